@@ -1,0 +1,74 @@
+# Everything runs in an environment of its own, made by the first command that needs it.
+#   make demo    the whole pipeline on toy tissue
+#   make test    the test suite
+# Variables: VENV (the environment), PYTHON (the interpreter it is made from),
+# CONSTRAINTS (exact tested versions; empty = the newest that fit), PYTEST_ARGS, DEMO_ARGS.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(shell command -v python3.11) python3)
+CONSTRAINTS ?= constraints.txt
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help demo test lint format typecheck notebooks build clean distclean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: $(VENV)/.installed  ## fit, predict and draw on toy tissue; results in demo-output/
+	$(BIN)/sthggep demo --out demo-output $(DEMO_ARGS)
+
+test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k io" for some of them)
+	$(BIN)/python -m pytest --junitxml=test-results.xml $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev typecheck  ## ruff and mypy, changing nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/.installed-dev  ## let ruff fix and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+typecheck: $(VENV)/.installed-dev  ## mypy, strict, on src
+	$(BIN)/mypy
+
+notebooks: $(VENV)/.installed-doc  ## execute the notebooks in place
+	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter execute --inplace "$$notebook" || exit 1; done
+
+build: $(VENV)/.installed-dev  ## sdist and wheel in dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+clean:  ## remove what the commands wrote
+	rm -rf build dist demo-output htmlcov test-results.xml .coverage .mypy_cache .pytest_cache .ruff_cache
+
+distclean: clean  ## remove the environment too
+	rm -rf $(VENV)
+
+$(BIN)/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sthggep needs Python 3.11 or newer: make ... PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# The tested torch goes in first and alone, so that nothing else can ask for another one.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
+	@echo "Installing sthggep into $(VENV): minutes the first time (torch is large), nothing later."
+	$(INSTALL) --upgrade "pip>=25.1"
+	$(INSTALL) torch
+	$(INSTALL) --editable ".[spatial-io,wsi]"
+	@touch $@
+
+# pip (>= 25.1) reads the dependency groups of pyproject.toml.
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(INSTALL) --group $*
+	@touch $@

@@ -1,0 +1,97 @@
+"""Errors for people: what was expected, what was found, what there is, which call comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from sthggep._keys import TOOL
+
+
+def listing(names: Iterable[object], limit: int = 12) -> str:
+    """Show names in an error message, the first ``limit`` of them."""
+    items = [repr(str(name)) for name in names]
+    if not items:
+        return "nothing"
+    return ", ".join(items[:limit]) + (f", … ({len(items)} in all)" if len(items) > limit else "")
+
+
+def one_of(value: str, choices: Iterable[str], what: str) -> str:
+    """Return ``value`` if it is among ``choices``, else say what there is."""
+    choices = list(choices)
+    if value in choices:
+        return value
+    near = get_close_matches(str(value), choices, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    msg = f"Unknown {what} {value!r}.{hint} There is: {listing(choices)}."
+    raise ValueError(msg)
+
+
+def has_key(mapping: Mapping[str, Any], key: str, where: str, first: str = "") -> Any:
+    """Return ``mapping[key]``, else say what there is and which call writes it."""
+    if key in mapping:
+        return mapping[key]
+    hint = f" {first}" if first else ""
+    msg = f"{key!r} is not in {where}, which holds {listing(mapping)}.{hint}"
+    raise KeyError(msg)
+
+
+def positive(value: float, what: str) -> float:
+    """Refuse a size that is not a positive number."""
+    if not np.isfinite(value) or value <= 0:
+        msg = f"{what} must be a positive number, found {value!r}."
+        raise ValueError(msg)
+    return value
+
+
+def unique(names: Iterable[object], what: str, fix: str) -> None:
+    """Refuse duplicated names."""
+    seen, twice = set(), []
+    for name in names:
+        if name in seen:
+            twice.append(name)
+        seen.add(name)
+    if twice:
+        msg = f"{what} must be unique, but {len(twice)} stand there more than once: {listing(twice, 5)}. {fix}"
+        raise ValueError(msg)
+
+
+def unique_names(adata: AnnData) -> None:
+    """Refuse duplicate spot or gene names."""
+    unique(adata.obs_names, "Spot names (obs_names)", "Call `adata.obs_names_make_unique()` first.")
+    unique(adata.var_names, "Gene names (var_names)", "Call `adata.var_names_make_unique()` first, or sum the duplicates.")
+
+
+def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "var_names") -> NDArray[np.intp]:
+    """Columns of ``genes``, or an error that names the absent ones."""
+    index = {str(name): i for i, name in enumerate(available)}
+    wanted = [str(gene) for gene in genes]
+    if not wanted:
+        msg = "The gene list is empty. Pass `genes=[...]`, or choose them by `sthggep.pp.gene_panel(slides)`."
+        raise ValueError(msg)
+    absent = [gene for gene in wanted if gene not in index]
+    if absent:
+        msg = (
+            f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. "
+            f"It holds {len(index)} genes, such as {listing(index, 4)}. "
+            "Check the naming (symbols against Ensembl ids), or pass `genes=` that are all there."
+        )
+        raise KeyError(msg)
+    return np.array([index[gene] for gene in wanted], dtype=np.intp)
+
+
+def may_write(adata: AnnData, key: str) -> None:
+    """Refuse to overwrite something that sthggep did not write."""
+    record = adata.uns.get(key)
+    ours = isinstance(record, Mapping) and record.get("tool") == TOOL
+    if (key in adata.obsm or key in adata.uns) and not ours:
+        msg = (
+            f"{key!r} exists already and sthggep did not write it; it is left alone. "
+            "Pass another `key_added=`, or delete it from obsm / uns first."
+        )
+        raise ValueError(msg)

@@ -1,0 +1,184 @@
+"""Sections as tensors: what a network is fed and what it should say. Split by section or spatial block, never by spot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sthggep._checks import has_key
+from sthggep._expression import counts, log10_cp10k, size_factors
+from sthggep._keys import feature_key
+from sthggep._slide import Slide
+from sthggep.nn import spatial_incidence, spatial_neighbors
+from sthggep.pp._encoders import FrozenEncoder
+from sthggep.pp._features import encode, feature_record, is_done
+from sthggep.pp._patches import Patches
+
+BLOCKS_ACROSS = 4
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model looks at: patches end to end, features of a frozen encoder, or arrays that are in ``obsm``.
+
+    ``sizes_um`` holds one field of view a stage; patches take the first, and ``None`` there means pixels as published.
+    """
+
+    kind: str
+    sizes_um: tuple[float | None, ...] = (None,)
+    size_px: int = 112
+    encoder: str = "shufflenet"
+    flips: bool = True
+    obsm: tuple[str, ...] = ()
+    reference: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Inputs:
+        """Back from JSON."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether the slide's image is looked at."""
+        return self.kind != "obsm"
+
+
+class Section(NamedTuple):
+    """One section, ready for the network: ``net(*inputs)``."""
+
+    name: str
+    inputs: tuple[Any, ...]
+    target: Tensor
+    counts: Tensor
+    size_factors: Tensor
+    train: Tensor
+    validate: Tensor
+
+
+def network_inputs(
+    slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, *, n_neighbors: int, batch_size: int, show: bool = False
+) -> tuple[Any, ...]:
+    """Tensors of one section, in the order in which its network takes them."""
+    if inputs.kind == "patches":
+        cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
+        patches = torch.from_numpy(cut[:]).permute(0, 3, 1, 2).contiguous()
+        return patches, torch.from_numpy(_positions(slide, inputs.reference))
+    near = spatial_neighbors(_positions(slide), n_neighbors)
+    stages = [torch.from_numpy(stage) for stage in _stages(slide, inputs, encoder, batch_size, show)]
+    return stages, near.rows, near.offsets, spatial_incidence(near.rows[:, :7]), slide.n_spots
+
+
+def _positions(slide: Slide, reference: bool = False) -> NDArray[Any]:
+    if not reference:
+        return (slide.xy - slide.xy.mean(axis=0)) / slide.pitch()
+    array_xy = slide.array_xy()
+    if array_xy is None:
+        msg = (
+            f"Section {slide.name!r} has no array positions, which the published network needs: obs columns 'array_x' and "
+            "'array_y' (Visium: 'array_col' and 'array_row') were expected."
+        )
+        raise KeyError(msg)
+    return array_xy
+
+
+def _stages(
+    slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, batch_size: int, show: bool
+) -> list[NDArray[np.float32]]:
+    """One feature array a stage: those that are in ``obsm`` already, else computed and kept to ourselves."""
+    table = slide.adata
+    if encoder is None:
+        found = [has_key(table.obsm, key, "obsm", "The model was trained on it.")[slide.rows] for key in inputs.obsm]
+        return [np.asarray(stage, dtype=np.float32) for stage in found]
+    stages = []
+    for size in inputs.sizes_um:
+        if size is None:
+            msg = "Features of a frozen encoder need a field of view in microns."
+            raise ValueError(msg)
+        key = feature_key(inputs.encoder, size)
+        if is_done(table, key, feature_record(encoder, size, inputs.flips)):
+            stages.append(np.asarray(table.obsm[key][slide.rows], dtype=np.float32))
+        else:
+            stages.append(encode(slide, encoder, size, flips=inputs.flips, batch_size=batch_size, show=show))
+    return stages
+
+
+def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: tuple[Any, ...]) -> Section:
+    """A section with its measured expression, all spots for training."""
+    raw = counts(slide.adata, genes, layer=layer, rows=slide.rows)
+    # A spot without counts has no expression to learn from
+    filled = torch.from_numpy(raw.sum(axis=1) > 0)
+    return Section(
+        slide.name,
+        inputs,
+        torch.from_numpy(log10_cp10k(raw)),
+        torch.from_numpy(raw),
+        torch.from_numpy(size_factors(raw)),
+        filled,
+        torch.zeros_like(filled),
+    )
+
+
+def spatial_blocks(xy: NDArray[np.float64], fold: int, n_folds: int) -> NDArray[np.bool_]:
+    """Spots of whole blocks of tissue, about one in ``n_folds``; folds do not overlap and cover all spots."""
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    cell = np.minimum((xy - low) / np.maximum(high - low, 1e-9) * BLOCKS_ACROSS, BLOCKS_ACROSS - 1).astype(int)
+    # Neighbouring blocks fall into different folds, so that a fold is spread over the section
+    return np.asarray((cell[:, 0] + 2 * cell[:, 1]) % n_folds == fold % n_folds)
+
+
+def hold_out(sections: Sequence[Section], names: Sequence[str]) -> list[Section]:
+    """Sections named are validated on, the others trained on."""
+    none = [torch.zeros_like(section.train) for section in sections]
+    return [
+        section._replace(train=empty, validate=section.train) if section.name in names else section
+        for section, empty in zip(sections, none, strict=True)
+    ]
+
+
+def hold_out_blocks(
+    sections: Sequence[Section], xy: Sequence[NDArray[np.float64]], fold: int, n_folds: int
+) -> list[Section]:
+    """Blocks of each section are validated on, the rest trained on."""
+    out = []
+    for section, where in zip(sections, xy, strict=True):
+        block = torch.from_numpy(spatial_blocks(where, fold, n_folds))
+        out.append(section._replace(train=section.train & ~block, validate=section.train & block))
+    return out
+
+
+class Sections(lightning.LightningDataModule):
+    """Feeds whole sections, one a step.
+
+    Parameters
+    ----------
+    sections
+        Each says by its masks which of its spots are trained and validated on.
+    seed
+        Order of the training sections.
+    """
+
+    def __init__(self, sections: Sequence[Section], seed: int = 0) -> None:
+        super().__init__()
+        self.training = [section for section in sections if section.train.any()]
+        self.validation = [section for section in sections if section.validate.any()]
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def train_dataloader(self) -> DataLoader[Section]:
+        """Training sections, in a new order each epoch."""
+        return DataLoader(self.training, batch_size=None, shuffle=True, generator=self.generator)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> list[Any] | DataLoader[Section]:
+        """Validation sections; none where nothing is held out."""
+        return DataLoader(self.validation, batch_size=None) if self.validation else []  # type: ignore[arg-type]

@@ -1,0 +1,93 @@
+"""Raw counts of a gene panel, checked, and the scale on which expression is learnt and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sthggep._checks import genes_present, has_key
+
+Floats = NDArray[np.float32]
+
+
+def counts(
+    adata: AnnData, genes: Sequence[str], *, layer: str | None = None, rows: NDArray[np.intp] | None = None
+) -> Floats:
+    """Raw counts of a panel, dense.
+
+    Parameters
+    ----------
+    adata
+        Spots × genes.
+    genes
+        The panel, in the order of the columns returned.
+    layer
+        Layer that holds the raw counts; ``None`` reads ``X``.
+    rows
+        Rows of one section; ``None`` reads all.
+
+    Returns
+    -------
+    Array of shape (n_spots, n_genes).
+
+    Raises
+    ------
+    KeyError
+        A gene or the layer is absent.
+    ValueError
+        The values are negative, not whole, or not numbers.
+    """
+    columns = genes_present(genes, adata.var_names)
+    matrix: Any = adata.X if layer is None else has_key(adata.layers, layer, "layers", "Pass the layer of raw counts.")
+    where = "X" if layer is None else f"layers[{layer!r}]"
+    if matrix is None:
+        msg = f"`X` is empty, raw counts were expected. Pass `layer=`; there is: {list(adata.layers)}."
+        raise ValueError(msg)
+    if rows is not None:
+        matrix = matrix[rows]
+    matrix = matrix[:, columns]
+    # A backed or lazy matrix arrives here as what it is on disk
+    matrix = matrix.compute() if hasattr(matrix, "compute") else matrix
+    values = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+    _check_counts(values, where, list(adata.layers))
+    return values.astype(np.float32, copy=False)
+
+
+def _check_counts(values: NDArray[Any], where: str, layers: list[str]) -> None:
+    """Raw counts are whole, not negative, and there."""
+    hint = f"Pass the layer of raw counts by `layer=`; there is: {layers}." if layers else "Raw counts are needed."
+    if not np.all(np.isfinite(values)):
+        msg = f"{where} holds {int((~np.isfinite(values)).sum())} values that are not numbers (NaN or infinite). {hint}"
+        raise ValueError(msg)
+    if (values < 0).any():
+        msg = f"{where} holds negative values (smallest {values.min():g}), raw counts were expected. {hint}"
+        raise ValueError(msg)
+    broken = values[values != np.rint(values)]
+    if broken.size:
+        msg = f"{where} holds values that are not whole (such as {broken[0]:g}), raw counts were expected. {hint}"
+        raise ValueError(msg)
+
+
+def size_factors(panel_counts: Floats) -> Floats:
+    """Library size over the section's median library size, one a spot; a spot without counts gets 1.
+
+    The library size is the panel's count. Spots without counts do not enter the median.
+    """
+    library = panel_counts.sum(axis=1, dtype=np.float64)
+    filled = library > 0
+    if not filled.any():
+        return np.ones(len(library), dtype=np.float32)
+    factors = library / np.median(library[filled])
+    return np.where(filled, factors, 1.0).astype(np.float32)
+
+
+def log10_cp10k(panel_counts: Floats) -> Floats:
+    """Expression on the published scale: log10(1 + counts per 10,000 of the panel); a spot without counts is 0."""
+    library = panel_counts.sum(axis=1, keepdims=True, dtype=np.float64)
+    scaled = panel_counts * (1e4 / np.where(library > 0, library, 1.0))
+    return np.log10(1.0 + scaled).astype(np.float32)

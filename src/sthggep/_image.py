@@ -1,0 +1,219 @@
+"""One resolution of a slide image, read in blocks of boxes as uint8 RGB; files opened as such levels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sthggep._image_files import open_arrays, read_mpp
+
+__all__ = ["Level", "open_levels", "read_mpp"]
+
+logger = logging.getLogger("sthggep")
+
+WHITE = 255
+_AXES = {"yx": (0, 1, None), "yxc": (0, 1, 2), "cyx": (1, 2, 0)}
+# Images in [0, 1] exceed 1 a little after resampling; one in 0-255 that stays below 1.5 would be black.
+_UNIT_MAX = 1.5
+# The range of values is judged on this many windows a side, of this many pixels.
+_WINDOWS, _WINDOW = 5, 256
+
+
+class Level:
+    """One resolution of an image, whatever holds it, seen as uint8 RGB.
+
+    Grayscale is repeated, RGBA is laid over white. Values other than uint8 are brought to 0-255 by one decision for the
+    whole level, made at the first read from a coarse sample and said in the log. NaN and places outside the image are
+    white.
+
+    Parameters
+    ----------
+    array
+        The pixels: numpy, dask or zarr, or an xarray DataArray.
+    scale
+        `(sx, sy)`: level pixel = slide pixel * scale.
+    axes
+        Order of the axes of `array`: `"yx"`, `"yxc"` or `"cyx"`.
+
+    Raises
+    ------
+    ValueError
+        If the axes do not fit the array, or the pixels are neither gray, RGB nor RGBA numbers.
+    """
+
+    def __init__(self, array: Any, scale: tuple[float, float] = (1.0, 1.0), axes: str = "yxc") -> None:
+        if hasattr(array, "dims") and hasattr(array, "data"):  # xarray.DataArray
+            array = array.data
+        _check_pixels(array, axes)
+        if not isinstance(array, np.ndarray) and not hasattr(array, "dask"):
+            import dask.array as da
+
+            array = da.from_array(array, chunks=getattr(array, "chunks", "auto"))
+        self.array = array
+        self.axes = axes
+        self.scale = (float(scale[0]), float(scale[1]))
+        self._factor: float | None = 1.0 if array.dtype == np.uint8 else None
+
+    def __repr__(self) -> str:
+        height, width = self.shape
+        return f"Level({width} x {height} px, {self.array.dtype}, scale {self.scale[0]:.4g} x {self.scale[1]:.4g})"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(height, width)` in level pixels."""
+        y, x, _ = _AXES[self.axes]
+        return int(self.array.shape[y]), int(self.array.shape[x])
+
+    def read(self, boxes: ArrayLike) -> list[NDArray[np.uint8]]:
+        """Cut boxes, all in one go: a lazy array is computed once for the whole block, each chunk read once.
+
+        Parameters
+        ----------
+        boxes
+            `(k, 4)` integers `x0, y0, x1, y1` in level pixels; `x1` and `y1` are excluded. May reach outside.
+
+        Returns
+        -------
+        One uint8 RGB array `(y1 - y0, x1 - x0, 3)` a box, white outside the image.
+
+        Raises
+        ------
+        ValueError
+            If the boxes are not `(k, 4)` integers, or a box is empty.
+        """
+        checked = _check_boxes(boxes)
+        height, width = self.shape
+        inside = np.column_stack([np.clip(checked[:, 0::2], 0, width), np.clip(checked[:, 1::2], 0, height)])
+        windows = self._fetch([(x0, x1, y0, y1) for x0, x1, y0, y1 in inside.tolist()])
+        patches = []
+        for (x0, y0, x1, y1), (left, _, top, _), window in zip(checked.tolist(), inside.tolist(), windows, strict=True):
+            patch = np.full((y1 - y0, x1 - x0, 3), WHITE, dtype=np.uint8)
+            rows, columns = window.shape[:2]
+            if rows and columns:
+                patch[top - y0 : top - y0 + rows, left - x0 : left - x0 + columns] = self._rgb(window)
+            patches.append(patch)
+        return patches
+
+    def _fetch(self, windows: Sequence[tuple[int, int, int, int]]) -> list[NDArray[Any]]:
+        """Windows `x0, x1, y0, y1` inside the image, as (y, x, channel) arrays of the stored type."""
+        y, x, channel = _AXES[self.axes]
+        cuts = []
+        for x0, x1, y0, y1 in windows:
+            index = [slice(None)] * self.array.ndim
+            index[y], index[x] = slice(y0, y1), slice(x0, x1)
+            cuts.append(self.array[tuple(index)])
+        if not isinstance(self.array, np.ndarray):
+            from dask.base import compute
+
+            cuts = list(compute(*cuts))
+        if channel is None:
+            return [np.asarray(cut)[..., None] for cut in cuts]
+        return [np.moveaxis(np.asarray(cut), channel, -1) for cut in cuts]
+
+    def _rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        channels = pixels.shape[-1]
+        if channels == 3 and pixels.dtype == np.uint8:
+            return np.asarray(pixels)
+        if self._factor is None:
+            self._factor = self._decide_factor()
+        values = np.nan_to_num(pixels.astype(np.float32) * self._factor, nan=WHITE, posinf=WHITE, neginf=0)
+        values = values.clip(0, WHITE)
+        if channels == 4:
+            alpha = values[..., 3:] / WHITE
+            values = values[..., :3] * alpha + WHITE * (1 - alpha)
+        rgb = np.rint(values).astype(np.uint8)
+        return np.repeat(rgb, 3, axis=-1) if channels == 1 else rgb
+
+    def _decide_factor(self) -> float:
+        """What brings the stored values to 0-255, judged on windows spread over the image."""
+        height, width = self.shape
+        lefts = np.linspace(0, max(width - _WINDOW, 0), _WINDOWS).astype(int).tolist()
+        tops = np.linspace(0, max(height - _WINDOW, 0), _WINDOWS).astype(int).tolist()
+        windows = {(x, min(x + _WINDOW, width), y, min(y + _WINDOW, height)) for x in lefts for y in tops}
+        finite = [cut[np.isfinite(cut)] for cut in self._fetch(sorted(windows))]
+        largest = max((float(cut.max()) for cut in finite if cut.size), default=0.0)
+        kind = self.array.dtype.kind
+        if kind == "f":
+            factor, range_ = (255.0, "0-1") if largest <= _UNIT_MAX else (1.0, "0-255")
+        else:
+            factor, range_ = (1.0, "0-255") if largest <= WHITE else (1 / 257, "0-65535")
+        logger.info("image values (%s, up to %g in a sample) read as %s", self.array.dtype, largest, range_)
+        return factor
+
+
+def open_levels(path: str | Path) -> list[Level]:
+    """Open an image file as its resolutions, finest first.
+
+    TIFF, OME-TIFF, SVS and other pyramids are read lazily with tifffile; JPEG, PNG and the like (also gzipped) are read
+    whole with Pillow.
+
+    Parameters
+    ----------
+    path
+        The image file.
+
+    Returns
+    -------
+    One :class:`Level` a resolution; a plain image has one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, damaged or not an image.
+    ImportError
+        If the file's compression needs `imagecodecs`, which is not installed.
+    """
+    arrays, axes = open_arrays(path)
+    y, x, _ = _AXES[axes]
+    height, width = arrays[0].shape[y], arrays[0].shape[x]
+    try:
+        return [Level(array, (array.shape[x] / width, array.shape[y] / height), axes) for array in arrays]
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ValueError(msg) from error
+
+
+def _check_pixels(array: Any, axes: str) -> None:
+    if axes not in _AXES:
+        msg = f"Unknown image axes {axes!r}; expected one of {', '.join(map(repr, _AXES))}."
+        raise ValueError(msg)
+    shape = tuple(array.shape)
+    if len(shape) != len(axes):
+        msg = f"An image with axes {axes!r} has {len(axes)} dimensions, found shape {shape}."
+        raise ValueError(msg)
+    if 0 in shape:
+        msg = f"The image is empty: shape {shape}."
+        raise ValueError(msg)
+    channel = _AXES[axes][2]
+    channels = 1 if channel is None else shape[channel]
+    if channels not in (1, 3, 4):
+        msg = (
+            f"Expected an image with 1 (gray), 3 (RGB) or 4 (RGBA) channels, found {channels} (shape {shape}, axes "
+            f"{axes!r}). Choose the H&E image, or its three colour channels, first."
+        )
+        raise ValueError(msg)
+    if np.dtype(array.dtype).kind not in "uif":
+        msg = f"Expected an image of integers or floats, found {array.dtype} values; a mask is not an H&E image."
+        raise ValueError(msg)
+
+
+def _check_boxes(boxes: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(boxes)
+    if array.size == 0:
+        return np.empty((0, 4), dtype=np.int64)
+    if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in "ui":
+        msg = f"Expected boxes as (k, 4) integers x0, y0, x1, y1, found {array.dtype} of shape {array.shape}."
+        raise ValueError(msg)
+    array = array.astype(np.int64)
+    if (array[:, 2:] <= array[:, :2]).any():
+        bad = array[(array[:, 2:] <= array[:, :2]).any(axis=1)][0].tolist()
+        msg = f"A box needs x1 > x0 and y1 > y0, found x0, y0, x1, y1 = {bad}."
+        raise ValueError(msg)
+    return array

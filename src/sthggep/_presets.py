@@ -1,0 +1,45 @@
+"""What `tl.fit(preset=...)` stands for: what is looked at, by which network, trained how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sthggep._data import Inputs
+from sthggep._training import Recipe
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One way to train."""
+
+    inputs: Inputs
+    network: str
+    recipe: Recipe
+    n_members: int = 1
+    net: dict[str, Any] = field(default_factory=dict)
+
+
+PRESETS = {
+    # Sizes and losses as published; bfloat16 only where it is faster
+    "paper": Preset(
+        inputs=Inputs("patches", size_px=112),
+        network="HGGEPNet",
+        recipe=Recipe(
+            max_epochs=350,
+            learning_rate=1e-5,
+            patience=50,
+            step_epochs=50,
+            step_factor=0.9,
+            count_nll=0.25,
+            distillation=0.5,
+            precision="auto",
+        ),
+    ),
+    "default": Preset(
+        inputs=Inputs("features", sizes_um=(80.0, 160.0, 320.0), size_px=224),
+        network="FeatureHGGEPNet",
+        recipe=Recipe(max_epochs=60, learning_rate=1e-3, weight_decay=1e-2, correlation=1.0, patience=15),
+        n_members=6,
+    ),
+}

@@ -1,0 +1,88 @@
+"""A model on disk: ``config.json`` and ``model.safetensors`` in one folder, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sthggep._checks import listing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+CONFIG, TENSORS = "config.json", "model.safetensors"
+
+
+def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], *, overwrite: bool) -> None:
+    """Write a model folder beside its place, then move it there.
+
+    Raises
+    ------
+    FileExistsError
+        The folder is there, and is to be kept or is no model.
+    """
+    from safetensors.torch import save_file
+
+    if folder.exists():
+        if not overwrite:
+            msg = f"{str(folder)!r} exists already. Pass `overwrite=True` to replace it, or another folder."
+            raise FileExistsError(msg)
+        if not (folder / CONFIG).is_file():
+            msg = f"{str(folder)!r} exists and is not a model of sthggep; it is left alone. Pass another folder."
+            raise FileExistsError(msg)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir()
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, fresh / TENSORS)
+        (fresh / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=1), encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(scratch) / "old")
+        fresh.rename(folder)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a model folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder or one of its files is not there.
+    ValueError
+        A file is broken, or was written by a newer version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not folder.is_dir():
+        near = [p.parent.name for p in folder.parent.glob(f"*/{CONFIG}")] if folder.parent.is_dir() else []
+        msg = f"No model at {str(folder)!r}: a folder written by `model.save` was expected. Models beside it: {listing(near)}."
+        raise FileNotFoundError(msg)
+    absent = [name for name in (CONFIG, TENSORS) if not (folder / name).is_file()]
+    if absent:
+        there = listing(sorted(p.name for p in folder.iterdir()))
+        msg = f"{str(folder)!r} is not a whole model: {listing(absent)} missing, found {there}. Save the model again."
+        raise FileNotFoundError(msg)
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        found = int(config["format"])
+    except (ValueError, KeyError, TypeError) as reason:
+        msg = f"{str(folder / CONFIG)!r} is not a model's record ({reason!r}). Save the model again."
+        raise ValueError(msg) from reason
+    if found > FORMAT:
+        msg = (
+            f"{str(folder)!r} has format {found}, written by sthggep {config.get('version', '?')}; this version reads "
+            f"formats up to {FORMAT}. Upgrade: `pip install -U sthggep`."
+        )
+        raise ValueError(msg)
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError, ValueError) as reason:
+        msg = f"{str(folder / TENSORS)!r} is broken or half-written ({reason}). Save the model again."
+        raise ValueError(msg) from reason
+    return config, tensors
+
+

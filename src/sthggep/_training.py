@@ -1,0 +1,204 @@
+"""One network, its losses and its optimiser, trained by Lightning; nothing about AnnData."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from sthggep._data import Section, Sections
+from sthggep._device import faster_in_bf16
+from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
+
+WATCHED = "val_pearson"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: weights of the losses, optimiser, length."""
+
+    max_epochs: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    patience: int = 20
+    step_epochs: int | None = None
+    step_factor: float = 0.9
+    mse: float = 1.0
+    correlation: float = 0.0
+    count_nll: float = 0.0
+    distillation: float = 0.0
+    n_copies: int = 5
+    clip: float | None = None
+    precision: str = "32-true"
+
+
+class Training(lightning.LightningModule):
+    """Losses and optimiser around a network that is called as ``net(*section.inputs)``.
+
+    Parameters
+    ----------
+    net
+        The network.
+    recipe
+        Weights of the losses, learning rate, schedule.
+    seed
+        Of the augmented copies.
+    """
+
+    def __init__(self, net: nn.Module, recipe: Recipe, seed: int = 0) -> None:
+        super().__init__()
+        self.net, self.recipe = net, recipe
+        self.augmentation = torch.Generator().manual_seed(seed)
+        self.rows: list[dict[str, float]] = []
+
+    def training_step(self, section: Section, _: int) -> Tensor:
+        """Loss of one section, over its training spots."""
+        parts = self.losses(section, self.net(*section.inputs))
+        total: Tensor = torch.stack(list(parts.values())).sum()
+        self.log_dict({f"train_{k}": v for k, v in parts.items()}, on_step=False, on_epoch=True, batch_size=1)
+        self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=1)
+        return total
+
+    def losses(self, section: Section, out: Output) -> dict[str, Tensor]:
+        """Weighted parts of the loss."""
+        recipe, at = self.recipe, section.train
+        predicted, target = out.expression[at], section.target[at]
+        parts = {"mse": recipe.mse * nn.functional.mse_loss(predicted, target)}
+        if recipe.correlation:
+            parts["correlation"] = recipe.correlation * correlation_loss(predicted, target)
+        if recipe.count_nll and out.mean is not None and out.dispersion is not None and out.dropout is not None:
+            nll = zinb_nll(
+                section.counts[at], out.mean[at], out.dispersion[at], out.dropout[at], section.size_factors[at]
+            )
+            parts["counts"] = recipe.count_nll * nll
+        elif recipe.count_nll and out.r is not None and out.p is not None:
+            parts["counts"] = recipe.count_nll * nb_nll(section.counts[at], out.r[at], out.p[at])
+        if recipe.distillation:
+            parts["distillation"] = recipe.distillation * self._distil(section, predicted)
+        return parts
+
+    def _distil(self, section: Section, predicted: Tensor) -> Tensor:
+        """Squared distance to what augmented copies of the section agree on."""
+        patches, *rest = section.inputs
+        copies, coefficients = [], []
+        for _ in range(self.recipe.n_copies):
+            out = self.net(augment_section(patches, generator=self.augmentation), *rest)
+            copies.append(out.expression[section.train])
+            coefficients.append(self.net.coefficient(out.latent)[section.train])  # type: ignore[operator]
+        return self_distillation(predicted, copies, coefficients)
+
+    def validation_step(self, section: Section, _: int) -> None:
+        """Error and mean gene-wise correlation on spots held out."""
+        out, at = self.net(*section.inputs), section.validate
+        predicted, target = out.expression[at], section.target[at]
+        self.log("val_loss", nn.functional.mse_loss(predicted, target), batch_size=1)
+        self.log(WATCHED, 1 - correlation_loss(predicted, target), batch_size=1)
+
+    def on_train_epoch_end(self) -> None:
+        """Keep the epoch's figures for ``history``."""
+        found = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        self.rows.append({"epoch": self.current_epoch, **found})
+
+    def configure_optimizers(self) -> Any:
+        """AdamW (Adam where nothing decays), with the step schedule of the recipe."""
+        recipe = self.recipe
+        optimiser = torch.optim.AdamW(self.net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        if recipe.step_epochs is None:
+            return optimiser
+        schedule = torch.optim.lr_scheduler.StepLR(optimiser, recipe.step_epochs, recipe.step_factor)
+        return {"optimizer": optimiser, "lr_scheduler": schedule}
+
+
+class Progress(Callback):
+    """One bar over all epochs of all members."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Move on by one epoch."""
+        found = trainer.callback_metrics
+        shown = {"loss": "train_loss", "validation PCC": WATCHED}
+        self.bar.set_postfix({k: f"{float(found[v]):.3f}" for k, v in shown.items() if v in found}, refresh=False)
+        self.bar.update(1)
+
+
+def train(
+    net: nn.Module,
+    sections: list[Section],
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    bar: Any = None,
+    trainer_kwargs: dict[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Train a network in place; with held-out spots, stop early and keep the best epoch.
+
+    Returns
+    -------
+    One row an epoch: ``epoch``, ``train_loss``, its parts, ``val_loss``, ``val_pearson``.
+    """
+    data = Sections(sections, seed)
+    module = Training(net, recipe, seed)
+    with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as folder:
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        callbacks: list[Callback] = [Progress(bar)] if bar is not None else []
+        best = ModelCheckpoint(folder, monitor=WATCHED, mode="max", save_weights_only=True)
+        if data.validation:
+            callbacks += [best, EarlyStopping(WATCHED, mode="max", patience=recipe.patience)]
+        options: dict[str, Any] = {
+            "accelerator": device.type if device.type != "cuda" else "gpu",
+            "devices": 1 if device.index is None else [device.index],
+            "max_epochs": recipe.max_epochs,
+            "precision": _precision(recipe.precision, device),
+            "gradient_clip_val": recipe.clip,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": bool(data.validation),
+            "logger": False,
+            "num_sanity_val_steps": 0,
+            "callbacks": callbacks,
+            **(trainer_kwargs or {}),
+        }
+        lightning.Trainer(**options).fit(module, datamodule=data)
+        if best.best_model_path:
+            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+            module.load_state_dict(state)
+    net.eval().cpu()
+    return pd.DataFrame(module.rows)
+
+
+def _precision(asked: str, device: torch.device) -> str:
+    """``"auto"`` is bfloat16 where that is clearly faster."""
+    if asked != "auto":
+        return asked
+    return "bf16-mixed" if faster_in_bf16(device) else "32-true"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning's advice on loaders and loggers is for its own users, not for ours."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,129 @@
+"""HER2-positive breast tumours, legacy Spatial Transcriptomics (Andersson et al. 2021)."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+from anndata import AnnData
+
+from sthggep._checks import one_of
+from sthggep.datasets._download import Folder, Source, checksums, locate, numbered
+from sthggep.io import read_st
+from sthggep.io._st_tables import read_labels
+
+logger = logging.getLogger("sthggep")
+
+# The commits that hold these folders as they were published; the default branch may change.
+_COMMITS = {
+    "data/ST-cnts": "e75e5c53a994726a8ad251aaf653a02d7932eb6a",
+    "data/ST-imgs": "9f2260c6aa8347996955d53f0a5f06ac14c93470",
+    "data/ST-pat": "9f2260c6aa8347996955d53f0a5f06ac14c93470",
+    "data/ST-spotfiles": "9f2260c6aa8347996955d53f0a5f06ac14c93470",
+    "res/ST-cluster": "5ef75b9530d59eff0965ad104672e75a7f0e2023",
+}
+_PUBLISHED = numbered([("A", 6), ("B", 6), ("C", 6), ("D", 6), ("E", 3), ("F", 3), ("G", 3), ("H", 3)])
+_LABELLED = ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1")
+_IMAGE = r".+\.(?:jpe?g|tiff?|png)"
+
+
+def _commit(relative: str) -> str:
+    return _COMMITS["/".join(relative.split("/")[:2])]
+
+
+SOURCE = Source(
+    name="her2st",
+    url=lambda path: f"https://raw.githubusercontent.com/almaan/her2st/{_commit(path)}/{path}",
+    by_hand="git clone https://github.com/almaan/her2st",
+    listing=lambda path: f"https://api.github.com/repos/almaan/her2st/contents/{path}?ref={_commit(path)}",
+)
+
+
+def her2st(
+    section: str, *, root: str | Path | None = None, labels: bool = True, image: bool = True, fullres: bool = True
+) -> AnnData:
+    """One section of the HER2-positive breast tumours of Andersson et al. (Nature Communications 12, 6012, 2021).
+
+    Read from `root`, else from `$STHGGEP_DATA/her2st`, else from the download cache, which is filled as needed.
+
+    Parameters
+    ----------
+    section
+        Its name, `A1` to `H3`; the letter is the patient (see :func:`sections`).
+    root
+        Folder of the data set, laid out as a clone of github.com/almaan/her2st.
+    labels
+        Whether to add the tissue labels there are.
+    image
+        Whether to read the H&E; a section whose folder holds none comes without, with a warning.
+    fullres
+        Whether to hold the image at full resolution in memory (280 MB); see :func:`sthggep.io.read_st`.
+
+    Returns
+    -------
+    AnnData as :func:`sthggep.io.read_st` makes it. With `labels`, `obs["label"]` is the pathologist's annotation (one
+    section a patient has one) and `obs["cluster"]` the published cluster of the section's expression (derived from the
+    counts: no independent truth).
+
+    Raises
+    ------
+    ValueError
+        If there is no such section, or a file is damaged.
+    FileNotFoundError
+        If a table is not in the folder.
+    ConnectionError
+        If a file cannot be downloaded.
+    """
+    folder = locate(SOURCE, root)
+    one_of(section, found_sections(folder), f"her2st section (in {folder.path})")
+    picture = _image(folder, section) if image else None
+    if image and picture is None:
+        msg = f"{section}: no image in {folder.path / _image_folder(section)}; reading the section without one."
+        warnings.warn(msg, UserWarning, stacklevel=2)
+    annotated = _optional(folder, f"data/ST-pat/lbl/{section}_labeled_coordinates.tsv", section in _LABELLED)
+    clusters = _optional(folder, f"res/ST-cluster/lbl/{section}-cluster-annotation.tsv.gz", True)
+    adata = read_st(
+        folder.get(f"data/ST-cnts/{section}.tsv.gz"),
+        picture,
+        folder.get(f"data/ST-spotfiles/{section}_selection.tsv"),
+        patient=section[0],
+        section=section,
+        labels=annotated if labels else None,
+        fullres=fullres,
+    )
+    if labels and clusters is not None:
+        adata.obs["cluster"] = read_labels(clusters, adata.obs, section)
+    return adata
+
+
+def found_sections(folder: Folder, *, with_image: bool = False) -> list[str]:
+    """Sections in the folder; for the download cache, those that are published."""
+    if folder.remote:
+        return list(_PUBLISHED)
+    counts = {name.removesuffix(".tsv.gz") for name in folder.names("data/ST-cnts", r".+\.tsv\.gz")}
+    spots = {name.removesuffix("_selection.tsv") for name in folder.names("data/ST-spotfiles", r".+_selection\.tsv")}
+    there = sorted(counts & spots)
+    return [section for section in there if not with_image or folder.find(_image_folder(section), _IMAGE)]
+
+
+def _image_folder(section: str) -> str:
+    return f"data/ST-imgs/{section[0]}/{section}"
+
+
+def _image(folder: Folder, section: str) -> Path | None:
+    below = _image_folder(section)
+    if not folder.remote:
+        return folder.find(below, _IMAGE)
+    # The name of an image says nothing of its section; those without a checksum are looked up.
+    known = [path for path in checksums()["her2st"] if path.startswith(f"{below}/")]
+    relative = known or [f"{below}/{name}" for name in folder.remote_names(below, _IMAGE)]
+    return folder.get(relative[0]) if relative else None
+
+
+def _optional(folder: Folder, relative: str, published: bool) -> Path | None:
+    """A file that not every section has."""
+    if folder.remote:
+        return folder.get(relative) if published else None
+    path = folder.path / relative
+    return path if path.is_file() else None

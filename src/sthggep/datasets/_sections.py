@@ -1,0 +1,42 @@
+"""What sections there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sthggep._checks import one_of
+from sthggep.datasets import _cscc, _her2st, _mob
+from sthggep.datasets._download import locate
+
+_KNOWN = {
+    "her2st": (_her2st.SOURCE, _her2st.found_sections),
+    "cscc": (_cscc.SOURCE, _cscc.found_sections),
+    "mob": (_mob.SOURCE, _mob.found_sections),
+}
+
+
+def sections(dataset: str, *, root: str | Path | None = None, with_image: bool = False) -> list[str]:
+    """Names of the sections of a public data set.
+
+    Parameters
+    ----------
+    dataset
+        `"her2st"`, `"cscc"` or `"mob"`.
+    root
+        Folder of the data set; else `$STHGGEP_DATA/<dataset>`.
+    with_image
+        Whether to leave out sections whose image is not there.
+
+    Returns
+    -------
+    The sections whose counts and spots are in the folder; without a folder, all that can be downloaded.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set.
+    FileNotFoundError
+        If there is no such folder.
+    """
+    source, found = _KNOWN[one_of(dataset, _KNOWN, "data set")]
+    return found(locate(source, root), with_image=with_image)

@@ -1,0 +1,114 @@
+"""A bare slide file as a SpatialData with one multiscale image, read lazily."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sthggep._image import Level, open_levels, read_mpp
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+    from xarray import DataTree
+
+logger = logging.getLogger("sthggep")
+
+_IMAGE = "image"
+_CHANNELS = {1: ["gray"], 3: ["r", "g", "b"], 4: ["r", "g", "b", "a"]}
+# A pyramid is built down to about this size.
+_SMALLEST = 1024
+_CHUNK = 1024
+
+
+def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
+    """Open a whole slide (TIFF, OME-TIFF, SVS, JPEG, PNG) as a SpatialData with one multiscale image.
+
+    Nothing but the header is read of a TIFF or SVS; its own resolutions become the scales, whatever their exact ratio.
+    A file with one resolution gets a lazily computed pyramid of halves.
+
+    Parameters
+    ----------
+    path
+        The slide file.
+    mpp
+        Microns per full-resolution pixel; overrides what the file states.
+
+    Returns
+    -------
+    A SpatialData with image `"image"` in coordinate system `"global"` (full-resolution pixels), and
+    `attrs["sthggep"] = {"mpp": ..., "source_image_path": ...}`; `mpp` is `None` where nobody states it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, damaged or no image, or `mpp` is not a positive number.
+    ImportError
+        If the file's compression needs `imagecodecs`, which is not installed.
+    """
+    from spatialdata import SpatialData
+
+    if mpp is not None and not (np.isfinite(mpp) and mpp > 0):
+        msg = f"mpp (microns per pixel) must be a positive number, found {mpp}."
+        raise ValueError(msg)
+    levels = open_levels(path)
+    stated = read_mpp(path) if mpp is None else mpp
+    if stated is None:
+        logger.warning("%s does not state its microns per pixel; pass mpp= to work in microns", path)
+    sdata = SpatialData(images={_IMAGE: _multiscale(_channels_first(levels))})
+    sdata.attrs["sthggep"] = {
+        "mpp": None if stated is None else float(stated),
+        "source_image_path": str(Path(path).resolve()),
+    }
+    return sdata
+
+
+def _channels_first(levels: list[Level]) -> list[Any]:
+    """Every level as a lazy (c, y, x) array; a single one is halved into a pyramid."""
+    import dask.array as da
+
+    arrays = []
+    for level in levels:
+        array = level.array
+        if isinstance(array, np.ndarray):
+            array = da.from_array(array, chunks=tuple(min(side, _CHUNK) for side in array.shape))
+        if level.axes == "yx":
+            array = array[None]
+        elif level.axes == "yxc":
+            array = da.moveaxis(array, -1, 0)
+        arrays.append(array)
+    while len(levels) == 1 and max(arrays[-1].shape[1:]) > _SMALLEST and min(arrays[-1].shape[1:]) > 1:
+        arrays.append(_halved(arrays[-1]))
+    return arrays
+
+
+def _halved(array: Any) -> Any:
+    """Half the resolution: means of 2 x 2 pixels, in chunks as large as before."""
+    import dask.array as da
+
+    # Chunks of even sides, or a pixel would be lost at each seam.
+    even = array.rechunk((array.shape[0], 2 * _CHUNK, 2 * _CHUNK))
+    means = da.coarsen(np.mean, even, {1: 2, 2: 2}, trim_excess=True)
+    return (means if array.dtype.kind == "f" else da.rint(means)).astype(array.dtype)
+
+
+def _multiscale(arrays: list[Any]) -> DataTree:
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Identity, set_transformation
+    from xarray import DataArray, Dataset, DataTree
+
+    channels, height, width = arrays[0].shape
+    scales = {}
+    for number, array in enumerate(arrays):
+        # Pixel centres in full-resolution pixels: this is where a pyramid's exact ratio is kept.
+        y, x = ((np.arange(n) + 0.5) * (whole / n) for n, whole in zip(array.shape[1:], (height, width), strict=True))
+        coords = {"c": _CHANNELS[channels], "y": y, "x": x}
+        scales[f"scale{number}"] = Dataset({_IMAGE: DataArray(array, dims=("c", "y", "x"), coords=coords)})
+    tree = DataTree.from_dict(scales)
+    set_transformation(tree, {"global": Identity()}, set_all=True)
+    Image2DModel().validate(tree)
+    return tree

@@ -1,0 +1,201 @@
+"""The tables of a legacy Spatial Transcriptomics section, checked and matched."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sthggep._checks import listing, unique
+
+logger = logging.getLogger("sthggep")
+
+_ID = r"^\s*[Xx]?(-?\d+(?:\.\d+)?)[xX_](-?\d+(?:\.\d+)?)\s*$"
+_SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A counts table: array positions, gene names, values (spots x genes)."""
+
+    positions: NDArray[np.int64]
+    genes: list[str]
+    values: NDArray[Any]
+
+
+def read_table(source: str | Path | pd.DataFrame, what: str, **options: Any) -> pd.DataFrame:
+    """A table file (tab- or comma-separated, plain or compressed), or the DataFrame itself."""
+    if isinstance(source, pd.DataFrame):
+        return source
+    path = Path(source)
+    if not path.is_file():
+        msg = f"There is no {what} file {path}. Check the path."
+        raise FileNotFoundError(msg)
+    separator = "," if ".csv" in path.suffixes[-2:] else "\t"
+    try:
+        table: pd.DataFrame = pd.read_csv(path, sep=separator, engine="c", **options)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, EOFError) as error:
+        msg = f"The {what} file {path} cannot be read ({error}). Fetch it again."
+        raise ValueError(msg) from error
+    return table
+
+
+def read_counts(source: str | Path | pd.DataFrame) -> Counts:
+    """Raw counts, spots x genes, with every check that needs no other table."""
+    table = read_table(source, "counts", index_col=0)
+    if table.empty:
+        msg = f"The counts table is empty (shape {table.shape}); expected spots x genes."
+        raise ValueError(msg)
+    positions = _positions_of_ids(table)
+    unique(zip(*positions.T.tolist(), strict=True), "Array positions of the counts", "Sum or drop the repeated rows.")
+    genes = table.columns.astype(str).tolist()
+    unique(genes, "Gene names of the counts", "Sum or drop the repeated columns.")
+    other = [str(name) for name, dtype in table.dtypes.items() if dtype.kind not in "uifb"]
+    if other:
+        msg = f"{len(other)} columns of the counts do not hold numbers: {listing(other, 5)}. Drop them first."
+        raise ValueError(msg)
+    values = table.to_numpy()
+    _check_raw(values)
+    return Counts(positions, genes, values)
+
+
+def _positions_of_ids(table: pd.DataFrame) -> NDArray[np.int64]:
+    ids = pd.Series(table.index.astype(str))
+    found = ids.str.extract(_ID).astype(float)
+    bad = found.isna().any(axis=1)
+    if not bad.any():
+        positions: NDArray[np.int64] = np.rint(found.to_numpy()).astype(np.int64)
+        return positions
+    columns = pd.Series(table.columns.astype(str))
+    if columns.str.match(_ID).mean() > 0.5:
+        hint = "Its columns are spots: transpose it (spots x genes is expected)."
+    else:
+        hint = "Row names are array positions, such as 10x21."
+    msg = f"{bad.sum()} of {len(ids)} row names of the counts are no array positions: {listing(ids[bad], 5)}. {hint}"
+    raise ValueError(msg)
+
+
+def _check_raw(values: NDArray[Any]) -> None:
+    problem = ""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        problem = f"{(~np.isfinite(values)).sum()} are missing or infinite"
+    elif (values < 0).any():
+        problem = f"{(values < 0).sum()} are negative (the least is {values.min():g})"
+    elif values.dtype.kind == "f" and (values != np.rint(values)).any():
+        problem = f"{(values != np.rint(values)).sum()} are not whole numbers"
+    if problem:
+        msg = f"Expected raw counts, but {problem}. Pass the counts before any normalisation."
+        raise ValueError(msg)
+
+
+def read_spots(source: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """All spots: `array_x`, `array_y` (integers), `refined_x`, `refined_y`, `pixel_x`, `pixel_y`, `selected`."""
+    table = read_table(source, "spots")
+    _need_columns(table, _SPOT_COLUMNS, "spots table")
+    refined = ("new_x", "new_y") if {"new_x", "new_y"} <= set(table.columns) else ("x", "y")
+    numbers = pd.DataFrame(
+        {
+            "array_x": _numbers(table, "x", "spots table"),
+            "array_y": _numbers(table, "y", "spots table"),
+            "refined_x": _numbers(table, refined[0], "spots table"),
+            "refined_y": _numbers(table, refined[1], "spots table"),
+            "pixel_x": _numbers(table, "pixel_x", "spots table"),
+            "pixel_y": _numbers(table, "pixel_y", "spots table"),
+            "selected": _numbers(table, "selected", "spots table") if "selected" in table else 1.0,
+        }
+    )
+    for axis in ("array_x", "array_y"):
+        numbers[axis] = np.rint(numbers[axis]).astype(np.int64)
+    unique(_pairs(numbers), "Array positions of the spots table", "Drop the repeated rows.")
+    return numbers
+
+
+def match(counts: Counts, spots: pd.DataFrame, section: str) -> tuple[NDArray[np.intp], pd.DataFrame]:
+    """Rows of the counts, and the selected spots they belong to, in the order of the counts.
+
+    Raises
+    ------
+    ValueError
+        If (nearly) nothing matches, or what matches is better matched with x and y swapped.
+    """
+    places = pd.MultiIndex.from_frame(spots[["array_x", "array_y"]])
+    x, y = counts.positions.T
+    found = places.get_indexer(pd.MultiIndex.from_arrays([x, y]))
+    swapped = int((places.get_indexer(pd.MultiIndex.from_arrays([y, x])) >= 0).sum())
+    matched = int((found >= 0).sum())
+    if matched == 0 or swapped > matched:
+        hint = "They do with x and y swapped in one of them." if swapped else "Are they of the same section?"
+        msg = (
+            f"{section}: only {matched} of {len(found)} counts rows and {len(spots)} spots have the same array "
+            f"position (counts: {_examples(counts.positions)}; spots: {_examples(places)}). {hint}"
+        )
+        raise ValueError(msg)
+    selected = spots["selected"].to_numpy() != 0
+    _report(section, "in the counts but not in the spots table", counts.positions[found < 0])
+    without = selected & ~np.isin(np.arange(len(spots)), found)
+    _report(section, "in the spots table but not in the counts", spots.loc[without, ["array_x", "array_y"]].to_numpy())
+    rows = np.flatnonzero((found >= 0) & selected[found])
+    if not rows.size:
+        msg = f"{section}: no spot is left: none of the {matched} matched ones has selected != 0."
+        raise ValueError(msg)
+    return rows, spots.iloc[found[rows]].reset_index(drop=True)
+
+
+def read_labels(source: str | Path | pd.DataFrame, spots: pd.DataFrame, section: str) -> pd.Categorical:
+    """The label of every spot, joined on array positions rounded to integers; missing where there is none."""
+    table = read_table(source, "labels")
+    _need_columns(table, ("x", "y", "label"), "labels table")
+    known = table.dropna(subset=["x", "y", "label"])
+    named = pd.DataFrame({axis: np.rint(known[axis].astype(float)).astype(np.int64) for axis in ("x", "y")})
+    named["label"] = known["label"].astype(str)
+    named = named.drop_duplicates()
+    unique(zip(named["x"], named["y"], strict=True), f"{section}: positions of the labels", "Drop the repeated rows.")
+    by_place = named.set_index(["x", "y"])["label"]
+    found = by_place.reindex(pd.MultiIndex.from_frame(spots[["array_x", "array_y"]]))
+    if found.isna().all():
+        msg = (
+            f"{section}: none of the {len(known)} labels is at the array position of a spot (labels: "
+            f"{_examples(by_place.index)}; spots: {_examples(_pairs(spots))}). x and y are array positions, not pixels."
+        )
+        raise ValueError(msg)
+    logger.info("%s: %d of %d spots have a label", section, found.notna().sum(), len(spots))
+    return pd.Categorical(found.to_numpy())
+
+
+def _need_columns(table: pd.DataFrame, columns: Iterable[str], what: str) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        msg = f"The {what} lacks {listing(missing)}; it has {listing(table.columns)}."
+        raise ValueError(msg)
+
+
+def _numbers(table: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]:
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        found = listing(table[column][bad], 3)
+        msg = f"Column {column!r} of the {what} holds {bad.sum()} values that are no numbers: {found}. Drop those rows."
+        raise ValueError(msg)
+    return values
+
+
+def _pairs(spots: pd.DataFrame) -> list[tuple[int, int]]:
+    return list(zip(spots["array_x"].tolist(), spots["array_y"].tolist(), strict=True))
+
+
+def _examples(positions: Iterable[Any]) -> str:
+    names = [f"{x}x{y}" for x, y in positions]
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _report(section: str, what: str, positions: NDArray[np.int64]) -> None:
+    if len(positions):
+        msg = f"{section}: dropped what stands {what}: {len(positions)} ({_examples(positions)})."
+        warnings.warn(msg, UserWarning, stacklevel=4)

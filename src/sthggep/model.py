@@ -1,0 +1,310 @@
+"""A trained model: its networks, its genes, what it looks at."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sthggep import nn as nets
+from sthggep._checks import genes_present, has_key, listing, unique
+from sthggep._data import Inputs, network_inputs
+from sthggep._device import resolve_device
+from sthggep._keys import UNITS
+from sthggep._slide import Slide
+from sthggep._store import read_folder, write_folder
+from sthggep.pp._encoders import FrozenEncoder
+from sthggep.pp._weights import weights_id
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
+
+
+class HGGEP:
+    """A trained HGGEP, made by :func:`sthggep.tl.fit`, :meth:`load` or :meth:`from_reference_checkpoint`.
+
+    Parameters
+    ----------
+    members
+        Networks whose predictions are averaged.
+    genes
+        The panel, in the order of the networks' outputs.
+    inputs
+        What the networks look at.
+    preset
+        Name of the preset it was made by.
+    encoder_state
+        Weights of the frozen encoder, where there is one: a saved model needs no download.
+    training
+        Record of the training: slides, microns per pixel, seed, versions.
+    history
+        Training curves, see :attr:`history`.
+
+    Examples
+    --------
+    >>> model = sthggep.tl.fit(slides)
+    >>> model.save("model")
+    >>> sthggep.tl.predict(new_slide, sthggep.HGGEP.load("model"))
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        genes: Sequence[str],
+        inputs: Inputs,
+        *,
+        preset: str = "custom",
+        encoder_state: Mapping[str, Tensor] | None = None,
+        training: Mapping[str, Any] | None = None,
+        history: pd.DataFrame | None = None,
+    ) -> None:
+        self.genes = [str(gene) for gene in genes]
+        unique(self.genes, "The genes of a model", "Each stands for one output.")
+        self.members = nn.ModuleList(members).eval()
+        self.inputs, self.preset = inputs, preset
+        self.encoder_state = None if encoder_state is None else dict(encoder_state)
+        self.training = dict(training or {})
+        self.history = pd.DataFrame() if history is None else history
+        for member in members:
+            _check_genes(member, len(self.genes))
+
+    @property
+    def id(self) -> str:
+        """Short name that changes with the weights."""
+        return f"hggep-{self.preset}-{weights_id(self.members.state_dict())}"
+
+    @property
+    def units(self) -> str:
+        """Scale of the predictions."""
+        return UNITS
+
+    def __repr__(self) -> str:
+        looks = {"patches": "patches", "features": f"{self.inputs.encoder} features", "obsm": listing(self.inputs.obsm)}
+        sizes = ", ".join(f"{size:g} µm" if size else f"{self.inputs.size_px} px" for size in self.inputs.sizes_um)
+        weights = sum(parameter.numel() for parameter in self.members.parameters())
+        slides = self.training.get("sections", [])
+        return (
+            f"HGGEP ({self.preset}): {len(self.genes)} genes from {looks[self.inputs.kind]} of {sizes}; "
+            f"{len(self.members)} network{'s' if len(self.members) > 1 else ''}, {weights / 1e6:.1f} M weights; "
+            f"trained on {len(slides)} sections ({listing(slides, 6)})"
+        )
+
+    def encoder(self, device: str | torch.device = "cpu") -> FrozenEncoder | None:
+        """The frozen encoder with this model's weights; ``None`` where patches or ``obsm`` are looked at."""
+        if self.inputs.kind != "features":
+            return None
+        weights: Any = self.encoder_state if self.encoder_state is not None else "random"
+        return FrozenEncoder(self.inputs.encoder, weights, device)
+
+    def check_slide(self, slide: Slide) -> None:
+        """Refuse a slide that this model cannot look at; warn where it would look at another field of view."""
+        inputs = self.inputs
+        if inputs.kind == "obsm":
+            for key in inputs.obsm:
+                has_key(slide.adata.obsm, key, "obsm", "The model was trained on these features; compute them first.")
+            return
+        if any(size is not None for size in inputs.sizes_um):
+            slide.require_mpp()
+            return
+        trained = [mpp for mpp in self.training.get("mpp", []) if mpp]
+        if trained and slide.mpp and not 0.8 < slide.mpp / float(np.median(trained)) < 1.25:
+            msg = (
+                f"Section {slide.name!r} has {slide.mpp:.3g} µm/px, the model was trained at {np.median(trained):.3g}: "
+                f"its patches of {inputs.size_px} px show another field of view. Resample the image, or train in microns."
+            )
+            warnings.warn(msg, UserWarning, stacklevel=3)
+
+    @torch.inference_mode()
+    def predict_slide(
+        self, slide: Slide, *, batch_size: int = 64, device: str = "auto", show: bool = False
+    ) -> NDArray[np.float32]:
+        """Expression of one section, float32 (n_spots, n_genes)."""
+        where = resolve_device(device)
+        encoder = self.encoder(where)
+        given = self.network_inputs(slide, encoder, batch_size=batch_size, show=show)
+        given = _to_device(given, where)
+        members = self.members.to(where)
+        try:
+            found = torch.stack([member(*given).expression for member in members]).mean(dim=0)
+        finally:
+            self.members.cpu()
+        out: NDArray[np.float32] = found.float().cpu().numpy()
+        return out
+
+    def network_inputs(
+        self, slide: Slide, encoder: FrozenEncoder | None, *, batch_size: int = 64, show: bool = False
+    ) -> tuple[Any, ...]:
+        """What this model's networks are fed for one section."""
+        neighbors = int(getattr(self.members[0], "n_neighbors", 1))
+        return network_inputs(
+            slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show
+        )
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write ``config.json`` and ``model.safetensors``, whole or not at all.
+
+        Parameters
+        ----------
+        folder
+            Where to; it is made.
+        overwrite
+            Replace a model that is there. A folder that is no model is never replaced.
+
+        Raises
+        ------
+        FileExistsError
+            The folder is there, and is to be kept or is no model.
+        """
+        from sthggep import __version__
+
+        config = {
+            "version": __version__,
+            "class": "HGGEP",
+            "id": self.id,
+            "preset": self.preset,
+            "genes": self.genes,
+            "units": self.units,
+            "inputs": self.inputs.to_dict(),
+            "networks": [{"class": type(m).__name__, "config": m.config} for m in self.members],
+            "training": self.training,
+            "history": self.history.astype(object).where(self.history.notna(), None).to_dict(orient="list"),
+        }
+        tensors = {f"members.{name}": value for name, value in self.members.state_dict().items()}
+        tensors |= {f"encoder.{name}": value for name, value in (self.encoder_state or {}).items()}
+        write_folder(Path(folder), config, tensors, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, genes: Sequence[str] | None = None) -> HGGEP:
+        """Read a model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        folder
+            Where it is.
+        genes
+            Genes that you need; an error names those that the model does not predict.
+
+        Raises
+        ------
+        FileNotFoundError
+            The folder or a file of it is missing.
+        ValueError
+            A file is broken, of a newer format, or its genes and weights do not belong together.
+        KeyError
+            A gene of ``genes`` is not predicted.
+        """
+        config, tensors = read_folder(Path(folder))
+        try:
+            members = [_build(entry) for entry in config["networks"]]
+            inputs, names = Inputs.from_dict(config["inputs"]), config["genes"]
+            model = cls(
+                members,
+                names,
+                inputs,
+                preset=config["preset"],
+                encoder_state=_under("encoder.", tensors) or None,
+                training=config["training"],
+                history=pd.DataFrame(config["history"]).infer_objects(),
+            )
+            model.members.load_state_dict(_under("members.", tensors))
+        except (KeyError, TypeError, RuntimeError, ValueError) as reason:
+            msg = f"{str(folder)!r}: the record and the weights do not belong together ({reason}). Save the model again."
+            raise ValueError(msg) from reason
+        if genes is not None:
+            genes_present(genes, model.genes, f"the model {str(folder)!r}")
+        return model
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> HGGEP:
+        """Load a model by its name.
+
+        Parameters
+        ----------
+        name
+            A folder. No model comes with the package yet, so a name alone is not known.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such model.
+        """
+        if Path(name).is_dir():
+            return cls.load(name)
+        msg = f"No model is called {name!r}: none comes with this version. Pass a folder, or train by `sthggep.tl.fit`."
+        raise FileNotFoundError(msg)
+
+    @classmethod
+    def from_reference_checkpoint(
+        cls, checkpoint: str | Path | Mapping[str, Any], genes: Sequence[str]
+    ) -> HGGEP:
+        """Take over weights that the authors' code trained; predictions are as theirs.
+
+        Their behaviour is kept: patches of 112 full-resolution pixels, transposed; absolute array positions from
+        ``obs[["array_x", "array_y"]]`` (Visium: ``array_col``, ``array_row``), 0 to 63; hyperedges of the most dissimilar
+        neighbours, weighted by pair. Dropout is off, and a spot without neighbours keeps its own features.
+
+        Parameters
+        ----------
+        checkpoint
+            State dict or Lightning checkpoint: the object, or its file, read without running code in it.
+        genes
+            The panel it was trained on, in that order.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        ValueError
+            It is not such a checkpoint, or has another number of genes.
+        """
+        state = checkpoint if isinstance(checkpoint, Mapping) else _read_checkpoint(Path(checkpoint))
+        net = nets.from_reference_state_dict(state)
+        return cls([net], genes, Inputs("patches", reference=True), preset="reference")
+
+
+def _build(entry: Mapping[str, Any]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # initial weights are thrown away: leave the user's seed alone
+        return NETWORKS[entry["class"]](**entry["config"])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _check_genes(member: nn.Module, n_genes: int) -> None:
+    found = member.config["n_genes"]  # type: ignore[index,union-attr]
+    if found != n_genes:
+        msg = f"The network predicts {found} genes, but {n_genes} are named. Pass the panel it was trained on, in order."
+        raise ValueError(msg)
+
+
+def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+    import pickle
+
+    if not path.is_file():
+        msg = f"No checkpoint at {str(path)!r}: the file of a state dict or of a Lightning checkpoint was expected."
+        raise FileNotFoundError(msg)
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as reason:
+        msg = (
+            f"{str(path)!r} cannot be read safely ({str(reason).splitlines()[0]}). A file of tensors is expected: "
+            "in the authors' environment, save `model.state_dict()` by `torch.save`."
+        )
+        raise ValueError(msg) from reason
+    return state
+
+
+def _to_device(values: Any, device: torch.device) -> Any:
+    from lightning.fabric.utilities import move_data_to_device
+
+    return move_data_to_device(values, device)

@@ -1,0 +1,54 @@
+"""The networks, piece by piece. Knows torch and arrays; nothing of AnnData, images or training."""
+
+from __future__ import annotations
+
+from sthggep.nn._backbone import Maps, ShuffleNetV2, load_backbone
+from sthggep.nn._features import FeatureHGGEPNet
+from sthggep.nn._heads import CountHead, Output
+from sthggep.nn._hggep import HGGEPNet
+from sthggep.nn._hyperconv import HypergraphBlock, HypergraphConv
+from sthggep.nn._hypergraph import (
+    Neighbors,
+    similar_incidence,
+    spatial_incidence,
+    spatial_neighbors,
+    stack_incidences,
+)
+from sthggep.nn._losses import (
+    augment_section,
+    bake_targets,
+    correlation_loss,
+    nb_nll,
+    self_distillation,
+    zinb_nll,
+)
+from sthggep.nn._published import published_hypergraph, published_neighbors
+from sthggep.nn._reference import from_reference_state_dict, load_reference_state_dict, reference_sizes
+
+__all__ = [
+    "CountHead",
+    "FeatureHGGEPNet",
+    "HGGEPNet",
+    "HypergraphBlock",
+    "HypergraphConv",
+    "Maps",
+    "Neighbors",
+    "Output",
+    "ShuffleNetV2",
+    "augment_section",
+    "bake_targets",
+    "correlation_loss",
+    "from_reference_state_dict",
+    "load_backbone",
+    "load_reference_state_dict",
+    "nb_nll",
+    "published_hypergraph",
+    "published_neighbors",
+    "reference_sizes",
+    "self_distillation",
+    "similar_incidence",
+    "spatial_incidence",
+    "spatial_neighbors",
+    "stack_incidences",
+    "zinb_nll",
+]

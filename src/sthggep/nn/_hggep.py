@@ -1,0 +1,261 @@
+"""HGGEP end to end: patches of a section in, expression of its spots out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from sthggep.nn._attention import TransformerBlock
+from sthggep.nn._backbone import CHANNELS, ShuffleNetV2
+from sthggep.nn._cbam import Level
+from sthggep.nn._fusion import SequenceFusion
+from sthggep.nn._gradient import GradientEnhancement
+from sthggep.nn._heads import CountHead, DistillationHead, Heads, Output
+from sthggep.nn._hyperconv import HypergraphBlock
+from sthggep.nn._hypergraph import similar_incidence, spatial_neighbors
+from sthggep.nn._position import RelativePosition
+from sthggep.nn._published import TablePosition, published_hypergraph, published_neighbors
+
+PATCH = 112
+MAP_AREA = 16  # stage 4 of a 112-pixel patch is 4 x 4
+
+
+class HGGEPNet(nn.Module):
+    """The network of Li et al. 2024 (doi:10.1093/bib/bbae500). One section is one batch.
+
+    A new network (``reference=False``) keeps the architecture and differs from the released code where that
+    departs from the paper's intent:
+
+    - patches are used as they come, rows first (released: transposed);
+    - hyperedge e holds spot e and the ``n_selected`` most *similar* of its ``n_neighbors`` nearest spots within two
+      pitches (released: the most dissimilar; hyperedge e holds the spots that chose e, and never e itself);
+    - every hyperedge weighs one (released: each carries the score of an unrelated pair, in the degrees only);
+    - positions are relative to the section's centre, in units of the spot pitch, as projected sines and cosines
+      (released: tables of 64 rows looked up by absolute array position);
+    - ties between neighbours are settled by geometry, so the order of the spots does not matter.
+
+    In both, dropout acts while training only, and a spot without neighbours keeps its own features.
+
+    Parameters
+    ----------
+    n_genes
+        Genes of the panel.
+    reference
+        Behave as the released code, for the authors' checkpoints.
+    count_head
+        Distribution of the raw counts; ``None`` for no such head.
+    dim
+        Features a spot, a multiple of 16.
+    depth
+        Transformer blocks a level.
+    heads
+        Attention heads of 64 features each.
+    hypergraph_dim
+        Features between the two hypergraph convolutions.
+    fusion_layers
+        Layers of the LSTM.
+    dropout
+        Dropout of the transformers.
+    hypergraph_dropout
+        Dropout of the hypergraph block.
+    n_neighbors
+        Spatial neighbours, the spot itself not counted.
+    n_selected
+        Neighbours selected into a hyperedge.
+    chunk_size
+        Patches passed through the convolutions at once outside training; the result does not depend on it.
+    """
+
+    def __init__(
+        self,
+        n_genes: int,
+        *,
+        reference: bool = False,
+        count_head: CountHead | None = "zinb",
+        dim: int = 1024,
+        depth: int = 4,
+        heads: int = 16,
+        hypergraph_dim: int = 512,
+        fusion_layers: int = 4,
+        dropout: float = 0.2,
+        hypergraph_dropout: float = 0.5,
+        n_neighbors: int = 8,
+        n_selected: int = 4,
+        chunk_size: int = 512,
+    ) -> None:
+        super().__init__()
+        if dim % MAP_AREA:
+            msg = f"Expected dim to be a multiple of {MAP_AREA} (the maps are 4 x 4), found {dim}."
+            raise ValueError(msg)
+        self.config: dict[str, Any] = {
+            "n_genes": n_genes,
+            "reference": reference,
+            "count_head": count_head,
+            "dim": dim,
+            "depth": depth,
+            "heads": heads,
+            "hypergraph_dim": hypergraph_dim,
+            "fusion_layers": fusion_layers,
+            "dropout": dropout,
+            "hypergraph_dropout": hypergraph_dropout,
+            "n_neighbors": n_neighbors,
+            "n_selected": n_selected,
+            "chunk_size": chunk_size,
+        }
+        self.reference = reference
+        self.n_neighbors = n_neighbors
+        self.n_selected = n_selected
+        self.chunk_size = chunk_size
+        self.gradient = GradientEnhancement()
+        self.backbone = ShuffleNetV2(max_pool=False)
+        self.level4 = Level(CHANNELS["stage4"], dim // MAP_AREA)
+        self.level5 = Level(CHANNELS["conv5"], dim // MAP_AREA)
+        self.level6 = Level(CHANNELS["conv5"], dim)
+        self.position: nn.Module = TablePosition(dim) if reference else RelativePosition(dim)
+        self.transformers = nn.ModuleList(
+            nn.Sequential(*(TransformerBlock(dim, heads, 64, dim, dropout) for _ in range(depth))) for _ in range(3)
+        )
+        self.hypergraph = HypergraphBlock(dim, hypergraph_dim, hypergraph_dropout, weights_in_degree_only=reference)
+        self.fusion = SequenceFusion(dim, fusion_layers)
+        self.heads = Heads(dim, n_genes, count_head)
+        self.distillation = DistillationHead(dim)
+
+    def neighbors(self, positions: ArrayLike | Tensor) -> Tensor:
+        """Spatial neighbours of every spot, to be computed once and passed to ``forward`` again and again.
+
+        Parameters
+        ----------
+        positions
+            As for ``forward``.
+
+        Returns
+        -------
+        Rows padded with -1.
+        """
+        if self.reference:
+            return published_neighbors(positions, k=self.n_neighbors)
+        return spatial_neighbors(positions, self.n_neighbors + 1, max_distance=2.0).rows
+
+    def encode(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Three latent levels of each patch, spots apart from each other.
+
+        Parameters
+        ----------
+        patches
+            ``(n, 3, 112, 112)`` pixel values 0-255, rows first.
+
+        Returns
+        -------
+        Levels 4, 5 and 6, each ``(n, dim)``.
+
+        Raises
+        ------
+        ValueError
+            If the patches have another shape.
+        """
+        if patches.ndim != 4 or tuple(patches.shape[1:]) != (3, PATCH, PATCH):
+            msg = f"Expected patches of shape (spots, 3, {PATCH}, {PATCH}), found {tuple(patches.shape)}."
+            raise ValueError(msg)
+        pixels = patches.float()
+        if self.reference:
+            pixels = pixels.transpose(-1, -2)
+        maps = self.backbone.maps(self.gradient(pixels))
+        peak = maps.conv5.amax(dim=(2, 3), keepdim=True)
+        return self.level4(maps.stage4), self.level5(maps.conv5), self.level6(peak)
+
+    def tie(self, features: Tensor, neighbors: Tensor) -> Tensor:
+        """Pass features over the hyperedges they form themselves.
+
+        Parameters
+        ----------
+        features
+            ``(n, dim)``.
+        neighbors
+            Rows as ``neighbors`` gives them.
+
+        Returns
+        -------
+        Features ``(n, dim)``.
+        """
+        neighbors = neighbors.to(features.device)
+        weight = None
+        if self.reference:
+            incidence, _, weight = published_hypergraph(features, neighbors, n_selected=self.n_selected)
+        else:
+            incidence = similar_incidence(features, neighbors, n_selected=self.n_selected)
+        out: Tensor = self.hypergraph(features, incidence, len(features), weight)
+        return out
+
+    def relate(
+        self, levels: tuple[Tensor, Tensor, Tensor], positions: ArrayLike | Tensor, neighbors: Tensor | None = None
+    ) -> Output:
+        """From the levels of single spots to the prediction of the section.
+
+        Parameters
+        ----------
+        levels
+            As ``encode`` gives them.
+        positions
+            As for ``forward``.
+        neighbors
+            As ``neighbors`` gives them; ``None`` computes them.
+
+        Returns
+        -------
+        The prediction.
+        """
+        where = self.position(positions)
+        if len(where) != len(levels[0]):
+            msg = f"Expected one position a patch, found {len(levels[0])} patches and {len(where)} positions."
+            raise ValueError(msg)
+        refined = [blocks(level + where) for blocks, level in zip(self.transformers, levels, strict=True)]
+        features = torch.stack([one.float() for one in refined]).sum(dim=0)
+        tied = self.tie(features, self.neighbors(positions) if neighbors is None else neighbors)
+        out: Output = self.heads(self.fusion([*refined, tied]))
+        return out
+
+    def forward(self, patches: Tensor, positions: ArrayLike | Tensor, neighbors: Tensor | None = None) -> Output:
+        """Predict one section.
+
+        Parameters
+        ----------
+        patches
+            ``(n, 3, 112, 112)`` pixel values 0-255, rows first, float or uint8.
+        positions
+            ``(n, 2)`` (x, y): in units of the spot pitch, integer or not, for a new network; integer array positions
+            from 0 to 63 for a reference network.
+        neighbors
+            As ``neighbors`` gives them; ``None`` computes them.
+
+        Returns
+        -------
+        Expression, latent features and the distribution of the counts.
+
+        Raises
+        ------
+        ValueError
+            If the patches or positions are not of that kind.
+        """
+        if self.training:
+            return self.relate(self.encode(patches), positions, neighbors)
+        parts = [self.encode(part) for part in torch.split(patches, self.chunk_size)]
+        level4, level5, level6 = (torch.cat(level) for level in zip(*parts, strict=True))
+        return self.relate((level4, level5, level6), positions, neighbors)
+
+    def coefficient(self, latent: Tensor) -> Tensor:
+        """How much each spot of an augmented copy counts in self-distillation, before the softmax over copies.
+
+        Parameters
+        ----------
+        latent
+            ``Output.latent`` of the copy.
+
+        Returns
+        -------
+        ``(n, 1)``.
+        """
+        out: Tensor = self.distillation(latent)
+        return out

@@ -1,0 +1,11 @@
+"""Plots: predicted beside observed, what was cut, which spots are tied, training curves, scores."""
+
+from __future__ import annotations
+
+from sthggep.pl._gene_map import gene_map
+from sthggep.pl._history import history
+from sthggep.pl._hypergraph import hypergraph
+from sthggep.pl._patches import patches
+from sthggep.pl._scores import scores
+
+__all__ = ["gene_map", "history", "hypergraph", "patches", "scores"]

@@ -1,0 +1,121 @@
+"""What a gene map shows: values, their colour scale and their correlation."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sthggep._prediction import Prediction, read_prediction
+from sthggep._prediction import observed as read_observed
+from sthggep.pl._tissue import View, spot_diameter, view_of
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
+
+log = logging.getLogger("sthggep")
+Limit = float | str | None
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What is drawn of one section: values are (n_spots, n_genes), ``observed`` is None where nothing was measured."""
+
+    slide: Slide
+    view: View
+    diameter: float
+    predicted: NDArray[np.float32]
+    observed: NDArray[np.float32] | None
+    units: str
+
+
+def read_maps(
+    slide: Slide, genes: list[str], key: str, *, layer: str | None, observed: bool, spot_size: float | None
+) -> Maps:
+    """Predicted and observed values of some genes of one section, and its picture."""
+    prediction = read_prediction(slide.adata, key)
+    _check_predicted(genes, prediction)
+    columns = prediction.columns(genes)
+    measured = _measured(slide, prediction, layer) if observed else None
+    diameter = spot_diameter(slide, spot_size)
+    return Maps(
+        slide=slide,
+        view=view_of(slide, margin=1.5 * diameter),
+        diameter=diameter,
+        predicted=prediction.values[slide.rows][:, columns],
+        observed=None if measured is None else measured[:, columns],
+        units=prediction.units,
+    )
+
+
+def _check_predicted(genes: list[str], prediction: Prediction) -> None:
+    """Every gene was predicted, or an error with the names that come near."""
+    if not genes:
+        msg = f"`genes` is empty. Pass some of the {len(prediction.genes)} genes of the prediction {prediction.key!r}."
+        raise ValueError(msg)
+    known = set(prediction.genes)
+    absent = [gene for gene in genes if gene not in known]
+    if not absent:
+        return
+    by_capitals = {name.upper(): name for name in prediction.genes}
+    near = {gene: get_close_matches(gene.upper(), by_capitals, n=3) for gene in absent[:5]}
+    hints = [f"{g} (near: {', '.join(by_capitals[n] for n in found) or 'nothing'})" for g, found in near.items()]
+    more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+    msg = (
+        f"Not among the {len(prediction.genes)} genes of the prediction {prediction.key!r}: {'; '.join(hints)}{more}. "
+        f"All names are in `uns[{prediction.key!r}]['genes']`."
+    )
+    raise KeyError(msg)
+
+
+def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
+    """Observed expression, or None where the slide holds no counts of the panel."""
+    absent = set(prediction.panel).difference(map(str, slide.adata.var_names))
+    if absent or (slide.adata.X is None and layer is None):
+        of = f"{len(absent)} of the panel's {len(prediction.panel)} genes"
+        what = f"{of} are not in var_names" if absent else "X is empty"
+        log.info("Section %s: no observed map, since %s.", slide.name, what)
+        return None
+    try:
+        return read_observed(slide.adata, prediction, layer=layer, rows=slide.rows)
+    except ValueError as error:
+        msg = f"Section {slide.name!r}, observed expression: {error} Or pass `observed=False`."
+        raise ValueError(msg) from error
+
+
+def colour_scale(maps: list[Maps], gene: int, vmin: Limit, vmax: Limit) -> tuple[Any, str]:
+    """One normalisation for a gene, and the ends of the colour bar beyond which there are values."""
+    from matplotlib.colors import Normalize
+
+    parts = [values[:, gene] for m in maps for values in (m.observed, m.predicted) if values is not None]
+    pooled = np.concatenate(parts)
+    pooled = pooled[np.isfinite(pooled)]
+    low, high = _limit(vmin, pooled, "p2", "vmin"), _limit(vmax, pooled, "p98", "vmax")
+    if low == high:  # a constant gene, or one with few counts
+        low, high = (low, float(pooled.max())) if pooled.max() > low else (low - 0.5, low + 0.5)
+    if low > high:
+        msg = f"`vmin` must be below `vmax`, found {low:g} and {high:g}."
+        raise ValueError(msg)
+    ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    return Normalize(low, high), ends[bool(pooled.min() < low), bool(pooled.max() > high)]
+
+
+def _limit(value: Limit, pooled: NDArray[np.float32], default: str, what: str) -> float:
+    chosen = default if value is None else value
+    if not isinstance(chosen, str):
+        return float(chosen)
+    percent = chosen.removeprefix("p")
+    if not percent.replace(".", "", 1).isdecimal() or float(percent) > 100:
+        msg = f'`{what}` must be a number or a percentile such as "p98", found {chosen!r}.'
+        raise ValueError(msg)
+    return float(np.percentile(pooled, float(percent)))
+
+
+def pcc(observed: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
+    """Pearson correlation; NaN where one of the two does not vary (the title then says n/a)."""
+    a, b = observed.astype(np.float64), predicted.astype(np.float64)
+    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")

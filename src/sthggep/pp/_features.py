@@ -1,0 +1,164 @@
+"""Features of frozen image encoders, streamed over the spots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sthggep._checks import may_write, positive
+from sthggep._device import resolve_device
+from sthggep._keys import TOOL, feature_key
+from sthggep._slide import Slide, resolve, table_of
+from sthggep.pp._encoders import FrozenEncoder
+from sthggep.pp._patches import Patches
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def features(
+    data: AnnData | SpatialData,
+    encoder: str = "shufflenet",
+    *,
+    size_um: float | Sequence[float],
+    key_added: str | None = None,
+    weights: str | Path | None = None,
+    flips: bool = True,
+    batch_size: int = 64,
+    image_key: str | None = None,
+    table_key: str = "table",
+    shapes_key: str | None = None,
+    spatial_key: str = "spatial",
+    coordinate_system: str | None = None,
+    library_key: str | None = None,
+    mpp: float | None = None,
+    device: str = "auto",
+    show_progress_bar: bool = True,
+    copy: bool = False,
+) -> AnnData | SpatialData | None:
+    """Describe each spot's surroundings by a frozen image encoder.
+
+    Parameters
+    ----------
+    data
+        AnnData with its image in ``uns["spatial"]``, or SpatialData; one or several sections.
+    encoder
+        Name of the encoder: ``"shufflenet"`` (ShuffleNetV2 ×0.5, the mean maps of stages 2 to 5, 1,360 values).
+    size_um
+        Field of view in microns, or several of them, each written under a key of its own.
+    key_added
+        Key in ``obsm``; ``None`` derives it. Only for a single field of view.
+    weights
+        A file, a folder that holds it, or ``"random"``. ``None`` looks into the folder ``$STHGGEP_WEIGHTS``, then into
+        torch's download cache, then downloads with a checksum.
+    flips
+        Average over the four flips of each patch: slower, steadier.
+    batch_size
+        Patches at a time.
+    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
+        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
+    mpp
+        Microns per full-resolution pixel. ``None`` takes metadata, else the spot pitch.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` …
+    show_progress_bar
+        Show progress.
+    copy
+        Return a changed copy, and leave ``data`` alone.
+
+    Returns
+    -------
+    ``None``, or the copy. Writes, for each field of view:
+
+    ``obsm["X_<encoder>_<µm>"]`` : float32 (n_obs, n_features)
+        The features.
+    ``uns["X_<encoder>_<µm>"]`` : dict
+        Encoder, weights, field of view, patch size, flips. What is there already with the same record is not done again.
+
+    Raises
+    ------
+    KeyError, ValueError
+        No image, spots outside it, microns per pixel not known, or a key that sthggep did not write.
+    FileNotFoundError
+        The encoder's weights cannot be found or downloaded.
+    """
+    sizes = [float(size_um)] if isinstance(size_um, int | float) else [float(size) for size in size_um]
+    for size in sizes:
+        positive(size, "`size_um`")
+    if key_added is not None and len(sizes) != 1:
+        msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each."
+        raise ValueError(msg)
+    data = copied(data) if copy else data
+    table = table_of(data, table_key)
+    keys = {size: key_added or feature_key(encoder, size) for size in sizes}
+    for key in keys.values():
+        may_write(table, key)
+    slides = resolve(
+        data,
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
+    frozen = FrozenEncoder(encoder, weights, resolve_device(device))
+    for size, key in keys.items():
+        record = feature_record(frozen, size, flips)
+        if is_done(table, key, record):
+            continue
+        found = np.zeros((table.n_obs, frozen.entry.dim), dtype=np.float32)
+        for slide in slides:
+            found[slide.rows] = encode(slide, frozen, size, flips=flips, batch_size=batch_size, show=show_progress_bar)
+        table.obsm[key] = found
+        table.uns[key] = record
+    return data if copy else None
+
+
+def encode(
+    slide: Slide, frozen: FrozenEncoder, size_um: float, *, flips: bool = True, batch_size: int = 64, show: bool = False
+) -> NDArray[np.float32]:
+    """Features of one section at one field of view, shape (n_spots, dim)."""
+    from tqdm.auto import tqdm
+
+    cut = Patches(slide, size_um=size_um, size_px=frozen.entry.size_px)
+    out = np.empty((len(cut), frozen.entry.dim), dtype=np.float32)
+    with tqdm(total=len(cut), desc=f"{slide.name}: {size_um:g} µm", unit="spot", disable=not show) as bar:
+        start = 0
+        for batch in cut.batches(batch_size):
+            out[start : start + len(batch)] = frozen(batch, flips=flips)
+            start += len(batch)
+            bar.update(len(batch))
+    return out
+
+
+def feature_record(frozen: FrozenEncoder, size_um: float, flips: bool) -> dict[str, Any]:
+    """What the features depend on, beside the image: the record in ``uns``."""
+    return {
+        "tool": TOOL,
+        "encoder": frozen.entry.name,
+        "weights": frozen.weights,
+        "size_um": size_um,
+        "size_px": frozen.entry.size_px,
+        "flips": flips,
+    }
+
+
+def is_done(table: AnnData, key: str, record: dict[str, Any]) -> bool:
+    """Whether the very same features are there already."""
+    return key in table.obsm and dict(table.uns.get(key, {})) == record
+
+
+def copied(data: AnnData | SpatialData) -> AnnData | SpatialData:
+    """A copy that can be changed without touching ``data``."""
+    if not hasattr(data, "tables"):
+        return data.copy()
+    from spatialdata import deepcopy
+
+    return deepcopy(data)

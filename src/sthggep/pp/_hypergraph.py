@@ -1,0 +1,130 @@
+"""Which spots are tied: hyperedges of place and of likeness, as a sparse incidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from sthggep._checks import has_key, may_write, positive
+from sthggep._keys import TOOL
+from sthggep._slide import Slide, resolve, table_of
+from sthggep.pp._features import copied
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+
+def hypergraph(
+    data: AnnData | SpatialData,
+    *,
+    n_spatial: int = 6,
+    features: str | None = None,
+    n_similar: int = 4,
+    n_candidates: int = 24,
+    key_added: str = "hypergraph",
+    table_key: str = "table",
+    shapes_key: str | None = None,
+    spatial_key: str = "spatial",
+    library_key: str | None = None,
+    copy: bool = False,
+) -> AnnData | SpatialData | None:
+    """Tie spots by hyperedges: each spot with its nearest, and with those that look most alike nearby.
+
+    The published rule ties a spot to the most *dissimilar* of its spatial neighbours and leaves the spot itself out; here a
+    hyperedge holds its spot, and the nearest or the most alike.
+
+    Parameters
+    ----------
+    data
+        One or several sections; no hyperedge crosses from one to another.
+    n_spatial
+        Nearest spots in a hyperedge of place, the spot itself not counted. 0 for none.
+    features
+        Key in ``obsm`` of features for hyperedges of likeness, such as ``"X_shufflenet_160"``. ``None`` for none.
+    n_similar
+        Spots in a hyperedge of likeness, the spot itself not counted.
+    n_candidates
+        Nearest spots among which the alike are sought: what a spot can see stays bounded.
+    key_added
+        Name of the result.
+    table_key, shapes_key, spatial_key, library_key
+        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
+    copy
+        Return a changed copy, and leave ``data`` alone.
+
+    Returns
+    -------
+    ``None``, or the copy. Writes to the table:
+
+    ``obsm[key_added]`` : sparse bool (n_obs, n_hyperedges)
+        The incidence: which spots each hyperedge holds.
+    ``uns[key_added]`` : dict
+        ``params``; ``spot``, the spot (row) that each hyperedge was drawn around; ``kind``, ``"spatial"`` or ``"similar"``.
+
+    Raises
+    ------
+    KeyError
+        The features are not there.
+    ValueError
+        No hyperedges were asked for, or the key is not sthggep's.
+    """
+    if n_spatial < 0 or (n_spatial == 0 and features is None):
+        msg = f"No hyperedges were asked for (`n_spatial={n_spatial}`, `features={features!r}`). Pass one of them."
+        raise ValueError(msg)
+    positive(n_similar, "`n_similar`")
+    data = copied(data) if copy else data
+    table = table_of(data, table_key)
+    may_write(table, key_added)
+    if features is not None:
+        has_key(table.obsm, features, "obsm", "Call `sthggep.pp.features(data, size_um=...)` first.")
+    slides = resolve(
+        data,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        library_key=library_key,
+        need_image=False,
+    )
+    blocks, spots, kinds = [], [], []
+    for slide in slides:
+        for kind, (held, edges) in _hyperedges(slide, n_spatial, features, n_similar, n_candidates).items():
+            shape = (table.n_obs, slide.n_spots)
+            blocks.append(sparse.csr_matrix((np.ones(len(held), bool), (slide.rows[held], edges)), shape=shape))
+            spots.append(slide.rows)
+            kinds += [kind] * slide.n_spots
+    table.obsm[key_added] = sparse.hstack(blocks, format="csr")
+    table.uns[key_added] = {
+        "tool": TOOL,
+        "spot": np.concatenate(spots),
+        "kind": np.array(kinds, dtype=object),
+        "params": {
+            "n_spatial": n_spatial,
+            "features": features,
+            "n_similar": n_similar,
+            "n_candidates": n_candidates,
+        },
+    }
+    return data if copy else None
+
+
+def _hyperedges(
+    slide: Slide, n_spatial: int, features: str | None, n_similar: int, n_candidates: int
+) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Pairs (spot, hyperedge) of one section, by kind; one hyperedge a spot."""
+    import torch
+
+    from sthggep.nn import similar_incidence, spatial_incidence, spatial_neighbors
+
+    found = {}
+    if n_spatial:
+        near = spatial_neighbors(slide.xy / slide.pitch(), n_spatial + 1).rows
+        found["spatial"] = spatial_incidence(near)
+    if features is not None:
+        values = torch.from_numpy(np.asarray(slide.adata.obsm[features][slide.rows], dtype=np.float32))
+        among = spatial_neighbors(slide.xy / slide.pitch(), n_candidates + 1).rows
+        found["similar"] = similar_incidence(values, among, n_selected=n_similar)
+    return {kind: (pairs[0].numpy(), pairs[1].numpy()) for kind, pairs in found.items()}

@@ -1,0 +1,107 @@
+"""Weights of the image encoders: from an argument, a folder of the user's, or the download cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sthggep._checks import listing
+
+if TYPE_CHECKING:
+    import torch
+
+    from sthggep.pp._encoders import Encoder
+
+FOLDER_VARIABLE = "STHGGEP_WEIGHTS"
+StateDict = dict[str, "torch.Tensor"]
+
+
+def load_weights(encoder: Encoder, weights: str | Path | None = None) -> StateDict:
+    """State dict of an encoder.
+
+    Parameters
+    ----------
+    encoder
+        Entry of the registry: it knows the file names and the address.
+    weights
+        A file, or a folder that holds it. ``None`` looks into ``$STHGGEP_WEIGHTS``, then downloads to torch's cache.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file is not there, or cannot be downloaded.
+    ValueError
+        The file does not hold such a state dict.
+    """
+    if weights is not None:
+        return _read(_find(Path(weights), encoder, "`weights`"), encoder)
+    local = local_weights(encoder)
+    return _read(local, encoder) if local is not None else _download(encoder)
+
+
+def local_weights(encoder: Encoder) -> Path | None:
+    """The encoder's file in ``$STHGGEP_WEIGHTS``, or ``None`` where the variable is not set."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return _find(Path(folder), encoder, f"${FOLDER_VARIABLE}") if folder else None
+
+
+def weights_id(state: StateDict) -> str:
+    """Short name of the weights' content, the same wherever they came from."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _find(path: Path, encoder: Encoder, source: str) -> Path:
+    if path.is_file():
+        return path
+    found = sorted(match for pattern in encoder.files for match in path.glob(pattern)) if path.is_dir() else []
+    if not found:
+        there = listing(sorted(p.name for p in path.iterdir())) if path.is_dir() else "no such file or folder"
+        msg = f"{source} is {str(path)!r}: a file like {listing(encoder.files)} was expected, found {there}."
+        raise FileNotFoundError(msg)
+    return found[0]
+
+
+def _read(path: Path, encoder: Encoder) -> StateDict:
+    import pickle
+
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as reason:
+        msg = f"{str(path)!r} cannot be read as weights of {encoder.name!r}: {reason}"
+        raise ValueError(msg) from reason
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        msg = f"{str(path)!r} must hold a state dict (names to tensors) of {encoder.name!r}, found {type(state).__name__}."
+        raise ValueError(msg)
+    return state
+
+
+def _download(encoder: Encoder) -> StateDict:
+    from urllib.error import URLError
+
+    import torch
+
+    try:
+        state: StateDict = torch.hub.load_state_dict_from_url(
+            encoder.url, map_location="cpu", check_hash=True, weights_only=True
+        )
+    except (URLError, OSError) as reason:
+        msg = (
+            f"The weights of {encoder.name!r} could not be downloaded from {encoder.url} ({reason}). "
+            f"Without network: put the file into a folder and set ${FOLDER_VARIABLE} to it, or pass `weights=<file>`; "
+            "`weights='random'` goes on without (much worse)."
+        )
+        raise FileNotFoundError(msg) from reason
+    return state

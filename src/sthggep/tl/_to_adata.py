@@ -1,0 +1,50 @@
+"""Predictions as an AnnData of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from anndata import AnnData
+
+from sthggep._prediction import read_prediction
+from sthggep._slide import table_of
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str = "table") -> AnnData:
+    """Predictions as ``X``, so that every scanpy and squidpy call works on them.
+
+    Parameters
+    ----------
+    data
+        Slide with a prediction.
+    key
+        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    A new AnnData (n_obs × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``, which is a
+    logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and the
+    prediction's record come along. ``data`` is not changed.
+
+    Raises
+    ------
+    KeyError
+        There is no such prediction.
+    """
+    table = table_of(data, table_key)
+    prediction = read_prediction(table, key)
+    out = AnnData(
+        X=prediction.values.copy(),
+        obs=table.obs.copy(),
+        var=pd.DataFrame(index=pd.Index(prediction.genes)),
+        obsm={"spatial": table.obsm["spatial"].copy()} if "spatial" in table.obsm else None,
+    )
+    # The image is shared, not copied: it is large and read-only here
+    out.uns = {name: table.uns[name] for name in ("spatial", key) if name in table.uns}
+    return out

@@ -1,0 +1,67 @@
+"""What is held out of training to stop early: sections or blocks of tissue, never single spots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sthggep._checks import listing
+
+if TYPE_CHECKING:
+    from sthggep._data import Section
+    from sthggep._slide import Slide
+
+FOLDS = 5
+MIN_SPOTS_FOR_BLOCKS = 20
+# One member's share: names of sections, ("block", fold), or nothing
+HeldOut = tuple[str, ...] | int | None
+
+
+def plan_validation(
+    slides: Sequence[Slide], validation: str | Sequence[str] | None, n_members: int
+) -> list[HeldOut]:
+    """What each member of an ensemble holds out: section names, the fold of spatial blocks, or ``None``."""
+    names = [slide.name for slide in slides]
+    if validation is None:
+        return [None] * n_members
+    if not isinstance(validation, str):
+        return [_named(tuple(validation), names)] * n_members
+    if validation == "auto":
+        validation = "sections" if len(names) > 1 else "blocks"
+    if validation == "sections":
+        if len(names) < 2:
+            msg = f"`validation='sections'` needs two sections or more, found {listing(names)}. Use 'blocks' or None."
+            raise ValueError(msg)
+        return [(names[member % len(names)],) for member in range(n_members)]
+    if validation == "blocks":
+        enough = max(slide.n_spots for slide in slides) >= MIN_SPOTS_FOR_BLOCKS
+        return [member % FOLDS if enough else None for member in range(n_members)]
+    if validation in names:
+        return [(validation,)] * n_members
+    msg = (
+        f"Unknown `validation` {validation!r}. There is: 'auto', 'sections', 'blocks', None, or names of sections: "
+        f"{listing(names)}."
+    )
+    raise ValueError(msg)
+
+
+def _named(wanted: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
+    absent = [name for name in wanted if name not in names]
+    if absent or not wanted or set(names) <= set(wanted):
+        msg = (
+            f"`validation` must name some of the sections and leave others to train on: {listing(names)}; "
+            f"found {listing(wanted)}."
+        )
+        raise ValueError(msg)
+    return wanted
+
+
+def apply_plan(sections: Sequence[Section], slides: Sequence[Slide], held_out: HeldOut) -> list[Section]:
+    """Sections with one member's masks."""
+    from sthggep._data import hold_out, hold_out_blocks
+
+    if held_out is None:
+        return list(sections)
+    if isinstance(held_out, int):
+        return hold_out_blocks(sections, [slide.xy for slide in slides], held_out, FOLDS)
+    return hold_out(sections, held_out)

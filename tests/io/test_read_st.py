@@ -1,0 +1,353 @@
+"""Legacy Spatial Transcriptomics sections."""
+
+from __future__ import annotations
+
+import gzip
+import time
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.sparse import csr_matrix
+
+from sthggep import _slide
+from sthggep.io import read_st
+
+
+def frame(section, **changes):
+    """Arguments of `read_st`, as tables in memory."""
+    return {"counts": section.counts, "image": None, "spots": section.spots} | changes
+
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+def test_layout(section):
+    paths = section.paths
+    adata = read_st(paths.counts, paths.image, paths.spots, patient="P")
+    assert adata.shape == (9, 3)
+    assert isinstance(adata.X, csr_matrix)
+    assert adata.X.dtype == np.float32
+    assert list(adata.obs.columns) == ["patient", "section", "array_x", "array_y"]
+    assert adata.obs["patient"].unique().tolist() == ["P"]
+    assert adata.obs["section"].unique().tolist() == ["S1"]  # from the file name
+    assert isinstance(adata.obs["patient"].dtype, pd.CategoricalDtype)
+    assert adata.obs["array_x"].dtype.kind == "i"
+    assert list(adata.obs_names) == list(section.counts.index)
+    assert adata.obsm["spatial"].dtype == np.float64
+    library = adata.uns["spatial"]["S1"]
+    np.testing.assert_array_equal(library["images"]["hires"], section.image)
+    assert list(library["images"]) == ["hires"]
+    assert library["scalefactors"]["tissue_hires_scalef"] == 1.0
+    assert library["metadata"] == {
+        "pitch_um": 200.0,
+        "mpp": pytest.approx(4.0),
+        "source_image_path": str(paths.image.resolve()),
+    }
+    assert library["scalefactors"]["spot_diameter_fullres"] == pytest.approx(25.0)
+
+
+def test_counts_positions_and_pixels_belong_together(section):
+    adata = read_st(section.paths.counts, section.paths.image, section.paths.spots)
+    counts = adata.to_df()
+    np.testing.assert_array_equal(counts["X"], adata.obs["array_x"])
+    np.testing.assert_array_equal(counts["Y"], adata.obs["array_y"])
+    expected = 50.0 * (adata.obs[["array_x", "array_y"]].to_numpy() - [10, 20]) + [100, 40]
+    assert np.abs(adata.obsm["spatial"] - expected).max() < 6
+    # The pixel under a spot says where it is: red x, green y.
+    x, y = np.rint(adata.obsm["spatial"][0]).astype(int)
+    assert adata.uns["spatial"]["S1"]["images"]["hires"][y, x, :2].tolist() == [x, y]
+
+
+def test_tables_in_memory_give_the_same_and_stay_as_they_were(section):
+    counts, spots = section.counts.copy(), section.spots.copy()
+    adata = read_st(section.counts, None, section.spots, section="S1")
+    other = read_st(section.paths.counts, None, section.paths.spots)
+    np.testing.assert_array_equal(adata.X.toarray(), other.X.toarray())
+    np.testing.assert_allclose(adata.obsm["spatial"], other.obsm["spatial"])
+    pd.testing.assert_frame_equal(section.counts, counts)
+    pd.testing.assert_frame_equal(section.spots, spots)
+
+
+def test_no_image_and_no_patient(section):
+    adata = read_st(**frame(section))
+    assert "images" not in adata.uns["spatial"]["section"]
+    assert adata.uns["spatial"]["section"]["metadata"]["mpp"] == pytest.approx(4.0)
+    assert adata.obs["patient"].isna().all()
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".tsv.gz", ".csv"])
+def test_plain_zipped_and_comma_separated(section, suffix):
+    path = section.folder / f"B1{suffix}"
+    section.counts.to_csv(path, sep="," if suffix == ".csv" else "\t")
+    adata = read_st(path, None, section.spots)
+    assert adata.uns["spatial"].keys() == {"B1"}
+    assert adata.X.sum() == section.counts.to_numpy().sum()
+
+
+def test_zipped_jpeg(section):
+    Image.fromarray(section.image).save(section.folder / "S1.jpg", quality=95)
+    path = section.folder / "S1.jpg.gz"
+    path.write_bytes(gzip.compress((section.folder / "S1.jpg").read_bytes()))
+    adata = read_st(section.counts, path, section.spots)
+    difference = adata.uns["spatial"]["section"]["images"]["hires"].astype(int) - section.image
+    assert np.abs(difference).mean() < 4
+
+
+def test_large_image_gets_a_preview(section):
+    large = Image.fromarray(section.image).resize((2600, 1300), Image.Resampling.NEAREST)
+    large.save(section.folder / "large.png")
+    adata = read_st(section.counts, section.folder / "large.png", section.spots)
+    library = adata.uns["spatial"]["section"]
+    assert library["images"]["hires"].shape == (1000, 2000, 3)
+    assert library["images"]["hires"].dtype == np.uint8
+    np.testing.assert_array_equal(library["images"]["fullres"], np.asarray(large))
+    assert library["scalefactors"]["tissue_hires_scalef"] == pytest.approx(2000 / 2600)
+    assert library["scalefactors"]["tissue_fullres_scalef"] == 1.0
+    np.testing.assert_allclose(library["images"]["hires"][500, 1000], large.getpixel((1300, 650)), atol=3)
+
+
+def test_full_resolution_can_stay_in_its_file(section):
+    Image.fromarray(section.image).resize((2600, 1872)).save(section.folder / "large.png")
+    adata = read_st(section.counts, section.folder / "large.png", section.spots, fullres=False)
+    assert list(adata.uns["spatial"]["section"]["images"]) == ["hires"]
+    slide = _slide.resolve_one(adata)
+    assert slide.levels[0].shape == (1872, 2600)
+    assert slide.mpp == pytest.approx(4.0)
+
+
+def test_slide_sees_the_same(section):
+    slide = _slide.resolve_one(read_st(section.paths.counts, section.paths.image, section.paths.spots))
+    x, y = np.rint(slide.xy[3]).astype(int)
+    assert slide.levels[0].read([[x, y, x + 1, y + 1]])[0][0, 0, :2].tolist() == [x, y]
+
+
+@pytest.mark.parametrize("with_image", [True, False])
+def test_survives_h5ad(section, with_image):
+    paths = section.paths
+    adata = read_st(paths.counts, paths.image if with_image else None, paths.spots, labels=labels_table())
+    adata.write_h5ad(section.folder / "s.h5ad")
+    again = ad.read_h5ad(section.folder / "s.h5ad")
+    assert again.uns["spatial"]["S1"]["metadata"]["mpp"] == pytest.approx(4.0)
+    assert again.obs["patient"].isna().all()
+    assert again.obs["label"].tolist()[:1] == adata.obs["label"].tolist()[:1]
+
+
+# --- matching -----------------------------------------------------------------------------------------------------
+
+
+def test_refined_row_names_are_rounded(section):
+    jitter = np.random.default_rng(1).uniform(-0.4, 0.4, (9, 2))
+    places = [tuple(map(int, name.split("x"))) for name in section.counts.index]
+    refined = section.counts.set_axis(
+        [f"{x + dx:.2f}x{y + dy:.2f}" for (x, y), (dx, dy) in zip(places, jitter, strict=True)]
+    )
+    adata = read_st(**frame(section, counts=refined))
+    assert list(adata.obs_names) == list(section.counts.index)
+
+
+def test_off_tissue_spots_are_dropped_quietly(section):
+    spots = section.spots.assign(selected=[0, 1, 1, 1, 0, 1, 1, 1, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adata = read_st(**frame(section, spots=spots))
+    assert sorted(set(section.counts.index) - set(adata.obs_names)) == ["10x20", "11x21"]
+
+
+def test_spots_in_one_table_only_are_reported_and_dropped(section):
+    counts = section.counts.drop(["10x20", "12x22"])
+    counts.loc["30x31"] = 1
+    with pytest.warns(UserWarning, match="dropped what stands") as caught:
+        adata = read_st(**frame(section, counts=counts), section="S9")
+    said = sorted(str(warning.message) for warning in caught)
+    assert said == [
+        "S9: dropped what stands in the counts but not in the spots table: 1 (30x31).",
+        "S9: dropped what stands in the spots table but not in the counts: 2 (10x20, 12x22).",
+    ]
+    assert adata.n_obs == 7
+
+
+def test_swapped_row_names(section):
+    swapped = section.counts.set_axis(["x".join(name.split("x")[::-1]) for name in section.counts.index])
+    with pytest.raises(ValueError, match="x and y swapped"):
+        read_st(**frame(section, counts=swapped))
+
+
+def test_swapped_row_names_that_mostly_exist():
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(1, 21), np.arange(1, 24)))
+    spots = pd.DataFrame({"x": x, "y": y, "pixel_x": x * 10.0, "pixel_y": y * 10.0})
+    counts = pd.DataFrame({"g": 1}, index=[f"{b}x{a}" for a, b in zip(x, y, strict=True)])
+    with pytest.raises(ValueError, match="x and y swapped"):
+        read_st(counts, None, spots)
+
+
+def test_tables_of_different_sections(section):
+    with pytest.raises(ValueError, match=r"0 of 9 counts rows.*60x20.*Are they of the same section"):
+        read_st(**frame(section, spots=section.spots.assign(x=section.spots["x"] + 50)))
+
+
+def test_nothing_selected(section):
+    with pytest.raises(ValueError, match="selected != 0"):
+        read_st(**frame(section, spots=section.spots.assign(selected=0)))
+
+
+# --- labels -------------------------------------------------------------------------------------------------------
+
+
+def labels_table() -> pd.DataFrame:
+    rows = [
+        (10.4, 19.6, "tumour"),
+        (11.49, 20.51, "fat"),
+        (11.6, 22.0, "tumour"),
+        (40.0, 40.0, "far"),
+        (np.nan, 3.0, "lost"),
+    ]
+    return pd.DataFrame(rows, columns=["x", "y", "label"])
+
+
+def test_labels_join_on_rounded_array_positions(section):
+    adata = read_st(**frame(section, labels=labels_table()))
+    found = adata.obs["label"].dropna().astype(str).to_dict()
+    assert found == {"10x20": "tumour", "11x21": "fat", "12x22": "tumour"}
+    assert isinstance(adata.obs["label"].dtype, pd.CategoricalDtype)
+    assert adata.obs["label"].isna().sum() == 6
+
+
+def test_labels_from_a_file(section):
+    labels_table().to_csv(section.folder / "labels.tsv", sep="\t", index=False)
+    adata = read_st(**frame(section, labels=section.folder / "labels.tsv"))
+    assert adata.obs.loc["10x20", "label"] == "tumour"
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (pd.DataFrame({"x": [1000.0], "y": [1015.0], "label": ["fat"]}), "array positions, not pixels"),
+        (pd.DataFrame({"x": [10, 10], "y": [20, 20], "label": ["fat", "duct"]}), "must be unique"),
+        (pd.DataFrame({"x": [10], "y": [20]}), "lacks 'label'"),
+    ],
+)
+def test_bad_labels(section, labels, words):
+    with pytest.raises(ValueError, match=words):
+        read_st(**frame(section, labels=labels))
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def changed(table: pd.DataFrame, row: int, column: str, value) -> pd.DataFrame:
+    table = table.copy()
+    table[column] = table[column].astype(object if isinstance(value, str) else float)
+    table.iloc[row, table.columns.get_loc(column)] = value
+    return table
+
+
+BAD_COUNTS = {
+    "negative": (lambda t: changed(t, 1, "X", -3), r"1 are negative \(the least is -3\)"),
+    "fractions": (lambda t: changed(t, 1, "X", 1.5), "1 are not whole numbers"),
+    "missing": (lambda t: changed(t, 1, "X", np.nan), "1 are missing"),
+    "text": (lambda t: changed(t, 1, "X", "many"), "do not hold numbers: 'X'"),
+    "same gene twice": (lambda t: t.set_axis(["X", "X", "Y"], axis=1), "Gene names of the counts must be unique"),
+    "same spot twice": (lambda t: pd.concat([t, t.iloc[:1]]), "Array positions of the counts must be unique"),
+    "same spot after rounding": (lambda t: t.set_axis(["10.2x20", *t.index[1:-1], "9.8x20"]), "must be unique"),
+    "transposed": (lambda t: t.T, "transpose it"),
+    "barcodes": (lambda t: t.set_axis([f"AACG{i}" for i in range(9)]), "9 of 9 row names .* such as 10x21"),
+    "empty": (lambda t: t.iloc[:, :0], "empty"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), BAD_COUNTS.values(), ids=BAD_COUNTS)
+def test_bad_counts(section, change, words):
+    with pytest.raises(ValueError, match=words):
+        read_st(**frame(section, counts=change(section.counts)))
+
+
+BAD_SPOTS = {
+    "no pixels": (lambda t: t.drop(columns=["pixel_x"]), "lacks 'pixel_x'; it has 'x', 'y'"),
+    "missing pixel": (lambda t: changed(t, 2, "pixel_y", np.nan), "'pixel_y' of the spots table holds 1"),
+    "text": (lambda t: changed(t, 2, "pixel_y", "here"), "no numbers: 'here'"),
+    "same place twice": (lambda t: pd.concat([t, t.iloc[:1]]), "must be unique"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), BAD_SPOTS.values(), ids=BAD_SPOTS)
+def test_bad_spots(section, change, words):
+    with pytest.raises(ValueError, match=words):
+        read_st(**frame(section, spots=change(section.spots)))
+
+
+def test_spots_off_the_image(section):
+    swapped = section.spots.rename(columns={"pixel_x": "pixel_y", "pixel_y": "pixel_x"})
+    swapped[["pixel_x", "pixel_y"]] += [0, 40]
+    with pytest.raises(ValueError, match="pixel_x and pixel_y swapped"):
+        read_st(section.counts, section.paths.image, swapped)
+    with pytest.raises(ValueError, match="belong together"):
+        read_st(section.counts, section.paths.image, section.spots.assign(pixel_x=section.spots["pixel_x"] * 5))
+    one = changed(section.spots, 8, "pixel_x", 300.0)
+    with pytest.warns(UserWarning, match=r"1 of 9 spots .* lie outside the image"):
+        read_st(section.counts, section.paths.image, one)
+
+
+def test_absent_and_broken_files(section):
+    paths = section.paths
+    with pytest.raises(FileNotFoundError, match="no counts file"):
+        read_st(section.folder / "no.tsv", None, paths.spots)
+    with pytest.raises(FileNotFoundError, match="no image file"):
+        read_st(paths.counts, section.folder / "no.jpg", paths.spots)
+    paths.counts.write_bytes(paths.counts.read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"S1\.tsv\.gz cannot be read"):
+        read_st(paths.counts, None, paths.spots)
+    with pytest.raises(ValueError, match="pitch_um"):
+        read_st(**frame(section, pitch_um=0))
+
+
+def test_interleaved_array_wants_its_own_pitch():
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(1, 15), np.arange(1, 15)))
+    keep = (x + y) % 2 == 0
+    spots = pd.DataFrame({"x": x[keep], "y": y[keep], "pixel_x": x[keep] * 10.0, "pixel_y": y[keep] * 10.0})
+    counts = pd.DataFrame({"g": 1}, index=[f"{a}x{b}" for a, b in zip(spots["x"], spots["y"], strict=True)])
+    with pytest.warns(UserWarning, match="pitch_um=141"):
+        read_st(counts, None, spots)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adata = read_st(counts, None, spots, pitch_um=141.42)
+    assert adata.uns["spatial"]["section"]["metadata"]["mpp"] == pytest.approx(10.0, rel=1e-3)
+
+
+def test_lone_spots_have_no_scale(section):
+    chosen = section.spots.iloc[[0]]
+    with pytest.warns(UserWarning, match="microns per pixel are not known"):
+        adata = read_st(section.counts.loc[["10x20"]], None, chosen)
+    assert "mpp" not in adata.uns["spatial"]["section"]["metadata"]
+
+
+# --- real sections ------------------------------------------------------------------------------------------------
+
+
+def test_her2st_section(data_root):
+    root = data_root / "her2st/data"
+    image = next((root / "ST-imgs/C/C2").glob("*.jpg"))
+    start = time.perf_counter()
+    adata = read_st(root / "ST-cnts/C2.tsv.gz", image, root / "ST-spotfiles/C2_selection.tsv")
+    assert time.perf_counter() - start < 30
+    assert adata.shape == (187, 15706)
+    library = adata.uns["spatial"]["C2"]
+    assert library["metadata"]["mpp"] == pytest.approx(0.688, abs=0.001)
+    assert max(library["images"]["hires"].shape) == 2000
+    assert library["images"]["fullres"].shape == (9911, 9274, 3)
+    # Tissue is darker than glass: the spots are on it, and would not be with x and y swapped.
+    xy = np.rint(adata.obsm["spatial"]).astype(int)
+    under = library["images"]["fullres"][xy[:, 1], xy[:, 0]].mean()
+    assert under < library["images"]["hires"].mean()
+
+
+def test_first_row_of_her2st_is_what_the_file_says(data_root):
+    root = data_root / "her2st/data"
+    with pytest.warns(UserWarning, match=r"B4: dropped .* not in the counts: 1 \(18x20\)"):
+        adata = read_st(root / "ST-cnts/B4.tsv.gz", None, root / "ST-spotfiles/B4_selection.tsv")
+    assert adata.n_obs == 283
+    assert adata.obsm["spatial"][adata.obs_names.get_loc("9x13")].tolist() == [2307.86, 3500.48]
+    assert adata["10x14", "SDF4"].X.toarray().item() == 3

@@ -1,0 +1,229 @@
+"""The two networks as a whole: what must not matter, what must, and what must not break."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sthggep import nn
+
+ZINB = ("expression", "latent", "mean", "dispersion", "dropout")
+# biases that batch normalisation, or the softmax over copies, takes out again
+CANCELLED = ("gradient.plain.0.bias", "gradient.merge.0.bias", "distillation.2.bias")
+
+
+@pytest.fixture
+def features(grid):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(len(grid), width, generator=generator) for width in (12, 7)]
+
+
+def _feature_net(**options):
+    torch.manual_seed(0)
+    sizes = {"dim": 16, "heads": 4, "depth": 2, "count_head": "zinb"}
+    return nn.FeatureHGGEPNet([12, 7], 5, **(sizes | options)).eval()
+
+
+def _run(net, features, xy, k=6):
+    rows, offsets = nn.spatial_neighbors(xy, k)
+    return net(features, rows, offsets, nn.spatial_incidence(rows))
+
+
+@torch.no_grad()
+def test_order_of_the_spots_does_not_matter(small, patches, grid):
+    net, order = small(), torch.randperm(len(grid), generator=torch.Generator().manual_seed(0))
+    plain, shuffled = net(patches, grid), net(patches[order], grid[order])
+    for name in ZINB:
+        torch.testing.assert_close(getattr(shuffled, name), getattr(plain, name)[order], rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_shift_of_the_section_does_not_matter(small, patches, grid):
+    net = small()
+    plain, shifted = net(patches, grid), net(patches, grid + np.array([500.25, -20]))
+    torch.testing.assert_close(shifted.expression, plain.expression, rtol=1e-3, atol=1e-5)
+    elsewhere = net(patches, grid * 3)
+    assert not torch.allclose(elsewhere.expression, plain.expression, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_array_of_any_size_has_positions(small, patches, grid):
+    assert torch.isfinite(small()(patches, grid * 40).expression).all()
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@torch.no_grad()
+def test_chunks_neighbours_and_bytes_do_not_matter(small, patches, grid, reference):
+    net = small(reference=reference)
+    whole = patches.round().to(torch.uint8)
+    expected = net(whole.float(), grid).expression
+    net.chunk_size = 3
+    found = net(whole, torch.from_numpy(grid), net.neighbors(grid)).expression
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_single_and_isolated_spots(small, patches, grid, reference, training):
+    net = small(reference=reference).train(training)
+    assert torch.isfinite(net(patches[:1], grid[:1]).expression).all()
+    apart = np.concatenate([grid[:6], [[30, 30], [60, 3]]])
+    out = net(patches[:8], apart)
+    assert all(torch.isfinite(getattr(out, name)).all() for name in ZINB)
+    out.expression.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_isolated_spot_keeps_its_own_features(small, grid, reference):
+    net = small(reference=reference)
+    apart = np.concatenate([grid, [[50, 50]]])
+    features = torch.randn(len(apart), 32, generator=torch.Generator().manual_seed(0))
+    neighbors = net.neighbors(apart)
+    with torch.no_grad():
+        tied = net.tie(features, neighbors)
+        others = net.tie(torch.cat([features[:-1] * 2 + 1, features[-1:]]), neighbors)
+    assert torch.equal(tied[-1], others[-1])
+    if reference:
+        assert torch.equal(tied[-1], features[-1])
+
+
+def test_dropout_acts_while_training_only(small, patches, grid):
+    for net in (small(), small(reference=True)):
+        with torch.no_grad():
+            assert torch.equal(net(patches, grid).expression, net(patches, grid).expression)
+            net.train()
+            assert not torch.equal(net(patches, grid).expression, net(patches, grid).expression)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("count_head", ["zinb", "nb"])
+def test_every_parameter_learns(small, patches, grid, reference, count_head):
+    net = small(reference=reference, count_head=count_head, n_neighbors=4, n_selected=2).train()
+    out = net(patches, grid)
+    counts = torch.ones_like(out.expression)
+    likelihood = (
+        nn.zinb_nll(counts, out.mean, out.dispersion, out.dropout)
+        if count_head == "zinb"
+        else nn.nb_nll(counts, out.r, out.p)
+    )
+    copy = net(nn.augment_section(patches, generator=torch.Generator().manual_seed(0)), grid)
+    pair = [out, copy]
+    distilled = nn.self_distillation(
+        out.expression, [one.expression for one in pair], [net.coefficient(one.latent) for one in pair]
+    )
+    (out.expression.square().mean() + likelihood + distilled).backward()
+    silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert set(silent) <= set(CANCELLED)
+
+
+def test_bfloat16_is_close_to_float32(small, patches, grid, features):
+    with torch.no_grad():
+        for net, run in (
+            (small(), lambda net: net(patches, grid)),
+            (_feature_net(), lambda net: _run(net, features, grid)),
+        ):
+            exact = run(net)
+            with torch.autocast("cpu", torch.bfloat16):
+                rough = run(net)
+                loss = nn.zinb_nll(torch.ones(20, 5), rough.mean, rough.dispersion, rough.dropout)
+            assert loss.dtype == rough.expression.dtype == torch.float32
+            error = (rough.expression - exact.expression).abs().max() / exact.expression.abs().max()
+            assert 0 < error < 0.05
+
+
+def test_bfloat16_trains(small, patches, grid, features):
+    for net, run in ((small(), lambda net: net(patches, grid)), (_feature_net(), lambda n: _run(n, features, grid))):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = run(net.train()).expression.square().mean()
+        loss.backward()
+        assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+def test_wrong_inputs_are_explained(small, patches, grid):
+    with pytest.raises(ValueError, match=r"found \(20, 3, 64, 64\)"):
+        small()(patches[..., :64, :64], grid)
+    with pytest.raises(ValueError, match="20 patches and 19 positions"):
+        small()(patches, grid[:19])
+    with pytest.raises(ValueError, match="multiple of 16"):
+        nn.HGGEPNet(5, dim=40)
+    with pytest.raises(ValueError, match="count_head"):
+        nn.HGGEPNet(5, count_head="poisson")
+
+
+def test_config_rebuilds_a_network(small, patches, grid):
+    for net in (small(reference=True, count_head="nb"), _feature_net(hypergraph=False)):
+        again = type(net)(**net.config)
+        again.load_state_dict(net.state_dict())
+        assert again.config == net.config
+
+
+@torch.no_grad()
+def test_feature_net_ignores_order_shift_and_turn(grid, features):
+    net = _feature_net()
+    plain = _run(net, features, grid)
+    order = torch.randperm(len(grid), generator=torch.Generator().manual_seed(0))
+    shuffled = _run(net, [stage[order] for stage in features], grid[order])
+    torch.testing.assert_close(shuffled.expression, plain.expression[order], rtol=1e-3, atol=1e-5)
+    shifted = _run(net, features, grid + np.array([300.5, 17]))
+    torch.testing.assert_close(shifted.expression, plain.expression, rtol=1e-3, atol=1e-5)
+    rows, offsets = nn.spatial_neighbors(grid, 6)
+    turned = net(features, rows, offsets.flip(-1) * torch.tensor([-1.0, 1.0]), nn.spatial_incidence(rows))
+    torch.testing.assert_close(turned.expression, plain.expression, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_feature_net_sees_so_far_and_no_farther(features):
+    """On a line, two blocks over three neighbours and no hyperedges reach two spots away."""
+    net, line = _feature_net(hypergraph=False), np.stack([np.arange(20), np.zeros(20)], axis=1)
+    changed = [stage.clone() for stage in features]
+    changed[0][10] = torch.arange(12.0)
+    moved = (_run(net, features, line, 3).expression - _run(net, changed, line, 3).expression).abs().amax(dim=1)
+    assert torch.nonzero(moved > 1e-6).flatten().tolist() == [8, 9, 10, 11, 12]
+
+
+@torch.no_grad()
+def test_switches_of_the_feature_net(grid, features):
+    alone = _feature_net(depth=0, hypergraph=False)
+    rows, offsets = nn.spatial_neighbors(grid, 6)
+    one_by_one = torch.cat(
+        [alone([s[i : i + 1] for s in features], rows[:1], offsets[:1]).expression for i in range(20)]
+    )
+    torch.testing.assert_close(alone(features, rows, offsets).expression, one_by_one, rtol=1e-4, atol=1e-5)
+    both = nn.stack_incidences(nn.spatial_incidence(rows), nn.similar_incidence(features[0], rows), n_hyperedges=20)
+    tied = _feature_net(count_head="nb")
+    out = tied(features, rows, offsets, both, n_hyperedges=40)
+    assert out.mean is None
+    assert out.r.shape == (20, 5)
+    assert not torch.allclose(out.expression, tied(features, rows, offsets, both[:, :120], 20).expression, atol=1e-4)
+    assert _feature_net(count_head=None)(features, rows, offsets, both, 40).r is None
+
+
+@pytest.mark.parametrize("count_head", [None, "zinb", "nb"])
+def test_every_parameter_of_the_feature_net_learns(grid, features, count_head):
+    net = _feature_net(count_head=count_head).train()
+    out = _run(net, features, grid)
+    parts = (out.expression, out.mean, out.dispersion, out.dropout, out.r, out.p)
+    sum(part.square().mean() for part in parts if part is not None).backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_feature_net_on_one_spot_and_on_wrong_inputs(grid, features):
+    net = _feature_net().train()
+    assert torch.isfinite(_run(net, [stage[:1] for stage in features], grid[:1]).expression).all()
+    rows, offsets = nn.spatial_neighbors(grid, 6)
+    with pytest.raises(ValueError, match=r"Expected 2 stages of shapes \[\(20, 12\), \(20, 7\)\].*found"):
+        net(features[:1], rows, offsets, nn.spatial_incidence(rows))
+    with pytest.raises(ValueError, match="pass spatial_incidence"):
+        net(features, rows, offsets)
+    with pytest.raises(ValueError, match="multiple of heads"):
+        nn.FeatureHGGEPNet([3], 5, dim=10, heads=4)
+
+
+def test_start_of_the_expression_head(features, grid):
+    net = _feature_net()
+    net.heads.start_at(torch.arange(5.0))
+    with torch.no_grad():
+        net.heads.expression[1].weight.zero_()
+        assert _run(net, features, grid).expression[3].tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,58 @@
+"""A section small enough to check by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from sthggep._keys import UNITS
+
+WIDTH, HEIGHT = 800, 600  # full-resolution pixels; the image stored is half as large
+GENES = ["ACTB", "FASN", "ERBB2", "CD74"]
+COLUMNS, ROWS = 6, 4
+PITCH, DIAMETER = 100, 50
+
+
+def gradient() -> np.ndarray:
+    """An image whose colour says where one is: red grows with x, green with y."""
+    y, x = np.mgrid[: HEIGHT // 2, : WIDTH // 2]
+    image = np.full((HEIGHT // 2, WIDTH // 2, 3), 128, dtype=np.uint8)
+    image[..., 0] = x * 255 / (WIDTH // 2)
+    image[..., 1] = y * 255 / (HEIGHT // 2)
+    return image
+
+
+@pytest.fixture
+def section() -> Callable[..., ad.AnnData]:
+    """Makes sections: 6 × 4 spots, 100 pixels (200 µm) apart, with counts and a prediction."""
+
+    def make(name: str = "S1", seed: int = 0) -> ad.AnnData:
+        rng = np.random.default_rng(seed)
+        array = np.array([(x, y) for y in range(ROWS) for x in range(COLUMNS)])
+        counts = rng.poisson(5, (len(array), len(GENES) + 1)).astype(np.float32)
+        adata = ad.AnnData(
+            sparse.csr_matrix(counts),
+            obs=pd.DataFrame(
+                {"array_x": array[:, 0], "array_y": array[:, 1], "section": pd.Categorical([name] * len(array))},
+                index=[f"{x}x{y}" for x, y in array],
+            ),
+            var=pd.DataFrame(index=[*GENES, "OTHER"]),
+        )
+        adata.obsm["spatial"] = 100.0 + PITCH * array
+        adata.uns["spatial"] = {
+            name: {
+                "images": {"hires": gradient()},
+                "scalefactors": {"tissue_hires_scalef": 0.5, "spot_diameter_fullres": DIAMETER},
+                "metadata": {"pitch_um": 200.0},
+            }
+        }
+        adata.obsm["hggep"] = rng.normal(3.0, 0.2, (len(array), len(GENES))).astype(np.float32)
+        adata.uns["hggep"] = {"tool": "sthggep", "genes": np.array(GENES), "units": UNITS, "model": "m", "params": {}}
+        return adata
+
+    return make

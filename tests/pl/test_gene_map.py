@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import anndata as ad
+import matplotlib as mpl
+import numpy as np
+import pytest
+from anndata import AnnData
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+
+from sthggep import pl
+
+Make = Callable[..., AnnData]
+
+
+def titles(figure: Figure) -> list[str]:
+    return [ax.get_title() for ax in figure.axes]
+
+
+def spots(ax) -> EllipseCollection:
+    (found,) = ax.collections
+    return found
+
+
+def by_hand(adata: AnnData, gene: int) -> np.ndarray:
+    """log10(1 + counts per 10,000 of the panel): the panel is the first four columns."""
+    counts = adata.X.toarray()[:, :4].astype(float)
+    return np.log10(1 + counts[:, gene] / counts.sum(axis=1) * 1e4)
+
+
+def test_columns_and_correlation_in_the_title(section: Make):
+    adata = section()
+    figure = pl.gene_map(adata, "FASN")
+    r = np.corrcoef(by_hand(adata, 1), adata.obsm["hggep"][:, 1])[0, 1]
+    assert titles(figure) == ["H&E", "FASN observed", f"FASN predicted  PCC {r:.2f}"]
+    assert figure.axes[0].get_ylabel() == "S1"
+    assert figure.axes[0].images
+    assert not figure.axes[0].collections
+
+
+def test_values_and_one_colour_scale(section: Make):
+    adata = section()
+    _, observed, predicted = pl.gene_map(adata, "ACTB").axes
+    np.testing.assert_allclose(spots(observed).get_array(), by_hand(adata, 0), rtol=1e-5)
+    np.testing.assert_allclose(spots(predicted).get_array(), adata.obsm["hggep"][:, 0])
+    pooled = np.concatenate([by_hand(adata, 0), adata.obsm["hggep"][:, 0]])
+    assert spots(observed).get_clim() == spots(predicted).get_clim()
+    np.testing.assert_allclose(spots(observed).get_clim(), np.percentile(pooled, [2, 98]), rtol=1e-5)
+
+
+def test_colour_bar_says_the_units(section: Make):
+    figure = pl.gene_map(section(), ["ACTB", "CD74"])
+    for predicted in (figure.axes[2], figure.axes[5]):
+        (bar,) = predicted.child_axes
+        assert bar.get_ylabel().replace("\n", " ") == "log10(1 + counts per 10,000 of the panel)"
+
+
+def test_spots_are_to_scale_and_on_the_image(section: Make):
+    adata = section()
+    image, observed, predicted = pl.gene_map(adata, "ACTB").axes
+    for ax in (observed, predicted):
+        np.testing.assert_array_equal(spots(ax).get_offsets(), adata.obsm["spatial"])
+        np.testing.assert_array_equal(spots(ax).get_widths(), np.full(adata.n_obs, 50.0))
+        np.testing.assert_array_equal(spots(ax).get_heights(), np.full(adata.n_obs, 50.0))
+        assert ax.get_aspect() == 1
+        assert ax.yaxis_inverted()
+    # Colours of the gradient: red is x, green is y; the picture stands where the spots do
+    (picture,) = image.images
+    left, right, bottom, top = picture.get_extent()
+    pixels = np.asarray(picture.get_array(), dtype=float)
+    for x, y in adata.obsm["spatial"]:
+        column = int((x - left) / (right - left) * pixels.shape[1])
+        row = int((y - top) / (bottom - top) * pixels.shape[0])
+        assert pixels[row, column, 0] == pytest.approx(x / 800 * 255, abs=2)
+        assert pixels[row, column, 1] == pytest.approx(y / 600 * 255, abs=2)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_circles_grow_with_the_figure(section: Make, width: float):
+    """The share of the panel that is covered is that of the spots' area, at any size."""
+    figure = pl.gene_map(section(), "ACTB", image=False, observed=False, figsize=(width, 0.6 * width), dpi=250)
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    x0, y0, x1, y1 = np.rint(ax.get_window_extent().extents).astype(int)
+    panel = np.asarray(figure.canvas.buffer_rgba())[::-1][y0:y1, x0:x1, :3]
+    share = (panel < 250).any(axis=-1).mean()
+    area = abs(np.ptp(ax.get_xlim()) * np.ptp(ax.get_ylim()))
+    assert share == pytest.approx(24 * np.pi * 25**2 / area, rel=0.06)
+
+
+def test_view_is_cropped_to_the_spots(section: Make):
+    adata = section()
+    figure = pl.gene_map(adata, "ACTB", spot_size=20)
+    left, right = figure.axes[0].get_xlim()
+    bottom, top = figure.axes[0].get_ylim()
+    assert (left, right, top, bottom) == pytest.approx((70, 630, 70, 430), abs=4)  # 1.5 diameters around the centres
+
+
+def test_scale_bar(section: Make):
+    ax = pl.gene_map(section(), "ACTB").axes[0]  # 650 pixels across, 2 µm each
+    (line,) = ax.lines
+    (label,) = ax.texts
+    assert np.ptp(line.get_xdata()) * 2.0 == pytest.approx(200)
+    assert label.get_text() == "200 µm"
+    (line,) = pl.gene_map(section(), "ACTB", mpp=10.0).axes[0].lines
+    assert np.ptp(line.get_xdata()) * 10.0 == pytest.approx(1000)
+
+
+def test_several_genes_and_sections_share_a_scale_per_gene(section: Make):
+    data = {"left": section("A", 0), "right": section("B", 1)}
+    figure = pl.gene_map(data, ["ACTB", "CD74"])
+    assert len(figure.axes) == 12
+    assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["left", "right", "left", "right"]
+    scales = [
+        [spots(ax).get_clim() for ax in figure.axes if ax.get_title().startswith(gene)] for gene in ("ACTB", "CD74")
+    ]
+    assert [len(found) for found in scales] == [4, 4]
+    assert [len(set(found)) for found in scales] == [1, 1]
+    assert scales[0][0] != scales[1][0]
+
+
+def test_sections_by_library_key(section: Make):
+    one, two = section("A", 0), section("B", 1)
+    both = ad.concat([one, two], index_unique="-")
+    both.uns["spatial"] = one.uns["spatial"] | two.uns["spatial"]
+    both.uns["hggep"] = one.uns["hggep"]
+    figure = pl.gene_map(both, "ACTB", library_key="section", sections=["B", "A"])
+    assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["B", "A"]
+    np.testing.assert_allclose(spots(figure.axes[2]).get_array(), two.obsm["hggep"][:, 0])
+    r = np.corrcoef(by_hand(two, 0), two.obsm["hggep"][:, 0])[0, 1]
+    assert f"PCC {r:.2f}" in figure.axes[2].get_title()
+    with pytest.raises(ValueError, match=r"'C'.*There is: 'A', 'B'"):
+        pl.gene_map(both, "ACTB", library_key="section", sections=["C"])
+
+
+def test_limits(section: Make):
+    adata = section()
+    low, high = spots(pl.gene_map(adata, "ACTB", vmin=0, vmax="p50").axes[1]).get_clim()
+    pooled = np.concatenate([by_hand(adata, 0), adata.obsm["hggep"][:, 0]])
+    assert (low, high) == pytest.approx((0, np.median(pooled)), rel=1e-5)
+    for wrong in ("99%", "p101", "high"):
+        with pytest.raises(ValueError, match="percentile such as"):
+            pl.gene_map(adata, "ACTB", vmax=wrong)
+    with pytest.raises(ValueError, match="below"):
+        pl.gene_map(adata, "ACTB", vmin=5, vmax=1)
+
+
+def test_without_image(section: Make):
+    adata = section()
+    del adata.uns["spatial"]
+    figure = pl.gene_map(adata, "ACTB", image=False)
+    assert [title.split("  ")[0] for title in titles(figure)] == ["ACTB observed", "ACTB predicted"]
+    assert not figure.axes[0].images
+    with pytest.raises(KeyError, match="no image"):
+        pl.gene_map(adata, "ACTB")
+
+
+def test_without_counts_the_observed_map_is_left_out(section: Make, caplog: pytest.LogCaptureFixture):
+    adata = section()
+    bare = ad.AnnData(obs=adata.obs, obsm=dict(adata.obsm), uns=dict(adata.uns))
+    with caplog.at_level(logging.INFO, "sthggep"):
+        figure = pl.gene_map(bare, "ACTB")
+    assert titles(figure) == ["H&E", "ACTB predicted"]
+    assert "no observed map" in caplog.text
+    mixed = pl.gene_map([adata, bare], "ACTB")
+    assert titles(mixed)[3:] == ["H&E", "ACTB observed", "ACTB predicted"]
+    assert [text.get_text() for text in mixed.axes[4].texts] == ["not measured"]
+    assert titles(pl.gene_map(adata, "ACTB", observed=False)) == ["H&E", "ACTB predicted"]
+
+
+def test_counts_that_are_not_raw(section: Make):
+    adata = section()
+    adata.layers["raw"] = adata.X.copy()
+    adata.X = adata.X * 0.5
+    with pytest.raises(ValueError, match=r"not whole.*layer=.*observed=False"):
+        pl.gene_map(adata, "ACTB")
+    r = np.corrcoef(np.asarray(spots(pl.gene_map(adata, "ACTB", layer="raw").axes[1]).get_array()), by_hand(adata, 0))
+    assert r[0, 1] == pytest.approx(1)
+
+
+def test_constant_gene_has_no_correlation(section: Make):
+    adata = section()
+    adata.obsm["hggep"][:, 0] = 1.0
+    assert titles(pl.gene_map(adata, "ACTB"))[-1] == "ACTB predicted  PCC n/a"
+    figure = pl.gene_map(adata, "ACTB", observed=False)
+    figure.canvas.draw()
+    low, high = spots(figure.axes[1]).get_clim()
+    assert low < 1 < high
+
+
+def test_gene_that_was_not_predicted(section: Make):
+    with pytest.raises(KeyError, match=r"Not among the 4 genes.*fasn1 \(near: FASN\); OTHER"):
+        pl.gene_map(section(), ["ACTB", "fasn1", "OTHER"])
+    with pytest.raises(ValueError, match="empty"):
+        pl.gene_map(section(), [])
+    with pytest.raises(KeyError, match=r"tl\.predict"):
+        pl.gene_map(section(), "ACTB", key="elsewhere")
+
+
+def test_one_spot(section: Make):
+    figure = pl.gene_map(section()[:1].copy(), "ACTB")
+    figure.canvas.draw()
+    assert "PCC n/a" in titles(figure)[-1]
+
+
+def test_nothing_of_the_users_changes(section: Make, tmp_path):
+    adata = section()
+    before = adata.copy()
+    settings = dict(mpl.rcParams)
+    pl.gene_map(adata, "ACTB", save=tmp_path / "map.pdf")
+    assert (tmp_path / "map.pdf").stat().st_size > 1000
+    assert dict(mpl.rcParams) == settings
+    np.testing.assert_array_equal(adata.X.toarray(), before.X.toarray())
+    np.testing.assert_array_equal(adata.obsm["spatial"], before.obsm["spatial"])
+    assert list(adata.uns) == list(before.uns)
+
+
+def test_no_text_is_small_clipped_or_overlapping(section: Make):
+    figure = pl.gene_map([section("A long section name"), section("B", 1)], ["ACTB", "CD74"])
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    boxes = []
+    for ax in [*figure.axes, *(bar for axes in figure.axes for bar in axes.child_axes)]:
+        for text in (ax.title, ax.yaxis.label, *ax.texts, *ax.get_yticklabels()):
+            if text.get_text() and text.get_visible():
+                assert text.get_fontsize() >= 7
+                boxes.append(text.get_window_extent(renderer))
+    width, height = figure.canvas.get_width_height()
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
+    titled = [ax.title.get_window_extent(renderer) for ax in figure.axes]
+    assert not any(a.overlaps(b) for i, a in enumerate(titled) for b in titled[:i])

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sthggep import pl
+
+
+@pytest.fixture
+def ensemble() -> pd.DataFrame:
+    """Two members, of four and three epochs; the best are epochs 2 (0.30) and 1 (0.20)."""
+    return pd.DataFrame(
+        {
+            "member": [0, 0, 0, 0, 1, 1, 1],
+            "epoch": [0, 1, 2, 3, 0, 1, 2],
+            "train_loss": [4.0, 3, 2, 1, 5, 4, 3],
+            "val_loss": [4.5, 3.5, 3.2, 3.4, 5.5, 4.5, 4.2],
+            "val_pearson": [0.1, 0.2, 0.3, 0.25, 0.1, 0.2, 0.15],
+        }
+    )
+
+
+def lines(ax) -> dict[str, tuple[list[float], list[float]]]:
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+        for line in ax.lines
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_members_mean_and_best(ensemble: pd.DataFrame):
+    loss, pearson = pl.history(ensemble).axes
+    assert len(loss.lines) == 2 * 3 + 1  # two members and a mean, twice; the best epochs
+    found = lines(loss)
+    assert found["training, mean of 2"] == ([0, 1, 2], [4.5, 3.5, 2.5])  # epochs that both reached
+    assert found["validation, mean of 2"][1] == pytest.approx([5.0, 4.0, 3.7])
+    assert found["best epoch"] == ([2, 1], [3.2, 4.5])
+    assert lines(pearson)["best epoch"] == ([2, 1], [0.3, 0.2])
+    assert pearson.get_title() == "Validation: best 0.250 (mean of 2), epochs 1–2"
+    assert "Pearson" in pearson.get_ylabel()
+    assert [loss.get_xlabel(), pearson.get_xlabel()] == ["epoch", "epoch"]
+
+
+def test_one_member_or_none_named(ensemble: pd.DataFrame):
+    alone = ensemble[ensemble["member"] == 0]
+    for table in (alone, alone.drop(columns="member")):
+        loss, pearson = pl.history(table).axes
+        assert lines(loss)["training"] == ([0, 1, 2, 3], [4, 3, 2, 1])
+        assert pearson.get_title() == "Validation: best 0.300, epoch 2"
+
+
+def test_without_validation(ensemble: pd.DataFrame):
+    empty = ensemble.assign(val_loss=np.nan, val_pearson=np.nan)
+    for table in (empty, ensemble[["epoch", "train_loss"]].iloc[:4]):
+        (loss,) = pl.history(table).axes
+        assert not any("validation" in label for label in lines(loss))
+
+
+def test_model(ensemble: pd.DataFrame, tmp_path):
+    figure = pl.history(SimpleNamespace(history=ensemble), save=tmp_path / "history.png")
+    assert len(figure.axes) == 2
+    assert (tmp_path / "history.png").exists()
+
+
+def test_errors(ensemble: pd.DataFrame):
+    with pytest.raises(ValueError, match=r"tl\.fit"):
+        pl.history(SimpleNamespace(history=pd.DataFrame()))
+    with pytest.raises(TypeError, match="found list"):
+        pl.history([1, 2])
+    with pytest.raises(KeyError, match="lacks 'train_loss'"):
+        pl.history(ensemble.drop(columns="train_loss"))
+    with pytest.raises(ValueError, match="empty"):
+        pl.history(ensemble.iloc[:0])
