@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Read when numpy, numba and torch are first imported, hence before anything else.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(variable, "2")
+    os.environ.setdefault(variable, os.environ.get("OMP_NUM_THREADS", "2"))
 
 import matplotlib as mpl
 import pytest

@@ -55,7 +55,7 @@ FIRST_PARAMETER = {
 LAYERS = (
     {"_keys", "_checks", "_device", "__version__"},
     {"_expression", "_image", "_image_files", "_lattice"},
-    {"_slide", "_prediction"},
+    {"_containers", "_spatialdata", "_slide", "_prediction"},
     {"io"},
     {"datasets"},
     {"nn"},

@@ -64,7 +64,9 @@ def unique(names: Iterable[object], what: str, fix: str) -> None:
 def unique_names(adata: AnnData) -> None:
     """Refuse duplicate spot or gene names."""
     unique(adata.obs_names, "Spot names (obs_names)", "Call `adata.obs_names_make_unique()` first.")
-    unique(adata.var_names, "Gene names (var_names)", "Call `adata.var_names_make_unique()` first, or sum the duplicates.")
+    unique(
+        adata.var_names, "Gene names (var_names)", "Call `adata.var_names_make_unique()` first, or sum the duplicates."
+    )
 
 
 def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "var_names") -> NDArray[np.intp]:

@@ -23,6 +23,9 @@ from sthggep.pp._features import encode, feature_record, is_done
 from sthggep.pp._patches import Patches
 
 BLOCKS_ACROSS = 4
+# A spot and those next to it: the eight around it on a square array, the six on a hexagonal one
+HYPEREDGE_SPOTS = 9
+HYPEREDGE_REACH = 1.6  # pitches
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ def network_inputs(
         cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
         patches = torch.from_numpy(cut[:]).permute(0, 3, 1, 2).contiguous()
         return patches, torch.from_numpy(_positions(slide, inputs.reference))
-    near = spatial_neighbors(_positions(slide), n_neighbors)
+    positions = _positions(slide)
+    near = spatial_neighbors(positions, n_neighbors)
+    held = spatial_neighbors(positions, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows
     stages = [torch.from_numpy(stage) for stage in _stages(slide, inputs, encoder, batch_size, show)]
-    return stages, near.rows, near.offsets, spatial_incidence(near.rows[:, :7]), slide.n_spots
+    return stages, near.rows, near.offsets, spatial_incidence(held), slide.n_spots
 
 
 def _positions(slide: Slide, reference: bool = False) -> NDArray[Any]:

@@ -37,11 +37,19 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         fresh = Path(scratch) / "new"
         fresh.mkdir()
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, fresh / TENSORS)
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, fresh / TENSORS
+        )
         (fresh / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=1), encoding="utf-8")
+        old = Path(scratch) / "old"
         if folder.exists():
-            folder.rename(Path(scratch) / "old")
-        fresh.rename(folder)
+            folder.rename(old)
+        try:
+            fresh.rename(folder)
+        except BaseException:
+            if old.exists():
+                old.rename(folder)
+            raise
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -59,7 +67,10 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     if not folder.is_dir():
         near = [p.parent.name for p in folder.parent.glob(f"*/{CONFIG}")] if folder.parent.is_dir() else []
-        msg = f"No model at {str(folder)!r}: a folder written by `model.save` was expected. Models beside it: {listing(near)}."
+        msg = (
+            f"No model at {str(folder)!r}: a folder written by `model.save` was expected. "
+            f"Models beside it: {listing(near)}."
+        )
         raise FileNotFoundError(msg)
     absent = [name for name in (CONFIG, TENSORS) if not (folder / name).is_file()]
     if absent:
@@ -84,5 +95,3 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         msg = f"{str(folder / TENSORS)!r} is broken or half-written ({reason}). Save the model again."
         raise ValueError(msg) from reason
     return config, tensors
-
-

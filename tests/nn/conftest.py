@@ -23,6 +23,15 @@ def _folder(variable: str, name: str, what: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread():
+    """Small tensors on busy cores: threads that wait for each other made these tests ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def reference_folder() -> Path:
     return _folder("STHGGEP_REFERENCE", "reference", "outputs of the authors' network")

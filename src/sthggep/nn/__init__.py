@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sthggep.nn._backbone import Maps, ShuffleNetV2, load_backbone
+from sthggep.nn._distillation import augment_section, bake_targets, self_distillation
 from sthggep.nn._features import FeatureHGGEPNet
 from sthggep.nn._heads import CountHead, Output
 from sthggep.nn._hggep import HGGEPNet
@@ -14,14 +15,7 @@ from sthggep.nn._hypergraph import (
     spatial_neighbors,
     stack_incidences,
 )
-from sthggep.nn._losses import (
-    augment_section,
-    bake_targets,
-    correlation_loss,
-    nb_nll,
-    self_distillation,
-    zinb_nll,
-)
+from sthggep.nn._losses import correlation_loss, nb_nll, zinb_nll
 from sthggep.nn._published import published_hypergraph, published_neighbors
 from sthggep.nn._reference import from_reference_state_dict, load_reference_state_dict, reference_sizes
 

@@ -10,19 +10,26 @@ from torch import Tensor, nn
 
 from sthggep.nn._attention import NeighborBlock
 from sthggep.nn._fusion import AttentionFusion
-from sthggep.nn._heads import CountHead, Heads, Output
+from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
+from sthggep.nn._programmes import GeneProgrammes, spot_weights
+from sthggep.nn._shortcut import LinearShortcut
+from sthggep.nn._stages import SectionScale
 
 
 class FeatureHGGEPNet(nn.Module):
     """Stages of frozen features, refined over nearby spots, tied by hyperedges and fused.
 
-    Like ``HGGEPNet`` it refines every stage by its own transformer, ties the spots by a hypergraph convolution over
-    the stages together, and fuses stages and hypergraph into one vector a spot. Unlike it, attention sees the nearest
-    spots only (cost linear in the spots, and a section of any size looks alike), positions enter as distances between
-    spots only (shifting, turning or mirroring a section changes nothing), the hyperedges come with the section rather
-    than from the features, the stages are averaged rather than summed before them, and the fusion is a weighted
-    average.
+    Like ``HGGEPNet`` it refines every stage by its own transformer, ties the spots by a hypergraph convolution over the
+    stages together, and fuses stages and hypergraph into one vector a spot. Unlike it:
+
+    - attention sees the nearest spots only (cost linear in the spots, and a section of any size looks alike);
+    - positions enter as distances between spots only (shifting a section changes nothing);
+    - the hyperedges come with the section (each spot with those around it) rather than from the features;
+    - features are judged against the rest of their section, so that stain and scanner drop out;
+    - a few gene programmes are predicted rather than each gene, and decoded (see ``GeneProgrammes``);
+    - a linear shortcut, solved in closed form over the same stages and hyperedges, is blended with the network; how much
+      of each is settled on held-out tissue.
 
     Parameters
     ----------
@@ -30,6 +37,10 @@ class FeatureHGGEPNet(nn.Module):
         Features of each stage; a stage is for instance one field of view.
     n_genes
         Genes of the panel.
+    blocks
+        Widths of the latent stages inside each of them; ``None`` takes each as one block.
+    rank
+        Gene programmes.
     dim
         Features a spot inside the network, a multiple of ``heads``.
     depth
@@ -39,23 +50,36 @@ class FeatureHGGEPNet(nn.Module):
     n_neighbors
         Spots attended to, the spot itself included; read by whoever builds the graph.
     dropout
-        Dropout throughout.
+        Dropout inside.
+    input_dropout
+        Dropout of the features.
+    penalty
+        Ridge penalty of the shortcut.
+    damping
+        Of the gene programmes.
     count_head
         Distribution of the raw counts; ``None`` for no such head.
     hypergraph
         Tie the spots by hyperedges.
     """
 
+    blend: Tensor
+
     def __init__(
         self,
         feature_dims: Sequence[int],
         n_genes: int,
         *,
-        dim: int = 256,
+        blocks: Sequence[int] | None = None,
+        rank: int = 8,
+        dim: int = 128,
         depth: int = 1,
-        heads: int = 8,
-        n_neighbors: int = 25,
+        heads: int = 4,
+        n_neighbors: int = 9,
         dropout: float = 0.2,
+        input_dropout: float = 0.1,
+        penalty: float = 0.5,
+        damping: float = 0.5,
         count_head: CountHead | None = None,
         hypergraph: bool = True,
     ) -> None:
@@ -69,18 +93,28 @@ class FeatureHGGEPNet(nn.Module):
         self.config: dict[str, Any] = {
             "feature_dims": list(feature_dims),
             "n_genes": n_genes,
+            "blocks": None if blocks is None else list(blocks),
+            "rank": rank,
             "dim": dim,
             "depth": depth,
             "heads": heads,
             "n_neighbors": n_neighbors,
             "dropout": dropout,
+            "input_dropout": input_dropout,
+            "penalty": penalty,
+            "damping": damping,
             "count_head": count_head,
             "hypergraph": hypergraph,
         }
         self.feature_dims = tuple(feature_dims)
         self.n_neighbors = n_neighbors
+        rank = min(rank, n_genes)
+        self.scale = nn.ModuleList(
+            SectionScale(blocks if blocks is not None and sum(blocks) == width else [width]) for width in feature_dims
+        )
         self.project = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, dim)) for width in feature_dims
+            nn.Sequential(nn.Dropout(input_dropout), nn.Linear(width, dim), nn.GELU(), nn.Dropout(dropout))
+            for width in feature_dims
         )
         self.refine = nn.ModuleList(
             nn.ModuleList(NeighborBlock(dim, heads, dim, dropout) for _ in range(depth)) for _ in feature_dims
@@ -88,7 +122,55 @@ class FeatureHGGEPNet(nn.Module):
         self.hypergraph = HypergraphBlock(dim, dim // 2, dropout) if hypergraph else None
         self.fusion = AttentionFusion(dim)
         self.drop = nn.Dropout(dropout)
-        self.heads = Heads(dim, n_genes, count_head)
+        self.scores = nn.Linear(dim, rank)
+        self.programmes = GeneProgrammes(n_genes, rank, damping)
+        self.shortcut = LinearShortcut(sum(feature_dims), rank, penalty)
+        self.counts = count_head_for(count_head, dim, n_genes)
+        # Share of the network in the prediction, the shortcut has the rest: settled after training
+        self.register_buffer("blend", torch.tensor(1.0))
+
+    def scaled(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Each stage centred and scaled within the section."""
+        return [scale(stage) for scale, stage in zip(self.scale, features, strict=True)]
+
+    @torch.no_grad()
+    def start(
+        self,
+        features: Sequence[Sequence[Tensor]],
+        incidences: Sequence[Tensor | None],
+        targets: Sequence[Tensor],
+        library_sizes: Sequence[Tensor],
+        masks: Sequence[Tensor],
+    ) -> None:
+        """Set what is solved rather than learnt: feature scales, gene programmes, the shortcut.
+
+        Parameters
+        ----------
+        features
+            Stages of each training section.
+        incidences
+            Hyperedges of each section.
+        targets
+            Expression ``(n, genes)``.
+        library_sizes
+            Counts of each spot in the panel, ``(n,)``.
+        masks
+            Training spots ``(n,)``; the others' expression is not looked at.
+        """
+        for i, scale in enumerate(self.scale):
+            scale.start([stages[i] for stages in features])  # type: ignore[operator]
+        scaled = [self.scaled(stages) for stages in features]
+        weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
+        scores = self.programmes.start([t[mask] for t, mask in zip(targets, masks, strict=True)], weights)
+        spread = [
+            self.shortcut.spread(self._joined(stages), incidence if self.hypergraph is not None else None)[mask]
+            for stages, incidence, mask in zip(scaled, incidences, masks, strict=True)
+        ]
+        self.shortcut.start(spread, scores, weights)
+
+    def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
+        """All stages side by side, each with the same share."""
+        return torch.cat(list(scaled), dim=1) / len(scaled) ** 0.5
 
     def forward(
         self,
@@ -124,17 +206,37 @@ class FeatureHGGEPNet(nn.Module):
             If the stages are not those of the network, or the incidence is missing.
         """
         self._check(features, neighbors, incidence)
+        scaled = self.scaled(features)
+        latent = self.fusion(self._views(scaled, neighbors, offsets, incidence, n_hyperedges))
+        scores = self.scores(self.drop(latent))
+        if not self.training:
+            # While training the network learns by itself; the shortcut is solved already
+            tied = incidence if self.hypergraph is not None else None
+            linear = self.shortcut(self._joined(scaled), tied, n_hyperedges)
+            scores = self.blend * scores + (1 - self.blend) * linear
+        counts = {} if self.counts is None else self.counts(self.drop(latent))
+        return Output(self.programmes(scores), latent, **counts)
+
+    def _views(
+        self,
+        scaled: Sequence[Tensor],
+        neighbors: Tensor,
+        offsets: Tensor,
+        incidence: Tensor | None,
+        n_hyperedges: int | None,
+    ) -> list[Tensor]:
+        """One vector a spot from each stage, and one from the hypergraph over all of them."""
         views = []
-        for stage, project, blocks in zip(features, self.project, self.refine, strict=True):
-            x = project(stage)
-            for block in _modules(blocks):
+        for stage, project, blocks in zip(scaled, self.project, self.refine, strict=True):
+            # The shares make the squares of a spot add up to one; layers start best from values near one
+            x = project(stage * stage.shape[1] ** 0.5)
+            for block in blocks.children():
                 x = block(x, neighbors, offsets)
             views.append(x)
         if self.hypergraph is not None and incidence is not None:
             together = torch.stack([view.float() for view in views]).mean(dim=0)
             views.append(self.hypergraph(together, incidence, n_hyperedges or len(together)))
-        out: Output = self.heads(self.drop(self.fusion(views)))
-        return out
+        return views
 
     def _check(self, features: Sequence[Tensor], neighbors: Tensor, incidence: Tensor | None) -> None:
         found = [tuple(stage.shape) for stage in features]
@@ -147,7 +249,3 @@ class FeatureHGGEPNet(nn.Module):
                 "Expected an incidence, found None: pass spatial_incidence(neighbors), or build with hypergraph=False."
             )
             raise ValueError(msg)
-
-
-def _modules(blocks: nn.Module) -> list[nn.Module]:
-    return list(blocks.children())

@@ -77,6 +77,33 @@ class NBHead(nn.Module):
         return {"r": self.r(latent), "p": self.p(latent)}
 
 
+def count_head_for(count_head: CountHead | None, dim: int, n_genes: int) -> ZINBHead | NBHead | None:
+    """The head of that name, ``None`` for no head.
+
+    Parameters
+    ----------
+    count_head
+        ``"zinb"``, ``"nb"`` or ``None``.
+    dim
+        Features a spot.
+    n_genes
+        Genes of the panel.
+
+    Raises
+    ------
+    ValueError
+        If there is no head of that name.
+    """
+    if count_head is None:
+        return None
+    if count_head == "zinb":
+        return ZINBHead(dim, n_genes)
+    if count_head == "nb":
+        return NBHead(dim, n_genes)
+    msg = f"Expected count_head 'zinb', 'nb' or None, found {count_head!r}."
+    raise ValueError(msg)
+
+
 class Heads(nn.Module):
     """Expression, and the counts' distribution where asked for. Always float32, also under mixed precision.
 
@@ -92,12 +119,8 @@ class Heads(nn.Module):
 
     def __init__(self, dim: int, n_genes: int, count_head: CountHead | None) -> None:
         super().__init__()
-        if count_head not in (None, "zinb", "nb"):
-            msg = f"Expected count_head 'zinb', 'nb' or None, found {count_head!r}."
-            raise ValueError(msg)
         self.expression = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, n_genes))
-        makers = {"zinb": ZINBHead, "nb": NBHead}
-        self.counts = None if count_head is None else makers[count_head](dim, n_genes)
+        self.counts = count_head_for(count_head, dim, n_genes)
 
     def start_at(self, expression: Tensor) -> None:
         """Set the bias of the expression head, so that training starts from a given profile.

@@ -36,6 +36,44 @@ def _inverse(x: Tensor) -> Tensor:
     return torch.where(x > 0, 1 / x.clamp_min(torch.finfo(x.dtype).tiny), torch.zeros_like(x))
 
 
+def propagate(
+    values: Tensor,
+    incidence: Tensor,
+    n_hyperedges: int,
+    weight: Tensor | None = None,
+    *,
+    weights_in_degree_only: bool = False,
+) -> Tensor:
+    """Mean of each hyperedge's spots, then each spot's weighted mean of its hyperedges: D⁻¹ H W B⁻¹ Hᵀ X.
+
+    Parameters
+    ----------
+    values
+        ``(n, features)``, float32.
+    incidence
+        ``(2, nnz)``: row 0 the spot, row 1 the hyperedge that holds it.
+    n_hyperedges
+        Number of hyperedges.
+    weight
+        One weight a hyperedge; ``None`` counts each as one.
+    weights_in_degree_only
+        Use the weights in D but not as W.
+
+    Returns
+    -------
+    ``(n, features)``; zero for a spot that no hyperedge holds.
+    """
+    spots, edges = incidence
+    degrees, sizes = hyperedge_degrees(incidence, len(values), n_hyperedges, weight)
+    means = values.new_zeros(n_hyperedges, values.shape[1]).index_add(0, edges, values[spots])
+    scale = _inverse(sizes)
+    if weight is not None and not weights_in_degree_only:
+        scale = scale * weight.float()
+    means = means * scale.unsqueeze(1)
+    out = torch.zeros_like(values).index_add(0, spots, means[edges])
+    return out * _inverse(degrees).unsqueeze(1)
+
+
 class HypergraphConv(nn.Module):
     r"""Hypergraph convolution, :math:`D^{-1} H W B^{-1} H^\top X \Theta + b` (Feng et al. 2019; Bai et al. 2021).
 
@@ -63,18 +101,12 @@ class HypergraphConv(nn.Module):
     def forward(self, x: Tensor, incidence: Tensor, n_hyperedges: int, weight: Tensor | None = None) -> Tensor:
         """Convolve spots ``x`` over hyperedges; ``weight`` holds one positive number a hyperedge."""
         projected = F.linear(x, self.weight)
-        spots, edges = incidence
         # sums of many terms: float32 whatever the precision of the products
         with torch.autocast(x.device.type, enabled=False):
             values = projected.float()
-            degrees, sizes = hyperedge_degrees(incidence, len(x), n_hyperedges, weight)
-            means = values.new_zeros(n_hyperedges, values.shape[1]).index_add(0, edges, values[spots])
-            scale = _inverse(sizes)
-            if weight is not None and not self.weights_in_degree_only:
-                scale = scale * weight.float()
-            means = means * scale.unsqueeze(1)
-            out = torch.zeros_like(values).index_add(0, spots, means[edges])
-            return out * _inverse(degrees).unsqueeze(1) + self.bias.float()
+            only = self.weights_in_degree_only
+            spread = propagate(values, incidence, n_hyperedges, weight, weights_in_degree_only=only)
+            return spread + self.bias.float()
 
 
 class HypergraphBlock(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,6 @@ from sthggep._checks import one_of
 from sthggep.pp._weights import load_weights, weights_id
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import nn
 
@@ -92,11 +91,16 @@ class FrozenEncoder:
         with torch.random.fork_rng(devices=[]):
             # Fixed, so that random weights are the same ones in every run
             torch.manual_seed(0)
-            self.module = self.entry.build()
+            module: Any = self.entry.build()
         if not (isinstance(weights, str) and weights == "random"):
             state = weights if isinstance(weights, dict) else load_weights(self.entry, weights)
-            load_backbone(self.module, state)
-        self.module = self.module.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+            try:
+                load_backbone(module, state)
+            except ValueError as reason:
+                source = repr(str(weights)) if isinstance(weights, str | Path) else "what was found"
+                msg = f"The weights ({source}) are not those of the encoder {name!r}: {reason}"
+                raise ValueError(msg) from reason
+        self.module = module.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self.weights = "random" if weights == "random" else weights_id(self.module.state_dict())
 
     def __call__(self, patches: NDArray[np.uint8], *, flips: bool = True) -> NDArray[np.float32]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import may_write, positive
+from sthggep._checks import may_write, one_of, positive
 from sthggep._device import resolve_device
 from sthggep._keys import TOOL, feature_key
 from sthggep._slide import Slide, resolve, table_of
-from sthggep.pp._encoders import FrozenEncoder
+from sthggep.pp._encoders import ENCODERS, FrozenEncoder
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ def features(
     batch_size
         Patches at a time.
     image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
-        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
+        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections
+        apart.
     mpp
-        Microns per full-resolution pixel. ``None`` takes metadata, else the spot pitch.
+        Microns per full-resolution pixel (of a SpatialData: pixel of the image). ``None`` takes metadata, else the spot
+        pitch.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` …
     show_progress_bar
@@ -76,9 +78,10 @@ def features(
     ``None``, or the copy. Writes, for each field of view:
 
     ``obsm["X_<encoder>_<µm>"]`` : float32 (n_obs, n_features)
-        The features.
+        The features; NaN for spots of regions that were not asked for.
     ``uns["X_<encoder>_<µm>"]`` : dict
-        Encoder, weights, field of view, patch size, flips. What is there already with the same record is not done again.
+        Encoder, weights, field of view, patch size, flips; sections and their microns per pixel. A section that is
+        there already with the same record is not done again.
 
     Raises
     ------
@@ -87,12 +90,17 @@ def features(
     FileNotFoundError
         The encoder's weights cannot be found or downloaded.
     """
-    sizes = [float(size_um)] if isinstance(size_um, int | float) else [float(size) for size in size_um]
+    sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
+    if not sizes:
+        msg = "`size_um` is empty: give the field of view in microns, such as 160, or several."
+        raise ValueError(msg)
+    positive(batch_size, "`batch_size`")
     for size in sizes:
         positive(size, "`size_um`")
     if key_added is not None and len(sizes) != 1:
         msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each."
         raise ValueError(msg)
+    one_of(encoder, ENCODERS, "encoder")
     data = copied(data) if copy else data
     table = table_of(data, table_key)
     keys = {size: key_added or feature_key(encoder, size) for size in sizes}
@@ -108,17 +116,34 @@ def features(
         library_key=library_key,
         mpp=mpp,
     )
+    for slide in slides:
+        slide.require_mpp()
     frozen = FrozenEncoder(encoder, weights, resolve_device(device))
     for size, key in keys.items():
         record = feature_record(frozen, size, flips)
-        if is_done(table, key, record):
-            continue
-        found = np.zeros((table.n_obs, frozen.entry.dim), dtype=np.float32)
-        for slide in slides:
-            found[slide.rows] = encode(slide, frozen, size, flips=flips, batch_size=batch_size, show=show_progress_bar)
-        table.obsm[key] = found
-        table.uns[key] = record
+        new = [slide for slide in slides if not is_done(table, key, record, slide)]
+        found = [encode(s, frozen, size, flips=flips, batch_size=batch_size, show=show_progress_bar) for s in new]
+        _write(table, key, record, new, found)
     return data if copy else None
+
+
+def _write(
+    table: AnnData, key: str, record: dict[str, Any], slides: list[Slide], found: list[NDArray[np.float32]]
+) -> None:
+    """Put the features of some sections beside those that are there with the same record."""
+    if not slides:
+        return
+    values = np.full((table.n_obs, found[0].shape[1]), np.nan, dtype=np.float32)
+    known: dict[str, float] = {}
+    if _agrees(table, key, record):
+        values = np.array(table.obsm[key], dtype=np.float32)
+        known = _sections(table.uns[key])
+    for slide, features_ in zip(slides, found, strict=True):
+        values[slide.rows] = features_
+        known[slide.name] = slide.require_mpp()
+    table.obsm[key] = values
+    sections = {"sections": np.array(list(known), dtype=object), "mpp": np.array(list(known.values()))}
+    table.uns[key] = record | sections
 
 
 def encode(
@@ -150,9 +175,26 @@ def feature_record(frozen: FrozenEncoder, size_um: float, flips: bool) -> dict[s
     }
 
 
-def is_done(table: AnnData, key: str, record: dict[str, Any]) -> bool:
-    """Whether the very same features are there already."""
-    return key in table.obsm and dict(table.uns.get(key, {})) == record
+def is_done(table: AnnData, key: str, record: dict[str, Any], slide: Slide | None = None) -> bool:
+    """Whether the very same features are there already: of all spots, or of one section at its microns per pixel."""
+    if not _agrees(table, key, record):
+        return False
+    if slide is None:
+        return bool(np.isfinite(table.obsm[key]).all())
+    mpp = _sections(table.uns[key]).get(slide.name)
+    same = mpp is not None and slide.mpp is not None and np.isclose(mpp, slide.mpp, rtol=1e-6)
+    return bool(same and np.isfinite(table.obsm[key][slide.rows]).all())
+
+
+def _agrees(table: AnnData, key: str, record: dict[str, Any]) -> bool:
+    there = table.uns.get(key)
+    return key in table.obsm and isinstance(there, Mapping) and all(there.get(k) == v for k, v in record.items())
+
+
+def _sections(record: Mapping[str, Any]) -> dict[str, float]:
+    """Microns per pixel of each section, as a record in ``uns`` has them."""
+    names, mpp = record.get("sections", ()), record.get("mpp", ())
+    return {str(name): float(value) for name, value in zip(names, mpp, strict=True)}
 
 
 def copied(data: AnnData | SpatialData) -> AnnData | SpatialData:

@@ -34,8 +34,9 @@ def gene_panel(
 ) -> list[str]:
     """Choose the genes to predict: variable in at least one section, detected in enough spots of all.
 
-    The published panels were given as files without their rule; the union of the sections' most variable genes, of those
-    seen in enough spots, fits what they hold. Pass training slides only: a panel chosen with the test section in it leaks.
+    The published panels were given as files without their rule; the union of the sections' most variable genes, of
+    those seen in enough spots, fits what they hold. Pass training slides only: a panel chosen with the test section in
+    it leaks.
 
     Parameters
     ----------
@@ -80,14 +81,16 @@ def gene_panel(
     seen = dict(zip(genes, detected / n_spots, strict=True))
     panel = [gene for gene in genes if gene in votes and seen[gene] >= min_fraction]
     if not panel:
+        best = sorted(genes, key=lambda gene: -seen[gene])
         msg = (
-            f"No gene is among the {n_top} most variable of a section and detected in {min_fraction:.0%} of {n_spots} spots. "
-            f"Lower `min_fraction`; the most detected genes are {listing(sorted(genes, key=lambda g: -seen[g]), 3)}."
+            f"No gene is among the {n_top} most variable of a section and detected in {min_fraction:.0%} of {n_spots} "
+            "spots. "
+            f"Lower `min_fraction`; the most detected genes are {listing(best, 3)}."
         )
         raise ValueError(msg)
     if max_genes is not None and len(panel) > max_genes:
-        best = set(sorted(panel, key=lambda gene: (-votes[gene], -seen[gene], gene))[:max_genes])
-        panel = [gene for gene in panel if gene in best]
+        kept = set(sorted(panel, key=lambda gene: (-votes[gene], -seen[gene], gene))[:max_genes])
+        panel = [gene for gene in panel if gene in kept]
     log.info("Panel: %d of %d shared genes, from %d sections.", len(panel), len(genes), len(sections))
     return panel
 

@@ -34,8 +34,8 @@ def hypergraph(
 ) -> AnnData | SpatialData | None:
     """Tie spots by hyperedges: each spot with its nearest, and with those that look most alike nearby.
 
-    The published rule ties a spot to the most *dissimilar* of its spatial neighbours and leaves the spot itself out; here a
-    hyperedge holds its spot, and the nearest or the most alike.
+    The published rule ties a spot to the most *dissimilar* of its spatial neighbours and leaves the spot itself out;
+    here a hyperedge holds its spot, and the nearest or the most alike.
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ def hypergraph(
     key_added
         Name of the result.
     table_key, shapes_key, spatial_key, library_key
-        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
+        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections
+        apart.
     copy
         Return a changed copy, and leave ``data`` alone.
 
@@ -63,7 +64,8 @@ def hypergraph(
     ``obsm[key_added]`` : sparse bool (n_obs, n_hyperedges)
         The incidence: which spots each hyperedge holds.
     ``uns[key_added]`` : dict
-        ``params``; ``spot``, the spot (row) that each hyperedge was drawn around; ``kind``, ``"spatial"`` or ``"similar"``.
+        ``params``; ``spot``, the spot (row) that each hyperedge was drawn around; ``kind``, ``"spatial"`` or
+        ``"similar"``.
 
     Raises
     ------
@@ -76,11 +78,13 @@ def hypergraph(
         msg = f"No hyperedges were asked for (`n_spatial={n_spatial}`, `features={features!r}`). Pass one of them."
         raise ValueError(msg)
     positive(n_similar, "`n_similar`")
+    positive(n_candidates, "`n_candidates`")
     data = copied(data) if copy else data
     table = table_of(data, table_key)
     may_write(table, key_added)
     if features is not None:
-        has_key(table.obsm, features, "obsm", "Call `sthggep.pp.features(data, size_um=...)` first.")
+        values = has_key(table.obsm, features, "obsm", "Call `sthggep.pp.features(data, size_um=...)` first.")
+        _check_features(values, features)
     slides = resolve(
         data,
         table_key=table_key,
@@ -103,12 +107,21 @@ def hypergraph(
         "kind": np.array(kinds, dtype=object),
         "params": {
             "n_spatial": n_spatial,
-            "features": features,
+            # None cannot be written everywhere
+            **({} if features is None else {"features": features}),
             "n_similar": n_similar,
             "n_candidates": n_candidates,
         },
     }
     return data if copy else None
+
+
+def _check_features(values: Any, key: str) -> None:
+    """Features are numbers, one row a spot."""
+    missing = int((~np.isfinite(np.asarray(values, dtype=np.float64))).reshape(len(values), -1).any(axis=1).sum())
+    if missing:
+        msg = f"obsm[{key!r}] holds NaN for {missing} spots. Call `sthggep.pp.features` for all sections first."
+        raise ValueError(msg)
 
 
 def _hyperedges(

@@ -32,9 +32,9 @@ class Patches:
 
     Notes
     -----
-    ``patches[3]``, ``patches[10:20]`` and ``patches[[4, 2]]`` give uint8 arrays (n, size_px, size_px, 3). Where the window
-    leaves the image it is filled with white, as glass is. The window is taken from the coarsest resolution that still
-    has ``size_px`` pixels for it, its corner rounded to a whole pixel, then resampled.
+    ``patches[3]``, ``patches[10:20]`` and ``patches[[4, 2]]`` give uint8 arrays (n, size_px, size_px, 3). Where the
+    window leaves the image it is filled with white, as glass is. The window is taken from the coarsest resolution that
+    still has ``size_px`` pixels for it, its corner rounded to a whole pixel, then resampled.
     """
 
     def __init__(self, slide: Slide, *, size_um: float | None = None, size_px: int = 112) -> None:
@@ -54,23 +54,25 @@ class Patches:
 
     def boxes(self) -> NDArray[np.float64]:
         """Window of each patch as cut: x0, y0, x1, y1 in full-resolution pixels, shape (n_spots, 4)."""
-        return self._level_boxes(np.arange(len(self))) / np.tile(self.level.scale, 2)
+        return np.asarray(self._level_boxes(np.arange(len(self))) / np.tile(self.level.scale, 2), dtype=np.float64)
 
     def __getitem__(self, index: int | slice | ArrayLike) -> NDArray[np.uint8]:
         chosen = np.arange(len(self))[index]  # type: ignore[index]
         found = self.level.read(self._level_boxes(np.atleast_1d(chosen)))
-        out = np.stack([self._resample(patch) for patch in found]) if found else np.empty((0, *self.shape[1:]), np.uint8)
+        out = (
+            np.stack([self._resample(patch) for patch in found]) if found else np.empty((0, *self.shape[1:]), np.uint8)
+        )
         return out[0] if np.ndim(chosen) == 0 else out
 
     def batches(self, batch_size: int) -> Iterator[NDArray[np.uint8]]:
         """All patches in order, ``batch_size`` at a time."""
-        for start in range(0, len(self), batch_size):
+        for start in range(0, len(self), int(positive(batch_size, "`batch_size`"))):
             yield self[start : start + batch_size]
 
     def _level_boxes(self, chosen: NDArray[np.intp]) -> NDArray[np.int64]:
         scale = np.array(self.level.scale)
         width = np.maximum(1, np.rint(self.width * scale)).astype(np.int64)
-        corner = (self.slide.xy[chosen] - self.width / 2) * scale
+        corner = self.slide.xy[chosen] * scale - width / 2
         # As published, coordinates are truncated where pixels are asked for; microns take the nearest pixel
         corner = (np.floor(corner) if self.size_um is None else np.rint(corner)).astype(np.int64)
         return np.hstack([corner, corner + width])
@@ -104,6 +106,7 @@ def patches(
     shapes_key: str | None = None,
     spatial_key: str = "spatial",
     coordinate_system: str | None = None,
+    library_key: str | None = None,
     mpp: float | None = None,
 ) -> Patches:
     """Patches around the spots of one section, cut when they are asked for.
@@ -127,8 +130,11 @@ def patches(
         Key in ``obsm`` of an AnnData: (x, y) in full-resolution pixels.
     coordinate_system
         Coordinate system of a SpatialData in which spots and image meet.
+    library_key
+        Column of ``obs`` that names the section, for rows taken from an AnnData of several sections.
     mpp
-        Microns per full-resolution pixel. ``None`` takes metadata, else the spot pitch.
+        Microns per full-resolution pixel (of a SpatialData: pixel of the image). ``None`` takes metadata, else the spot
+        pitch.
 
     Returns
     -------
@@ -148,6 +154,7 @@ def patches(
         shapes_key=shapes_key,
         spatial_key=spatial_key,
         coordinate_system=coordinate_system,
+        library_key=library_key,
         mpp=mpp,
     )
     return Patches(slide, size_um=size_um, size_px=size_px)

@@ -47,6 +47,14 @@ def local_weights(encoder: Encoder) -> Path | None:
     return _find(Path(folder), encoder, f"${FOLDER_VARIABLE}") if folder else None
 
 
+def cached_weights(encoder: Encoder) -> Path | None:
+    """The encoder's file in torch's download cache, or ``None``."""
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / encoder.url.rsplit("/", 1)[-1]
+    return path if path.is_file() else None
+
+
 def weights_id(state: StateDict) -> str:
     """Short name of the weights' content, the same wherever they came from."""
     digest = hashlib.sha256()
@@ -83,25 +91,34 @@ def _read(path: Path, encoder: Encoder) -> StateDict:
         msg = f"{str(path)!r} cannot be read as weights of {encoder.name!r}: {reason}"
         raise ValueError(msg) from reason
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        msg = f"{str(path)!r} must hold a state dict (names to tensors) of {encoder.name!r}, found {type(state).__name__}."
+        found = type(state).__name__
+        msg = f"{str(path)!r} must hold a state dict (names to tensors) of {encoder.name!r}, found {found}."
         raise ValueError(msg)
     return state
 
 
 def _download(encoder: Encoder) -> StateDict:
-    from urllib.error import URLError
+    import pickle
+    from http.client import HTTPException
 
     import torch
 
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(encoder.url).name
     try:
         state: StateDict = torch.hub.load_state_dict_from_url(
             encoder.url, map_location="cpu", check_hash=True, weights_only=True
         )
-    except (URLError, OSError) as reason:
+    except (OSError, HTTPException) as reason:  # URLError is an OSError
         msg = (
             f"The weights of {encoder.name!r} could not be downloaded from {encoder.url} ({reason}). "
             f"Without network: put the file into a folder and set ${FOLDER_VARIABLE} to it, or pass `weights=<file>`; "
             "`weights='random'` goes on without (much worse)."
         )
         raise FileNotFoundError(msg) from reason
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as reason:
+        msg = (
+            f"What came from {encoder.url} is not the file with the weights of {encoder.name!r} ({reason}). "
+            f"Delete {str(cached)!r} if it is there and try again, or pass `weights=<file>`."
+        )
+        raise ValueError(msg) from reason
     return state

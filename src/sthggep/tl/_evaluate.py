@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._checks import genes_present
+from sthggep._checks import genes_present, listing
 from sthggep._expression import counts, log10_cp10k
 from sthggep._keys import prediction_keys
-from sthggep._prediction import read_prediction
-from sthggep._slide import resolve, table_of
+from sthggep._prediction import Prediction, read_prediction
+from sthggep._slide import Slide, resolve, table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,15 +79,23 @@ def evaluate(
     Notes
     -----
     Ceiling: each count is split binomially in two halves, each half is put on the same scale, and the halves are
-    correlated across spots (r). Their full-depth reliability is 2r / (1 + r) (Spearman-Brown), the ceiling its square
-    root, the mean over a few splits. It takes the spots' counts as independent draws, so batch effects within a section
-    are not in it.
+    correlated across spots (r, the mean over a few splits). Their full-depth reliability is 2r / (1 + r)
+    (Spearman-Brown), the ceiling its square root. It takes the spots' counts as independent draws, so batch effects
+    within a section are not in it.
     """
     table = table_of(data, table_key)
     sections = resolve(
-        data, table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key, need_image=False
+        data,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        library_key=library_key,
+        need_image=False,
     )
     prediction = read_prediction(table, key)
+    _may_write_scores(table, key)
+    several = len(sections) > 1
+    sections = _predicted(sections, prediction)
     columns = prediction.columns(genes)
     names = [prediction.genes[i] for i in columns]
     at = genes_present(names, prediction.panel, "the panel")
@@ -98,7 +106,7 @@ def evaluate(
         scores = score(prediction.values[section.rows][:, columns], log10_cp10k(raw)[:, at])
         scores.insert(3, "ceiling", noise_ceiling(raw, rng)[at])
         scores.index = pd.Index(names, name="gene")
-        if len(sections) > 1:
+        if several:
             scores["section"] = section.name
         parts.append(scores)
     scores = pd.concat(parts)
@@ -135,21 +143,46 @@ def column_pearson(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[
 def noise_ceiling(raw: NDArray[np.float32], rng: np.random.Generator, n_splits: int = N_SPLITS) -> NDArray[np.float64]:
     """Highest Pearson correlation that noise in the counts leaves room for, one a gene of the panel."""
     whole = raw.astype(np.int64)
-    reliability = []
+    halves = []
     for _ in range(n_splits):
         half = rng.binomial(whole, 0.5).astype(np.float32)
-        r = column_pearson(log10_cp10k(half), log10_cp10k(raw - half))
-        reliability.append(2 * r / (1 + r))
+        halves.append(column_pearson(log10_cp10k(half), log10_cp10k(raw - half)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a gene without counts has no ceiling: NaN
-        mean = np.nanmean(reliability, axis=0)
-    return np.sqrt(np.clip(mean, 0, None))
+        r = np.clip(np.nanmean(halves, axis=0), 0, None)
+    return np.asarray(np.sqrt(2 * r / (1 + r)), dtype=np.float64)
+
+
+def _may_write_scores(table: AnnData, key: str) -> None:
+    """Refuse to overwrite something that is no table of scores."""
+    name = prediction_keys(key).scores
+    found = table.uns.get(name)
+    if found is not None and not (isinstance(found, pd.DataFrame) and {"pearson", "ceiling"} <= set(found.columns)):
+        msg = f"uns[{name!r}] exists already and sthggep did not write it; it is left alone. Rename or delete it first."
+        raise ValueError(msg)
+
+
+def _predicted(sections: list[Slide], prediction: Prediction) -> list[Slide]:
+    """Sections that the prediction covers; one that was not asked for holds NaN."""
+    there = [section for section in sections if not np.isnan(prediction.values[section.rows]).all()]
+    left_out = [section.name for section in sections if np.isnan(prediction.values[section.rows]).all()]
+    if not there:
+        msg = (
+            f"The prediction {prediction.key!r} is NaN throughout {listing(left_out)}. Call `sthggep.tl.predict` first."
+        )
+        raise ValueError(msg)
+    if left_out:
+        msg = f"Not scored, since they hold no prediction {prediction.key!r}: {listing(left_out)}."
+        warnings.warn(msg, UserWarning, stacklevel=3)
+    return there
 
 
 def _say_constant(scores: pd.DataFrame, n_sections: int) -> None:
     undefined = int(scores["pearson"].isna().sum())
     if undefined:
         where = f" over {n_sections} sections" if n_sections > 1 else ""
-        msg = f"{undefined} of {len(scores)} genes{where} are constant (measured or predicted): their correlation is NaN."
+        msg = (
+            f"{undefined} of {len(scores)} genes{where} are constant (measured or predicted): their correlation is NaN."
+        )
         warnings.warn(msg, UserWarning, stacklevel=3)
     log.info("Mean Pearson correlation %.3f over %d genes.", scores["pearson"].mean(), len(scores))

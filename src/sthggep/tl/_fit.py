@@ -217,7 +217,7 @@ def train_on(
 
     from sthggep._data import labelled, network_inputs
     from sthggep._training import train
-    from sthggep.tl._networks import build_network
+    from sthggep.tl._networks import build_network, settle
     from sthggep.tl._validation import apply_plan, plan_validation
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder
@@ -234,10 +234,10 @@ def train_on(
         )
         for slide in slides
     ]
+    splits = [apply_plan(sections, slides, held_out) for held_out in plan]
     members, curves = [], []
     with tqdm(total=preset.n_members * preset.recipe.max_epochs, desc="Training", unit="epoch", disable=not show) as bar:
-        for member, held_out in enumerate(plan):
-            split = apply_plan(sections, slides, held_out)
+        for member, split in enumerate(splits):
             net = build_network(preset, split, len(genes), weights, seed + member)
             history = train(
                 net, split, preset.recipe, seed=seed + member, device=device, bar=bar, trainer_kwargs=trainer_kwargs
@@ -247,6 +247,7 @@ def train_on(
             history.insert(0, "member", member)
             members.append(net)
             curves.append(history)
+    settle(members, splits)
     record = {
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+SHARES = (0.0, 0.25, 0.5)  # half at most: networks overfit the patients of few sections more than a ridge does
+UNSETTLED = 0.25  # nothing held out to ask
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -33,6 +36,48 @@ def build_network(
         else:
             widths = [stage.shape[1] for stage in sections[0].inputs[0]]
             net = FeatureHGGEPNet(widths, n_genes, **options)
-    mean = torch.cat([section.target[section.train] for section in sections]).mean(dim=0)
-    net.heads.start_at(mean)  # type: ignore[operator,union-attr]
+    start(net, sections)
     return net
+
+
+def start(net: Any, sections: Sequence[Section]) -> None:
+    """Begin where the training spots' means, or solutions in closed form, are already."""
+    import torch
+
+    from sthggep.nn import FeatureHGGEPNet
+
+    training = [section for section in sections if section.train.any()]
+    if isinstance(net, FeatureHGGEPNet):
+        net.start(
+            [section.inputs[0] for section in training],
+            [section.inputs[3] for section in training],
+            [section.target for section in training],
+            [section.counts.sum(dim=1) for section in training],
+            [section.train for section in training],
+        )
+    else:
+        net.heads.start_at(torch.cat([section.target[section.train] for section in training]).mean(dim=0))
+
+
+def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> None:
+    """How much of the prediction is the networks', how much the shortcuts': what all held-out tissue says, for all alike.
+
+    One member's held-out section is too little to choose on; all members' together are all training tissue.
+    """
+    import torch
+
+    from sthggep.nn import FeatureHGGEPNet, correlation_loss
+
+    asked = [(m, s) for m, split in zip(members, splits, strict=True) for s in split if s.validate.any()]
+    if not isinstance(members[0], FeatureHGGEPNet):
+        return
+    found = dict.fromkeys(SHARES if asked else (UNSETTLED,), 0.0)
+    with torch.inference_mode():
+        for share in found:
+            for member in members:
+                member.blend.fill_(share)
+            losses = [correlation_loss(m(*s.inputs).expression[s.validate], s.target[s.validate]) for m, s in asked]
+            found[share] = float(sum(losses))
+    best = min(found, key=found.__getitem__)
+    for member in members:
+        member.blend.fill_(best)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from anndata import AnnData
@@ -28,9 +29,9 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
 
     Returns
     -------
-    A new AnnData (n_obs × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``, which is a
-    logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and the
-    prediction's record come along. ``data`` is not changed.
+    A new AnnData (n_obs × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``,
+    which is a logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
+    the prediction's record come along. ``data`` is not changed.
 
     Raises
     ------
@@ -45,6 +46,10 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         var=pd.DataFrame(index=pd.Index(prediction.genes)),
         obsm={"spatial": table.obsm["spatial"].copy()} if "spatial" in table.obsm else None,
     )
-    # The image is shared, not copied: it is large and read-only here
-    out.uns = {name: table.uns[name] for name in ("spatial", key) if name in table.uns}
+    out.uns = {name: _own_dicts(table.uns[name]) for name in ("spatial", key) if name in table.uns}
     return out
+
+
+def _own_dicts(value: Any) -> Any:
+    """The same record in dicts of its own; arrays are shared, since the image is large."""
+    return {k: _own_dicts(v) for k, v in value.items()} if isinstance(value, Mapping) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,14 @@ if TYPE_CHECKING:
     from sthggep._data import Section
     from sthggep._slide import Slide
 
+log = logging.getLogger("sthggep")
 FOLDS = 5
 MIN_SPOTS_FOR_BLOCKS = 20
 # One member's share: names of sections, ("block", fold), or nothing
 HeldOut = tuple[str, ...] | int | None
 
 
-def plan_validation(
-    slides: Sequence[Slide], validation: str | Sequence[str] | None, n_members: int
-) -> list[HeldOut]:
+def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | None, n_members: int) -> list[HeldOut]:
     """What each member of an ensemble holds out: section names, the fold of spatial blocks, or ``None``."""
     names = [slide.name for slide in slides]
     if validation is None:
@@ -35,9 +35,11 @@ def plan_validation(
         return [(names[member % len(names)],) for member in range(n_members)]
     if validation == "blocks":
         enough = max(slide.n_spots for slide in slides) >= MIN_SPOTS_FOR_BLOCKS
+        if not enough:
+            log.info("Fewer than %d spots: nothing is held out.", MIN_SPOTS_FOR_BLOCKS)
         return [member % FOLDS if enough else None for member in range(n_members)]
     if validation in names:
-        return [(validation,)] * n_members
+        return [_named((validation,), names)] * n_members
     msg = (
         f"Unknown `validation` {validation!r}. There is: 'auto', 'sections', 'blocks', None, or names of sections: "
         f"{listing(names)}."

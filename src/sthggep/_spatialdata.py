@@ -1,0 +1,149 @@
+"""Sections, spots and images as a SpatialData keeps them, brought to the pixels of the image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from sthggep._checks import has_key, listing, unique_names
+from sthggep._containers import Found, mapping, number, table_of
+from sthggep._image import Level
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def from_spatialdata(
+    sdata: SpatialData,
+    *,
+    image_key: str | None,
+    table_key: str,
+    shapes_key: str | None,
+    coordinate_system: str | None,
+    need_image: bool,
+) -> list[Found]:
+    """Sections of a SpatialData: the regions that its table annotates, brought to the pixels of their image."""
+    table = table_of(sdata, table_key)
+    unique_names(table)
+    attrs = has_key(
+        table.uns, "spatialdata_attrs", f"uns of table {table_key!r}", "Link it to shapes by `TableModel.parse`."
+    )
+    regions = attrs["region"] if isinstance(attrs["region"], list | np.ndarray) else [attrs["region"]]
+    if shapes_key is not None:
+        if shapes_key not in regions:
+            msg = f"Table {table_key!r} does not annotate {shapes_key!r}; it annotates {listing(regions)}."
+            raise KeyError(msg)
+        regions = [shapes_key]
+    sections = []
+    for region in map(str, regions):
+        rows = np.flatnonzero(table.obs[attrs["region_key"]].astype(str) == region)
+        element = has_key(sdata.shapes, region, "the shapes of the SpatialData", "Pass `shapes_key=`.")
+        shapes = _shapes_of_rows(element, table.obs[attrs["instance_key"]].iloc[rows], region)
+        xy = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
+        stretch = 1.0
+        levels: tuple[Level, ...] = ()
+        if need_image:
+            image_name, system = _choose_image(sdata, element, image_key, coordinate_system)
+            matrix = _to_image(sdata, image_name, element, system)
+            xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
+            stretch = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+            levels = _element_levels(sdata.images[image_name])
+        metadata = _table_metadata(table, region)
+        mpp = number(metadata.get("mpp"), f"Section {region!r}: mpp in the metadata")
+        # The table speaks of the spots' own coordinates, `read_slide` of the image's pixels
+        mpp = mapping(sdata.attrs.get("sthggep")).get("mpp") if mpp is None else mpp / stretch
+        pitch = number(metadata.get("pitch_um", _bin_um(region)), f"Section {region!r}: pitch_um in the metadata")
+        diameter = float(2 * shapes["radius"].median() * stretch) if "radius" in shapes and len(shapes) else None
+        sections.append(Found(region, table, rows, xy, levels, mpp, pitch, diameter))
+    return sections
+
+
+def _shapes_of_rows(element: Any, instances: Any, region: str) -> Any:
+    """Shapes in the order of the table's rows: by instance, not by position, which may differ."""
+    absent = instances[~instances.isin(element.index)]
+    if len(absent) or not element.index.is_unique:
+        fault = f"it lacks {len(absent)} of them: {listing(absent, 5)}" if len(absent) else "its index has duplicates"
+        msg = f"The table's rows of region {region!r} name the shapes {region!r} by their index, but {fault}."
+        raise ValueError(msg)
+    return element.loc[instances]
+
+
+def _bin_um(region: str) -> float | None:
+    """Bin size of Visium HD, which its reader keeps in the name of the shapes alone (``..._square_008um``)."""
+    found = re.search(r"square_(\d{3})um$", region)
+    return float(found.group(1)) if found else None
+
+
+def _table_metadata(table: AnnData, region: str) -> Mapping[str, Any]:
+    """Metadata that a reader kept for this region (Visium readers keep one entry, under the data set's name)."""
+    libraries = mapping(table.uns.get("spatial"))
+    library = libraries.get(region, next(iter(libraries.values())) if len(libraries) == 1 else {})
+    return mapping(mapping(library).get("metadata"))
+
+
+def _choose_image(
+    sdata: SpatialData, shapes: Any, image_key: str | None, coordinate_system: str | None
+) -> tuple[str, str]:
+    """The image that shares a coordinate system with the spots, and that system."""
+    from spatialdata.transformations import get_transformation
+
+    ours = set(get_transformation(shapes, get_all=True))
+    if coordinate_system is not None:
+        if coordinate_system not in ours:
+            msg = f"The spots are not in coordinate system {coordinate_system!r}; they are in {listing(sorted(ours))}."
+            raise KeyError(msg)
+        ours = {coordinate_system}
+    if image_key is not None:
+        has_key(sdata.images, image_key, "the images of the SpatialData", "Pass another `image_key=`.")
+    keys = [image_key] if image_key else [key for key in sdata.images if not key.endswith("lowres_image")]
+    shared = {key: sorted(ours & set(get_transformation(sdata.images[key], get_all=True))) for key in keys}
+    shared = {key: systems for key, systems in shared.items() if systems}
+    full = [key for key in shared if key.endswith("full_image")]
+    candidates = full if len(full) == 1 else list(shared)
+    if len(candidates) != 1:
+        what = "no image" if not candidates else f"several images ({listing(candidates)})"
+        msg = (
+            f"Expected one H&E image in the spots' coordinate systems ({listing(sorted(ours))}), found {what}. "
+            f"The images are {listing(sdata.images)}. Pass `image_key=` or `coordinate_system=`."
+        )
+        raise KeyError(msg) if not candidates else ValueError(msg)
+    return candidates[0], shared[candidates[0]][0]
+
+
+def _to_image(sdata: SpatialData, image_name: str, shapes: Any, system: str) -> NDArray[np.float64]:
+    """Affine matrix from the shapes' own coordinates to pixels of the image."""
+    from spatialdata.transformations import get_transformation
+
+    axes = ("x", "y")
+    image = get_transformation(sdata.images[image_name], to_coordinate_system=system).to_affine_matrix(axes, axes)
+    spots = get_transformation(shapes, to_coordinate_system=system).to_affine_matrix(axes, axes)
+    return np.asarray(np.linalg.inv(image) @ spots, dtype=np.float64)
+
+
+def _element_levels(element: Any) -> tuple[Level, ...]:
+    """Resolutions of an image element; the spacing comes from its coordinates, since pyramids are not exact halves."""
+    arrays = [element]
+    if hasattr(element, "children"):
+        arrays = [next(iter(scale.ds.data_vars.values())) for scale in element.children.values()]
+    arrays.sort(key=lambda array: -int(array.sizes["x"]))
+    base = _spacing(arrays[0])
+    levels = []
+    for array in arrays:
+        spacing = _spacing(array)
+        levels.append(Level(array.data, scale=(base[0] / spacing[0], base[1] / spacing[1]), axes="".join(array.dims)))
+    return tuple(levels)
+
+
+def _spacing(array: Any) -> tuple[float, float]:
+    def step(axis: str) -> float:
+        if axis not in array.coords or array.sizes[axis] < 2:
+            return 1.0
+        values = array.coords[axis].values
+        return float((values[-1] - values[0]) / (len(values) - 1))
+
+    return step("x"), step("y")

@@ -1,0 +1,82 @@
+"""Few numbers in, many genes out: programmes of genes that rise and fall together, read off the training counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+HALF_WEIGHT = 300.0  # counts at which a spot's expression is as much signal as noise
+FLOOR = 0.02  # a gene that hardly varies is not blown up
+
+
+def spot_weights(library_sizes: Tensor) -> Tensor:
+    """How much a spot's measured expression is worth: near one with many counts, near zero with few."""
+    return library_sizes / (library_sizes + HALF_WEIGHT) + 0.01
+
+
+class GeneProgrammes(nn.Module):
+    """Decoder from a few programme scores to the expression of all genes.
+
+    The programmes are the leading right singular vectors of the training sections' expression, each gene centred and
+    scaled within its section. What a programme may say is damped by how little it explains: single genes are mostly
+    noise, what they share is not, which is why few programmes predict better than a score for each gene.
+
+    Parameters
+    ----------
+    n_genes
+        Genes of the panel.
+    rank
+        Programmes.
+    damping
+        Power of a programme's singular value, relative to the first, by which it is damped.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    loadings: Tensor
+    damp: Tensor
+
+    def __init__(self, n_genes: int, rank: int, damping: float = 0.5) -> None:
+        super().__init__()
+        self.damping = damping
+        self.register_buffer("mean", torch.zeros(n_genes))
+        self.register_buffer("spread", torch.ones(n_genes))
+        self.register_buffer("loadings", nn.init.orthogonal_(torch.empty(rank, n_genes)))
+        self.register_buffer("damp", torch.ones(rank))
+
+    def start(self, targets: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+        """Read the programmes off training sections.
+
+        Parameters
+        ----------
+        targets
+            Expression ``(n, genes)`` of each section.
+        weights
+            What each spot is worth, ``(n,)``; see :func:`spot_weights`.
+
+        Returns
+        -------
+        Scores ``(n, rank)`` of each section: what is to be predicted.
+        """
+        means, spreads = [], []
+        for target, weight in zip(targets, weights, strict=True):
+            share = (weight / weight.sum()).unsqueeze(1)
+            means.append((share * target).sum(dim=0))
+            spreads.append((share * (target - means[-1]).square()).sum(dim=0).sqrt().clamp_min(FLOOR))
+        scaled = [(t - m) / s for t, m, s in zip(targets, means, spreads, strict=True)]
+        weighted = torch.cat([z * w.sqrt().unsqueeze(1) for z, w in zip(scaled, weights, strict=True)])
+        _, values, vectors = torch.linalg.svd(weighted.double(), full_matrices=False)
+        rank = min(len(self.loadings), int((values > values[0] * 1e-6).sum()))
+        self.loadings.zero_()
+        self.loadings[:rank] = vectors[:rank].float()
+        self.damp.zero_()
+        self.damp[:rank] = (values[:rank] / values[0]).pow(self.damping).float()
+        self.mean.copy_(torch.stack(means).mean(dim=0))
+        self.spread.copy_(torch.stack(spreads).mean(dim=0))
+        return [z @ self.loadings.T for z in scaled]
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Expression ``(n, genes)`` of programme scores ``(n, rank)``."""
+        return self.mean + self.spread * ((scores * self.damp) @ self.loadings)

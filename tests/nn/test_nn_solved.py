@@ -1,0 +1,111 @@
+"""What the feature network solves rather than learns: scales, gene programmes, the linear shortcut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from sthggep import nn
+from sthggep.nn._programmes import GeneProgrammes, spot_weights
+from sthggep.nn._shortcut import LinearShortcut
+from sthggep.nn._stages import SectionScale
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def test_scale_takes_stain_out_and_lets_blocks_weigh_the_same(generator):
+    scale, x = SectionScale([2, 50]), torch.randn(4000, 52, generator=generator)
+    plain = scale(x)
+    torch.testing.assert_close(scale(x * 3 + 7), plain, rtol=0.02, atol=0.02)
+    shares = plain.square().mean(dim=0)
+    assert shares[:2].sum().item() == pytest.approx(0.5, rel=0.02)
+    assert shares[2:].sum().item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_small_section_leans_on_the_training_slides(generator):
+    scale = SectionScale([3])
+    scale.start([torch.randn(500, 3, generator=generator) * 2 + 5])
+    one = scale(torch.tensor([[9.0, 5.0, 5.0]]))
+    assert torch.isfinite(one).all()
+    # One spot against ten pseudo-spots: ten elevenths of the distance to the training mean, in training spreads
+    assert one[0, 0].item() * 3**0.5 == pytest.approx(2.0, rel=0.15)
+
+
+def test_constant_features_and_outliers_stay_finite():
+    x = torch.zeros(30, 2)
+    x[0, 1] = 1e6
+    scaled = SectionScale([2])(x)
+    assert torch.isfinite(scaled).all()
+    assert scaled.abs().max().item() <= 8
+
+
+def test_programmes_find_the_factors_behind_the_genes(generator):
+    factors = torch.randn(300, 2, generator=generator)
+    loadings = torch.randn(2, 20, generator=generator)
+    target = 3 + factors @ loadings
+    programmes, weights = GeneProgrammes(20, rank=2, damping=0.0), torch.ones(300)
+    (scores,) = programmes.start([target], [weights])
+    torch.testing.assert_close(programmes(scores), target, rtol=1e-3, atol=1e-3)
+
+
+def test_programmes_centre_each_section_by_itself(generator):
+    target = torch.randn(200, 6, generator=generator)
+    programmes = GeneProgrammes(6, rank=6, damping=0.0)
+    first, second = programmes.start([target, target * 2 + 10], [torch.ones(200)] * 2)
+    torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(programmes.mean, target.mean(0) * 1.5 + 5, rtol=1e-3, atol=1e-3)
+
+
+def test_programmes_are_no_more_than_the_data_hold(generator):
+    target = torch.randn(3, 10, generator=generator)
+    programmes = GeneProgrammes(10, rank=8)
+    programmes.start([target], [torch.ones(3)])
+    assert torch.isfinite(programmes(torch.ones(2, 8))).all()
+    assert int((programmes.damp > 0).sum()) <= 3
+
+
+def test_spots_with_few_counts_weigh_little():
+    few, many = spot_weights(torch.tensor([0.0, 100000.0]))
+    assert 0 < few < 0.02
+    assert many == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize(("n", "width"), [(30, 8), (12, 40)])
+def test_shortcut_is_ridge(n, width, generator):
+    x, y = torch.randn(n, 2 * width, generator=generator), torch.randn(n, 3, generator=generator)
+    weight = torch.rand(n, generator=generator)
+    shortcut = LinearShortcut(width, 3, penalty=0.7)
+    shortcut.start([x[:5], x[5:]], [y[:5], y[5:]], [weight[:5], weight[5:]])
+    sklearn = Ridge(alpha=0.7, fit_intercept=False).fit(x.numpy(), y.numpy(), sample_weight=weight.numpy())
+    np.testing.assert_allclose(shortcut.weight.T.numpy(), sklearn.coef_, rtol=1e-3, atol=1e-4)
+
+
+def test_shortcut_sees_the_mean_of_the_hyperedges(generator):
+    x = torch.randn(4, 3, generator=generator)
+    # One hyperedge holds spots 0 and 1; spot 3 is in none
+    incidence = torch.tensor([[0, 1, 2], [0, 0, 1]])
+    seen = LinearShortcut(3, 1).spread(x, incidence, 2)
+    torch.testing.assert_close(seen[:, :3], x)
+    torch.testing.assert_close(seen[0, 3:], seen[1, 3:])
+    assert (seen[3, 3:] == 0).all()
+
+
+def test_held_out_spots_do_not_reach_what_is_solved(grid, generator):
+    features = [torch.randn(len(grid), 6, generator=generator)]
+    near = nn.spatial_neighbors(grid, 4)
+    tied = nn.spatial_incidence(near.rows)
+    target, library = torch.rand(len(grid), 5, generator=generator), torch.full((len(grid),), 500.0)
+    mask = torch.arange(len(grid)) < 15
+    nets = []
+    for held_out in (0.0, 100.0):
+        torch.manual_seed(0)
+        net = nn.FeatureHGGEPNet([6], 5, dim=8, heads=2)
+        net.start([features], [tied], [torch.where(mask[:, None], target, held_out)], [library], [mask])
+        nets.append(net)
+    for (name, one), other in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
+        assert torch.equal(one, other), name

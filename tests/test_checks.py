@@ -1,0 +1,91 @@
+"""Messages for people: what was expected, what was found, what there is."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from sthggep._checks import genes_present, has_key, listing, may_write, one_of, positive, unique, unique_names
+from sthggep._keys import feature_key, prediction_keys
+
+
+def test_listing_is_short():
+    assert listing([]) == "nothing"
+    assert listing(["a", "b"]) == "'a', 'b'"
+    assert listing(range(5), limit=2) == "'0', '1', … (5 in all)"
+
+
+def test_one_of_suggests_the_nearest():
+    assert one_of("default", ["default", "paper"], "preset") == "default"
+    with pytest.raises(
+        ValueError, match=r"Unknown preset 'defualt'\. Did you mean 'default'\? There is: 'default', 'paper'"
+    ):
+        one_of("defualt", ["default", "paper"], "preset")
+    with pytest.raises(ValueError, match=r"Unknown preset 'xyz'\. There is"):
+        one_of("xyz", ["default", "paper"], "preset")
+
+
+def test_has_key_names_what_there_is_and_what_comes_first():
+    assert has_key({"a": 3}, "a", "obsm") == 3
+    with pytest.raises(KeyError, match=r"'b' is not in obsm, which holds 'a'\. Call `f` first\."):
+        has_key({"a": 3}, "b", "obsm", "Call `f` first.")
+    with pytest.raises(KeyError, match="which holds nothing"):
+        has_key({}, "b", "obsm")
+
+
+@pytest.mark.parametrize("value", [0, -2, np.nan, np.inf])
+def test_positive(value: float):
+    assert positive(0.5, "`mpp`") == 0.5
+    with pytest.raises(ValueError, match="`mpp` must be a positive number, found"):
+        positive(value, "`mpp`")
+
+
+def test_unique_counts_names_that_stand_twice():
+    unique(["a", "b"], "Names", "Fix them.")
+    with pytest.raises(
+        ValueError, match=r"Names must be unique, but 2 stand there more than once: 'a', 'b'\. Fix them\."
+    ):
+        unique(["a", "b", "c", "b", "a"], "Names", "Fix them.")
+
+
+@pytest.mark.filterwarnings("ignore:.*names are not unique")
+@pytest.mark.parametrize(("names", "words"), [("obs_names", "Spot names"), ("var_names", "Gene names")])
+def test_unique_names(names: str, words: str):
+    adata = ad.AnnData(np.zeros((3, 3), np.float32))
+    unique_names(adata)
+    setattr(adata, names, ["x", "x", "y"])
+    with pytest.raises(ValueError, match=f"{words}.*'x'.*{names}_make_unique"):
+        unique_names(adata)
+
+
+def test_genes_present():
+    np.testing.assert_array_equal(genes_present(["c", "a"], ["a", "b", "c"]), [2, 0])
+    with pytest.raises(
+        KeyError, match=r"2 of 3 genes are not in var_names: 'X', 'Y'\. It holds 2 genes, such as 'a', 'b'"
+    ):
+        genes_present(["a", "X", "Y"], ["a", "b"])
+    with pytest.raises(ValueError, match="gene list is empty"):
+        genes_present([], ["a"])
+
+
+@pytest.mark.parametrize("where", ["obsm", "uns", "both"])
+def test_only_what_sthggep_wrote_is_overwritten(where: str):
+    adata = ad.AnnData(np.zeros((3, 1), np.float32))
+    may_write(adata, "key")
+    if where in ("obsm", "both"):
+        adata.obsm["key"] = np.zeros((3, 2))
+    if where in ("uns", "both"):
+        adata.uns["key"] = {"tool": "another"}
+    with pytest.raises(ValueError, match=r"'key' exists already and sthggep did not write it.*`key_added=`"):
+        may_write(adata, "key")
+    adata.uns["key"] = {"tool": "sthggep"}
+    may_write(adata, "key")
+
+
+def test_names_that_are_written():
+    keys = prediction_keys("mine")
+    assert (keys.obsm, keys.uns, keys.scores, keys.latent) == ("mine", "mine", "mine_scores", "X_mine")
+    assert feature_key("shufflenet", 160.0) == "X_shufflenet_160"
+    assert feature_key("shufflenet", 82.5) == "X_shufflenet_82.5"
+    assert feature_key("shufflenet", 112, "px") == "X_shufflenet_112px"

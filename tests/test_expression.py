@@ -1,0 +1,144 @@
+"""Raw counts, checked, and the scale of expression."""
+
+from __future__ import annotations
+
+import anndata as ad
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from sthggep._expression import counts, log10_cp10k, size_factors
+from sthggep._prediction import observed, read_prediction
+
+COUNTS = np.array([[0, 1, 2], [3, 0, 5], [6, 7, 0], [0, 0, 0]], dtype=np.float32)
+
+
+def table(matrix: object = COUNTS) -> ad.AnnData:
+    return ad.AnnData(matrix, var=pd.DataFrame(index=["A", "B", "C"]))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        np.asarray,
+        sparse.csr_matrix,
+        sparse.csc_matrix,
+        sparse.csr_array,
+        lambda m: m.astype(np.int64),
+        lambda m: sparse.csr_matrix(m.astype(np.uint16)),
+        lambda m: da.from_array(m, chunks=2),
+        lambda m: da.from_array(m, chunks=2).map_blocks(sparse.csr_matrix),
+    ],
+    ids=["dense", "csr", "csc", "array", "int", "uint16", "dask", "sparse dask"],
+)
+def test_counts_of_a_panel_in_its_order(wrap):
+    adata = table(wrap(COUNTS))
+    found = counts(adata, ["C", "A"])
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, COUNTS[:, [2, 0]])
+    np.testing.assert_array_equal(counts(adata, ["B"], rows=np.array([2, 0])), [[7], [1]])
+
+
+def test_counts_in_a_layer():
+    adata = table(np.log1p(COUNTS))
+    with pytest.raises(ValueError, match=r"X holds values that are not whole.*Raw counts are needed"):
+        counts(adata, ["A"])
+    adata.layers["raw"] = sparse.csr_matrix(COUNTS)
+    np.testing.assert_array_equal(counts(adata, ["A"], layer="raw"), COUNTS[:, :1])
+    with pytest.raises(ValueError, match=r"not whole \(such as 1\.38629\).*`layer=`; there is: \['raw'\]"):
+        counts(adata, ["A"])
+    with pytest.raises(KeyError, match=r"'counts' is not in layers, which holds 'raw'"):
+        counts(adata, ["A"], layer="counts")
+    adata.X = None
+    with pytest.raises(ValueError, match=r"`X` is empty.*\['raw'\]"):
+        counts(adata, ["A"])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.nan, "1 values that are not numbers"),
+        (np.inf, "not numbers"),
+        (-2, r"negative values \(smallest -2\)"),
+        (0.5, "0.5"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [np.asarray, sparse.csr_matrix], ids=["dense", "sparse"])
+def test_what_are_no_counts(value: float, words: str, wrap):
+    broken = COUNTS.copy()
+    broken[1, 1] = value
+    adata = table(wrap(broken))
+    with pytest.raises(ValueError, match=words):
+        counts(adata, ["A", "B"])
+    # other genes are none of our business
+    np.testing.assert_array_equal(counts(adata, ["A", "C"]), COUNTS[:, [0, 2]])
+
+
+def test_absent_genes():
+    with pytest.raises(KeyError, match="1 of 2 genes are not in var_names: 'TP53'"):
+        counts(table(), ["A", "TP53"])
+
+
+def test_log10_counts_per_10k_of_the_panel():
+    found = log10_cp10k(COUNTS)
+    np.testing.assert_allclose(found[0], np.log10(1 + 1e4 * np.array([0, 1, 2]) / 3), rtol=1e-6)
+    np.testing.assert_allclose(found[2, 0], np.log10(1 + 1e4 * 6 / 13), rtol=1e-6)
+    assert found.dtype == np.float32
+    assert (found[3] == 0).all()  # no counts, no NaN
+    # whole counts are kept exactly even where float32 sums would not be
+    deep = np.full((1, 2), 2**24 + 1, dtype=np.float32)
+    np.testing.assert_allclose(log10_cp10k(deep), np.log10(5001), rtol=1e-6)
+
+
+def test_size_factors():
+    # panel counts 3, 8, 13, 0: the median of those that have any is 8
+    np.testing.assert_allclose(size_factors(COUNTS), [3 / 8, 1, 13 / 8, 1])
+    np.testing.assert_array_equal(size_factors(np.zeros((3, 2), np.float32)), [1, 1, 1])
+
+
+# --- reading a prediction back ------------------------------------------------------------------------------------
+
+
+def predicted() -> ad.AnnData:
+    adata = table()
+    adata.obsm["hggep"] = np.arange(8, dtype=np.float64).reshape(4, 2)
+    adata.uns["hggep"] = {"tool": "sthggep", "genes": np.array(["C", "A"], object), "units": "log"}
+    return adata
+
+
+def test_prediction_and_its_observed_counterpart():
+    adata = predicted()
+    prediction = read_prediction(adata)
+    assert (prediction.genes, prediction.panel, prediction.units) == (["C", "A"], ["C", "A"], "log")
+    assert prediction.values.dtype == np.float32
+    np.testing.assert_array_equal(prediction.columns(["A"]), [1])
+    np.testing.assert_array_equal(prediction.columns(), [0, 1])
+    # per 10,000 counts of the panel, not of all genes
+    np.testing.assert_allclose(observed(adata, prediction), log10_cp10k(COUNTS[:, [2, 0]]))
+    np.testing.assert_allclose(observed(adata, prediction, rows=np.array([2])), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
+    adata.uns["hggep"]["panel"] = np.array(["A", "B", "C"], object)
+    np.testing.assert_allclose(observed(adata, read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
+    with pytest.raises(KeyError, match="'B'.*It holds 2 genes"):
+        prediction.columns(["B"])
+
+
+def test_no_such_prediction():
+    adata = predicted()
+    with pytest.raises(
+        KeyError, match=r"'other' is not in obsm.*Predictions: \['hggep'\].*tl\.predict.*key_added='other'"
+    ):
+        read_prediction(adata, "other")
+    with pytest.raises(KeyError, match="Predictions: none"):
+        read_prediction(table())
+
+
+def test_what_is_no_prediction():
+    adata = predicted()
+    adata.obsm["hggep"] = np.zeros((4, 3))
+    with pytest.raises(ValueError, match=r"shape \(4, 3\), but its record names 2 genes"):
+        read_prediction(adata)
+    adata.uns["hggep"] = {"tool": "another"}
+    with pytest.raises(ValueError, match="not a record of sthggep"):
+        read_prediction(adata)

@@ -1,0 +1,387 @@
+"""Sections of a SpatialData: transformations, pyramids, several images and regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from spatialdata import SpatialData, read_zarr
+from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.transformations import (
+    Affine,
+    Identity,
+    Scale,
+    Sequence,
+    Translation,
+    get_transformation,
+    get_transformation_between_coordinate_systems,
+)
+
+from sthggep import datasets, io, pp
+from sthggep._slide import resolve, resolve_one
+
+WIDTH, HEIGHT = 400, 300
+XY = np.array([[100.0, 80.0], [200.0, 150.0], [310.0, 220.0], [60.0, 200.0]])
+
+
+def exact_image(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+    """Every pixel says where it is: red x, green y (modulo 256), blue which block of 256."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x % 256, y % 256, x // 256 * 16 + y // 256], axis=-1).astype(np.uint8)
+
+
+def image_element(image: NDArray[np.uint8], systems: dict, scale_factors: list[int] | None = None):
+    lazy = da.from_array(np.moveaxis(image, -1, 0), chunks=(3, 64, 64))
+    return Image2DModel.parse(lazy, dims=("c", "y", "x"), scale_factors=scale_factors, transformations=systems)
+
+
+def table_for(regions: dict[str, NDArray[np.int64]], obs: dict | None = None) -> ad.AnnData:
+    """A table whose rows name the shapes of each region by their index."""
+    instances = np.concatenate(list(regions.values()))
+    names = np.repeat(list(regions), [len(one) for one in regions.values()])
+    adata = ad.AnnData(
+        np.ones((len(instances), 2), np.float32),
+        obs=pd.DataFrame(
+            {"region": pd.Categorical(names), "spot_id": instances, **(obs or {})},
+            index=[f"{name}-{i}" for name, i in zip(names, instances, strict=True)],
+        ),
+        var=pd.DataFrame(index=["G1", "G2"]),
+    )
+    return TableModel.parse(adata, region=list(regions), region_key="region", instance_key="spot_id")
+
+
+def build(
+    images: dict,
+    shapes_systems: dict,
+    xy: NDArray[np.float64] = XY,
+    *,
+    radius: float = 10.0,
+    obs: dict | None = None,
+    region: str = "spots",
+) -> SpatialData:
+    shapes = ShapesModel.parse(xy, geometry=0, radius=radius, transformations=shapes_systems)
+    return SpatialData(
+        images=images, shapes={region: shapes}, tables={"table": table_for({region: np.arange(len(xy))}, obs)}
+    )
+
+
+def refused(sdata: SpatialData, error: type[Exception], words: str, call=resolve, **options: object) -> None:
+    """The call raises, says the words, and changes nothing."""
+    table = next(iter(sdata.tables.values()), ad.AnnData())
+    before = (table.copy(), {name: set(get_transformation(e, get_all=True)) for name, e in sdata.images.items()})
+    with pytest.raises(error, match=words):
+        call(sdata, **options)
+    pd.testing.assert_frame_equal(table.obs, before[0].obs)
+    assert (set(table.obsm), set(table.uns)) == (set(before[0].obsm), set(before[0].uns))
+    assert {name: set(get_transformation(e, get_all=True)) for name, e in sdata.images.items()} == before[1]
+
+
+def assert_exact(cut: pp.Patches, xy: NDArray[np.float64], image: NDArray[np.uint8], half: int = 10) -> None:
+    for patch, (x, y) in zip(cut[:], np.asarray(xy).astype(int), strict=True):
+        np.testing.assert_array_equal(patch, image[y - half : y + half, x - half : x + half])
+
+
+# --- transformations ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale_factors", [None, [2], [2, 2]])
+def test_single_and_multiscale_images(scale_factors):
+    image = exact_image()
+    sdata = build({"he": image_element(image, {"global": Identity()}, scale_factors)}, {"global": Identity()})
+    cut = pp.patches(sdata, size_px=20)
+    assert [level.scale for level in cut.slide.levels] == [
+        (0.5**i, 0.5**i) for i in range(len(scale_factors or []) + 1)
+    ]
+    assert_exact(cut, XY, image)
+    assert cut.slide.spot_diameter == 20
+    assert cut.slide.name == "spots"
+
+
+def test_rows_find_their_shapes_by_instance():
+    image = exact_image()
+    sdata = build({"he": image_element(image, {"global": Identity()})}, {"global": Identity()})
+    sdata.shapes["spots"] = sdata.shapes["spots"].iloc[[2, 0, 3, 1]]
+    sdata.tables["table"] = sdata.tables["table"][[3, 1, 0]].copy()
+    cut = pp.patches(sdata, size_px=20)
+    np.testing.assert_array_equal(cut.slide.xy, XY[[3, 1, 0]])
+    assert_exact(cut, XY[[3, 1, 0]], image)
+
+
+def test_spots_in_microns_over_a_scaled_and_shifted_image():
+    # as Xenium: spots in µm, image with its own pixel size and corner
+    image = exact_image()
+    to_um = Sequence([Scale([0.5, 0.5], ("x", "y")), Translation([7.0, -11.0], ("x", "y"))])
+    sdata = build(
+        {"he": image_element(image, {"um": to_um}, [2])}, {"um": Identity()}, XY * 0.5 + [7.0, -11.0], radius=5
+    )
+    cut = pp.patches(sdata, size_px=20)
+    np.testing.assert_allclose(cut.slide.xy, XY)
+    assert_exact(cut, np.rint(cut.slide.xy), image)
+    assert cut.slide.spot_diameter == pytest.approx(20)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 30])
+def test_rotated_image_is_cut_upright_in_its_own_pixels(degrees):
+    image = exact_image()
+    angle = np.deg2rad(degrees)
+    matrix = np.array([[np.cos(angle), -np.sin(angle), 30], [np.sin(angle), np.cos(angle), -20], [0, 0, 1]])
+    matrix[:2, :2] *= 0.25
+    turn = Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))
+    world = XY @ matrix[:2, :2].T + matrix[:2, 2]
+    sdata = build({"he": image_element(image, {"global": turn})}, {"global": Identity()}, world, radius=1)
+    slide = resolve_one(sdata)
+    np.testing.assert_allclose(slide.xy, XY, atol=1e-9)
+    assert slide.spot_diameter == pytest.approx(8)
+    sdata.shapes["spots"].geometry = sdata.shapes["spots"].geometry.translate(1e-4, 1e-4)  # off the seam between pixels
+    half = pp.patches(sdata, size_px=20).boxes()
+    np.testing.assert_allclose(half[:, 0], XY[:, 0] - 10, atol=1)
+    assert_exact(pp.patches(sdata, size_px=20), half[:, :2] + 10, image)
+
+
+def test_polygons_are_cut_at_their_centre():
+    image = exact_image()
+    from shapely.geometry import box
+
+    squares = gpd.GeoDataFrame(geometry=[box(x - 4, y - 4, x + 4, y + 4) for x, y in XY])
+    sdata = build({"he": image_element(image, {"global": Identity()})}, {"global": Identity()})
+    sdata.shapes["spots"] = ShapesModel.parse(squares, transformations={"global": Identity()})
+    slide = resolve_one(sdata)
+    np.testing.assert_allclose(slide.xy, XY)
+    assert slide.spot_diameter is None
+
+
+# --- the Visium layout --------------------------------------------------------------------------------------------
+
+
+def visium(full: bool = True) -> SpatialData:
+    """As `spatialdata_io.visium`: one system of full-resolution pixels, two of the downscaled images, none "global"."""
+    hires = {"S1_downscaled_hires": Identity(), "S1": Scale([4, 4], ("x", "y"))}
+    lowres = {"S1_downscaled_lowres": Identity(), "S1": Scale([10, 10], ("x", "y"))}
+    images = {
+        "S1_hires_image": image_element(exact_image(100, 75), hires),
+        "S1_lowres_image": image_element(exact_image(40, 30), lowres),
+    }
+    if full:
+        images["S1_full_image"] = image_element(exact_image(), {"S1": Identity()}, [2])
+    systems = {
+        "S1": Identity(),
+        "S1_downscaled_hires": Scale([0.25, 0.25], ("x", "y")),
+        "S1_downscaled_lowres": Scale([0.1, 0.1], ("x", "y")),
+    }
+    sdata = build(images, systems, region="S1")
+    sdata.tables["table"].uns["spatial"] = {"library": {"metadata": {"mpp": 0.5, "software_version": "x"}}}
+    return sdata
+
+
+def test_visium_layout():
+    sdata = visium()
+    with pytest.raises(RuntimeError, match="Multiple equal paths"):  # the obvious way does not work on it
+        get_transformation_between_coordinate_systems(sdata, sdata["S1"], sdata["S1_hires_image"])
+    cut = pp.patches(sdata, size_px=20)
+    assert_exact(cut, XY, exact_image())
+    assert (cut.slide.mpp, cut.slide.mpp_source) == (0.5, "metadata")
+
+
+def test_visium_layout_with_hires_only():
+    slide = resolve_one(visium(full=False))
+    np.testing.assert_allclose(slide.xy, XY / 4)
+    assert_exact(pp.Patches(slide, size_px=10), np.floor(XY / 4), exact_image(100, 75), half=5)
+    assert slide.size == (100, 75)
+    assert slide.spot_diameter == pytest.approx(5)
+    # the table speaks of full-resolution pixels, each pixel of this image holds 16 of them
+    assert slide.mpp == pytest.approx(2.0)
+
+
+def test_image_of_another_coordinate_system():
+    sdata = visium()
+    assert resolve_one(sdata, image_key="S1_lowres_image").size == (40, 30)
+    np.testing.assert_allclose(resolve_one(sdata, coordinate_system="S1_downscaled_hires").xy, XY / 4)
+    refused(sdata, KeyError, "not in coordinate system 'global'; they are in 'S1'", coordinate_system="global")
+    refused(sdata, KeyError, "'he' is not in the images of the SpatialData, which holds", image_key="he")
+    refused(sdata, KeyError, "found no image", image_key="S1_full_image", coordinate_system="S1_downscaled_hires")
+
+
+# --- several images, several regions ------------------------------------------------------------------------------
+
+
+def test_several_images_need_a_choice():
+    image = exact_image()
+    images = {
+        "he": image_element(image, {"global": Identity(), "he_px": Identity()}),
+        "dapi": image_element(255 - image, {"global": Identity()}),
+    }
+    sdata = build(images, {"global": Identity(), "he_px": Identity()})
+    refused(sdata, ValueError, r"several images \('dapi', 'he'\).*`image_key=` or `coordinate_system=`|'he', 'dapi'")
+    assert_exact(pp.patches(sdata, size_px=20, image_key="dapi"), XY, 255 - image)
+    assert_exact(pp.patches(sdata, size_px=20, coordinate_system="he_px"), XY, image)
+
+
+def two_regions() -> SpatialData:
+    images = {
+        "A_full_image": image_element(exact_image(), {"A": Identity()}),
+        "B_full_image": image_element(255 - exact_image(), {"B": Identity()}),
+    }
+    shapes = {
+        name: ShapesModel.parse(xy, geometry=0, radius=10, transformations={name: Identity()})
+        for name, xy in {"A": XY[:2], "B": XY[2:]}.items()
+    }
+    table = table_for({"A": np.arange(2), "B": np.arange(2)})
+    return SpatialData(images=images, shapes=shapes, tables={"table": table[[3, 0, 2, 1]].copy()})
+
+
+def test_regions_of_one_table_are_sections():
+    sdata = two_regions()
+    first, second = resolve(sdata)
+    assert (first.name, first.rows.tolist(), second.name, second.rows.tolist()) == ("A", [1, 3], "B", [0, 2])
+    np.testing.assert_array_equal(second.xy, XY[[3, 2]])
+    assert_exact(pp.Patches(first, size_px=20), XY[:2], exact_image())
+    assert_exact(pp.patches(sdata, shapes_key="B", size_px=20), XY[[3, 2]], 255 - exact_image())
+    refused(sdata, ValueError, "One section was expected, found 2: 'A', 'B'", call=pp.patches)
+    refused(sdata, KeyError, "does not annotate 'C'; it annotates 'A', 'B'", shapes_key="C")
+
+
+def test_a_region_without_spots():
+    sdata = two_regions()
+    table = sdata.tables["table"]
+    only = table[table.obs["region"] == "A"].copy()
+    only.uns["spatialdata_attrs"]["region"] = ["A"]
+    sdata.tables["table"] = only
+    only.uns["spatialdata_attrs"]["region"] = ["A", "B"]
+    refused(sdata, ValueError, "'B' holds no spots")
+
+
+def test_shapes_that_rows_name_and_nobody_holds():
+    sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
+    whole = sdata.shapes["spots"]
+    sdata.shapes["spots"] = whole.iloc[:3]
+    refused(sdata, ValueError, "lacks 1 of them: '3'")
+    sdata.shapes["spots"] = whole.set_axis([0, 1, 2, 2]).rename_axis(None)
+    sdata.tables["table"].obs["spot_id"] = [0, 1, 2, 2]
+    refused(sdata, ValueError, "index has duplicates")
+
+
+def test_no_such_table():
+    sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
+    refused(sdata, KeyError, "'cells' is not in the tables of the SpatialData, which holds 'table'", table_key="cells")
+    del sdata.tables["table"]
+    with pytest.raises(KeyError, match="which holds nothing"):
+        pp.features(sdata, size_um=50, weights="random")
+
+
+def test_spots_outside_the_image():
+    sdata = build(
+        {"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()}, XY[:, ::-1] + 0.0
+    )
+    refused(sdata, ValueError, "fit when x and y are swapped")
+    sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()}, XY * 10)
+    refused(sdata, ValueError, "4 of 4 spots lie outside")
+
+
+# --- microns ------------------------------------------------------------------------------------------------------
+
+
+def test_bin_size_of_visium_hd_is_in_the_name_of_its_shapes():
+    y, x = np.divmod(np.arange(16), 4)
+    xy = np.column_stack([x, y]) * 16.0 + 30
+    sdata = build(
+        {"he": image_element(exact_image(), {"S": Identity()})},
+        {"S": Identity()},
+        xy,
+        obs={"array_row": y, "array_col": x},
+        region="S_square_008um",
+    )
+    slide = resolve_one(sdata)
+    assert (slide.mpp, slide.mpp_source) == (pytest.approx(0.5), "spot pitch")
+
+
+# --- pyramids and files -------------------------------------------------------------------------------------------
+
+
+def with_spots(sdata: SpatialData, xy: NDArray[np.float64]) -> SpatialData:
+    sdata.shapes["spots"] = ShapesModel.parse(xy, geometry=0, radius=10, transformations={"global": Identity()})
+    sdata.tables["table"] = table_for({"spots": np.arange(len(xy))})
+    return sdata
+
+
+def test_levels_that_are_not_exact_halves(tmp_path: Path):
+    # 603 pixels in 301 and in 150: factors of 2.0033 and 4.02
+    y, x = np.mgrid[:603, :603] + 0.5
+    full = np.stack([x * 255 / 603, y * 255 / 603, x * 0], axis=-1)
+    levels = [np.asarray(full)]
+    for side in (301, 150):
+        at = (np.arange(side) + 0.5) * 255 / side
+        levels.append(
+            np.stack([np.tile(at, (side, 1)), np.tile(at[:, None], (1, side)), np.zeros((side, side))], axis=-1)
+        )
+    with tifffile.TiffWriter(tmp_path / "slide.tif") as tif:
+        for i, level in enumerate(levels):
+            more = {"subifds": 2} if i == 0 else {"subfiletype": 1}
+            tif.write(np.rint(level).astype(np.uint8), photometric="rgb", tile=(64, 64), **more)
+    xy = np.array([[100.0, 120.0], [510.0, 510.0], [301.5, 480.0]])
+    sdata = with_spots(io.read_slide(tmp_path / "slide.tif", mpp=0.5), xy)
+    found = []
+    for size_um in (20, 45, 85):
+        cut = pp.patches(sdata, size_um=size_um, size_px=40)
+        found.append(cut.level.scale[0])
+        middle = cut[:][..., :2].mean(axis=(1, 2)) * 603 / 255
+        np.testing.assert_allclose(middle, xy, atol=3.2)
+        # the box is exact to half a pixel of its level
+        centre = (cut.boxes()[:, :2] + cut.boxes()[:, 2:]) / 2
+        np.testing.assert_allclose(centre, xy, atol=0.51 / cut.level.scale[0])
+    assert found == [1.0, pytest.approx(301 / 603), pytest.approx(150 / 603)]
+    assert cut.slide.mpp_source == "metadata"
+
+
+def test_zarr_round_trip_is_read_lazily(tmp_path: Path):
+    image = exact_image()
+    build({"he": image_element(image, {"global": Identity()}, [2])}, {"global": Identity()}).write(tmp_path / "s.zarr")
+    sdata = read_zarr(tmp_path / "s.zarr")
+    cut = pp.patches(sdata, size_px=20)
+    assert all(hasattr(level.array, "dask") for level in cut.slide.levels)
+    assert [level.scale for level in cut.slide.levels] == [(1.0, 1.0), (0.5, 0.5)]
+    assert_exact(cut, XY, image)
+
+
+def test_image_is_not_read_before_it_is_asked_for():
+    reads = []
+
+    def block(block_info=None):
+        reads.append(block_info[None]["chunk-location"])
+        return np.zeros((3, 64, 64), np.uint8)
+
+    lazy = da.map_blocks(block, chunks=((3,), (64,) * 5, (64,) * 7), dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    element = Image2DModel.parse(lazy, dims=("c", "y", "x"), transformations={"global": Identity()})
+    cut = pp.patches(build({"he": element}, {"global": Identity()}), size_px=60)
+    assert reads == []
+    cut[:]
+    assert len(reads) == len(set(reads)) < 20
+
+
+# --- both forms of one section ------------------------------------------------------------------------------------
+
+
+def test_toy_is_the_same_in_both_forms():
+    options = {"size_um": (1200.0, 1000.0), "mpp": 1.0, "n_genes": 8, "seed": 3}
+    adata, sdata = datasets.toy(**options), datasets.toy(**options, as_spatialdata=True)
+    ours, theirs = resolve_one(adata), resolve_one(sdata)
+    np.testing.assert_allclose(ours.xy, theirs.xy)
+    assert (ours.mpp, ours.spot_diameter, ours.name) == (theirs.mpp, theirs.spot_diameter, theirs.name)
+    np.testing.assert_array_equal(ours.array_xy(), theirs.array_xy())
+    for size in ({"size_px": 64}, {"size_um": 64, "size_px": 64}):
+        np.testing.assert_array_equal(pp.patches(adata, **size)[:], pp.patches(sdata, **size)[:])
+
+
+def test_things_made_from_spatialdata_are_spatialdata():
+    class WSIData(SpatialData):
+        pass
+
+    sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
+    derived = WSIData(images=sdata.images, shapes=sdata.shapes, tables=sdata.tables)
+    np.testing.assert_array_equal(resolve_one(derived).xy, XY)
