@@ -46,7 +46,7 @@ def test_unique_counts_names_that_stand_twice():
     with pytest.raises(
         ValueError, match=r"Names must be unique, but 2 stand there more than once: 'a', 'b'\. Fix them\."
     ):
-        unique(["a", "b", "c", "b", "a"], "Names", "Fix them.")
+        unique(["a", "b", "c", "b", "a", "a"], "Names", "Fix them.")
 
 
 @pytest.mark.filterwarnings("ignore:.*names are not unique")

@@ -120,7 +120,7 @@ def test_prediction_and_its_observed_counterpart():
     np.testing.assert_allclose(observed(adata, prediction, rows=np.array([2])), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
     adata.uns["hggep"]["panel"] = np.array(["A", "B", "C"], object)
     np.testing.assert_allclose(observed(adata, read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
-    with pytest.raises(KeyError, match="'B'.*It holds 2 genes"):
+    with pytest.raises(KeyError, match=r"'B'.*It holds 2 genes"):
         prediction.columns(["B"])
 
 

@@ -78,7 +78,7 @@ def state(value: object) -> object:
     if hasattr(value, "items"):
         return {name: state(item) for name, item in value.items()}
     if isinstance(value, np.ndarray):
-        return str(value.dtype), value.shape, value.tobytes()
+        return str(value.dtype), value.shape, value.tolist() if value.dtype == object else value.tobytes()
     return repr(value)
 
 

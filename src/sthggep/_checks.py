@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -51,11 +52,7 @@ def positive(value: float, what: str) -> float:
 
 def unique(names: Iterable[object], what: str, fix: str) -> None:
     """Refuse duplicated names."""
-    seen, twice = set(), []
-    for name in names:
-        if name in seen:
-            twice.append(name)
-        seen.add(name)
+    twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         msg = f"{what} must be unique, but {len(twice)} stand there more than once: {listing(twice, 5)}. {fix}"
         raise ValueError(msg)

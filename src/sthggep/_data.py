@@ -172,11 +172,14 @@ class Sections(lightning.LightningDataModule):
         Each says by its masks which of its spots are trained and validated on.
     seed
         Order of the training sections.
+    min_steps
+        Steps an epoch at least: few sections are gone through several times.
     """
 
-    def __init__(self, sections: Sequence[Section], seed: int = 0) -> None:
+    def __init__(self, sections: Sequence[Section], seed: int = 0, min_steps: int = 1) -> None:
         super().__init__()
-        self.training = [section for section in sections if section.train.any()]
+        training = [section for section in sections if section.train.any()]
+        self.training = training * -(-min_steps // max(1, len(training)))
         self.validation = [section for section in sections if section.validate.any()]
         self.generator = torch.Generator().manual_seed(seed)
 

@@ -41,6 +41,7 @@ class Recipe:
     n_copies: int = 5
     clip: float | None = None
     precision: str = "32-true"
+    min_steps: int = 1
 
 
 class Training(lightning.LightningModule):
@@ -64,15 +65,18 @@ class Training(lightning.LightningModule):
 
     def training_step(self, section: Section, _: int) -> Tensor:
         """Loss of one section, over its training spots."""
-        parts = self.losses(section, self.net(*section.inputs))
+        out = self.net(*section.inputs)
+        parts = self.losses(section, out, section.train)
+        if self.recipe.distillation:
+            parts["distillation"] = self.recipe.distillation * self._distil(section, out.expression[section.train])
         total: Tensor = torch.stack(list(parts.values())).sum()
         self.log_dict({f"train_{k}": v for k, v in parts.items()}, on_step=False, on_epoch=True, batch_size=1)
         self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=1)
         return total
 
-    def losses(self, section: Section, out: Output) -> dict[str, Tensor]:
-        """Weighted parts of the loss."""
-        recipe, at = self.recipe, section.train
+    def losses(self, section: Section, out: Output, at: Tensor) -> dict[str, Tensor]:
+        """Weighted parts of the loss over the spots ``at``, self-distillation aside."""
+        recipe = self.recipe
         predicted, target = out.expression[at], section.target[at]
         parts = {"mse": recipe.mse * nn.functional.mse_loss(predicted, target)}
         if recipe.correlation:
@@ -84,8 +88,6 @@ class Training(lightning.LightningModule):
             parts["counts"] = recipe.count_nll * nll
         elif recipe.count_nll and out.r is not None and out.p is not None:
             parts["counts"] = recipe.count_nll * nb_nll(section.counts[at], out.r[at], out.p[at])
-        if recipe.distillation:
-            parts["distillation"] = recipe.distillation * self._distil(section, predicted)
         return parts
 
     def _distil(self, section: Section, predicted: Tensor) -> Tensor:
@@ -99,11 +101,10 @@ class Training(lightning.LightningModule):
         return self_distillation(predicted, copies, coefficients)
 
     def validation_step(self, section: Section, _: int) -> None:
-        """Error and mean gene-wise correlation on spots held out."""
+        """The same loss, and the mean gene-wise correlation, on spots held out."""
         out, at = self.net(*section.inputs), section.validate
-        predicted, target = out.expression[at], section.target[at]
-        self.log("val_loss", nn.functional.mse_loss(predicted, target), batch_size=1)
-        self.log(WATCHED, 1 - correlation_loss(predicted, target), batch_size=1)
+        self.log("val_loss", torch.stack(list(self.losses(section, out, at).values())).sum(), batch_size=1)
+        self.log(WATCHED, 1 - correlation_loss(out.expression[at], section.target[at]), batch_size=1)
 
     def on_train_epoch_end(self) -> None:
         """Keep the epoch's figures for ``history``."""
@@ -150,7 +151,7 @@ def train(
     -------
     One row an epoch: ``epoch``, ``train_loss``, its parts, ``val_loss``, ``val_pearson``.
     """
-    data = Sections(sections, seed)
+    data = Sections(sections, seed, recipe.min_steps)
     module = Training(net, recipe, seed)
     with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as folder:
         lightning.seed_everything(seed, workers=True, verbose=False)

@@ -209,8 +209,8 @@ class FeatureHGGEPNet(nn.Module):
         scaled = self.scaled(features)
         latent = self.fusion(self._views(scaled, neighbors, offsets, incidence, n_hyperedges))
         scores = self.scores(self.drop(latent))
-        if not self.training:
-            # While training the network learns by itself; the shortcut is solved already
+        if not self.training and self.blend < 1:
+            # Until the blend is settled the network learns by itself; the shortcut is solved already
             tied = incidence if self.hypergraph is not None else None
             linear = self.shortcut(self._joined(scaled), tied, n_hyperedges)
             scores = self.blend * scores + (1 - self.blend) * linear

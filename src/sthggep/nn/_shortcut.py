@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sthggep.nn._hyperconv import propagate
+from sthggep.nn._stages import mean_and_spread
 
 NEIGHBOUR_SHARE = 0.5
 
@@ -38,7 +39,7 @@ class LinearShortcut(nn.Module):
             return torch.cat([x, torch.zeros_like(x)], dim=1)
         mean = propagate(x, incidence, n_hyperedges or len(x))
         # An average varies less than what it is made of; give it back the spread that its share asks for
-        scale = x.std(dim=0, correction=0) / mean.std(dim=0, correction=0).clamp_min(1e-6)
+        scale = mean_and_spread(x)[1] / mean_and_spread(mean)[1].clamp_min(1e-6)
         return torch.cat([x, NEIGHBOUR_SHARE**0.5 * mean * scale.clamp(max=10)], dim=1)
 
     def start(self, features: Sequence[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor]) -> None:

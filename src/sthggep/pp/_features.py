@@ -154,7 +154,9 @@ def encode(
 
     cut = Patches(slide, size_um=size_um, size_px=frozen.entry.size_px)
     out = np.empty((len(cut), frozen.entry.dim), dtype=np.float32)
-    with tqdm(total=len(cut), desc=f"{slide.name}: {size_um:g} µm", unit="spot", disable=not show) as bar:
+    with tqdm(
+        total=len(cut), desc=f"{slide.name}: {size_um:g} µm", unit="spot", leave=False, disable=None if show else True
+    ) as bar:
         start = 0
         for batch in cut.batches(batch_size):
             out[start : start + len(batch)] = frozen(batch, flips=flips)

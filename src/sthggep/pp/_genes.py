@@ -34,9 +34,9 @@ def gene_panel(
 ) -> list[str]:
     """Choose the genes to predict: variable in at least one section, detected in enough spots of all.
 
-    The published panels were given as files without their rule; the union of the sections' most variable genes, of
-    those seen in enough spots, fits what they hold. Pass training slides only: a panel chosen with the test section in
-    it leaks.
+    Taken are the most variable genes of every section, of those seen in enough spots of all. The published panels were
+    given without their rule and are not reproduced: on five her2st sections the result holds 37 % of the published 785
+    genes, twice what chance gives. Pass training slides only: a panel chosen with the test section in it leaks.
 
     Parameters
     ----------

@@ -79,6 +79,7 @@ def _read(path: Path, encoder: Encoder) -> StateDict:
     import pickle
 
     import torch
+    from safetensors import SafetensorError
 
     try:
         if path.suffix == ".safetensors":
@@ -87,7 +88,7 @@ def _read(path: Path, encoder: Encoder) -> StateDict:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as reason:
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as reason:
         msg = f"{str(path)!r} cannot be read as weights of {encoder.name!r}: {reason}"
         raise ValueError(msg) from reason
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -236,7 +236,9 @@ def train_on(
     ]
     splits = [apply_plan(sections, slides, held_out) for held_out in plan]
     members, curves = [], []
-    with tqdm(total=preset.n_members * preset.recipe.max_epochs, desc="Training", unit="epoch", disable=not show) as bar:
+    with tqdm(
+        total=preset.n_members * preset.recipe.max_epochs, desc="Training", unit="epoch", disable=None if show else True
+    ) as bar:
         for member, split in enumerate(splits):
             net = build_network(preset, split, len(genes), weights, seed + member)
             history = train(

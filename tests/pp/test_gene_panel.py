@@ -1,0 +1,128 @@
+"""The panel: variable somewhere, detected often enough, shared by all, from training slides only."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from sthggep import datasets, io, pp
+
+
+def slide(columns: dict[str, np.ndarray]) -> ad.AnnData:
+    """A section with the given counts: gene -> one count a spot."""
+    matrix = np.column_stack(list(columns.values())).astype(np.float32)
+    adata = ad.AnnData(sparse.csr_matrix(matrix), var=pd.DataFrame(index=list(columns)))
+    adata.obs_names = [f"s{i}" for i in range(len(matrix))]
+    adata.obsm["spatial"] = np.arange(2 * len(matrix), dtype=float).reshape(-1, 2)
+    return adata
+
+
+def detected_in(n: int, total: int = 20) -> np.ndarray:
+    """One count in ``n`` of the spots."""
+    return np.r_[np.ones(n), np.zeros(total - n)]
+
+
+def test_detected_often_enough_over_all_slides():
+    first = slide({"OFTEN": detected_in(20), "EDGE": detected_in(4), "RARE": detected_in(3), "NEVER": detected_in(0)})
+    second = slide({"OFTEN": detected_in(20), "EDGE": detected_in(0), "RARE": detected_in(0), "NEVER": detected_in(0)})
+    assert pp.gene_panel(first, min_fraction=0.2) == ["OFTEN", "EDGE"]
+    # 4 of 40 and 3 of 40 spots
+    assert pp.gene_panel([first, second], min_fraction=0.1) == ["OFTEN", "EDGE"]
+    assert pp.gene_panel([first, second], min_fraction=0.07) == ["OFTEN", "EDGE", "RARE"]
+    assert pp.gene_panel([first, second], min_fraction=0.11) == ["OFTEN"]
+
+
+def test_only_genes_that_all_slides_share_in_the_order_of_the_first():
+    first = slide({"C": detected_in(20), "A": detected_in(20), "X": detected_in(20), "B": detected_in(20)})
+    second = slide({"A": detected_in(20), "B": detected_in(20), "C": detected_in(20), "Y": detected_in(20)})
+    assert pp.gene_panel([first, second]) == ["C", "A", "B"]
+    with pytest.raises(ValueError, match="share no genes"):
+        pp.gene_panel([first, slide({"Z": detected_in(20)})])
+    with pytest.raises(ValueError, match="At least one slide"):
+        pp.gene_panel([])
+
+
+def patterned(strong: list[str], seed: int, n_spots: int = 200) -> ad.AnnData:
+    """Four hundred genes of all abundances, of which some differ between the halves of the section."""
+    rng = np.random.default_rng(seed)
+    half = np.arange(n_spots) < n_spots // 2
+    rates = {f"G{i:03d}": np.full(n_spots, 2.0 + i / 20) for i in range(400)}
+    for gene in strong:
+        rates[gene] = rates[gene] * np.where(half, 1.9, 0.1)
+    return slide({gene: rng.poisson(rate) for gene, rate in rates.items()})
+
+
+def test_union_of_the_most_variable_of_each_section():
+    first, second = patterned(["G203", "G217"], 0), patterned(["G217", "G230"], 1)
+    assert pp.gene_panel(first, n_top=2) == ["G203", "G217"]
+    assert pp.gene_panel([first, second], n_top=2) == ["G203", "G217", "G230"]
+    # pooled in one AnnData the sections are still ranked one by one
+    both = ad.concat({"a": first, "b": second}, label="section", index_unique="-")
+    assert pp.gene_panel(both, n_top=2, library_key="section") == ["G203", "G217", "G230"]
+    # at most so many: those variable in most sections first
+    assert pp.gene_panel([first, second], n_top=2, max_genes=1) == ["G217"]
+    assert pp.gene_panel([first, second], n_top=2, max_genes=3) == ["G203", "G217", "G230"]
+
+
+def test_the_slides_are_not_changed_and_empty_spots_do_no_harm():
+    adata = patterned(["G203", "G217"], 0)
+    adata.X[:5] = 0
+    adata.X.eliminate_zeros()
+    before = adata.copy()
+    assert pp.gene_panel(adata, n_top=2) == ["G203", "G217"]
+    assert (adata.X != before.X).nnz == 0
+    assert list(adata.var.columns) == []
+    assert list(adata.uns) == []
+    adata.layers["raw"], adata.X = adata.X.copy(), adata.X / 2
+    assert pp.gene_panel(adata, n_top=2, layer="raw") == ["G203", "G217"]
+
+
+def test_what_is_refused():
+    adata = patterned([], 0)
+    with pytest.raises(
+        ValueError, match=r"No gene is among the 5 most variable.*detected in 101%.*most detected genes are 'G"
+    ):
+        pp.gene_panel(adata, n_top=5, min_fraction=1.01)
+    adata.X = adata.X / 2
+    with pytest.raises(ValueError, match="not whole"):
+        pp.gene_panel(adata)
+    del adata.obsm["spatial"]
+    with pytest.raises(KeyError, match="'spatial' is not in obsm"):
+        pp.gene_panel(adata)
+
+
+def test_both_forms_of_a_slide_give_the_same_panel():
+    options = {"size_um": (1500.0, 1500.0), "mpp": 4.0, "n_genes": 24}
+    adata, sdata = datasets.toy(**options), datasets.toy(**options, as_spatialdata=True)
+    panel = pp.gene_panel(adata, n_top=8)
+    assert pp.gene_panel(sdata, n_top=8) == panel
+    assert 4 <= len(panel) <= 8
+    both = pp.gene_panel([sdata, datasets.toy(**options, seed=1)], n_top=24)
+    assert set(both) == set(
+        adata.var_names[(np.r_[adata.X.toarray(), datasets.toy(**options, seed=1).X.toarray()] > 0).mean(0) >= 0.1]
+    )
+
+
+def test_beside_the_published_panel(data_root: Path, reference_root: Path):
+    published = set((reference_root / "panel_her2.txt").read_text().split())
+    folder = data_root / "her2st" / "data"
+    sections = []
+    for name in ("B4", "C2", "C3", "C4", "C5"):
+        (table,) = folder.glob(f"ST-cnts/{name}.tsv*")
+        (spots,) = folder.glob(f"ST-spotfiles/{name}_selection.tsv*")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # spots that stand in one table only
+            sections.append(io.read_st(table, None, spots))
+    panel = set(pp.gene_panel(sections))
+    shared = set.intersection(*[set(section.var_names) for section in sections])
+    found, chance = len(panel & published) / len(published), len(panel) / len(shared)
+    assert 2000 < len(panel) < 3000
+    # measured: 0.37 of the published genes against 0.18 by chance; their rule is not known
+    assert found > 0.3
+    assert found > 1.8 * chance
