@@ -84,7 +84,8 @@ def fold(slides: dict, held_out: str, panel: list[str], weights: str | None, see
         rows.append((name, found["pearson"].mean(), np.nan, seconds))
     ceiling = scores["ceiling"].mean()
     return [
-        {"section": held_out, "method": m, "pearson": p, "rmse": r, "seconds": s, "ceiling": ceiling} for m, p, r, s in rows
+        {"section": held_out, "method": m, "pearson": p, "rmse": r, "seconds": s, "ceiling": ceiling}
+        for m, p, r, s in rows
     ]
 
 

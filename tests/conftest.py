@@ -60,3 +60,37 @@ def _close_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+SIZES_UM = (80.0, 160.0, 320.0, 640.0)
+
+
+@pytest.fixture(scope="session")
+def _described() -> list[AnnData]:
+    """Three sections of toy tissue with the default preset's features, so that fits need not encode again."""
+    from sthggep import datasets, pp
+
+    drawn = [datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=16) for seed in range(3)]
+    for slide in drawn:
+        pp.features(slide, size_um=SIZES_UM, weights="random", show_progress_bar=False)
+    return drawn
+
+
+@pytest.fixture
+def slides(_described: list[AnnData]) -> list[AnnData]:
+    """Copies of three described toy sections: two to train on, one to predict."""
+    return [slide.copy() for slide in _described]
+
+
+@pytest.fixture(scope="session")
+def fit_options() -> dict[str, object]:
+    """Options of a fit that takes seconds."""
+    return {"weights": "random", "n_members": 2, "max_epochs": 8, "device": "cpu", "show_progress_bar": False}
+
+
+@pytest.fixture(scope="session")
+def model(_described: list[AnnData], fit_options: dict[str, object]):
+    """A small model, trained on the first two sections."""
+    from sthggep import tl
+
+    return tl.fit(_described[:2], genes=list(_described[0].var_names), **fit_options)

@@ -33,8 +33,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the table, the figures and the model.")] = Path("sthggep-demo"),
     section: Annotated[
         list[str] | None,
-        typer.Option(help="Real tissue, such as her2st:C2: the first is predicted, training is on the others given, "
-                          "or on all others of that data set that are here."),
+        typer.Option(
+            help="Real tissue, such as her2st:C2: the first is predicted, training is on the others given, "
+            "or on all others of that data set that are here."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the toy tissue and of training.")] = 0,
 ) -> None:
@@ -101,9 +103,7 @@ def predict(
         msg = f"{out} exists already and is left alone. Pass another --out."
         raise FileExistsError(msg)
     data = _read(slide)
-    tl.predict(
-        data, model, key_added=key_added, library_key=library_key, table_key=table_key, mpp=mpp, device=device
-    )
+    tl.predict(data, model, key_added=key_added, library_key=library_key, table_key=table_key, mpp=mpp, device=device)
     _write(data, out)
     n_obs, n_genes = table_of(data, table_key).obsm[key_added].shape
     typer.echo(f"{n_genes} genes of {n_obs} spots, under obsm[{key_added!r}] in {out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning
 import numpy as np
@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader
 from sthggep._checks import has_key
 from sthggep._expression import counts, log10_cp10k, size_factors
 from sthggep._keys import feature_key
-from sthggep._slide import Slide
 from sthggep.nn import spatial_incidence, spatial_neighbors
-from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._features import encode, feature_record, is_done
 from sthggep.pp._patches import Patches
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
+    from sthggep.pp._encoders import FrozenEncoder
 
 BLOCKS_ACROSS = 4
 # A spot and those next to it: the eight around it on a square array, the six on a hexagonal one
@@ -50,7 +52,8 @@ class Inputs:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Inputs:
         """Back from JSON."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     @property
     def needs_image(self) -> bool:
@@ -71,7 +74,13 @@ class Section(NamedTuple):
 
 
 def network_inputs(
-    slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, *, n_neighbors: int, batch_size: int, show: bool = False
+    slide: Slide,
+    inputs: Inputs,
+    encoder: FrozenEncoder | None,
+    *,
+    n_neighbors: int,
+    batch_size: int,
+    show: bool = False,
 ) -> tuple[Any, ...]:
     """Tensors of one section, in the order in which its network takes them."""
     if inputs.kind == "patches":
@@ -87,7 +96,7 @@ def network_inputs(
 
 def _positions(slide: Slide, reference: bool = False) -> NDArray[Any]:
     if not reference:
-        return (slide.xy - slide.xy.mean(axis=0)) / slide.pitch()
+        return np.asarray((slide.xy - slide.xy.mean(axis=0)) / slide.pitch())
     array_xy = slide.array_xy()
     if array_xy is None:
         msg = (
@@ -112,7 +121,7 @@ def _stages(
             msg = "Features of a frozen encoder need a field of view in microns."
             raise ValueError(msg)
         key = feature_key(inputs.encoder, size)
-        if is_done(table, key, feature_record(encoder, size, inputs.flips)):
+        if is_done(table, key, feature_record(encoder, size, inputs.flips), slide):
             stages.append(np.asarray(table.obsm[key][slide.rows], dtype=np.float32))
         else:
             stages.append(encode(slide, encoder, size, flips=inputs.flips, batch_size=batch_size, show=show))

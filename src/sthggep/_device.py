@@ -30,7 +30,7 @@ def faster_in_bf16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":
         return False
     return _seconds(torch.bfloat16) * 1.5 < _seconds(torch.float32)

@@ -1,9 +1,10 @@
-"""A model on disk: ``config.json`` and ``model.safetensors`` in one folder, written whole or not at all."""
+"""A model on disk: ``config.json`` and ``model.safetensors`` in one folder, written whole or not at all; checkpoints."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,32 @@ FORMAT = 1
 CONFIG, TENSORS = "config.json", "model.safetensors"
 
 
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write a model over something that is to be kept.
+
+    Raises
+    ------
+    FileExistsError
+        The folder is there, and is to be kept or is no model.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        msg = f"{str(folder)!r} exists already. Pass `overwrite=True` to replace it, or another folder."
+        raise FileExistsError(msg)
+    if not _is_model(folder):
+        msg = f"{str(folder)!r} exists and is not a model of sthggep; it is left alone. Pass another folder."
+        raise FileExistsError(msg)
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether the record in the folder is one of ours: other tools write a ``config.json``, too."""
+    try:
+        return "format" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], *, overwrite: bool) -> None:
     """Write a model folder beside its place, then move it there.
 
@@ -26,13 +53,7 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
     """
     from safetensors.torch import save_file
 
-    if folder.exists():
-        if not overwrite:
-            msg = f"{str(folder)!r} exists already. Pass `overwrite=True` to replace it, or another folder."
-            raise FileExistsError(msg)
-        if not (folder / CONFIG).is_file():
-            msg = f"{str(folder)!r} exists and is not a model of sthggep; it is left alone. Pass another folder."
-            raise FileExistsError(msg)
+    check_free(folder, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         fresh = Path(scratch) / "new"
@@ -95,3 +116,33 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         msg = f"{str(folder / TENSORS)!r} is broken or half-written ({reason}). Save the model again."
         raise ValueError(msg) from reason
     return config, tensors
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """Read a file of tensors that somebody else wrote, running no code in it.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It holds something else, or more than tensors and plain types.
+    """
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        msg = f"No checkpoint at {str(path)!r}: the file of a state dict or of a Lightning checkpoint was expected."
+        raise FileNotFoundError(msg)
+    advice = "A file of tensors is expected: in the authors' environment, save `model.state_dict()` by `torch.save`."
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as reason:
+        why = (str(reason).splitlines() or [type(reason).__name__])[0]
+        msg = f"{str(path)!r} cannot be read safely ({why}). {advice}"
+        raise ValueError(msg) from reason
+    if not isinstance(state, Mapping):
+        msg = f"{str(path)!r} holds a {type(state).__name__}, not a state dict. {advice}"
+        raise ValueError(msg)
+    return state

@@ -18,13 +18,16 @@ from sthggep._checks import genes_present, has_key, listing, unique
 from sthggep._data import Inputs, network_inputs
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
-from sthggep._slide import Slide
 from sthggep._store import read_folder, write_folder
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._weights import weights_id
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sthggep._slide import Slide
+
+__all__ = ["HGGEP"]
 
 NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
 
@@ -98,7 +101,7 @@ class HGGEP:
             f"trained on {len(slides)} sections ({listing(slides, 6)})"
         )
 
-    def encoder(self, device: str | torch.device = "cpu") -> FrozenEncoder | None:
+    def _encoder(self, device: torch.device) -> FrozenEncoder | None:
         """The frozen encoder with this model's weights; ``None`` where patches or ``obsm`` are looked at."""
         if self.inputs.kind != "features":
             return None
@@ -106,7 +109,20 @@ class HGGEP:
         return FrozenEncoder(self.inputs.encoder, weights, device)
 
     def check_slide(self, slide: Slide) -> None:
-        """Refuse a slide that this model cannot look at; warn where it would look at another field of view."""
+        """Refuse a slide that this model cannot look at; warn where it would look at another field of view.
+
+        Parameters
+        ----------
+        slide
+            Section to be predicted.
+
+        Raises
+        ------
+        KeyError
+            Features that the model was trained on are not in ``obsm``.
+        ValueError
+            Microns per pixel are needed and not known.
+        """
         inputs = self.inputs
         if inputs.kind == "obsm":
             for key in inputs.obsm:
@@ -127,10 +143,27 @@ class HGGEP:
     def predict_slide(
         self, slide: Slide, *, batch_size: int = 64, device: str = "auto", show: bool = False
     ) -> NDArray[np.float32]:
-        """Expression of one section, float32 (n_spots, n_genes)."""
+        """Expression of one section.
+
+        Parameters
+        ----------
+        slide
+            Section to be predicted.
+        batch_size
+            Patches encoded at a time.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        show
+            Show progress.
+
+        Returns
+        -------
+        float32 (n_spots, n_genes).
+        """
         where = resolve_device(device)
-        encoder = self.encoder(where)
-        given = self.network_inputs(slide, encoder, batch_size=batch_size, show=show)
+        encoder = self._encoder(where)
+        neighbors = int(getattr(self.members[0], "n_neighbors", 1))
+        given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
         given = _to_device(given, where)
         members = self.members.to(where)
         try:
@@ -139,15 +172,6 @@ class HGGEP:
             self.members.cpu()
         out: NDArray[np.float32] = found.float().cpu().numpy()
         return out
-
-    def network_inputs(
-        self, slide: Slide, encoder: FrozenEncoder | None, *, batch_size: int = 64, show: bool = False
-    ) -> tuple[Any, ...]:
-        """What this model's networks are fed for one section."""
-        neighbors = int(getattr(self.members[0], "n_neighbors", 1))
-        return network_inputs(
-            slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show
-        )
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write ``config.json`` and ``model.safetensors``, whole or not at all.
@@ -193,6 +217,10 @@ class HGGEP:
         genes
             Genes that you need; an error names those that the model does not predict.
 
+        Returns
+        -------
+        The model, on the CPU.
+
         Raises
         ------
         FileNotFoundError
@@ -217,7 +245,9 @@ class HGGEP:
             )
             model.members.load_state_dict(_under("members.", tensors))
         except (KeyError, TypeError, RuntimeError, ValueError) as reason:
-            msg = f"{str(folder)!r}: the record and the weights do not belong together ({reason}). Save the model again."
+            msg = (
+                f"{str(folder)!r}: the record and the weights do not belong together ({reason}). Save the model again."
+            )
             raise ValueError(msg) from reason
         if genes is not None:
             genes_present(genes, model.genes, f"the model {str(folder)!r}")
@@ -232,6 +262,10 @@ class HGGEP:
         name
             A folder. No model comes with the package yet, so a name alone is not known.
 
+        Returns
+        -------
+        The model, on the CPU.
+
         Raises
         ------
         FileNotFoundError
@@ -243,9 +277,7 @@ class HGGEP:
         raise FileNotFoundError(msg)
 
     @classmethod
-    def from_reference_checkpoint(
-        cls, checkpoint: str | Path | Mapping[str, Any], genes: Sequence[str]
-    ) -> HGGEP:
+    def from_reference_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], genes: Sequence[str]) -> HGGEP:
         """Take over weights that the authors' code trained; predictions are as theirs.
 
         Their behaviour is kept: patches of 112 full-resolution pixels, transposed; absolute array positions from
@@ -258,6 +290,10 @@ class HGGEP:
             State dict or Lightning checkpoint: the object, or its file, read without running code in it.
         genes
             The panel it was trained on, in that order.
+
+        Returns
+        -------
+        The model, ready for :func:`sthggep.tl.predict`.
 
         Raises
         ------
@@ -281,9 +317,11 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_genes(member: nn.Module, n_genes: int) -> None:
-    found = member.config["n_genes"]  # type: ignore[index,union-attr]
+    found = member.config["n_genes"]  # type: ignore[index]
     if found != n_genes:
-        msg = f"The network predicts {found} genes, but {n_genes} are named. Pass the panel it was trained on, in order."
+        msg = (
+            f"The network predicts {found} genes, but {n_genes} are named. Pass the panel it was trained on, in order."
+        )
         raise ValueError(msg)
 
 

@@ -62,7 +62,7 @@ def test_keys_and_record(section, state):
     assert {key: record[key] for key in ("tool", "encoder", "weights", "size_um", "size_px", "flips")} == {
         "tool": "sthggep",
         "encoder": "shufflenet",
-        "weights": "random",
+        "weights": FrozenEncoder("shufflenet", "random").weights,
         "size_um": 120.0,
         "size_px": 64,
         "flips": False,

@@ -170,7 +170,8 @@ class FeatureHGGEPNet(nn.Module):
 
     def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
         """All stages side by side, each with the same share."""
-        return torch.cat(list(scaled), dim=1) / len(scaled) ** 0.5
+        share: float = len(scaled) ** -0.5
+        return torch.cat(list(scaled), dim=1) * share
 
     def forward(
         self,

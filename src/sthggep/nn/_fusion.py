@@ -17,11 +17,29 @@ class SequenceFusion(nn.Module):
         Features of a view.
     layers
         Layers of the LSTM.
+    open_gates
+        Start with gates that let the views pass. At torch's own start each layer shrinks what differs between spots about
+        fourfold, and after four of them nothing is left to learn from.
     """
 
-    def __init__(self, dim: int, layers: int = 4) -> None:
+    def __init__(self, dim: int, layers: int = 4, *, open_gates: bool = False) -> None:
         super().__init__()
         self.lstm = nn.LSTM(dim, dim, layers)
+        if open_gates:
+            self._open(dim)
+
+    @torch.no_grad()
+    def _open(self, dim: int) -> None:
+        for layer in range(self.lstm.num_layers):
+            entry, recurrent = (self.lstm.get_parameter(f"weight_{kind}_l{layer}") for kind in ("ih", "hh"))
+            # torch stacks the gates: input, forget, cell, output
+            for gate in range(4):
+                rows = slice(gate * dim, (gate + 1) * dim)
+                nn.init.orthogonal_(entry[rows], gain=2.0 if gate == 2 else 0.5)
+                nn.init.orthogonal_(recurrent[rows], gain=0.5)
+            bias = self.lstm.get_parameter(f"bias_ih_l{layer}").fill_(1.0)
+            bias[2 * dim : 3 * dim] = 0.0
+            self.lstm.get_parameter(f"bias_hh_l{layer}").zero_()
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
         """Fuse views of the same shape (spots, features)."""

@@ -77,7 +77,7 @@ class NBHead(nn.Module):
         return {"r": self.r(latent), "p": self.p(latent)}
 
 
-def count_head_for(count_head: CountHead | None, dim: int, n_genes: int) -> ZINBHead | NBHead | None:
+def count_head_for(count_head: str | None, dim: int, n_genes: int) -> ZINBHead | NBHead | None:
     """The head of that name, ``None`` for no head.
 
     Parameters

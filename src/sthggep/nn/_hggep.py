@@ -35,7 +35,8 @@ class HGGEPNet(nn.Module):
     - every hyperedge weighs one (released: each carries the score of an unrelated pair, in the degrees only);
     - positions are relative to the section's centre, in units of the spot pitch, as projected sines and cosines
       (released: tables of 64 rows looked up by absolute array position);
-    - ties between neighbours are settled by geometry, so the order of the spots does not matter.
+    - ties between neighbours are settled by geometry, so the order of the spots does not matter;
+    - the LSTM starts with open gates (released: torch's start, at which the differences between spots all but vanish).
 
     In both, dropout acts while training only, and a spot without neighbours keeps its own features.
 
@@ -119,7 +120,7 @@ class HGGEPNet(nn.Module):
             nn.Sequential(*(TransformerBlock(dim, heads, 64, dim, dropout) for _ in range(depth))) for _ in range(3)
         )
         self.hypergraph = HypergraphBlock(dim, hypergraph_dim, hypergraph_dropout, weights_in_degree_only=reference)
-        self.fusion = SequenceFusion(dim, fusion_layers)
+        self.fusion = SequenceFusion(dim, fusion_layers, open_gates=not reference)
         self.heads = Heads(dim, n_genes, count_head)
         self.distillation = DistillationHead(dim)
 

@@ -101,7 +101,7 @@ class FrozenEncoder:
                 msg = f"The weights ({source}) are not those of the encoder {name!r}: {reason}"
                 raise ValueError(msg) from reason
         self.module = module.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
-        self.weights = "random" if weights == "random" else weights_id(self.module.state_dict())
+        self.weights = weights_id(self.module.state_dict())
 
     def __call__(self, patches: NDArray[np.uint8], *, flips: bool = True) -> NDArray[np.float32]:
         """Features of patches (n, size_px, size_px, 3), the mean over four flips; shape (n, dim)."""

@@ -196,7 +196,8 @@ def _agrees(table: AnnData, key: str, record: dict[str, Any]) -> bool:
 def _sections(record: Mapping[str, Any]) -> dict[str, float]:
     """Microns per pixel of each section, as a record in ``uns`` has them."""
     names, mpp = record.get("sections", ()), record.get("mpp", ())
-    return {str(name): float(value) for name, value in zip(names, mpp, strict=True)}
+    # A record merged from several objects may not fit any more: then nothing counts as done
+    return {str(n): float(value) for n, value in zip(names, mpp, strict=True)} if len(names) == len(mpp) else {}
 
 
 def copied(data: AnnData | SpatialData) -> AnnData | SpatialData:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sthggep._checks import listing, one_of, unique
+from sthggep._checks import one_of, unique
 from sthggep._expression import counts
 from sthggep._slide import Slide, resolve
 
@@ -18,10 +16,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._data import Inputs, Section
+    from sthggep._data import Inputs
     from sthggep._presets import Preset
     from sthggep.model import HGGEP
-    from sthggep.pp._encoders import FrozenEncoder
 
 log = logging.getLogger("sthggep")
 
@@ -217,14 +214,14 @@ def train_on(
 
     from sthggep._data import labelled, network_inputs
     from sthggep._training import train
-    from sthggep.tl._networks import build_network, settle
-    from sthggep.tl._validation import apply_plan, plan_validation
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder
+    from sthggep.tl._networks import build_network, settle
+    from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
     encoder = FrozenEncoder(preset.inputs.encoder, weights, device) if preset.inputs.kind == "features" else None
-    k = int(preset.net.get("n_neighbors", 25))
+    k = int(preset.net.get("n_neighbors", 1))  # what prediction asks the network for; patches need none here
     sections = [
         labelled(
             slide,

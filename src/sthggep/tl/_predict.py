@@ -119,7 +119,7 @@ def predict(
     return data if copy else None
 
 
-def load_model(model: HGGEP | str | Path | None) -> HGGEP:
+def load_model(model: object) -> HGGEP:
     """The model itself, or the one of that name or folder."""
     from sthggep.model import HGGEP
 

@@ -1,0 +1,174 @@
+"""Models on disk, and checkpoints of the authors' code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+
+import sthggep
+from sthggep import HGGEP, tl
+
+QUIET = {"show_progress_bar": False}
+
+
+def edited(folder: Path, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_model_comes_back_whole(model, saved, slides, monkeypatch):
+    monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)  # nothing may be downloaded
+    back = HGGEP.load(saved, genes=model.genes[:3])
+    assert back.id == model.id
+    assert back.genes == model.genes
+    assert back.inputs == model.inputs
+    pd.testing.assert_frame_equal(back.history, model.history, check_dtype=False)
+    tl.predict(slides[2], model, **QUIET)
+    tl.predict(slides[2], back, key_added="back", **QUIET)
+    np.testing.assert_array_equal(slides[2].obsm["back"], slides[2].obsm["hggep"])
+
+
+def test_folder_holds_plain_files(saved):
+    def refuse(token):
+        raise AssertionError(token)
+
+    assert sorted(p.name for p in saved.iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((saved / "config.json").read_text(), parse_constant=refuse)
+    assert config["version"] == sthggep.__version__
+    assert config["units"].startswith("log10")
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+
+
+def test_saving_twice(model, saved):
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        model.save(saved)
+    model.save(saved, overwrite=True)
+    assert HGGEP.load(saved).id == model.id
+    mine = saved.parent / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="not a model"):
+        model.save(mine, overwrite=True)
+    assert (mine / "thesis.txt").exists()
+
+
+def test_broken_folders_are_named(saved):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*model"):
+        HGGEP.load(saved.parent / "nowhere")
+    with pytest.raises(KeyError, match="ACTB"):
+        HGGEP.load(saved, genes=["ACTB"])
+    edited(saved, format=99)
+    with pytest.raises(ValueError, match=r"format 99.*[Uu]pgrade"):
+        HGGEP.load(saved)
+    edited(saved, format=1, genes=["A", "B"])
+    with pytest.raises(ValueError, match="do not belong together"):
+        HGGEP.load(saved)
+
+
+def test_half_written_folders(saved):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="half-written"):
+        HGGEP.load(saved)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"not a whole model.*safetensors"):
+        HGGEP.load(saved)
+
+
+# ---------------------------------------------------------------- the authors' checkpoints
+
+
+def reference_state(root: Path) -> dict[str, torch.Tensor]:
+    """Weights by the rule that the golden arrays were made by."""
+    state = {}
+    for name, (shape, _) in json.loads((root / "state_dict_spec.json").read_text()).items():
+        drawn = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+        last = name.rsplit(".", 1)[-1]
+        if last == "num_batches_tracked":
+            value = np.zeros(shape, dtype=np.int64)
+        elif last == "running_var":
+            value = 1 + 0.5 * np.abs(drawn)
+        elif last == "running_mean":
+            value = 0.1 * drawn
+        elif len(shape) > 1:
+            value = drawn / np.sqrt(np.prod(shape[1:]))
+        else:
+            value = 1 + 0.1 * drawn if last == "weight" else 0.1 * drawn
+        state[name] = torch.from_numpy(np.asarray(value))
+    return state
+
+
+@pytest.fixture(scope="module")
+def golden(reference_root):
+    return np.load(reference_root / "golden_forward.npz")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(reference_root, tmp_path_factory):
+    path = tmp_path_factory.mktemp("authors") / "hggep.ckpt"
+    torch.save({"state_dict": reference_state(reference_root), "epoch": 3}, path)
+    return path
+
+
+@pytest.fixture
+def tiled(golden) -> AnnData:
+    """The golden patches side by side in one picture, each around its spot."""
+    patches, array_xy = golden["patches"], golden["array_xy"]
+    n, size = len(patches), patches.shape[1]
+    picture = np.concatenate(list(patches), axis=1)
+    adata = AnnData(np.zeros((n, 1), dtype=np.float32))
+    adata.obs[["array_x", "array_y"]] = array_xy
+    # The pixel part of a coordinate is cut off, as published
+    adata.obsm["spatial"] = np.column_stack([np.arange(n) * size + size / 2 + 0.7, np.full(n, size / 2 + 0.7)])
+    adata.uns["spatial"] = {"B4": {"images": {"hires": picture}, "scalefactors": {"tissue_hires_scalef": 1.0}}}
+    return adata
+
+
+def test_authors_checkpoint_predicts_as_theirs(golden, checkpoint, tiled, tmp_path):
+    genes = [f"G{i}" for i in range(24)]
+    model = HGGEP.from_reference_checkpoint(checkpoint, genes)
+    tl.predict(tiled, model, device="cpu", **QUIET)
+    expected = golden["pred"]
+    assert np.abs(tiled.obsm["hggep"] - expected).max() / np.abs(expected).max() <= 1e-4
+    with pytest.raises(ValueError, match="24 genes, but 2"):
+        HGGEP.from_reference_checkpoint(checkpoint, ["A", "B"])
+    tiled.obs["array_x"] += 60
+    with pytest.raises(ValueError, match="63"):
+        tl.predict(tiled, model, **QUIET)
+    del tiled.obs["array_x"]
+    with pytest.raises(KeyError, match="array_x"):
+        tl.predict(tiled, model, **QUIET)
+
+
+class Bomb:
+    def __reduce__(self):
+        return Path.touch, (Path("ran"),)
+
+
+def test_checkpoints_that_are_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="checkpoint"):
+        HGGEP.from_reference_checkpoint("absent.ckpt", ["A"])
+    torch.save({"state_dict": Bomb()}, "bomb.ckpt")
+    (tmp_path / "raw.ckpt").write_bytes(pickle.dumps(Bomb()))
+    for name in ("bomb.ckpt", "raw.ckpt"):
+        with pytest.raises(ValueError, match="safely"):
+            HGGEP.from_reference_checkpoint(name, ["A"])
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(ValueError, match="gene_head"):
+        HGGEP.from_reference_checkpoint({"weight": torch.ones(1)}, ["A"])

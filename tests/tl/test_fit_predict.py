@@ -1,0 +1,288 @@
+"""Training and predicting, from the user's objects to the user's objects."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import torch
+
+import sthggep
+from sthggep import datasets, tl
+from sthggep._expression import counts, log10_cp10k
+from sthggep.nn import correlation_loss
+
+QUIET = {"show_progress_bar": False}
+
+
+def genes_of(slide, *families):
+    return [gene for gene in slide.var_names if gene.rstrip("0123456789") in families]
+
+
+def state(adata):
+    return (
+        adata.X.toarray().copy(),
+        adata.obs.copy(),
+        sorted(adata.obsm),
+        sorted(adata.uns),
+        adata.obsm["spatial"].copy(),
+    )
+
+
+def assert_same(before, after):
+    np.testing.assert_array_equal(before[0], after[0])
+    assert before[1].equals(after[1])
+    assert before[2:4] == after[2:4]
+    np.testing.assert_array_equal(before[4], after[4])
+
+
+def test_tissue_that_training_did_not_see(slides, model):
+    tl.predict(slides[2], model, **QUIET)
+    scores = tl.evaluate(slides[2])["pearson"]
+    assert scores[genes_of(slides[2], "STRO", "FAT", "NUCL")].mean() > 0.4
+    assert abs(scores[genes_of(slides[2], "NOISE")].mean()) < 0.25
+    found = slides[2].obsm["hggep"]
+    assert found.dtype == np.float32
+    assert found.shape == (slides[2].n_obs, slides[2].n_vars)
+    # On the scale of the measurement, not only in its order
+    assert tl.evaluate(slides[2])["rmse"].mean() < 0.6
+
+
+def test_prediction_writes_its_keys_and_nothing_else(slides, model):
+    slide = slides[2]
+    before = state(slide)
+    copied = tl.predict(slide, model, copy=True, **QUIET)
+    assert_same(before, state(slide))
+    assert set(copied.obsm) - set(slide.obsm) == {"hggep"}
+    assert set(copied.uns) - set(slide.uns) == {"hggep"}
+    record = copied.uns["hggep"]
+    assert record["model"] == model.id
+    assert list(record["genes"]) == model.genes
+    assert record["units"] == "log10(1 + counts per 10,000 of the panel)"
+    assert record["params"]["mpp"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_prediction_survives_the_disk(slides, model, tmp_path, suffix):
+    slide = slides[2]
+    tl.predict(slide, model, **QUIET)
+    tl.evaluate(slide)
+    path = tmp_path / f"slide{suffix}"
+    if suffix == ".h5ad":
+        slide.write_h5ad(path)
+        back = anndata.read_h5ad(path)
+    else:
+        slide.write_zarr(path)
+        back = anndata.read_zarr(path)
+    np.testing.assert_array_equal(back.obsm["hggep"], slide.obsm["hggep"])
+    assert list(back.uns["hggep"]["genes"]) == model.genes
+    assert back.uns["hggep"]["model"] == model.id
+    np.testing.assert_allclose(tl.evaluate(back)["pearson"], slide.uns["hggep_scores"]["pearson"])
+
+
+def test_fit_leaves_slides_and_randomness_alone(slides, fit_options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = [state(slide) for slide in slides[:2]]
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
+    drawn = torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()  # noqa: NPY002
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
+    tl.fit(slides[:2], **{**fit_options, "max_epochs": 1})
+    assert (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()) == drawn  # noqa: NPY002
+    for old, slide in zip(before, slides, strict=False):
+        assert_same(old, state(slide))
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_seed_makes_the_model(slides, fit_options, model):
+    same = tl.fit(slides[:2], genes=model.genes, **fit_options)
+    assert same.id == model.id
+    other = tl.fit(slides[:2], genes=model.genes, seed=1, **fit_options)
+    assert other.id != model.id
+
+
+def test_history_has_a_row_an_epoch(model):
+    history = model.history
+    assert {"member", "epoch", "train_loss", "val_loss", "val_pearson", "train_mse"} <= set(history)
+    assert history.groupby("member")["epoch"].max().between(0, 7).all()
+    assert set(history["member"]) == {0, 1}
+    first, last = history[history["epoch"] == 0], history.groupby("member").tail(1)
+    assert last["train_loss"].mean() < first["train_loss"].mean()
+    # Each member holds out another section
+    assert model.training["validation"] == ["('toy1',)", "('toy2',)"]
+
+
+def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
+    from dataclasses import replace
+
+    from sthggep import _presets
+
+    default = _presets.PRESETS["default"]
+    monkeypatch.setitem(_presets.PRESETS, "default", replace(default, recipe=replace(default.recipe, patience=2)))
+    options = {
+        **fit_options,
+        "n_members": 1,
+        "max_epochs": 30,
+        "learning_rate": 0.3,
+        "genes": list(slides[0].var_names),
+    }
+    fitted = tl.fit(slides[:2], validation=["toy2"], **options)
+    curve = fitted.history["val_pearson"]
+    assert len(curve) < 30
+    assert len(curve) == curve.idxmax() + 3
+    # What is kept is the network of the best epoch, by itself
+    fitted.members[0].blend.fill_(1.0)
+    tl.predict(slides[1], fitted, **QUIET)
+    target = torch.from_numpy(log10_cp10k(counts(slides[1], fitted.genes)))
+    found = 1 - correlation_loss(torch.from_numpy(slides[1].obsm["hggep"]), target)
+    assert found.item() == pytest.approx(curve.max(), abs=1e-3)
+
+
+def test_held_out_counts_do_not_reach_what_is_learnt(slides, fit_options):
+    options = {
+        **fit_options,
+        "n_members": 1,
+        "max_epochs": 1,
+        "validation": ["toy2"],
+        "genes": list(slides[0].var_names),
+    }
+    first = tl.fit(slides[:2], **options)
+    changed = slides[1].copy()
+    rng = np.random.default_rng(0)
+    changed.X = changed.X[rng.permutation(changed.n_obs)].copy()
+    second = tl.fit([slides[0], changed], **options)
+    for (name, one), other in zip(
+        first.members.state_dict().items(), second.members.state_dict().values(), strict=True
+    ):
+        if not name.endswith("blend"):  # the one number that held-out tissue is asked for
+            assert torch.equal(one, other), name
+
+
+def test_several_sections_in_one_object(slides, model):
+    together = anndata.concat(slides[:2], label="which", keys=["toy1", "toy2"], index_unique="-", uns_merge="unique")
+    tl.predict(together, model, library_key="which", **QUIET)
+    for slide, rows in ((slides[0], together.obs["which"] == "toy1"), (slides[1], together.obs["which"] == "toy2")):
+        tl.predict(slide, model, **QUIET)
+        np.testing.assert_allclose(together.obsm["hggep"][rows], slide.obsm["hggep"], rtol=1e-4, atol=1e-5)
+
+
+def test_spatialdata_gives_the_same(slides, model, tmp_path):
+    import spatialdata
+
+    sdata = datasets.toy(seed=2, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=16, as_spatialdata=True)
+    tl.predict(sdata, model, **QUIET)
+    tl.predict(slides[2], model, **QUIET)
+    np.testing.assert_allclose(sdata["table"].obsm["hggep"], slides[2].obsm["hggep"], rtol=1e-3, atol=1e-3)
+    sdata.write(tmp_path / "toy.zarr")
+    back = spatialdata.read_zarr(tmp_path / "toy.zarr")
+    np.testing.assert_array_equal(back["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
+    mixed = [slides[0], sdata]
+    fitted = tl.fit(mixed, weights="random", n_members=1, max_epochs=1, device="cpu", **QUIET)
+    assert fitted.training["sections"] == ["toy1", "toy3"]
+
+
+def test_features_of_any_encoder(slides, fit_options):
+    for slide in slides:
+        slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy().astype(np.float32)
+    fitted = tl.fit(slides[:2], obsm="X_mine", genes=list(slides[0].var_names), **fit_options)
+    tl.predict(slides[2], fitted, **QUIET)
+    assert tl.evaluate(slides[2])["pearson"][genes_of(slides[2], "STRO", "FAT", "NUCL")].mean() > 0.5
+    with pytest.raises(KeyError, match=r"X_mine.*obsm"):
+        tl.predict(datasets.toy(seed=5, size_um=(600.0, 600.0), mpp=2.0), fitted, **QUIET)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_few_spots_and_spots_without_counts(slides, model, fit_options, n):
+    few = slides[2][:n].copy()
+    tl.predict(few, model, **QUIET)
+    assert np.isfinite(few.obsm["hggep"]).all()
+    small = slides[0][: max(n, 3)].copy()
+    small.X[0] = 0
+    fitted = tl.fit(small, genes=model.genes, **{**fit_options, "n_members": 1, "max_epochs": 2})
+    tl.predict(few, fitted, **QUIET)
+    assert np.isfinite(few.obsm["hggep"]).all()
+
+
+def test_isolated_spot(slides, model):
+    slide = slides[2][[0, 1, 2, slides[2].n_obs - 1]].copy()
+    tl.predict(slide, model, **QUIET)
+    assert np.isfinite(slide.obsm["hggep"]).all()
+
+
+def test_paper_preset_from_patch_to_prediction(monkeypatch, weights_root):
+    from dataclasses import replace
+
+    from sthggep import _presets
+
+    small = {"dim": 32, "depth": 1, "heads": 2, "hypergraph_dim": 16, "fusion_layers": 1}
+    paper = _presets.PRESETS["paper"]
+    recipe = replace(paper.recipe, n_copies=2, precision="32-true")
+    monkeypatch.setitem(_presets.PRESETS, "paper", replace(paper, net=small, recipe=recipe))
+    slide = datasets.toy(seed=0, size_um=(1200.0, 1200.0), mpp=1.0, n_genes=8)
+    genes, options = list(slide.var_names), {"weights": weights_root, "validation": None, **QUIET}
+    fitted = tl.fit(slide, genes=genes, preset="paper", max_epochs=2, device="cpu", **options)
+    assert {"train_mse", "train_counts", "train_distillation"} <= set(fitted.history)
+    # The backbone began at the given weights, two small steps ago
+    given = torch.load(next(weights_root.glob("*.pt")), weights_only=True)["conv5.0.weight"]
+    ours = fitted.members[0].backbone.conv5[0].weight
+    assert torch.corrcoef(torch.stack([given.flatten(), ours.detach().flatten()]))[0, 1] > 0.999
+    tl.predict(slide, fitted, **QUIET)
+    assert np.isfinite(slide.obsm["hggep"]).all()
+    coarse = datasets.toy(seed=1, size_um=(1200.0, 1200.0), mpp=2.0, n_genes=8)
+    with pytest.warns(UserWarning, match="field of view"):
+        tl.predict(coarse, fitted, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"preset": "papr"}, ValueError, "papr.*paper"),
+        ({"genes": ["STRO1", "ACTB"]}, KeyError, "ACTB"),
+        ({"genes": ["STRO1", "STRO1"]}, ValueError, "more than once"),
+        ({"genes": []}, ValueError, "gene_panel"),
+        ({"layer": "raw"}, KeyError, "raw.*true_rate"),
+        ({"layer": "true_rate"}, ValueError, "raw counts"),
+        ({"validation": "toy9"}, ValueError, "toy9.*toy1"),
+        ({"max_epochs": 0}, ValueError, "max_epochs"),
+        ({"n_members": -1}, ValueError, "n_members"),
+        ({"obsm": "X_uni"}, KeyError, "X_uni"),
+        ({"preset": "paper", "obsm": "X_uni"}, ValueError, "default"),
+        ({"device": "tpu9"}, ValueError, "auto"),
+        ({"weights": "no/such/file"}, FileNotFoundError, "no/such/file"),
+        ({"mpp": -1.0}, ValueError, "mpp"),
+    ],
+)
+def test_bad_requests_are_refused(slides, fit_options, options, error, words):
+    before = [state(slide) for slide in slides[:2]]
+    with pytest.raises(error, match=words):
+        tl.fit(slides[:2], **{**fit_options, **options})
+    for old, slide in zip(before, slides, strict=False):
+        assert_same(old, state(slide))
+
+
+def test_foreign_keys_are_kept(slides, model):
+    slides[2].obsm["hggep"] = np.ones((slides[2].n_obs, 2))
+    with pytest.raises(ValueError, match="left alone"):
+        tl.predict(slides[2], model, **QUIET)
+    assert (slides[2].obsm["hggep"] == 1).all()
+    tl.predict(slides[2], model, key_added="mine", **QUIET)
+    tl.predict(slides[2], model, key_added="mine", **QUIET)  # its own it may replace
+    assert slides[2].obsm["mine"].shape[1] == len(model.genes)
+
+
+def test_model_may_be_a_folder(slides, model, tmp_path):
+    model.save(tmp_path / "model")
+    tl.predict(slides[2], model, **QUIET)
+    for given in (tmp_path / "model", str(tmp_path / "model")):
+        tl.predict(slides[2], given, key_added="again", **QUIET)
+        np.testing.assert_array_equal(slides[2].obsm["again"], slides[2].obsm["hggep"])
+    with pytest.raises(ValueError, match=r"tl\.fit"):
+        tl.predict(slides[2], **QUIET)
+    with pytest.raises(FileNotFoundError, match="tiny"):
+        tl.predict(slides[2], "tiny", **QUIET)
+    with pytest.raises(TypeError, match="int"):
+        tl.predict(slides[2], 3, **QUIET)
+    assert isinstance(sthggep.HGGEP.load(Path(tmp_path / "model")), sthggep.HGGEP)
