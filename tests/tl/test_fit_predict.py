@@ -286,3 +286,20 @@ def test_model_may_be_a_folder(slides, model, tmp_path):
     with pytest.raises(TypeError, match="int"):
         tl.predict(slides[2], 3, **QUIET)
     assert isinstance(sthggep.HGGEP.load(Path(tmp_path / "model")), sthggep.HGGEP)
+
+
+def test_batch_normalisation_knows_the_training_patches():
+    """Else a network of few steps predicts by ImageNet's statistics, and differs from what was trained."""
+    from sthggep.nn import HGGEPNet
+    from sthggep.tl._networks import _calibrate
+
+    torch.manual_seed(0)
+    net = HGGEPNet(4, dim=32, depth=1, heads=2, hypergraph_dim=16, fusion_layers=1)
+    patches = torch.randint(0, 256, (24, 3, 112, 112), dtype=torch.uint8)
+    _calibrate(net, [patches])
+    assert not net.training
+    with torch.no_grad():
+        evaluated = net.encode(patches)
+        trained = net.train().encode(patches)
+    for level, other in zip(evaluated, trained, strict=True):
+        assert (level - other).abs().mean() < 0.05 * other.std()

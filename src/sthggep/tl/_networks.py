@@ -27,7 +27,7 @@ def build_network(
     from sthggep.pp._weights import load_weights
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         options: dict[str, Any] = dict(preset.net)
         if preset.network == "HGGEPNet":
             net: nn.Module = HGGEPNet(n_genes, **options)
@@ -57,6 +57,28 @@ def start(net: Any, sections: Sequence[Section]) -> None:
         )
     else:
         net.heads.start_at(torch.cat([section.target[section.train] for section in training]).mean(dim=0))
+        _calibrate(net, [section.inputs[0] for section in training])
+
+
+def _calibrate(net: Any, patches: Sequence[Any]) -> None:
+    """Give batch normalisation the statistics of the training patches: ImageNet's are far off behind the gradient module.
+
+    A running average would take hundreds of steps to forget them, and predictions would be of another network until then.
+    """
+    import torch
+
+    layers = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momentum = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain average over all that passes
+    net.train()
+    with torch.no_grad():
+        for section in patches:
+            net.encode(section)
+    net.eval()
+    for layer, kept in zip(layers, momentum, strict=True):
+        layer.momentum = kept
 
 
 def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> None:
