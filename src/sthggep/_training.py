@@ -152,7 +152,7 @@ def train(
     One row an epoch: ``epoch``, ``train_loss``, its parts, ``val_loss``, ``val_pearson``.
     """
     data = Sections(sections, seed, recipe.min_steps)
-    module = Training(net, recipe, seed)
+    module = Training(net, recipe, seed).train()  # Lightning keeps the mode it finds, and calibration left eval
     with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as folder:
         lightning.seed_everything(seed, workers=True, verbose=False)
         callbacks: list[Callback] = [Progress(bar)] if bar is not None else []
