@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--weights", default=None)
     parser.add_argument("--precision", default=None, help="Lightning's name, such as bf16-mixed; else measured")
-    parser.add_argument("--no-distillation", action="store_true", help="leave out the five augmented copies: six times faster")
+    parser.add_argument(
+        "--no-distillation", action="store_true", help="leave out the five augmented copies: six times faster"
+    )
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
 

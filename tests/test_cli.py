@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from sthggep import HGGEP, datasets, tl
+from sthggep._cli import main
 from sthggep._demo import run_demo
 
 
@@ -74,6 +75,121 @@ def test_mistakes_are_one_line(tmp_path, slides, words, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ---------------------------------------------------------------- the same without a process of its own
+
+
+@pytest.fixture
+def shell(monkeypatch, capsys, tmp_path):
+    """Runs a command here, in an empty folder; gives its exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sthggep", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return int(left.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def no_work(*_: object, **__: object) -> None:
+    pytest.fail("work began")
+
+
+def test_nothing_is_trained_for_a_folder_that_is_taken(shell, tmp_path, monkeypatch, slides):
+    slides[0].write_h5ad("a.h5ad")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("years of work")
+    monkeypatch.setattr("sthggep.tl.fit", no_work)
+    code, said, fault = shell("fit", "a.h5ad", "--out", "model")
+    assert (code, said) == (2, "")
+    assert fault == "Error: 'model' exists already. Pass `overwrite=True` to replace it, or another folder.\n"
+    code, _, fault = shell("fit", "a.h5ad", "--out", "model", "--overwrite")
+    assert code == 2
+    assert "is not a model of sthggep" in fault
+
+
+def test_nothing_is_predicted_for_a_file_that_cannot_hold_it(shell, monkeypatch, slides):
+    slides[0].write_h5ad("a.h5ad")
+    datasets.toy(seed=4, size_um=(900.0, 900.0), mpp=4.0, n_genes=4, as_spatialdata=True).write("b.zarr")
+    monkeypatch.setattr("sthggep.tl.predict", no_work)
+    code, _, fault = shell("predict", "a.h5ad", "--model", "model", "--out", "a.csv")
+    assert (code, fault) == (
+        2,
+        "Error: a.csv cannot hold this slide (AnnData): pass an --out that ends in .h5ad or .zarr.\n",
+    )
+    code, _, fault = shell("predict", "b.zarr", "--model", "model", "--out", "b.h5ad")
+    assert (code, fault) == (
+        2,
+        "Error: b.h5ad cannot hold this slide (SpatialData): pass an --out that ends in .zarr.\n",
+    )
+
+
+def test_mistakes_of_files(shell, tmp_path, slides):
+    slides[0].write_h5ad("a.h5ad")
+    code, _, fault = shell("fit", "a.h5ad", "--out", "model", "--genes", "genes.txt")
+    assert code == 2
+    assert "genes.txt" in fault  # the system's own words, not its number
+    (tmp_path / "broken.h5ad").write_bytes(b"\x89HDF\r\n")
+    code, _, fault = shell("evaluate", "broken.h5ad")
+    assert code == 2
+    assert fault.startswith("Error: ")
+    assert "broken.h5ad" in fault or "file" in fault
+    (tmp_path / "empty.zarr").mkdir()
+    code, _, fault = shell("evaluate", "empty.zarr")
+    assert code == 2
+    assert fault.startswith("Error: ")
+    code, _, fault = shell("evaluate", "a.h5ad", "--key", "mine")
+    assert code == 2
+    assert fault.startswith("Error: 'mine' is not in obsm")  # without the quotes around that a KeyError has
+    assert fault.count("\n") == 1
+
+
+def test_options_arrive(shell, slides, monkeypatch, tmp_path):
+    given = {}
+    slides[0].write_h5ad("a.h5ad")
+
+    class Fitted:
+        def save(self, out, overwrite):
+            given["saved"] = (out, overwrite)
+
+    def fit(slides, **options):
+        given.update(options, n_slides=len(slides))
+        return Fitted()
+
+    monkeypatch.setattr("sthggep.tl.fit", fit)
+    (tmp_path / "genes.txt").write_text("STRO1\n\n FAT1 \n")
+    words = (
+        "fit a.h5ad a.h5ad --out m --preset paper --genes genes.txt --weights w --max-epochs 3 --layer raw --mpp 0.5"
+    )
+    code, _, fault = shell(*words.split(), "--library-key", "which", "--device", "cpu", "--seed", 4, "--table-key", "t")
+    assert code == 0, fault
+    assert given.pop("saved") == (Path("m"), False)
+    assert given == {
+        "n_slides": 2,
+        "preset": "paper",
+        "genes": ["STRO1", "FAT1"],
+        "weights": "w",
+        "max_epochs": 3,
+        "layer": "raw",
+        "mpp": 0.5,
+        "library_key": "which",
+        "device": "cpu",
+        "seed": 4,
+        "table_key": "t",
+    }
+
+
+def test_anndata_as_zarr(shell, slides, model):
+    slides[2].write_zarr("c.zarr")
+    model.save("model")
+    code, said, fault = shell("predict", "c.zarr", "--model", "model", "--out", "d.zarr", "--key-added", "mine")
+    assert code == 0, fault
+    assert said == f"16 genes of {slides[2].n_obs} spots, under obsm['mine'] in d.zarr\n"
+    tl.predict(slides[2], model, show_progress_bar=False)
+    np.testing.assert_allclose(anndata.read_zarr("d.zarr").obsm["mine"], slides[2].obsm["hggep"], rtol=1e-4, atol=1e-5)
 
 
 def test_help_names_the_commands(tmp_path):

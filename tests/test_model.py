@@ -14,7 +14,8 @@ import torch
 from anndata import AnnData
 
 import sthggep
-from sthggep import HGGEP, tl
+from sthggep import HGGEP, nn, tl
+from sthggep._data import Inputs
 
 QUIET = {"show_progress_bar": False}
 
@@ -172,3 +173,160 @@ def test_checkpoints_that_are_none(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
     with pytest.raises(ValueError, match="gene_head"):
         HGGEP.from_reference_checkpoint({"weight": torch.ones(1)}, ["A"])
+
+
+def test_checkpoint_of_something_else(tmp_path):
+    torch.save([torch.ones(2)], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"list\.pt' holds a list, not a state dict"):
+        HGGEP.from_reference_checkpoint(tmp_path / "list.pt", ["A"])
+    (tmp_path / "empty.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="cannot be read safely"):
+        HGGEP.from_reference_checkpoint(tmp_path / "empty.pt", ["A"])
+
+
+# ---------------------------------------------------------------- any model, without training
+
+
+SMALL = {"dim": 32, "depth": 1, "heads": 2, "hypergraph_dim": 16, "fusion_layers": 1}
+
+
+def untrained(genes=("A", "B"), *, seed: int = 0, reference: bool = False, **options) -> HGGEP:
+    """A model on patches; nobody trained it."""
+    torch.manual_seed(seed)
+    net = nn.HGGEPNet(len(genes), reference=reference, **SMALL)
+    return HGGEP([net], genes, Inputs("patches", reference=reference), **options)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_models_on_patches_come_back(tmp_path, reference):
+    slide = sthggep.datasets.toy(seed=3, size_um=(900.0, 900.0), mpp=2.0, n_genes=4)
+    model = untrained(reference=reference)
+    model.save(tmp_path / "model")
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    back = HGGEP.load(tmp_path / "model")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert back.id == model.id
+    tl.predict(slide, model, **QUIET)
+    tl.predict(slide, back, key_added="back", **QUIET)
+    np.testing.assert_array_equal(slide.obsm["back"], slide.obsm["hggep"])
+
+
+def test_models_on_given_features_come_back(tmp_path):
+    net = nn.FeatureHGGEPNet([3, 2], 2, dim=16, heads=2)
+    model = HGGEP([net, net], ["A", "B"], Inputs("obsm", obsm=("X", "Y")), preset="mine")
+    model.save(tmp_path / "model")
+    back = HGGEP.load(tmp_path / "model")
+    assert back.inputs == model.inputs
+    assert back.encoder_state is None
+    assert len(back.members) == 2
+    assert repr(back) == repr(model)
+    assert "2 genes from obsm 'X', 'Y'; 2 networks" in repr(back)
+
+
+def test_id_tells_weights_genes_and_encoder_apart():
+    ids = [
+        untrained().id,
+        untrained(seed=1).id,
+        untrained(("B", "A")).id,
+        untrained(("A", "C")).id,
+        untrained(encoder_state={"w": torch.ones(2)}).id,
+        untrained(encoder_state={"w": torch.zeros(2)}).id,
+        untrained(preset="other").id,
+    ]
+    assert len(set(ids)) == len(ids)
+    assert untrained().id == ids[0]
+    assert ids[0].startswith("hggep-custom-")
+
+
+def test_genes_must_be_named_once_and_all():
+    with pytest.raises(ValueError, match=r"genes of a model must be unique.*'A'"):
+        untrained(("A", "A"))
+    net = untrained().members[0]
+    with pytest.raises(ValueError, match="predicts 2 genes, but 3 are named"):
+        HGGEP([net], ["A", "B", "C"], Inputs("patches"))
+
+
+def test_no_random_encoder_stands_in(slides):
+    net = nn.FeatureHGGEPNet([3], 2, dim=16, heads=2)
+    model = HGGEP([net], ["A", "B"], Inputs("features", sizes_um=(100.0,)))
+    with pytest.raises(ValueError, match=r"no weights of its encoder 'shufflenet'.*encoder_state"):
+        tl.predict(slides[0], model, **QUIET)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"genes": ["A", "C"]},
+        {"genes": ["B", "A"]},
+        {"networks": []},
+        {"networks": [{"class": "Unknown", "config": {}}]},
+        {"networks": [{"class": "HGGEPNet", "config": {"n_genes": 2, "width": 3}}]},
+        {"inputs": {"kind": "patches", "colour": 1}},
+        {"inputs": None},
+        {"history": 3},
+        {"id": "hggep-custom-0"},
+    ],
+)
+def test_records_that_were_edited(tmp_path, change):
+    untrained().save(tmp_path / "model")
+    edited(tmp_path / "model", **change)
+    with pytest.raises(ValueError, match=r"model'.*do not belong together.*Save the model again") as caught:
+        HGGEP.load(tmp_path / "model")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("key", ["genes", "inputs", "networks", "preset", "training", "history", "id"])
+def test_records_that_lack_something(tmp_path, key):
+    untrained().save(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    del config[key]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=key):
+        HGGEP.load(tmp_path / "model")
+
+
+def test_weights_of_another_model(tmp_path):
+    untrained().save(tmp_path / "one")
+    untrained(seed=1).save(tmp_path / "two")
+    weights = (tmp_path / "two" / "model.safetensors").read_bytes()
+    (tmp_path / "one" / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match="do not belong together"):
+        HGGEP.load(tmp_path / "one")
+
+
+def test_history_is_plain_json_and_comes_back(tmp_path):
+    history = pd.DataFrame(
+        {"member": [0, 0], "epoch": [0, 1], "train_loss": [np.inf, 0.5], "val_pearson": [np.nan, 0.25]}
+    )
+    training = {"sections": ["A"], "mpp": [None], "n_spots": [3], "seed": 0}
+    untrained(history=history, training=training).save(tmp_path / "model")
+    text = (tmp_path / "model" / "config.json").read_text()
+    assert not {"NaN", "Infinity"} & set(text.replace(",", " ").split())
+    back = HGGEP.load(tmp_path / "model")
+    assert back.history["member"].tolist() == [0, 0]
+    assert back.history["val_pearson"].isna().tolist() == [True, False]
+    assert back.history["train_loss"].iloc[1] == 0.5
+    assert back.training == training
+
+
+def test_folders_a_model_may_go_to(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    untrained().save(empty)
+    assert HGGEP.load(empty).genes == ["A", "B"]
+    other = tmp_path / "of another tool"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(FileExistsError, match="not a model of sthggep"):
+        untrained().save(other, overwrite=True)
+    assert (other / "config.json").read_text() == '{"model_type": "bert"}'
+
+
+def test_names_and_folders(tmp_path, monkeypatch):
+    untrained().save(tmp_path / "mine")
+    assert HGGEP.from_pretrained(str(tmp_path / "mine")).genes == ["A", "B"]
+    with pytest.raises(FileNotFoundError, match=r"No model is called 'her2st-v1'.*tl\.fit"):
+        HGGEP.from_pretrained("her2st-v1")
+    monkeypatch.chdir(tmp_path)
+    assert HGGEP.from_pretrained("mine").id == HGGEP.load("mine").id

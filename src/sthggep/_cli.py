@@ -65,7 +65,9 @@ def fit(
 ) -> None:
     """Train on slides with counts, and save the model."""
     from sthggep import tl
+    from sthggep._store import check_free
 
+    check_free(out, overwrite=overwrite)
     panel = None if genes is None else [line.strip() for line in genes.read_text().splitlines() if line.strip()]
     model = tl.fit(
         [_read(path) for path in slides],
@@ -103,6 +105,7 @@ def predict(
         msg = f"{out} exists already and is left alone. Pass another --out."
         raise FileExistsError(msg)
     data = _read(slide)
+    _check_ending(data, out)
     tl.predict(data, model, key_added=key_added, library_key=library_key, table_key=table_key, mpp=mpp, device=device)
     _write(data, out)
     n_obs, n_genes = table_of(data, table_key).obsm[key_added].shape
@@ -151,6 +154,16 @@ def _read(path: Path) -> AnnData | SpatialData:
     raise ValueError(msg)
 
 
+def _check_ending(data: AnnData | SpatialData, path: Path) -> None:
+    """Refuse, before work starts, a file that could not hold the slide."""
+    endings = (".zarr",) if hasattr(data, "tables") else (".h5ad", ".zarr")
+    if path.suffix not in endings:
+        msg = (
+            f"{path} cannot hold this slide ({type(data).__name__}): pass an --out that ends in {' or '.join(endings)}."
+        )
+        raise ValueError(msg)
+
+
 def _write(data: AnnData | SpatialData, path: Path) -> None:
     if hasattr(data, "tables"):
         data.write(path)
@@ -167,6 +180,8 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()
-    except (KeyError, ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
-        typer.echo(f"Error: {error.args[0] if error.args else error}", err=True)
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        # The system's own errors carry a number first; a KeyError shows its message in quotes
+        text = str(error) if getattr(error, "errno", None) or not error.args else error.args[0]
+        typer.echo(f"Error: {text}", err=True)
         raise SystemExit(2) from None

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sthggep._checks import has_key
+from sthggep._checks import has_key, listing
 from sthggep._expression import counts, log10_cp10k, size_factors
 from sthggep._keys import feature_key
 from sthggep.nn import spatial_incidence, spatial_neighbors
+from sthggep.nn._published import TABLE_ROWS
 from sthggep.pp._features import encode, feature_record, is_done
 from sthggep.pp._patches import Patches
 
@@ -55,6 +56,11 @@ class Inputs:
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**plain)
 
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{size:g} µm" if size else f"{self.size_px} px" for size in self.sizes_um)
+        looks = {"patches": f"patches of {sizes}", "features": f"{self.encoder} features of {sizes}"}
+        return looks.get(self.kind, f"obsm {listing(self.obsm)}")
+
     @property
     def needs_image(self) -> bool:
         """Whether the slide's image is looked at."""
@@ -86,7 +92,8 @@ def network_inputs(
     if inputs.kind == "patches":
         cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
         patches = torch.from_numpy(cut[:]).permute(0, 3, 1, 2).contiguous()
-        return patches, torch.from_numpy(_positions(slide, inputs.reference))
+        # Positions stay in numpy, on the CPU: the network wants float64, which some accelerators do not have
+        return patches, array_positions(slide) if inputs.reference else _positions(slide)
     positions = _positions(slide)
     near = spatial_neighbors(positions, n_neighbors)
     held = spatial_neighbors(positions, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows
@@ -94,9 +101,13 @@ def network_inputs(
     return stages, near.rows, near.offsets, spatial_incidence(held), slide.n_spots
 
 
-def _positions(slide: Slide, reference: bool = False) -> NDArray[Any]:
-    if not reference:
-        return np.asarray((slide.xy - slide.xy.mean(axis=0)) / slide.pitch())
+def _positions(slide: Slide) -> NDArray[np.float64]:
+    """Centres in units of the spot pitch, around the section's middle."""
+    return np.asarray((slide.xy - slide.xy.mean(axis=0)) / slide.pitch(), dtype=np.float64)
+
+
+def array_positions(slide: Slide) -> NDArray[np.int64]:
+    """Array positions, as the published network looks them up, or an error that says what is expected."""
     array_xy = slide.array_xy()
     if array_xy is None:
         msg = (
@@ -104,7 +115,26 @@ def _positions(slide: Slide, reference: bool = False) -> NDArray[Any]:
             "'array_y' (Visium: 'array_col' and 'array_row') were expected."
         )
         raise KeyError(msg)
+    if array_xy.min() < 0 or array_xy.max() >= TABLE_ROWS:
+        msg = (
+            f"Section {slide.name!r} has array positions from {array_xy.min()} to {array_xy.max()}, but the published "
+            f"network knows 0 to {TABLE_ROWS - 1} only. Fit a new model: its positions are relative to the section."
+        )
+        raise ValueError(msg)
     return array_xy
+
+
+def given_features(slide: Slide, key: str) -> NDArray[np.float32]:
+    """Features that the user brought in ``obsm``: any array, sparse matrix or table of numbers."""
+    values = has_key(slide.adata.obsm, key, "obsm", "Compute those features first, for every slide alike.")
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    found = values[slide.rows].astype(np.float32)
+    broken = int((~np.isfinite(found)).any(axis=1).sum()) if found.ndim == 2 else len(found)
+    if found.ndim != 2 or broken:
+        fault = f"{broken} spots hold NaN or infinity" if found.ndim == 2 else f"its shape is {values.shape}"
+        msg = f"obsm[{key!r}] must hold a row of finite numbers for each spot of section {slide.name!r}, but {fault}."
+        raise ValueError(msg)
+    return found
 
 
 def _stages(
@@ -113,8 +143,7 @@ def _stages(
     """One feature array a stage: those that are in ``obsm`` already, else computed and kept to ourselves."""
     table = slide.adata
     if encoder is None:
-        found = [has_key(table.obsm, key, "obsm", "The model was trained on it.")[slide.rows] for key in inputs.obsm]
-        return [np.asarray(stage, dtype=np.float32) for stage in found]
+        return [given_features(slide, key) for key in inputs.obsm]
     stages = []
     for size in inputs.sizes_um:
         if size is None:
@@ -194,8 +223,21 @@ class Sections(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Section]:
         """Training sections, in a new order each epoch."""
-        return DataLoader(self.training, batch_size=None, shuffle=True, generator=self.generator)  # type: ignore[arg-type]
+        return DataLoader(
+            self.training,  # type: ignore[arg-type]
+            batch_size=None,
+            shuffle=True,
+            generator=self.generator,
+            collate_fn=_as_it_is,
+        )
 
     def val_dataloader(self) -> list[Any] | DataLoader[Section]:
         """Validation sections; none where nothing is held out."""
-        return DataLoader(self.validation, batch_size=None) if self.validation else []  # type: ignore[arg-type]
+        if not self.validation:
+            return []
+        return DataLoader(self.validation, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
+
+
+def _as_it_is(section: Any) -> Any:
+    """Positions stay numpy arrays: the default would make tensors of them."""
+    return section

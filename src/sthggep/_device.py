@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ def resolve_device(device: str = "auto") -> torch.device:
     if device != "auto":
         try:
             found = torch.device(device)
-            torch.empty(1, device=found)
-        except (RuntimeError, AssertionError) as reason:
+            torch.zeros(1, device=found).cpu()
+        except (RuntimeError, AssertionError, TypeError) as reason:
             msg = f"Device {device!r} cannot be used here: {reason}. Pass `device='auto'` or 'cpu'."
             raise ValueError(msg) from reason
         return found
@@ -25,6 +26,7 @@ def resolve_device(device: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@cache  # a busy machine may answer otherwise the next time, and the same seed would give another model
 def faster_in_bf16(device: torch.device) -> bool:
     """Whether large matrix products run clearly faster in bfloat16 here: measured, in some tens of milliseconds."""
     import torch

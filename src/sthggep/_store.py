@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from sthggep._checks import listing
 
 if TYPE_CHECKING:
@@ -146,3 +149,14 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         msg = f"{str(path)!r} holds a {type(state).__name__}, not a state dict. {advice}"
         raise ValueError(msg)
     return state
+
+
+def plain(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns of a table as JSON knows them: it has neither NaN nor infinity."""
+    filled = table.replace([np.inf, -np.inf], np.nan).astype(object)
+    return {str(name): [None if pd.isna(value) else value for value in filled[name]] for name in filled}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose names start so, under the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -152,13 +152,17 @@ def train(
     One row an epoch: ``epoch``, ``train_loss``, its parts, ``val_loss``, ``val_pearson``.
     """
     data = Sections(sections, seed, recipe.min_steps)
-    module = Training(net, recipe, seed).train()  # Lightning keeps the mode it finds, and calibration left eval
+    module = Training(net, recipe, seed)
     with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as folder:
-        lightning.seed_everything(seed, workers=True, verbose=False)
+        torch.manual_seed(seed)
+        given = dict(trainer_kwargs or {})
         callbacks: list[Callback] = [Progress(bar)] if bar is not None else []
         best = ModelCheckpoint(folder, monitor=WATCHED, mode="max", save_weights_only=True)
         if data.validation:
             callbacks += [best, EarlyStopping(WATCHED, mode="max", patience=recipe.patience)]
+        # The user's callbacks stand beside ours
+        more = given.pop("callbacks", None) or []
+        callbacks += more if isinstance(more, list) else [more]
         options: dict[str, Any] = {
             "accelerator": device.type if device.type != "cuda" else "gpu",
             "devices": 1 if device.index is None else [device.index],
@@ -171,14 +175,17 @@ def train(
             "logger": False,
             "num_sanity_val_steps": 0,
             "callbacks": callbacks,
-            **(trainer_kwargs or {}),
+            **given,
         }
+        module.train()  # Lightning trains in the mode it finds
         lightning.Trainer(**options).fit(module, datamodule=data)
         if best.best_model_path:
             state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
             module.load_state_dict(state)
     net.eval().cpu()
-    return pd.DataFrame(module.rows)
+    found = pd.DataFrame(module.rows)
+    first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in found]
+    return found[[*first, *(name for name in found if name not in first)]]
 
 
 def _precision(asked: str, device: torch.device) -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import nn
 
 from sthggep import nn as nets
-from sthggep._checks import genes_present, has_key, listing, unique
+from sthggep._checks import genes_present, listing, unique
 from sthggep._data import Inputs, network_inputs
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
-from sthggep._store import read_folder, write_folder
+from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._weights import weights_id
 
@@ -82,8 +84,9 @@ class HGGEP:
 
     @property
     def id(self) -> str:
-        """Short name that changes with the weights."""
-        return f"hggep-{self.preset}-{weights_id(self.members.state_dict())}"
+        """Short name that changes with the weights and with the genes they stand for."""
+        content = [weights_id(self.members.state_dict()), weights_id(self.encoder_state or {}), *self.genes]
+        return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
     @property
     def units(self) -> str:
@@ -91,12 +94,10 @@ class HGGEP:
         return UNITS
 
     def __repr__(self) -> str:
-        looks = {"patches": "patches", "features": f"{self.inputs.encoder} features", "obsm": listing(self.inputs.obsm)}
-        sizes = ", ".join(f"{size:g} µm" if size else f"{self.inputs.size_px} px" for size in self.inputs.sizes_um)
         weights = sum(parameter.numel() for parameter in self.members.parameters())
         slides = self.training.get("sections", [])
         return (
-            f"HGGEP ({self.preset}): {len(self.genes)} genes from {looks[self.inputs.kind]} of {sizes}; "
+            f"HGGEP ({self.preset}): {len(self.genes)} genes from {self.inputs}; "
             f"{len(self.members)} network{'s' if len(self.members) > 1 else ''}, {weights / 1e6:.1f} M weights; "
             f"trained on {len(slides)} sections ({listing(slides, 6)})"
         )
@@ -105,39 +106,10 @@ class HGGEP:
         """The frozen encoder with this model's weights; ``None`` where patches or ``obsm`` are looked at."""
         if self.inputs.kind != "features":
             return None
-        weights: Any = self.encoder_state if self.encoder_state is not None else "random"
-        return FrozenEncoder(self.inputs.encoder, weights, device)
-
-    def check_slide(self, slide: Slide) -> None:
-        """Refuse a slide that this model cannot look at; warn where it would look at another field of view.
-
-        Parameters
-        ----------
-        slide
-            Section to be predicted.
-
-        Raises
-        ------
-        KeyError
-            Features that the model was trained on are not in ``obsm``.
-        ValueError
-            Microns per pixel are needed and not known.
-        """
-        inputs = self.inputs
-        if inputs.kind == "obsm":
-            for key in inputs.obsm:
-                has_key(slide.adata.obsm, key, "obsm", "The model was trained on these features; compute them first.")
-            return
-        if any(size is not None for size in inputs.sizes_um):
-            slide.require_mpp()
-            return
-        trained = [mpp for mpp in self.training.get("mpp", []) if mpp]
-        if trained and slide.mpp and not 0.8 < slide.mpp / float(np.median(trained)) < 1.25:
-            msg = (
-                f"Section {slide.name!r} has {slide.mpp:.3g} µm/px, the model was trained at {np.median(trained):.3g}: "
-                f"its patches of {inputs.size_px} px show another field of view. Resample the image, or train in microns."
-            )
-            warnings.warn(msg, UserWarning, stacklevel=3)
+        if self.encoder_state is None:
+            msg = f"The model has no weights of its encoder {self.inputs.encoder!r}: pass `encoder_state`."
+            raise ValueError(msg)
+        return FrozenEncoder(self.inputs.encoder, self.encoder_state, device)
 
     @torch.inference_mode()
     def predict_slide(
@@ -164,7 +136,7 @@ class HGGEP:
         encoder = self._encoder(where)
         neighbors = int(getattr(self.members[0], "n_neighbors", 1))
         given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
-        given = _to_device(given, where)
+        given = move_data_to_device(given, where)
         members = self.members.to(where)
         try:
             found = torch.stack([member(*given).expression for member in members]).mean(dim=0)
@@ -200,11 +172,17 @@ class HGGEP:
             "inputs": self.inputs.to_dict(),
             "networks": [{"class": type(m).__name__, "config": m.config} for m in self.members],
             "training": self.training,
-            "history": self.history.astype(object).where(self.history.notna(), None).to_dict(orient="list"),
+            "history": plain(self.history),
         }
         tensors = {f"members.{name}": value for name, value in self.members.state_dict().items()}
         tensors |= {f"encoder.{name}": value for name, value in (self.encoder_state or {}).items()}
         write_folder(Path(folder), config, tensors, overwrite=overwrite)
+
+    def _check_id(self, saved: str) -> None:
+        """Weights, genes and record are those that were saved together."""
+        if self.id != saved:
+            msg = f"they make {self.id}, but {saved} was saved; genes or weights are not those"
+            raise ValueError(msg)
 
     @classmethod
     def load(cls, folder: str | Path, *, genes: Sequence[str] | None = None) -> HGGEP:
@@ -239,15 +217,15 @@ class HGGEP:
                 names,
                 inputs,
                 preset=config["preset"],
-                encoder_state=_under("encoder.", tensors) or None,
+                encoder_state=under("encoder.", tensors) or None,
                 training=config["training"],
-                history=pd.DataFrame(config["history"]).infer_objects(),
+                history=pd.DataFrame(config["history"]),
             )
-            model.members.load_state_dict(_under("members.", tensors))
-        except (KeyError, TypeError, RuntimeError, ValueError) as reason:
-            msg = (
-                f"{str(folder)!r}: the record and the weights do not belong together ({reason}). Save the model again."
-            )
+            model.members.load_state_dict(under("members.", tensors))
+            model._check_id(config["id"])
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as reason:
+            why = shorten(str(reason), 200, placeholder=" …")  # torch names every weight that does not fit
+            msg = f"{str(folder)!r}: the record and the weights do not belong together ({why}). Save the model again."
             raise ValueError(msg) from reason
         if genes is not None:
             genes_present(genes, model.genes, f"the model {str(folder)!r}")
@@ -302,7 +280,7 @@ class HGGEP:
         ValueError
             It is not such a checkpoint, or has another number of genes.
         """
-        state = checkpoint if isinstance(checkpoint, Mapping) else _read_checkpoint(Path(checkpoint))
+        state = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(Path(checkpoint))
         net = nets.from_reference_state_dict(state)
         return cls([net], genes, Inputs("patches", reference=True), preset="reference")
 
@@ -312,10 +290,6 @@ def _build(entry: Mapping[str, Any]) -> nn.Module:
         return NETWORKS[entry["class"]](**entry["config"])
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
 def _check_genes(member: nn.Module, n_genes: int) -> None:
     found = member.config["n_genes"]  # type: ignore[index]
     if found != n_genes:
@@ -323,26 +297,3 @@ def _check_genes(member: nn.Module, n_genes: int) -> None:
             f"The network predicts {found} genes, but {n_genes} are named. Pass the panel it was trained on, in order."
         )
         raise ValueError(msg)
-
-
-def _read_checkpoint(path: Path) -> Mapping[str, Any]:
-    import pickle
-
-    if not path.is_file():
-        msg = f"No checkpoint at {str(path)!r}: the file of a state dict or of a Lightning checkpoint was expected."
-        raise FileNotFoundError(msg)
-    try:
-        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as reason:
-        msg = (
-            f"{str(path)!r} cannot be read safely ({str(reason).splitlines()[0]}). A file of tensors is expected: "
-            "in the authors' environment, save `model.state_dict()` by `torch.save`."
-        )
-        raise ValueError(msg) from reason
-    return state
-
-
-def _to_device(values: Any, device: torch.device) -> Any:
-    from lightning.fabric.utilities import move_data_to_device
-
-    return move_data_to_device(values, device)

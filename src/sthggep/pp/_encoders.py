@@ -90,7 +90,7 @@ class FrozenEncoder:
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             # Fixed, so that random weights are the same ones in every run
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             module: Any = self.entry.build()
         if not (isinstance(weights, str) and weights == "random"):
             state = weights if isinstance(weights, dict) else load_weights(self.entry, weights)

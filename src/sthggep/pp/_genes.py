@@ -31,6 +31,8 @@ def gene_panel(
     layer: str | None = None,
     library_key: str | None = None,
     table_key: str = "table",
+    shapes_key: str | None = None,
+    spatial_key: str = "spatial",
 ) -> list[str]:
     """Choose the genes to predict: variable in at least one section, detected in enough spots of all.
 
@@ -54,6 +56,10 @@ def gene_panel(
         Column of ``obs`` that tells the sections of one AnnData apart.
     table_key
         Table of a SpatialData.
+    shapes_key
+        Region of a SpatialData's table; needed only where others of its regions are to be left out.
+    spatial_key
+        Key in ``obsm`` of an AnnData: (x, y) of the spots.
 
     Returns
     -------
@@ -65,7 +71,13 @@ def gene_panel(
         The slides share no genes, none passes, or the counts are not raw.
     """
     given = list(slides) if isinstance(slides, Sequence) else [slides]
-    sections = [s for d in given for s in resolve(d, table_key=table_key, library_key=library_key, need_image=False)]
+    options = {
+        "table_key": table_key,
+        "library_key": library_key,
+        "shapes_key": shapes_key,
+        "spatial_key": spatial_key,
+    }
+    sections = [s for d in given for s in resolve(d, need_image=False, **options)]  # type: ignore[arg-type]
     shared = set.intersection(*[set(map(str, s.adata.var_names)) for s in sections]) if sections else set()
     genes = [str(gene) for gene in sections[0].adata.var_names if str(gene) in shared] if sections else []
     if not genes:

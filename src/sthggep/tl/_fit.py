@@ -12,7 +12,6 @@ from sthggep._expression import counts
 from sthggep._slide import Slide, resolve
 
 if TYPE_CHECKING:
-    import torch
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -101,6 +100,7 @@ def fit(
     """
     from sthggep._device import resolve_device
     from sthggep._presets import PRESETS
+    from sthggep.tl._train import train_on
 
     chosen = adapt(PRESETS[one_of(preset, PRESETS, "preset")], obsm, max_epochs, learning_rate, n_members)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
@@ -117,7 +117,14 @@ def fit(
     if genes is None:
         from sthggep.pp import gene_panel
 
-        genes = gene_panel(given, layer=layer, library_key=library_key, table_key=table_key)
+        genes = gene_panel(
+            given,
+            layer=layer,
+            library_key=library_key,
+            table_key=table_key,
+            shapes_key=shapes_key,
+            spatial_key=spatial_key,
+        )
     panel = [str(gene) for gene in genes]
     check_slides(found, panel, layer, chosen.inputs)
     return train_on(
@@ -165,7 +172,7 @@ def adapt(
 
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
-    from sthggep._checks import has_key
+    from sthggep._data import given_features
 
     unique(genes, "The genes of the panel", "List each once.")
     n_filled = 0
@@ -173,8 +180,11 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
         n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
         if inputs.kind == "features":
             slide.require_mpp()
-        for key in inputs.obsm:
-            has_key(slide.adata.obsm, key, "obsm", "Compute those features first, or leave `obsm` out.")
+    for key in inputs.obsm:
+        widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
+        if len(set(widths.values())) > 1:
+            msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
+            raise ValueError(msg)
     if n_filled < 2:
         msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
         raise ValueError(msg)
@@ -184,83 +194,13 @@ def _distinct_names(slides: Sequence[Slide]) -> list[Slide]:
     """Sections of different files may share a name; history and validation need them apart."""
     from dataclasses import replace
 
-    seen: dict[str, int] = {}
+    given, taken = {slide.name for slide in slides}, set[str]()
     out = []
     for slide in slides:
-        seen[slide.name] = seen.get(slide.name, 0) + 1
-        name = slide.name if seen[slide.name] == 1 else f"{slide.name}-{seen[slide.name]}"
+        name, times = slide.name, 1
+        while name in taken or (times > 1 and name in given):
+            times += 1
+            name = f"{slide.name}-{times}"
+        taken.add(name)
         out.append(replace(slide, name=name))
     return out
-
-
-def train_on(
-    slides: Sequence[Slide],
-    genes: Sequence[str],
-    name: str,
-    preset: Preset,
-    *,
-    validation: str | Sequence[str] | None,
-    weights: str | Path | None,
-    layer: str | None,
-    batch_size: int,
-    trainer_kwargs: dict[str, Any] | None,
-    device: torch.device,
-    seed: int,
-    show: bool,
-) -> HGGEP:
-    """Turn checked slides into tensors, and train the members of the ensemble on them."""
-    import pandas as pd
-    from tqdm.auto import tqdm
-
-    from sthggep._data import labelled, network_inputs
-    from sthggep._training import train
-    from sthggep.model import HGGEP
-    from sthggep.pp._encoders import FrozenEncoder
-    from sthggep.tl._networks import build_network, settle
-    from sthggep.tl._validation import apply_plan, plan_validation
-
-    plan = plan_validation(slides, validation, preset.n_members)
-    encoder = FrozenEncoder(preset.inputs.encoder, weights, device) if preset.inputs.kind == "features" else None
-    k = int(preset.net.get("n_neighbors", 1))  # what prediction asks the network for; patches need none here
-    sections = [
-        labelled(
-            slide,
-            genes,
-            layer,
-            network_inputs(slide, preset.inputs, encoder, n_neighbors=k, batch_size=batch_size, show=show),
-        )
-        for slide in slides
-    ]
-    splits = [apply_plan(sections, slides, held_out) for held_out in plan]
-    members, curves = [], []
-    with tqdm(
-        total=preset.n_members * preset.recipe.max_epochs, desc="Training", unit="epoch", disable=None if show else True
-    ) as bar:
-        for member, split in enumerate(splits):
-            net = build_network(preset, split, len(genes), weights, seed + member)
-            history = train(
-                net, split, preset.recipe, seed=seed + member, device=device, bar=bar, trainer_kwargs=trainer_kwargs
-            )
-            # Stopping early leaves the rest of this member's share of the bar
-            bar.update((member + 1) * preset.recipe.max_epochs - bar.n)
-            history.insert(0, "member", member)
-            members.append(net)
-            curves.append(history)
-    settle(members, splits)
-    record = {
-        "sections": [slide.name for slide in slides],
-        "n_spots": [slide.n_spots for slide in slides],
-        "mpp": [slide.mpp for slide in slides],
-        "validation": [str(held_out) for held_out in plan],
-        "seed": seed,
-        "encoder_weights": encoder.weights if encoder else None,
-    }
-    return HGGEP(
-        members,
-        genes,
-        preset.inputs,
-        preset=name,
-        encoder_state=encoder.module.state_dict() if encoder else None,
-        training=record,
-        history=pd.concat(curves, ignore_index=True),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._slide import Slide
     from sthggep.model import HGGEP
 
 
@@ -98,7 +100,7 @@ def predict(
         need_image=found.inputs.needs_image,
     )
     for slide in slides:
-        found.check_slide(slide)
+        _check(found, slide)
     values = np.full((table.n_obs, len(found.genes)), np.nan, dtype=np.float32)
     for slide in slides:
         values[slide.rows] = found.predict_slide(slide, batch_size=batch_size, device=device, show=show_progress_bar)
@@ -137,6 +139,33 @@ def load_model(model: object) -> HGGEP:
         return HGGEP.from_pretrained(model)
     msg = f"`model` must be an HGGEP, or the folder of a saved one, found {type(model).__name__}."
     raise TypeError(msg)
+
+
+def _check(model: HGGEP, slide: Slide) -> None:
+    """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
+    from sthggep._data import array_positions, given_features
+
+    inputs = model.inputs
+    if inputs.kind == "obsm":
+        widths = model.members[0].config["feature_dims"]  # type: ignore[index]
+        for key, width in zip(inputs.obsm, widths, strict=True):
+            found = given_features(slide, key).shape[1]
+            if found != width:
+                msg = f"obsm[{key!r}] holds {found} features a spot, but the model was trained on {width}."
+                raise ValueError(msg)
+        return
+    if inputs.reference:
+        array_positions(slide)
+    if any(size is not None for size in inputs.sizes_um):
+        slide.require_mpp()
+        return
+    trained = [mpp for mpp in model.training.get("mpp", []) if mpp]
+    if trained and slide.mpp and not 0.8 < slide.mpp / float(np.median(trained)) < 1.25:
+        msg = (
+            f"Section {slide.name!r} has {slide.mpp:.3g} µm/px, the model was trained at {np.median(trained):.3g}: "
+            f"its patches of {inputs.size_px} px show another field of view. Resample the image, or train in microns."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
 
 
 def versions() -> dict[str, str]:

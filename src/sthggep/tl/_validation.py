@@ -65,5 +65,10 @@ def apply_plan(sections: Sequence[Section], slides: Sequence[Slide], held_out: H
     if held_out is None:
         return list(sections)
     if isinstance(held_out, int):
-        return hold_out_blocks(sections, [slide.xy for slide in slides], held_out, FOLDS)
-    return hold_out(sections, held_out)
+        split = hold_out_blocks(sections, [slide.xy for slide in slides], held_out, FOLDS)
+    else:
+        split = hold_out(sections, held_out)
+    if not any(section.train.any() for section in split):
+        log.info("All spots with counts are in what was to be held out (%s): nothing is held out.", held_out)
+        return list(sections)
+    return split

@@ -1,0 +1,115 @@
+"""From checked slides to a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from torch import nn
+
+    from sthggep._data import Section
+    from sthggep._presets import Preset
+    from sthggep._slide import Slide
+    from sthggep.model import HGGEP
+    from sthggep.pp._encoders import FrozenEncoder
+
+
+def train_on(
+    slides: Sequence[Slide],
+    genes: Sequence[str],
+    name: str,
+    preset: Preset,
+    *,
+    validation: str | Sequence[str] | None,
+    weights: str | Path | None,
+    layer: str | None,
+    batch_size: int,
+    trainer_kwargs: dict[str, Any] | None,
+    device: torch.device,
+    seed: int,
+    show: bool,
+) -> HGGEP:
+    """Turn checked slides into tensors, and train the members of the ensemble on them."""
+    from sthggep.model import HGGEP
+    from sthggep.pp._encoders import FrozenEncoder
+    from sthggep.tl._networks import settle
+    from sthggep.tl._validation import apply_plan, plan_validation
+
+    plan = plan_validation(slides, validation, preset.n_members)
+    encoder = FrozenEncoder(preset.inputs.encoder, weights, device) if preset.inputs.kind == "features" else None
+    sections = _as_tensors(slides, genes, preset, encoder, layer=layer, batch_size=batch_size, show=show)
+    splits = [apply_plan(sections, slides, held_out) for held_out in plan]
+    members, history = _train_members(
+        preset, splits, len(genes), weights, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
+    )
+    settle(members, splits)
+    record = {
+        "sections": [slide.name for slide in slides],
+        "n_spots": [slide.n_spots for slide in slides],
+        "mpp": [slide.mpp for slide in slides],
+        "validation": [str(held_out) for held_out in plan],
+        "seed": seed,
+        "encoder_weights": encoder.weights if encoder else None,
+    }
+    state = {key: value.cpu() for key, value in encoder.module.state_dict().items()} if encoder else None
+    return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
+
+
+def _as_tensors(
+    slides: Sequence[Slide],
+    genes: Sequence[str],
+    preset: Preset,
+    encoder: FrozenEncoder | None,
+    *,
+    layer: str | None,
+    batch_size: int,
+    show: bool,
+) -> list[Section]:
+    """What the networks are fed, and what they should say."""
+    from sthggep._data import labelled, network_inputs
+
+    # What prediction asks the network for; networks on patches find their neighbours themselves
+    neighbors = int(preset.net.get("n_neighbors", 1))
+    given = (
+        network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
+        for slide in slides
+    )
+    return [labelled(slide, genes, layer, inputs) for slide, inputs in zip(slides, given, strict=True)]
+
+
+def _train_members(
+    preset: Preset,
+    splits: Sequence[list[Section]],
+    n_genes: int,
+    weights: str | Path | None,
+    *,
+    trainer_kwargs: dict[str, Any] | None,
+    device: torch.device,
+    seed: int,
+    show: bool,
+) -> tuple[list[nn.Module], pd.DataFrame]:
+    """One network a split, each from a seed of its own; and the curves of all."""
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    from sthggep._training import train
+    from sthggep.tl._networks import build_network
+
+    members, curves = [], []
+    epochs = preset.recipe.max_epochs
+    with tqdm(total=len(splits) * epochs, desc="Training", unit="epoch", disable=None if show else True) as bar:
+        for member, split in enumerate(splits):
+            net = build_network(preset, split, n_genes, weights, seed + member)
+            history = train(
+                net, split, preset.recipe, seed=seed + member, device=device, bar=bar, trainer_kwargs=trainer_kwargs
+            )
+            # Stopping early leaves the rest of this member's share of the bar
+            bar.update((member + 1) * epochs - bar.n)
+            history.insert(0, "member", member)
+            members.append(net)
+            curves.append(history)
+    return members, pd.concat(curves, ignore_index=True)

@@ -1,0 +1,211 @@
+"""Sections as tensors: what a network is fed, and what it should say."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from sthggep import datasets, pp
+from sthggep._data import Inputs, Section, Sections, array_positions, given_features, labelled, network_inputs
+from sthggep._expression import log10_cp10k, size_factors
+from sthggep._slide import resolve_one
+from sthggep.pp._encoders import FrozenEncoder
+
+
+@pytest.fixture
+def tissue():
+    return datasets.toy(seed=3, size_um=(900.0, 900.0), mpp=2.0, n_genes=6)
+
+
+@pytest.fixture
+def slide(tissue):
+    return resolve_one(tissue)
+
+
+# ---------------------------------------------------------------- what a model looks at
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (Inputs("patches"), "patches of 112 px"),
+        (Inputs("patches", sizes_um=(55.0,), reference=True), "patches of 55 µm"),
+        (Inputs("features", sizes_um=(80.0, 160.0), size_px=224, flips=False), "shufflenet features of 80 µm, 160 µm"),
+        (Inputs("obsm", sizes_um=(80.0,), obsm=("X_uni", "X_gigapath")), "obsm 'X_uni', 'X_gigapath'"),
+    ],
+)
+def test_inputs_survive_json_and_say_what_they_are(inputs, said):
+    assert Inputs.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
+    assert str(inputs) == said
+    assert inputs.needs_image is (inputs.kind != "obsm")
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def test_patches_are_pixels_as_they_are(tissue, slide):
+    patches, positions = network_inputs(slide, Inputs("patches"), None, n_neighbors=1, batch_size=4)
+    assert patches.dtype == torch.uint8
+    assert patches.shape == (tissue.n_obs, 3, 112, 112)
+    np.testing.assert_array_equal(patches.permute(0, 2, 3, 1).numpy(), pp.patches(tissue)[:])
+    assert patches.max() > 200  # 0 to 255, not 0 to 1
+    # One pitch (200 µm, 100 px) is one unit, wherever the section lies
+    np.testing.assert_allclose(positions.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(positions * 100, slide.xy - slide.xy.mean(axis=0), rtol=1e-6, atol=1e-6)
+
+
+def test_published_network_gets_array_positions(tissue, slide):
+    _, positions = network_inputs(slide, Inputs("patches", reference=True), None, n_neighbors=1, batch_size=4)
+    np.testing.assert_array_equal(positions, tissue.obs[["array_x", "array_y"]].to_numpy())
+    assert np.issubdtype(positions.dtype, np.integer)
+
+
+@pytest.mark.parametrize(("shift", "found"), [(63, r"0 to 6\d"), (-9, r"-\d to")])
+def test_array_positions_off_the_table(tissue, shift, found):
+    tissue.obs["array_y"] += shift
+    with pytest.raises(ValueError, match=rf"'toy4'.*{found}.*0 to 63 only"):
+        array_positions(resolve_one(tissue))
+
+
+def test_array_positions_that_are_not_there(tissue):
+    del tissue.obs["array_y"]
+    with pytest.raises(KeyError, match=r"'toy4' has no array positions.*array_col"):
+        array_positions(resolve_one(tissue))
+
+
+def test_features_that_are_there_are_not_computed_again(tissue, monkeypatch):
+    encoder = FrozenEncoder("shufflenet", "random")
+    inputs = Inputs("features", sizes_um=(100.0,), flips=False)
+    options = {"n_neighbors": 4, "batch_size": 8}
+    fresh = network_inputs(resolve_one(tissue), inputs, encoder, **options)
+    assert set(tissue.obsm) == {"spatial", "morphology"}
+    pp.features(tissue, size_um=100.0, weights="random", flips=False, show_progress_bar=False)
+    with monkeypatch.context() as patched:
+        patched.setattr("sthggep._data.encode", None)
+        kept = network_inputs(resolve_one(tissue), inputs, encoder, **options)
+    for one, other in zip(fresh[0], kept[0], strict=True):
+        torch.testing.assert_close(one, other)
+    # Features of other pixels are none of ours
+    other = network_inputs(resolve_one(tissue, mpp=2.4), inputs, encoder, **options)
+    assert not torch.allclose(other[0][0], fresh[0][0])
+
+
+def test_graph_of_a_section(slide, tissue):
+    tissue.obsm["X"] = np.ones((tissue.n_obs, 2))
+    stages, rows, offsets, incidence, n = network_inputs(
+        slide, Inputs("obsm", obsm=("X", "X")), None, n_neighbors=5, batch_size=1
+    )
+    assert [stage.shape for stage in stages] == [(tissue.n_obs, 2)] * 2
+    assert rows.shape == (tissue.n_obs, 5)
+    assert offsets.shape == (tissue.n_obs, 5, 2)
+    assert n == tissue.n_obs
+    # A hyperedge holds a spot and the up to eight around it, no farther than the diagonal
+    xy = slide.xy / 100
+    spot, edge = incidence.numpy()
+    assert np.linalg.norm(xy[spot] - xy[edge], axis=1).max() == pytest.approx(2**0.5)
+    whole = (np.abs(xy[:, None] - xy[None]).max(axis=2) < 1.1).sum(axis=1)
+    np.testing.assert_array_equal(np.bincount(edge), whole)
+
+
+# ---------------------------------------------------------------- the user's own features
+
+
+@pytest.mark.parametrize("kind", ["array", "float64", "integers", "sparse", "table"])
+def test_any_table_of_numbers_will_do(tissue, kind):
+    values = np.arange(3 * tissue.n_obs).reshape(-1, 3)
+    tissue.obsm["X"] = {
+        "array": values.astype(np.float32),
+        "float64": values.astype(np.float64),
+        "integers": values,
+        "sparse": sparse.csr_matrix(values.astype(np.float32)),
+        "table": pd.DataFrame(values, index=tissue.obs_names, columns=list("abc")),
+    }[kind]
+    found = given_features(resolve_one(tissue), "X")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, values)
+
+
+def test_features_of_one_section_of_several(slide):
+    from dataclasses import replace
+
+    slide.adata.obsm["X"] = np.arange(slide.n_spots)[:, None]
+    slide.adata.obsm["X"][0] = -1
+    part = replace(slide, rows=np.array([5, 2]), xy=slide.xy[[5, 2]])
+    np.testing.assert_array_equal(given_features(part, "X"), [[5], [2]])
+
+
+def test_features_that_are_no_numbers(tissue, slide):
+    tissue.obsm["X"] = np.zeros((tissue.n_obs, 2))
+    tissue.obsm["X"][3, 1] = np.nan
+    tissue.obsm["X"][4] = np.inf
+    with pytest.raises(ValueError, match=r"obsm\['X'\].*finite numbers.*'toy4', but 2 spots hold NaN"):
+        given_features(slide, "X")
+    tissue.obsm["cube"] = np.zeros((tissue.n_obs, 2, 2))
+    with pytest.raises(ValueError, match=rf"but its shape is \({tissue.n_obs}, 2, 2\)"):
+        given_features(slide, "cube")
+    with pytest.raises(
+        KeyError, match=r"'absent' is not in obsm, which holds .*'spatial'.*Compute those features first"
+    ):
+        given_features(slide, "absent")
+
+
+# ---------------------------------------------------------------- targets
+
+
+def test_targets_and_masks(tissue):
+    tissue.X = tissue.X.toarray()
+    tissue.X[1] = 0
+    tissue.layers["raw"] = tissue.X * 2
+    genes = list(tissue.var_names[[4, 0, 2]])
+    section = labelled(resolve_one(tissue), genes, None, ())
+    raw = tissue.X[:, [4, 0, 2]]
+    np.testing.assert_array_equal(section.counts.numpy(), raw)
+    np.testing.assert_allclose(section.target.numpy(), log10_cp10k(raw), rtol=1e-6)
+    np.testing.assert_allclose(section.size_factors.numpy(), size_factors(raw), rtol=1e-6)
+    assert section.name == "toy4"
+    # There is nothing to learn from a spot without counts
+    assert (~section.train).nonzero().flatten().tolist() == [1]
+    assert not section.validate.any()
+    layered = labelled(resolve_one(tissue), genes, "raw", ())
+    np.testing.assert_array_equal(layered.counts.numpy(), 2 * raw)
+
+
+# ---------------------------------------------------------------- feeding
+
+
+def blank(name: str, *, train: bool = True, validate: bool = False) -> Section:
+    nothing = torch.zeros(2, 1)
+    return Section(
+        name, (np.ones(2),), nothing, nothing, nothing[:, 0], torch.tensor([train] * 2), torch.tensor([validate] * 2)
+    )
+
+
+def test_sections_are_fed_whole_and_as_they_are():
+    fed = Sections([blank("A"), blank("B", train=False, validate=True), blank("C", train=False)])
+    (training,), (validation,) = list(fed.train_dataloader()), list(fed.val_dataloader())
+    assert (training.name, validation.name) == ("A", "B")
+    assert isinstance(training.inputs[0], np.ndarray)  # float64 positions stay off accelerators that have none
+    assert Sections([blank("A")]).val_dataloader() == []
+
+
+def test_order_is_the_seeds():
+    def order(seed):
+        fed = Sections([blank(name) for name in "ABCDEFGH"], seed)
+        return ["".join(section.name for section in fed.train_dataloader()) for _ in range(2)]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    first, second = order(0)
+    assert first != second  # a new order each epoch
+    assert sorted(first) == sorted(second) == list("ABCDEFGH")
+
+
+@pytest.mark.parametrize(("n", "min_steps", "steps"), [(1, 4, 4), (3, 4, 6), (5, 4, 5), (4, 1, 4)])
+def test_steps_an_epoch(n, min_steps, steps):
+    fed = Sections([blank(name) for name in "ABCDE"[:n]], min_steps=min_steps)
+    assert len(list(fed.train_dataloader())) == steps

@@ -1,0 +1,323 @@
+"""What `tl.fit` makes of its arguments, quickly: most of it on given features, which need no encoder."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+
+from sthggep import _presets, datasets, nn, pp, tl
+from sthggep.nn import FeatureHGGEPNet
+
+QUICK = {"obsm": "X_mine", "n_members": 1, "max_epochs": 2, "device": "cpu", "show_progress_bar": False}
+SMALL = {"dim": 32, "depth": 1, "heads": 2, "hypergraph_dim": 16, "fusion_layers": 1}
+
+
+def toy(seed: int, size: float = 1400.0, **options):
+    slide = datasets.toy(seed=seed, size_um=(size, size), mpp=4.0, n_genes=8, **options)
+    table = slide if isinstance(slide, AnnData) else slide["table"]
+    table.obsm["X_mine"] = table.obsm["morphology"].to_numpy(dtype=np.float32)
+    return slide
+
+
+@pytest.fixture
+def pair() -> list[AnnData]:
+    return [toy(0), toy(1)]
+
+
+@pytest.fixture
+def genes(pair) -> list[str]:
+    return list(pair[0].var_names)
+
+
+def snapshot(value: object) -> object:
+    """All that an object holds, images included, to be compared."""
+    if isinstance(value, AnnData):
+        parts = ("obs", "var", "obsm", "varm", "obsp", "layers", "uns")
+        return {"X": snapshot(value.X)} | {part: snapshot(getattr(value, part)) for part in parts}
+    if isinstance(value, pd.DataFrame):
+        return value.to_dict(), value.dtypes.to_dict()
+    if hasattr(value, "items"):
+        return {name: snapshot(item) for name, item in value.items()}
+    if sparse.issparse(value):
+        return value.data.tobytes(), value.indices.tobytes(), value.indptr.tobytes()
+    return (value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else repr(value)
+
+
+# ---------------------------------------------------------------- containers
+
+
+def test_slides_are_left_as_they_were():
+    pair = [toy(0, 900.0), toy(1, 900.0)]
+    before = [snapshot(slide) for slide in pair]
+    tl.fit(pair, weights="random", **{**QUICK, "obsm": None, "max_epochs": 1})
+    assert [snapshot(slide) for slide in pair] == before
+
+
+def test_features_computed_on_the_way_are_those_of_pp(genes):
+    pair = [toy(0, 900.0), toy(1, 900.0)]
+    options = {"weights": "random", "genes": genes, **QUICK, "obsm": None}
+    fresh = tl.fit(pair, **options)
+    for slide in pair:
+        pp.features(slide, size_um=(80, 160, 320, 640), weights="random", show_progress_bar=False)
+    assert tl.fit(pair, **options).id == fresh.id
+
+
+def test_sections_of_one_object_are_as_good_as_objects(pair, genes):
+    together = anndata.concat(pair, label="which", keys=["toy1", "toy2"], index_unique="-", uns_merge="unique")
+    apart = tl.fit(pair, genes=genes, **QUICK)
+    joined = tl.fit(together, genes=genes, library_key="which", **QUICK)
+    assert joined.training["sections"] == ["toy1", "toy2"]
+    assert joined.id == apart.id
+    # Rows in any order
+    mixed = together[np.random.default_rng(0).permutation(together.n_obs)].copy()
+    shuffled = tl.fit(mixed, genes=genes, library_key="which", **QUICK)
+    assert sorted(shuffled.training["n_spots"]) == sorted(apart.training["n_spots"])
+
+
+def test_spatialdata_trains_the_same_model(pair, genes):
+    sdata = [toy(seed, as_spatialdata=True) for seed in (0, 1)]
+    apart = tl.fit(pair, genes=genes, **QUICK)
+    for slides in (sdata, [pair[0], sdata[1]], (sdata[0], pair[1])):
+        assert tl.fit(slides, genes=genes, **QUICK).id == apart.id
+
+
+def test_names_that_several_slides_share(pair, genes):
+    slides = [toy(0, section="A"), toy(1, section="A"), toy(2, section="A-2"), toy(3, section="A")]
+    fitted = tl.fit(slides, genes=genes, validation=["A-2"], **QUICK)
+    assert fitted.training["sections"] == ["A", "A-3", "A-2", "A-4"]
+    assert fitted.training["validation"] == ["('A-2',)"]
+
+
+def test_spatial_key_is_where_it_says(pair):
+    plain = tl.fit(pair, **QUICK)
+    for slide in pair:
+        slide.obsm["centres"] = slide.obsm.pop("spatial")
+    assert tl.fit(pair, spatial_key="centres", **QUICK).id == plain.id
+
+
+def test_counts_in_a_layer(pair, genes):
+    plain = tl.fit(pair, genes=genes, **QUICK)
+    for slide in pair:
+        slide.layers["raw"] = slide.X.copy()
+        slide.X = slide.X * 0.5
+    assert tl.fit(pair, genes=genes, layer="raw", **QUICK).id == plain.id
+    with pytest.raises(ValueError, match=r"not whole.*'raw'"):
+        tl.fit(pair, genes=genes, **QUICK)
+
+
+# ---------------------------------------------------------------- genes
+
+
+def test_panel_is_chosen_or_given(pair, genes):
+    assert tl.fit(pair, **QUICK).genes == pp.gene_panel(pair)
+    assert tl.fit(pair, genes=pd.Index(genes[::-2]), **QUICK).genes == genes[::-2]
+
+
+def test_model_id_tells_genes_apart(pair):
+    for slide in pair:
+        slide.var_names = [f"other{i}" for i in range(slide.n_vars)]
+    renamed = tl.fit(pair, genes=list(pair[0].var_names), **QUICK)
+    fitted = tl.fit([toy(0), toy(1)], genes=list(toy(0).var_names), **QUICK)
+    assert renamed.id != fitted.id
+
+
+# ---------------------------------------------------------------- features of any encoder
+
+
+def test_tables_and_sparse_matrices_are_features_too(pair, genes):
+    plain = tl.fit(pair, genes=genes, **QUICK)
+    for slide in pair:
+        slide.obsm["X_sparse"] = sparse.csr_matrix(slide.obsm["X_mine"])
+    for key in ("morphology", "X_sparse"):  # a table and a sparse matrix
+        assert tl.fit(pair, genes=genes, **{**QUICK, "obsm": key}).id == plain.id
+
+
+def test_several_features_are_several_stages(pair, genes):
+    for slide in pair:
+        slide.obsm["X_two"] = slide.obsm["X_mine"][:, :2]
+    fitted = tl.fit(pair, genes=genes, **{**QUICK, "obsm": ("X_mine", "X_two")})
+    assert fitted.members[0].config["feature_dims"] == [pair[0].obsm["X_mine"].shape[1], 2]
+    assert "obsm 'X_mine', 'X_two'" in repr(fitted)
+    assert "µm" not in repr(fitted)
+
+
+def test_no_image_is_needed_for_given_features(pair, genes):
+    plain = tl.fit(pair, genes=genes, **QUICK)
+    for slide in pair:
+        slide.uns["spatial"] = {
+            name: {"metadata": library["metadata"]} for name, library in slide.uns["spatial"].items()
+        }
+    assert tl.fit(pair, genes=genes, **QUICK).id == plain.id
+
+
+def test_broken_features_are_refused(pair, genes):
+    pair[1].obsm["X_mine"][7, 0] = np.nan
+    with pytest.raises(ValueError, match=r"obsm\['X_mine'\].*'toy2', but 1 spots hold NaN"):
+        tl.fit(pair, genes=genes, **QUICK)
+    pair[1].obsm["X_mine"] = pair[1].obsm["X_mine"][:, 1:]
+    with pytest.raises(ValueError, match=r"same features in every section, found widths .'toy1': 6, 'toy2': 5"):
+        tl.fit(pair, genes=genes, validation=None, **QUICK)
+
+
+# ---------------------------------------------------------------- what is held out
+
+
+def test_one_section_holds_out_blocks(genes):
+    fitted = tl.fit(toy(0), genes=genes, **{**QUICK, "n_members": 3})
+    assert fitted.training["validation"] == ["0", "1", "2"]
+    assert fitted.history["val_pearson"].notna().all()
+    assert list(fitted.history)[:5] == ["member", "epoch", "train_loss", "val_loss", "val_pearson"]
+    assert fitted.history["member"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_nothing_held_out(pair, genes):
+    fitted = tl.fit(pair, genes=genes, validation=None, **{**QUICK, "max_epochs": 4})
+    assert fitted.history["epoch"].tolist() == [0, 1, 2, 3]
+    assert "val_pearson" not in fitted.history
+    assert float(fitted.members[0].blend) == 0.25
+
+
+def test_nothing_to_train_on_but_what_is_held_out(pair, genes, caplog):
+    """The one section with counts would be held out: it is trained on instead."""
+    pair[1].X = pair[1].X * 0
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        fitted = tl.fit(pair, genes=genes, **QUICK)
+    assert "nothing is held out" in caplog.text
+    assert np.isfinite(fitted.history).all(axis=None)
+
+
+def test_training_and_prediction_see_the_same_neighbours(pair, genes, monkeypatch):
+    seen = []
+    forward = FeatureHGGEPNet.forward
+
+    def spy(self, features, neighbors, *rest):
+        seen.append((neighbors.shape[1], self.n_neighbors))
+        return forward(self, features, neighbors, *rest)
+
+    monkeypatch.setattr(FeatureHGGEPNet, "forward", spy)
+    default = _presets.PRESETS["default"]
+    for wanted in (5, 9):
+        monkeypatch.setitem(_presets.PRESETS, "default", replace(default, net={**default.net, "n_neighbors": wanted}))
+        seen.clear()
+        fitted = tl.fit(pair, genes=genes, **QUICK)
+        trained = len(seen)
+        tl.predict(pair[0], fitted, show_progress_bar=False)
+        assert len(seen) > trained > 0
+        assert set(seen) == {(wanted, wanted)}
+
+
+# ---------------------------------------------------------------- poor tissue
+
+
+def test_one_spot_is_too_little(genes):
+    with pytest.raises(ValueError, match="at least two spots with counts in the panel, found 1 in 1 sections"):
+        tl.fit(toy(0)[:1].copy(), genes=genes, **QUICK)
+    empty = toy(0)
+    empty.X = empty.X * 0
+    with pytest.raises(ValueError, match="found 0 in 1 sections"):
+        tl.fit(empty, genes=genes, **QUICK)
+    with pytest.raises(ValueError, match="at least two spots"):
+        tl.fit([], genes=genes, **QUICK)
+
+
+def test_poor_sections_beside_a_good_one(pair, genes):
+    """One spot; spots far from each other; spots without counts; a gene that never varies."""
+    lonely, far = toy(2)[:1].copy(), toy(3)
+    far = far[[0, far.n_obs // 2, far.n_obs - 1]].copy()
+    values = pair[1].X.toarray()
+    values[::2] = 0
+    values[:, 3] = 0
+    pair[1].X = sparse.csr_matrix(values)
+    fitted = tl.fit([*pair, lonely, far], genes=genes, **{**QUICK, "n_members": 4})
+    assert np.isfinite(fitted.history).all(axis=None)
+    for slide in (pair[1], lonely, far):
+        tl.predict(slide, fitted, show_progress_bar=False)
+        assert np.isfinite(slide.obsm["hggep"]).all()
+
+
+# ---------------------------------------------------------------- options that are passed on
+
+
+def test_trainer_kwargs_arrive(pair, genes):
+    fitted = tl.fit(pair, genes=genes, trainer_kwargs={"max_epochs": 1}, **QUICK)
+    assert fitted.history["epoch"].tolist() == [0]
+
+
+def test_learning_rate_arrives(pair, genes):
+    plain = tl.fit(pair, genes=genes, validation=None, **QUICK)
+    same = tl.fit(pair, genes=genes, validation=None, learning_rate=1e-3, **QUICK)
+    other = tl.fit(pair, genes=genes, validation=None, learning_rate=1e-2, **QUICK)
+    assert same.id == plain.id != other.id
+    with pytest.raises(ValueError, match="learning_rate"):
+        tl.fit(pair, genes=genes, learning_rate=np.nan, **QUICK)
+
+
+def test_progress_is_shown_where_asked_for(pair, genes, capfd, monkeypatch):
+    import tqdm.std
+
+    monkeypatch.setattr(tqdm.std.tqdm, "monitor_interval", 0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    tl.fit(pair, genes=genes, **{**QUICK, "show_progress_bar": True})
+    shown = capfd.readouterr()
+    assert "Training" in shown.err
+    assert "2/2" in shown.err
+    assert shown.out == ""
+
+
+# ---------------------------------------------------------------- the published preset
+
+
+@pytest.fixture
+def small_paper(monkeypatch):
+    paper = _presets.PRESETS["paper"]
+    recipe = replace(paper.recipe, n_copies=2, precision="32-true", learning_rate=1e-3)
+    monkeypatch.setitem(_presets.PRESETS, "paper", replace(paper, net=SMALL, recipe=recipe))
+
+
+def test_published_network_learns_from_pixels(small_paper, monkeypatch):
+    slide = datasets.toy(seed=0, size_um=(1200.0, 1200.0), mpp=2.0, n_genes=8)
+    seen = []
+    forward = nn.HGGEPNet.forward
+
+    def spy(self, patches, *rest):
+        seen.append((self.training, patches.detach().clone()))
+        return forward(self, patches, *rest)
+
+    monkeypatch.setattr(nn.HGGEPNet, "forward", spy)
+    fitted = tl.fit(
+        slide,
+        genes=list(slide.var_names),
+        preset="paper",
+        weights="random",
+        validation=None,
+        max_epochs=3,
+        device="cpu",
+        show_progress_bar=False,
+    )
+    assert {training for training, _ in seen} == {True}  # dropout and batch statistics, as published
+    whole = [patches for _, patches in seen if patches.dtype.is_floating_point is False]
+    assert len(whole) == 3
+    assert len(seen) == 9  # and two augmented copies each
+    np.testing.assert_array_equal(whole[0].permute(0, 2, 3, 1).numpy(), pp.patches(slide)[:])
+    assert whole[0].max() > 200
+    parts = fitted.history[["train_mse", "train_counts", "train_distillation"]]
+    assert (parts > 0).all(axis=None)
+    np.testing.assert_allclose(parts.sum(axis=1), fitted.history["train_loss"], rtol=1e-5)
+    assert fitted.history["train_loss"].iloc[-1] < fitted.history["train_loss"].iloc[0]
+
+
+def test_published_preset_is_as_published():
+    paper = _presets.PRESETS["paper"]
+    assert (paper.inputs.size_px, paper.inputs.sizes_um, paper.net) == (112, (None,), {})
+    recipe = paper.recipe
+    assert (recipe.mse, recipe.count_nll, recipe.distillation, recipe.n_copies) == (1.0, 0.25, 0.5, 5)
+    assert (recipe.learning_rate, recipe.step_epochs, recipe.step_factor) == (1e-5, 50, 0.9)
+    assert recipe.max_epochs in range(350, 401)
+    assert (recipe.weight_decay, recipe.correlation) == (0.0, 0.0)
