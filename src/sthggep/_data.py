@@ -97,7 +97,7 @@ def network_inputs(
     positions = _positions(slide)
     near = spatial_neighbors(positions, n_neighbors)
     held = spatial_neighbors(positions, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows
-    stages = [torch.from_numpy(stage) for stage in _stages(slide, inputs, encoder, batch_size, show)]
+    stages = [torch.from_numpy(stage) for stage in frozen_stages(slide, inputs, encoder, batch_size, show)]
     return stages, near.rows, near.offsets, spatial_incidence(held), slide.n_spots
 
 
@@ -137,7 +137,7 @@ def given_features(slide: Slide, key: str) -> NDArray[np.float32]:
     return found
 
 
-def _stages(
+def frozen_stages(
     slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, batch_size: int, show: bool
 ) -> list[NDArray[np.float32]]:
     """One feature array a stage: those that are in ``obsm`` already, else computed and kept to ourselves."""

@@ -111,7 +111,6 @@ class HGGEP:
             raise ValueError(msg)
         return FrozenEncoder(self.inputs.encoder, self.encoder_state, device)
 
-    @torch.inference_mode()
     def predict_slide(
         self, slide: Slide, *, batch_size: int = 64, device: str = "auto", show: bool = False
     ) -> NDArray[np.float32]:
@@ -136,6 +135,11 @@ class HGGEP:
         encoder = self._encoder(where)
         neighbors = int(getattr(self.members[0], "n_neighbors", 1))
         given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
+        return self._predict_inputs(given, where)
+
+    @torch.inference_mode()
+    def _predict_inputs(self, given: tuple[Any, ...], where: torch.device) -> NDArray[np.float32]:
+        """Expression of one section from what the networks are fed of it."""
         given = move_data_to_device(given, where)
         members = self.members.to(where)
         try:

@@ -113,7 +113,7 @@ def fit(
         "library_key": library_key,
     }
     found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
-    found = _distinct_names(found)
+    found = distinct_names(found)
     if genes is None:
         from sthggep.pp import gene_panel
 
@@ -172,25 +172,30 @@ def adapt(
 
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
-    from sthggep._data import given_features
-
     unique(genes, "The genes of the panel", "List each once.")
     n_filled = 0
     for slide in slides:
         n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
         if inputs.kind == "features":
             slide.require_mpp()
-    for key in inputs.obsm:
-        widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
-        if len(set(widths.values())) > 1:
-            msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
-            raise ValueError(msg)
+    check_widths(slides, inputs.obsm)
     if n_filled < 2:
         msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
         raise ValueError(msg)
 
 
-def _distinct_names(slides: Sequence[Slide]) -> list[Slide]:
+def check_widths(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
+    """Refuse features of the user's own that are not the same in every section."""
+    from sthggep._data import given_features
+
+    for key in obsm:
+        widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
+        if len(set(widths.values())) > 1:
+            msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
+            raise ValueError(msg)
+
+
+def distinct_names(slides: Sequence[Slide]) -> list[Slide]:
     """Sections of different files may share a name; history and validation need them apart."""
     from dataclasses import replace
 

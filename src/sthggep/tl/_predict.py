@@ -100,7 +100,7 @@ def predict(
         need_image=found.inputs.needs_image,
     )
     for slide in slides:
-        _check(found, slide)
+        check_fits(found, slide)
     values = np.full((table.n_obs, len(found.genes)), np.nan, dtype=np.float32)
     for slide in slides:
         values[slide.rows] = found.predict_slide(slide, batch_size=batch_size, device=device, show=show_progress_bar)
@@ -141,7 +141,7 @@ def load_model(model: object) -> HGGEP:
     raise TypeError(msg)
 
 
-def _check(model: HGGEP, slide: Slide) -> None:
+def check_fits(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
     from sthggep._data import array_positions, given_features
 

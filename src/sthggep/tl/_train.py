@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from sthggep._slide import Slide
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder
+
+
+class Prepared(NamedTuple):
+    """What the networks are fed of each slide (no counts are in it), and the encoder behind it."""
+
+    inputs: list[tuple[Any, ...]]
+    encoder: FrozenEncoder | None
+
+    def at(self, chosen: Sequence[int]) -> Prepared:
+        """The same of some of the slides."""
+        return Prepared([self.inputs[i] for i in chosen], self.encoder)
 
 
 def train_on(
@@ -32,16 +43,19 @@ def train_on(
     device: torch.device,
     seed: int,
     show: bool,
+    prepared: Prepared | None = None,
 ) -> HGGEP:
-    """Turn checked slides into tensors, and train the members of the ensemble on them."""
+    """Turn checked slides into tensors, unless that was done before, and train the members of the ensemble on them."""
+    from sthggep._data import labelled
     from sthggep.model import HGGEP
-    from sthggep.pp._encoders import FrozenEncoder
     from sthggep.tl._networks import settle
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
-    encoder = FrozenEncoder(preset.inputs.encoder, weights, device) if preset.inputs.kind == "features" else None
-    sections = _as_tensors(slides, genes, preset, encoder, layer=layer, batch_size=batch_size, show=show)
+    if prepared is None:
+        prepared = prepare(slides, preset, weights, batch_size=batch_size, device=device, show=show)
+    encoder = prepared.encoder
+    sections = [labelled(slide, genes, layer, fed) for slide, fed in zip(slides, prepared.inputs, strict=True)]
     splits = [apply_plan(sections, slides, held_out) for held_out in plan]
     members, history = _train_members(
         preset, splits, len(genes), weights, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
@@ -59,26 +73,27 @@ def train_on(
     return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
 
 
-def _as_tensors(
+def prepare(
     slides: Sequence[Slide],
-    genes: Sequence[str],
     preset: Preset,
-    encoder: FrozenEncoder | None,
+    weights: str | Path | None,
     *,
-    layer: str | None,
     batch_size: int,
+    device: torch.device,
     show: bool,
-) -> list[Section]:
-    """What the networks are fed, and what they should say."""
-    from sthggep._data import labelled, network_inputs
+) -> Prepared:
+    """What the networks are fed, from images and positions alone."""
+    from sthggep._data import network_inputs
+    from sthggep.pp._encoders import FrozenEncoder
 
+    encoder = FrozenEncoder(preset.inputs.encoder, weights, device) if preset.inputs.kind == "features" else None
     # What prediction asks the network for; networks on patches find their neighbours themselves
     neighbors = int(preset.net.get("n_neighbors", 1))
-    given = (
+    inputs = [
         network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
         for slide in slides
-    )
-    return [labelled(slide, genes, layer, inputs) for slide, inputs in zip(slides, given, strict=True)]
+    ]
+    return Prepared(inputs, encoder)
 
 
 def _train_members(
