@@ -10,7 +10,7 @@ import pandas as pd
 
 from sthggep._checks import listing, one_of
 from sthggep.pl._figure import COLOURS, figure_of, new_figure, save_figure, style
-from sthggep.pl._scores import LABELS, _legend_above
+from sthggep.pl._scores import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODEL, CEILING = "hggep", "ceiling"
 COLUMNS = ("group", "section", "method", "gene", "metric", "value")
 MARKERS = "osD^vP"
+LETTER = 0.065  # inches, of the names of sections
 SLOT = 0.76  # share of a section's width that its methods are spread over
 
 
@@ -127,7 +128,17 @@ def _draw(ax: Axes, summary: pd.DataFrame, sections: pd.DataFrame, results: pd.D
     _name_sections(ax, names, results, several)
     ax.set(ylabel=LABELS[metric], xlim=(-0.6, len(names) - 0.4 + several))
     ax.set_title(_title(summary, methods, metric), pad=16 if _grouped(sections) else 6)
-    _legend_above(ax)
+    _legend(ax)
+
+
+def _legend(ax: Axes) -> None:
+    """All methods in one line over everything drawn, for which the axes grow."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.12 * (high - low))
+    entries = len(ax.get_legend_handles_labels()[1])
+    ax.legend(
+        loc="upper left", ncols=entries, borderaxespad=0.2, columnspacing=1.2, handletextpad=0.3, handlelength=1.4
+    )
 
 
 def _label(method: str) -> str:
@@ -169,11 +180,12 @@ def _draw_groups(ax: Axes, sections: pd.DataFrame) -> None:
 def _name_sections(ax: Axes, names: list[str], results: pd.DataFrame, several: bool) -> None:
     leaks = set(results.loc[results["leak"] != "", "section"]) if "leak" in results else set()
     labels = [f"{name}*" if name in leaks else name for name in names] + ["mean"] * several
-    long = max(map(len, labels)) > 8 or len(labels) > 16
+    width = figure_of(ax).get_size_inches()[0] * ax.get_position().width / len(labels)
+    long = max(map(len, labels)) * LETTER > width
     ax.set_xticks(np.arange(len(labels)), labels, rotation=90 if long else 0)
     if several:
         ax.get_xticklabels()[-1].set_fontweight("bold")
-        ax.axvline(len(names) - 0.5, color="0.6", lw=0.6, zorder=1)
+        ax.axvline(len(names) - 0.5, 0, 0.88, color="0.6", lw=0.6, zorder=1)
     key = results.attrs.get("parameters", {}).get("group_key", "section")
     grouped = "" if key == "section" else f", by {key}"
     starred = "   (* trained on other sections of the same patient)" if leaks else ""

@@ -1,0 +1,509 @@
+"""Held-out patients and sections: what is fitted on what, scored how, refused when, kept where."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+
+from sthggep import _presets, datasets, pp, tl
+from sthggep._expression import counts, log10_cp10k
+from sthggep._slide import resolve
+from sthggep.tl import _baselines, _run_fold
+from sthggep.tl._baselines import Measured, Seen
+from sthggep.tl._folds import Fold, shared_patients
+from sthggep.tl._leaks import what_is_shared
+from sthggep.tl._signature import signature
+
+QUICK = {"obsm": "X_mine", "n_members": 1, "max_epochs": 1, "device": "cpu", "show_progress_bar": False}
+COLUMNS = ["fold", "group", "section", "method", "gene", "metric", "value", "leak"]
+
+
+def toy(seed: int, patient: str | None = None, size: float = 900.0, **options) -> AnnData:
+    """A small section whose spots do not stand on a drawn grid, as those of a microscope do not."""
+    slide = datasets.toy(seed=seed, patient=patient, size_um=(size, size), mpp=4.0, n_genes=8, **options)
+    slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    slide.obsm["spatial"] = slide.obsm["spatial"] + np.random.default_rng(seed).normal(0, 0.5, (slide.n_obs, 2))
+    return slide
+
+
+@pytest.fixture
+def four() -> list[AnnData]:
+    """Two sections of patient P, one of Q, one of R."""
+    return [toy(0, "P"), toy(1, "P"), toy(2, "Q"), toy(3, "R")]
+
+
+@pytest.fixture
+def genes(four) -> list[str]:
+    return list(four[0].var_names)
+
+
+@pytest.fixture
+def predictions(monkeypatch) -> list[dict[str, np.ndarray]]:
+    """What each held-out section was predicted to express, by each method, in the order in which they are scored."""
+    seen, score = [], _run_fold.score_section
+
+    def spy(predicted, *rest):
+        seen.append(dict(predicted))
+        return score(predicted, *rest)
+
+    monkeypatch.setattr(_run_fold, "score_section", spy)
+    return seen
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[tuple[list[str], list[str]]]:
+    """Sections and genes of each training."""
+    seen, train_on = [], _run_fold.train_on
+
+    def spy(slides, panel, *rest, **options):
+        seen.append(([slide.name for slide in slides], list(panel)))
+        return train_on(slides, panel, *rest, **options)
+
+    monkeypatch.setattr(_run_fold, "train_on", spy)
+    return seen
+
+
+def values(results: pd.DataFrame, method: str, metric: str, section: str) -> pd.Series:
+    at = (results["method"] == method) & (results["metric"] == metric) & (results["section"] == section)
+    return results[at].set_index("gene")["value"]
+
+
+def measured(slide: AnnData, panel: list[str]) -> np.ndarray:
+    return log10_cp10k(counts(slide, panel))
+
+
+# ---------------------------------------------------------------- folds
+
+
+def test_patients_are_held_out_as_a_whole(four, genes, trained):
+    results = tl.cross_validate(four, genes=genes, **QUICK)
+    assert list(results.columns) == COLUMNS
+    assert [sections for sections, _ in trained] == [
+        ["toy3", "toy4"],
+        ["toy1", "toy2", "toy4"],
+        ["toy1", "toy2", "toy3"],
+    ]
+    folds = results[["fold", "group", "section"]].drop_duplicates().to_numpy().tolist()
+    assert folds == [[0, "P", "toy1"], [0, "P", "toy2"], [1, "Q", "toy3"], [2, "R", "toy4"]]
+    assert (results["leak"] == "").all()
+    n_rows = results.groupby(["section", "method", "metric"]).size()
+    assert (n_rows == len(genes)).all()
+    assert len(n_rows) == 4 * (4 * 3 + 1)
+    records = results.attrs["folds"]
+    assert [(r["group"], r["sections"], r["n_train"], r["n_genes"]) for r in records] == [
+        ("P", ["toy1", "toy2"], 2, 8),
+        ("Q", ["toy3"], 3, 8),
+        ("R", ["toy4"], 3, 8),
+    ]
+    assert all(r["seconds"] > 0 for r in records)
+    assert results.attrs["parameters"]["group_key"] == "patient"
+    json.dumps(results.attrs)
+
+
+def test_scores_are_those_of_fit_predict_evaluate(four, genes):
+    results = tl.cross_validate(four[1:], genes=genes, **QUICK)
+    model = tl.fit(four[2:], genes=genes, **QUICK)
+    tl.predict(four[1], model, show_progress_bar=False)
+    scores = tl.evaluate(four[1])
+    for metric in ("pearson", "spearman", "rmse"):
+        found = values(results, "hggep", metric, "toy2")
+        np.testing.assert_allclose(found, scores.loc[genes, metric], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(values(results, "ceiling", "ceiling", "toy2"), scores.loc[genes, "ceiling"])
+
+
+def test_sections_of_one_object_are_split_too(four, genes):
+    apart = tl.cross_validate(four, genes=genes, **QUICK)
+    together = anndata.concat(four, label="which", keys=[f"toy{i}" for i in range(1, 5)], index_unique="-")
+    joined = tl.cross_validate(together, genes=genes, library_key="which", **QUICK)
+    pd.testing.assert_frame_equal(joined, apart)
+
+
+def test_sections_by_name_warn_of_their_patient(four, genes, trained):
+    with pytest.warns(UserWarning, match=r"2 of 4 sections .*'toy1 \(patient P\)', 'toy2 \(patient P\)'.*easier"):
+        results = tl.cross_validate(four, group_key="section", genes=genes, baselines=(), **QUICK)
+    assert [len(sections) for sections, _ in trained] == [3, 3, 3, 3]
+    assert results.groupby("section")["leak"].first().to_dict() == {
+        "toy1": "same patient",
+        "toy2": "same patient",
+        "toy3": "",
+        "toy4": "",
+    }
+    assert results.attrs["leaks"] == {"toy1": ["toy2"], "toy2": ["toy1"]}
+    assert set(results["method"]) == {"hggep", "ceiling"}
+
+
+def test_sections_need_no_column(four, genes, recwarn):
+    for slide in four[:2]:
+        del slide.obs["patient"]
+    results = tl.cross_validate(four[:2], group_key="section", genes=genes, baselines="mean", **QUICK)
+    assert list(results["group"].unique()) == ["toy1", "toy2"]
+    assert not [w for w in recwarn if "patient" in str(w.message)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s[:2], r"two groups or more.*obs\['patient'\] holds only 'P' over 2 sections.*'section'.*easier"),
+        (lambda s: s[:1], r"Found 1 sections \('toy1'\).*library_key="),
+    ],
+)
+def test_too_few_groups(four, genes, change, words):
+    with pytest.raises(ValueError, match=words):
+        tl.cross_validate(change(four), genes=genes, **QUICK)
+
+
+def test_groups_that_are_not_one_value_a_section(four, genes):
+    with pytest.raises(KeyError, match=r"'donor' is not in obs of section 'toy1'.*group_key='section'"):
+        tl.cross_validate(four, group_key="donor", genes=genes, **QUICK)
+    mixed = four[3].obs["patient"].astype(str)
+    mixed.iloc[0] = "Z"
+    four[3].obs["patient"] = mixed
+    with pytest.raises(ValueError, match=r"'toy4' holds several values of obs\['patient'\]: 'Z', 'R'.*library_key="):
+        tl.cross_validate(four, genes=genes, **QUICK)
+    four[3].obs["patient"] = mixed.where(mixed != "Z")
+    with pytest.raises(ValueError, match=r"'toy4': obs\['patient'\] is missing for 1 of"):
+        tl.cross_validate(four, genes=genes, **QUICK)
+
+
+def test_patients_are_told_apart_in_any_column():
+    one, two, three = (resolve(toy(i, "P" if i < 2 else "Q"))[0] for i in range(3))
+    folds = [Fold(0, "a", (1, 2), (0,)), Fold(1, "b", (0,), (1, 2))]
+    assert shared_patients([one, two, three], folds) == {"toy1": ["toy2"], "toy2": ["toy1"]}
+
+
+# ---------------------------------------------------------------- nothing held out is seen
+
+
+def test_held_out_counts_change_no_prediction(four, predictions, trained):
+    """Neither the panel nor the model nor a baseline sees them."""
+    slides = four[1:]
+    tl.cross_validate(slides, **QUICK)
+    (clean, learnt, _), panels = tuple(predictions), trained[0]
+    predictions.clear()
+    trained.clear()
+    garbage = np.random.default_rng(0).negative_binomial(1, 0.001, slides[0].shape)
+    garbage[:, 2:] = 0
+    slides[0].X = sparse.csr_matrix(garbage.astype(np.float32))
+    tl.cross_validate(slides, **QUICK)
+    assert trained[0] == panels
+    for method, found in predictions[0].items():
+        np.testing.assert_array_equal(found, clean[method], err_msg=method)
+    # Where that section is trained on, it does make a difference
+    assert not np.array_equal(predictions[1]["ridge"][:, :1], learnt["ridge"][:, :1])
+
+
+def test_panel_is_chosen_on_the_training_sections(four, trained):
+    slides = four[1:]
+    for i, slide in enumerate(slides):
+        raw = slide.X.toarray()
+        raw[:, i] = 0  # a gene that this section does not express
+        slide.X = sparse.csr_matrix(raw)
+    tl.cross_validate(slides, baselines=(), **QUICK)
+    for (_, panel), i in zip(trained, range(3), strict=True):
+        assert panel == pp.gene_panel([slide for j, slide in enumerate(slides) if j != i])
+
+
+def test_genes_that_the_held_out_section_does_not_list(four, trained):
+    four[1] = four[1][:, 2:].copy()
+    results = tl.cross_validate(four[1:], baselines=(), **QUICK)
+    listed = set(four[1].var_names)
+    assert all(set(panel) <= listed for _, panel in trained)
+    assert set(results["gene"]) <= listed
+    with pytest.raises(KeyError, match="2 of 8 genes are not in var_names"):
+        tl.cross_validate(four[1:], genes=list(four[2].var_names), **QUICK)
+
+
+def test_features_are_computed_once_and_objects_are_left_alone(four, genes, monkeypatch):
+    from sthggep import _data
+
+    seen, encode = [], _data.encode
+    monkeypatch.setattr(_data, "encode", lambda slide, *rest, **o: seen.append(slide.name) or encode(slide, *rest, **o))
+    default = _presets.PRESETS["default"]
+    short = default.inputs.__class__("features", sizes_um=(320.0, 640.0), size_px=224)
+    monkeypatch.setitem(
+        _presets.PRESETS,
+        "default",
+        default.__class__(short, default.network, default.recipe, 1, {**default.net, "blocks": (48, 96, 192, 1024)}),
+    )
+    before = [slide.copy() for slide in four[1:]]
+    tl.cross_validate(four[1:], genes=genes, weights="random", **{**QUICK, "obsm": None})
+    assert sorted(seen) == ["toy2", "toy2", "toy3", "toy3", "toy4", "toy4"]
+    for slide, old in zip(four[1:], before, strict=True):
+        pd.testing.assert_frame_equal(slide.obs, old.obs)
+        pd.testing.assert_frame_equal(slide.var, old.var)
+        assert (slide.X != old.X).nnz == 0
+        assert list(slide.obsm) == list(old.obsm)
+        for key in old.obsm:
+            np.testing.assert_array_equal(slide.obsm[key], old.obsm[key])
+        assert list(slide.uns) == list(old.uns)
+        (library,), (kept,) = slide.uns["spatial"].values(), old.uns["spatial"].values()
+        np.testing.assert_array_equal(library["images"]["hires"], kept["images"]["hires"])
+
+
+# ---------------------------------------------------------------- leaks
+
+
+def renamed(slide: AnnData, name: str, patient: str) -> AnnData:
+    """The same section under another name, of another patient."""
+    copy = slide.copy()
+    copy.uns["spatial"] = {name: next(iter(slide.uns["spatial"].values()))}
+    copy.obs["patient"] = patient
+    return copy
+
+
+def shares(a: AnnData, b: AnnData) -> str:
+    marks = []
+    for data in (a, b):
+        (slide,) = resolve(data)
+        marks.append(signature(slide, slide.name, None))
+    return what_is_shared(*marks)
+
+
+def test_the_same_section_of_two_patients_is_refused(four, genes, trained):
+    double = renamed(four[2], "other", "X")
+    words = r"section 'toy3' \(patient 'Q'\) and section 'other' \(patient 'X'\) share the counts, the spot positions"
+    with pytest.raises(ValueError, match=words):
+        tl.cross_validate([*four, double], genes=genes, **QUICK)
+    with pytest.raises(ValueError, match="the image, the counts, the spot positions"):
+        tl.cross_validate([*four, double], genes=genes, weights="random", **{**QUICK, "obsm": None})
+    assert trained == []
+
+
+def test_the_same_section_within_a_patient_is_left_to_the_user(four, genes):
+    """It stands on one side of every fold."""
+    double = renamed(four[2], "other", "Q")
+    results = tl.cross_validate([*four, double], genes=genes, baselines=(), **QUICK)
+    assert results.groupby("fold")["section"].unique().map(list).tolist()[1] == ["toy3", "other"]
+
+
+def test_each_mark_by_itself():
+    a = toy(0, size=1400.0)
+    assert shares(a, toy(1, size=1400.0)) == ""
+    assert shares(a, toy(1, size=1400.0, section="toy1")) == "the name 'toy1'"
+    other = renamed(toy(1, size=1400.0), "B", "Q")
+    other.uns["spatial"]["B"]["images"] = a.uns["spatial"]["toy1"]["images"]
+    assert shares(a, other) == "the image"
+    moved = renamed(a, "B", "Q")
+    moved.obsm["spatial"] = moved.obsm["spatial"] + 0.25
+    moved.uns["spatial"]["B"] = toy(1, size=1400.0).uns["spatial"]["toy2"]
+    assert shares(a, moved) == "the counts"
+    # Rows and genes in another order, some rows left out
+    rng = np.random.default_rng(0)
+    part = moved[rng.permutation(moved.n_obs)[: moved.n_obs * 2 // 3], rng.permutation(moved.n_vars)].copy()
+    assert shares(a, part) == "the counts"
+    moved.X = sparse.csr_matrix(rng.poisson(20, moved.shape).astype(np.float32))
+    moved.obsm["spatial"] = a.obsm["spatial"][::-1].copy()
+    assert shares(a, moved) == "the spot positions"
+
+
+def test_what_says_nothing_of_the_tissue():
+    """Names that readers give to all, drawn grids, blank images, sections without counts."""
+    a, b = (datasets.toy(seed=i, size_um=(900.0, 900.0), mpp=4.0, n_genes=8, section="section") for i in (0, 1))
+    y, x = np.divmod(np.arange(9), 3)
+    for slide in (a, b):
+        for image in slide.uns["spatial"]["section"]["images"].values():
+            image[:] = 255
+    a, b = a[:9].copy(), b[:9].copy()
+    for slide in (a, b):
+        slide.obsm["spatial"] = np.column_stack([x, y]) * 50.0 + 60
+        slide.obs[["array_x", "array_y"]] = np.column_stack([x, y])
+        slide.X = sparse.csr_matrix(slide.shape, dtype=np.float32)
+    assert shares(a, b) == ""
+
+
+def test_pieces_of_tissue_on_one_scan():
+    """Spots far apart are other tissue; halves of one section are not."""
+    whole = toy(0, size=3000.0)
+    x = whole.obsm["spatial"][:, 0]
+    low, high = x.min(), x.max()
+    third = (high - low) / 3
+    left, middle, right = (
+        whole[x < low + third].copy(),
+        whole[(x >= low + third) & (x < high - third)].copy(),
+        whole[x >= high - third].copy(),
+    )
+    middle, right = renamed(middle, "M", "M"), renamed(right, "R", "R")
+    assert shares(left, right) == ""
+    assert shares(left, middle) == "the image"
+
+
+# ---------------------------------------------------------------- baselines
+
+
+def test_mean_baseline_is_numpys(four, genes):
+    results = tl.cross_validate(four, genes=genes, baselines=["mean"], **QUICK)
+    train = np.vstack([measured(slide, genes) for slide in four[2:]])
+    for slide, section in zip(four[:2], ("toy1", "toy2"), strict=True):
+        error = np.sqrt(np.mean((measured(slide, genes) - train.mean(axis=0)) ** 2, axis=0))
+        np.testing.assert_allclose(values(results, "mean", "rmse", section), error, rtol=1e-5)
+    # A constant prediction has no correlation: 0 by convention
+    assert (results[(results["method"] == "mean") & (results["metric"] != "rmse")]["value"] == 0).all()
+
+
+def test_constant_measurements_have_no_correlation(four, genes):
+    raw = four[3].X.toarray()
+    raw[:, 5] = 0
+    four[3].X = sparse.csr_matrix(raw)
+    results = tl.cross_validate(four[1:], genes=genes, baselines=["mean"], **QUICK)
+    for method in ("mean", "hggep"):
+        found = values(results, method, "pearson", "toy4")
+        assert found.index[found.isna()].tolist() == [genes[5]]
+
+
+def test_nearest_patch_is_the_most_alike_spot(four, genes, predictions):
+    tl.cross_validate(four[1:], genes=genes, baselines=["nearest_patch"], **QUICK)
+
+    def alike(slide):
+        found = slide.obsm["X_mine"]
+        return (found - found.mean(axis=0)) / np.maximum(found.std(axis=0), 1e-6)
+
+    known = np.vstack([alike(slide) for slide in four[2:]])
+    expression = np.vstack([measured(slide, genes) for slide in four[2:]])
+    distance = np.linalg.norm(alike(four[1])[:, None] - known[None], axis=2)
+    np.testing.assert_array_equal(predictions[0]["nearest_patch"], expression[distance.argmin(axis=1)])
+
+
+def linear(n: int, seed: int, noise: float = 0.05) -> tuple[Measured, np.ndarray]:
+    """A section whose expression is linear in its features, around a level of its own."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 6)).astype(np.float32)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    true = (x @ np.random.default_rng(99).normal(size=(6, 4)) + 3).astype(np.float32)
+    y = true + rng.normal(scale=noise, size=true.shape).astype(np.float32)
+    stain = 5 * seed + (1 + seed) * x  # another laboratory, the same tissue
+    return Measured(Seen(n, stain.astype(np.float32)), y, np.ones(n, bool), rng.uniform(0, 1000, (n, 2))), true
+
+
+@pytest.mark.parametrize("n_train", [1, 3])
+def test_ridge_recovers_what_is_linear(n_train):
+    train = [linear(120, seed)[0] for seed in range(n_train)]
+    test, true = linear(80, 7)
+    (found,) = _baselines.ridge(train, [test.section])
+    assert np.abs(found - true).max() < 0.15
+    assert [np.corrcoef(found[:, g], true[:, g])[0, 1] > 0.99 for g in range(4)] == [True] * 4
+
+
+def test_ridge_chooses_a_strong_penalty_where_features_are_noise():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 200)).astype(np.float32)
+    signal = x[:, :1] @ np.ones((1, 5), np.float32)
+    parts = np.repeat(np.arange(3), 30)
+    noisy = signal + rng.normal(scale=6, size=(90, 5)).astype(np.float32)
+    assert _baselines.choose_penalty(x[:, :3], signal, parts) <= 10
+    assert _baselines.choose_penalty(x, noisy, parts) >= 100
+
+
+def test_spots_without_counts_teach_nothing():
+    train, _ = linear(120, 0)
+    spoilt = train.expression.copy()
+    spoilt[::3] = 0
+    filled = np.ones(120, bool)
+    filled[::3] = False
+    one = [Measured(train.section, spoilt, filled, train.xy)]
+    test = [linear(50, 7)[0].section]
+    for baseline in _baselines.BASELINES.values():
+        (found,) = baseline(one, test)
+        assert found.shape == (50, 4)
+        assert found.min() > train.expression[filled].min() - 1
+    np.testing.assert_allclose(_baselines.mean(one, test)[0][0], train.expression[filled].mean(axis=0), rtol=1e-5)
+
+
+def test_unknown_options(four, genes):
+    with pytest.raises(ValueError, match=r"Unknown baseline 'rigde'\. Did you mean 'ridge'"):
+        tl.cross_validate(four, genes=genes, baselines=["rigde"], **QUICK)
+    with pytest.raises(ValueError, match="There is: 'auto', 'sections', 'blocks'"):
+        tl.cross_validate(four, genes=genes, validation="toy1", **QUICK)
+
+
+def test_features_of_another_width_are_refused_at_once(four, genes, trained):
+    four[3].obsm["X_mine"] = four[3].obsm["X_mine"][:, 1:]
+    with pytest.raises(ValueError, match="same features in every section"):
+        tl.cross_validate(four, genes=genes, **QUICK)
+    assert trained == []
+
+
+def test_microns_for_the_baselines_of_the_paper_preset(four, genes, monkeypatch):
+    monkeypatch.setattr("sthggep._slide._find_mpp", lambda *_: (None, ""))
+    options = {**QUICK, "obsm": None, "preset": "paper", "weights": "random"}
+    with pytest.raises(
+        ValueError, match=r"'nearest_patch', 'ridge' look at .* microns. Pass `mpp=`.*baselines=\['mean'\]"
+    ):
+        tl.cross_validate(four, genes=genes, **options)
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_finished_folds_are_read_back(four, genes, tmp_path, monkeypatch):
+    genes = ["NA", *genes[1:]]  # a name that tables take for a missing value
+    for slide in four:
+        slide.var_names = genes
+    options = {"genes": genes, "out": tmp_path / "cv", **QUICK}
+    first = tl.cross_validate(four, **options)
+    kept = sorted(p.name for p in (tmp_path / "cv").iterdir())
+    assert kept == ["cross_validation.json"] + [f"fold-00{i}{end}" for i in range(3) for end in (".csv.gz", ".json")]
+    monkeypatch.setattr(_run_fold, "train_on", None)
+    again = tl.cross_validate(four, **options)
+    pd.testing.assert_frame_equal(again, first)
+    assert again.attrs == first.attrs
+    assert set(again["gene"]) == set(genes)
+
+
+def test_an_interruption_costs_one_fold(four, genes, tmp_path, trained, monkeypatch, caplog):
+    options = {"genes": genes, "out": tmp_path, **QUICK}
+    whole = tl.cross_validate(four, **{**options, "out": None})
+    spied = _run_fold.train_on
+
+    def fails(slides, *rest, **more):
+        if [slide.name for slide in slides] == ["toy1", "toy2", "toy4"]:
+            raise KeyboardInterrupt
+        return spied(slides, *rest, **more)
+
+    monkeypatch.setattr(_run_fold, "train_on", fails)
+    with pytest.raises(KeyboardInterrupt):
+        tl.cross_validate(four, **options)
+    (tmp_path / "fold-001.csv.gz").write_bytes(b"half")  # its record is missing: it was not finished
+    monkeypatch.setattr(_run_fold, "train_on", spied)
+    trained.clear()
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        resumed = tl.cross_validate(four, **options)
+    assert "1 of 3 folds are finished already" in caplog.text
+    assert len(trained) == 2
+    pd.testing.assert_frame_equal(resumed, whole)
+
+
+def test_other_data_or_parameters_are_refused(four, genes, tmp_path):
+    options = {"genes": genes, "out": tmp_path / "cv", "baselines": ["mean"], **QUICK}
+    tl.cross_validate(four[1:], **options)
+    with pytest.raises(ValueError, match="other data or parameters; these differ: 'seed'"):
+        tl.cross_validate(four[1:], **options, seed=1)
+    with pytest.raises(ValueError, match="these differ: 'n_members'"):
+        tl.cross_validate(four[1:], **{**options, "n_members": 2})
+    with pytest.raises(ValueError, match="these differ: 'toy1'"):
+        tl.cross_validate(four, **options)
+    raw = four[2].X.toarray()
+    raw[[0, 1]] = raw[[1, 0]]  # the same counts, of other spots
+    changed = four[2].copy()
+    changed.X = sparse.csr_matrix(raw)
+    with pytest.raises(ValueError, match="these differ: 'toy3'"):
+        tl.cross_validate([four[1], changed, four[3]], **options)
+    changed = four[2].copy()
+    changed.obsm["X_mine"] = changed.obsm["X_mine"] + 1
+    with pytest.raises(ValueError, match="these differ: 'toy3'"):
+        tl.cross_validate([four[1], changed, four[3]], **options)
+
+
+def test_other_peoples_folders_are_left_alone(four, genes, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds files and is no cross-validation"):
+        tl.cross_validate(four, genes=genes, out=tmp_path, **QUICK)
+    with pytest.raises(FileExistsError, match="is a file"):
+        tl.cross_validate(four, genes=genes, out=tmp_path / "thesis.txt", **QUICK)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
