@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 TOOL = "sthggep"
@@ -25,5 +26,9 @@ def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
 
 
 def feature_key(encoder: str, size: float, unit: str = "um") -> str:
-    """Name of a feature array: ``X_<encoder>_<µm>``, or ``X_<encoder>_<px>px`` where the patch was asked for in pixels."""
-    return f"X_{encoder}_{size:g}" + ("" if unit == "um" else "px")
+    """Name of a feature array: ``X_<encoder>_<µm>``, or ``X_<encoder>_<px>px`` where the patch was asked for in pixels.
+
+    Of a longer name (``"transformers:owner/model"``) the last part is taken: a slash would make a group of it on disk.
+    """
+    short = re.sub(r"[^\w.-]+", "-", re.split(r"[:/\\]", encoder.rstrip("/\\"))[-1])
+    return f"X_{short}_{size:g}" + ("" if unit == "um" else "px")

@@ -48,7 +48,8 @@ class HGGEP:
     preset
         Name of the preset it was made by.
     encoder_state
-        Weights of the frozen encoder, where there is one: a saved model needs no download.
+        Weights of the frozen encoder, where there is one and it may travel with the model: a saved model needs no
+        download. Encoders of other packages are found again by their name, and their weights are checked.
     training
         Record of the training: slides, microns per pixel, seed, versions.
     history
@@ -85,7 +86,9 @@ class HGGEP:
     @property
     def id(self) -> str:
         """Short name that changes with the weights and with the genes they stand for."""
-        content = [weights_id(self.members.state_dict()), weights_id(self.encoder_state or {}), *self.genes]
+        # Weights of the encoder that are not held here are known by their own short name
+        encoder = weights_id(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
+        content = [weights_id(self.members.state_dict()), encoder or weights_id({}), *self.genes]
         return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
     @property
@@ -106,10 +109,31 @@ class HGGEP:
         """The frozen encoder with this model's weights; ``None`` where patches or ``obsm`` are looked at."""
         if self.inputs.kind != "features":
             return None
-        if self.encoder_state is None:
-            msg = f"The model has no weights of its encoder {self.inputs.encoder!r}: pass `encoder_state`."
+        name, wanted = self.inputs.encoder, self._encoder_weights
+        if self.encoder_state is None and wanted is None:
+            msg = f"The model has no weights of its encoder {name!r}: pass `encoder_state`."
             raise ValueError(msg)
-        return FrozenEncoder(self.inputs.encoder, self.encoder_state, device)
+        try:
+            found = FrozenEncoder(name, self.encoder_state, device)
+        except ValueError as reason:
+            msg = (
+                f"The model looks at features of the encoder {name!r}, which cannot be made here. {reason} "
+                "An encoder of your own is registered anew in each session: `sthggep.pp.register_encoder`."
+            )
+            raise ValueError(msg) from reason
+        if self.encoder_state is None and found.weights != wanted:
+            msg = (
+                f"The encoder {name!r} has other weights here ({found.weights}) than the model was trained on ({wanted}). "
+                "Register the one that it was trained on."
+            )
+            raise ValueError(msg)
+        return found
+
+    @property
+    def _encoder_weights(self) -> str | None:
+        """Short name of the weights of the encoder that it was trained on; ``None`` where it has none."""
+        found = self.training.get("encoder_weights") if self.inputs.kind == "features" else None
+        return None if found is None else str(found)
 
     @torch.inference_mode()
     def predict_slide(

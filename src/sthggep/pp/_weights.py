@@ -36,6 +36,11 @@ def load_weights(encoder: Encoder, weights: str | Path | None = None) -> StateDi
         The file does not hold such a state dict.
     """
     if weights is not None:
+        if not encoder.files and not Path(weights).is_file():
+            msg = (
+                f"`weights` of the encoder {encoder.name!r} must be a file with its state dict, found {str(weights)!r}."
+            )
+            raise FileNotFoundError(msg)
         return _read(_find(Path(weights), encoder, "`weights`"), encoder)
     local = local_weights(encoder)
     return _read(local, encoder) if local is not None else _download(encoder)

@@ -29,6 +29,8 @@ def fit(
     preset: str = "default",
     validation: str | Sequence[str] | None = "auto",
     obsm: str | Sequence[str] | None = None,
+    encoder: str | None = None,
+    size_um: float | Sequence[float] | None = None,
     max_epochs: int | None = None,
     learning_rate: float | None = None,
     n_members: int | None = None,
@@ -64,11 +66,21 @@ def fit(
         else blocks. Each network of an ensemble holds out another part, so that all tissue is learnt from. Spots are never
         held out one by one: their neighbours would tell.
     obsm
-        Keys of features that are in ``obsm`` (of any encoder), used instead of the preset's own.
+        Keys of features that are in ``obsm`` of every slide (UNI, CONCH, cell counts, of any origin), used instead of the
+        preset's own; no image is looked at. Each key is an array, a sparse matrix or a DataFrame with a row of finite
+        numbers for each spot, as wide in every slide. Several keys are several latent stages.
+    encoder
+        Image encoder instead of the preset's, by its name: see :func:`sthggep.pp.encoders`. Features that
+        :func:`sthggep.pp.features` wrote with it are used again.
+    size_um
+        Field of view in microns, or several, each a latent stage: instead of the preset's, or of those that the encoder
+        is meant for.
     max_epochs, learning_rate, n_members
         Instead of the preset's: epochs at most, step size, networks that are averaged.
     weights
-        Weights of the image encoder: a file, a folder, ``"random"``, or ``None``; see :func:`sthggep.pp.features`.
+        Weights of the image encoder: a file, a folder, ``"random"``, or ``None``; see :func:`sthggep.pp.features`. The
+        model holds the weights of ``"shufflenet"`` and those that were given here; other encoders are found again by
+        their name when it predicts.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
     image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
@@ -97,12 +109,15 @@ def fit(
         is absent, an unknown preset.
     FileNotFoundError
         Weights that cannot be found or downloaded.
+    ImportError
+        The encoder is of a package that is not installed.
     """
     from sthggep._device import resolve_device
     from sthggep._presets import PRESETS
     from sthggep.tl._train import train_on
 
     chosen = adapt(PRESETS[one_of(preset, PRESETS, "preset")], obsm, max_epochs, learning_rate, n_members)
+    chosen = look_through(chosen, encoder, size_um)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     where = {
         "image_key": image_key,
@@ -170,6 +185,41 @@ def adapt(
     return replace(preset, inputs=inputs, recipe=recipe, n_members=members)
 
 
+def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[float] | None) -> Preset:
+    """The preset, looking through another encoder, or at other fields of view."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from sthggep._checks import positive
+
+    if encoder is None and size_um is None:
+        return preset
+    inputs, net = preset.inputs, dict(preset.net)
+    if inputs.kind == "obsm":
+        msg = "`obsm` holds features that are there already: `encoder` and `size_um` do not go with it. Leave one out."
+        raise ValueError(msg)
+    if encoder is not None:
+        from sthggep.pp._encoders import find_encoder
+
+        if inputs.kind == "patches":
+            msg = "`encoder` makes features, but this preset looks at patches. Use `preset='default'`."
+            raise ValueError(msg)
+        entry = find_encoder(encoder)
+        net["blocks"] = entry.blocks
+        inputs = replace(inputs, encoder=encoder, size_px=entry.size_px, sizes_um=entry.size_um or inputs.sizes_um)
+    if size_um is not None:
+        sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
+        if not sizes or (inputs.kind == "patches" and len(sizes) > 1):
+            msg = (
+                f"`size_um` must hold one field of view in microns{' or several' if inputs.kind != 'patches' else ''}, "
+            )
+            msg += f"found {sizes}."
+            raise ValueError(msg)
+        inputs = replace(inputs, sizes_um=tuple(positive(size, "`size_um`") for size in sizes))
+    return replace(preset, inputs=inputs, net=net)
+
+
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
     from sthggep._data import given_features
@@ -178,7 +228,7 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
     n_filled = 0
     for slide in slides:
         n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
-        if inputs.kind == "features":
+        if inputs.needs_image and any(size is not None for size in inputs.sizes_um):
             slide.require_mpp()
     for key in inputs.obsm:
         widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}

@@ -35,7 +35,7 @@ def train_on(
 ) -> HGGEP:
     """Turn checked slides into tensors, and train the members of the ensemble on them."""
     from sthggep.model import HGGEP
-    from sthggep.pp._encoders import FrozenEncoder
+    from sthggep.pp._encoders import FrozenEncoder, state_of
     from sthggep.tl._networks import settle
     from sthggep.tl._validation import apply_plan, plan_validation
 
@@ -55,7 +55,8 @@ def train_on(
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
     }
-    state = {key: value.cpu() for key, value in encoder.module.state_dict().items()} if encoder else None
+    held = state_of(encoder.module) if encoder and encoder.portable else {}
+    state = {key: value.cpu() for key, value in held.items()} or None
     return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
 
 
