@@ -18,11 +18,18 @@ class PredictionKeys:
     uns: str
     scores: str
     latent: str
+    counts: str
 
 
 def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
-    """Names of one prediction: the array, its record, its scores, the embedding behind it."""
-    return PredictionKeys(obsm=key_added, uns=key_added, scores=f"{key_added}_scores", latent=f"X_{key_added}")
+    """Names of one prediction: the array, its record, its scores, the embedding behind it, and its counts."""
+    return PredictionKeys(
+        obsm=key_added,
+        uns=key_added,
+        scores=f"{key_added}_scores",
+        latent=f"X_{key_added}",
+        counts=f"{key_added}_counts",
+    )
 
 
 def feature_key(encoder: str, size: float, unit: str = "um") -> str:

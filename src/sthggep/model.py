@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,17 @@ if TYPE_CHECKING:
 __all__ = ["HGGEP"]
 
 NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
+
+
+class Predicted(NamedTuple):
+    """What a model says about the spots of one section; ``None`` where it was not asked for."""
+
+    expression: NDArray[np.float32]
+    """``(n, genes)``, on the model's scale."""
+    latent: NDArray[np.float32] | None = None
+    """``(n, networks × dim)``: the fused features of all networks side by side."""
+    counts: NDArray[np.float32] | None = None
+    """``(n, genes)``: mean counts of a spot of median depth."""
 
 
 class HGGEP:
@@ -135,9 +146,19 @@ class HGGEP:
         found = self.training.get("encoder_weights") if self.inputs.kind == "features" else None
         return None if found is None else str(found)
 
-    @torch.inference_mode()
+    @property
+    def has_counts(self) -> bool:
+        """Whether the networks say how counts are distributed, beside the expression."""
+        return all(member.config.get("count_head") is not None for member in self.members)  # type: ignore[union-attr, operator]
+
     def predict_slide(
-        self, slide: Slide, *, batch_size: int = 64, device: str = "auto", show: bool = False
+        self,
+        slide: Slide,
+        *,
+        genes: Sequence[str] | None = None,
+        batch_size: int = 64,
+        device: str = "auto",
+        show: bool = False,
     ) -> NDArray[np.float32]:
         """Expression of one section.
 
@@ -145,6 +166,8 @@ class HGGEP:
         ----------
         slide
             Section to be predicted.
+        genes
+            Some of the model's genes; ``None`` takes all.
         batch_size
             Patches encoded at a time.
         device
@@ -156,18 +179,77 @@ class HGGEP:
         -------
         float32 (n_spots, n_genes).
         """
+        return self.describe_slide(slide, genes=genes, batch_size=batch_size, device=device, show=show).expression
+
+    @torch.inference_mode()
+    def describe_slide(
+        self,
+        slide: Slide,
+        *,
+        genes: Sequence[str] | None = None,
+        latent: bool = False,
+        counts: bool = False,
+        batch_size: int = 64,
+        device: str = "auto",
+        show: bool = False,
+    ) -> Predicted:
+        """Expression of one section, with the latent features behind it and the mean counts where asked for.
+
+        Parameters
+        ----------
+        slide
+            Section to be predicted.
+        genes
+            Some of the model's genes; ``None`` takes all.
+        latent
+            Return the fused features of each network, side by side. Their mean would mean nothing: networks trained from
+            different seeds have no axes in common. Distances between spots add up over the networks.
+        counts
+            Return mean counts.
+        batch_size
+            Patches encoded at a time.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        show
+            Show progress.
+
+        Returns
+        -------
+        Arrays, a row a spot.
+
+        Raises
+        ------
+        KeyError
+            A gene is not predicted by the model.
+        ValueError
+            Counts are asked for, and the networks do not predict them.
+        """
+        columns = None if genes is None else genes_present(genes, self.genes, "the model")
+        if counts and not self.has_counts:
+            msg = "The networks of this model have no head for counts; they predict expression only."
+            raise ValueError(msg)
         where = resolve_device(device)
         encoder = self._encoder(where)
         neighbors = int(getattr(self.members[0], "n_neighbors", 1))
         given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
         given = move_data_to_device(given, where)
         members = self.members.to(where)
+        found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
         try:
-            found = torch.stack([member(*given).expression for member in members]).mean(dim=0)
+            for member in members:
+                out: nets.Output = member(*given)
+                expected = out.expected_counts() if counts else None
+                found.append(
+                    (_chosen(out.expression, columns), out.latent if latent else None, _chosen(expected, columns))  # type: ignore[arg-type]
+                )
         finally:
             self.members.cpu()
-        out: NDArray[np.float32] = found.float().cpu().numpy()
-        return out
+        expression, latents, means = zip(*found, strict=True)
+        return Predicted(
+            _array(torch.stack(expression).mean(dim=0)),
+            _array(torch.cat(latents, dim=1)) if latent else None,
+            _array(torch.stack(means).mean(dim=0)) if counts else None,
+        )
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write ``config.json`` and ``model.safetensors``, whole or not at all.
@@ -321,3 +403,15 @@ def _check_genes(member: nn.Module, n_genes: int) -> None:
             f"The network predicts {found} genes, but {n_genes} are named. Pass the panel it was trained on, in order."
         )
         raise ValueError(msg)
+
+
+def _chosen(values: Tensor | None, columns: NDArray[np.intp] | None) -> Tensor | None:
+    """Some columns, in that order; ``None`` takes all."""
+    if values is None or columns is None:
+        return values
+    return values[:, torch.from_numpy(columns).to(values.device)]
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = values.float().cpu().numpy()
+    return out
