@@ -251,3 +251,17 @@ def test_demo_on_real_tissue(data_root, monkeypatch):
     monkeypatch.setenv("STHGGEP_DATA", str(data_root))
     train, test = _demo._real(["mob:MOB3"])
     assert [_demo._name(a) for a in (*train, test)] == ["MOB1", "MOB3"]
+
+
+def test_going_on_from_a_model(shell, slides, model, tmp_path):
+    model.save(tmp_path / "old")
+    slides[2].write_h5ad(tmp_path / "c.h5ad")
+    code, _, said = shell("fit", "c.h5ad", "--out", "new", "--model", "old", "--max-epochs", 1, "--device", "cpu")
+    assert code == 0, said
+    tuned = HGGEP.load(tmp_path / "new")
+    assert tuned.training["model"] == model.id
+    code, _, said = shell("predict", "c.h5ad", "--model", "new", "--out", "d.h5ad", "--latent", "--key-added", "mine")
+    assert code == 0, said
+    assert anndata.read_h5ad(tmp_path / "d.h5ad").obsm["X_mine"].shape[1] == 2 * 128
+    code, _, said = shell("fit", "c.h5ad", "--out", "other", "--model", "old", "--encoder", "shufflenet")
+    assert (code, "`encoder` passed" in said) == (2, True)

@@ -116,8 +116,23 @@ class HGGEP:
             f"trained on {len(slides)} sections ({listing(slides, 6)})"
         )
 
-    def _encoder(self, device: torch.device) -> FrozenEncoder | None:
-        """The frozen encoder with this model's weights; ``None`` where patches or ``obsm`` are looked at."""
+    def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
+        """The frozen encoder that this model looks through, with its weights.
+
+        Parameters
+        ----------
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+
+        Returns
+        -------
+        The encoder; ``None`` where patches or ``obsm`` are looked at.
+
+        Raises
+        ------
+        ValueError
+            It cannot be made here, or has other weights than the model was trained on.
+        """
         if self.inputs.kind != "features":
             return None
         name, wanted = self.inputs.encoder, self._encoder_weights
@@ -125,7 +140,7 @@ class HGGEP:
             msg = f"The model has no weights of its encoder {name!r}: pass `encoder_state`."
             raise ValueError(msg)
         try:
-            found = FrozenEncoder(name, self.encoder_state, device)
+            found = FrozenEncoder(name, self.encoder_state, resolve_device(device))
         except ValueError as reason:
             msg = (
                 f"The model looks at features of the encoder {name!r}, which cannot be made here. {reason} "
@@ -189,6 +204,7 @@ class HGGEP:
         genes: Sequence[str] | None = None,
         latent: bool = False,
         counts: bool = False,
+        encoder: FrozenEncoder | None = None,
         batch_size: int = 64,
         device: str = "auto",
         show: bool = False,
@@ -206,6 +222,8 @@ class HGGEP:
             different seeds have no axes in common. Distances between spots add up over the networks.
         counts
             Return mean counts.
+        encoder
+            What :meth:`encoder` gave, to make it once for many sections; ``None`` makes it.
         batch_size
             Patches encoded at a time.
         device
@@ -229,7 +247,7 @@ class HGGEP:
             msg = "The networks of this model have no head for counts; they predict expression only."
             raise ValueError(msg)
         where = resolve_device(device)
-        encoder = self._encoder(where)
+        encoder = encoder or self.encoder(device=str(where))
         neighbors = int(getattr(self.members[0], "n_neighbors", 1))
         given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
         given = move_data_to_device(given, where)

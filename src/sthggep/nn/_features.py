@@ -16,6 +16,9 @@ from sthggep.nn._programmes import GeneProgrammes, spot_weights
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.nn._stages import SectionScale
 
+ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
+ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
+
 
 class FeatureHGGEPNet(nn.Module):
     """Stages of frozen features, refined over nearby spots, tied by hyperedges and fused.
@@ -167,6 +170,40 @@ class FeatureHGGEPNet(nn.Module):
             for stages, incidence, mask in zip(scaled, incidences, masks, strict=True)
         ]
         self.shortcut.start(spread, scores, weights)
+
+    @torch.no_grad()
+    def adapt(
+        self,
+        features: Sequence[Sequence[Tensor]],
+        incidences: Sequence[Tensor | None],
+        targets: Sequence[Tensor],
+        library_sizes: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        *,
+        whole_panel: bool = True,
+    ) -> None:
+        """Move what is solved towards further sections, as far as their spots carry; the programmes stay.
+
+        Parameters
+        ----------
+        features, incidences, targets, library_sizes, masks
+            As for ``start``.
+        whole_panel
+            Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
+            their means and spreads are those of these sections.
+        """
+        weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
+        worth = float(torch.cat(weights).sum())
+        share = worth / (worth + ADAPT_PRIOR)
+        for i, scale in enumerate(self.scale):
+            scale.adapt([stages[i] for stages in features], share)  # type: ignore[operator]
+        shown = [t[mask] for t, mask in zip(targets, masks, strict=True)]
+        scores = self.programmes.adapt(shown, weights, share if whole_panel else 1.0)
+        spread = [
+            self.shortcut.spread(self._joined(self.scaled(stages)), tied if self.hypergraph is not None else None)[mask]
+            for stages, tied, mask in zip(features, incidences, masks, strict=True)
+        ]
+        self.shortcut.adapt(spread, scores, weights, ADAPT_PENALTY)
 
     def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
         """All stages side by side, each with the same share."""

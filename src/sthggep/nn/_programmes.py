@@ -77,6 +77,34 @@ class GeneProgrammes(nn.Module):
         self.spread.copy_(torch.stack(spreads).mean(dim=0))
         return [z @ self.loadings.T for z in scaled]
 
+    def adapt(self, targets: Sequence[Tensor], weights: Sequence[Tensor], share: float) -> list[Tensor]:
+        """Keep the programmes; move each gene's mean and spread towards those of further sections.
+
+        Parameters
+        ----------
+        targets
+            Expression ``(n, genes)`` of each section.
+        weights
+            What each spot is worth, ``(n,)``.
+        share
+            How far: not at all for 0, all the way for 1.
+
+        Returns
+        -------
+        Scores ``(n, rank)`` of each section in the programmes that are there.
+        """
+        shares = [(weight / weight.sum()).unsqueeze(1) for weight in weights]
+        means = [(part * target).sum(dim=0) for part, target in zip(shares, targets, strict=True)]
+        spreads = [
+            (part * (target - mean).square()).sum(dim=0).sqrt().clamp_min(FLOOR)
+            for part, target, mean in zip(shares, targets, means, strict=True)
+        ]
+        self.mean.lerp_(torch.stack(means).mean(dim=0), share)
+        self.spread.lerp_(torch.stack(spreads).mean(dim=0), share)
+        # The transpose for a whole panel; of some of its genes, the programmes are no longer at right angles
+        inverse = torch.linalg.pinv(self.loadings.double(), rtol=0.1).float()
+        return [(t - m) / s @ inverse for t, m, s in zip(targets, means, spreads, strict=True)]
+
     def forward(self, scores: Tensor) -> Tensor:
         """Expression ``(n, genes)`` of programme scores ``(n, rank)``."""
         return self.mean + self.spread * ((scores * self.damp) @ self.loadings)

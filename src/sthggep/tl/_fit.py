@@ -27,6 +27,7 @@ def fit(
     *,
     genes: Sequence[str] | None = None,
     preset: str = "default",
+    model: HGGEP | str | Path | None = None,
     validation: str | Sequence[str] | None = "auto",
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
@@ -56,10 +57,16 @@ def fit(
     slides
         One slide or many, AnnData and SpatialData mixed, with H&E and raw counts. They are not changed.
     genes
-        The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides.
+        The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides, or with ``model`` its genes. With
+        ``model`` it may be some of its genes: those that the new slides have.
     preset
         ``"default"``: HGGEP's stages, neighbourhood attention and hypergraph on frozen image features of several fields of
         view; minutes on a laptop. ``"paper"``: the published network, sizes and losses, end to end; made for a GPU.
+    model
+        A model to go on from, or the folder it was saved to: fine-tuning. What it looks at, its networks, their number and
+        its gene programmes stay. Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
+        of the default preset is solved as a ridge towards its old weights, so that few spots change it little and many a
+        lot; means and spreads of the genes move likewise. The model itself is not changed.
     validation
         What is held out to stop early: ``"sections"`` (whole sections), ``"blocks"`` (blocks of tissue of each section),
         names of sections, or ``None`` (nothing: all epochs are run). ``"auto"`` holds out sections where there are several,
@@ -100,7 +107,8 @@ def fit(
 
     Returns
     -------
-    The trained model; ``model.history`` holds the curves.
+    The trained model; ``model.history`` holds the curves. After fine-tuning, ``training["model"]`` is the id of the model
+    that it went on from, and ``training["model_sections"]`` what that had learnt from.
 
     Raises
     ------
@@ -116,7 +124,18 @@ def fit(
     from sthggep._presets import PRESETS
     from sthggep.tl._train import train_on
 
-    chosen = adapt(PRESETS[one_of(preset, PRESETS, "preset")], obsm, max_epochs, learning_rate, n_members)
+    start_from = PRESETS[one_of(preset, PRESETS, "preset")]
+    parent = None
+    if model is not None:
+        from sthggep.tl._predict import check_fit, load_model
+        from sthggep.tl._tune import brings_its_own, tuning_genes, tuning_preset
+
+        parent = load_model(model)
+        start_from = tuning_preset(parent, preset)
+        brings_its_own(obsm=obsm, encoder=encoder, size_um=size_um, weights=weights)
+        genes = tuning_genes(parent, genes)
+        preset = parent.preset
+    chosen = adapt(start_from, obsm, max_epochs, learning_rate, n_members)
     chosen = look_through(chosen, encoder, size_um)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     where = {
@@ -142,6 +161,9 @@ def fit(
         )
     panel = [str(gene) for gene in genes]
     check_slides(found, panel, layer, chosen.inputs)
+    if parent is not None:
+        for slide in found:
+            check_fit(parent, slide)
     return train_on(
         found,
         panel,
@@ -155,6 +177,7 @@ def fit(
         device=resolve_device(device),
         seed=seed,
         show=show_progress_bar,
+        parent=parent,
     )
 
 

@@ -81,10 +81,11 @@ def _calibrate(net: Any, patches: Sequence[Any]) -> None:
         layer.momentum = kept
 
 
-def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> None:
+def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]], before: Sequence[float] | None = None) -> None:
     """How much of the prediction is the networks', how much the shortcuts': what all held-out tissue says, for all alike.
 
-    One member's held-out section is too little to choose on; all members' together are all training tissue.
+    One member's held-out section is too little to choose on; all members' together are all training tissue. Where nothing
+    is held out, networks that were trained on keep the share they had ``before``.
     """
     import torch
 
@@ -92,6 +93,10 @@ def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> None:
 
     asked = [(m, s) for m, split in zip(members, splits, strict=True) for s in split if s.validate.any()]
     if not isinstance(members[0], FeatureHGGEPNet):
+        return
+    if before is not None and not asked:
+        for member, blend in zip(members, before, strict=True):
+            member.blend.fill_(blend)
         return
     found = dict.fromkeys(SHARES if asked else (UNSETTLED,), 0.0)
     with torch.inference_mode():

@@ -127,13 +127,15 @@ def predict(
         need_image=found.inputs.needs_image,
     )
     for slide in slides:
-        _check(found, slide)
+        check_fit(found, slide)
+    encoder = found.encoder(device=device)
     parts = [
         found.describe_slide(
             slide,
             genes=None if genes is None else chosen,
             latent=latent,
             counts=bool(counts),
+            encoder=encoder,
             batch_size=batch_size,
             device=device,
             show=show_progress_bar,
@@ -235,7 +237,7 @@ def load_model(model: object) -> HGGEP:
     raise TypeError(msg)
 
 
-def _check(model: HGGEP, slide: Slide) -> None:
+def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
     from sthggep._data import array_positions, given_features
 

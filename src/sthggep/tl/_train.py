@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,21 +32,31 @@ def train_on(
     device: torch.device,
     seed: int,
     show: bool,
+    parent: HGGEP | None = None,
 ) -> HGGEP:
-    """Turn checked slides into tensors, and train the members of the ensemble on them."""
+    """Turn checked slides into tensors, and train the members of the ensemble on them: fresh ones, or a model's."""
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder, state_of
-    from sthggep.tl._networks import settle
+    from sthggep.tl._networks import build_network, settle
+    from sthggep.tl._tune import continued, sections_seen, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
-    encoder = FrozenEncoder(preset.inputs.encoder, weights, device) if preset.inputs.kind == "features" else None
+    encoder = parent.encoder(device=str(device)) if parent else None
+    if parent is None and preset.inputs.kind == "features":
+        encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
     sections = _as_tensors(slides, genes, preset, encoder, layer=layer, batch_size=batch_size, show=show)
     splits = [apply_plan(sections, slides, held_out) for held_out in plan]
+
+    def begin(member: int, split: Sequence[Section]) -> nn.Module:
+        if parent is not None:
+            return continued(parent, member, genes, split)
+        return build_network(preset, split, len(genes), weights, seed + member)
+
     members, history = _train_members(
-        preset, splits, len(genes), weights, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
+        preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
     )
-    settle(members, splits)
+    settle(members, splits, None if parent is None else shares_of(parent, len(members)))
     record = {
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],
@@ -55,7 +65,10 @@ def train_on(
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
     }
-    held = state_of(encoder.module) if encoder and encoder.portable else {}
+    if parent is not None:
+        record |= {"model": parent.id, "model_sections": sections_seen(parent)}
+    portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
+    held = state_of(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None
     return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
 
@@ -85,26 +98,24 @@ def _as_tensors(
 def _train_members(
     preset: Preset,
     splits: Sequence[list[Section]],
-    n_genes: int,
-    weights: str | Path | None,
+    begin: Callable[[int, Sequence[Section]], nn.Module],
     *,
     trainer_kwargs: dict[str, Any] | None,
     device: torch.device,
     seed: int,
     show: bool,
 ) -> tuple[list[nn.Module], pd.DataFrame]:
-    """One network a split, each from a seed of its own; and the curves of all."""
+    """One network a split, begun as ``begin`` says, each from a seed of its own; and the curves of all."""
     import pandas as pd
     from tqdm.auto import tqdm
 
     from sthggep._training import train
-    from sthggep.tl._networks import build_network
 
     members, curves = [], []
     epochs = preset.recipe.max_epochs
     with tqdm(total=len(splits) * epochs, desc="Training", unit="epoch", disable=None if show else True) as bar:
         for member, split in enumerate(splits):
-            net = build_network(preset, split, n_genes, weights, seed + member)
+            net = begin(member, split)
             history = train(
                 net, split, preset.recipe, seed=seed + member, device=device, bar=bar, trainer_kwargs=trainer_kwargs
             )
