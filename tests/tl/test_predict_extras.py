@@ -137,6 +137,19 @@ def test_sections_of_one_object(slide):
         np.testing.assert_allclose(together.obsm[name][: slide.n_obs], slide.obsm[name], rtol=1e-4, atol=1e-5)
 
 
+def test_spots_of_other_regions_are_not_numbers(slide, monkeypatch):
+    from sthggep.tl import _predict
+
+    other = slide.copy()
+    together = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
+    resolve = _predict.resolve
+    monkeypatch.setattr(_predict, "resolve", lambda *a, **k: resolve(*a, **k)[1:])
+    tl.predict(together, on_features("zinb"), library_key="which", latent=True, counts=True, **QUIET)
+    for name in ("hggep", "X_hggep", "hggep_counts"):
+        assert np.isnan(together.obsm[name][: slide.n_obs]).all()
+        assert np.isfinite(together.obsm[name][slide.n_obs :]).all()
+
+
 # ---------------------------------------------------------------- counts
 
 

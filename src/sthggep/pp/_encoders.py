@@ -39,6 +39,8 @@ class Encoder:
     std: tuple[float, ...] = IMAGENET_STD
     transform: Callable[[NDArray[np.uint8]], torch.Tensor] | None = None
     """Instead of ``mean`` and ``std``: one uint8 patch (height, width, 3) to a tensor (3, height, width)."""
+    read: Callable[[Any], dict[str, Any]] | None = None
+    """Fields of this entry that only the module knows, such as its size and normalisation."""
     blocks: tuple[int, ...] | None = None
     """Widths of the latent stages that the vector is made of; ``None``: it is one."""
     size_um: tuple[float, ...] | None = None
@@ -121,11 +123,8 @@ class FrozenEncoder:
 
     def _completed(self, entry: Encoder) -> Encoder:
         """The entry, with what only the module itself knows: its own transform, and the values it gives."""
-        own = getattr(self.module, "get_transform", None)
-        if entry.transform is None and callable(own) and (transform := own()) is not None:
-            size = getattr(self.module, "img_size", None) or entry.size_px
-            width = int(size if isinstance(size, int) else size[-1])
-            entry = replace(entry, transform=transform, size_px=width)
+        read = entry.read or _own_transform
+        entry = replace(entry, **({} if entry.transform is not None else read(self.module)))
         if entry.dim is None:
             self.entry = entry
             white = np.full((1, entry.size_px, entry.size_px, 3), 255, dtype=np.uint8)
@@ -202,6 +201,17 @@ class FrozenEncoder:
             )
             raise ValueError(msg)
         return found
+
+
+def _own_transform(module: Any) -> dict[str, Any]:
+    """Transform and size that an object brings itself, as LazySlide's models do."""
+    own = getattr(module, "get_transform", None)
+    transform = own() if callable(own) else None
+    if transform is None:
+        return {}
+    size = getattr(module, "img_size", None)
+    width = {} if size is None else {"size_px": int(size if isinstance(size, int) else size[-1])}
+    return {"transform": transform, **width}
 
 
 def state_of(module: Any) -> StateDict:

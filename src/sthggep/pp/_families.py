@@ -136,20 +136,17 @@ def _timm(model: str) -> dict[str, Any]:
         except (OSError, RuntimeError, ValueError) as reason:
             raise _not_had(name, reason) from reason
 
-    try:
-        plan = package.get_pretrained_cfg(model, allow_unregistered=False)
-    except (RuntimeError, ValueError) as reason:
-        raise _not_had(name, reason) from reason
-    if plan is None:
-        raise _not_had(name, "it has no pretrained configuration")
-    return {
-        "build": build,
-        "encode": lambda module, images: module(images),
-        "size_px": int(plan.input_size[-1]),
-        "mean": tuple(map(float, plan.mean)),
-        "std": tuple(map(float, plan.std)),
-        "licence": str(getattr(plan, "license", None) or "see the model's card"),
-    }
+    def read(module: Any) -> dict[str, Any]:
+        plan = package.data.resolve_model_data_config(module)
+        card = getattr(module, "pretrained_cfg", None) or {}
+        return {
+            "size_px": int(plan["input_size"][-1]),
+            "mean": tuple(map(float, plan["mean"])),
+            "std": tuple(map(float, plan["std"])),
+            "licence": str(card.get("license") or "see the model's card"),
+        }
+
+    return {"build": build, "encode": lambda module, images: module(images), "read": read}
 
 
 # ---------------------------------------------------------------- LazySlide

@@ -75,7 +75,7 @@ def fit(
     obsm
         Keys of features that are in ``obsm`` of every slide (UNI, CONCH, cell counts, of any origin), used instead of the
         preset's own; no image is looked at. Each key is an array, a sparse matrix or a DataFrame with a row of finite
-        numbers for each spot, as wide in every slide. Several keys are several latent stages.
+        numbers for each spot, with the same columns in every slide. Several keys are several latent stages.
     encoder
         Image encoder instead of the preset's, by its name: see :func:`sthggep.pp.encoders`. Features that
         :func:`sthggep.pp.features` wrote with it are used again.
@@ -245,7 +245,7 @@ def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[
 
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
-    from sthggep._data import given_features
+    from sthggep._data import feature_names, given_features, same_features
 
     unique(genes, "The genes of the panel", "List each once.")
     n_filled = 0
@@ -258,6 +258,8 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
         if len(set(widths.values())) > 1:
             msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
             raise ValueError(msg)
+        for slide in slides[1:]:
+            same_features(slide, key, feature_names(slides[0], key), f"section {slides[0].name!r}")
     if n_filled < 2:
         msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
         raise ValueError(msg)

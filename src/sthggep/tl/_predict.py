@@ -239,7 +239,7 @@ def load_model(model: object) -> HGGEP:
 
 def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
-    from sthggep._data import array_positions, given_features
+    from sthggep._data import array_positions, given_features, same_features
 
     inputs = model.inputs
     if inputs.kind == "obsm":
@@ -249,6 +249,7 @@ def check_fit(model: HGGEP, slide: Slide) -> None:
             if found != width:
                 msg = f"obsm[{key!r}] holds {found} features a spot, but the model was trained on {width}."
                 raise ValueError(msg)
+            same_features(slide, key, model.training.get("obsm_columns", {}).get(key), "the model's training")
         return
     if inputs.reference:
         array_positions(slide)

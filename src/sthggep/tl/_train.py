@@ -35,6 +35,7 @@ def train_on(
     parent: HGGEP | None = None,
 ) -> HGGEP:
     """Turn checked slides into tensors, and train the members of the ensemble on them: fresh ones, or a model's."""
+    from sthggep._data import feature_names
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder, state_of
     from sthggep.tl._networks import build_network, settle
@@ -65,6 +66,9 @@ def train_on(
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
     }
+    columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
+    if any(columns.values()):
+        record["obsm_columns"] = columns
     if parent is not None:
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
