@@ -164,12 +164,28 @@ def test_options_arrive(shell, slides, monkeypatch, tmp_path):
     words = (
         "fit a.h5ad a.h5ad --out m --preset paper --genes genes.txt --weights w --max-epochs 3 --layer raw --mpp 0.5"
     )
-    code, _, fault = shell(*words.split(), "--library-key", "which", "--device", "cpu", "--seed", 4, "--table-key", "t")
+    code, _, fault = shell(
+        *words.split(),
+        "--library-key",
+        "which",
+        "--device",
+        "cpu",
+        "--seed",
+        4,
+        "--table-key",
+        "t",
+        "--encoder",
+        "e",
+        "--model",
+        "old",
+    )
     assert code == 0, fault
     assert given.pop("saved") == (Path("m"), False)
     assert given == {
         "n_slides": 2,
         "preset": "paper",
+        "model": Path("old"),
+        "encoder": "e",
         "genes": ["STRO1", "FAT1"],
         "weights": "w",
         "max_epochs": 3,
