@@ -17,6 +17,7 @@ from sthggep._checks import has_key, listing
 from sthggep._expression import counts, log10_cp10k, size_factors
 from sthggep._keys import feature_key
 from sthggep.nn import spatial_incidence, spatial_neighbors
+from sthggep.nn._programmes import Measured
 from sthggep.nn._published import TABLE_ROWS
 from sthggep.pp._features import encode, feature_record, is_done
 from sthggep.pp._patches import Patches
@@ -196,6 +197,12 @@ def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: tupl
         filled,
         torch.zeros_like(filled),
     )
+
+
+def measured(slide: Slide, genes: Sequence[str], layer: str | None) -> Measured:
+    """Expression alone, of a section whose image is not looked at."""
+    raw = counts(slide.adata, genes, layer=layer, rows=slide.rows)
+    return Measured(torch.from_numpy(log10_cp10k(raw)), torch.from_numpy(raw.sum(axis=1)))
 
 
 def spatial_blocks(xy: NDArray[np.float64], fold: int, n_folds: int) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from sthggep.nn._attention import NeighborBlock
 from sthggep.nn._fusion import AttentionFusion
 from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
-from sthggep.nn._programmes import GeneProgrammes, spot_weights
+from sthggep.nn._programmes import GeneProgrammes, Measured, spot_weights
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.nn._stages import SectionScale
 
@@ -144,6 +144,7 @@ class FeatureHGGEPNet(nn.Module):
         targets: Sequence[Tensor],
         library_sizes: Sequence[Tensor],
         masks: Sequence[Tensor],
+        further: Sequence[Measured] = (),
     ) -> None:
         """Set what is solved rather than learnt: feature scales, gene programmes, the shortcut.
 
@@ -159,12 +160,14 @@ class FeatureHGGEPNet(nn.Module):
             Counts of each spot in the panel, ``(n,)``.
         masks
             Training spots ``(n,)``; the others' expression is not looked at.
+        further
+            Sections of which only the counts are known: for the gene programmes.
         """
         for i, scale in enumerate(self.scale):
             scale.start([stages[i] for stages in features])  # type: ignore[operator]
         scaled = [self.scaled(stages) for stages in features]
         weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
-        scores = self.programmes.start([t[mask] for t, mask in zip(targets, masks, strict=True)], weights)
+        scores = self.programmes.start([t[mask] for t, mask in zip(targets, masks, strict=True)], weights, further)
         spread = [
             self.shortcut.spread(self._joined(stages), incidence if self.hypergraph is not None else None)[mask]
             for stages, incidence, mask in zip(scaled, incidences, masks, strict=True)

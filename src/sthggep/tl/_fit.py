@@ -29,6 +29,7 @@ def fit(
     preset: str = "default",
     model: HGGEP | str | Path | None = None,
     validation: str | Sequence[str] | None = "auto",
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
@@ -72,6 +73,10 @@ def fit(
         names of sections, or ``None`` (nothing: all epochs are run). ``"auto"`` holds out sections where there are several,
         else blocks. Each network of an ensemble holds out another part, so that all tissue is learnt from. Spots are never
         held out one by one: their neighbours would tell.
+    expression
+        Further sections with raw counts of the same genes, no image needed: they say which genes rise and fall together
+        (the default preset's gene programmes), which helps most where the training slides come from few patients. Never pass
+        a section that will be predicted, nor one of its patient where patients are held apart.
     obsm
         Keys of features that are in ``obsm`` of every slide (UNI, CONCH, cell counts, of any origin), used instead of the
         preset's own; no image is looked at. Each key is an array, a sparse matrix or a DataFrame with a row of finite
@@ -125,6 +130,9 @@ def fit(
     from sthggep.tl._train import train_on
 
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
+    if expression is not None and (model is not None or start_from.network != "FeatureHGGEPNet"):
+        msg = "`expression` teaches gene programmes, which only a new model of `preset='default'` learns. Leave it out."
+        raise ValueError(msg)
     parent = None
     if model is not None:
         from sthggep.tl._predict import check_fit, load_model
@@ -148,6 +156,8 @@ def fit(
     }
     found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
     found = _distinct_names(found)
+    more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
+    further = [s for data in more for s in resolve(data, need_image=False, **where)]  # type: ignore[arg-type]
     if genes is None:
         from sthggep.pp import gene_panel
 
@@ -161,6 +171,8 @@ def fit(
         )
     panel = [str(gene) for gene in genes]
     check_slides(found, panel, layer, chosen.inputs)
+    for slide in further:
+        counts(slide.adata, panel, layer=layer, rows=slide.rows)
     if parent is not None:
         for slide in found:
             check_fit(parent, slide)
@@ -178,6 +190,7 @@ def fit(
         seed=seed,
         show=show_progress_bar,
         parent=parent,
+        further=further,
     )
 
 

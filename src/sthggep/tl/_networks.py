@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
     from sthggep._data import Section
     from sthggep._presets import Preset
+    from sthggep.nn._programmes import Measured
 
 
 def build_network(
-    preset: Preset, sections: Sequence[Section], n_genes: int, weights: str | Path | None, seed: int
+    preset: Preset,
+    sections: Sequence[Section],
+    n_genes: int,
+    weights: str | Path | None,
+    seed: int,
+    further: Sequence[Measured] = (),
 ) -> nn.Module:
     """The preset's network with fresh weights drawn from ``seed``; an image backbone starts at its ImageNet weights."""
     import torch
@@ -36,11 +42,11 @@ def build_network(
         else:
             widths = [stage.shape[1] for stage in sections[0].inputs[0]]
             net = FeatureHGGEPNet(widths, n_genes, **options)
-    start(net, sections)
+    start(net, sections, further)
     return net
 
 
-def start(net: Any, sections: Sequence[Section]) -> None:
+def start(net: Any, sections: Sequence[Section], further: Sequence[Measured] = ()) -> None:
     """Begin where the training spots' means, or solutions in closed form, are already."""
     import torch
 
@@ -54,6 +60,7 @@ def start(net: Any, sections: Sequence[Section]) -> None:
             [section.target for section in training],
             [section.counts.sum(dim=1) for section in training],
             [section.train for section in training],
+            further,
         )
     else:
         net.heads.start_at(torch.cat([section.target[section.train] for section in training]).mean(dim=0))

@@ -33,9 +33,10 @@ def train_on(
     seed: int,
     show: bool,
     parent: HGGEP | None = None,
+    further: Sequence[Slide] = (),
 ) -> HGGEP:
     """Turn checked slides into tensors, and train the members of the ensemble on them: fresh ones, or a model's."""
-    from sthggep._data import feature_names
+    from sthggep._data import feature_names, measured
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder, state_of
     from sthggep.tl._networks import build_network, settle
@@ -48,11 +49,12 @@ def train_on(
         encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
     sections = _as_tensors(slides, genes, preset, encoder, layer=layer, batch_size=batch_size, show=show)
     splits = [apply_plan(sections, slides, held_out) for held_out in plan]
+    counted = [measured(slide, genes, layer) for slide in further]
 
     def begin(member: int, split: Sequence[Section]) -> nn.Module:
         if parent is not None:
             return continued(parent, member, genes, split)
-        return build_network(preset, split, len(genes), weights, seed + member)
+        return build_network(preset, split, len(genes), weights, seed + member, counted)
 
     members, history = _train_members(
         preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
@@ -66,6 +68,8 @@ def train_on(
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
     }
+    if further:
+        record["expression"] = [slide.name for slide in further]
     columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
     if any(columns.values()):
         record["obsm_columns"] = columns
