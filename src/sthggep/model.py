@@ -22,7 +22,7 @@ from sthggep._device import resolve_device
 from sthggep._keys import UNITS
 from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
 from sthggep.pp._encoders import FrozenEncoder
-from sthggep.pp._weights import weights_id
+from sthggep.pp._weights import bundled, weights_id
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HGGEP"]
 
+BUNDLED_MODELS = ("her2st",)
 NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
 
 
@@ -362,7 +363,8 @@ class HGGEP:
         Parameters
         ----------
         name
-            A folder. No model comes with the package yet, so a name alone is not known.
+            ``"her2st"``, which comes with the package (breast tumours; see its model card in the documentation), or a
+            folder that :meth:`save` wrote.
 
         Returns
         -------
@@ -375,7 +377,12 @@ class HGGEP:
         """
         if Path(name).is_dir():
             return cls.load(name)
-        msg = f"No model is called {name!r}: none comes with this version. Pass a folder, or train by `sthggep.tl.fit`."
+        if name in BUNDLED_MODELS:
+            return cls.load(bundled(name))
+        msg = (
+            f"No model is called {name!r}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder, or train by "
+            "`sthggep.tl.fit`."
+        )
         raise FileNotFoundError(msg)
 
     @classmethod

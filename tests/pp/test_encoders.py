@@ -136,7 +136,7 @@ def test_entries_say_what_they_are(name):
     assert entry.blocks is None or entry.dim is None or sum(entry.blocks) == entry.dim
     assert len(entry.mean) == len(entry.std) == 3
     assert entry.licence
-    assert not entry.files or entry.url
+    assert not entry.files or entry.url or entry.bundled
     row = pp.encoders().loc[name]
     assert row["size_px"] == entry.size_px
     assert row["how"]

@@ -126,11 +126,11 @@ def test_without_held_out_tissue_the_blend_stays(tissue, parent):
 
 
 def test_some_of_its_genes(tissue, parent):
-    genes = parent.genes[::-1][:10]
+    genes = parent.genes[::-1][:13]
     tuned = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
     assert tuned.genes == genes
     for old, new in zip(parent.members, tuned.members, strict=True):
-        assert torch.equal(new.programmes.loadings, old.programmes.loadings[:, range(15, 5, -1)])
+        assert torch.equal(new.programmes.loadings, old.programmes.loadings[:, range(15, 2, -1)])
     assert score(tuned, tissue["test"]) > 0.2
     assert rmse(tuned, tissue["test"]) < 0.6  # on the scale of the smaller panel
 
@@ -163,7 +163,7 @@ def test_outputs_that_are_kept(head):
     [
         ({"genes": ["STRO1", "ACTB"]}, KeyError, r"1 of 2 genes are not in the model.*cannot add genes.*'ACTB'"),
         ({"genes": ["STRO1", "STRO1"]}, ValueError, "more than once"),
-        ({"genes": ["STRO1"]}, ValueError, "8 gene programmes needs as many genes"),
+        ({"genes": ["STRO1"]}, ValueError, "12 gene programmes needs as many genes"),
         ({"preset": "paper"}, ValueError, "`preset='paper'` was passed"),
         ({"obsm": "X_mine"}, ValueError, "`obsm` passed"),
         ({"encoder": "shufflenet", "weights": "random"}, ValueError, "`encoder`, `weights` passed"),

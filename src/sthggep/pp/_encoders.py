@@ -46,6 +46,8 @@ class Encoder:
     size_um: tuple[float, ...] | None = None
     """Fields of view that it is meant for, in microns; ``None``: those of the preset."""
     files: tuple[str, ...] = ()
+    bundled: str = ""
+    """File of the weights that comes with the package."""
     url: str = ""
     """Address of the weights; the file name holds the first digits of the content's SHA-256."""
     licence: str = "not stated"
@@ -85,6 +87,16 @@ ENCODERS = {
         channels_last=True,
     )
 }
+# The same network, adapted here to unlabelled H&E: see the model card
+ENCODERS["shufflenet_he"] = replace(
+    ENCODERS["shufflenet"],
+    name="shufflenet_he",
+    files=("shufflenet_he*.safetensors",),
+    bundled="shufflenet_he.safetensors",
+    url="",
+    licence="BSD-3-Clause (this package; start: torchvision's ImageNet weights, BSD-3-Clause and MIT)",
+    how="comes with the package",
+)
 
 
 def find_encoder(name: str) -> Encoder:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def features(
     data: AnnData | SpatialData,
-    encoder: str = "shufflenet",
+    encoder: str = "shufflenet_he",
     *,
     size_um: float | Sequence[float],
     key_added: str | None = None,
@@ -48,8 +48,8 @@ def features(
     data
         AnnData with its image in ``uns["spatial"]``, or SpatialData; one or several sections.
     encoder
-        Name of the encoder: ``"shufflenet"`` (ShuffleNetV2 ×0.5, the mean maps of stages 2 to 5, 1,360 values); one added
-        by :func:`sthggep.pp.register_encoder`; or, where that package is installed, ``"transformers:<model id or
+        Name of the encoder: ``"shufflenet_he"`` (ShuffleNetV2 ×0.5 adapted to unlabelled H&E, the mean maps of stages 2
+        to 5, 1,360 values; it comes with the package); ``"shufflenet"`` (the same with ImageNet weights); one added by :func:`sthggep.pp.register_encoder`; or, where that package is installed, ``"transformers:<model id or
         folder>"`` (the class token, or the mean of tokens where there is none), ``"timm:<name>"``, ``"lazyslide:<name>"``.
         :func:`sthggep.pp.encoders` lists them.
     size_um

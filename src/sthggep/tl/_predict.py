@@ -49,7 +49,8 @@ def predict(
     data
         Slide with spots and an image; one or several sections. Counts are not needed and not looked at.
     model
-        A trained model, or the folder it was saved to.
+        A trained model, the folder it was saved to, or a name; ``None`` takes ``"her2st"``, which comes with the package
+        and knows breast tumours only (see its model card).
     key_added
         Name of the prediction.
     genes
@@ -218,17 +219,13 @@ def _on_rows(n_obs: int, rows: Sequence[NDArray[np.intp]], parts: Sequence[Any])
 
 
 def load_model(model: object) -> HGGEP:
-    """The model itself, or the one of that name or folder."""
-    from sthggep.model import HGGEP
+    """The model itself, or the one of that name or folder; ``None`` is the one that comes with the package."""
+    from sthggep.model import BUNDLED_MODELS, HGGEP
 
     if isinstance(model, HGGEP):
         return model
     if model is None:
-        msg = (
-            "No model comes with this version of sthggep: pass one. "
-            "Train it by `model = sthggep.tl.fit(slides)`, or give the folder of a saved one."
-        )
-        raise ValueError(msg)
+        return HGGEP.from_pretrained(BUNDLED_MODELS[0])
     if isinstance(model, Path):
         return HGGEP.load(model)
     if isinstance(model, str):
