@@ -17,11 +17,22 @@ class PredictionKeys:
     uns: str
     scores: str
     latent: str
+    clusters: str
+    clusters_observed: str
+    agreement: str
 
 
 def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
-    """Names of one prediction: the array, its record, its scores, the embedding behind it."""
-    return PredictionKeys(obsm=key_added, uns=key_added, scores=f"{key_added}_scores", latent=f"X_{key_added}")
+    """Names of one prediction: the array, its record, its scores, the embedding behind it, its clusters and theirs."""
+    return PredictionKeys(
+        obsm=key_added,
+        uns=key_added,
+        scores=f"{key_added}_scores",
+        latent=f"X_{key_added}",
+        clusters=f"{key_added}_clusters",
+        clusters_observed=f"{key_added}_clusters_observed",
+        agreement=f"{key_added}_agreement",
+    )
 
 
 def feature_key(encoder: str, size: float, unit: str = "um") -> str:

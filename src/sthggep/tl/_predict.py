@@ -67,7 +67,8 @@ def predict(
     ``obsm[key_added]`` : float32 (n_obs, n_genes)
         The prediction, NaN for spots of regions that were not asked for.
     ``uns[key_added]`` : dict
-        ``genes`` (of the columns), ``units``, ``model``, ``versions``, ``params``.
+        ``genes`` (of the columns), ``units``, ``model``, ``versions``, ``params`` and, where the model knows it,
+        ``training_ceiling``: each gene's noise ceiling on the training slides, for :func:`sthggep.tl.top_genes`.
 
     Raises
     ------
@@ -118,6 +119,8 @@ def predict(
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
+    if "ceiling" in found.training:
+        table.uns[key.uns]["training_ceiling"] = np.array(found.training["ceiling"], dtype=np.float64)
     return data if copy else None
 
 
