@@ -105,7 +105,7 @@ def evaluate(
 
     SSIM (Wang et al. 2004) compares level, contrast and structure in a window around each spot, and is averaged over
     spots. The window is a Gaussian with a standard deviation of 1.5 spot pitches, its constants are 0.01 and 0.03 of
-    the measured range, and neither map is rescaled. On a full square array that is scikit-image's
+    the measured range, and neither map is rescaled. On a full square array that is, away from its border, scikit-image's
     ``structural_similarity(gaussian_weights=True, use_sample_covariance=False)``. Places without a spot have no weight
     in a window, so that holes and borders of the tissue are not made up; a hexagonal array needs no raster. Noise of
     counting lowers it: compare models on one section by it, not sections.

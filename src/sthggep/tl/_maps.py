@@ -25,9 +25,8 @@ GENES_AT_ONCE = 128
 def ssim(slide: Slide, predicted: Maps, measured: Maps) -> NDArray[np.float64]:
     """Structural similarity of each pair of gene maps, shape (n_genes,); NaN where nothing was measured to vary."""
     window = ssim_window(slide)
-    columns = range(0, measured.shape[1], GENES_AT_ONCE)
-    parts = [_ssim(window, predicted[:, i : i + GENES_AT_ONCE], measured[:, i : i + GENES_AT_ONCE]) for i in columns]
-    return np.concatenate(parts)
+    parts = [slice(start, start + GENES_AT_ONCE) for start in range(0, measured.shape[1], GENES_AT_ONCE)]
+    return np.concatenate([local_ssim(window, predicted[:, p], measured[:, p]).mean(axis=0) for p in parts])
 
 
 def ssim_window(slide: Slide) -> sparse.csr_matrix:
@@ -38,18 +37,17 @@ def ssim_window(slide: Slide) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.diags(1 / weights.sum(axis=1).A1) @ weights)
 
 
-def _ssim(window: sparse.csr_matrix, predicted: Maps, measured: Maps) -> NDArray[np.float64]:
+def local_ssim(window: sparse.csr_matrix, predicted: Maps, measured: Maps) -> NDArray[np.float64]:
+    """Structural similarity of the maps around each spot, shape (n_spots, n_genes)."""
     a, b = predicted.astype(np.float64), measured.astype(np.float64)
     mean_a, mean_b = window @ a, window @ b
-    var_a, var_b = (np.clip(window @ x**2 - m**2, 0, None) for x, m in ((a, mean_a), (b, mean_b)))
+    var_a, var_b = window @ a**2 - mean_a**2, window @ b**2 - mean_b**2
     together = window @ (a * b) - mean_a * mean_b
-    span = np.ptp(b, axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
-        level = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-        structure = (2 * together + c2) / (var_a + var_b + c2)
-        found = (level * structure).mean(axis=0)
-    return np.where(span > 0, found, np.nan)
+    span = np.where(np.ptp(b, axis=0) > 0, np.ptp(b, axis=0), np.nan)
+    c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
+    level = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    found: NDArray[np.float64] = level * (2 * together + c2) / (var_a + var_b + c2)
+    return found
 
 
 def morans_i(slide: Slide, values: Maps) -> NDArray[np.float64]:

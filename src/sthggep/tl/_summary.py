@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GENES_AT_ONCE = 512
 # Of fewer blocks, too few different samples can be drawn
-LEAST_BLOCKS = 5
+LEAST_BLOCKS = 8
 
 
 def summary(
@@ -98,7 +98,7 @@ def summary(
     Interval: spots are drawn anew with replacement, in blocks, and the mean over genes is computed in each sample; the
     interval lies between its quantiles. Spots, not genes, since genes rise and fall together in the same spots and
     would make a much too narrow one; blocks, since neighbouring spots resemble each other. Blocks are squares of about
-    ``sqrt(n_spots)`` spots. Fewer than five blocks give no interval (NaN). It says how far this section could mislead
+    ``sqrt(n_spots)`` spots. Fewer than eight blocks give no interval (NaN). It says how far this section could mislead
     about tissue like it, and nothing about other patients: compare the rows for that.
     """
     given = list(slides) if isinstance(slides, Sequence) else [slides]
