@@ -19,16 +19,22 @@ class PredictionKeys:
     scores: str
     latent: str
     counts: str
+    clusters: str
+    clusters_observed: str
+    agreement: str
 
 
 def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
-    """Names of one prediction: the array, its record, its scores, the embedding behind it, and its counts."""
+    """Names of one prediction: its array, record and scores, embedding and counts, its clusters and their agreement."""
     return PredictionKeys(
         obsm=key_added,
         uns=key_added,
         scores=f"{key_added}_scores",
         latent=f"X_{key_added}",
         counts=f"{key_added}_counts",
+        clusters=f"{key_added}_clusters",
+        clusters_observed=f"{key_added}_clusters_observed",
+        agreement=f"{key_added}_agreement",
     )
 
 

@@ -1,11 +1,12 @@
-"""Plots: predicted beside observed, what was cut, which spots are tied, training curves, scores."""
+"""Plots: predicted beside observed, structure, what was cut, which spots are tied, training curves, scores."""
 
 from __future__ import annotations
 
+from sthggep.pl._agreement import agreement
 from sthggep.pl._gene_map import gene_map
 from sthggep.pl._history import history
 from sthggep.pl._hypergraph import hypergraph
 from sthggep.pl._patches import patches
 from sthggep.pl._scores import scores
 
-__all__ = ["gene_map", "history", "hypergraph", "patches", "scores"]
+__all__ = ["agreement", "gene_map", "history", "hypergraph", "patches", "scores"]

@@ -87,7 +87,8 @@ def predict(
         With ``counts``: expected counts, columns as in the prediction.
     ``uns[key_added]`` : dict
         ``genes`` (of the columns), ``panel`` (the genes of the model, which the scale refers to), ``units``, ``obsm``
-        (further arrays that were written), ``model``, ``versions``, ``params``.
+        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows it,
+        ``training_ceiling``: each gene's noise ceiling on the training slides, for :func:`sthggep.tl.top_genes`.
 
     Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
 
@@ -172,6 +173,9 @@ def predict(
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
+    if "ceiling" in found.training:
+        known = dict(zip(found.genes, found.training["ceiling"], strict=True))
+        table.uns[key.uns]["training_ceiling"] = np.array([known[gene] for gene in chosen], dtype=np.float64)
     return data if copy else None
 
 

@@ -67,6 +67,7 @@ def train_on(
         "validation": [str(held_out) for held_out in plan],
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
+        "ceiling": _ceilings(slides, genes, layer, seed),
     }
     if further:
         record["expression"] = [slide.name for slide in further]
@@ -79,6 +80,19 @@ def train_on(
     held = state_of(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None
     return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
+
+
+def _ceilings(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, seed: int) -> list[float]:
+    """Noise ceiling of each gene, its mean over the sections: which genes can be measured, for `tl.top_genes`."""
+    import numpy as np
+
+    from sthggep._expression import counts
+    from sthggep.tl._evaluate import noise_ceiling
+
+    rng = np.random.default_rng(seed)
+    found = [noise_ceiling(counts(s.adata, genes, layer=layer, rows=s.rows), rng) for s in slides]
+    # A gene without counts has no ceiling: nothing of it can be had
+    return [round(float(ceiling), 4) for ceiling in np.nan_to_num(found).mean(axis=0)]
 
 
 def _as_tensors(
