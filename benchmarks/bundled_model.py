@@ -1,6 +1,6 @@
 """Train the model that comes with the package, on all her2st sections with H&E.
 
-    python benchmarks/bundled_model.py --root $STHGGEP_DATA/her2st --panel panel_her2.txt --out src/sthggep/_bundled/her2st
+python benchmarks/bundled_model.py --root $STHGGEP_DATA/her2st --panel panel_her2.txt --out src/sthggep/_bundled/her2st
 """
 
 from __future__ import annotations
