@@ -19,6 +19,8 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq $(if $(C
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 export OMP_NUM_THREADS ?= 2
+# Threads that wait must not spin: on a busy machine that costs more than the work
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test lint format typecheck notebooks build clean distclean
 
