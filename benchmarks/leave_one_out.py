@@ -4,6 +4,8 @@
 
 Per-gene Pearson correlation within the held-out section, on log10(1 + counts per 10,000 of the panel), mean over genes.
 Nothing sees the counts of the held-out section, the panel file excepted (published; it was chosen on all sections).
+With --expression the gene programmes are also learnt from the counts of all other her2st sections, less those of the held-out
+section's patient.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sthggep
 from sthggep._expression import counts, log10_cp10k
 from sthggep.tl._evaluate import score
 
+ENCODER = "shufflenet_he"
 SIZES_UM = (80.0, 160.0, 320.0, 640.0)
 SECTIONS = ("B4", "C2", "C3", "C4", "C5")
 
@@ -28,7 +31,7 @@ SECTIONS = ("B4", "C2", "C3", "C4", "C5")
 def stacked(slide, width: str) -> np.ndarray:
     """Features of the fields of view side by side, each standardised within the section."""
     sizes = SIZES_UM if width == "all" else (float(width),)
-    found = np.hstack([slide.obsm[f"X_shufflenet_{size:g}"] for size in sizes])
+    found = np.hstack([slide.obsm[f"X_{ENCODER}_{size:g}"] for size in sizes])
     return (found - found.mean(axis=0)) / np.maximum(found.std(axis=0), 1e-6)
 
 
@@ -62,12 +65,24 @@ def nearest_patch(train, test, panel: list[str]) -> np.ndarray:
     return y[at]
 
 
-def fold(slides: dict, held_out: str, panel: list[str], weights: str | None, seed: int) -> list[dict]:
+def counted(root: Path) -> dict:
+    """Counts of the her2st sections that are not looked at, by their names."""
+    found = {}
+    for path in sorted((root / "data" / "ST-cnts").glob("*.tsv.gz")):
+        name = path.name[:2]
+        spots = root / "data" / "ST-spotfiles" / f"{name}_selection.tsv"
+        if name not in SECTIONS and spots.exists():
+            found[name] = sthggep.io.read_st(path, None, spots, patient=name[0], section=name)
+    return found
+
+
+def fold(slides: dict, held_out: str, panel: list[str], further: dict | None, seed: int) -> list[dict]:
     """All methods on one section held out."""
     train, test = [slide for name, slide in slides.items() if name != held_out], slides[held_out].copy()
     measured = log10_cp10k(counts(test, panel))
     start = time.perf_counter()
-    model = sthggep.tl.fit(train, genes=panel, weights=weights, seed=seed, show_progress_bar=False)
+    expression = None if further is None else [s for name, s in further.items() if name[0] != held_out[0]]
+    model = sthggep.tl.fit(train, genes=panel, expression=expression, seed=seed, show_progress_bar=False)
     seconds = time.perf_counter() - start
     sthggep.tl.predict(test, model, show_progress_bar=False)
     scores = sthggep.tl.evaluate(test)
@@ -96,7 +111,7 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", default=SECTIONS)
     parser.add_argument("--root", default=None)
     parser.add_argument("--panel", type=Path, default=None, help="gene list; else a panel is chosen in each fold")
-    parser.add_argument("--weights", default=None)
+    parser.add_argument("--expression", action="store_true", help="her2st: programmes also from other patients' counts")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -105,15 +120,16 @@ def main() -> None:
     slides, start = {}, time.perf_counter()
     for name in options.sections:
         slide = getattr(sthggep.datasets, options.dataset)(name, root=options.root)
-        sthggep.pp.features(slide, size_um=SIZES_UM, weights=options.weights, show_progress_bar=False)
+        sthggep.pp.features(slide, size_um=SIZES_UM, show_progress_bar=False)
         slide.uns["spatial"][name]["images"].pop("fullres", None)  # features are done: make room
         slides[name] = slide
     print(f"reading and features of {len(slides)} sections: {time.perf_counter() - start:.0f} s")
+    further = counted(Path(options.root)) if options.expression else None
     rows = []
     for name in options.sections:
         train = [slide for other, slide in slides.items() if other != name]
         panel = options.panel.read_text().split() if options.panel else sthggep.pp.gene_panel(train)
-        rows += fold(slides, name, panel, options.weights, options.seed)
+        rows += fold(slides, name, panel, further, options.seed)
         print(pd.DataFrame(rows[-4:]).to_string(float_format="%.3f", header=len(rows) == 4), flush=True)
     table = pd.DataFrame(rows)
     wide = table.pivot(index="method", columns="section", values="pearson")

@@ -9,6 +9,9 @@ from pathlib import Path
 # Read when numpy, numba and torch are first imported, hence before anything else.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(variable, os.environ.get("OMP_NUM_THREADS", "2"))
+# A plugin of pytest (fast-array-utils') imports numba before this file; once its threads run, a change is an error.
+if "numba" in sys.modules:
+    sys.modules["numba"].core.config.reload_config()
 
 import matplotlib as mpl
 import pytest

@@ -164,12 +164,28 @@ def test_options_arrive(shell, slides, monkeypatch, tmp_path):
     words = (
         "fit a.h5ad a.h5ad --out m --preset paper --genes genes.txt --weights w --max-epochs 3 --layer raw --mpp 0.5"
     )
-    code, _, fault = shell(*words.split(), "--library-key", "which", "--device", "cpu", "--seed", 4, "--table-key", "t")
+    code, _, fault = shell(
+        *words.split(),
+        "--library-key",
+        "which",
+        "--device",
+        "cpu",
+        "--seed",
+        4,
+        "--table-key",
+        "t",
+        "--encoder",
+        "e",
+        "--model",
+        "old",
+    )
     assert code == 0, fault
     assert given.pop("saved") == (Path("m"), False)
     assert given == {
         "n_slides": 2,
         "preset": "paper",
+        "model": Path("old"),
+        "encoder": "e",
         "genes": ["STRO1", "FAT1"],
         "weights": "w",
         "max_epochs": 3,
@@ -210,13 +226,11 @@ def small_demo(monkeypatch, slides):
     monkeypatch.setitem(_presets.PRESETS, "default", short)
     monkeypatch.setattr(_demo, "_toy", lambda _: (slides[:2], slides[2]))
     monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
-    monkeypatch.setattr("sthggep.pp._weights.cached_weights", lambda _: None)
 
 
 def test_demo_leaves_what_it_says(small_demo, slides, tmp_path):
     out = tmp_path / "demo"
     said = "\n".join(run_demo(out))
-    assert "random weights" in said
     assert "toy3, which training did not see" in said
     assert "Next, in Python" in said
     written = {path.name for path in out.iterdir()}
@@ -251,3 +265,17 @@ def test_demo_on_real_tissue(data_root, monkeypatch):
     monkeypatch.setenv("STHGGEP_DATA", str(data_root))
     train, test = _demo._real(["mob:MOB3"])
     assert [_demo._name(a) for a in (*train, test)] == ["MOB1", "MOB3"]
+
+
+def test_going_on_from_a_model(shell, slides, model, tmp_path):
+    model.save(tmp_path / "old")
+    slides[2].write_h5ad(tmp_path / "c.h5ad")
+    code, _, said = shell("fit", "c.h5ad", "--out", "new", "--model", "old", "--max-epochs", 1, "--device", "cpu")
+    assert code == 0, said
+    tuned = HGGEP.load(tmp_path / "new")
+    assert tuned.training["model"] == model.id
+    code, _, said = shell("predict", "c.h5ad", "--model", "new", "--out", "d.h5ad", "--latent", "--key-added", "mine")
+    assert code == 0, said
+    assert anndata.read_h5ad(tmp_path / "d.h5ad").obsm["X_mine"].shape[1] == 2 * 128
+    code, _, said = shell("fit", "c.h5ad", "--out", "other", "--model", "old", "--encoder", "shufflenet")
+    assert (code, "`encoder` passed" in said) == (2, True)

@@ -84,7 +84,7 @@ def test_features_that_are_there_are_not_computed_again(tissue, monkeypatch):
     options = {"n_neighbors": 4, "batch_size": 8}
     fresh = network_inputs(resolve_one(tissue), inputs, encoder, **options)
     assert set(tissue.obsm) == {"spatial", "morphology"}
-    pp.features(tissue, size_um=100.0, weights="random", flips=False, show_progress_bar=False)
+    pp.features(tissue, "shufflenet", size_um=100.0, weights="random", flips=False, show_progress_bar=False)
     with monkeypatch.context() as patched:
         patched.setattr("sthggep._data.encode", None)
         kept = network_inputs(resolve_one(tissue), inputs, encoder, **options)

@@ -84,13 +84,24 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
     return np.array([index[gene] for gene in wanted], dtype=np.intp)
 
 
-def may_write(adata: AnnData, key: str) -> None:
-    """Refuse to overwrite something that sthggep did not write."""
-    record = adata.uns.get(key)
+def may_write(adata: AnnData, key: str, of: str | None = None) -> None:
+    """Refuse to overwrite something that sthggep did not write.
+
+    The record under ``key`` says what is ours; for an array beside a prediction, the list ``obsm`` in the record ``of``.
+    """
+    record = adata.uns.get(of or key)
     ours = isinstance(record, Mapping) and record.get("tool") == TOOL
+    if of is not None:
+        ours = ours and key not in adata.uns and key in written_beside(record)
     if (key in adata.obsm or key in adata.uns) and not ours:
         msg = (
             f"{key!r} exists already and sthggep did not write it; it is left alone. "
             "Pass another `key_added=`, or delete it from obsm / uns first."
         )
         raise ValueError(msg)
+
+
+def written_beside(record: object) -> list[str]:
+    """Further arrays in ``obsm`` that a prediction's record lists as its own."""
+    listed = record.get("obsm", ()) if isinstance(record, Mapping) else ()
+    return [str(name) for name in np.atleast_1d(np.asarray(listed, dtype=object))]

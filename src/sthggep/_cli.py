@@ -54,6 +54,8 @@ def fit(
     preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
     genes: Annotated[Path | None, typer.Option(help="Text file, one gene a line; else a panel is chosen.")] = None,
     weights: Annotated[str | None, typer.Option(help="File or folder of the encoder's weights, or 'random'.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Image encoder instead of the preset's.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of a saved model to go on from.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a model that is there.")] = False,
     layer: Layer = None,
@@ -69,10 +71,12 @@ def fit(
 
     check_free(out, overwrite=overwrite)
     panel = None if genes is None else [line.strip() for line in genes.read_text().splitlines() if line.strip()]
-    model = tl.fit(
+    fitted = tl.fit(
         [_read(path) for path in slides],
         genes=panel,
         preset=preset,
+        model=model,
+        encoder=encoder,
         weights=weights,
         max_epochs=max_epochs,
         layer=layer,
@@ -82,8 +86,8 @@ def fit(
         device=device,
         seed=seed,
     )
-    model.save(out, overwrite=overwrite)
-    typer.echo(f"{model}\nSaved to {out}")
+    fitted.save(out, overwrite=overwrite)
+    typer.echo(f"{fitted}\nSaved to {out}")
 
 
 @app.command()
@@ -92,6 +96,7 @@ def predict(
     model: Annotated[Path, typer.Option(help="Folder of a saved model.")],
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr, as the slide.")],
     key_added: Annotated[str, typer.Option(help="Name of the prediction.")] = "hggep",
+    latent: Annotated[bool, typer.Option(help="Write the latent embedding, too.")] = False,
     library_key: Library = None,
     table_key: Table = "table",
     mpp: Mpp = None,
@@ -106,7 +111,16 @@ def predict(
         raise FileExistsError(msg)
     data = _read(slide)
     _check_ending(data, out)
-    tl.predict(data, model, key_added=key_added, library_key=library_key, table_key=table_key, mpp=mpp, device=device)
+    tl.predict(
+        data,
+        model,
+        key_added=key_added,
+        latent=latent,
+        library_key=library_key,
+        table_key=table_key,
+        mpp=mpp,
+        device=device,
+    )
     _write(data, out)
     n_obs, n_genes = table_of(data, table_key).obsm[key_added].shape
     typer.echo(f"{n_genes} genes of {n_obs} spots, under obsm[{key_added!r}] in {out}")
@@ -180,7 +194,7 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()
-    except (KeyError, ValueError, TypeError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError, ImportError) as error:
         # The system's own errors carry a number first; a KeyError shows its message in quotes
         text = str(error) if getattr(error, "errno", None) or not error.args else error.args[0]
         typer.echo(f"Error: {text}", err=True)

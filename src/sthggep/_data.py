@@ -17,6 +17,7 @@ from sthggep._checks import has_key, listing
 from sthggep._expression import counts, log10_cp10k, size_factors
 from sthggep._keys import feature_key
 from sthggep.nn import spatial_incidence, spatial_neighbors
+from sthggep.nn._programmes import Measured
 from sthggep.nn._published import TABLE_ROWS
 from sthggep.pp._features import encode, feature_record, is_done
 from sthggep.pp._patches import Patches
@@ -128,13 +129,38 @@ def given_features(slide: Slide, key: str) -> NDArray[np.float32]:
     """Features that the user brought in ``obsm``: any array, sparse matrix or table of numbers."""
     values = has_key(slide.adata.obsm, key, "obsm", "Compute those features first, for every slide alike.")
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-    found = values[slide.rows].astype(np.float32)
+    try:
+        found = values[slide.rows].astype(np.float32)
+    except (TypeError, ValueError) as reason:
+        msg = f"obsm[{key!r}] must hold numbers, but in section {slide.name!r} it does not: {reason}."
+        raise ValueError(msg) from reason
     broken = int((~np.isfinite(found)).any(axis=1).sum()) if found.ndim == 2 else len(found)
     if found.ndim != 2 or broken:
         fault = f"{broken} spots hold NaN or infinity" if found.ndim == 2 else f"its shape is {values.shape}"
         msg = f"obsm[{key!r}] must hold a row of finite numbers for each spot of section {slide.name!r}, but {fault}."
         raise ValueError(msg)
     return found
+
+
+def feature_names(slide: Slide, key: str) -> list[str] | None:
+    """Names of the features in ``obsm``, where they have names: the columns of a table."""
+    columns = getattr(slide.adata.obsm[key], "columns", None)
+    return None if columns is None else [str(name) for name in columns]
+
+
+def same_features(slide: Slide, key: str, names: Sequence[str] | None, where: str) -> None:
+    """Refuse a table whose columns are others than expected, or stand in another order."""
+    found = feature_names(slide, key)
+    if found is None or names is None or found == list(names):
+        return
+    at = next(
+        (i for i, pair in enumerate(zip(found, names, strict=False)) if pair[0] != pair[1]), min(len(found), len(names))
+    )
+    msg = (
+        f"obsm[{key!r}] of section {slide.name!r} must hold the columns of {where}, in that order, but they differ from "
+        f"column {at} on: {listing(found[at:], 3)} instead of {listing(names[at:], 3)}."
+    )
+    raise ValueError(msg)
 
 
 def frozen_stages(
@@ -171,6 +197,12 @@ def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: tupl
         filled,
         torch.zeros_like(filled),
     )
+
+
+def measured(slide: Slide, genes: Sequence[str], layer: str | None) -> Measured:
+    """Expression alone, of a section whose image is not looked at."""
+    raw = counts(slide.adata, genes, layer=layer, rows=slide.rows)
+    return Measured(torch.from_numpy(log10_cp10k(raw)), torch.from_numpy(raw.sum(axis=1)))
 
 
 def spatial_blocks(xy: NDArray[np.float64], fold: int, n_folds: int) -> NDArray[np.bool_]:

@@ -43,11 +43,8 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0) -> Iterator
         msg = f"{out} is not empty and no demo wrote it; it is left alone. Pass another `--out`."
         raise FileExistsError(msg)
     train, test = _real(sections) if sections else _toy(seed)
-    weights, note = _weights()
-    if note:
-        yield note
     yield f"Training on {len(train)} sections ({listing(_name(a) for a in train)}), {sum(a.n_obs for a in train)} spots."
-    model = tl.fit(train, weights=weights, seed=seed)
+    model = tl.fit(train, seed=seed)
     yield repr(model)
     yield f"Predicting {_name(test)}, which training did not see: {test.n_obs} spots."
     tl.predict(test, model)
@@ -97,20 +94,6 @@ def _real(names: Sequence[str]) -> tuple[list[AnnData], AnnData]:
     return [getattr(datasets, d)(s) for d, s in others], getattr(datasets, held_out[0])(held_out[1])
 
 
-def _weights() -> tuple[str | None, str]:
-    """ImageNet weights where they are at hand; the demo does not use the network."""
-    from sthggep.pp._encoders import ENCODERS
-    from sthggep.pp._weights import cached_weights, local_weights
-
-    if local_weights(ENCODERS["shufflenet"]) or cached_weights(ENCODERS["shufflenet"]):
-        return None, ""
-    note = (
-        "The image encoder starts from random weights, since the demo works without network. "
-        "ImageNet weights do better: `sthggep.pp.features` fetches them, or set $STHGGEP_WEIGHTS to their folder."
-    )
-    return "random", note
-
-
 def _name(adata: AnnData) -> str:
     return str(next(iter(adata.uns["spatial"])))
 
@@ -129,5 +112,6 @@ def _next(out: Path, model: HGGEP) -> Iterator[str]:
         "Next, in Python:\n"
         f"  model = sthggep.HGGEP.load({str(out / 'model')!r})     # {len(model.genes)} genes\n"
         "  sthggep.tl.predict(adata, model)                # your slide: AnnData or SpatialData\n"
+        "  sthggep.tl.predict(adata)                       # breast tissue: the model that comes with the package\n"
         "  model = sthggep.tl.fit([adata1, adata2, …])     # or train on your own sections"
     )

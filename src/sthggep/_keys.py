@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 TOOL = "sthggep"
@@ -17,13 +18,30 @@ class PredictionKeys:
     uns: str
     scores: str
     latent: str
+    counts: str
+    clusters: str
+    clusters_observed: str
+    agreement: str
 
 
 def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
-    """Names of one prediction: the array, its record, its scores, the embedding behind it."""
-    return PredictionKeys(obsm=key_added, uns=key_added, scores=f"{key_added}_scores", latent=f"X_{key_added}")
+    """Names of one prediction: its array, record and scores, embedding and counts, its clusters and their agreement."""
+    return PredictionKeys(
+        obsm=key_added,
+        uns=key_added,
+        scores=f"{key_added}_scores",
+        latent=f"X_{key_added}",
+        counts=f"{key_added}_counts",
+        clusters=f"{key_added}_clusters",
+        clusters_observed=f"{key_added}_clusters_observed",
+        agreement=f"{key_added}_agreement",
+    )
 
 
 def feature_key(encoder: str, size: float, unit: str = "um") -> str:
-    """Name of a feature array: ``X_<encoder>_<µm>``, or ``X_<encoder>_<px>px`` where the patch was asked for in pixels."""
-    return f"X_{encoder}_{size:g}" + ("" if unit == "um" else "px")
+    """Name of a feature array: ``X_<encoder>_<µm>``, or ``X_<encoder>_<px>px`` where the patch was asked for in pixels.
+
+    Of a longer name (``"transformers:owner/model"``) the last part is taken: a slash would make a group of it on disk.
+    """
+    short = re.sub(r"[^\w.-]+", "-", re.split(r"[:/\\]", encoder.rstrip("/\\"))[-1])
+    return f"X_{short}_{size:g}" + ("" if unit == "um" else "px")

@@ -178,7 +178,8 @@ def train(
             **given,
         }
         module.train()  # Lightning trains in the mode it finds
-        lightning.Trainer(**options).fit(module, datamodule=data)
+        with repeatable():
+            lightning.Trainer(**options).fit(module, datamodule=data)
         if best.best_model_path:
             state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
             module.load_state_dict(state)
@@ -186,6 +187,17 @@ def train(
     found = pd.DataFrame(module.rows)
     first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in found]
     return found[[*first, *(name for name in found if name not in first)]]
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """The same seed gives the same weights: else several threads add up the gradients of gathered rows in any order."""
+    asked, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warned)
 
 
 def _precision(asked: str, device: torch.device) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from sthggep._device import resolve_device
 from sthggep._keys import UNITS
 from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
 from sthggep.pp._encoders import FrozenEncoder
-from sthggep.pp._weights import weights_id
+from sthggep.pp._weights import bundled, weights_id
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,19 @@ if TYPE_CHECKING:
 
 __all__ = ["HGGEP"]
 
+BUNDLED_MODELS = ("her2st",)
 NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
+
+
+class Predicted(NamedTuple):
+    """What a model says about the spots of one section; ``None`` where it was not asked for."""
+
+    expression: NDArray[np.float32]
+    """``(n, genes)``, on the model's scale."""
+    latent: NDArray[np.float32] | None = None
+    """``(n, networks × dim)``: the fused features of all networks side by side."""
+    counts: NDArray[np.float32] | None = None
+    """``(n, genes)``: mean counts of a spot of median depth."""
 
 
 class HGGEP:
@@ -48,7 +60,8 @@ class HGGEP:
     preset
         Name of the preset it was made by.
     encoder_state
-        Weights of the frozen encoder, where there is one: a saved model needs no download.
+        Weights of the frozen encoder, where there is one and it may travel with the model: a saved model needs no
+        download. Encoders of other packages are found again by their name, and their weights are checked.
     training
         Record of the training: slides, microns per pixel, seed, versions.
     history
@@ -85,7 +98,9 @@ class HGGEP:
     @property
     def id(self) -> str:
         """Short name that changes with the weights and with the genes they stand for."""
-        content = [weights_id(self.members.state_dict()), weights_id(self.encoder_state or {}), *self.genes]
+        # Weights of the encoder that are not held here are known by their own short name
+        encoder = weights_id(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
+        content = [weights_id(self.members.state_dict()), encoder or weights_id({}), *self.genes]
         return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
     @property
@@ -102,17 +117,64 @@ class HGGEP:
             f"trained on {len(slides)} sections ({listing(slides, 6)})"
         )
 
-    def _encoder(self, device: torch.device) -> FrozenEncoder | None:
-        """The frozen encoder with this model's weights; ``None`` where patches or ``obsm`` are looked at."""
+    def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
+        """The frozen encoder that this model looks through, with its weights.
+
+        Parameters
+        ----------
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+
+        Returns
+        -------
+        The encoder; ``None`` where patches or ``obsm`` are looked at.
+
+        Raises
+        ------
+        ValueError
+            It cannot be made here, or has other weights than the model was trained on.
+        """
         if self.inputs.kind != "features":
             return None
-        if self.encoder_state is None:
-            msg = f"The model has no weights of its encoder {self.inputs.encoder!r}: pass `encoder_state`."
+        name, wanted = self.inputs.encoder, self._encoder_weights
+        if self.encoder_state is None and wanted is None:
+            msg = f"The model has no weights of its encoder {name!r}: pass `encoder_state`."
             raise ValueError(msg)
-        return FrozenEncoder(self.inputs.encoder, self.encoder_state, device)
+        try:
+            found = FrozenEncoder(name, self.encoder_state, resolve_device(device))
+        except ValueError as reason:
+            msg = (
+                f"The model looks at features of the encoder {name!r}, which cannot be made here. {reason} "
+                "An encoder of your own is registered anew in each session: `sthggep.pp.register_encoder`."
+            )
+            raise ValueError(msg) from reason
+        if self.encoder_state is None and found.weights != wanted:
+            msg = (
+                f"The encoder {name!r} has other weights here ({found.weights}) than the model was trained on ({wanted}). "
+                "Register the one that it was trained on."
+            )
+            raise ValueError(msg)
+        return found
+
+    @property
+    def _encoder_weights(self) -> str | None:
+        """Short name of the weights of the encoder that it was trained on; ``None`` where it has none."""
+        found = self.training.get("encoder_weights") if self.inputs.kind == "features" else None
+        return None if found is None else str(found)
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether the networks say how counts are distributed, beside the expression."""
+        return all(member.config.get("count_head") is not None for member in self.members)  # type: ignore[union-attr, operator]
 
     def predict_slide(
-        self, slide: Slide, *, batch_size: int = 64, device: str = "auto", show: bool = False
+        self,
+        slide: Slide,
+        *,
+        genes: Sequence[str] | None = None,
+        batch_size: int = 64,
+        device: str = "auto",
+        show: bool = False,
     ) -> NDArray[np.float32]:
         """Expression of one section.
 
@@ -120,6 +182,8 @@ class HGGEP:
         ----------
         slide
             Section to be predicted.
+        genes
+            Some of the model's genes; ``None`` takes all.
         batch_size
             Patches encoded at a time.
         device
@@ -131,23 +195,93 @@ class HGGEP:
         -------
         float32 (n_spots, n_genes).
         """
-        where = resolve_device(device)
-        encoder = self._encoder(where)
-        neighbors = int(getattr(self.members[0], "n_neighbors", 1))
-        given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
-        return self._predict_inputs(given, where)
+        return self.describe_slide(slide, genes=genes, batch_size=batch_size, device=device, show=show).expression
 
     @torch.inference_mode()
-    def _predict_inputs(self, given: tuple[Any, ...], where: torch.device) -> NDArray[np.float32]:
+    def describe_slide(
+        self,
+        slide: Slide,
+        *,
+        genes: Sequence[str] | None = None,
+        latent: bool = False,
+        counts: bool = False,
+        encoder: FrozenEncoder | None = None,
+        batch_size: int = 64,
+        device: str = "auto",
+        show: bool = False,
+    ) -> Predicted:
+        """Expression of one section, with the latent features behind it and the mean counts where asked for.
+
+        Parameters
+        ----------
+        slide
+            Section to be predicted.
+        genes
+            Some of the model's genes; ``None`` takes all.
+        latent
+            Return the fused features of each network, side by side. Their mean would mean nothing: networks trained from
+            different seeds have no axes in common. Distances between spots add up over the networks.
+        counts
+            Return mean counts.
+        encoder
+            What :meth:`encoder` gave, to make it once for many sections; ``None`` makes it.
+        batch_size
+            Patches encoded at a time.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        show
+            Show progress.
+
+        Returns
+        -------
+        Arrays, a row a spot.
+
+        Raises
+        ------
+        KeyError
+            A gene is not predicted by the model.
+        ValueError
+            Counts are asked for, and the networks do not predict them.
+        """
+        columns = None if genes is None else genes_present(genes, self.genes, "the model")
+        if counts and not self.has_counts:
+            msg = "The networks of this model have no head for counts; they predict expression only."
+            raise ValueError(msg)
+        where = resolve_device(device)
+        encoder = encoder or self.encoder(device=str(where))
+        neighbors = int(getattr(self.members[0], "n_neighbors", 1))
+        given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
+        return self._describe_inputs(given, where, columns=columns, latent=latent, counts=counts)
+
+    @torch.inference_mode()
+    def _describe_inputs(
+        self,
+        given: tuple[Any, ...],
+        where: torch.device,
+        *,
+        columns: NDArray[np.intp] | None = None,
+        latent: bool = False,
+        counts: bool = False,
+    ) -> Predicted:
         """Expression of one section from what the networks are fed of it."""
         given = move_data_to_device(given, where)
         members = self.members.to(where)
+        found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
         try:
-            found = torch.stack([member(*given).expression for member in members]).mean(dim=0)
+            for member in members:
+                out: nets.Output = member(*given)
+                expected = out.expected_counts() if counts else None
+                found.append(
+                    (_chosen(out.expression, columns), out.latent if latent else None, _chosen(expected, columns))  # type: ignore[arg-type]
+                )
         finally:
             self.members.cpu()
-        out: NDArray[np.float32] = found.float().cpu().numpy()
-        return out
+        expression, latents, means = zip(*found, strict=True)
+        return Predicted(
+            _array(torch.stack(expression).mean(dim=0)),
+            _array(torch.cat(latents, dim=1)) if latent else None,
+            _array(torch.stack(means).mean(dim=0)) if counts else None,
+        )
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write ``config.json`` and ``model.safetensors``, whole or not at all.
@@ -242,7 +376,8 @@ class HGGEP:
         Parameters
         ----------
         name
-            A folder. No model comes with the package yet, so a name alone is not known.
+            ``"her2st"``, which comes with the package (breast tumours; see its model card in the documentation), or a
+            folder that :meth:`save` wrote.
 
         Returns
         -------
@@ -255,7 +390,12 @@ class HGGEP:
         """
         if Path(name).is_dir():
             return cls.load(name)
-        msg = f"No model is called {name!r}: none comes with this version. Pass a folder, or train by `sthggep.tl.fit`."
+        if name in BUNDLED_MODELS:
+            return cls.load(bundled(name))
+        msg = (
+            f"No model is called {name!r}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder, or train by "
+            "`sthggep.tl.fit`."
+        )
         raise FileNotFoundError(msg)
 
     @classmethod
@@ -301,3 +441,15 @@ def _check_genes(member: nn.Module, n_genes: int) -> None:
             f"The network predicts {found} genes, but {n_genes} are named. Pass the panel it was trained on, in order."
         )
         raise ValueError(msg)
+
+
+def _chosen(values: Tensor | None, columns: NDArray[np.intp] | None) -> Tensor | None:
+    """Some columns, in that order; ``None`` takes all."""
+    if values is None or columns is None:
+        return values
+    return values[:, torch.from_numpy(columns).to(values.device)]
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = values.float().cpu().numpy()
+    return out

@@ -22,7 +22,7 @@ from sthggep.pp._encoders import ENCODERS, FrozenEncoder
 from sthggep.pp._features import encode, feature_record, is_done
 from sthggep.pp._weights import weights_id
 
-QUICK = {"weights": "random", "flips": False, "show_progress_bar": False}
+QUICK = {"encoder": "shufflenet", "weights": "random", "flips": False, "show_progress_bar": False}
 DIM = 1360
 
 
@@ -338,10 +338,10 @@ def test_folders_without_the_file(section, tmp_path: Path, monkeypatch):
         FrozenEncoder("shufflenet", tmp_path)
     monkeypatch.setenv("STHGGEP_WEIGHTS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"\$STHGGEP_WEIGHTS is.*" + words):
-        pp.features(section(side=2), size_um=60)
+        pp.features(section(side=2), "shufflenet", size_um=60)
     monkeypatch.setenv("STHGGEP_WEIGHTS", str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        pp.features(section(side=2), size_um=60)
+        pp.features(section(side=2), "shufflenet", size_um=60)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

@@ -16,7 +16,7 @@ from sthggep._expression import log10_cp10k
 from sthggep.tl._evaluate import column_pearson, noise_ceiling, score
 
 GENES = ["A", "B", "C"]
-COLUMNS = ["pearson", "spearman", "rmse", "ceiling", "mean_observed"]
+COLUMNS = ["pearson", "spearman", "rmse", "ceiling", "of_ceiling", "ssim", "mean_observed"]
 
 
 def predicted(counts: np.ndarray, values: np.ndarray, genes: list[str] = GENES, prefix: str = "s") -> ad.AnnData:

@@ -139,6 +139,20 @@ def test_tables_and_sparse_matrices_are_features_too(pair, genes):
         assert tl.fit(pair, genes=genes, **{**QUICK, "obsm": key}).id == plain.id
 
 
+def test_columns_of_tables_are_told_apart(pair, genes):
+    fitted = tl.fit(pair, genes=genes, **{**QUICK, "obsm": "morphology"})
+    columns = list(pair[0].obsm["morphology"])
+    assert fitted.training["obsm_columns"] == {"morphology": columns}
+    pair[1].obsm["morphology"] = pair[1].obsm["morphology"][[columns[0], *columns[:0:-1]]]
+    with pytest.raises(ValueError, match=r"'toy2' must hold the columns of the model's training.*from column 1 on"):
+        tl.predict(pair[1], fitted, show_progress_bar=False)
+    with pytest.raises(ValueError, match="must hold the columns of section 'toy1'"):
+        tl.fit(pair, genes=genes, **{**QUICK, "obsm": "morphology"})
+    pair[1].obsm["X_mine"] = pair[1].obsm["morphology"].assign(more="text")
+    with pytest.raises(ValueError, match=r"obsm\['X_mine'\] must hold numbers"):
+        tl.fit(pair, genes=genes, **QUICK)
+
+
 def test_several_features_are_several_stages(pair, genes):
     for slide in pair:
         slide.obsm["X_two"] = slide.obsm["X_mine"][:, :2]

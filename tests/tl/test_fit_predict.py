@@ -279,8 +279,6 @@ def test_model_may_be_a_folder(slides, model, tmp_path):
     for given in (tmp_path / "model", str(tmp_path / "model")):
         tl.predict(slides[2], given, key_added="again", **QUIET)
         np.testing.assert_array_equal(slides[2].obsm["again"], slides[2].obsm["hggep"])
-    with pytest.raises(ValueError, match=r"tl\.fit"):
-        tl.predict(slides[2], **QUIET)
     with pytest.raises(FileNotFoundError, match="tiny"):
         tl.predict(slides[2], "tiny", **QUIET)
     with pytest.raises(TypeError, match="int"):

@@ -12,9 +12,12 @@ from sthggep.nn._attention import NeighborBlock
 from sthggep.nn._fusion import AttentionFusion
 from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
-from sthggep.nn._programmes import GeneProgrammes, spot_weights
+from sthggep.nn._programmes import GeneProgrammes, Measured, spot_weights
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.nn._stages import SectionScale
+
+ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
+ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
 
 
 class FeatureHGGEPNet(nn.Module):
@@ -141,6 +144,7 @@ class FeatureHGGEPNet(nn.Module):
         targets: Sequence[Tensor],
         library_sizes: Sequence[Tensor],
         masks: Sequence[Tensor],
+        further: Sequence[Measured] = (),
     ) -> None:
         """Set what is solved rather than learnt: feature scales, gene programmes, the shortcut.
 
@@ -156,17 +160,53 @@ class FeatureHGGEPNet(nn.Module):
             Counts of each spot in the panel, ``(n,)``.
         masks
             Training spots ``(n,)``; the others' expression is not looked at.
+        further
+            Sections of which only the counts are known: for the gene programmes.
         """
         for i, scale in enumerate(self.scale):
             scale.start([stages[i] for stages in features])  # type: ignore[operator]
         scaled = [self.scaled(stages) for stages in features]
         weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
-        scores = self.programmes.start([t[mask] for t, mask in zip(targets, masks, strict=True)], weights)
+        scores = self.programmes.start([t[mask] for t, mask in zip(targets, masks, strict=True)], weights, further)
         spread = [
             self.shortcut.spread(self._joined(stages), incidence if self.hypergraph is not None else None)[mask]
             for stages, incidence, mask in zip(scaled, incidences, masks, strict=True)
         ]
         self.shortcut.start(spread, scores, weights)
+
+    @torch.no_grad()
+    def adapt(
+        self,
+        features: Sequence[Sequence[Tensor]],
+        incidences: Sequence[Tensor | None],
+        targets: Sequence[Tensor],
+        library_sizes: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        *,
+        whole_panel: bool = True,
+    ) -> None:
+        """Move what is solved towards further sections, as far as their spots carry; the programmes stay.
+
+        Parameters
+        ----------
+        features, incidences, targets, library_sizes, masks
+            As for ``start``.
+        whole_panel
+            Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
+            their means and spreads are those of these sections.
+        """
+        weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
+        worth = float(torch.cat(weights).sum())
+        share = worth / (worth + ADAPT_PRIOR)
+        for i, scale in enumerate(self.scale):
+            scale.adapt([stages[i] for stages in features], share)  # type: ignore[operator]
+        shown = [t[mask] for t, mask in zip(targets, masks, strict=True)]
+        scores = self.programmes.adapt(shown, weights, share if whole_panel else 1.0)
+        spread = [
+            self.shortcut.spread(self._joined(self.scaled(stages)), tied if self.hypergraph is not None else None)[mask]
+            for stages, tied, mask in zip(features, incidences, masks, strict=True)
+        ]
+        self.shortcut.adapt(spread, scores, weights, ADAPT_PENALTY)
 
     def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
         """All stages side by side, each with the same share."""

@@ -29,6 +29,14 @@ class Output(NamedTuple):
     p: Tensor | None = None
     """``(n, genes)`` NB logit of the success probability."""
 
+    def expected_counts(self) -> Tensor | None:
+        """``(n, genes)`` mean of the counts' distribution at size factor one; ``None`` without a count head."""
+        if self.mean is not None and self.dropout is not None:
+            return (1 - self.dropout.float()) * self.mean.float()
+        if self.r is not None and self.p is not None:
+            return (self.r.float() + self.p.float()).exp()  # r p / (1 - p)
+        return None
+
 
 class ZINBHead(nn.Module):
     """Zero-inflated negative binomial of the raw counts.

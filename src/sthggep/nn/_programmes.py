@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 HALF_WEIGHT = 300.0  # counts at which a spot's expression is as much signal as noise
 FLOOR = 0.02  # a gene that hardly varies is not blown up
+FURTHER_SHARE = 0.25  # what a spot of a section that is not trained on is worth, beside one that is
+
+
+class Measured(NamedTuple):
+    """Expression of a section whose image is not looked at."""
+
+    target: Tensor
+    """Expression ``(n, genes)``."""
+    library_sizes: Tensor
+    """Counts of each spot in the panel, ``(n,)``."""
 
 
 def spot_weights(library_sizes: Tensor) -> Tensor:
@@ -46,8 +57,10 @@ class GeneProgrammes(nn.Module):
         self.register_buffer("loadings", nn.init.orthogonal_(torch.empty(rank, n_genes)))
         self.register_buffer("damp", torch.ones(rank))
 
-    def start(self, targets: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-        """Read the programmes off training sections.
+    def start(
+        self, targets: Sequence[Tensor], weights: Sequence[Tensor], further: Sequence[Measured] = ()
+    ) -> list[Tensor]:
+        """Read the programmes off training sections, and off further ones that are not trained on.
 
         Parameters
         ----------
@@ -55,18 +68,18 @@ class GeneProgrammes(nn.Module):
             Expression ``(n, genes)`` of each section.
         weights
             What each spot is worth, ``(n,)``; see :func:`spot_weights`.
+        further
+            Sections of which only the counts are known: they say which genes rise and fall together, no more.
 
         Returns
         -------
-        Scores ``(n, rank)`` of each section: what is to be predicted.
+        Scores ``(n, rank)`` of each training section: what is to be predicted.
         """
-        means, spreads = [], []
-        for target, weight in zip(targets, weights, strict=True):
-            share = (weight / weight.sum()).unsqueeze(1)
-            means.append((share * target).sum(dim=0))
-            spreads.append((share * (target - means[-1]).square()).sum(dim=0).sqrt().clamp_min(FLOOR))
+        means, spreads = zip(*map(_mean_and_spread, targets, weights), strict=True)
         scaled = [(t - m) / s for t, m, s in zip(targets, means, spreads, strict=True)]
-        weighted = torch.cat([z * w.sqrt().unsqueeze(1) for z, w in zip(scaled, weights, strict=True)])
+        rows = [z * w.sqrt().unsqueeze(1) for z, w in zip(scaled, weights, strict=True)]
+        rows += [_further_rows(section) for section in further]
+        weighted = torch.cat(rows)
         _, values, vectors = torch.linalg.svd(weighted.double(), full_matrices=False)
         rank = min(len(self.loadings), int((values > values[0] * 1e-6).sum()))
         self.loadings.zero_()
@@ -77,6 +90,43 @@ class GeneProgrammes(nn.Module):
         self.spread.copy_(torch.stack(spreads).mean(dim=0))
         return [z @ self.loadings.T for z in scaled]
 
+    def adapt(self, targets: Sequence[Tensor], weights: Sequence[Tensor], share: float) -> list[Tensor]:
+        """Keep the programmes; move each gene's mean and spread towards those of further sections.
+
+        Parameters
+        ----------
+        targets
+            Expression ``(n, genes)`` of each section.
+        weights
+            What each spot is worth, ``(n,)``.
+        share
+            How far: not at all for 0, all the way for 1.
+
+        Returns
+        -------
+        Scores ``(n, rank)`` of each section in the programmes that are there.
+        """
+        means, spreads = zip(*map(_mean_and_spread, targets, weights), strict=True)
+        self.mean.lerp_(torch.stack(means).mean(dim=0), share)
+        self.spread.lerp_(torch.stack(spreads).mean(dim=0), share)
+        # The transpose for a whole panel; of some of its genes, the programmes are no longer at right angles
+        inverse = torch.linalg.pinv(self.loadings.double(), rtol=0.1).float()
+        return [(t - m) / s @ inverse for t, m, s in zip(targets, means, spreads, strict=True)]
+
     def forward(self, scores: Tensor) -> Tensor:
         """Expression ``(n, genes)`` of programme scores ``(n, rank)``."""
         return self.mean + self.spread * ((scores * self.damp) @ self.loadings)
+
+
+def _mean_and_spread(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean and standard deviation of each gene in a section."""
+    share = (weight / weight.sum()).unsqueeze(1)
+    mean = (share * target).sum(dim=0)
+    return mean, (share * (target - mean).square()).sum(dim=0).sqrt().clamp_min(FLOOR)
+
+
+def _further_rows(section: Measured) -> Tensor:
+    """Weighted rows of a section of which only the counts are known; an empty spot says nothing."""
+    weight = spot_weights(section.library_sizes) * (section.library_sizes > 0)
+    mean, spread = _mean_and_spread(section.target, weight)
+    return (section.target - mean) / spread * (FURTHER_SHARE * weight).sqrt().unsqueeze(1)

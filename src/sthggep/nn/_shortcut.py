@@ -54,17 +54,37 @@ class LinearShortcut(nn.Module):
         weights
             What each spot is worth.
         """
-        root = torch.cat(list(weights)).double().sqrt().unsqueeze(1)
-        x, y = torch.cat(list(features)).double() * root, torch.cat(list(scores)).double() * root
-        if len(x) <= x.shape[1]:
-            solved = x.T @ torch.linalg.solve(_ridge(x @ x.T, self.penalty), y)
-        else:
-            solved = torch.linalg.solve(_ridge(x.T @ x, self.penalty), x.T @ y)
-        self.weight.copy_(solved.float())
+        self.weight.copy_(_solve(features, scores, weights, self.penalty))
+
+    def adapt(
+        self, features: Sequence[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float
+    ) -> None:
+        """Solve the ridge towards the weights that are there: few spots change them little, many a lot.
+
+        Parameters
+        ----------
+        features, scores, weights
+            As for ``start``, of further sections.
+        penalty
+            Of the change: minimised is what the old weights leave unexplained, plus ``penalty`` times its square.
+        """
+        left = [y - x @ self.weight for x, y in zip(features, scores, strict=True)]
+        self.weight.add_(_solve(features, left, weights, penalty))
 
     def forward(self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None) -> Tensor:
         """Programme scores ``(n, rank)`` of scaled features ``(n, width)``."""
         return self.spread(x, incidence, n_hyperedges) @ self.weight
+
+
+def _solve(features: Sequence[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float) -> Tensor:
+    """Weighted ridge, in the smaller of its two forms."""
+    root = torch.cat(list(weights)).double().sqrt().unsqueeze(1)
+    x, y = torch.cat(list(features)).double() * root, torch.cat(list(scores)).double() * root
+    if len(x) <= x.shape[1]:
+        solved: Tensor = x.T @ torch.linalg.solve(_ridge(x @ x.T, penalty), y)
+    else:
+        solved = torch.linalg.solve(_ridge(x.T @ x, penalty), x.T @ y)
+    return solved.float()
 
 
 def _ridge(gram: Tensor, penalty: float) -> Tensor:

@@ -41,6 +41,12 @@ class SectionScale(nn.Module):
         self.mean.copy_(torch.stack(means).mean(dim=0))
         self.spread.copy_(torch.stack(spreads).mean(dim=0))
 
+    def adapt(self, sections: Sequence[Tensor], share: float) -> None:
+        """Move towards the mean and spread of further sections: not at all for a share of 0, all the way for 1."""
+        means, spreads = zip(*(mean_and_spread(x.float()) for x in sections), strict=True)
+        self.mean.lerp_(torch.stack(means).mean(dim=0), share)
+        self.spread.lerp_(torch.stack(spreads).mean(dim=0), share)
+
     def forward(self, x: Tensor) -> Tensor:
         """Scale the features ``(n, width)`` of one section."""
         x = x.float()

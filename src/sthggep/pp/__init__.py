@@ -1,4 +1,4 @@
-"""Preparation: patches, features, hypergraph, gene panel."""
+"""Preparation: patches, features and their encoders, hypergraph, gene panel."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ from sthggep.pp._features import features
 from sthggep.pp._genes import gene_panel
 from sthggep.pp._hypergraph import hypergraph
 from sthggep.pp._patches import Patches, patches
+from sthggep.pp._registry import encoders, register_encoder
 
-__all__ = ["Patches", "features", "gene_panel", "hypergraph", "patches"]
+__all__ = ["Patches", "encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import may_write, one_of, positive
+from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
 from sthggep._keys import TOOL, feature_key
 from sthggep._slide import Slide, resolve, table_of
-from sthggep.pp._encoders import ENCODERS, FrozenEncoder
+from sthggep.pp._encoders import FrozenEncoder, find_encoder
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def features(
     data: AnnData | SpatialData,
-    encoder: str = "shufflenet",
+    encoder: str = "shufflenet_he",
     *,
     size_um: float | Sequence[float],
     key_added: str | None = None,
@@ -48,14 +48,17 @@ def features(
     data
         AnnData with its image in ``uns["spatial"]``, or SpatialData; one or several sections.
     encoder
-        Name of the encoder: ``"shufflenet"`` (ShuffleNetV2 ×0.5, the mean maps of stages 2 to 5, 1,360 values).
+        Name of the encoder: ``"shufflenet_he"`` (ShuffleNetV2 ×0.5 adapted to unlabelled H&E, the mean maps of stages 2
+        to 5, 1,360 values; it comes with the package); ``"shufflenet"`` (the same with ImageNet weights); one added by :func:`sthggep.pp.register_encoder`; or, where that package is installed, ``"transformers:<model id or
+        folder>"`` (the class token, or the mean of tokens where there is none), ``"timm:<name>"``, ``"lazyslide:<name>"``.
+        :func:`sthggep.pp.encoders` lists them.
     size_um
         Field of view in microns, or several of them, each written under a key of its own.
     key_added
         Key in ``obsm``; ``None`` derives it. Only for a single field of view.
     weights
         A file, a folder that holds it, or ``"random"``. ``None`` looks into the folder ``$STHGGEP_WEIGHTS``, then into
-        torch's download cache, then downloads with a checksum.
+        torch's download cache, then downloads with a checksum; encoders of other packages see to their own.
     flips
         Average over the four flips of each patch: slower, steadier.
     batch_size
@@ -78,7 +81,8 @@ def features(
     ``None``, or the copy. Writes, for each field of view:
 
     ``obsm["X_<encoder>_<µm>"]`` : float32 (n_obs, n_features)
-        The features; NaN for spots of regions that were not asked for.
+        The features; NaN for spots of regions that were not asked for. Of a longer name of an encoder the last part is
+        taken: ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
     ``uns["X_<encoder>_<µm>"]`` : dict
         Encoder, weights, field of view, patch size, flips; sections and their microns per pixel. A section that is
         there already with the same record is not done again.
@@ -89,6 +93,8 @@ def features(
         No image, spots outside it, microns per pixel not known, or a key that sthggep did not write.
     FileNotFoundError
         The encoder's weights cannot be found or downloaded.
+    ImportError
+        The encoder is of a package that is not installed.
     """
     sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
     if not sizes:
@@ -100,7 +106,7 @@ def features(
     if key_added is not None and len(sizes) != 1:
         msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each."
         raise ValueError(msg)
-    one_of(encoder, ENCODERS, "encoder")
+    find_encoder(encoder)
     data = copied(data) if copy else data
     table = table_of(data, table_key)
     keys = {size: key_added or feature_key(encoder, size) for size in sizes}
@@ -153,7 +159,7 @@ def encode(
     from tqdm.auto import tqdm
 
     cut = Patches(slide, size_um=size_um, size_px=frozen.entry.size_px)
-    out = np.empty((len(cut), frozen.entry.dim), dtype=np.float32)
+    out = np.empty((len(cut), frozen.entry.dim or 0), dtype=np.float32)
     with tqdm(
         total=len(cut), desc=f"{slide.name}: {size_um:g} µm", unit="spot", leave=False, disable=None if show else True
     ) as bar:

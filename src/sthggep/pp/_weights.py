@@ -26,7 +26,8 @@ def load_weights(encoder: Encoder, weights: str | Path | None = None) -> StateDi
     encoder
         Entry of the registry: it knows the file names and the address.
     weights
-        A file, or a folder that holds it. ``None`` looks into ``$STHGGEP_WEIGHTS``, then downloads to torch's cache.
+        A file, or a folder that holds it. ``None`` takes what comes with the package, else looks into
+        ``$STHGGEP_WEIGHTS``, then downloads to torch's cache.
 
     Raises
     ------
@@ -36,9 +37,21 @@ def load_weights(encoder: Encoder, weights: str | Path | None = None) -> StateDi
         The file does not hold such a state dict.
     """
     if weights is not None:
+        if not encoder.files and not Path(weights).is_file():
+            msg = (
+                f"`weights` of the encoder {encoder.name!r} must be a file with its state dict, found {str(weights)!r}."
+            )
+            raise FileNotFoundError(msg)
         return _read(_find(Path(weights), encoder, "`weights`"), encoder)
-    local = local_weights(encoder)
+    local = bundled(encoder.bundled) if encoder.bundled else local_weights(encoder)
     return _read(local, encoder) if local is not None else _download(encoder)
+
+
+def bundled(name: str) -> Path:
+    """A file or folder that comes with the package."""
+    from importlib.resources import files
+
+    return Path(str(files("sthggep") / "_bundled" / name))
 
 
 def local_weights(encoder: Encoder) -> Path | None:

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._checks import genes_present, listing
-from sthggep._expression import counts, log10_cp10k
+from sthggep._expression import log10_cp10k
 from sthggep._keys import prediction_keys
-from sthggep._prediction import Prediction, read_prediction
-from sthggep._slide import Slide, resolve, table_of
+from sthggep._slide import table_of
+from sthggep.tl._compared import Compared, compared
+from sthggep.tl._maps import morans_i, ssim
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sthggep")
 N_SPLITS = 5
+# Ceiling of a gene of which a tenth of the measured variance is signal; below it, shares of the signal mean nothing
+LEAST_CEILING = 0.1**0.5
 
 
 def evaluate(
@@ -35,6 +37,7 @@ def evaluate(
     table_key: str = "table",
     shapes_key: str | None = None,
     spatial_key: str = "spatial",
+    moran: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compare a prediction with what was measured, per gene and within each section.
@@ -59,15 +62,32 @@ def evaluate(
         Region of a SpatialData's table.
     spatial_key
         Key in ``obsm`` of an AnnData: (x, y) of the spots.
+    moran
+        Add how smooth the maps are, which answers whether predictions are too smooth.
     seed
         Of the count splitting behind the ceiling.
 
     Returns
     -------
-    One row a gene (and section, in column ``section``, where there are several): ``pearson``, ``spearman``, ``rmse``,
-    ``ceiling`` (the correlation that a perfect prediction would reach against counts this noisy), ``mean_observed``.
-    A gene that is constant within a section has no correlation: NaN, and a warning says how many.
-    It is also written to ``uns[f"{key}_scores"]`` of the table.
+    One row a gene (and section, in column ``section``, where there are several). :func:`sthggep.tl.summary` has one row a
+    section. It is also written to ``uns[f"{key}_scores"]`` of the table. A gene that is constant within a section has no
+    correlation: NaN, and a warning says how many.
+
+    ``pearson``, ``spearman``, ``rmse``
+        Over the spots of the section.
+    ``ceiling``
+        The Pearson correlation that a perfect prediction would reach against counts this noisy.
+    ``of_ceiling``
+        ``pearson / ceiling``: how much was predicted of what could be. NaN where less than a tenth of the measured
+        variance is signal (a ceiling below 0.32).
+    ``ssim``
+        Structural similarity of the two maps: 1 for equal ones.
+    ``mean_observed``
+        Mean of the measurement.
+    ``moran_observed``, ``moran_predicted``, ``moran_expected``
+        With ``moran``: Moran's I of both maps over neighbouring spots (0 for noise, towards 1 for a smooth map), and what
+        the measured map would have without the noise of counting. A prediction is too smooth where ``moran_predicted``
+        is above ``moran_expected``; to be above ``moran_observed`` it need only be free of noise.
 
     Raises
     ------
@@ -82,36 +102,53 @@ def evaluate(
     correlated across spots (r, the mean over a few splits). Their full-depth reliability is 2r / (1 + r)
     (Spearman-Brown), the ceiling its square root. It takes the spots' counts as independent draws, so batch effects
     within a section are not in it.
+
+    SSIM (Wang et al. 2004) compares level, contrast and structure in a window around each spot, and is averaged over
+    spots. The window is a Gaussian with a standard deviation of 1.5 spot pitches, its constants are 0.01 and 0.03 of
+    the measured range, and neither map is rescaled. On a full square array that is, away from its border, scikit-image's
+    ``structural_similarity(gaussian_weights=True, use_sample_covariance=False)``. Places without a spot have no weight
+    in a window, so that holes and borders of the tissue are not made up; a hexagonal array needs no raster. Noise of
+    counting lowers it: compare models on one section by it, not sections.
+
+    Moran's I: neighbours are the spots within 1.6 pitches (8 on a square array, 6 on a hexagonal one), weighted alike.
+    Noise adds to a gene's variance and not to the covariance between spots, hence ``moran_expected`` is
+    ``moran_observed / ceiling**2``, NaN where ``of_ceiling`` is, too.
     """
     table = table_of(data, table_key)
-    sections = resolve(
+    sections, n_sections = compared(
         data,
+        key,
+        genes,
+        layer=layer,
         table_key=table_key,
         shapes_key=shapes_key,
         spatial_key=spatial_key,
         library_key=library_key,
-        need_image=False,
     )
-    prediction = read_prediction(table, key)
     _may_write_scores(table, key)
-    several = len(sections) > 1
-    sections = _predicted(sections, prediction)
-    columns = prediction.columns(genes)
-    names = [prediction.genes[i] for i in columns]
-    at = genes_present(names, prediction.panel, "the panel")
     rng = np.random.default_rng(seed)
-    parts = []
-    for section in sections:
-        raw = counts(table, prediction.panel, layer=layer, rows=section.rows)
-        scores = score(prediction.values[section.rows][:, columns], log10_cp10k(raw)[:, at])
-        scores.insert(3, "ceiling", noise_ceiling(raw, rng)[at])
-        scores.index = pd.Index(names, name="gene")
-        if several:
-            scores["section"] = section.name
-        parts.append(scores)
+    parts = [_scores(section, rng, moran) for section in sections]
+    if n_sections > 1:
+        parts = [part.assign(section=section.name) for part, section in zip(parts, sections, strict=True)]
     scores = pd.concat(parts)
     _say_constant(scores, len(sections))
     table.uns[prediction_keys(key).scores] = scores.copy()
+    return scores
+
+
+def _scores(section: Compared, rng: np.random.Generator, moran: bool) -> pd.DataFrame:
+    """All scores of one section."""
+    scores = score(section.predicted, section.measured)
+    ceiling = noise_ceiling(section.raw, rng)[section.at]
+    scores.insert(3, "ceiling", ceiling)
+    usable = np.where(ceiling >= LEAST_CEILING, ceiling, np.nan)
+    scores.insert(4, "of_ceiling", scores["pearson"] / usable)
+    scores.insert(5, "ssim", ssim(section.slide, section.predicted, section.measured))
+    if moran:
+        scores["moran_observed"] = morans_i(section.slide, section.measured)
+        scores["moran_predicted"] = morans_i(section.slide, section.predicted)
+        scores["moran_expected"] = (scores["moran_observed"] / usable**2).clip(-1, 1)
+    scores.index = pd.Index(section.genes, name="gene")
     return scores
 
 
@@ -160,21 +197,6 @@ def _may_write_scores(table: AnnData, key: str) -> None:
     if found is not None and not (isinstance(found, pd.DataFrame) and {"pearson", "ceiling"} <= set(found.columns)):
         msg = f"uns[{name!r}] exists already and sthggep did not write it; it is left alone. Rename or delete it first."
         raise ValueError(msg)
-
-
-def _predicted(sections: list[Slide], prediction: Prediction) -> list[Slide]:
-    """Sections that the prediction covers; one that was not asked for holds NaN."""
-    there = [section for section in sections if not np.isnan(prediction.values[section.rows]).all()]
-    left_out = [section.name for section in sections if np.isnan(prediction.values[section.rows]).all()]
-    if not there:
-        msg = (
-            f"The prediction {prediction.key!r} is NaN throughout {listing(left_out)}. Call `sthggep.tl.predict` first."
-        )
-        raise ValueError(msg)
-    if left_out:
-        msg = f"Not scored, since they hold no prediction {prediction.key!r}: {listing(left_out)}."
-        warnings.warn(msg, UserWarning, stacklevel=3)
-    return there
 
 
 def _say_constant(scores: pd.DataFrame, n_sections: int) -> None:

@@ -27,8 +27,12 @@ def fit(
     *,
     genes: Sequence[str] | None = None,
     preset: str = "default",
+    model: HGGEP | str | Path | None = None,
     validation: str | Sequence[str] | None = "auto",
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     obsm: str | Sequence[str] | None = None,
+    encoder: str | None = None,
+    size_um: float | Sequence[float] | None = None,
     max_epochs: int | None = None,
     learning_rate: float | None = None,
     n_members: int | None = None,
@@ -54,21 +58,41 @@ def fit(
     slides
         One slide or many, AnnData and SpatialData mixed, with H&E and raw counts. They are not changed.
     genes
-        The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides.
+        The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides, or with ``model`` its genes. With
+        ``model`` it may be some of its genes: those that the new slides have.
     preset
         ``"default"``: HGGEP's stages, neighbourhood attention and hypergraph on frozen image features of several fields of
         view; minutes on a laptop. ``"paper"``: the published network, sizes and losses, end to end; made for a GPU.
+    model
+        A model to go on from, or the folder it was saved to: fine-tuning. What it looks at, its networks, their number and
+        its gene programmes stay. Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
+        of the default preset is solved as a ridge towards its old weights, so that few spots change it little and many a
+        lot; means and spreads of the genes move likewise. The model itself is not changed.
     validation
         What is held out to stop early: ``"sections"`` (whole sections), ``"blocks"`` (blocks of tissue of each section),
         names of sections, or ``None`` (nothing: all epochs are run). ``"auto"`` holds out sections where there are several,
         else blocks. Each network of an ensemble holds out another part, so that all tissue is learnt from. Spots are never
         held out one by one: their neighbours would tell.
+    expression
+        Further sections with raw counts of the same genes, no image needed: they say which genes rise and fall together
+        (the default preset's gene programmes), which helps most where the training slides come from few patients. Never pass
+        a section that will be predicted, nor one of its patient where patients are held apart.
     obsm
-        Keys of features that are in ``obsm`` (of any encoder), used instead of the preset's own.
+        Keys of features that are in ``obsm`` of every slide (UNI, CONCH, cell counts, of any origin), used instead of the
+        preset's own; no image is looked at. Each key is an array, a sparse matrix or a DataFrame with a row of finite
+        numbers for each spot, with the same columns in every slide. Several keys are several latent stages.
+    encoder
+        Image encoder instead of the preset's, by its name: see :func:`sthggep.pp.encoders`. Features that
+        :func:`sthggep.pp.features` wrote with it are used again.
+    size_um
+        Field of view in microns, or several, each a latent stage: instead of the preset's, or of those that the encoder
+        is meant for.
     max_epochs, learning_rate, n_members
         Instead of the preset's: epochs at most, step size, networks that are averaged.
     weights
-        Weights of the image encoder: a file, a folder, ``"random"``, or ``None``; see :func:`sthggep.pp.features`.
+        Weights of the image encoder: a file, a folder, ``"random"``, or ``None``; see :func:`sthggep.pp.features`. The
+        model holds the weights of ``"shufflenet"`` and those that were given here; other encoders are found again by
+        their name when it predicts.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
     image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
@@ -88,7 +112,8 @@ def fit(
 
     Returns
     -------
-    The trained model; ``model.history`` holds the curves.
+    The trained model; ``model.history`` holds the curves. After fine-tuning, ``training["model"]`` is the id of the model
+    that it went on from, and ``training["model_sections"]`` what that had learnt from.
 
     Raises
     ------
@@ -97,12 +122,29 @@ def fit(
         is absent, an unknown preset.
     FileNotFoundError
         Weights that cannot be found or downloaded.
+    ImportError
+        The encoder is of a package that is not installed.
     """
     from sthggep._device import resolve_device
     from sthggep._presets import PRESETS
     from sthggep.tl._train import train_on
 
-    chosen = adapt(PRESETS[one_of(preset, PRESETS, "preset")], obsm, max_epochs, learning_rate, n_members)
+    start_from = PRESETS[one_of(preset, PRESETS, "preset")]
+    if expression is not None and (model is not None or start_from.network != "FeatureHGGEPNet"):
+        msg = "`expression` teaches gene programmes, which only a new model of `preset='default'` learns. Leave it out."
+        raise ValueError(msg)
+    parent = None
+    if model is not None:
+        from sthggep.tl._predict import check_fit, load_model
+        from sthggep.tl._tune import brings_its_own, tuning_genes, tuning_preset
+
+        parent = load_model(model)
+        start_from = tuning_preset(parent, preset)
+        brings_its_own(obsm=obsm, encoder=encoder, size_um=size_um, weights=weights)
+        genes = tuning_genes(parent, genes)
+        preset = parent.preset
+    chosen = adapt(start_from, obsm, max_epochs, learning_rate, n_members)
+    chosen = look_through(chosen, encoder, size_um)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     where = {
         "image_key": image_key,
@@ -114,6 +156,8 @@ def fit(
     }
     found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
     found = distinct_names(found)
+    more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
+    further = [s for data in more for s in resolve(data, need_image=False, **where)]  # type: ignore[arg-type]
     if genes is None:
         from sthggep.pp import gene_panel
 
@@ -127,6 +171,11 @@ def fit(
         )
     panel = [str(gene) for gene in genes]
     check_slides(found, panel, layer, chosen.inputs)
+    for slide in further:
+        counts(slide.adata, panel, layer=layer, rows=slide.rows)
+    if parent is not None:
+        for slide in found:
+            check_fit(parent, slide)
     return train_on(
         found,
         panel,
@@ -140,6 +189,8 @@ def fit(
         device=resolve_device(device),
         seed=seed,
         show=show_progress_bar,
+        parent=parent,
+        further=further,
     )
 
 
@@ -170,29 +221,66 @@ def adapt(
     return replace(preset, inputs=inputs, recipe=recipe, n_members=members)
 
 
+def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[float] | None) -> Preset:
+    """The preset, looking through another encoder, or at other fields of view."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from sthggep._checks import positive
+
+    if encoder is None and size_um is None:
+        return preset
+    inputs, net = preset.inputs, dict(preset.net)
+    if inputs.kind == "obsm":
+        msg = "`obsm` holds features that are there already: `encoder` and `size_um` do not go with it. Leave one out."
+        raise ValueError(msg)
+    if encoder is not None:
+        from sthggep.pp._encoders import find_encoder
+
+        if inputs.kind == "patches":
+            msg = "`encoder` makes features, but this preset looks at patches. Use `preset='default'`."
+            raise ValueError(msg)
+        entry = find_encoder(encoder)
+        net["blocks"] = entry.blocks
+        inputs = replace(inputs, encoder=encoder, size_px=entry.size_px, sizes_um=entry.size_um or inputs.sizes_um)
+    if size_um is not None:
+        sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
+        if not sizes or (inputs.kind == "patches" and len(sizes) > 1):
+            msg = (
+                f"`size_um` must hold one field of view in microns{' or several' if inputs.kind != 'patches' else ''}, "
+            )
+            msg += f"found {sizes}."
+            raise ValueError(msg)
+        inputs = replace(inputs, sizes_um=tuple(positive(size, "`size_um`") for size in sizes))
+    return replace(preset, inputs=inputs, net=net)
+
+
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
     unique(genes, "The genes of the panel", "List each once.")
     n_filled = 0
     for slide in slides:
         n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
-        if inputs.kind == "features":
+        if inputs.needs_image and any(size is not None for size in inputs.sizes_um):
             slide.require_mpp()
-    check_widths(slides, inputs.obsm)
+    check_features(slides, inputs.obsm)
     if n_filled < 2:
         msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
         raise ValueError(msg)
 
 
-def check_widths(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
+def check_features(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
     """Refuse features of the user's own that are not the same in every section."""
-    from sthggep._data import given_features
+    from sthggep._data import feature_names, given_features, same_features
 
     for key in obsm:
         widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
         if len(set(widths.values())) > 1:
             msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
             raise ValueError(msg)
+        for slide in slides[1:]:
+            same_features(slide, key, feature_names(slides[0], key), f"section {slides[0].name!r}")
 
 
 def distinct_names(slides: Sequence[Slide]) -> list[Slide]:

@@ -16,7 +16,7 @@ from sthggep._slide import resolve
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._genes import choose_panel
 from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
-from sthggep.tl._fit import adapt, check_slides, check_widths, distinct_names
+from sthggep.tl._fit import adapt, check_slides, check_features, distinct_names
 from sthggep.tl._fold_store import plain
 from sthggep.tl._folds import groups_of, patient_of, plan_folds
 from sthggep.tl._leaks import refuse_leaks
@@ -115,7 +115,7 @@ class Plan:
 
     def check_features(self) -> None:
         """Refuse features that differ between sections, or microns per pixel that baselines need and nobody knows."""
-        check_widths(self.slides, self.options.preset.inputs.obsm)
+        check_features(self.slides, self.options.preset.inputs.obsm)
         for slide in self.slides if self.options.borrows_features else ():
             if slide.mpp is None:
                 msg = (

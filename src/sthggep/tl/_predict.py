@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sthggep._checks import may_write
+from sthggep._checks import genes_present, has_key, listing, may_write, unique, written_beside
 from sthggep._keys import TOOL, prediction_keys
 from sthggep._slide import resolve, table_of
 
@@ -25,6 +27,9 @@ def predict(
     model: HGGEP | str | Path | None = None,
     *,
     key_added: str = "hggep",
+    genes: Sequence[str] | None = None,
+    latent: bool = False,
+    counts: bool | str = False,
     image_key: str | None = None,
     table_key: str = "table",
     shapes_key: str | None = None,
@@ -44,9 +49,19 @@ def predict(
     data
         Slide with spots and an image; one or several sections. Counts are not needed and not looked at.
     model
-        A trained model, or the folder it was saved to.
+        A trained model, the folder it was saved to, or a name; ``None`` takes ``"her2st"``, which comes with the package
+        and knows breast tumours only (see its model card).
     key_added
         Name of the prediction.
+    genes
+        Some of the model's genes, in the order in which they are to be written: less memory. ``None`` predicts all.
+    latent
+        Write the networks' latent embedding of each spot, for neighbours, clusters and UMAPs: the fused features of
+        all networks of the model side by side (their axes differ, so they are not averaged).
+    counts
+        Write expected counts, by models that have a head for counts (``preset="paper"``): the mean of the distribution
+        that they give each gene, for a spot of median depth in the training sections. The name of a column of ``obs``
+        multiplies them by the size factors that stand there (counts of the spot over those of the median spot).
     image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
     mpp
@@ -66,15 +81,24 @@ def predict(
 
     ``obsm[key_added]`` : float32 (n_obs, n_genes)
         The prediction, NaN for spots of regions that were not asked for.
+    ``obsm["X_<key_added>"]`` : float32 (n_obs, networks × dim)
+        With ``latent=True``: the embedding.
+    ``obsm["<key_added>_counts"]`` : float32 (n_obs, n_genes)
+        With ``counts``: expected counts, columns as in the prediction.
     ``uns[key_added]`` : dict
-        ``genes`` (of the columns), ``units``, ``model``, ``versions``, ``params``.
+        ``genes`` (of the columns), ``panel`` (the genes of the model, which the scale refers to), ``units``, ``obsm``
+        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows it,
+        ``training_ceiling``: each gene's noise ceiling on the training slides, for :func:`sthggep.tl.top_genes`.
+
+    Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
 
     Raises
     ------
     FileNotFoundError
         There is no such model.
     KeyError, ValueError
-        No image, spots outside it, or a key that sthggep did not write.
+        No image, spots outside it, a gene that the model does not predict, counts of a model without a head for them, or
+        a key that sthggep did not write.
 
     See Also
     --------
@@ -88,6 +112,11 @@ def predict(
     table = table_of(data, table_key)
     key = prediction_keys(key_added)
     may_write(table, key.obsm)
+    for name, asked in ((key.latent, latent), (key.counts, counts)):
+        if asked:
+            may_write(table, name, of=key.uns)
+    chosen = found.genes if genes is None else _chosen(found, genes)
+    depth = _size_factors(found, table, counts)
     slides = resolve(
         data,
         image_key=image_key,
@@ -100,39 +129,107 @@ def predict(
         need_image=found.inputs.needs_image,
     )
     for slide in slides:
-        check_fits(found, slide)
-    values = np.full((table.n_obs, len(found.genes)), np.nan, dtype=np.float32)
-    for slide in slides:
-        values[slide.rows] = found.predict_slide(slide, batch_size=batch_size, device=device, show=show_progress_bar)
-    table.obsm[key.obsm] = values
+        check_fit(found, slide)
+    encoder = found.encoder(device=device)
+    parts = [
+        found.describe_slide(
+            slide,
+            genes=None if genes is None else chosen,
+            latent=latent,
+            counts=bool(counts),
+            encoder=encoder,
+            batch_size=batch_size,
+            device=device,
+            show=show_progress_bar,
+        )
+        for slide in slides
+    ]
+    stale = [name for name in written_beside(table.uns.get(key.uns)) if name in table.obsm]
+    for name in stale:
+        del table.obsm[name]
+    rows = [slide.rows for slide in slides]
+    table.obsm[key.obsm] = _on_rows(table.n_obs, rows, [part.expression for part in parts])
+    beside = []
+    if latent:
+        table.obsm[key.latent] = _on_rows(table.n_obs, rows, [part.latent for part in parts])
+        beside.append(key.latent)
+    if counts:
+        means = _on_rows(table.n_obs, rows, [part.counts for part in parts])
+        table.obsm[key.counts] = means if depth is None else means * depth[:, None]
+        beside.append(key.counts)
     table.uns[key.uns] = {
         "tool": TOOL,
-        "genes": np.array(found.genes, dtype=object),
+        "genes": np.array(chosen, dtype=object),
+        "panel": np.array(found.genes, dtype=object),
         "units": found.units,
+        "obsm": np.array(beside, dtype=object),
         "model": found.id,
         "versions": versions(),
         "params": {
             "preset": found.preset,
+            "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
             "mpp": np.array([slide.mpp or np.nan for slide in slides]),
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
+    if "ceiling" in found.training:
+        known = dict(zip(found.genes, found.training["ceiling"], strict=True))
+        table.uns[key.uns]["training_ceiling"] = np.array([known[gene] for gene in chosen], dtype=np.float64)
     return data if copy else None
 
 
+def _chosen(model: HGGEP, genes: Sequence[str]) -> list[str]:
+    """The genes asked for, all of which the model predicts."""
+    if isinstance(genes, str):
+        msg = f"`genes` must be a list of genes, found {genes!r}. Pass `genes=[{genes!r}]`."
+        raise TypeError(msg)
+    names = [str(gene) for gene in genes]
+    genes_present(names, model.genes, "the model")
+    unique(names, "The genes to predict", "List each once.")
+    return names
+
+
+def _size_factors(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.float32] | None:
+    """Size factors that expected counts are multiplied by; refuses what the model cannot say."""
+    if not counts:
+        return None
+    if not model.has_counts:
+        from sthggep._presets import PRESETS
+
+        able = [name for name, preset in PRESETS.items() if preset.recipe.count_nll]
+        msg = (
+            f"The model ({model.preset}) has no head for counts: it predicts {model.units}, and counts cannot be had from "
+            "that, since the mean of a logarithm is not the logarithm of the mean. Leave `counts` out, or fit a model by "
+            f"a preset with such a head: {listing(able)}."
+        )
+        raise ValueError(msg)
+    if not isinstance(counts, str):
+        return None
+    factors = has_key(table.obs, counts, "obs", "Pass the column of size factors, or `counts=True`.")
+    values = np.asarray(factors, dtype=np.float32)
+    if not np.isfinite(values).all() or (values < 0).any():
+        msg = f"obs[{counts!r}] must hold a size factor for each spot: numbers that are not negative."
+        raise ValueError(msg)
+    return values
+
+
+def _on_rows(n_obs: int, rows: Sequence[NDArray[np.intp]], parts: Sequence[Any]) -> NDArray[np.float32]:
+    """Arrays of the sections on the rows of the table, NaN on all others."""
+    values = np.full((n_obs, parts[0].shape[1]), np.nan, dtype=np.float32)
+    for at, part in zip(rows, parts, strict=True):
+        values[at] = part
+    return values
+
+
 def load_model(model: object) -> HGGEP:
-    """The model itself, or the one of that name or folder."""
-    from sthggep.model import HGGEP
+    """The model itself, or the one of that name or folder; ``None`` is the one that comes with the package."""
+    from sthggep.model import BUNDLED_MODELS, HGGEP
 
     if isinstance(model, HGGEP):
         return model
     if model is None:
-        msg = (
-            "No model comes with this version of sthggep: pass one. "
-            "Train it by `model = sthggep.tl.fit(slides)`, or give the folder of a saved one."
-        )
-        raise ValueError(msg)
+        return HGGEP.from_pretrained(BUNDLED_MODELS[0])
     if isinstance(model, Path):
         return HGGEP.load(model)
     if isinstance(model, str):
@@ -141,9 +238,9 @@ def load_model(model: object) -> HGGEP:
     raise TypeError(msg)
 
 
-def check_fits(model: HGGEP, slide: Slide) -> None:
+def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
-    from sthggep._data import array_positions, given_features
+    from sthggep._data import array_positions, given_features, same_features
 
     inputs = model.inputs
     if inputs.kind == "obsm":
@@ -153,6 +250,7 @@ def check_fits(model: HGGEP, slide: Slide) -> None:
             if found != width:
                 msg = f"obsm[{key!r}] holds {found} features a spot, but the model was trained on {width}."
                 raise ValueError(msg)
+            same_features(slide, key, model.training.get("obsm_columns", {}).get(key), "the model's training")
         return
     if inputs.reference:
         array_positions(slide)

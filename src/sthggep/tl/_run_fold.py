@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sthggep._expression import counts, log10_cp10k
 from sthggep.tl._baselines import BASELINES, Measured, Seen
 from sthggep.tl._evaluate import noise_ceiling, score
-from sthggep.tl._predict import check_fits
+from sthggep.tl._predict import check_fit
 from sthggep.tl._train import train_on
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def _by_model(plan: Plan, prepared: Prepared, fold: Fold, panel: Sequence[str]) 
         train, panel, options.preset_name, options.preset, prepared=prepared.at(fold.train), **options.training
     )
     for i in fold.test:
-        check_fits(model, plan.slides[i])
-    return [model._predict_inputs(prepared.inputs[i], options.training["device"]) for i in fold.test]
+        check_fit(model, plan.slides[i])
+    return [model._describe_inputs(prepared.inputs[i], options.training["device"]).expression for i in fold.test]
 
 
 def _by_baselines(plan: Plan, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> dict[str, list[Floats]]:

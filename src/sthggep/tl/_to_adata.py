@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from anndata import AnnData
 
+from sthggep._checks import written_beside
+from sthggep._keys import prediction_keys
 from sthggep._prediction import read_prediction
 from sthggep._slide import table_of
 
@@ -31,7 +33,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     -------
     A new AnnData (n_obs × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``,
     which is a logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
-    the prediction's record come along. ``data`` is not changed.
+    the prediction's record come along; so do ``obsm["X_<key>"]``, the latent embedding, and ``layers["counts"]``, expected
+    counts, where they were predicted. ``data`` is not changed.
 
     Raises
     ------
@@ -46,6 +49,12 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         var=pd.DataFrame(index=pd.Index(prediction.genes)),
         obsm={"spatial": table.obsm["spatial"].copy()} if "spatial" in table.obsm else None,
     )
+    names = prediction_keys(key)
+    beside = [name for name in written_beside(table.uns[key]) if name in table.obsm]
+    if names.latent in beside:
+        out.obsm[names.latent] = table.obsm[names.latent].copy()
+    if names.counts in beside:
+        out.layers["counts"] = table.obsm[names.counts].copy()
     out.uns = {name: _own_dicts(table.uns[name]) for name in ("spatial", key) if name in table.uns}
     return out
 

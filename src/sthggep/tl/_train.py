@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,24 +43,36 @@ def train_on(
     device: torch.device,
     seed: int,
     show: bool,
+    parent: HGGEP | None = None,
+    further: Sequence[Slide] = (),
     prepared: Prepared | None = None,
 ) -> HGGEP:
-    """Turn checked slides into tensors, unless that was done before, and train the members of the ensemble on them."""
-    from sthggep._data import labelled
+    """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
+    from sthggep._data import feature_names, labelled, measured
     from sthggep.model import HGGEP
-    from sthggep.tl._networks import settle
+    from sthggep.pp._encoders import state_of
+    from sthggep.tl._networks import build_network, settle
+    from sthggep.tl._tune import continued, sections_seen, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
     if prepared is None:
-        prepared = prepare(slides, preset, weights, batch_size=batch_size, device=device, show=show)
+        held_by = None if parent is None else parent.encoder(device=str(device))
+        prepared = prepare(slides, preset, weights, encoder=held_by, batch_size=batch_size, device=device, show=show)
     encoder = prepared.encoder
     sections = [labelled(slide, genes, layer, fed) for slide, fed in zip(slides, prepared.inputs, strict=True)]
     splits = [apply_plan(sections, slides, held_out) for held_out in plan]
+    counted = [measured(slide, genes, layer) for slide in further]
+
+    def begin(member: int, split: Sequence[Section]) -> nn.Module:
+        if parent is not None:
+            return continued(parent, member, genes, split)
+        return build_network(preset, split, len(genes), weights, seed + member, counted)
+
     members, history = _train_members(
-        preset, splits, len(genes), weights, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
+        preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
     )
-    settle(members, splits)
+    settle(members, splits, None if parent is None else shares_of(parent, len(members)))
     record = {
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],
@@ -68,9 +80,32 @@ def train_on(
         "validation": [str(held_out) for held_out in plan],
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
+        "ceiling": _ceilings(slides, genes, layer, seed),
     }
-    state = {key: value.cpu() for key, value in encoder.module.state_dict().items()} if encoder else None
+    if further:
+        record["expression"] = [slide.name for slide in further]
+    columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
+    if any(columns.values()):
+        record["obsm_columns"] = columns
+    if parent is not None:
+        record |= {"model": parent.id, "model_sections": sections_seen(parent)}
+    portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
+    held = state_of(encoder.module) if encoder and portable else {}
+    state = {key: value.cpu() for key, value in held.items()} or None
     return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
+
+
+def _ceilings(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, seed: int) -> list[float]:
+    """Noise ceiling of each gene, its mean over the sections: which genes can be measured, for `tl.top_genes`."""
+    import numpy as np
+
+    from sthggep._expression import counts
+    from sthggep.tl._evaluate import noise_ceiling
+
+    rng = np.random.default_rng(seed)
+    found = [noise_ceiling(counts(s.adata, genes, layer=layer, rows=s.rows), rng) for s in slides]
+    # A gene without counts has no ceiling: nothing of it can be had
+    return [round(float(ceiling), 4) for ceiling in np.nan_to_num(found).mean(axis=0)]
 
 
 def prepare(
@@ -78,15 +113,17 @@ def prepare(
     preset: Preset,
     weights: str | Path | None,
     *,
+    encoder: FrozenEncoder | None = None,
     batch_size: int,
     device: torch.device,
     show: bool,
 ) -> Prepared:
-    """What the networks are fed, from images and positions alone."""
+    """What the networks are fed, from images and positions alone, through ``encoder`` or the preset's."""
     from sthggep._data import network_inputs
     from sthggep.pp._encoders import FrozenEncoder
 
-    encoder = FrozenEncoder(preset.inputs.encoder, weights, device) if preset.inputs.kind == "features" else None
+    if encoder is None and preset.inputs.kind == "features":
+        encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
     # What prediction asks the network for; networks on patches find their neighbours themselves
     neighbors = int(preset.net.get("n_neighbors", 1))
     inputs = [
@@ -99,26 +136,24 @@ def prepare(
 def _train_members(
     preset: Preset,
     splits: Sequence[list[Section]],
-    n_genes: int,
-    weights: str | Path | None,
+    begin: Callable[[int, Sequence[Section]], nn.Module],
     *,
     trainer_kwargs: dict[str, Any] | None,
     device: torch.device,
     seed: int,
     show: bool,
 ) -> tuple[list[nn.Module], pd.DataFrame]:
-    """One network a split, each from a seed of its own; and the curves of all."""
+    """One network a split, begun as ``begin`` says, each from a seed of its own; and the curves of all."""
     import pandas as pd
     from tqdm.auto import tqdm
 
     from sthggep._training import train
-    from sthggep.tl._networks import build_network
 
     members, curves = [], []
     epochs = preset.recipe.max_epochs
     with tqdm(total=len(splits) * epochs, desc="Training", unit="epoch", disable=None if show else True) as bar:
         for member, split in enumerate(splits):
-            net = build_network(preset, split, n_genes, weights, seed + member)
+            net = begin(member, split)
             history = train(
                 net, split, preset.recipe, seed=seed + member, device=device, bar=bar, trainer_kwargs=trainer_kwargs
             )

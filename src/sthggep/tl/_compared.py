@@ -1,0 +1,76 @@
+"""Sections with a prediction and what was measured there, on one scale."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sthggep._checks import genes_present, listing
+from sthggep._expression import counts, log10_cp10k
+from sthggep._prediction import Prediction, read_prediction
+from sthggep._slide import Slide, resolve, table_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One section: ``predicted`` and ``measured`` are (n_spots, n_genes), ``raw`` holds the counts of the whole panel."""
+
+    slide: Slide
+    genes: list[str]
+    predicted: NDArray[np.float32]
+    measured: NDArray[np.float32]
+    raw: NDArray[np.float32]
+    at: NDArray[np.intp]  # columns of `raw` that are `genes`
+
+    @property
+    def name(self) -> str:
+        """Of the section."""
+        return self.slide.name
+
+
+def compared(
+    data: AnnData | SpatialData,
+    key: str,
+    genes: Sequence[str] | None,
+    *,
+    layer: str | None,
+    table_key: str,
+    **where: Any,
+) -> tuple[list[Compared], int]:
+    """The sections that the prediction covers, and how many there are in all."""
+    table = table_of(data, table_key)
+    slides = resolve(data, table_key=table_key, need_image=False, **where)
+    prediction = read_prediction(table, key)
+    names = [prediction.genes[i] for i in prediction.columns(genes)]
+    columns, at = prediction.columns(names), genes_present(names, prediction.panel, "the panel")
+    out = []
+    for slide in _predicted(slides, prediction):
+        raw = counts(table, prediction.panel, layer=layer, rows=slide.rows)
+        predicted = prediction.values[slide.rows][:, columns]
+        out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at))
+    return out, len(slides)
+
+
+def _predicted(slides: list[Slide], prediction: Prediction) -> list[Slide]:
+    """Sections that the prediction covers; one that was not asked for holds NaN."""
+    empty = {slide.name for slide in slides if np.isnan(prediction.values[slide.rows]).all()}
+    there = [slide for slide in slides if slide.name not in empty]
+    left_out = [slide.name for slide in slides if slide.name in empty]
+    if not there:
+        msg = (
+            f"The prediction {prediction.key!r} is NaN throughout {listing(left_out)}. Call `sthggep.tl.predict` first."
+        )
+        raise ValueError(msg)
+    if left_out:
+        msg = f"Not scored, since they hold no prediction {prediction.key!r}: {listing(left_out)}."
+        warnings.warn(msg, UserWarning, stacklevel=4)
+    return there

@@ -1,0 +1,75 @@
+"""Genes as maps: likeness of two maps (SSIM), and how smooth one is (Moran's I)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
+
+Maps = NDArray[np.floating]  # (n_spots, n_genes)
+
+# As Wang et al. (2004), who proposed SSIM, and scikit-image: a Gaussian of 1.5 pixels (here: pitches), and its constants
+SSIM_SIGMA, SSIM_REACH = 1.5, 5.25
+K1, K2 = 0.01, 0.03
+# Within it lie the eight neighbours (1 and 1.41 pitches) of a square array and the six of a hexagonal one
+NEIGHBOUR_REACH = 1.6
+GENES_AT_ONCE = 128
+
+
+def ssim(slide: Slide, predicted: Maps, measured: Maps) -> NDArray[np.float64]:
+    """Structural similarity of each pair of gene maps, shape (n_genes,); NaN where nothing was measured to vary."""
+    window = ssim_window(slide)
+    parts = [slice(start, start + GENES_AT_ONCE) for start in range(0, measured.shape[1], GENES_AT_ONCE)]
+    return np.concatenate([local_ssim(window, predicted[:, p], measured[:, p]).mean(axis=0) for p in parts])
+
+
+def ssim_window(slide: Slide) -> sparse.csr_matrix:
+    """Weights (n_spots, n_spots) of the spots around each spot; each row sums to one."""
+    pairs, distance = _near(slide, SSIM_REACH)
+    weights = _symmetric(pairs, np.exp(-0.5 * (distance / SSIM_SIGMA) ** 2), slide.n_spots)
+    weights += sparse.eye(slide.n_spots, format="csr")
+    return sparse.csr_matrix(sparse.diags(1 / weights.sum(axis=1).A1) @ weights)
+
+
+def local_ssim(window: sparse.csr_matrix, predicted: Maps, measured: Maps) -> NDArray[np.float64]:
+    """Structural similarity of the maps around each spot, shape (n_spots, n_genes)."""
+    a, b = predicted.astype(np.float64), measured.astype(np.float64)
+    mean_a, mean_b = window @ a, window @ b
+    var_a, var_b = window @ a**2 - mean_a**2, window @ b**2 - mean_b**2
+    together = window @ (a * b) - mean_a * mean_b
+    span = np.where(np.ptp(b, axis=0) > 0, np.ptp(b, axis=0), np.nan)
+    c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
+    level = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    found: NDArray[np.float64] = level * (2 * together + c2) / (var_a + var_b + c2)
+    return found
+
+
+def morans_i(slide: Slide, values: Maps) -> NDArray[np.float64]:
+    """Moran's I of each gene map, shape (n_genes,); NaN for a constant one, or where no spot has a neighbour."""
+    from scanpy.metrics import morans_i as of_rows
+
+    pairs, _ = _near(slide, NEIGHBOUR_REACH)
+    varies = np.ptp(values, axis=0) > 0  # a NaN does not compare, and stays NaN
+    out = np.full(values.shape[1], np.nan)
+    if len(pairs) and varies.any():
+        graph = _symmetric(pairs, np.ones(len(pairs)), slide.n_spots)
+        out[varies] = of_rows(graph, np.ascontiguousarray(values[:, varies].T, dtype=np.float64))
+    return out
+
+
+def _near(slide: Slide, pitches: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Pairs (n_pairs, 2) of spots that are near each other, each pair once, and their distances in pitches."""
+    xy = slide.xy / slide.pitch()
+    pairs = cKDTree(xy).query_pairs(pitches, output_type="ndarray")
+    return pairs, np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1)
+
+
+def _symmetric(pairs: NDArray[np.intp], values: NDArray[np.float64], n: int) -> sparse.csr_matrix:
+    rows, columns = np.concatenate([pairs, pairs[:, ::-1]]).T
+    return sparse.csr_matrix((np.tile(values, 2), (rows, columns)), shape=(n, n))

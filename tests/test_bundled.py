@@ -1,0 +1,67 @@
+"""What comes with the package: the adapted encoder and the model of breast tumours."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+import sthggep
+from sthggep import HGGEP, datasets, pp, tl
+
+FOLDER = files("sthggep") / "_bundled"
+QUIET = {"show_progress_bar": False}
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return [datasets.toy(seed=3, size_um=(1200.0, 1200.0), mpp=mpp, n_genes=4) for mpp in (1.0, 2.0)]
+
+
+@pytest.fixture(scope="module")
+def predicted(tissue):
+    for slide in tissue:
+        tl.predict(slide, **QUIET)
+    return tissue
+
+
+def test_files_are_small():
+    for file in (FOLDER / "shufflenet_he.safetensors", FOLDER / "her2st" / "model.safetensors"):
+        assert 1e6 < file.stat().st_size < 20e6
+
+
+def test_predicts_without_a_model(predicted):
+    model = HGGEP.from_pretrained("her2st")
+    assert len(model.genes) == 785
+    assert model.training["sections"] == ["B4", "C2", "C3", "C4", "C5"]
+    for slide in predicted:
+        assert slide.obsm["hggep"].shape == (slide.n_obs, 785)
+        assert np.isfinite(slide.obsm["hggep"]).all()
+        assert slide.uns["hggep"]["model"] == model.id
+        # Tissue of several kinds is not one and the same to it
+        assert slide.obsm["hggep"].std(axis=0).mean() > 0.01
+
+
+def test_any_resolution_will_do(predicted):
+    fine, coarse = (slide.obsm["hggep"] for slide in predicted)
+    if len(fine) != len(coarse):
+        pytest.fail("the toy is to be drawn with the same spots at both resolutions")
+    r = [np.corrcoef(a, b)[0, 1] for a, b in zip(fine.T, coarse.T, strict=True)]
+    assert np.median(r) > 0.8
+
+
+def test_a_name_that_is_none():
+    with pytest.raises(FileNotFoundError, match=r"No model is called 'her3st'.*'her2st'.*tl\.fit"):
+        HGGEP.from_pretrained("her3st")
+
+
+def test_encoder_is_usable_alone_without_download(tissue, monkeypatch):
+    monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
+    slide = tissue[1].copy()
+    pp.features(slide, size_um=160, **QUIET)
+    assert slide.obsm["X_shufflenet_he_160"].shape == (slide.n_obs, 1360)
+    # The model looks through the very same encoder: its features are taken as they are
+    model = HGGEP.from_pretrained("her2st")
+    assert model.training["encoder_weights"] == slide.uns["X_shufflenet_he_160"]["weights"]
+    assert "shufflenet_he" in sthggep.pp.encoders().query("available").index

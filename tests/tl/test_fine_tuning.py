@@ -1,0 +1,247 @@
+"""Going on from a trained model: it learns new tissue, forgets little, and is itself left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from sthggep import HGGEP, datasets, tl
+from sthggep._data import Inputs
+from sthggep.nn import FeatureHGGEPNet, HGGEPNet
+from sthggep.nn._programmes import GeneProgrammes
+from sthggep.nn._shortcut import LinearShortcut
+from sthggep.tl._tune import with_genes
+
+QUIET = {"show_progress_bar": False}
+OPTIONS = {"device": "cpu", "n_members": 2, "max_epochs": 6, **QUIET}
+N_GENES = 16
+
+
+def toy(seed: int, shifted: bool = False):
+    """A section with given features; in shifted tissue, both stain (the features) and expression are other ones."""
+    slide = datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=4.0, n_genes=N_GENES)
+    values = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    slide.obsm["X_mine"] = values
+    if shifted:
+        slide.obsm["X_mine"] = values * 1.5 + 3
+        # Genes change places: what rises with nuclei here rises with collagen there
+        slide.X = slide.X[:, np.roll(np.arange(N_GENES), 2)].copy()
+    return slide
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return {name: toy(seed, name != "old") for seed, name in enumerate(("old", "new", "test"))} | {"old2": toy(5)}
+
+
+@pytest.fixture(scope="module")
+def parent(tissue) -> HGGEP:
+    genes = list(tissue["old"].var_names)
+    return tl.fit([tissue["old"], tissue["old2"]], genes=genes, obsm="X_mine", **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def tuned(tissue, parent) -> HGGEP:
+    return tl.fit(tissue["new"], model=parent, **OPTIONS)
+
+
+def score(model: HGGEP, slide) -> float:
+    tl.predict(slide, model, key_added="found", **QUIET)
+    return float(tl.evaluate(slide, "found")["pearson"].mean())
+
+
+def rmse(model: HGGEP, slide) -> float:
+    tl.predict(slide, model, key_added="found", **QUIET)
+    return float(tl.evaluate(slide, "found")["rmse"].mean())
+
+
+# ---------------------------------------------------------------- what it is for
+
+
+def test_new_tissue_is_learnt(tissue, parent, tuned):
+    assert score(tuned, tissue["test"]) > score(parent, tissue["test"]) + 0.1
+    assert rmse(tuned, tissue["test"]) < rmse(parent, tissue["test"]) - 0.05
+
+
+def test_nothing_new_changes_little(tissue, parent):
+    again = tl.fit([tissue["old"], tissue["old2"]], model=parent, **OPTIONS)
+    fresh = toy(6)
+    assert score(again, fresh) == pytest.approx(score(parent, fresh), abs=0.03)
+
+
+def test_few_spots_move_it_little(tissue, parent, tuned):
+    few = tl.fit(tissue["new"][:6].copy(), model=parent, **{**OPTIONS, "max_epochs": 1})
+    weight = [member.shortcut.weight for model in (parent, few, tuned) for member in model.members][::2]
+    moved = [float((w - weight[0]).norm()) for w in weight[1:]]
+    assert 0 < moved[0] < 0.5 * moved[1]
+    assert abs(score(few, tissue["old2"]) - score(parent, tissue["old2"])) < 0.1
+
+
+def test_parent_is_left_alone(tissue, parent):
+    before = {name: value.clone() for name, value in parent.members.state_dict().items()}
+    record, name = dict(parent.training), parent.id
+    tl.fit(tissue["new"], model=parent, **{**OPTIONS, "max_epochs": 1})
+    for key, value in parent.members.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert (parent.training, parent.id) == (record, name)
+    assert not any(module.training for module in parent.members.modules())
+
+
+def test_what_stays_and_what_is_recorded(parent, tuned):
+    assert (tuned.genes, tuned.inputs, tuned.preset) == (parent.genes, parent.inputs, parent.preset)
+    assert [m.config for m in tuned.members] == [m.config for m in parent.members]
+    for old, new in zip(parent.members, tuned.members, strict=True):
+        assert torch.equal(old.programmes.loadings, new.programmes.loadings)
+        assert not torch.equal(old.shortcut.weight, new.shortcut.weight)
+        assert not torch.equal(old.scores.weight, new.scores.weight)
+        # Small steps: the network is still the old one
+        assert torch.corrcoef(torch.stack([old.scores.weight.flatten(), new.scores.weight.flatten()]))[0, 1] > 0.95
+    assert tuned.training["model"] == parent.id != tuned.id
+    assert tuned.training["model_sections"] == ["toy1", "toy6"]
+    assert tuned.training["sections"] == ["toy2"]
+
+
+def test_seed_and_disk(tissue, parent, tuned, tmp_path):
+    parent.save(tmp_path / "parent")
+    for given in (tmp_path / "parent", str(tmp_path / "parent")):
+        assert tl.fit(tissue["new"], model=given, **OPTIONS).id == tuned.id
+    assert tl.fit(tissue["new"], model=parent, seed=1, **OPTIONS).id != tuned.id
+    tuned.save(tmp_path / "tuned")
+    back = HGGEP.load(tmp_path / "tuned")
+    assert back.id == tuned.id
+    assert back.training["model"] == parent.id
+    again = tl.fit(tissue["old"], model=back, **{**OPTIONS, "max_epochs": 1})
+    assert again.training["model_sections"] == ["toy1", "toy6", "toy2"]
+
+
+def test_without_held_out_tissue_the_blend_stays(tissue, parent):
+    shares = [float(member.blend) for member in parent.members]
+    found = tl.fit(tissue["new"], model=parent, validation=None, **{**OPTIONS, "n_members": 3, "max_epochs": 1})
+    assert [float(member.blend) for member in found.members] == [*shares, shares[0]]
+
+
+# ---------------------------------------------------------------- genes
+
+
+def test_some_of_its_genes(tissue, parent):
+    genes = parent.genes[::-1][:13]
+    tuned = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
+    assert tuned.genes == genes
+    for old, new in zip(parent.members, tuned.members, strict=True):
+        assert torch.equal(new.programmes.loadings, old.programmes.loadings[:, range(15, 2, -1)])
+    assert score(tuned, tissue["test"]) > 0.2
+    assert rmse(tuned, tissue["test"]) < 0.6  # on the scale of the smaller panel
+
+
+def test_order_of_the_genes_alone_changes_nothing(tissue, parent):
+    options = {**OPTIONS, "validation": None, "max_epochs": 1}
+    straight = tl.fit(tissue["new"], model=parent, **options)
+    turned = tl.fit(tissue["new"], model=parent, genes=parent.genes[::-1], **options)
+    tl.predict(tissue["test"], straight, key_added="straight", **QUIET)
+    tl.predict(tissue["test"], turned, key_added="turned", genes=parent.genes, **QUIET)
+    np.testing.assert_allclose(tissue["test"].obsm["turned"], tissue["test"].obsm["straight"], atol=1e-3)
+
+
+@pytest.mark.parametrize("head", [None, "zinb", "nb"])
+def test_outputs_that_are_kept(head):
+    torch.manual_seed(0)
+    net = FeatureHGGEPNet([5], 12, dim=16, heads=2, count_head=head).eval()
+    near = torch.tensor([[0, 1], [1, 0], [2, 1]])
+    given = ([torch.randn(3, 5)], near, torch.zeros(3, 2, 2), torch.tensor([[0, 1, 1, 2], [0, 0, 1, 1]]), 2)
+    columns = [11, 0, 3, 4, 5, 6, 7, 8, 2]
+    with torch.no_grad():
+        whole, some = net(*given), with_genes(net, columns).eval()(*given)
+    for name in ("expression", "mean", "dropout", "r", "p"):
+        if (full := getattr(whole, name)) is not None:
+            torch.testing.assert_close(getattr(some, name), full[:, columns])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"genes": ["STRO1", "ACTB"]}, KeyError, r"1 of 2 genes are not in the model.*cannot add genes.*'ACTB'"),
+        ({"genes": ["STRO1", "STRO1"]}, ValueError, "more than once"),
+        ({"genes": ["STRO1"]}, ValueError, "12 gene programmes needs as many genes"),
+        ({"preset": "paper"}, ValueError, "`preset='paper'` was passed"),
+        ({"obsm": "X_mine"}, ValueError, "`obsm` passed"),
+        ({"encoder": "shufflenet", "weights": "random"}, ValueError, "`encoder`, `weights` passed"),
+        ({"model": "no/such/folder"}, FileNotFoundError, "no/such/folder"),
+        ({"model": 3}, TypeError, "found int"),
+    ],
+)
+def test_what_is_refused(tissue, parent, options, error, words):
+    with pytest.raises(error, match=words):
+        tl.fit(tissue["new"], **({"model": parent} | OPTIONS | options))
+
+
+def test_slides_that_do_not_fit(tissue, parent):
+    lacking = tissue["new"][:, :-1].copy()
+    with pytest.raises(KeyError, match=r"1 of 16 genes are not in var_names.*pass `genes=`"):
+        tl.fit(lacking, model=parent, **OPTIONS)
+    assert tl.fit(lacking, model=parent, genes=list(lacking.var_names), **{**OPTIONS, "max_epochs": 1}).genes
+    narrow = tissue["new"].copy()
+    narrow.obsm["X_mine"] = narrow.obsm["X_mine"][:, 1:]
+    with pytest.raises(ValueError, match=r"holds 5 features a spot, but the model was trained on 6"):
+        tl.fit(narrow, model=parent, **OPTIONS)
+
+
+# ---------------------------------------------------------------- what is solved
+
+
+def test_shortcut_moves_as_ridge_towards_the_old_weights():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(40, 12, generator=generator), torch.randn(40, 3, generator=generator)
+    weight, old = torch.rand(40, generator=generator), torch.randn(12, 3, generator=generator)
+    shortcut = LinearShortcut(6, 3)
+    shortcut.weight.copy_(old)
+    shortcut.adapt([x[:9], x[9:]], [y[:9], y[9:]], [weight[:9], weight[9:]], penalty=2.0)
+    left = (y - x @ old).numpy()
+    change = Ridge(alpha=2.0, fit_intercept=False).fit(x.numpy(), left, sample_weight=weight.numpy()).coef_.T
+    np.testing.assert_allclose(shortcut.weight, old.numpy() + change, rtol=1e-3, atol=1e-4)
+    # What it explains already moves nothing
+    shortcut.weight.copy_(old)
+    shortcut.adapt([x], [x @ old], [weight], penalty=2.0)
+    torch.testing.assert_close(shortcut.weight, old)
+
+
+def test_programmes_keep_their_scores():
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(60, 9, generator=generator) @ torch.randn(9, 9, generator=generator)
+    programmes, ones = GeneProgrammes(9, rank=3), torch.ones(60)
+    (scores,) = programmes.start([target], [ones])
+    mean, loadings = programmes.mean.clone(), programmes.loadings.clone()
+    (again,) = programmes.adapt([target + 1], [ones], share=0.25)
+    torch.testing.assert_close(again, scores, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(programmes.mean, mean + 0.25, rtol=1e-4, atol=1e-4)
+    assert torch.equal(programmes.loadings, loadings)
+
+
+# ---------------------------------------------------------------- other networks, real encoders
+
+
+def test_networks_on_patches_go_on():
+    slide = datasets.toy(seed=0, size_um=(900.0, 900.0), mpp=2.0, n_genes=6)
+    torch.manual_seed(0)
+    net = HGGEPNet(6, dim=16, depth=1, heads=2, hypergraph_dim=8, fusion_layers=1)
+    parent = HGGEP([net], list(slide.var_names), Inputs("patches"), preset="paper")
+    options = {"device": "cpu", "max_epochs": 1, "validation": None, **QUIET}
+    tuned = tl.fit(slide, model=parent, trainer_kwargs={"precision": "32-true"}, **options)
+    assert rmse(tuned, slide) < rmse(parent, slide)
+    assert torch.allclose(tuned.members[0].backbone.conv5[0].weight, net.backbone.conv5[0].weight, atol=1e-4)
+    some = tl.fit(
+        slide, model=parent, genes=list(slide.var_names)[3:5], trainer_kwargs={"precision": "32-true"}, **options
+    )
+    assert some.members[0].config["n_genes"] == 2
+
+
+def test_encoder_comes_along(slides, model, monkeypatch):
+    monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)  # nothing may be downloaded
+    tuned = tl.fit(slides[2], model=model, **{**OPTIONS, "max_epochs": 1})
+    assert tuned.training["encoder_weights"] == model.training["encoder_weights"]
+    for name, value in tuned.encoder_state.items():
+        assert torch.equal(value, model.encoder_state[name])
+    tl.predict(slides[1], tuned, **QUIET)
+    assert np.isfinite(slides[1].obsm["hggep"]).all()

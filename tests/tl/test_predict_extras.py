@@ -1,0 +1,202 @@
+"""What `tl.predict` writes beside the expression: some genes only, the latent embedding, expected counts."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from sthggep import HGGEP, datasets, tl
+from sthggep._data import Inputs
+from sthggep.nn import FeatureHGGEPNet, HGGEPNet, Output, nb_nll
+
+QUIET = {"show_progress_bar": False}
+GENES = ["A", "B", "C", "D"]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    slide = datasets.toy(seed=2, size_um=(1000.0, 1000.0), mpp=4.0, n_genes=4)
+    slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    slide.var_names = GENES
+    return slide
+
+
+@pytest.fixture
+def slide(drawn):
+    return drawn.copy()
+
+
+def on_features(count_head=None, n_members: int = 2) -> HGGEP:
+    torch.manual_seed(0)
+    nets = [FeatureHGGEPNet([6], 4, dim=16, heads=2, count_head=count_head) for _ in range(n_members)]
+    return HGGEP(nets, GENES, Inputs("obsm", obsm=("X_mine",)), preset="default")
+
+
+def written(slide) -> set[str]:
+    return {name for name in slide.obsm if "hggep" in name}
+
+
+# ---------------------------------------------------------------- some genes
+
+
+def test_some_genes_in_their_order(slide):
+    model = on_features()
+    tl.predict(slide, model, **QUIET)
+    tl.predict(slide, model, genes=pd.Index(["D", "A"]), key_added="some", **QUIET)
+    np.testing.assert_array_equal(slide.obsm["some"], slide.obsm["hggep"][:, [3, 0]])
+    record = slide.uns["some"]
+    assert (list(record["genes"]), list(record["panel"])) == (["D", "A"], GENES)
+    # Scores stay on the scale of the whole panel
+    scores, some = tl.evaluate(slide), tl.evaluate(slide, "some")
+    pd.testing.assert_frame_equal(some, scores.loc[["D", "A"]], check_exact=False, rtol=1e-5)
+    assert list(tl.to_adata(slide, "some").var_names) == ["D", "A"]
+
+
+@pytest.mark.parametrize(
+    ("genes", "error", "words"),
+    [
+        (["A", "ACTB"], KeyError, "1 of 2 genes are not in the model: 'ACTB'"),
+        (["A", "A"], ValueError, "more than once: 'A'"),
+        ([], ValueError, "gene list is empty"),
+        ("A", TypeError, r"`genes=\['A'\]`"),
+    ],
+)
+def test_genes_it_does_not_know(slide, genes, error, words):
+    with pytest.raises(error, match=words):
+        tl.predict(slide, on_features(), genes=genes, **QUIET)
+    assert written(slide) == set()
+
+
+# ---------------------------------------------------------------- latent embedding
+
+
+def test_embedding_of_all_networks(slide):
+    model = on_features()
+    tl.predict(slide, model, latent=True, **QUIET)
+    found = slide.obsm["X_hggep"]
+    assert (found.dtype, found.shape) == (np.float32, (slide.n_obs, 2 * 16))
+    assert np.isfinite(found).all()
+    for i, member in enumerate(model.members):
+        alone = HGGEP([member], GENES, model.inputs)
+        tl.predict(slide, alone, key_added="alone", latent=True, **QUIET)
+        np.testing.assert_allclose(slide.obsm["X_alone"], found[:, 16 * i : 16 * (i + 1)], rtol=1e-5, atol=1e-6)
+    assert list(slide.uns["hggep"]["obsm"]) == ["X_hggep"]
+    out = tl.to_adata(slide)
+    np.testing.assert_array_equal(out.obsm["X_hggep"], found)
+    assert not np.shares_memory(out.obsm["X_hggep"], found)
+
+
+def test_embedding_goes_with_its_prediction(slide, tmp_path):
+    model = on_features()
+    tl.predict(slide, model, latent=True, **QUIET)
+    tl.predict(slide, model, latent=True, **QUIET)  # its own it may replace
+    slide.write_h5ad(tmp_path / "slide.h5ad")
+    slide.write_zarr(tmp_path / "slide.zarr")
+    for back in (anndata.read_h5ad(tmp_path / "slide.h5ad"), anndata.read_zarr(tmp_path / "slide.zarr"), slide):
+        np.testing.assert_array_equal(back.obsm["X_hggep"], slide.obsm["X_hggep"])
+        tl.predict(back, model, latent=True, **QUIET)
+        tl.predict(back, model, **QUIET)
+        assert written(back) == {"hggep"}
+        assert list(back.uns["hggep"]["obsm"]) == []
+
+
+@pytest.mark.parametrize(("option", "name"), [("latent", "X_hggep"), ("counts", "hggep_counts")])
+def test_arrays_of_others_are_left_alone(slide, option, name):
+    model = on_features("zinb")
+    mine = np.ones((slide.n_obs, 2))
+    slide.obsm[name] = mine
+    with pytest.raises(ValueError, match=f"'{name}' exists already and sthggep did not write it"):
+        tl.predict(slide, model, **{option: True}, **QUIET)
+    assert written(slide) == {name}
+    tl.predict(slide, model, **QUIET)  # nobody asks for it
+    with pytest.raises(ValueError, match=f"'{name}' exists already"):
+        tl.predict(slide, model, **{option: True}, **QUIET)
+    np.testing.assert_array_equal(slide.obsm[name], mine)
+    assert "hggep" in slide.obsm
+
+
+def test_copy_leaves_the_slide(slide):
+    out = tl.predict(slide, on_features("nb"), latent=True, counts=True, copy=True, **QUIET)
+    assert written(slide) == set()
+    assert written(out) == {"hggep", "X_hggep", "hggep_counts"}
+
+
+def test_sections_of_one_object(slide):
+    model = on_features("zinb")
+    other = slide.copy()
+    other.obsm["X_mine"] = other.obsm["X_mine"][::-1].copy()
+    together = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
+    tl.predict(together, model, library_key="which", latent=True, counts=True, **QUIET)
+    tl.predict(slide, model, latent=True, counts=True, **QUIET)
+    for name in written(slide):
+        assert np.isfinite(together.obsm[name]).all()
+        np.testing.assert_allclose(together.obsm[name][: slide.n_obs], slide.obsm[name], rtol=1e-4, atol=1e-5)
+
+
+def test_spots_of_other_regions_are_not_numbers(slide, monkeypatch):
+    from sthggep.tl import _predict
+
+    other = slide.copy()
+    together = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
+    resolve = _predict.resolve
+    monkeypatch.setattr(_predict, "resolve", lambda *a, **k: resolve(*a, **k)[1:])
+    tl.predict(together, on_features("zinb"), library_key="which", latent=True, counts=True, **QUIET)
+    for name in ("hggep", "X_hggep", "hggep_counts"):
+        assert np.isnan(together.obsm[name][: slide.n_obs]).all()
+        assert np.isfinite(together.obsm[name][slide.n_obs :]).all()
+
+
+# ---------------------------------------------------------------- counts
+
+
+def test_means_of_the_distributions():
+    torch.manual_seed(0)
+    r, p = torch.randn(1, 3), torch.randn(1, 3)
+    found = Output(r, r, r=r, p=p).expected_counts()
+    expected = stats.nbinom(r.exp().numpy(), 1 - torch.sigmoid(p).numpy()).mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # The same convention as the loss: the likelihood of the mean's own distribution falls off on both sides
+    x = torch.from_numpy(np.random.default_rng(0).negative_binomial(5.0, 0.4, (4000, 1)).astype(np.float32))
+    fit = [
+        nb_nll(x, torch.tensor([[5.0]]).log(), torch.tensor([[shift]]) + np.log(0.6 / 0.4))
+        for shift in (-0.3, 0.0, 0.3)
+    ]
+    assert fit[1] < min(fit[0], fit[2])
+    mean = Output(r, r, r=torch.tensor([[5.0]]).log(), p=torch.tensor([[np.log(0.6 / 0.4)]])).expected_counts()
+    assert mean.item() == pytest.approx(x.mean().item(), rel=0.05)
+    pi, mu = torch.sigmoid(p), r.exp()
+    torch.testing.assert_close(Output(r, r, mean=mu, dispersion=mu, dropout=pi).expected_counts(), (1 - pi) * mu)
+    assert Output(r, r).expected_counts() is None
+
+
+def test_counts_of_the_published_network(slide):
+    torch.manual_seed(0)
+    net = HGGEPNet(4, dim=32, depth=1, heads=2, hypergraph_dim=16, fusion_layers=1)
+    model = HGGEP([net], GENES, Inputs("patches"), preset="paper")
+    assert model.has_counts
+    tl.predict(slide, model, counts=True, latent=True, **QUIET)
+    found = slide.obsm["hggep_counts"]
+    assert (found.dtype, found.shape) == (np.float32, (slide.n_obs, 4))
+    assert (found > 0).all()
+    assert slide.obsm["X_hggep"].shape == (slide.n_obs, 32)
+    np.testing.assert_array_equal(tl.to_adata(slide).layers["counts"], found)
+    slide.obs["depth"] = np.linspace(0.5, 2, slide.n_obs)
+    tl.predict(slide, model, counts="depth", genes=["C"], key_added="deep", **QUIET)
+    expected = found[:, [2]] * slide.obs["depth"].to_numpy()[:, None]
+    np.testing.assert_allclose(slide.obsm["deep_counts"], expected, rtol=1e-5)
+    assert slide.uns["deep"]["params"]["counts"] == "depth"
+
+
+def test_models_without_counts_say_so(slide):
+    with pytest.raises(ValueError, match=r"\(default\) has no head for counts.*mean of a logarithm.*'paper'"):
+        tl.predict(slide, on_features(), counts=True, **QUIET)
+    with pytest.raises(KeyError, match="'depth' is not in obs"):
+        tl.predict(slide, on_features("nb"), counts="depth", **QUIET)
+    slide.obs["depth"] = np.nan
+    with pytest.raises(ValueError, match="size factor for each spot"):
+        tl.predict(slide, on_features("nb"), counts="depth", **QUIET)
+    assert written(slide) == set()

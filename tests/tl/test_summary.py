@@ -1,0 +1,196 @@
+"""Summaries: figures by hand, intervals against known truth, pooling, genes chosen beforehand."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from sthggep import tl
+from sthggep._expression import log10_cp10k
+from sthggep.tl._compared import Compared
+from sthggep.tl._evaluate import column_pearson
+from sthggep.tl._summary import blocks, interval, weighted_pearson
+
+COLUMNS = [
+    *("n_spots", "n_genes", "n_constant", "pearson", "pearson_low", "pearson_high"),
+    *("pearson_median", "ceiling", "of_ceiling", "ssim"),
+]
+
+
+@pytest.fixture
+def noisy(lattice) -> ad.AnnData:
+    """A prediction that is the truth and noise."""
+    adata = lattice.counted(10.0)
+    adata.obsm["hggep"] += np.random.default_rng(0).normal(0, 0.3, adata.shape).astype(np.float32)
+    return adata
+
+
+def test_one_row_by_hand(noisy, lattice):
+    adata = noisy
+    adata.obsm["hggep"][:, 3] = 1.0
+    found = tl.summary(adata)
+    with pytest.warns(UserWarning, match="1 of 40 genes"):
+        scores = tl.evaluate(adata)
+    assert list(found.columns) == COLUMNS
+    row = found.iloc[0]
+    assert (row["n_spots"], row["n_genes"], row["n_constant"]) == (lattice.n_spots, 40, 1)
+    assert row["pearson"] == pytest.approx(scores["pearson"].mean())
+    assert row["pearson_median"] == pytest.approx(scores["pearson"].median())
+    known = scores[scores["pearson"].notna()]
+    assert row["ceiling"] == pytest.approx(known["ceiling"].mean())
+    assert row["of_ceiling"] == pytest.approx(known["pearson"].mean() / known["ceiling"].mean())
+    assert row["ssim"] == pytest.approx(known["ssim"].mean())
+    assert row["pearson_low"] < row["pearson"] < row["pearson_high"] < row["pearson_low"] + 0.2
+
+
+def test_the_seed_decides_and_no_samples_give_no_interval(noisy):
+    adata = noisy
+    pd.testing.assert_frame_equal(tl.summary(adata, n_boot=20), tl.summary(adata, n_boot=20))
+    assert (
+        tl.summary(adata, n_boot=20, seed=1)["pearson_low"].item() != tl.summary(adata, n_boot=20)["pearson_low"].item()
+    )
+    assert tl.summary(adata, n_boot=0)[["pearson_low", "pearson_high"]].isna().all(axis=None)
+    narrow, wide = (tl.summary(adata, level=level).iloc[0] for level in (0.5, 0.99))
+    assert wide["pearson_low"] < narrow["pearson_low"] < narrow["pearson_high"] < wide["pearson_high"]
+    few = tl.summary(adata[:8].copy())
+    assert few[["pearson_low", "pearson_high"]].isna().all(axis=None)
+    assert few["pearson"].notna().all()
+
+
+@pytest.mark.parametrize("wrong", [{"n_boot": -1}, {"level": 1.0}, {"level": 0.0}])
+def test_numbers_out_of_range(noisy, wrong: dict[str, float]):
+    with pytest.raises(ValueError, match=r"level|n_boot"):
+        tl.summary(noisy, **wrong)
+    with pytest.raises(ValueError, match="Expected slides"):
+        tl.summary([])
+
+
+def test_weights_are_repetitions():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 30, 3)) + 5
+    times = rng.multinomial(30, np.full(30, 1 / 30), size=4)
+    expected = [column_pearson(np.repeat(a, t, axis=0), np.repeat(b, t, axis=0)) for t in times]
+    np.testing.assert_allclose(weighted_pearson(a, b, times), expected)
+    a[:, 1] = 7.0
+    times[0] = 0
+    times[0, 4] = 30
+    found = weighted_pearson(a, b, times)
+    assert np.isnan(found[:, 1]).all()
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1:, [0, 2]]).all()
+
+
+def test_blocks_are_squares_of_neighbours(lattice):
+    found = blocks(lattice.slide(lattice.square()))
+    sizes = np.bincount(found)
+    # 576 spots: 4.9 pitches a side, so 24 spots a block and 24 blocks or so
+    assert 20 <= len(sizes) <= 30
+    assert 16 <= np.median(sizes) <= 30
+    xy = lattice.square() / 290
+    for block in range(len(sizes)):
+        assert np.ptp(xy[found == block], axis=0).max() <= 4
+
+
+def test_interval_covers_a_known_correlation(lattice):
+    """Smooth fields whose correlation is 0.5: the interval of blocks holds it about as often as it says."""
+    truth, at, n = 0.5, lattice.slide(lattice.square()), 60
+    hits, widths = [], []
+    for seed in range(n):
+        a, noise = lattice.smooth(6, 1.0, seed), lattice.smooth(6, 1.0, 1000 + seed)
+        b = truth * a + np.sqrt(1 - truth**2) * noise
+        section = Compared(at, list("abcdef"), a, b, b, np.arange(6))
+        low, high = interval(section, 200, 0.95, np.random.default_rng(seed))
+        hits.append(low <= truth <= high)
+        widths.append(high - low)
+    assert np.mean(hits) >= 0.85
+    assert np.mean(widths) < 0.2
+
+
+@pytest.fixture
+def simpson(lattice) -> list[ad.AnnData]:
+    """Two sections of other levels; the prediction knows the level of each, and nothing of its spots."""
+    slides = []
+    for seed, level in ((0, 0.2), (1, 5.0)):
+        rng = np.random.default_rng(seed)
+        share = np.exp(0.2 * rng.standard_normal((lattice.n_spots, 40)))
+        share[:, :20] *= level
+        share /= share.sum(axis=1, keepdims=True)
+        adata = lattice.counted(10.0, seed)
+        adata.X = rng.poisson(share * 4000).astype(np.float32)
+        guess = log10_cp10k((share * 1e4).astype(np.float32)).mean(axis=0)
+        adata.obsm["hggep"] = (guess + rng.normal(0, 0.05, adata.shape)).astype(np.float32)
+        slides.append(adata)
+    return slides
+
+
+def test_pooling_inflates_and_is_named_so(simpson):
+    slides = simpson
+    found = tl.summary(slides, n_boot=20)
+    assert list(found.columns) == [*COLUMNS, "pooled_pearson"]
+    assert found["pearson"].abs().max() < 0.05
+    assert (found["pooled_pearson"] > 0.8).all()
+    assert found["pooled_pearson"].nunique() == 1
+    measured = np.concatenate([log10_cp10k(s.X) for s in slides])
+    predicted = np.concatenate([s.obsm["hggep"] for s in slides])
+    assert found["pooled_pearson"].iloc[0] == pytest.approx(column_pearson(predicted, measured).mean())
+
+
+def test_sections_of_one_object(simpson):
+    slides = simpson
+    both = ad.concat(dict(zip("AB", slides, strict=True)), label="section", index_unique="-")
+    both.uns["hggep"] = slides[0].uns["hggep"]
+    found = tl.summary(both, library_key="section", n_boot=0)
+    assert (found.index.tolist(), found.index.name) == (["A", "B"], "section")
+    apart = tl.summary(slides, n_boot=0)
+    np.testing.assert_allclose(found["pearson"], apart["pearson"], rtol=1e-5)
+    np.testing.assert_allclose(found["pooled_pearson"], apart["pooled_pearson"], rtol=1e-5)
+
+
+# --- genes chosen beforehand --------------------------------------------------------------------------------------
+
+
+def test_top_genes_by_a_ranking_of_ones_own(noisy):
+    adata = noisy
+    by = pd.Series({"g5": 3.0, "g1": 2.0, "other": 9.0, "g7": np.nan, "g2": 1.0})
+    assert tl.top_genes(adata, 2, by=by) == ["g5", "g1"]
+    # a gene that stands there for two sections is ranked by its mean
+    twice = pd.concat([by, pd.Series({"g5": 0.0})])
+    assert tl.top_genes(adata, 2, by=twice) == ["g1", "g5"]
+    assert tl.top_genes(adata, 1, by={"g9": 1}) == ["g9"]
+    found = tl.summary(adata, genes=tl.top_genes(adata, 2, by=by), n_boot=0)
+    assert found["pearson"].item() == pytest.approx(tl.evaluate(adata).loc[["g5", "g1"], "pearson"].mean())
+    with pytest.raises(ValueError, match="4 genes were asked for, but only 3 of the 40"):
+        tl.top_genes(adata, 4, by=by)
+
+
+def test_top_genes_by_the_training_slides(noisy):
+    adata = noisy
+    with pytest.raises(ValueError, match="Pass `by=`"):
+        tl.top_genes(adata, 2)
+    adata.uns["hggep"]["training_ceiling"] = np.arange(40.0)[::-1]
+    assert tl.top_genes(adata, 2) == ["g0", "g1"]
+    # the slide's own counts are not looked at
+    adata.X[:] = 0
+    assert tl.top_genes(adata, 2) == ["g0", "g1"]
+
+
+def test_training_notes_ceilings_and_predicting_hands_them_on(model, slides, tmp_path):
+    from sthggep import HGGEP
+
+    model.save(tmp_path / "model")
+    tl.predict(slides[2], HGGEP.load(tmp_path / "model"), show_progress_bar=False)
+    ceiling = pd.Series(slides[2].uns["hggep"]["training_ceiling"], index=model.genes)
+    own = [tl_ceiling(s, model.genes) for s in slides[:2]]
+    np.testing.assert_allclose(ceiling, np.nan_to_num(own).mean(axis=0), atol=0.2)
+    best = tl.top_genes(slides[2], 3)
+    assert best == ceiling.sort_values(ascending=False).index[:3].tolist()
+    assert not any(gene.startswith("NOISE") for gene in best)
+
+
+def tl_ceiling(adata: ad.AnnData, genes: list[str]) -> np.ndarray:
+    from sthggep._expression import counts
+    from sthggep.tl._evaluate import noise_ceiling
+
+    return noise_ceiling(counts(adata, genes), np.random.default_rng(5))
