@@ -33,7 +33,10 @@ def cross_validate(
     baselines: Sequence[str] = ("mean", "nearest_patch", "ridge"),
     out: str | Path | None = None,
     validation: str | None = "auto",
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     obsm: str | Sequence[str] | None = None,
+    encoder: str | None = None,
+    size_um: float | Sequence[float] | None = None,
     max_epochs: int | None = None,
     learning_rate: float | None = None,
     n_members: int | None = None,
@@ -73,14 +76,18 @@ def cross_validate(
     baselines
         Which of ``"mean"`` (each gene's mean over the training spots), ``"nearest_patch"`` (expression of the training
         spot that looks most alike) and ``"ridge"`` (linear, its penalty chosen on training sections left out, or on blocks
-        of tissue where there is only one) stand beside the model. The latter two look at the model's own features; with
-        ``preset="paper"`` at those of the default preset.
+        of tissue where there is only one) stand beside the model. The latter two look at the model's own features, of
+        ``encoder`` or ``obsm`` too; with ``preset="paper"`` at those of the default preset.
     out
         Folder to keep finished folds in. The same call with the same data goes on after an interruption.
     validation
         What is held out of the training sections to stop early: ``"auto"``, ``"sections"``, ``"blocks"`` or ``None``; see
         :func:`sthggep.tl.fit`.
-    obsm, max_epochs, learning_rate, n_members, weights
+    expression
+        Further sections with raw counts, no image needed, that teach gene programmes; see :func:`sthggep.tl.fit`. Each fold
+        leaves out those of its held-out group: of the same ``obs[group_key]``, which they must have too, or with
+        ``group_key="section"`` of the same name. The baselines do not look at them, and neither does the panel.
+    obsm, encoder, size_um, max_epochs, learning_rate, n_members, weights
         See :func:`sthggep.tl.fit`.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
@@ -106,13 +113,15 @@ def cross_validate(
     baseline, ``metric`` is ``"pearson"``, ``"spearman"`` or ``"rmse"``, within the section, on
     ``log10(1 + counts per 10,000 of the panel)``. Each gene's noise ceiling (see :func:`sthggep.tl.evaluate`) is a row of
     its own, ``method`` and ``metric`` both ``"ceiling"``. ``attrs`` holds ``parameters``, ``folds`` (``group``,
-    ``sections``, ``n_train`` sections, ``n_genes``, ``seconds``) and ``leaks``.
+    ``sections``, ``n_train`` sections, ``n_expression`` further ones, ``n_genes``, ``seconds``) and ``leaks``.
 
     Raises
     ------
     KeyError, ValueError
         Bad input, fewer than two groups, the same tissue on both sides of a fold (name, image, counts or spot positions), or
         an ``out`` of other data or parameters; all refused before anything is trained.
+    ImportError
+        The encoder is of a package that is not installed.
     FileNotFoundError
         Weights that cannot be found or downloaded.
     FileExistsError
@@ -141,7 +150,6 @@ def cross_validate(
         "spatial_key": spatial_key,
         "coordinate_system": coordinate_system,
         "library_key": library_key,
-        "mpp": mpp,
     }
     training = {
         "validation": validation,
@@ -154,9 +162,9 @@ def cross_validate(
         "show": show_progress_bar,
     }
     changes = {"obsm": obsm, "max_epochs": max_epochs, "learning_rate": learning_rate, "n_members": n_members}
-    options = Options.of(group_key, genes, preset, baselines, training, **changes)
-    plan = make_plan(slides, options, where)
-    leaks = shared_patients(plan.slides, plan.folds)
+    options = Options.of(group_key, genes, preset, baselines, training, encoder=encoder, size_um=size_um, **changes)
+    plan = make_plan(slides, options, where, mpp=mpp, expression=expression)
+    leaks = shared_patients(plan.slides, plan.folds, plan.further)
     if leaks:
         warnings.warn(_of_same_patient(leaks, plan), UserWarning, stacklevel=2)
     return _table(_all_folds(plan, out), plan, leaks)
@@ -183,6 +191,7 @@ def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, d
             "group": fold.group,
             "sections": [plan.slides[i].name for i in fold.test],
             "n_train": len(fold.train),
+            "n_expression": len(fold.further),
             "n_genes": len(panels[fold.number]),
             "seconds": round(time.perf_counter() - start, 2),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +130,8 @@ def fit(
     from sthggep.tl._train import train_on
 
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
-    if expression is not None and (model is not None or start_from.network != "FeatureHGGEPNet"):
-        msg = "`expression` teaches gene programmes, which only a new model of `preset='default'` learns. Leave it out."
-        raise ValueError(msg)
+    if expression is not None:
+        learns_programmes(start_from, new=model is None)
     parent = None
     if model is not None:
         from sthggep.tl._predict import check_fit, load_model
@@ -156,8 +155,7 @@ def fit(
     }
     found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
     found = distinct_names(found)
-    more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
-    further = [s for data in more for s in resolve(data, need_image=False, **where)]  # type: ignore[arg-type]
+    further = further_sections(expression, where)
     if genes is None:
         from sthggep.pp import gene_panel
 
@@ -254,6 +252,21 @@ def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[
             raise ValueError(msg)
         inputs = replace(inputs, sizes_um=tuple(positive(size, "`size_um`") for size in sizes))
     return replace(preset, inputs=inputs, net=net)
+
+
+def learns_programmes(preset: Preset, *, new: bool = True) -> None:
+    """Refuse further sections' counts where nothing would be learnt from them."""
+    if not new or preset.network != "FeatureHGGEPNet":
+        msg = "`expression` teaches gene programmes, which only a new model of `preset='default'` learns. Leave it out."
+        raise ValueError(msg)
+
+
+def further_sections(
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None, where: Mapping[str, Any]
+) -> list[Slide]:
+    """Sections whose counts alone are learnt from; their images are not looked for."""
+    more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
+    return [slide for data in more for slide in resolve(data, need_image=False, **where)]
 
 
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:

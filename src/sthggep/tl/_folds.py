@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sthggep._checks import has_key, listing
@@ -17,12 +17,13 @@ PATIENT = "patient"
 
 @dataclass(frozen=True)
 class Fold:
-    """One group held out: positions of the sections trained on and of those predicted."""
+    """One group held out: positions of the sections trained on, of those predicted, and of further ones whose counts help."""
 
     number: int
     group: str
     train: tuple[int, ...]
     test: tuple[int, ...]
+    further: tuple[int, ...] = ()
 
 
 def groups_of(slides: Sequence[Slide], group_key: str) -> list[str]:
@@ -72,6 +73,20 @@ def plan_folds(slides: Sequence[Slide], groups: Sequence[str], group_key: str) -
     return folds
 
 
+def add_further(
+    folds: Sequence[Fold], slides: Sequence[Slide], further: Sequence[Slide], groups: Sequence[str], group_key: str
+) -> list[Fold]:
+    """Each fold with the further sections that are not of its held-out group.
+
+    ``slides`` bear the names that the user gave them: two of one name are both meant by a further section of that name.
+    """
+    found = []
+    for fold in folds:
+        held_out = {slides[i].name for i in fold.test} if group_key == BY_SECTION else {fold.group}
+        found.append(replace(fold, further=tuple(i for i, group in enumerate(groups) if group not in held_out)))
+    return found
+
+
 def _too_few(slides: Sequence[Slide], found: Sequence[str], group_key: str) -> str:
     sections = listing(slide.name for slide in slides)
     start = "Cross-validation needs two groups or more: one is held out, the others are trained on. "
@@ -87,13 +102,19 @@ def _too_few(slides: Sequence[Slide], found: Sequence[str], group_key: str) -> s
     )
 
 
-def shared_patients(slides: Sequence[Slide], folds: Sequence[Fold]) -> dict[str, list[str]]:
+def shared_patients(
+    slides: Sequence[Slide], folds: Sequence[Fold], further: Sequence[Slide] = ()
+) -> dict[str, list[str]]:
     """Sections that are predicted after training on others of their patient, and the names of those others."""
     patients = [patient_of(slide) for slide in slides]
+    counted = [patient_of(slide) for slide in further]
     found = {}
     for fold in folds:
         for i in fold.test:
-            same = [slides[j].name for j in fold.train if patients[i] is not None and patients[j] == patients[i]]
+            if patients[i] is None:
+                continue
+            same = [slides[j].name for j in fold.train if patients[j] == patients[i]]
+            same += [further[j].name for j in fold.further if counted[j] == patients[i]]
             if same:
-                found[slides[i].name] = same
+                found[slides[i].name] = list(dict.fromkeys(same))
     return found

@@ -11,6 +11,7 @@ from sthggep.tl._folds import PATIENT, patient_of
 
 if TYPE_CHECKING:
     from sthggep._slide import Slide
+    from sthggep.tl._plan import Plan
     from sthggep.tl._signature import Signature
 
 SAME_SPOTS = 0.5  # share of the smaller section's spots that have a double in the other
@@ -24,6 +25,22 @@ def refuse_leaks(slides: Sequence[Slide], signatures: Sequence[Signature], group
         for i in range(j):
             if groups[i] != groups[j] and (same := what_is_shared(signatures[i], signatures[j])):
                 found.append(f"{_called(slides[i], groups[i])} and {_called(slides[j], groups[j])} share {same}")
+    _refuse(found)
+
+
+def refuse_further(plan: Plan) -> None:
+    """Refuse further sections that are the tissue of a section which is predicted after learning from their counts."""
+    found = []
+    for fold in plan.folds:
+        for i in fold.test:
+            for j in fold.further:
+                if same := what_is_shared(plan.signatures[i], plan.further_signatures[j]):
+                    further = _called(plan.further[j], plan.further_groups[j])
+                    found.append(f"{_called(plan.slides[i], fold.group)} and, in `expression`, {further} share {same}")
+    _refuse(found)
+
+
+def _refuse(found: Sequence[str]) -> None:
     if found:
         more = f" … and {len(found) - 5} more pairs" if len(found) > 5 else ""
         msg = (

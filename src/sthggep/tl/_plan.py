@@ -5,21 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sthggep._checks import genes_present, listing, one_of, unique
 from sthggep._data import frozen_stages, given_features
+from sthggep._expression import counts
 from sthggep._presets import PRESETS
 from sthggep._slide import resolve
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._genes import choose_panel
 from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
-from sthggep.tl._fit import adapt, check_slides, check_features, distinct_names
+from sthggep.tl._fit import (
+    adapt,
+    check_features,
+    check_slides,
+    distinct_names,
+    further_sections,
+    learns_programmes,
+    look_through,
+)
 from sthggep.tl._fold_store import plain
-from sthggep.tl._folds import groups_of, patient_of, plan_folds
-from sthggep.tl._leaks import refuse_leaks
+from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
+from sthggep.tl._leaks import refuse_further, refuse_leaks
 from sthggep.tl._signature import signature
 from sthggep.tl._train import Prepared, prepare
 
@@ -54,6 +64,9 @@ class Options:
         preset: str,
         baselines: Sequence[str],
         training: Mapping[str, Any],
+        *,
+        encoder: str | None = None,
+        size_um: float | Sequence[float] | None = None,
         **changes: Any,
     ) -> Options:
         """Checked options; ``changes`` are the user's own numbers in the preset."""
@@ -63,16 +76,13 @@ class Options:
         unique(chosen, "`baselines`", "Name each once.")
         if training["validation"] is not None:
             one_of(training["validation"], VALIDATIONS, "`validation` (or None)")
-        adapted = adapt(PRESETS[one_of(preset, PRESETS, "preset")], **changes)
+        adapted = look_through(adapt(PRESETS[one_of(preset, PRESETS, "preset")], **changes), encoder, size_um)
         panel = None if genes is None else [str(gene) for gene in genes]
         return cls(group_key, panel, preset, adapted, tuple(chosen), training)
 
     def parameters(self) -> dict[str, Any]:
         """Plain types; of the weights, what is in them rather than where they are."""
         run = self.training
-        encoder = None
-        if self.preset.inputs.kind != "obsm":
-            encoder = FrozenEncoder(self.preset.inputs.encoder, run["weights"]).weights
         kept = {name: plain(run[name]) for name in ("validation", "layer", "trainer_kwargs", "seed")}
         return {
             "group_key": self.group_key,
@@ -81,8 +91,15 @@ class Options:
             "baselines": list(self.baselines),
             **kept,
             **{name: plain(value) for name, value in asdict(self.preset).items()},
-            "encoder_weights": encoder,
+            "encoder_weights": self.encoder_weights,
         }
+
+    @cached_property
+    def encoder_weights(self) -> str | None:
+        """Short name of the weights that images are looked at with; ``None`` where none are."""
+        if self.preset.inputs.kind == "obsm":
+            return None
+        return FrozenEncoder(self.preset.inputs.encoder, self.training["weights"]).weights
 
     @property
     def borrows_features(self) -> bool:
@@ -99,6 +116,9 @@ class Plan:
     signatures: list[Signature]
     groups: list[str]
     folds: list[Fold]
+    further: list[Slide]
+    further_signatures: list[Signature]
+    further_groups: list[str]
 
     def panel(self, fold: Fold) -> list[str]:
         """The genes of one fold, from its training sections alone, and the check that they can be learnt from."""
@@ -111,6 +131,9 @@ class Plan:
         for i in fold.test:
             genes_present(panel, self.slides[i].adata.var_names, f"var_names of section {self.slides[i].name!r}")
         check_slides(train, panel, layer, inputs)
+        for i in fold.further:
+            slide = self.further[i]
+            counts(slide.adata, panel, layer=layer, rows=slide.rows)
         return panel
 
     def check_features(self) -> None:
@@ -142,6 +165,10 @@ class Plan:
                 }
                 for slide, group, marks in zip(self.slides, self.groups, self.signatures, strict=True)
             },
+            "expression": [
+                [slide.name, group, patient_of(slide), marks.content]
+                for slide, group, marks in zip(self.further, self.further_groups, self.further_signatures, strict=True)
+            ],
         }
 
     def look(self) -> tuple[Prepared, list[Seen]]:
@@ -161,19 +188,31 @@ class Plan:
 
 
 def make_plan(
-    slides: AnnData | SpatialData | Sequence[AnnData | SpatialData], options: Options, where: Mapping[str, Any]
+    slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    options: Options,
+    where: Mapping[str, Any],
+    *,
+    mpp: float | None = None,
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
 ) -> Plan:
     """Find the sections, group them, and refuse what would leak."""
+    if expression is not None:
+        learns_programmes(options.preset)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
-    found = [slide for data in given for slide in resolve(data, need_image=need_image, **where)]
+    found = [slide for data in given for slide in resolve(data, mpp=mpp, need_image=need_image, **where)]
     named = distinct_names(found)
     groups = groups_of(named, options.group_key)
     folds = plan_folds(named, groups, options.group_key)
     layer = options.training["layer"]
     signatures = [signature(slide, slide.name, layer) for slide in found]
     refuse_leaks(found, signatures, groups)
-    plan = Plan(options, named, signatures, groups, folds)
+    further = further_sections(expression, where)
+    further_groups = groups_of(further, options.group_key)
+    folds = add_further(folds, found, further, further_groups, options.group_key)
+    marks = [signature(slide, slide.name, layer) for slide in further]
+    plan = Plan(options, named, signatures, groups, folds, further, marks, further_groups)
+    refuse_further(plan)
     plan.check_features()
     return plan
 

@@ -47,7 +47,13 @@ def _by_model(plan: Plan, prepared: Prepared, fold: Fold, panel: Sequence[str]) 
     options = plan.options
     train = [plan.slides[i] for i in fold.train]
     model = train_on(
-        train, panel, options.preset_name, options.preset, prepared=prepared.at(fold.train), **options.training
+        train,
+        panel,
+        options.preset_name,
+        options.preset,
+        prepared=prepared.at(fold.train),
+        further=[plan.further[i] for i in fold.further],
+        **options.training,
     )
     for i in fold.test:
         check_fit(model, plan.slides[i])
