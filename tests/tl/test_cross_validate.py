@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 from scipy import sparse
 
 from sthggep import _presets, datasets, pp, tl
 from sthggep._expression import counts, log10_cp10k
+from sthggep._keys import feature_key
 from sthggep._slide import resolve
+from sthggep.pp import _registry
 from sthggep.tl import _baselines, _run_fold
 from sthggep.tl._baselines import Measured, Seen
 from sthggep.tl._folds import Fold, shared_patients
@@ -33,10 +37,15 @@ def toy(seed: int, patient: str | None = None, size: float = 900.0, **options) -
     return slide
 
 
-@pytest.fixture
-def four() -> list[AnnData]:
-    """Two sections of patient P, one of Q, one of R."""
+@pytest.fixture(scope="module")
+def drawn() -> list[AnnData]:
     return [toy(0, "P"), toy(1, "P"), toy(2, "Q"), toy(3, "R")]
+
+
+@pytest.fixture
+def four(drawn) -> list[AnnData]:
+    """Two sections of patient P, one of Q, one of R."""
+    return [slide.copy() for slide in drawn]
 
 
 @pytest.fixture
@@ -334,6 +343,74 @@ def test_pieces_of_tissue_on_one_scan():
     assert shares(left, middle) == "the image"
 
 
+# ---------------------------------------------------------------- further sections
+
+
+@pytest.fixture
+def further(monkeypatch) -> list[list[str]]:
+    """Names of the further sections that each training learnt from."""
+    seen, train_on = [], _run_fold.train_on
+
+    def spy(*given, further=(), **options):
+        seen.append([slide.name for slide in further])
+        return train_on(*given, further=further, **options)
+
+    monkeypatch.setattr(_run_fold, "train_on", spy)
+    return seen
+
+
+@pytest.fixture
+def two_programmes(monkeypatch) -> None:
+    """Fewer programmes than genes, so that further sections have something to say."""
+    default = _presets.PRESETS["default"]
+    monkeypatch.setitem(_presets.PRESETS, "default", replace(default, net={**default.net, "rank": 2}))
+
+
+def without_image(slide: AnnData) -> AnnData:
+    del slide.uns["spatial"]
+    slide.uns["spatial"] = {slide.obs["section"].iloc[0]: {}}
+    return slide
+
+
+def test_further_sections_of_the_held_out_patient_are_left_out(four, genes, further, predictions, two_programmes):
+    more = [without_image(toy(4, "P")), without_image(toy(5, "S"))]
+    options = {"genes": genes, "baselines": (), "expression": more, **QUICK}
+    results = tl.cross_validate(four, **options)
+    assert further == [["toy6"], ["toy5", "toy6"], ["toy5", "toy6"]]
+    assert [record["n_expression"] for record in results.attrs["folds"]] == [1, 2, 2]
+    assert results.attrs["leaks"] == {}
+    clean = [found["hggep"] for found in predictions]
+    predictions.clear()
+    more[0].X = sparse.csr_matrix(np.random.default_rng(0).poisson(50, more[0].shape).astype(np.float32))
+    tl.cross_validate(four, **options)
+    same = [np.array_equal(found["hggep"], old) for found, old in zip(predictions, clean, strict=True)]
+    assert same == [True, True, False, False]  # both sections of P, then Q and R, which learn from P
+
+
+def test_further_sections_by_name_and_their_patient(four, genes, further):
+    more = [four[2].copy(), toy(4, "P")]
+    with pytest.warns(UserWarning, match=r"1 of 3 sections .*'toy2 \(patient P\)'"):
+        results = tl.cross_validate(four[1:], group_key="section", genes=genes, baselines=(), expression=more, **QUICK)
+    assert further == [["toy3", "toy5"], ["toy5"], ["toy3", "toy5"]]
+    assert results.attrs["leaks"] == {"toy2": ["toy5"]}
+    assert results.groupby("section")["leak"].first().to_dict() == {"toy2": "same patient", "toy3": "", "toy4": ""}
+
+
+def test_the_held_out_section_among_further_ones_is_refused(four, genes, trained):
+    words = r"section 'toy3' \(patient 'Q'\) and, in `expression`, section 'other' \(patient 'X'\) share .*the counts"
+    with pytest.raises(ValueError, match=words):
+        tl.cross_validate(four, genes=genes, expression=renamed(four[2], "other", "X"), **QUICK)
+    nameless = toy(4, "P")
+    del nameless.obs["patient"]
+    with pytest.raises(KeyError, match="'patient' is not in obs of section 'toy5'"):
+        tl.cross_validate(four, genes=genes, expression=[nameless], **QUICK)
+    with pytest.raises(KeyError, match="1 of 8 genes are not in"):
+        tl.cross_validate(four, genes=genes, expression=toy(4, "S")[:, 1:].copy(), **QUICK)
+    with pytest.raises(ValueError, match="only a new model of `preset='default'`"):
+        tl.cross_validate(four, genes=genes, expression=toy(4, "S"), **{**QUICK, "obsm": None, "preset": "paper"})
+    assert trained == []
+
+
 # ---------------------------------------------------------------- baselines
 
 
@@ -362,6 +439,30 @@ def test_nearest_patch_is_the_most_alike_spot(four, genes, predictions):
 
     def alike(slide):
         found = slide.obsm["X_mine"]
+        return (found - found.mean(axis=0)) / np.maximum(found.std(axis=0), 1e-6)
+
+    known = np.vstack([alike(slide) for slide in four[2:]])
+    expression = np.vstack([measured(slide, genes) for slide in four[2:]])
+    distance = np.linalg.norm(alike(four[1])[:, None] - known[None], axis=2)
+    np.testing.assert_array_equal(predictions[0]["nearest_patch"], expression[distance.argmin(axis=1)])
+
+
+@pytest.mark.parametrize(("size_um", "looked_at"), [(None, [100.0, 250.0]), (400.0, [400.0])])
+def test_baselines_look_through_the_models_encoder(four, genes, predictions, monkeypatch, size_um, looked_at):
+    class Moments(torch.nn.Module):
+        def forward(self, images):
+            return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
+
+    monkeypatch.setitem(_registry.ENCODERS, "moments", None)  # taken away again after the test
+    pp.register_encoder("moments", Moments(), size_px=16, dim=6, size_um=[100.0, 250.0], overwrite=True)
+    options = {**QUICK, "obsm": None, "encoder": "moments", "size_um": size_um, "baselines": ["nearest_patch"]}
+    results = tl.cross_validate(four[1:], genes=genes, **options)
+    inputs = results.attrs["parameters"]["inputs"]
+    assert (inputs["encoder"], inputs["sizes_um"]) == ("moments", looked_at)
+
+    def alike(slide):
+        pp.features(slide, "moments", size_um=looked_at, show_progress_bar=False)
+        found = np.hstack([slide.obsm[feature_key("moments", size)] for size in looked_at])
         return (found - found.mean(axis=0)) / np.maximum(found.std(axis=0), 1e-6)
 
     known = np.vstack([alike(slide) for slide in four[2:]])
@@ -498,6 +599,8 @@ def test_other_data_or_parameters_are_refused(four, genes, tmp_path):
     changed.obsm["X_mine"] = changed.obsm["X_mine"] + 1
     with pytest.raises(ValueError, match="these differ: 'toy3'"):
         tl.cross_validate([four[1], changed, four[3]], **options)
+    with pytest.raises(ValueError, match="these differ: 'expression'"):
+        tl.cross_validate(four[1:], **options, expression=toy(4, "S"))
 
 
 def test_other_peoples_folders_are_left_alone(four, genes, tmp_path):

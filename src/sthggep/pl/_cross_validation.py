@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ def _draw(ax: Axes, summary: pd.DataFrame, sections: pd.DataFrame, results: pd.D
     for i, method in enumerate(methods):
         found = summary[summary["method"] == method].set_index("section").reindex(names)
         shift = (i - (len(methods) - 1) / 2) * step
-        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         ax.vlines(at + shift, found["low"], found["high"], color=look["color"], lw=1.0, alpha=0.5, zorder=3)
         x, y = [*(at + shift)], [*found["mean"]]
         if several:
