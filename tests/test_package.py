@@ -26,9 +26,9 @@ PROMISED = {
     "sthggep": {"HGGEP", "datasets", "io", "pl", "pp", "tl"},
     "sthggep.datasets": {"cscc", "her2st", "mob", "toy"},
     "sthggep.io": {"read_slide", "read_st"},
-    "sthggep.pl": {"agreement", "gene_map", "history", "patches", "scores"},
+    "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "scores"},
     "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder"},
-    "sthggep.tl": {"agreement", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
+    "sthggep.tl": {"agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
 }
 
 # Options that mean the same wherever they stand: keyword-only, with this default.

@@ -98,7 +98,7 @@ def network_inputs(
     positions = _positions(slide)
     near = spatial_neighbors(positions, n_neighbors)
     held = spatial_neighbors(positions, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows
-    stages = [torch.from_numpy(stage) for stage in _stages(slide, inputs, encoder, batch_size, show)]
+    stages = [torch.from_numpy(stage) for stage in frozen_stages(slide, inputs, encoder, batch_size, show)]
     return stages, near.rows, near.offsets, spatial_incidence(held), slide.n_spots
 
 
@@ -163,7 +163,7 @@ def same_features(slide: Slide, key: str, names: Sequence[str] | None, where: st
     raise ValueError(msg)
 
 
-def _stages(
+def frozen_stages(
     slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, batch_size: int, show: bool
 ) -> list[NDArray[np.float32]]:
     """One feature array a stage: those that are in ``obsm`` already, else computed and kept to ourselves."""

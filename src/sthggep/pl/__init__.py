@@ -1,12 +1,13 @@
-"""Plots: predicted beside observed, structure, what was cut, which spots are tied, training curves, scores."""
+"""Plots: predicted beside observed, structure, held-out sections, what was cut, which spots are tied, curves, scores."""
 
 from __future__ import annotations
 
 from sthggep.pl._agreement import agreement
+from sthggep.pl._cross_validation import cross_validation
 from sthggep.pl._gene_map import gene_map
 from sthggep.pl._history import history
 from sthggep.pl._hypergraph import hypergraph
 from sthggep.pl._patches import patches
 from sthggep.pl._scores import scores
 
-__all__ = ["agreement", "gene_map", "history", "hypergraph", "patches", "scores"]
+__all__ = ["agreement", "cross_validation", "gene_map", "history", "hypergraph", "patches", "scores"]

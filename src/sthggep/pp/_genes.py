@@ -78,6 +78,18 @@ def gene_panel(
         "spatial_key": spatial_key,
     }
     sections = [s for d in given for s in resolve(d, need_image=False, **options)]  # type: ignore[arg-type]
+    return choose_panel(sections, n_top=n_top, min_fraction=min_fraction, max_genes=max_genes, layer=layer)
+
+
+def choose_panel(
+    sections: Sequence[Slide],
+    *,
+    n_top: int = 1000,
+    min_fraction: float = 0.1,
+    max_genes: int | None = None,
+    layer: str | None = None,
+) -> list[str]:
+    """As :func:`gene_panel`, of sections that were resolved already."""
     shared = set.intersection(*[set(map(str, s.adata.var_names)) for s in sections]) if sections else set()
     genes = [str(gene) for gene in sections[0].adata.var_names if str(gene) in shared] if sections else []
     if not genes:

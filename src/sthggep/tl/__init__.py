@@ -1,8 +1,9 @@
-"""Tools: fit, predict, evaluate, sum up, compare structure, and predictions as an AnnData of their own."""
+"""Tools: fit, predict, evaluate, cross-validate, sum up, compare structure, and predictions as an AnnData of their own."""
 
 from __future__ import annotations
 
 from sthggep.tl._agreement import agreement
+from sthggep.tl._cross_validate import cross_validate
 from sthggep.tl._evaluate import evaluate
 from sthggep.tl._fit import fit
 from sthggep.tl._predict import predict
@@ -10,4 +11,4 @@ from sthggep.tl._summary import summary
 from sthggep.tl._to_adata import to_adata
 from sthggep.tl._top_genes import top_genes
 
-__all__ = ["agreement", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"]
+__all__ = ["agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"]

@@ -155,7 +155,7 @@ def fit(
         "library_key": library_key,
     }
     found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
-    found = _distinct_names(found)
+    found = distinct_names(found)
     more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
     further = [s for data in more for s in resolve(data, need_image=False, **where)]  # type: ignore[arg-type]
     if genes is None:
@@ -258,27 +258,32 @@ def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[
 
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
-    from sthggep._data import feature_names, given_features, same_features
-
     unique(genes, "The genes of the panel", "List each once.")
     n_filled = 0
     for slide in slides:
         n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
         if inputs.needs_image and any(size is not None for size in inputs.sizes_um):
             slide.require_mpp()
-    for key in inputs.obsm:
+    check_widths(slides, inputs.obsm)
+    if n_filled < 2:
+        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
+        raise ValueError(msg)
+
+
+def check_widths(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
+    """Refuse features of the user's own that are not the same in every section."""
+    from sthggep._data import feature_names, given_features, same_features
+
+    for key in obsm:
         widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
         if len(set(widths.values())) > 1:
             msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
             raise ValueError(msg)
         for slide in slides[1:]:
             same_features(slide, key, feature_names(slides[0], key), f"section {slides[0].name!r}")
-    if n_filled < 2:
-        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
-        raise ValueError(msg)
 
 
-def _distinct_names(slides: Sequence[Slide]) -> list[Slide]:
+def distinct_names(slides: Sequence[Slide]) -> list[Slide]:
     """Sections of different files may share a name; history and validation need them apart."""
     from dataclasses import replace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from sthggep._slide import Slide
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder
+
+
+class Prepared(NamedTuple):
+    """What the networks are fed of each slide (no counts are in it), and the encoder behind it."""
+
+    inputs: list[tuple[Any, ...]]
+    encoder: FrozenEncoder | None
+
+    def at(self, chosen: Sequence[int]) -> Prepared:
+        """The same of some of the slides."""
+        return Prepared([self.inputs[i] for i in chosen], self.encoder)
 
 
 def train_on(
@@ -34,20 +45,21 @@ def train_on(
     show: bool,
     parent: HGGEP | None = None,
     further: Sequence[Slide] = (),
+    prepared: Prepared | None = None,
 ) -> HGGEP:
-    """Turn checked slides into tensors, and train the members of the ensemble on them: fresh ones, or a model's."""
-    from sthggep._data import feature_names, measured
+    """Turn checked slides into tensors, unless that was done before, and train the members of the ensemble on them: fresh ones, or a model's."""
+    from sthggep._data import feature_names, labelled, measured
     from sthggep.model import HGGEP
-    from sthggep.pp._encoders import FrozenEncoder, state_of
+    from sthggep.pp._encoders import state_of
     from sthggep.tl._networks import build_network, settle
     from sthggep.tl._tune import continued, sections_seen, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
-    encoder = parent.encoder(device=str(device)) if parent else None
-    if parent is None and preset.inputs.kind == "features":
-        encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
-    sections = _as_tensors(slides, genes, preset, encoder, layer=layer, batch_size=batch_size, show=show)
+    if prepared is None:
+        prepared = prepare(slides, preset, weights, batch_size=batch_size, device=device, show=show, parent=parent)
+    encoder = prepared.encoder
+    sections = [labelled(slide, genes, layer, fed) for slide, fed in zip(slides, prepared.inputs, strict=True)]
     splits = [apply_plan(sections, slides, held_out) for held_out in plan]
     counted = [measured(slide, genes, layer) for slide in further]
 
@@ -95,26 +107,31 @@ def _ceilings(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, 
     return [round(float(ceiling), 4) for ceiling in np.nan_to_num(found).mean(axis=0)]
 
 
-def _as_tensors(
+def prepare(
     slides: Sequence[Slide],
-    genes: Sequence[str],
     preset: Preset,
-    encoder: FrozenEncoder | None,
+    weights: str | Path | None,
     *,
-    layer: str | None,
     batch_size: int,
+    device: torch.device,
     show: bool,
-) -> list[Section]:
-    """What the networks are fed, and what they should say."""
-    from sthggep._data import labelled, network_inputs
+    parent: HGGEP | None = None,
+) -> Prepared:
+    """What the networks are fed, from images and positions alone."""
+    from sthggep._data import network_inputs
+    from sthggep.pp._encoders import FrozenEncoder
+
+    encoder = parent.encoder(device=str(device)) if parent else None
+    if parent is None and preset.inputs.kind == "features":
+        encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
 
     # What prediction asks the network for; networks on patches find their neighbours themselves
     neighbors = int(preset.net.get("n_neighbors", 1))
-    given = (
+    inputs = [
         network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
         for slide in slides
-    )
-    return [labelled(slide, genes, layer, inputs) for slide, inputs in zip(slides, given, strict=True)]
+    ]
+    return Prepared(inputs, encoder)
 
 
 def _train_members(

@@ -1,0 +1,195 @@
+"""Held-out sections side by side: the model, its baselines, and the noise ceiling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sthggep._checks import listing, one_of
+from sthggep.pl._figure import COLOURS, figure_of, new_figure, save_figure, style
+from sthggep.pl._scores import LABELS, _legend_above
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MODEL, CEILING = "hggep", "ceiling"
+COLUMNS = ("group", "section", "method", "gene", "metric", "value")
+MARKERS = "osD^vP"
+SLOT = 0.76  # share of a section's width that its methods are spread over
+
+
+def cross_validation(
+    results: pd.DataFrame,
+    *,
+    metric: str = "pearson",
+    figsize: tuple[float, float] | None = None,
+    dpi: float = 120,
+    save: str | Path | None = None,
+    ax: Axes | None = None,
+) -> Figure | Axes:
+    """Draw how well each held-out section was predicted, by the model and by its baselines.
+
+    A marker is the mean over genes, its line goes from the lower to the upper quartile of the genes, the gray bar is the
+    mean noise ceiling. Sections stand together by group, whose name is above them; last comes the mean over sections.
+    The title says what the model reached, as a share of the ceiling, beside the best baseline.
+
+    Parameters
+    ----------
+    results
+        What :func:`sthggep.tl.cross_validate` returned, or rows of it.
+    metric
+        ``"pearson"``, ``"spearman"`` or ``"rmse"`` (low is good; it is drawn without a ceiling, as Spearman is).
+    figsize
+        Width and height in inches.
+    dpi
+        Resolution on the screen; files are written with 300.
+    save
+        File to write; its ending chooses the format.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    The figure, or ``ax`` where it was passed.
+
+    Raises
+    ------
+    KeyError
+        These are not results of a cross-validation.
+    ValueError
+        The metric is not among the results.
+    """
+    absent = [column for column in COLUMNS if column not in results]
+    if absent:
+        msg = (
+            f"Results of `sthggep.tl.cross_validate` have the columns {listing(COLUMNS)}; {listing(absent)} are missing, "
+            f"there is {listing(results.columns)}."
+        )
+        raise KeyError(msg)
+    one_of(metric, [name for name in LABELS if name in set(results["metric"])], "metric")
+    summary = _summary(results, metric)
+    sections = results[["section", "group"]].drop_duplicates("section").sort_values("group", key=_first_met)
+    with style():
+        if ax is not None:
+            _draw(ax, summary, sections, results, metric)
+            save_figure(figure_of(ax), save)
+            return ax
+        n = len(sections) + (len(sections) > 1)
+        width = float(np.clip(1.0 + 0.17 * n * summary["method"].nunique(), 4.4, 11.0))
+        figure = new_figure(figsize or (width, 3.0), dpi)
+        _draw(figure.subplots(), summary, sections, results, metric)
+        save_figure(figure, save)
+    return figure
+
+
+def _first_met(groups: pd.Series) -> pd.Series:
+    """Order of the groups, to sort by: sections of one group stand together."""
+    return pd.Series(pd.factorize(groups)[0], index=groups.index)
+
+
+def _summary(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Mean and quartiles over genes of each method (and of the ceiling) in each section."""
+    wanted = (metric, CEILING) if metric == "pearson" else (metric,)
+    values = results[results["metric"].isin(wanted)].groupby(["method", "section"], sort=False)["value"]
+    table = pd.DataFrame({"mean": values.mean(), "low": values.quantile(0.25), "high": values.quantile(0.75)})
+    return table.reset_index()
+
+
+def _methods(summary: pd.DataFrame) -> list[str]:
+    """The model first, then the others as they come; the ceiling is none of them."""
+    found = [str(name) for name in summary["method"].unique() if name != CEILING]
+    return sorted(found, key=lambda name: name != MODEL)
+
+
+def _draw(ax: Axes, summary: pd.DataFrame, sections: pd.DataFrame, results: pd.DataFrame, metric: str) -> None:
+    names = [str(name) for name in sections["section"]]
+    at = np.arange(len(names), dtype=float)
+    several = len(names) > 1
+    methods = _methods(summary)
+    step = SLOT / len(methods)
+    if metric != "rmse":
+        ax.axhline(0, color="black", lw=0.6, zorder=1)
+    for i, method in enumerate(methods):
+        found = summary[summary["method"] == method].set_index("section").reindex(names)
+        shift = (i - (len(methods) - 1) / 2) * step
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        ax.vlines(at + shift, found["low"], found["high"], color=look["color"], lw=1.0, alpha=0.5, zorder=3)
+        x, y = [*(at + shift)], [*found["mean"]]
+        if several:
+            x, y = [*x, len(names) + shift], [*y, found["mean"].mean()]
+        ax.plot(x, y, ls="", ms=4.5, mec="white", mew=0.6, zorder=4, label=_label(method), **look)  # type: ignore[arg-type]
+    _draw_ceiling(ax, summary, names, several)
+    _draw_groups(ax, sections)
+    _name_sections(ax, names, results, several)
+    ax.set(ylabel=LABELS[metric], xlim=(-0.6, len(names) - 0.4 + several))
+    ax.set_title(_title(summary, methods, metric), pad=16 if _grouped(sections) else 6)
+    _legend_above(ax)
+
+
+def _label(method: str) -> str:
+    return "HGGEP" if method == MODEL else method.replace("_", " ")
+
+
+def _draw_ceiling(ax: Axes, summary: pd.DataFrame, names: list[str], several: bool) -> None:
+    ceiling = summary[summary["method"] == CEILING].set_index("section")["mean"].reindex(names)
+    if ceiling.notna().any():
+        y = [*ceiling, ceiling.mean()] if several else [*ceiling]
+        x = np.arange(len(y))
+        ax.hlines(y, x - SLOT / 2, x + SLOT / 2, color="0.55", lw=2.0, label="noise ceiling", zorder=2)
+
+
+def _grouped(sections: pd.DataFrame) -> bool:
+    return bool((sections["group"].astype(str) != sections["section"].astype(str)).any())
+
+
+def _draw_groups(ax: Axes, sections: pd.DataFrame) -> None:
+    """A band behind every second group, and their names above."""
+    if not _grouped(sections):
+        return
+    groups = sections["group"].astype(str).to_numpy()
+    for i, group in enumerate(dict.fromkeys(groups)):
+        first, last = np.flatnonzero(groups == group)[[0, -1]]
+        if i % 2 == 0:
+            ax.axvspan(first - 0.5, last + 0.5, color="0.95", lw=0, zorder=0)
+        ax.annotate(
+            group,
+            ((first + last) / 2, 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
+
+
+def _name_sections(ax: Axes, names: list[str], results: pd.DataFrame, several: bool) -> None:
+    leaks = set(results.loc[results["leak"] != "", "section"]) if "leak" in results else set()
+    labels = [f"{name}*" if name in leaks else name for name in names] + ["mean"] * several
+    long = max(map(len, labels)) > 8 or len(labels) > 16
+    ax.set_xticks(np.arange(len(labels)), labels, rotation=90 if long else 0)
+    if several:
+        ax.get_xticklabels()[-1].set_fontweight("bold")
+        ax.axvline(len(names) - 0.5, color="0.6", lw=0.6, zorder=1)
+    key = results.attrs.get("parameters", {}).get("group_key", "section")
+    grouped = "" if key == "section" else f", by {key}"
+    starred = "   (* trained on other sections of the same patient)" if leaks else ""
+    ax.set_xlabel(f"held-out section{grouped}{starred}")
+
+
+def _title(summary: pd.DataFrame, methods: list[str], metric: str) -> str:
+    """What the model reached on average, its share of the ceiling, and the best of the others."""
+    means = summary.groupby("method")["mean"].mean()
+    parts = []
+    if MODEL in means:
+        parts.append(f"{_label(MODEL)} {means[MODEL]:.3f}")
+        if CEILING in means:
+            parts[0] += f", {100 * means[MODEL] / means[CEILING]:.0f} % of the noise ceiling ({means[CEILING]:.3f})"
+    others = means[[name for name in methods if name != MODEL]].dropna()
+    if len(others):
+        best = str(others.idxmin() if metric == "rmse" else others.idxmax())
+        parts.append(f"best baseline: {_label(best)} {others[best]:.3f}")
+    return "; ".join(parts)

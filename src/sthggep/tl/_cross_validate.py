@@ -1,0 +1,217 @@
+"""Held-out patients or sections: the model beside its baselines, all refitted in each fold."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sthggep._checks import listing
+from sthggep.tl._fold_store import FoldStore
+from sthggep.tl._folds import patient_of, shared_patients
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from sthggep.tl._plan import Plan
+
+log = logging.getLogger("sthggep")
+SAME_PATIENT = "same patient"
+
+
+def cross_validate(
+    slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    *,
+    group_key: str = "patient",
+    genes: Sequence[str] | None = None,
+    preset: str = "default",
+    baselines: Sequence[str] = ("mean", "nearest_patch", "ridge"),
+    out: str | Path | None = None,
+    validation: str | None = "auto",
+    obsm: str | Sequence[str] | None = None,
+    max_epochs: int | None = None,
+    learning_rate: float | None = None,
+    n_members: int | None = None,
+    weights: str | Path | None = None,
+    layer: str | None = None,
+    image_key: str | None = None,
+    table_key: str = "table",
+    shapes_key: str | None = None,
+    spatial_key: str = "spatial",
+    coordinate_system: str | None = None,
+    library_key: str | None = None,
+    mpp: float | None = None,
+    batch_size: int = 64,
+    trainer_kwargs: dict[str, Any] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    show_progress_bar: bool = True,
+) -> pd.DataFrame:
+    """Hold out one patient (or section) after the other, and score what is predicted there.
+
+    In each fold the panel, the normalisation, the model with its early stopping, and the baselines are fitted anew on
+    the other groups; the counts of the held-out sections are read only to score what was predicted. Image features are
+    frozen and know no counts: they are computed once for all folds.
+
+    Parameters
+    ----------
+    slides
+        Several sections with H&E and raw counts, in one object or many. They are not changed.
+    group_key
+        Column of ``obs`` whose values are held out one by one; it has one value in a section. ``"section"`` leaves out
+        each section by its name: the easier question where a patient has several, and a warning says so.
+    genes
+        The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of each fold's training sections, less genes that the
+        held-out sections do not list.
+    preset
+        See :func:`sthggep.tl.fit`.
+    baselines
+        Which of ``"mean"`` (each gene's mean over the training spots), ``"nearest_patch"`` (expression of the training
+        spot that looks most alike) and ``"ridge"`` (linear, its penalty chosen on training sections left out, or on blocks
+        of tissue where there is only one) stand beside the model. The latter two look at the model's own features; with
+        ``preset="paper"`` at those of the default preset.
+    out
+        Folder to keep finished folds in. The same call with the same data goes on after an interruption.
+    validation
+        What is held out of the training sections to stop early: ``"auto"``, ``"sections"``, ``"blocks"`` or ``None``; see
+        :func:`sthggep.tl.fit`.
+    obsm, max_epochs, learning_rate, n_members, weights
+        See :func:`sthggep.tl.fit`.
+    layer
+        Layer of the raw counts; ``None`` reads ``X``.
+    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
+        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
+    mpp
+        Microns per full-resolution pixel, of all slides. ``None`` takes each slide's metadata, else its spot pitch.
+    batch_size
+        Patches encoded at a time.
+    trainer_kwargs
+        Options for Lightning's ``Trainer``.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` …
+    seed
+        The same seed gives the same table.
+    show_progress_bar
+        Show progress.
+
+    Returns
+    -------
+    A row for each ``fold``, ``group``, ``section``, ``method``, ``metric`` and ``gene``, with its ``value``; ``leak`` is
+    ``"same patient"`` where other sections of the patient were trained on, else empty. ``method`` is ``"hggep"`` or a
+    baseline, ``metric`` is ``"pearson"``, ``"spearman"`` or ``"rmse"``, within the section, on
+    ``log10(1 + counts per 10,000 of the panel)``. Each gene's noise ceiling (see :func:`sthggep.tl.evaluate`) is a row of
+    its own, ``method`` and ``metric`` both ``"ceiling"``. ``attrs`` holds ``parameters``, ``folds`` (``group``,
+    ``sections``, ``n_train`` sections, ``n_genes``, ``seconds``) and ``leaks``.
+
+    Raises
+    ------
+    KeyError, ValueError
+        Bad input, fewer than two groups, the same tissue on both sides of a fold (name, image, counts or spot positions), or
+        an ``out`` of other data or parameters; all refused before anything is trained.
+    FileNotFoundError
+        Weights that cannot be found or downloaded.
+    FileExistsError
+        ``out`` holds something else.
+
+    See Also
+    --------
+    sthggep.pl.cross_validation : the figure.
+
+    Notes
+    -----
+    A constant prediction, such as the mean, has no correlation; by convention it is 0 where the measurement varies, and NaN
+    where the measurement is constant. Spots without counts in the panel are scored, but neither the model nor a baseline
+    learns from them. The means that belong in a paper are over genes, then over sections:
+
+    >>> pearson = results[results["metric"].isin(["pearson", "ceiling"])]
+    >>> pearson.pivot_table(index="method", columns="section", values="value")
+    """
+    from sthggep._device import resolve_device
+    from sthggep.tl._plan import Options, make_plan
+
+    where = {
+        "image_key": image_key,
+        "table_key": table_key,
+        "shapes_key": shapes_key,
+        "spatial_key": spatial_key,
+        "coordinate_system": coordinate_system,
+        "library_key": library_key,
+        "mpp": mpp,
+    }
+    training = {
+        "validation": validation,
+        "weights": weights,
+        "layer": layer,
+        "batch_size": batch_size,
+        "trainer_kwargs": trainer_kwargs,
+        "device": resolve_device(device),
+        "seed": seed,
+        "show": show_progress_bar,
+    }
+    changes = {"obsm": obsm, "max_epochs": max_epochs, "learning_rate": learning_rate, "n_members": n_members}
+    options = Options.of(group_key, genes, preset, baselines, training, **changes)
+    plan = make_plan(slides, options, where)
+    leaks = shared_patients(plan.slides, plan.folds)
+    if leaks:
+        warnings.warn(_of_same_patient(leaks, plan), UserWarning, stacklevel=2)
+    return _table(_all_folds(plan, out), plan, leaks)
+
+
+def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Scores and record of every fold: read where it is finished already, else made and kept."""
+    from sthggep.tl._run_fold import run_fold
+
+    store = FoldStore(out, plan.record())
+    found = {fold.number: kept for fold in plan.folds if (kept := store.read(fold.number)) is not None}
+    panels = {fold.number: plan.panel(fold) for fold in plan.folds if fold.number not in found}
+    if found:
+        log.info("%d of %d folds are finished already in %s.", len(found), len(plan.folds), out)
+    if panels:
+        prepared, seen = plan.look()
+    for fold in plan.folds:
+        if fold.number in found:
+            continue
+        start = time.perf_counter()
+        scores = run_fold(plan, prepared, seen, fold, panels[fold.number])
+        record = {
+            "fold": fold.number,
+            "group": fold.group,
+            "sections": [plan.slides[i].name for i in fold.test],
+            "n_train": len(fold.train),
+            "n_genes": len(panels[fold.number]),
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+        store.write(fold.number, scores, record)
+        found[fold.number] = scores, record
+        log.info("Fold %d of %d (%s): %.0f s.", fold.number + 1, len(plan.folds), fold.group, record["seconds"])
+    return [found[fold.number] for fold in plan.folds]
+
+
+def _table(
+    folds: list[tuple[pd.DataFrame, dict[str, Any]]], plan: Plan, leaks: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """All folds below each other, with their records."""
+    import pandas as pd
+
+    results = pd.concat([scores for scores, _ in folds], ignore_index=True)
+    results["leak"] = results["section"].map(dict.fromkeys(leaks, SAME_PATIENT)).fillna("")
+    results.attrs = {
+        "parameters": plan.options.parameters(),
+        "folds": [record for _, record in folds],
+        "leaks": {section: list(others) for section, others in leaks.items()},
+    }
+    return results
+
+
+def _of_same_patient(leaks: Mapping[str, Sequence[str]], plan: Plan) -> str:
+    patients = {slide.name: patient_of(slide) for slide in plan.slides}
+    return (
+        f"{len(leaks)} of {len(plan.slides)} sections are predicted after training on others of their patient: "
+        f"{listing(f'{section} (patient {patients[section]})' for section in leaks)}. That is easier than a new patient; "
+        "the column `leak` marks their scores. Pass `group_key='patient'` to hold out whole patients."
+    )

@@ -1,0 +1,66 @@
+"""Refuse the same tissue on both sides of a fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sthggep.tl._folds import PATIENT, patient_of
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
+    from sthggep.tl._signature import Signature
+
+SAME_SPOTS = 0.5  # share of the smaller section's spots that have a double in the other
+APART = 4.0  # pitches between two pieces of tissue on one scan
+
+
+def refuse_leaks(slides: Sequence[Slide], signatures: Sequence[Signature], groups: Sequence[str]) -> None:
+    """Refuse sections of different groups that are the same tissue: one would be trained on, the other predicted."""
+    found = []
+    for j in range(len(slides)):
+        for i in range(j):
+            if groups[i] != groups[j] and (same := what_is_shared(signatures[i], signatures[j])):
+                found.append(f"{_called(slides[i], groups[i])} and {_called(slides[j], groups[j])} share {same}")
+    if found:
+        more = f" … and {len(found) - 5} more pairs" if len(found) > 5 else ""
+        msg = (
+            f"The same tissue would be trained on and predicted: {'; '.join(found[:5])}{more}. "
+            "Drop one of them, give both the same group, or name and mend what was mixed up."
+        )
+        raise ValueError(msg)
+
+
+def _called(slide: Slide, group: str) -> str:
+    patient = patient_of(slide)
+    of_patient = "" if patient is None else f" ({PATIENT} {patient!r})"
+    return f"section {slide.name!r}{of_patient}" + ("" if group in (slide.name, patient) else f" of group {group!r}")
+
+
+def what_is_shared(a: Signature, b: Signature) -> str:
+    """Marks that two sections have in common, in words; empty where they are different tissue."""
+    marks = {
+        f"the name {a.name!r}": a.name is not None and a.name == b.name,
+        "the image": _same_piece(a, b),
+        "the counts": _same_counts(a, b),
+        "the spot positions": a.positions is not None and a.positions == b.positions,
+    }
+    return ", ".join(mark for mark, shared in marks.items() if shared)
+
+
+def _same_piece(a: Signature, b: Signature) -> bool:
+    """The same pixels, unless the spots lie on pieces of tissue that are well apart, as those of an array may."""
+    if a.image is None or a.image != b.image:
+        return False
+    gap = np.maximum(a.low - b.high, b.low - a.high).max()
+    return bool(gap <= APART * max(a.pitch, b.pitch))
+
+
+def _same_counts(a: Signature, b: Signature) -> bool:
+    """All spots alike in any order, or most of those that have counts enough not to be alike by chance."""
+    if len(a.codes) == len(b.codes) and a.codes.any() and np.array_equal(np.sort(a.codes), np.sort(b.codes)):
+        return True
+    fewer = min(len(a.rich), len(b.rich))
+    return bool(fewer and len(np.intersect1d(a.rich, b.rich)) > SAME_SPOTS * fewer)

@@ -1,0 +1,188 @@
+"""A cross-validation before work starts: sections, folds, options, all checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sthggep._checks import genes_present, listing, one_of, unique
+from sthggep._data import frozen_stages, given_features
+from sthggep._presets import PRESETS
+from sthggep._slide import resolve
+from sthggep.pp._encoders import FrozenEncoder
+from sthggep.pp._genes import choose_panel
+from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
+from sthggep.tl._fit import adapt, check_slides, check_widths, distinct_names
+from sthggep.tl._fold_store import plain
+from sthggep.tl._folds import groups_of, patient_of, plan_folds
+from sthggep.tl._leaks import refuse_leaks
+from sthggep.tl._signature import signature
+from sthggep.tl._train import Prepared, prepare
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from sthggep._presets import Preset
+    from sthggep._slide import Slide
+    from sthggep.tl._folds import Fold
+    from sthggep.tl._signature import Signature
+
+VALIDATIONS = ("auto", "sections", "blocks")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done in each fold: the panel if it is given, the model, the baselines, how models are trained."""
+
+    group_key: str
+    genes: list[str] | None
+    preset_name: str
+    preset: Preset
+    baselines: tuple[str, ...]
+    training: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        group_key: str,
+        genes: Sequence[str] | None,
+        preset: str,
+        baselines: Sequence[str],
+        training: Mapping[str, Any],
+        **changes: Any,
+    ) -> Options:
+        """Checked options; ``changes`` are the user's own numbers in the preset."""
+        chosen = [baselines] if isinstance(baselines, str) else list(baselines)
+        for name in chosen:
+            one_of(name, BASELINES, "baseline")
+        unique(chosen, "`baselines`", "Name each once.")
+        if training["validation"] is not None:
+            one_of(training["validation"], VALIDATIONS, "`validation` (or None)")
+        adapted = adapt(PRESETS[one_of(preset, PRESETS, "preset")], **changes)
+        panel = None if genes is None else [str(gene) for gene in genes]
+        return cls(group_key, panel, preset, adapted, tuple(chosen), training)
+
+    def parameters(self) -> dict[str, Any]:
+        """Plain types; of the weights, what is in them rather than where they are."""
+        run = self.training
+        encoder = None
+        if self.preset.inputs.kind != "obsm":
+            encoder = FrozenEncoder(self.preset.inputs.encoder, run["weights"]).weights
+        kept = {name: plain(run[name]) for name in ("validation", "layer", "trainer_kwargs", "seed")}
+        return {
+            "group_key": self.group_key,
+            "genes": self.genes,
+            "preset": self.preset_name,
+            "baselines": list(self.baselines),
+            **kept,
+            **{name: plain(value) for name, value in asdict(self.preset).items()},
+            "encoder_weights": encoder,
+        }
+
+    @property
+    def borrows_features(self) -> bool:
+        """Whether baselines want features and the model has none to lend: it looks at patches."""
+        return self.preset.inputs.kind == "patches" and any(name in NEED_FEATURES for name in self.baselines)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sections and folds, free of leaks."""
+
+    options: Options
+    slides: list[Slide]
+    signatures: list[Signature]
+    groups: list[str]
+    folds: list[Fold]
+
+    def panel(self, fold: Fold) -> list[str]:
+        """The genes of one fold, from its training sections alone, and the check that they can be learnt from."""
+        layer, inputs = self.options.training["layer"], self.options.preset.inputs
+        train = [self.slides[i] for i in fold.train]
+        panel = self.options.genes
+        if panel is None:
+            listed = set.intersection(*[set(map(str, self.slides[i].adata.var_names)) for i in fold.test])
+            panel = [gene for gene in choose_panel(train, layer=layer) if gene in listed]
+        for i in fold.test:
+            genes_present(panel, self.slides[i].adata.var_names, f"var_names of section {self.slides[i].name!r}")
+        check_slides(train, panel, layer, inputs)
+        return panel
+
+    def check_features(self) -> None:
+        """Refuse features that differ between sections, or microns per pixel that baselines need and nobody knows."""
+        check_widths(self.slides, self.options.preset.inputs.obsm)
+        for slide in self.slides if self.options.borrows_features else ():
+            if slide.mpp is None:
+                msg = (
+                    f"Section {slide.name!r}: microns per pixel are not known, and the baselines "
+                    f"{listing(NEED_FEATURES)} look at features of fields of view in microns. Pass `mpp=` (microns per "
+                    "full-resolution pixel), or `baselines=['mean']`."
+                )
+                raise ValueError(msg)
+
+    def record(self) -> dict[str, Any]:
+        """What the results depend on, in plain types."""
+        from sthggep import __version__
+
+        return {
+            "version": __version__,
+            "parameters": self.options.parameters(),
+            "sections": {
+                slide.name: {
+                    "group": group,
+                    "patient": patient_of(slide),
+                    "content": marks.content,
+                    "mpp": slide.mpp,
+                    "features": _features_id(slide, self.options.preset.inputs.obsm),
+                }
+                for slide, group, marks in zip(self.slides, self.groups, self.signatures, strict=True)
+            },
+        }
+
+    def look(self) -> tuple[Prepared, list[Seen]]:
+        """What models and baselines see of each section, computed once: no counts are in it."""
+        options, run = self.options, self.options.training
+        asked = {name: run[name] for name in ("batch_size", "device", "show")}
+        prepared = prepare(self.slides, options.preset, run["weights"], **asked)
+        if options.borrows_features:
+            inputs = PRESETS["default"].inputs
+            encoder = FrozenEncoder(inputs.encoder, run["weights"], run["device"])
+            stages = [frozen_stages(slide, inputs, encoder, run["batch_size"], run["show"]) for slide in self.slides]
+        elif options.preset.inputs.kind == "patches":
+            return prepared, [Seen(slide.n_spots, None) for slide in self.slides]
+        else:
+            stages = [[stage.numpy() for stage in fed[0]] for fed in prepared.inputs]
+        return prepared, [Seen(len(found[0]), np.hstack(found)) for found in stages]
+
+
+def make_plan(
+    slides: AnnData | SpatialData | Sequence[AnnData | SpatialData], options: Options, where: Mapping[str, Any]
+) -> Plan:
+    """Find the sections, group them, and refuse what would leak."""
+    given = list(slides) if isinstance(slides, Sequence) else [slides]
+    need_image = options.preset.inputs.needs_image
+    found = [slide for data in given for slide in resolve(data, need_image=need_image, **where)]
+    named = distinct_names(found)
+    groups = groups_of(named, options.group_key)
+    folds = plan_folds(named, groups, options.group_key)
+    layer = options.training["layer"]
+    signatures = [signature(slide, slide.name, layer) for slide in found]
+    refuse_leaks(found, signatures, groups)
+    plan = Plan(options, named, signatures, groups, folds)
+    plan.check_features()
+    return plan
+
+
+def _features_id(slide: Slide, obsm: Sequence[str]) -> str | None:
+    """Changes with the features that the user brought."""
+    if not obsm:
+        return None
+    found = hashlib.sha256()
+    for key in obsm:
+        found.update(np.ascontiguousarray(given_features(slide, key)).tobytes())
+    return found.hexdigest()[:16]

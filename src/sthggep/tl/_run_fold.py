@@ -1,0 +1,88 @@
+"""One fold: train on its training sections, predict the others, score all methods alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sthggep._expression import counts, log10_cp10k
+from sthggep.tl._baselines import BASELINES, Measured, Seen
+from sthggep.tl._evaluate import noise_ceiling, score
+from sthggep.tl._predict import check_fit
+from sthggep.tl._train import train_on
+
+if TYPE_CHECKING:
+    from sthggep.tl._folds import Fold
+    from sthggep.tl._plan import Plan
+    from sthggep.tl._train import Prepared
+
+Floats = NDArray[np.float32]
+MODEL, CEILING = "hggep", "ceiling"
+METRICS = ("pearson", "spearman", "rmse")
+
+
+def run_fold(plan: Plan, prepared: Prepared, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
+    """Scores of the fold's held-out sections; their counts are read once all methods have predicted."""
+    predicted = {MODEL: _by_model(plan, prepared, fold, panel)} | _by_baselines(plan, seen, fold, panel)
+    layer, seed = plan.options.training["layer"], plan.options.training["seed"]
+    parts = []
+    for at, i in enumerate(fold.test):
+        slide = plan.slides[i]
+        raw = counts(slide.adata, panel, layer=layer, rows=slide.rows)
+        scores = score_section({name: values[at] for name, values in predicted.items()}, raw, panel, seed)
+        scores.insert(0, "section", slide.name)
+        parts.append(scores)
+    found = pd.concat(parts, ignore_index=True)
+    found.insert(0, "group", fold.group)
+    found.insert(0, "fold", fold.number)
+    return found
+
+
+def _by_model(plan: Plan, prepared: Prepared, fold: Fold, panel: Sequence[str]) -> list[Floats]:
+    """Predictions of a model that was trained on the fold's training sections."""
+    options = plan.options
+    train = [plan.slides[i] for i in fold.train]
+    model = train_on(
+        train, panel, options.preset_name, options.preset, prepared=prepared.at(fold.train), **options.training
+    )
+    for i in fold.test:
+        check_fit(model, plan.slides[i])
+    return [model._describe_inputs(prepared.inputs[i], options.training["device"]).expression for i in fold.test]
+
+
+def _by_baselines(plan: Plan, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> dict[str, list[Floats]]:
+    names, layer = plan.options.baselines, plan.options.training["layer"]
+    train = []
+    for i in fold.train if names else ():
+        slide = plan.slides[i]
+        raw = counts(slide.adata, panel, layer=layer, rows=slide.rows)
+        train.append(Measured(seen[i], log10_cp10k(raw), raw.sum(axis=1) > 0, slide.xy))
+    return {name: BASELINES[name](train, [seen[i] for i in fold.test]) for name in names}
+
+
+def score_section(predicted: Mapping[str, Floats], raw: Floats, panel: Sequence[str], seed: int) -> pd.DataFrame:
+    """Scores of one section: a row for each method, metric and gene, and one for each gene's ceiling."""
+    measured = log10_cp10k(raw)
+    tables = [_long(_scores(values, measured), name, panel) for name, values in predicted.items()]
+    ceiling = noise_ceiling(raw, np.random.default_rng(seed))
+    tables.append(_long(pd.DataFrame({CEILING: ceiling}), CEILING, panel))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _scores(predicted: Floats, measured: Floats) -> pd.DataFrame:
+    """A constant prediction says nothing of a gene that varies: its correlation is 0, not undefined."""
+    found = score(predicted, measured)[list(METRICS)]
+    idle = (np.ptp(predicted, axis=0) == 0) & (np.ptp(measured, axis=0) > 0)
+    found.loc[idle, ["pearson", "spearman"]] = 0.0
+    return found
+
+
+def _long(scores: pd.DataFrame, method: str, panel: Sequence[str]) -> pd.DataFrame:
+    """A row for each metric and gene."""
+    long = scores.assign(gene=list(panel)).melt(id_vars="gene", var_name="metric", value_name="value")
+    long.insert(0, "method", method)
+    return long

@@ -1,0 +1,105 @@
+"""What tells one section from another, cheaply: name, pixels, counts, positions."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sthggep._checks import has_key
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
+
+SAMPLES_ACROSS = 256  # pixels of the coarsest resolution that are looked at, a side
+NAME_BITS = 20
+# What readers call the spots or cells of any section whatever
+NOBODYS_NAMES = {"section", "cell_circles", "cell_boundaries", "nucleus_boundaries"}
+# A spot with as many counts hardly has a double in another section
+RICH = 50
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Marks of one section; ``None`` where a mark would say nothing."""
+
+    name: str | None
+    image: str | None
+    positions: str | None
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    pitch: float
+    codes: NDArray[np.float64]
+    rich: NDArray[np.float64]
+
+    @property
+    def content(self) -> str:
+        """Changes with the image, the positions, the counts, or the order of the spots."""
+        return _digest(str(self.image), str(self.positions), self.low, self.high, self.codes)
+
+
+def signature(slide: Slide, name: str, layer: str | None) -> Signature:
+    """Marks of a section that the user calls ``name``."""
+    codes, totals = _spot_codes(slide, layer)
+    return Signature(
+        name=None if name in NOBODYS_NAMES else name,
+        image=_image(slide),
+        positions=_positions(slide.xy),
+        low=slide.xy.min(axis=0),
+        high=slide.xy.max(axis=0),
+        pitch=slide.pitch(),
+        codes=codes,
+        rich=np.unique(codes[totals >= RICH]),
+    )
+
+
+def _digest(*parts: Any) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _image(slide: Slide) -> str | None:
+    """Hash of pixels spread over the coarsest resolution; ``None`` without an image, or of one colour throughout."""
+    if not slide.levels:
+        return None
+    level = slide.levels[-1]
+    step = max(1, -(-max(level.shape) // SAMPLES_ACROSS))
+    index = tuple(slice(None) if size <= 4 else slice(None, None, step) for size in level.array.shape)
+    pixels = level.array[index]
+    pixels = np.asarray(pixels.compute() if hasattr(pixels, "compute") else pixels)
+    return None if pixels.size == 0 or pixels.min() == pixels.max() else _digest(str(pixels.shape), pixels)
+
+
+def _positions(xy: NDArray[np.float64]) -> str | None:
+    """Hash of where the spots are, in any order; ``None`` where they fill a drawn grid, as those of many sections may."""
+    rounded = np.round(xy, 2)
+    on_grid = len(np.unique(rounded[:, 0])) * len(np.unique(rounded[:, 1])) <= 2 * len(rounded)
+    return None if on_grid or len(rounded) < 3 else _digest(rounded[np.lexsort(rounded.T)])
+
+
+def _spot_codes(slide: Slide, layer: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A number for each spot that stands for its counts gene by gene, and its total.
+
+    The sum of its counts, each times a whole number drawn from the gene's name: exact, and the same in any order of
+    genes, with or without genes that have no counts.
+    """
+    import pandas as pd
+
+    adata = slide.adata
+    matrix: Any = adata.X if layer is None else has_key(adata.layers, layer, "layers", "Pass the layer of raw counts.")
+    if matrix is None:
+        return np.zeros(slide.n_spots), np.zeros(slide.n_spots)
+    values = matrix[slide.rows]
+    values = values.compute() if hasattr(values, "compute") else values
+    names = pd.util.hash_array(np.array([str(gene) for gene in adata.var_names], dtype=object))
+    weights = (names >> np.uint64(64 - NAME_BITS)).astype(np.float64)
+    both = np.column_stack([weights, np.ones(len(weights))])
+    found = values @ both if sparse.issparse(values) else np.asarray(values, dtype=np.float64) @ both
+    found = np.asarray(found, dtype=np.float64)
+    return found[:, 0], found[:, 1]
