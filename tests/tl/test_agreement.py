@@ -20,10 +20,9 @@ RECORD = {"tool": "sthggep", "units": "log"}
 
 @pytest.fixture
 def domains(lattice) -> ad.AnnData:
-    """Four quarters of tissue, each with genes of its own; spots are measured at random, far from neat domains."""
+    """Stripes of four kinds of tissue, each with genes of its own: coordinates alone do not find them."""
     rng = np.random.default_rng(0)
     xy = lattice.square() / 290
-    # stripes: what lies side by side is not alike, so that coordinates alone do not find them
     truth = (xy[:, 0] // 2 % 4).astype(int)
     rate = np.full((lattice.n_spots, 20), 20.0)
     for domain in range(4):
