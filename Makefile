@@ -31,7 +31,7 @@ demo: $(VENV)/.installed  ## fit, predict and draw on toy tissue; results in dem
 	$(BIN)/sthggep demo --out demo-output $(DEMO_ARGS)
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k io" for some of them)
-	$(BIN)/python -m pytest --junitxml=test-results.xml $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --junitxml=test-results.xml $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev typecheck  ## ruff and mypy, changing nothing
 	$(BIN)/ruff check
@@ -45,7 +45,7 @@ typecheck: $(VENV)/.installed-dev  ## mypy, strict, on src
 	$(BIN)/mypy
 
 notebooks: $(VENV)/.installed-doc  ## execute the notebooks in place
-	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter execute --inplace "$$notebook" || exit 1; done
+	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter nbconvert --to notebook --execute --inplace "$$notebook" || exit 1; done
 
 build: $(VENV)/.installed-dev  ## sdist and wheel in dist/, checked
 	rm -rf dist
