@@ -28,16 +28,7 @@ PROMISED = {
     "sthggep.io": {"read_slide", "read_st"},
     "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "scores"},
     "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder"},
-    "sthggep.tl": {
-        "agreement",
-        "cross_validate",
-        "evaluate",
-        "fit",
-        "predict",
-        "summary",
-        "to_adata",
-        "top_genes",
-    },
+    "sthggep.tl": {"agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
 }
 
 # Options that mean the same wherever they stand: keyword-only, with this default.

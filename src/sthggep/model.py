@@ -197,7 +197,6 @@ class HGGEP:
         """
         return self.describe_slide(slide, genes=genes, batch_size=batch_size, device=device, show=show).expression
 
-    @torch.inference_mode()
     def describe_slide(
         self,
         slide: Slide,
@@ -251,19 +250,19 @@ class HGGEP:
         encoder = encoder or self.encoder(device=str(where))
         neighbors = int(getattr(self.members[0], "n_neighbors", 1))
         given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
-        return self._describe_inputs(given, where, columns=columns, latent=latent, counts=counts)
+        return self._describe_inputs(given, where, columns, latent=latent, counts=counts)
 
     @torch.inference_mode()
     def _describe_inputs(
         self,
         given: tuple[Any, ...],
         where: torch.device,
-        *,
         columns: NDArray[np.intp] | None = None,
+        *,
         latent: bool = False,
         counts: bool = False,
     ) -> Predicted:
-        """Expression of one section from what the networks are fed of it."""
+        """As :meth:`describe_slide`, of what the networks are fed of a section."""
         given = move_data_to_device(given, where)
         members = self.members.to(where)
         found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
@@ -77,6 +82,24 @@ def test_moran_by_hand(lattice):
     board = np.where((x + y) % 2, 1.0, -1.0).reshape(-1, 1)
     beside, across = 2 * (2 * 4 * 3), 2 * (2 * 3 * 3)
     assert morans_i(lattice.slide(lattice.square(4)), board)[0] == pytest.approx((across - beside) / (across + beside))
+
+
+def test_no_threads_are_started():
+    """Numba's threads would leave torch with another number of threads than the user asked for."""
+    method = "leiden" if find_spec("igraph") else "kmeans"
+    code = (
+        "import numpy as np, torch\n"
+        "before = torch.get_num_threads()\n"
+        "from sthggep import datasets, tl\n"
+        "a = datasets.toy(size_um=(1600.0, 1600.0), mpp=8.0, n_genes=8)\n"
+        "a.obsm['hggep'] = np.random.default_rng(0).normal(size=a.shape).astype('float32')\n"
+        "a.uns['hggep'] = {'tool': 'sthggep', 'genes': np.array(a.var_names, dtype=object), 'units': 'log'}\n"
+        "tl.evaluate(a, moran=True)\n"
+        f"tl.agreement(a, labels_key='domain', method={method!r})\n"
+        "assert torch.get_num_threads() == before == 1"
+    )
+    run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert run.returncode == 0
 
 
 def test_neighbours_of_a_hexagonal_array(lattice):

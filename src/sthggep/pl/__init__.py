@@ -1,4 +1,4 @@
-"""Plots: predicted beside observed, structure, what was cut, which spots are tied, training curves, scores, held-out sections."""
+"""Plots: predicted beside observed, structure, held-out sections, what was cut, which spots are tied, curves, scores."""
 
 from __future__ import annotations
 

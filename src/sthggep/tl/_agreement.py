@@ -54,7 +54,8 @@ def agreement(
         (``obs["label"]``): agreement with them says how much of the measured structure is predicted, not whether it
         is tissue that a pathologist would name.
     method
-        ``"kmeans"``, or ``"leiden"`` on the graph of nearest neighbours (with igraph: ``sthggep[leiden]``).
+        ``"kmeans"``, or ``"leiden"`` on the graph of 15 nearest neighbours, scanpy's with Gaussian weights (it needs igraph:
+        ``sthggep[leiden]``).
     candidates
         Numbers of clusters (k-means) or resolutions (Leiden) to choose from, by the highest mean silhouette on the points
         clustered. Labels are not looked at. One alone is taken as it is, so that ``[7]`` makes seven clusters in every

@@ -71,7 +71,8 @@ def _leiden(points: Points, seed: int) -> Callable[[float], Labels]:
     from scanpy.tl import leiden
 
     spots = AnnData(obsm={"X": points})
-    neighbors(spots, n_neighbors=min(N_NEIGHBORS, len(points) - 1), use_rep="X", random_state=seed)
+    # umap's way starts numba's threads, which leaves OpenMP, and so torch, with another number of them
+    neighbors(spots, min(N_NEIGHBORS, len(points) - 1), use_rep="X", method="gauss", random_state=seed)
 
     def label(resolution: float) -> Labels:
         leiden(spots, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)

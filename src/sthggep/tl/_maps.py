@@ -51,16 +51,18 @@ def local_ssim(window: sparse.csr_matrix, predicted: Maps, measured: Maps) -> ND
 
 
 def morans_i(slide: Slide, values: Maps) -> NDArray[np.float64]:
-    """Moran's I of each gene map, shape (n_genes,); NaN for a constant one, or where no spot has a neighbour."""
-    from scanpy.metrics import morans_i as of_rows
+    """Moran's I of each gene map, shape (n_genes,); NaN for a constant one, or where no spot has a neighbour.
 
+    Scanpy's and squidpy's start numba's threads, which leaves OpenMP, and so torch, with another number of them.
+    """
     pairs, _ = _near(slide, NEIGHBOUR_REACH)
+    if not len(pairs):
+        return np.full(values.shape[1], np.nan)
+    graph = _symmetric(pairs, np.ones(len(pairs)), slide.n_spots)
+    z = values - values.mean(axis=0, dtype=np.float64)
     varies = np.ptp(values, axis=0) > 0  # a NaN does not compare, and stays NaN
-    out = np.full(values.shape[1], np.nan)
-    if len(pairs) and varies.any():
-        graph = _symmetric(pairs, np.ones(len(pairs)), slide.n_spots)
-        out[varies] = of_rows(graph, np.ascontiguousarray(values[:, varies].T, dtype=np.float64))
-    return out
+    together, alone = (z * (graph @ z)).sum(axis=0) / graph.sum(), (z**2).mean(axis=0)
+    return np.where(varies, together / np.where(varies, alone, 1.0), np.nan)
 
 
 def _near(slide: Slide, pitches: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

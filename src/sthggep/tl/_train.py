@@ -57,8 +57,7 @@ def train_on(
 
     plan = plan_validation(slides, validation, preset.n_members)
     if prepared is None:
-        held_by = None if parent is None else parent.encoder(device=str(device))
-        prepared = prepare(slides, preset, weights, encoder=held_by, batch_size=batch_size, device=device, show=show)
+        prepared = prepare(slides, preset, weights, batch_size=batch_size, device=device, show=show, parent=parent)
     encoder = prepared.encoder
     sections = [labelled(slide, genes, layer, fed) for slide, fed in zip(slides, prepared.inputs, strict=True)]
     splits = [apply_plan(sections, slides, held_out) for held_out in plan]
@@ -113,17 +112,19 @@ def prepare(
     preset: Preset,
     weights: str | Path | None,
     *,
-    encoder: FrozenEncoder | None = None,
     batch_size: int,
     device: torch.device,
     show: bool,
+    parent: HGGEP | None = None,
 ) -> Prepared:
-    """What the networks are fed, from images and positions alone, through ``encoder`` or the preset's."""
+    """What the networks are fed, from images and positions alone."""
     from sthggep._data import network_inputs
     from sthggep.pp._encoders import FrozenEncoder
 
-    if encoder is None and preset.inputs.kind == "features":
+    encoder = parent.encoder(device=str(device)) if parent else None
+    if parent is None and preset.inputs.kind == "features":
         encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
+
     # What prediction asks the network for; networks on patches find their neighbours themselves
     neighbors = int(preset.net.get("n_neighbors", 1))
     inputs = [
