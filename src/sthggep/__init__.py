@@ -5,8 +5,8 @@
 >>> model = sthggep.tl.fit(train)  # choose genes, cut patches, tie hyperedges, train
 >>> slide = sthggep.datasets.her2st("C5")  # tissue that the model has not seen
 >>> sthggep.tl.predict(slide, model)  # obsm["hggep"], uns["hggep"]
->>> sthggep.tl.evaluate(slide)  # per gene, beside the ceiling that noise leaves
->>> sthggep.pl.gene_map(slide, ["FASN", "GNAS"])  # H&E | observed | predicted
+>>> scores = sthggep.tl.evaluate(slide)  # per gene, beside the ceiling that noise leaves
+>>> sthggep.pl.gene_map(slide, list(scores["pearson"].nlargest(2).index))  # H&E | observed | predicted
 >>> model.save("her2_model")
 """
 
