@@ -1,7 +1,7 @@
 """Hold out patients or sections by `tl.cross_validate`, and print the mean Pearson correlation of each method and section.
 
-    python benchmarks/cross_validation.py --root $STHGGEP_DATA/her2st --panel panel_her2.txt --group patient
-    python benchmarks/cross_validation.py --dataset mob --root $STHGGEP_DATA/mob --sections MOB1 MOB3 --group section
+python benchmarks/cross_validation.py --root $STHGGEP_DATA/her2st --panel panel_her2.txt --group patient
+python benchmarks/cross_validation.py --dataset mob --root $STHGGEP_DATA/mob --sections MOB1 MOB3 --group section
 """
 
 from __future__ import annotations
