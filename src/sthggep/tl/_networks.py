@@ -137,8 +137,7 @@ def held_out_pearson(members: Sequence[Any], splits: Sequence[Sequence[Section]]
                 found.append(column_pearson(predicted, section.target[section.validate].numpy()))
     if not found:
         return None
-    known = np.isfinite(found)
-    means = np.nansum(found, axis=0) / np.maximum(known.sum(axis=0), 1)
-    return [
-        round(float(mean), 4) if any_known else None for mean, any_known in zip(means, known.any(axis=0), strict=True)
-    ]
+    values = np.asarray(found)
+    known = np.isfinite(values)
+    means = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return [round(float(mean), 4) if n else None for mean, n in zip(means, known.sum(axis=0), strict=True)]
