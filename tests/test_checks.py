@@ -6,7 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from sthggep._checks import genes_present, has_key, listing, may_write, one_of, positive, unique, unique_names
+from sthggep._checks import counted, genes_present, has_key, listing, may_write, one_of, positive, unique, unique_names
 from sthggep._keys import feature_key, prediction_keys
 
 
@@ -14,6 +14,12 @@ def test_listing_is_short():
     assert listing([]) == "nothing"
     assert listing(["a", "b"]) == "'a', 'b'"
     assert listing(range(5), limit=2) == "'0', '1', … (5 in all)"
+
+
+def test_counted_things_have_their_number():
+    assert [counted(n, "section") for n in (0, 1, 2)] == ["0 sections", "1 section", "2 sections"]
+    assert counted(["a"], "gene") == "1 gene"
+    assert counted([1, 2], "copy", "copies") == "2 copies"
 
 
 def test_one_of_suggests_the_nearest():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,6 +20,12 @@ def listing(names: Iterable[object], limit: int = 12) -> str:
     if not items:
         return "nothing"
     return ", ".join(items[:limit]) + (f", … ({len(items)} in all)" if len(items) > limit else "")
+
+
+def counted(things: int | Sized, one: str, many: str | None = None) -> str:
+    """How many there are, with the noun in its number: ``1 section``, ``2 sections``."""
+    n = things if isinstance(things, int) else len(things)
+    return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def one_of(value: str, choices: Iterable[str], what: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -65,7 +66,7 @@ def test_names_are_as_many_as_fit():
     assert 10 < len(best.get_yticks()) < 40
     best.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in best.get_yticklabels()]
-    assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
     assert len(pl.scores(table(400), n_top=0).axes) == 1
 
 
@@ -104,7 +105,9 @@ def test_ceiling_of_many_genes_is_a_dot_each_and_smooth():
     ]
     # Few of them are known: the line joins these; none: nothing is drawn
     scores.iloc[2:, scores.columns.get_loc("ceiling")] = np.nan
-    assert dots(pl.scores(scores).axes[0], "noise ceiling, smoothed").get_ydata() == pytest.approx(scores["ceiling"][:2])
+    assert dots(pl.scores(scores).axes[0], "noise ceiling, smoothed").get_ydata() == pytest.approx(
+        scores["ceiling"][:2]
+    )
     assert pl.scores(scores.assign(ceiling=np.nan)).axes[0].get_legend() is None
 
 
