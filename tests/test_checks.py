@@ -32,6 +32,11 @@ def test_one_of_suggests_the_nearest():
         one_of("xyz", ["default", "paper"], "preset")
 
 
+def test_one_of_says_where():
+    with pytest.raises(ValueError, match=r"Unknown section 'Z'\. In here there is: '0', '1', … \(3 in all\)\."):
+        one_of("Z", ["0", "1", "2"], "section", where="here", limit=2)
+
+
 def test_has_key_names_what_there_is_and_what_comes_first():
     assert has_key({"a": 3}, "a", "obsm") == 3
     with pytest.raises(KeyError, match=r"'b' is not in obsm, which holds 'a'\. Call `f` first\."):
@@ -49,9 +54,7 @@ def test_positive(value: float):
 
 def test_unique_counts_names_that_stand_twice():
     unique(["a", "b"], "Names", "Fix them.")
-    with pytest.raises(
-        ValueError, match=r"Names must be unique, but 2 stand there more than once: 'a', 'b'\. Fix them\."
-    ):
+    with pytest.raises(ValueError, match=r"Names must be unique, but found more than once: 'a', 'b'\. Fix them\."):
         unique(["a", "b", "c", "b", "a", "a"], "Names", "Fix them.")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sthggep._checks import one_of, unique
+from sthggep._checks import counted, one_of, unique
 from sthggep._expression import counts
 from sthggep._slide import Slide, resolve
 
@@ -289,7 +289,7 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
             slide.require_mpp()
     check_features(slides, inputs.obsm)
     if n_filled < 2:
-        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
+        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {counted(slides, 'section')}."
         raise ValueError(msg)
 
 
