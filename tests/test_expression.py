@@ -64,7 +64,9 @@ def test_only_layers_of_counts_are_offered():
     adata.layers["true_rate"] = COUNTS + 0.1
     adata.layers["scaled"] = COUNTS - 1
     adata.layers["gaps"] = np.where(COUNTS > 5, np.nan, COUNTS)
-    with pytest.raises(ValueError, match=r"pass `layer=`\. The layers 'true_rate', 'scaled', 'gaps' hold none\.$"):
+    with pytest.raises(
+        ValueError, match=r"pass `layer=`\. No layer holds any; there is 'true_rate', 'scaled', 'gaps'\.$"
+    ):
         counts(adata, ["A"])
     adata.layers["umi"] = sparse.csr_matrix(COUNTS)
     adata.layers["lazy"] = da.from_array(COUNTS, chunks=2)

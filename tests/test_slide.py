@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from sthggep import pp
+from sthggep import pp, tl
 from sthggep._slide import resolve, resolve_one, table_of
 
 WIDTH, HEIGHT = 400, 300
@@ -514,9 +514,9 @@ def test_empty_and_tiny_sections():
     assert stacked.pitch() == 1.0
 
 
-@pytest.mark.parametrize("data", ["slide.h5ad", None, np.zeros((3, 3))])
+@pytest.mark.parametrize("data", ["slide.h5ad", None, np.zeros((3, 3)), [ad.AnnData(np.zeros((3, 3)))]])
 def test_what_is_no_slide(data: object):
-    for call in (resolve, table_of, pp.patches, pp.hypergraph, lambda d: pp.features(d, size_um=10)):
+    for call in (resolve, table_of, pp.patches, pp.hypergraph, lambda d: pp.features(d, size_um=10), tl.predict):
         with pytest.raises(
             TypeError, match=r"must be an AnnData or a SpatialData, found .*\. Pass one; loop over a list\."
         ):

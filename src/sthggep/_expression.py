@@ -87,7 +87,7 @@ def _advice(adata: AnnData) -> str:
             found.append(name)
     if found:
         return f"Pass the layer of raw counts by `layer=`; such layers are: {listing(found)}."
-    there = f" The layers {listing(adata.layers)} hold none." if len(adata.layers) else ""
+    there = f" No layer holds any; there is {listing(adata.layers)}." if len(adata.layers) else ""
     return f"Put raw counts into `X`, or into a layer and pass `layer=`.{there}"
 
 
