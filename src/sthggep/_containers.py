@@ -12,7 +12,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import has_key, listing, positive, unique_names
+from sthggep._checks import counted, has_key, listing, positive, unique_names
 from sthggep._image import Level, open_levels
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def table_of(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
     if isinstance(data, AnnData):
         return data
     if not is_spatialdata(data):
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}."
+        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
         raise TypeError(msg)
     table: AnnData = has_key(data.tables, table_key, "the tables of the SpatialData", "Pass `table_key=`.")
     return table
@@ -101,7 +101,9 @@ def _sections(
         column = has_key(adata.obs, library_key, "obs", "Pass the column that names each spot's section.")
         if column.isna().any():
             missing = int(column.isna().sum())
-            msg = f"{missing} spots have no section: obs[{library_key!r}] is missing there. Drop them first."
+            msg = (
+                f"{counted(missing, 'spot')} without a section: obs[{library_key!r}] is missing there. Drop them first."
+            )
             raise ValueError(msg)
         labels = column.astype(str).to_numpy()
         return [(str(name), np.flatnonzero(labels == name)) for name in dict.fromkeys(labels)]

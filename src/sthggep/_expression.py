@@ -10,9 +10,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sthggep._checks import genes_present, has_key
+from sthggep._checks import counted, genes_present, has_key, listing
 
 Floats = NDArray[np.float32]
+LOOKED_AT = 200  # spots, to tell whether a layer may be raw counts
 
 
 def counts(
@@ -46,7 +47,7 @@ def counts(
     matrix: Any = adata.X if layer is None else has_key(adata.layers, layer, "layers", "Pass the layer of raw counts.")
     where = "X" if layer is None else f"layers[{layer!r}]"
     if matrix is None:
-        msg = f"`X` is empty, raw counts were expected. Pass `layer=`; there is: {list(adata.layers)}."
+        msg = f"`X` is empty, raw counts were expected. {_advice(adata)}"
         raise ValueError(msg)
     if rows is not None:
         matrix = matrix[rows]
@@ -54,23 +55,40 @@ def counts(
     # A backed or lazy matrix arrives here as what it is on disk
     matrix = matrix.compute() if hasattr(matrix, "compute") else matrix
     values = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-    _check_counts(values, where, list(adata.layers))
+    _check_counts(values, where, adata)
     return values.astype(np.float32, copy=False)
 
 
-def _check_counts(values: NDArray[Any], where: str, layers: list[str]) -> None:
+def _check_counts(values: NDArray[Any], where: str, adata: AnnData) -> None:
     """Raw counts are whole, not negative, and there."""
-    hint = f"Pass the layer of raw counts by `layer=`; there is: {layers}." if layers else "Raw counts are needed."
+    if problem := _no_counts(values):
+        msg = f"{where} holds {problem}, raw counts were expected. {_advice(adata)}"
+        raise ValueError(msg)
+
+
+def _no_counts(values: NDArray[Any]) -> str:
+    """What is in the way of values being raw counts, in a few words."""
     if not np.all(np.isfinite(values)):
-        msg = f"{where} holds {int((~np.isfinite(values)).sum())} values that are not numbers (NaN or infinite). {hint}"
-        raise ValueError(msg)
+        return f"{counted(int((~np.isfinite(values)).sum()), 'value')} NaN or infinite"
     if (values < 0).any():
-        msg = f"{where} holds negative values (smallest {values.min():g}), raw counts were expected. {hint}"
-        raise ValueError(msg)
+        return f"negative values (smallest {values.min():g})"
     broken = values[values != np.rint(values)]
-    if broken.size:
-        msg = f"{where} holds values that are not whole (such as {broken[0]:g}), raw counts were expected. {hint}"
-        raise ValueError(msg)
+    return f"values that are not whole (such as {broken[0]:g})" if broken.size else ""
+
+
+def _advice(adata: AnnData) -> str:
+    """Which layers may be the raw counts, judged by their first spots."""
+    found = []
+    for name, layer in adata.layers.items():
+        some: Any = layer[:LOOKED_AT]
+        some = some.compute() if hasattr(some, "compute") else some
+        values = some.data if sparse.issparse(some) else np.asarray(some)
+        if values.dtype.kind in "uifb" and not _no_counts(values):
+            found.append(name)
+    if found:
+        return f"Pass the layer of raw counts by `layer=`; such layers are: {listing(found)}."
+    there = f" No layer holds any; there is {listing(adata.layers)}." if len(adata.layers) else ""
+    return f"Put raw counts into `X`, or into a layer and pass `layer=`.{there}"
 
 
 def size_factors(panel_counts: Floats) -> Floats:

@@ -144,7 +144,7 @@ def resolve(
             need_image=need_image,
         )
     else:
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}."
+        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
         raise TypeError(msg)
     slides = [_slide(section, mpp) for section in found]
     for slide in slides:
