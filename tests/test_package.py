@@ -55,7 +55,7 @@ FIRST_PARAMETER = {
 LAYERS = (
     {"_keys", "_checks", "_device", "_store", "__version__"},
     {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
-    {"_containers", "_spatialdata", "_slide", "_prediction"},
+    {"_containers", "_labels", "_prediction", "_slide", "_spatialdata"},
     {"io"},
     {"datasets"},
     {"nn"},

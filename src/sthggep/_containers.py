@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 log = logging.getLogger("sthggep")
+TABLE = "table"
 NO_IMAGE = (
     "Pass the SpatialData that holds the image, or an AnnData with `uns['spatial'][section]['images']` "
     "(`sthggep.io.read_st` and `scanpy` / `squidpy` readers write it)."
@@ -45,12 +46,16 @@ def is_spatialdata(data: object) -> bool:
 
 
 def table_of(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
-    """The AnnData that results are written to: the object itself, or a SpatialData's table."""
+    """The AnnData that results are written to: the object itself, or a SpatialData's table, of one its only one."""
     if isinstance(data, AnnData):
         return data
     if not is_spatialdata(data):
         msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}."
         raise TypeError(msg)
+    if table_key == TABLE and table_key not in data.tables and len(data.tables) == 1:
+        # Nothing else can be meant: Visium HD names its tables by their bins
+        (table_key,) = data.tables
+        log.info("The table %r is used, the only one.", table_key)
     table: AnnData = has_key(data.tables, table_key, "the tables of the SpatialData", "Pass `table_key=`.")
     return table
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sthggep")
 VISIUM_PITCH_UM = 100.0
+IN_TISSUE = "in_tissue"
 # Beyond this, microns per pixel that were given and the spot pitch contradict each other
 MPP_TOLERANCE = 1.2
 
@@ -165,10 +166,32 @@ def resolve_one(data: AnnData | SpatialData, **options: Any) -> Slide:
 
 
 def _slide(found: Found, given_mpp: float | None) -> Slide:
-    """A section, with its microns per pixel."""
-    slide = Slide(found.name, found.adata, found.rows, found.xy, found.levels, spot_diameter=found.spot_diameter)
+    """A section, without the spots that are off the tissue, with its microns per pixel."""
+    under = _under_tissue(found)
+    rows, xy = found.rows[under], found.xy[under]
+    slide = Slide(found.name, found.adata, rows, xy, found.levels, spot_diameter=found.spot_diameter)
     mpp, source = _find_mpp(slide, given_mpp, found.mpp, found.pitch_um)
     return replace(slide, mpp=mpp, mpp_source=source)
+
+
+def _under_tissue(found: Found) -> NDArray[np.bool_]:
+    """Which spots are not said to be off the tissue, as Space Ranger does in ``obs["in_tissue"]``."""
+    if IN_TISSUE not in found.adata.obs or not len(found.rows):
+        return np.ones(len(found.rows), dtype=bool)
+    import pandas as pd
+
+    column = found.adata.obs[IN_TISSUE].iloc[found.rows]
+    under = np.asarray(pd.to_numeric(column.astype(object), errors="coerce") != 0, dtype=bool)
+    if not under.any():
+        msg = (
+            f"Section {found.name!r}: all {len(under)} spots are off the tissue, obs[{IN_TISSUE!r}] is 0. "
+            "Correct that column, or drop it to use them all."
+        )
+        raise ValueError(msg)
+    if not under.all():
+        text = "Section %s: %d of %d spots are off the tissue (obs['in_tissue'] is 0) and are left out."
+        log.info(text, found.name, int((~under).sum()), len(under))
+    return under
 
 
 def _find_mpp(
