@@ -27,7 +27,7 @@ PROMISED = {
     "sthggep.datasets": {"cscc", "her2st", "mob", "toy"},
     "sthggep.io": {"read_slide", "read_st"},
     "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "scores"},
-    "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder"},
+    "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder", "tissue_grid"},
     "sthggep.tl": {"agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
 }
 
@@ -60,7 +60,7 @@ LAYERS = (
     {"datasets"},
     {"nn"},
     {"pp"},
-    {"_data"},
+    {"_data", "_neighbourhood"},
     {"_training", "_presets"},
     {"model", "HGGEP"},
     {"tl"},

@@ -1,4 +1,4 @@
-"""Cells that are the labels of a raster, as Xenium's reader has them: where their centres are."""
+"""Labels of a SpatialData: masks, and cells as Xenium's reader has them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,8 @@ def label_centres(element: Any, labels: NDArray[Any], region: str) -> NDArray[np
     ValueError
         A label is nowhere in the raster.
     """
-    arrays = [element]
-    if hasattr(element, "children"):
-        arrays = [next(iter(scale.ds.data_vars.values())) for scale in element.children.values()]
-    arrays.sort(key=lambda array: -array.size)
-    # A small label may be lost in a coarse raster: then the next finer one tells
-    start = next((i for i, array in enumerate(arrays) if array.size <= ENOUGH_PX), len(arrays) - 1)
-    for array in arrays[start::-1]:
+    for array in _resolutions(element):
+        # A small label may be lost in a coarse raster: then the next finer one tells
         centres = _centres(array)
         places = centres.index.get_indexer(pd.Index(labels))
         if (places >= 0).all():
@@ -52,6 +47,21 @@ def label_centres(element: Any, labels: NDArray[Any], region: str) -> NDArray[np
         f"have no pixel there: {listing(absent, 5)}."
     )
     raise ValueError(msg)
+
+
+def label_raster(element: Any) -> NDArray[Any]:
+    """Labels (height, width) at the finest resolution of moderate size."""
+    return np.asarray(_resolutions(element)[0].transpose("y", "x").data)
+
+
+def _resolutions(element: Any) -> list[Any]:
+    """Arrays of the labels, from the finest of moderate size to the finest of all."""
+    arrays = [element]
+    if hasattr(element, "children"):
+        arrays = [next(iter(scale.ds.data_vars.values())) for scale in element.children.values()]
+    arrays.sort(key=lambda array: -array.size)
+    start = next((i for i, array in enumerate(arrays) if array.size <= ENOUGH_PX), len(arrays) - 1)
+    return arrays[start::-1]
 
 
 def _centres(array: Any) -> pd.DataFrame:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import has_key, listing, unique_names
 from sthggep._containers import Found, mapping, number, table_of
 from sthggep._image import Level
+from sthggep._keys import TOOL
 from sthggep._labels import label_centres
 
 if TYPE_CHECKING:
@@ -45,28 +47,80 @@ def from_spatialdata(
         rows = np.flatnonzero(table.obs[attrs["region_key"]].astype(str) == region)
         element, xy, diameter = _spots(sdata, region, table.obs[attrs["instance_key"]].iloc[rows])
         stretch = 1.0
+        image_name = None
         levels: tuple[Level, ...] = ()
         if need_image:
-            image_name, system = choose_image(sdata, element, image_key, coordinate_system)
+            image_name, system = _choose_image(sdata, element, image_key, coordinate_system)
             matrix = _to_image(sdata, image_name, element, system)
             xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
             stretch = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
-            levels = element_levels(sdata.images[image_name])
+            levels = _element_levels(sdata.images[image_name])
         metadata = _table_metadata(table, region)
         mpp = number(metadata.get("mpp"), f"Section {region!r}: mpp in the metadata")
         # The table speaks of the spots' own coordinates, `read_slide` of the image's pixels
-        mpp = slide_mpp(sdata) if mpp is None else mpp / stretch
+        mpp = _slide_mpp(sdata) if mpp is None else mpp / stretch
         if mpp is None and sdata.attrs.get("spatialdata_io_reader") == "xenium":
             mpp = _xenium_mpp(table, rows, xy)
         pitch = number(metadata.get("pitch_um", _bin_um(region)), f"Section {region!r}: pitch_um in the metadata")
         diameter = None if diameter is None else diameter * stretch
-        sections.append(Found(region, table, rows, xy, levels, mpp, pitch, diameter))
+        sections.append(Found(region, table, rows, xy, levels, mpp, pitch, diameter, image_name))
     return sections
 
 
-def slide_mpp(sdata: SpatialData) -> float | None:
+def spatialdata_image(sdata: SpatialData, *, image_key: str | None, coordinate_system: str | None) -> Found:
+    """The image of a SpatialData without spots."""
+    name, _ = _choose_image(sdata, None, image_key, coordinate_system)
+    nothing = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
+    levels = _element_levels(sdata.images[name])
+    return Found(name, AnnData(), *nothing, levels, _slide_mpp(sdata), None, None, name)
+
+
+def may_add_spots(sdata: SpatialData, key: str, record: str) -> None:
+    """Refuse names that are taken, unless by spots that :func:`add_spots` wrote, whose table holds ``uns[record]``."""
+    if key in sdata.tables and mapping(sdata.tables[key].uns.get(record)).get("tool") == TOOL:
+        return
+    taken = {name.lower(): name for _, name, _ in sdata.gen_elements()}
+    for name in (key, spots_key(key)):
+        if name.lower() in taken:
+            msg = (
+                f"{taken[name.lower()]!r} exists already in the SpatialData and sthggep did not write it; it is left "
+                "alone. Pass another `key_added=`, or delete it first."
+            )
+            raise ValueError(msg)
+
+
+def spots_key(key: str) -> str:
+    """Name of the shapes of the table ``key``."""
+    return f"{key}_spots"
+
+
+def add_spots(sdata: SpatialData, table: AnnData, key: str, image: str, diameter: float) -> None:
+    """Write a table and, linked to it, its spots as circles in the pixels of an image: wherever that is, they are.
+
+    ``table.obsm["spatial"]`` holds their centres.
+    """
+    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.transformations import get_transformation
+
+    region = spots_key(key)
+    table.obs["region"] = pd.Categorical([region] * table.n_obs)
+    table.obs["spot_id"] = np.arange(table.n_obs)
+    parsed = TableModel.parse(table, region=region, region_key="region", instance_key="spot_id")
+    systems = get_transformation(sdata.images[image], get_all=True)
+    circles = ShapesModel.parse(table.obsm["spatial"], geometry=0, radius=diameter / 2, transformations=systems)
+    sdata.shapes[region] = circles
+    sdata.tables[key] = parsed
+
+
+def source_path(sdata: SpatialData, image: str) -> str:
+    """The file that `sthggep.io.read_slide` read an image from; empty for images of other origin."""
+    found = mapping(sdata.attrs.get(TOOL)).get("source_image_path")
+    return str(found) if found and image == "image" else ""
+
+
+def _slide_mpp(sdata: SpatialData) -> float | None:
     """Microns per pixel as `sthggep.io.read_slide` noted them."""
-    found: float | None = mapping(sdata.attrs.get("sthggep")).get("mpp")
+    found: float | None = mapping(sdata.attrs.get(TOOL)).get("mpp")
     return found
 
 
@@ -114,7 +168,7 @@ def _table_metadata(table: AnnData, region: str) -> Mapping[str, Any]:
     return mapping(mapping(library).get("metadata"))
 
 
-def choose_image(
+def _choose_image(
     sdata: SpatialData, spots: Any, image_key: str | None, coordinate_system: str | None
 ) -> tuple[str, str]:
     """The H&E image that shares a coordinate system with the spots (``None``: any image), and that system."""
@@ -168,7 +222,7 @@ def _to_image(sdata: SpatialData, image_name: str, shapes: Any, system: str) -> 
     return np.asarray(np.linalg.inv(image) @ spots, dtype=np.float64)
 
 
-def element_levels(element: Any) -> tuple[Level, ...]:
+def _element_levels(element: Any) -> tuple[Level, ...]:
     """Resolutions of an image element; the spacing comes from its coordinates, since pyramids are not exact halves."""
     arrays = [element]
     if hasattr(element, "children"):

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 from spatialdata.transformations import Identity, get_transformation
 
-from sthggep._spatialdata import element_levels
+from sthggep._spatialdata import _element_levels
 from sthggep.io import read_slide
 
 
@@ -34,7 +34,7 @@ def test_single_resolution_becomes_a_lazy_pyramid(tiff: Path):
     sdata = read_slide(tiff)
     assert list(sdata.images) == ["image"]
     assert sdata.attrs["sthggep"] == {"mpp": pytest.approx(0.25), "source_image_path": str(tiff)}
-    levels = element_levels(sdata["image"])
+    levels = _element_levels(sdata["image"])
     assert [level.shape for level in levels] == [(2100, 3001), (1050, 1500), (525, 750)]
     assert all(hasattr(level.array, "dask") for level in levels)
     assert get_transformation(sdata["image"], get_all=True) == {"global": Identity()}
@@ -52,7 +52,7 @@ def test_scales_of_the_file_keep_their_exact_ratio(tmp_path: Path):
         tif.write(position_image(200, 250), subfiletype=1, **options)
     sdata = read_slide(path, mpp=0.5)
     assert sdata.attrs["sthggep"]["mpp"] == 0.5
-    first, second = element_levels(sdata["image"])
+    first, second = _element_levels(sdata["image"])
     assert first.shape == (803, 1001)
     assert second.shape == (200, 250)
     assert second.scale == pytest.approx((250 / 1001, 200 / 803))
@@ -63,7 +63,7 @@ def test_jpeg_without_stated_size(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     sdata = read_slide(tmp_path / "slide.jpg")
     assert sdata.attrs["sthggep"]["mpp"] is None
     assert "pass mpp=" in caplog.text
-    assert element_levels(sdata["image"])[0].shape == (100, 120)
+    assert _element_levels(sdata["image"])[0].shape == (100, 120)
 
 
 def test_gray_and_rgba(tmp_path: Path):
@@ -71,7 +71,7 @@ def test_gray_and_rgba(tmp_path: Path):
     gray = read_slide(tmp_path / "gray.tif", mpp=1)
     assert gray["image"]["scale0"]["image"].dims == ("c", "y", "x")
     Image.new("RGBA", (60, 50), (10, 20, 30, 0)).save(tmp_path / "clear.png")
-    (level,) = element_levels(read_slide(tmp_path / "clear.png", mpp=1)["image"])
+    (level,) = _element_levels(read_slide(tmp_path / "clear.png", mpp=1)["image"])
     assert (level.read([[0, 0, 60, 50]])[0] == 255).all()
 
 
@@ -80,7 +80,7 @@ def test_survives_zarr(tiff: Path, tmp_path: Path):
     sdata.write(tmp_path / "s.zarr")
     again = sd.read_zarr(tmp_path / "s.zarr")
     assert again.attrs["sthggep"]["mpp"] == pytest.approx(0.25)
-    assert [level.shape for level in element_levels(again["image"])] == [(2100, 3001), (1050, 1500), (525, 750)]
+    assert [level.shape for level in _element_levels(again["image"])] == [(2100, 3001), (1050, 1500), (525, 750)]
 
 
 def test_bad_arguments(tiff: Path, tmp_path: Path):
@@ -93,6 +93,6 @@ def test_bad_arguments(tiff: Path, tmp_path: Path):
 def test_real_slide(data_root: Path):
     path = next((data_root / "her2st/data/ST-imgs/C/C3").glob("*.jpg"))
     sdata = read_slide(path, mpp=0.69)
-    level = element_levels(sdata["image"])[-1]
+    level = _element_levels(sdata["image"])[-1]
     assert max(level.shape) <= 1024
     assert 100 < level.read([[0, 0, *level.shape[::-1]]])[0].mean() < 250

@@ -92,6 +92,10 @@ def predict(
 
     Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
 
+    Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
+    tied to neighbours at about the distance that the networks have learnt: the array is taken as several coarser ones,
+    interleaved.
+
     Raises
     ------
     FileNotFoundError
