@@ -27,7 +27,7 @@ PROMISED = {
     "sthggep.datasets": {"cscc", "her2st", "mob", "toy"},
     "sthggep.io": {"read_slide", "read_st"},
     "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "report", "scores"},
-    "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder"},
+    "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder", "tissue_grid"},
     "sthggep.tl": {"agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
 }
 
@@ -54,13 +54,13 @@ FIRST_PARAMETER = {
 # Import direction is data direction: a module imports from its own row and the rows above.
 LAYERS = (
     {"_keys", "_checks", "_device", "_store", "__version__"},
-    {"_expression", "_image", "_image_files", "_lattice"},
-    {"_containers", "_spatialdata", "_slide", "_placement", "_prediction"},
+    {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
+    {"_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
     {"io"},
     {"datasets"},
     {"nn"},
     {"pp"},
-    {"_data"},
+    {"_data", "_neighbourhood"},
     {"_training", "_presets"},
     {"model", "HGGEP"},
     {"tl"},

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from sthggep._checks import counted, has_key, listing
 from sthggep._expression import counts, log10_cp10k, size_factors
 from sthggep._keys import feature_key
-from sthggep.nn import spatial_incidence, spatial_neighbors
+from sthggep._neighbourhood import neighbourhoods, positions
+from sthggep.nn import spatial_incidence
 from sthggep.nn._programmes import Measured
 from sthggep.nn._published import TABLE_ROWS
 from sthggep.pp._features import encode, feature_record, is_done
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from sthggep.pp._encoders import FrozenEncoder
 
 BLOCKS_ACROSS = 4
-# A spot and those next to it: the eight around it on a square array, the six on a hexagonal one
-HYPEREDGE_SPOTS = 9
-HYPEREDGE_REACH = 1.6  # pitches
 
 
 @dataclass(frozen=True)
@@ -88,23 +86,20 @@ def network_inputs(
     n_neighbors: int,
     batch_size: int,
     show: bool = False,
+    pitch_um: float | None = None,
 ) -> tuple[Any, ...]:
-    """Tensors of one section, in the order in which its network takes them."""
+    """Tensors of one section, in the order in which its network takes them.
+
+    Spots that are denser than ``pitch_um``, at which the network learnt, are tied to others at about that distance.
+    """
     if inputs.kind == "patches":
         cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
         patches = torch.from_numpy(cut[:]).permute(0, 3, 1, 2).contiguous()
         # Positions stay in numpy, on the CPU: the network wants float64, which some accelerators do not have
-        return patches, array_positions(slide) if inputs.reference else _positions(slide)
-    positions = _positions(slide)
-    near = spatial_neighbors(positions, n_neighbors)
-    held = spatial_neighbors(positions, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows
+        return patches, array_positions(slide) if inputs.reference else positions(slide)
+    near, held = neighbourhoods(slide, n_neighbors, pitch_um)
     stages = [torch.from_numpy(stage) for stage in frozen_stages(slide, inputs, encoder, batch_size, show)]
-    return stages, near.rows, near.offsets, spatial_incidence(held), slide.n_spots
-
-
-def _positions(slide: Slide) -> NDArray[np.float64]:
-    """Centres in units of the spot pitch, around the section's middle."""
-    return np.asarray((slide.xy - slide.xy.mean(axis=0)) / slide.pitch(), dtype=np.float64)
+    return stages, near.rows, near.offsets, spatial_incidence(held.rows), slide.n_spots
 
 
 def array_positions(slide: Slide) -> NDArray[np.int64]:

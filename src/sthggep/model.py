@@ -163,6 +163,12 @@ class HGGEP:
         return None if found is None else str(found)
 
     @property
+    def pitch_um(self) -> float | None:
+        """Microns between neighbouring spots of the training sections (their median); ``None`` where it is not known."""
+        known = [pitch for pitch in self.training.get("pitch_um", []) if pitch]
+        return float(np.median(known)) if known else None
+
+    @property
     def has_counts(self) -> bool:
         """Whether the networks say how counts are distributed, beside the expression."""
         return all(member.config.get("count_head") is not None for member in self.members)  # type: ignore[union-attr, operator]
@@ -249,7 +255,15 @@ class HGGEP:
         where = resolve_device(device)
         encoder = encoder or self.encoder(device=str(where))
         neighbors = int(getattr(self.members[0], "n_neighbors", 1))
-        given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
+        given = network_inputs(
+            slide,
+            self.inputs,
+            encoder,
+            n_neighbors=neighbors,
+            batch_size=batch_size,
+            show=show,
+            pitch_um=self.pitch_um,
+        )
         return self._describe_inputs(given, where, columns, latent=latent, counts=counts)
 
     @torch.inference_mode()

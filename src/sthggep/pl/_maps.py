@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import counted
+from sthggep._expression import unmeasured
 from sthggep._prediction import Prediction, read_prediction
 from sthggep._prediction import observed as read_observed
 from sthggep.pl._tissue import View, spot_diameter, view_of
@@ -77,11 +78,8 @@ def _check_predicted(genes: list[str], prediction: Prediction) -> None:
 
 def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
     """Observed expression, or None where the slide holds no counts of the panel."""
-    absent = set(prediction.panel).difference(map(str, slide.adata.var_names))
-    if absent or (slide.adata.X is None and layer is None):
-        of = f"{len(absent)} of the panel's {len(prediction.panel)} genes"
-        what = f"{of} are not in var_names" if absent else "X is empty"
-        log.info("Section %s: no observed map, since %s.", slide.name, what)
+    if why := unmeasured(slide.adata, prediction.panel, layer):
+        log.info("Section %s: no observed map, since %s.", slide.name, why)
         return None
     try:
         return read_observed(slide.adata, prediction, layer=layer, rows=slide.rows)

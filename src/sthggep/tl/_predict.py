@@ -97,6 +97,10 @@ def predict(
     one that the model has learnt from, by its image or its spots' places in the array; and where the table has none of
     the model's genes.
 
+    Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
+    tied to neighbours at about the distance that the networks have learnt: the array is taken as several coarser ones,
+    interleaved.
+
     Raises
     ------
     FileNotFoundError

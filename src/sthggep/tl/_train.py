@@ -78,6 +78,7 @@ def train_on(
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],
         "mpp": [slide.mpp for slide in slides],
+        "pitch_um": [None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
         "validation": [str(held_out) for held_out in plan],
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
