@@ -53,7 +53,7 @@ FIRST_PARAMETER = {
 
 # Import direction is data direction: a module imports from its own row and the rows above.
 LAYERS = (
-    {"_keys", "_checks", "_device", "_store", "__version__"},
+    {"_keys", "_checks", "_device", "_store", "_blocks", "_rows", "_windows", "__version__"},
     {"_expression", "_image", "_image_files", "_lattice"},
     {"_containers", "_spatialdata", "_slide", "_prediction"},
     {"io"},
