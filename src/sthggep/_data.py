@@ -96,15 +96,20 @@ def network_inputs(
         cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
         patches = torch.from_numpy(cut[:]).permute(0, 3, 1, 2).contiguous()
         # Positions stay in numpy, on the CPU: the network wants float64, which some accelerators do not have
-        return patches, array_positions(slide) if inputs.reference else _positions(slide)
-    positions = _positions(slide)
+        return patches, array_positions(slide) if inputs.reference else relative_positions(slide)
+    positions = relative_positions(slide)
     near = spatial_neighbors(positions, n_neighbors)
-    held = spatial_neighbors(positions, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows
+    held = hyperedges_of(positions)
     stages = [torch.from_numpy(stage[:]) for stage in frozen_stages(slide, inputs, encoder, batch_size, show)]
     return stages, near.rows, near.offsets, spatial_incidence(held), slide.n_spots
 
 
-def _positions(slide: Slide) -> NDArray[np.float64]:
+def hyperedges_of(positions: NDArray[np.float64]) -> Tensor:
+    """Spots of the hyperedge of each spot, ``(n, k)``, -1 where there are fewer; positions in pitches."""
+    return spatial_neighbors(positions, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows
+
+
+def relative_positions(slide: Slide) -> NDArray[np.float64]:
     """Centres in units of the spot pitch, around the section's middle."""
     return np.asarray((slide.xy - slide.xy.mean(axis=0)) / slide.pitch(), dtype=np.float64)
 

@@ -33,14 +33,20 @@ class LinearShortcut(nn.Module):
         self.penalty = penalty
         self.register_buffer("weight", torch.zeros(2 * width, rank))
 
-    def spread(self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None) -> Tensor:
-        """A spot's features beside what its hyperedges hold on average, ``(n, 2 × width)``."""
+    def spread(
+        self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
+    ) -> Tensor:
+        """A spot's features beside what its hyperedges hold on average, ``(n, 2 × width)``.
+
+        ``contrast`` is the section's, where ``x`` is a part of it.
+        """
         if incidence is None:
             return torch.cat([x, torch.zeros_like(x)], dim=1)
         mean = propagate(x, incidence, n_hyperedges or len(x))
         # An average varies less than what it is made of; give it back the spread that its share asks for
-        scale = mean_and_spread(x)[1] / mean_and_spread(mean)[1].clamp_min(1e-6)
-        return torch.cat([x, NEIGHBOUR_SHARE**0.5 * mean * scale.clamp(max=10)], dim=1)
+        if contrast is None:
+            contrast = contrast_of(mean_and_spread(x)[1], mean_and_spread(mean)[1])
+        return torch.cat([x, NEIGHBOUR_SHARE**0.5 * mean * contrast.clamp(max=10)], dim=1)
 
     def start(self, features: Sequence[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
         """Solve the weighted ridge on training spots.
@@ -71,9 +77,16 @@ class LinearShortcut(nn.Module):
         left = [y - x @ self.weight for x, y in zip(features, scores, strict=True)]
         self.weight.add_(_solve(features, left, weights, penalty))
 
-    def forward(self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
+    ) -> Tensor:
         """Programme scores ``(n, rank)`` of scaled features ``(n, width)``."""
-        return self.spread(x, incidence, n_hyperedges) @ self.weight
+        return self.spread(x, incidence, n_hyperedges, contrast) @ self.weight
+
+
+def contrast_of(spread: Tensor, spread_of_means: Tensor) -> Tensor:
+    """How much more features vary than their means over the hyperedges."""
+    return spread / spread_of_means.clamp_min(1e-6)
 
 
 def _solve(features: Sequence[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float) -> Tensor:
