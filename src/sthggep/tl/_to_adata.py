@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from sthggep._checks import written_beside
 from sthggep._keys import prediction_keys
-from sthggep._prediction import read_prediction
+from sthggep._prediction import read_prediction, stored
 from sthggep._slide import table_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
 
     Returns
     -------
-    A new AnnData (n_obs × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``,
+    A new AnnData (n_obs × predicted genes): ``X`` holds the prediction, a copy (a dask array, read when it is asked for,
+    where it was written to a file by ``out=``; ``.to_memory()`` reads all), on the scale ``uns[key]["units"]``,
     which is a logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
     the prediction's record come along; so do ``obsm["X_<key>"]``, the latent embedding, and ``layers["counts"]``, expected
     counts, where they were predicted. ``data`` is not changed.
@@ -50,11 +51,13 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         obsm={"spatial": table.obsm["spatial"].copy()} if "spatial" in table.obsm else None,
     )
     names = prediction_keys(key)
-    beside = [name for name in written_beside(table.uns[key]) if name in table.obsm]
+    beside = {name: table.obsm[name] for name in written_beside(table.uns[key]) if name in table.obsm}
+    if prediction.path is not None:
+        beside = stored(prediction.path, key)
     if names.latent in beside:
-        out.obsm[names.latent] = table.obsm[names.latent].copy()
+        out.obsm[names.latent] = beside[names.latent].copy()
     if names.counts in beside:
-        out.layers["counts"] = table.obsm[names.counts].copy()
+        out.layers["counts"] = beside[names.counts].copy()
     out.uns = {name: _own_dicts(table.uns[name]) for name in ("spatial", key) if name in table.uns}
     return out
 
