@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
 from sthggep.nn._programmes import GeneProgrammes, Measured, spot_weights
 from sthggep.nn._shortcut import LinearShortcut
-from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, check_stages, nth_stage
+from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, by_section, check_stages, nth_stage
 
 ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
 ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
@@ -150,14 +150,12 @@ class FeatureHGGEPNet(nn.Module):
         incidences: Sequence[Tensor | None],
         masks: Sequence[Tensor],
         statistics: Sequence[SectionStatistics | None],
-    ) -> list[Tensor]:
+    ) -> Iterator[Tensor]:
         """What the shortcut is solved on, of the training spots of each section."""
-        out = []
         for stages, incidence, mask, given in zip(features, incidences, masks, statistics, strict=True):
             tied = incidence if self.hypergraph is not None else None
             contrast = None if given is None else given.contrast
-            out.append(self.shortcut.spread(self._joined(self.scaled(stages, given)), tied, contrast=contrast)[mask])
-        return out
+            yield self.shortcut.spread(self._joined(self.scaled(stages, given)), tied, contrast=contrast)[mask]
 
     @torch.no_grad()
     def start(
@@ -187,13 +185,14 @@ class FeatureHGGEPNet(nn.Module):
         further
             Sections of which only the counts are known: for the gene programmes.
         statistics
-            Of the whole section, for each that is a window of one; ``None`` elsewhere.
+            Of the whole section, for each that is a window of one; ``None`` elsewhere. Windows of a section follow each
+            other and share one object.
         """
         known = statistics or [None] * len(features)
         for i, scale in enumerate(self.scale):
             scale.start(nth_stage(i, features, known))  # type: ignore[operator]
-        weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
-        scores = self.programmes.start([t[mask] for t, mask in zip(targets, masks, strict=True)], weights, further)
+        weights = [spot_weights(size) for size in _at(library_sizes, masks)]
+        scores = self.programmes.start(by_section(_at(targets, masks), known), by_section(weights, known), further)
         self.shortcut.start(self._spread(features, incidences, masks, known), scores, weights)
 
     @torch.no_grad()
@@ -218,14 +217,14 @@ class FeatureHGGEPNet(nn.Module):
             Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
             their means and spreads are those of these sections.
         """
-        weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
+        weights = [spot_weights(size) for size in _at(library_sizes, masks)]
         worth = float(torch.cat(weights).sum())
         share = worth / (worth + ADAPT_PRIOR)
         known = statistics or [None] * len(features)
         for i, scale in enumerate(self.scale):
             scale.adapt(nth_stage(i, features, known), share)  # type: ignore[operator]
-        shown = [t[mask] for t, mask in zip(targets, masks, strict=True)]
-        scores = self.programmes.adapt(shown, weights, share if whole_panel else 1.0)
+        shown = by_section(_at(targets, masks), known)
+        scores = self.programmes.adapt(shown, by_section(weights, known), share if whole_panel else 1.0)
         self.shortcut.adapt(self._spread(features, incidences, masks, known), scores, weights, ADAPT_PENALTY)
 
     def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
@@ -269,12 +268,7 @@ class FeatureHGGEPNet(nn.Module):
         ValueError
             If the stages are not those of the network, or the incidence is missing.
         """
-        check_stages(features, neighbors, self.feature_dims)
-        if self.hypergraph is not None and incidence is None:
-            msg = (
-                "Expected an incidence, found None: pass spatial_incidence(neighbors), or build with hypergraph=False."
-            )
-            raise ValueError(msg)
+        check_stages(features, neighbors, self.feature_dims, incidence, needs_incidence=self.hypergraph is not None)
         scaled = self.scaled(features, statistics)
         latent = self.fusion(self._views(scaled, neighbors, offsets, incidence, n_hyperedges))
         scores = self.scores(self.drop(latent))
@@ -307,3 +301,7 @@ class FeatureHGGEPNet(nn.Module):
             together = torch.stack([view.float() for view in views]).mean(dim=0)
             views.append(self.hypergraph(together, incidence, n_hyperedges or len(together)))
         return views
+
+
+def _at(values: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    return [one[mask] for one, mask in zip(values, masks, strict=True)]

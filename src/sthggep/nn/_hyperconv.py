@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 GATHERED_VALUES = 1 << 23  # 32 MB
 
+
 def hyperedge_degrees(incidence: Tensor, n: int, n_hyperedges: int, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weighted degree of the spots and size of the hyperedges.
 
@@ -70,7 +71,7 @@ def propagate(
     if weight is not None and not weights_in_degree_only:
         scale = scale * weight.float()
     # Wide features a few columns at a time: every spot of every hyperedge is gathered
-    parts = values.split(max(1, GATHERED_VALUES // max(1, len(spots))), dim=1)
+    parts = torch.split(values, max(1, GATHERED_VALUES // max(1, len(spots))), dim=1)
     out = []
     for part in parts:
         means = part.new_zeros(n_hyperedges, part.shape[1]).index_add(0, edges, part[spots]) * scale.unsqueeze(1)

@@ -115,6 +115,19 @@ def mean_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (share @ (x - mean).square()).sqrt()
 
 
+def by_section(parts: Sequence[Tensor], known: Sequence[SectionStatistics | None]) -> list[Tensor]:
+    """Windows of a section, which share its statistics, put together again."""
+    groups: list[list[Tensor]] = []
+    last: SectionStatistics | None = None
+    for part, given in zip(parts, known, strict=True):
+        if given is not None and given is last:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+        last = given
+    return [torch.cat(group) if len(group) > 1 else group[0] for group in groups]
+
+
 def nth_stage(
     i: int, features: Sequence[Sequence[Tensor]], known: Sequence[SectionStatistics | None]
 ) -> list[Tensor | Moments]:
@@ -122,10 +135,20 @@ def nth_stage(
     return [stages[i] if given is None else given.stages[i] for stages, given in zip(features, known, strict=True)]
 
 
-def check_stages(features: Sequence[Tensor], neighbors: Tensor, widths: Sequence[int]) -> None:
-    """Refuse stages of other shapes than a network expects."""
+def check_stages(
+    features: Sequence[Tensor],
+    neighbors: Tensor,
+    widths: Sequence[int],
+    incidence: Tensor | None,
+    *,
+    needs_incidence: bool,
+) -> None:
+    """Refuse stages of other shapes than a network expects, and hyperedges that are missing."""
     found = [tuple(stage.shape) for stage in features]
     expected = [(len(neighbors), width) for width in widths]
     if found != expected:
         msg = f"Expected {len(expected)} stages of shapes {expected} (spots, features), found {found}."
+        raise ValueError(msg)
+    if needs_incidence and incidence is None:
+        msg = "Expected an incidence, found None: pass spatial_incidence(neighbors), or build with hypergraph=False."
         raise ValueError(msg)
