@@ -71,10 +71,10 @@ class Inputs:
 
 
 class Section(NamedTuple):
-    """One section, ready for the network: ``net(*inputs)``."""
+    """One section, ready for the network: ``net(*inputs)``; ``inputs`` is a list where it is looked at in windows."""
 
     name: str
-    inputs: tuple[Any, ...]
+    inputs: Any
     target: Tensor
     counts: Tensor
     size_factors: Tensor
@@ -199,7 +199,7 @@ def frozen_stages(
     return [found[size] for size in sizes]
 
 
-def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: tuple[Any, ...]) -> Section:
+def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: Any) -> Section:
     """A section with its measured expression, all spots for training."""
     raw = counts(slide.adata, genes, layer=layer, rows=slide.rows)
     # A spot without counts has no expression to learn from

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,9 +12,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 
-from sthggep._checks import one_of, positive
 from sthggep._data import network_inputs
-from sthggep._windowed import WINDOW, windowed_inputs
+from sthggep._windowed import window_size, windowed_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,28 +41,6 @@ class Predicted(NamedTuple):
         return Predicted(*(None if values is None else values[rows] for values in self))  # type: ignore[arg-type]
 
 
-def window_size(model: HGGEP, slide: Slide, window: int | str | None) -> int | None:
-    """Spots a window of a section; ``None`` where it is looked at whole."""
-    if isinstance(window, str):
-        # Networks that attend over the whole section say something else of a part of it
-        window = WINDOW if one_of(window, ["auto"], "window") and model.inputs.kind != "patches" else None
-    if window is None or slide.n_spots <= int(positive(window, "`window`")):
-        return None
-    return int(window)
-
-
-def check_window(model: HGGEP, slide: Slide, window: int | str | None) -> None:
-    """Refuse a window that is none; say where windows change the result."""
-    size = window_size(model, slide, window)
-    if size is not None and model.inputs.kind == "patches":
-        msg = (
-            f"Section {slide.name!r} ({slide.n_spots} spots) is looked at in windows of {size} spots, but this network "
-            "attends over, and measures distances by, all spots that it is shown: the result differs from that of the "
-            "whole section. Pass `window=None` for the published result."
-        )
-        warnings.warn(msg, UserWarning, stacklevel=3)
-
-
 def describe_windows(
     model: HGGEP,
     slide: Slide,
@@ -84,7 +60,7 @@ def describe_windows(
     ``halo`` leaves out steps of the network around a window; ``None`` leaves out none, and the windows do not show.
     """
     net: Any = model.members[0]
-    size = window_size(model, slide, window)
+    size = window_size(model.inputs, slide, window)
     asked: dict[str, Any] = {"latent": latent, "counts": counts}
     options: dict[str, Any] = {"batch_size": batch_size, "show": show}
     if size is None:

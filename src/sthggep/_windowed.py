@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from sthggep._data import Inputs, array_positions, frozen_stages, hyperedges_of, relative_positions
+from sthggep._checks import one_of, positive
+from sthggep._data import Inputs, Section, array_positions, frozen_stages, hyperedges_of, relative_positions
 from sthggep._rows import row_steps
 from sthggep._windows import Ties, Window, renumbered, split_spots, window_of, within
 from sthggep.nn import spatial_incidence, spatial_neighbors
@@ -31,6 +33,28 @@ WINDOW = 5000
 PATCH_HALO = 4.0  # pitches
 
 Fed = tuple[Window, tuple[Any, ...]]
+
+
+def window_size(inputs: Inputs, slide: Slide, window: int | str | None) -> int | None:
+    """Spots a window of a section; ``None`` where it is looked at whole."""
+    if isinstance(window, str):
+        # Networks that attend over the whole section say something else of a part of it
+        window = WINDOW if one_of(window, ["auto"], "window") and inputs.kind != "patches" else None
+    if window is None or slide.n_spots <= int(positive(window, "`window`")):
+        return None
+    return int(window)
+
+
+def check_window(inputs: Inputs, slide: Slide, window: int | str | None) -> None:
+    """Refuse a window that is none; say where windows change the result."""
+    size = window_size(inputs, slide, window)
+    if size is not None and inputs.kind == "patches":
+        msg = (
+            f"Section {slide.name!r} ({slide.n_spots} spots) is looked at in windows of {size} spots, but this network "
+            "attends over, and measures distances by, all spots that it is shown: the result differs from that of the "
+            "whole section. Pass `window=None` for the published result."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
 
 
 def windowed_inputs(
@@ -131,3 +155,65 @@ def _patch_windows(slide: Slide, inputs: Inputs, positions: Any, cores: Sequence
         found = window_of(core, within(tree, core, PATCH_HALO))
         patches = torch.from_numpy(cut[found.rows]).permute(0, 3, 1, 2).contiguous()
         yield found, (patches, np.ascontiguousarray(given[found.rows]))
+
+
+def kept_windows(
+    folder: Path, slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, net: Any, window: int, **options: Any
+) -> list[Fed]:
+    """All windows of a section, to be gone through many times: their features or patches stay on disk."""
+    folder.mkdir()
+    out = []
+    for number, (found, given) in enumerate(
+        windowed_inputs(slide, inputs, encoder, net, window, folder=folder, **options)
+    ):
+        first = given[0]
+        if isinstance(first, list):
+            first = [_on_disk(stage, folder / f"window-{number}-{i}.npy") for i, stage in enumerate(first)]
+        else:
+            first = _on_disk(first, folder / f"window-{number}.npy")
+        out.append((found, (first, *given[1:])))
+    return out
+
+
+def _on_disk(values: torch.Tensor, path: Path) -> torch.Tensor:
+    np.save(path, values.numpy())
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+class Cut(NamedTuple):
+    """A section, or a window of one, as a training sample."""
+
+    number: int
+    """Of its section."""
+    rows: torch.Tensor | None
+    """Spots of the section; ``None`` for all."""
+    core: torch.Tensor | None
+    """Which of them are this window's own."""
+    section: Section
+
+
+def cut(sections: Sequence[Section]) -> list[Cut]:
+    """Sections whose inputs are windows, as those windows."""
+    out = []
+    for number, section in enumerate(sections):
+        if not isinstance(section.inputs, list):
+            out.append(Cut(number, None, None, section))
+            continue
+        for found, given in section.inputs:
+            rows, core = torch.from_numpy(found.rows), torch.zeros(len(found.rows), dtype=torch.bool)
+            core[torch.from_numpy(found.core)] = True
+            parts = (part[rows] for part in section[2:])
+            out.append(Cut(number, rows, core, Section(section.name, given, *parts)))
+    return out
+
+
+def masked(cuts: Sequence[Cut], sections: Sequence[Section]) -> list[Section]:
+    """Samples with the masks of their sections; the halo of a window is only looked at."""
+    out = []
+    for number, rows, core, sample in cuts:
+        whole = sections[number]
+        if rows is None or core is None:
+            out.append(whole)
+        else:
+            out.append(sample._replace(train=whole.train[rows] & core, validate=whole.validate[rows] & core))
+    return out

@@ -17,10 +17,11 @@ from torch import nn
 from sthggep import nn as nets
 from sthggep._checks import genes_present, listing, unique
 from sthggep._data import Inputs
-from sthggep._describe import Predicted, check_window, describe_windows
+from sthggep._describe import Predicted, describe_windows
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
 from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
+from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._weights import bundled, weights_id
 
@@ -224,7 +225,7 @@ class HGGEP:
         if counts and not self.has_counts:
             msg = "The networks of this model have no head for counts; they predict expression only."
             raise ValueError(msg)
-        check_window(self, slide, window)
+        check_window(self.inputs, slide, window)
         where = resolve_device(device)
         parts = describe_windows(
             self,

@@ -122,7 +122,8 @@ def predict(
     --------
     sthggep.tl.to_adata : predictions as ``X``.
     """
-    from sthggep._describe import check_window, describe_windows
+    from sthggep._describe import describe_windows
+    from sthggep._windowed import check_window
 
     found = load_model(model)
     path = None if out is None else check_out(out)
@@ -151,7 +152,7 @@ def predict(
     )
     for slide in slides:
         check_fit(found, slide)
-        check_window(found, slide, window)
+        check_window(found.inputs, slide, window)
     beside = [name for name, asked in ((key.latent, latent), (key.counts, counts)) if asked]
     record = _record(found, slides, chosen, counts) | {"obsm": np.array(beside, dtype=object)}
     with nullcontext() if path is None else partial(path) as folder:
