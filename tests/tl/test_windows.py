@@ -66,7 +66,7 @@ def test_windows_do_not_show(quick, slide, window):
 
 
 def test_difference_falls_with_the_halo(quick, slide):
-    (whole, latent), _ = described(quick, slide, window=None)
+    (_, latent), _ = described(quick, slide, window=None)
     off = []
     for halo in range(len(quick.members[0].hops) + 1):
         (_, embedding), _ = described(quick, slide, window=60, halo=halo)
@@ -77,7 +77,7 @@ def test_difference_falls_with_the_halo(quick, slide):
 def test_statistics_are_the_whole_sections(quick, slide):
     """A window by itself is judged against itself, and says something else."""
     (whole, _), _ = described(quick, slide, window=None)
-    (_, (_, *_)), rows = described(quick, slide, window=60)
+    _, rows = described(quick, slide, window=60)
     alone = slide[rows[0]].copy()
     (by_itself, _), _ = described(quick, alone, window=None)
     assert np.abs(by_itself - whole[rows[0]]).max() > 0.1 * whole.std(axis=0).max()
@@ -101,7 +101,9 @@ def test_describe_slide_puts_windows_together(quick, slide):
     np.testing.assert_array_equal(quick.predict_slide(one, window=70, device="cpu"), found.expression)
 
 
-@pytest.mark.parametrize(("window", "fault"), [(0, "positive number"), ("all", "Unknown window 'all'"), (-3, "positive")])
+@pytest.mark.parametrize(
+    ("window", "fault"), [(0, "positive number"), ("all", "Unknown window 'all'"), (-3, "positive")]
+)
 def test_windows_that_are_none(quick, slide, window, fault):
     with pytest.raises(ValueError, match=fault):
         tl.predict(slide, quick, window=window, **QUIET)
@@ -129,11 +131,11 @@ def test_out_holds_what_obsm_would(quick, slide, tmp_path, ending):
     kept = slide.copy()
     tl.predict(kept, quick, latent=True, window=100, **QUIET)
     path = tmp_path / f"predicted.{ending}"
-    images = slide.uns["spatial"]["toy2"]["images"]["hires"].copy()
+    images = slide.uns["spatial"]["toy3"]["images"]["hires"].copy()
     tl.predict(slide, quick, latent=True, window=100, out=path, **QUIET)
     assert "hggep" not in slide.obsm
     assert slide.uns["hggep"]["path"] == str(path)
-    np.testing.assert_array_equal(slide.uns["spatial"]["toy2"]["images"]["hires"], images)
+    np.testing.assert_array_equal(slide.uns["spatial"]["toy3"]["images"]["hires"], images)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     found = anndata.read_zarr(path) if ending == "zarr" else anndata.read_h5ad(path)
     np.testing.assert_array_equal(found.X, kept.obsm["hggep"])
@@ -142,9 +144,9 @@ def test_out_holds_what_obsm_would(quick, slide, tmp_path, ending):
     assert found.var_names.tolist() == quick.genes
     assert found.obs_names.equals(kept.obs_names)
     assert found.uns["hggep"]["model"] == quick.id
-    assert "images" not in found.uns["spatial"]["toy2"]
+    assert "images" not in found.uns["spatial"]["toy3"]
     # What reads a prediction reads it from there
-    np.testing.assert_array_equal(tl.evaluate(slide)["pearson"], tl.evaluate(kept)["pearson"])
+    np.testing.assert_allclose(tl.evaluate(slide)["pearson"], tl.evaluate(kept)["pearson"], rtol=1e-9)
     out = tl.to_adata(slide)
     assert hasattr(out.X, "dask")
     np.testing.assert_array_equal(out.to_memory().X, kept.obsm["hggep"])
@@ -193,7 +195,7 @@ def test_a_fault_leaves_no_file(quick, slide, tmp_path, monkeypatch):
 def test_a_file_that_is_gone_or_of_other_rows(quick, slide, tmp_path):
     path = tmp_path / "a.zarr"
     tl.predict(slide, quick, out=path, **QUIET)
-    with pytest.raises(ValueError, match="with 400 rows, but these are 30"):
+    with pytest.raises(ValueError, match=f"with {slide.n_obs} rows, but these are 30"):
         tl.to_adata(slide[:30])
     path.rename(tmp_path / "b.zarr")
     with pytest.raises(FileNotFoundError, match=r"a\.zarr, which is not there any more"):
@@ -201,6 +203,15 @@ def test_a_file_that_is_gone_or_of_other_rows(quick, slide, tmp_path):
 
 
 # ---------------------------------------------------------------- training
+
+
+def to_genes(net) -> torch.Tensor:
+    """What the shortcut says of each gene: programmes may change their sign."""
+    return (net.shortcut.weight * net.programmes.damp) @ net.programmes.loadings
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
 
 
 def test_training_in_windows(sections, quick):
@@ -214,14 +225,12 @@ def test_training_in_windows(sections, quick):
     first, second = windowed.members[0], whole.members[0]
     np.testing.assert_allclose(first.programmes.mean, second.programmes.mean, rtol=1e-5)
     np.testing.assert_allclose(first.scale[0].spread, second.scale[0].spread, rtol=1e-4)
-    off = (first.shortcut.weight - second.shortcut.weight).norm() / second.shortcut.weight.norm()
-    assert off < 0.02
+    assert relative(to_genes(first), to_genes(second)) < 0.02
 
 
 def test_fine_tuning_in_windows(sections, quick):
     options = {name: value for name, value in FIT.items() if name not in ("obsm", "n_members")}
     tuned = tl.fit(sections[2], model=quick, window=150, validation=None, **options)
     whole = tl.fit(sections[2], model=quick, window=None, validation=None, **options)
-    first, second = (model.members[0].shortcut.weight for model in (tuned, whole))
-    assert (first - second).norm() / second.norm() < 0.02
-    assert not torch.equal(first, quick.members[0].shortcut.weight)
+    first, second, before = (to_genes(model.members[0]) for model in (tuned, whole, quick))
+    assert relative(first, second) < 0.02 < relative(first, before)
