@@ -53,16 +53,16 @@ FIRST_PARAMETER = {
 
 # Import direction is data direction: a module imports from its own row and the rows above.
 LAYERS = (
-    {"_keys", "_checks", "_device", "_store", "__version__"},
+    {"_keys", "_checks", "_device", "_store", "_blocks", "_rows", "_windows", "__version__"},
     {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
     {"_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
     {"io"},
     {"datasets"},
     {"nn"},
     {"pp"},
-    {"_data", "_neighbourhood"},
+    {"_data", "_neighbourhood", "_windowed"},
     {"_training", "_presets"},
-    {"model", "HGGEP"},
+    {"model", "HGGEP", "_describe"},
     {"tl"},
     {"pl"},
     {"_cli", "_demo"},

@@ -48,7 +48,7 @@ def read_maps(
         slide=slide,
         view=view_of(slide, margin=1.5 * diameter),
         diameter=diameter,
-        predicted=prediction.values[slide.rows][:, columns],
+        predicted=prediction.take(slide.rows, columns),
         observed=None if measured is None else measured[:, columns],
         units=prediction.units,
     )

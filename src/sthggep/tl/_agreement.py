@@ -164,7 +164,7 @@ def _may_write(table: AnnData, keys: PredictionKeys, labels_key: str) -> None:
 
 def _points(slide: Slide, prediction: Prediction, n_pcs: int, layer: str | None, seed: int) -> dict[str, Points]:
     """What is clustered: predicted expression, what was measured where it was, coordinates."""
-    predicted = prediction.values[slide.rows]
+    predicted = prediction.take(slide.rows)
     if np.isnan(predicted).any():
         n = int(np.isnan(predicted).any(axis=1).sum())
         msg = (

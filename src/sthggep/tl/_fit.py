@@ -46,6 +46,7 @@ def fit(
     coordinate_system: str | None = None,
     library_key: str | None = None,
     mpp: float | None = None,
+    window: int | str | None = "auto",
     batch_size: int = 64,
     trainer_kwargs: dict[str, Any] | None = None,
     device: str = "auto",
@@ -102,6 +103,10 @@ def fit(
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
     mpp
         Microns per full-resolution pixel, of all slides. ``None`` takes each slide's metadata, else its spot pitch.
+    window
+        Spots trained on at a time, of a section that has more: each window is a training sample of its own, shown with the
+        spots around it and judged against the whole section; features wait in a temporary folder. ``"auto"`` takes 5,000 for
+        the default preset and whole sections for ``"paper"``, ``None`` whole sections for all.
     batch_size
         Patches encoded at a time.
     trainer_kwargs
@@ -130,6 +135,7 @@ def fit(
     """
     from sthggep._device import resolve_device
     from sthggep._presets import PRESETS
+    from sthggep._windowed import check_window
     from sthggep.tl._train import train_on
 
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
@@ -174,8 +180,9 @@ def fit(
     check_slides(found, panel, layer, chosen.inputs)
     for slide in further:
         counts(slide.adata, panel, layer=layer, rows=slide.rows)
-    if parent is not None:
-        for slide in found:
+    for slide in found:
+        check_window(chosen.inputs, slide, window)
+        if parent is not None:
             check_fit(parent, slide)
     return train_on(
         found,
@@ -192,6 +199,7 @@ def fit(
         show=show_progress_bar,
         parent=parent,
         further=further,
+        window=window,
     )
 
 

@@ -185,7 +185,7 @@ class Plan:
             return prepared, [Seen(slide.n_spots, None) for slide in self.slides]
         else:
             stages = [[stage.numpy() for stage in fed[0]] for fed in prepared.inputs]
-        return prepared, [Seen(len(found[0]), np.hstack(found)) for found in stages]
+        return prepared, [Seen(len(found[0]), np.hstack([stage[:] for stage in found])) for found in stages]
 
 
 def make_plan(

@@ -80,6 +80,7 @@ def sections_seen(parent: HGGEP) -> list[str]:
 def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequence[Section]) -> nn.Module:
     """A copy of one of the model's networks, moved towards the training spots of new sections."""
     from sthggep.nn import FeatureHGGEPNet
+    from sthggep.tl._networks import statistics_of
 
     old: Any = parent.members[member % len(parent.members)]
     columns = [parent.genes.index(gene) for gene in genes]
@@ -95,6 +96,7 @@ def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequen
             [section.counts.sum(dim=1) for section in training],
             [section.train for section in training],
             whole_panel=whole,
+            statistics=[statistics_of(section) for section in training],
         )
     else:
         _shift_mean(net, training, whole_panel=whole)
