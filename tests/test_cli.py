@@ -10,10 +10,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from sthggep._demo import run_demo
 
 from sthggep import HGGEP, datasets, tl
 from sthggep._cli import main
-from sthggep._demo import run_demo
 
 
 def sthggep(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:

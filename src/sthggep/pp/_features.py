@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
 from sthggep._keys import TOOL, feature_key
+from sthggep._progress import progress
 from sthggep._slide import Slide, resolve, table_of
 from sthggep.pp._encoders import FrozenEncoder, find_encoder
 from sthggep.pp._patches import Patches
@@ -156,18 +157,12 @@ def encode(
     slide: Slide, frozen: FrozenEncoder, size_um: float, *, flips: bool = True, batch_size: int = 64, show: bool = False
 ) -> NDArray[np.float32]:
     """Features of one section at one field of view, shape (n_spots, dim)."""
-    from tqdm.auto import tqdm
-
     cut = Patches(slide, size_um=size_um, size_px=frozen.entry.size_px)
     out = np.empty((len(cut), frozen.entry.dim or 0), dtype=np.float32)
-    with tqdm(
-        total=len(cut), desc=f"{slide.name}: {size_um:g} µm", unit="spot", leave=False, disable=None if show else True
-    ) as bar:
-        start = 0
+    with progress(len(cut), f"Features of {slide.name} at {size_um:g} µm", "spot", show=show, leave=False) as done:
         for batch in cut.batches(batch_size):
-            out[start : start + len(batch)] = frozen(batch, flips=flips)
-            start += len(batch)
-            bar.update(len(batch))
+            out[done.n : done.n + len(batch)] = frozen(batch, flips=flips)
+            done.update(len(batch))
     return out
 
 
