@@ -97,3 +97,19 @@ def model(_described: list[AnnData], fit_options: dict[str, object]):
     from sthggep import tl
 
     return tl.fit(_described[:2], genes=list(_described[0].var_names), **fit_options)
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    """Runs a command of the package here, in an empty folder (``shell.folder``), without a process of its own."""
+    from click.testing import CliRunner, Result
+
+    from sthggep._cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words], prog_name="sthggep")
+
+    run.folder = tmp_path
+    return run

@@ -107,11 +107,9 @@ def said(error: Exception, command: click.Command) -> str:
     # The system's own errors carry a number first; a KeyError shows its message in quotes
     text = str(error) if getattr(error, "errno", None) or not error.args else str(error.args[0])
     text = in_shell_words(text, command)
-    if notes := getattr(error, "__notes__", []):
-        text = f"{': '.join(notes)}: {text}"
-    if _expected(error):
-        return text
-    return f"{type(error).__name__}: {text or 'no message'} (Run again with --debug to see where it comes from.)"
+    if not _expected(error):
+        text = f"{type(error).__name__}: {text or 'no message'} (Run again with --debug to see where it comes from.)"
+    return ": ".join([*getattr(error, "__notes__", []), text])
 
 
 def _expected(error: Exception) -> bool:

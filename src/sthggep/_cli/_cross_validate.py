@@ -9,7 +9,8 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import gene_list, read_slides
+from sthggep._cli._evaluate import percent
+from sthggep._cli._files import check_folder, gene_list, read_slides
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def cross_validate(
     and the finished folds: the same command goes on where it was interrupted.
     """
     panel = gene_list(genes)
-    check_folder(out)
+    check_folder(out, FOLDS, "cross-validation")
     places = {
         name: rest[name] for name in ("table_key", "shapes_key", "spatial_key", "library_key", "coordinate_system")
     }
@@ -105,13 +106,6 @@ def cross_validate(
     log.info("Written to %s/: %s, %s, %s, %s/", out, SCORES, FIGURE, RECORD, FOLDS)
 
 
-def check_folder(out: Path) -> None:
-    """Refuse, before work starts, a folder that holds something else."""
-    if out.is_dir() and any(out.iterdir()) and not (out / FOLDS).is_dir():
-        msg = f"{out} is not empty and holds no cross-validation; it is left alone. Pass another --out."
-        raise FileExistsError(msg)
-
-
 def table_text(results: pd.DataFrame) -> str:
     """Mean Pearson correlation over genes: a line a section, a column a method, the ceiling last."""
     wanted = results[results["metric"].isin(["pearson", "ceiling"])]
@@ -120,9 +114,10 @@ def table_text(results: pd.DataFrame) -> str:
     table = means.map("{:.3f}".format)
     table.insert(0, "held out", groups.reindex(table.index))
     overall = means.mean()
-    table.loc["mean"] = {"held out": "", **overall.map("{:.3f}".format)}
+    table.loc["all sections"] = {"held out": "", **overall.map("{:.3f}".format)}
     shares = ", ".join(
-        f"{name} {overall[name] / overall['ceiling']:.0%}" for name in overall.index if name != "ceiling"
+        f"{name} {percent(overall[name] / overall['ceiling'])}" for name in overall.index if name != "ceiling"
     )
-    text = f"Pearson correlation, mean over genes\n{table.rename_axis(index=None, columns=None).to_string()}"
+    table = table.rename_axis(index=None, columns=None).rename(columns={"mean": "train mean"})
+    text = f"Pearson correlation, mean over genes\n{table.to_string()}"
     return f"{text}\nOf the ceiling: {shares}."

@@ -11,7 +11,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
 from sthggep._cli._evaluate import genes_text, sections_text
-from sthggep._cli._files import write_slide
+from sthggep._cli._files import check_folder, write_slide
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -75,11 +75,7 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
     from sthggep import pl, tl
     from sthggep._checks import listing
 
-    if (out.exists() and not out.is_dir()) or (
-        out.is_dir() and any(out.iterdir()) and not (out / "scores.csv").exists()
-    ):
-        msg = f"{out} is there and no demo wrote it; it is left alone. Pass another --out."
-        raise FileExistsError(msg)
+    check_folder(out, "scores.csv", "demo")
     train, test = _real(sections) if sections else _toy(seed)
     log.info("1. Train on %d sections: %s.", len(train), listing(_name(a) for a in train))
     model = tl.fit(train, seed=seed, show_progress_bar=show)
@@ -98,6 +94,7 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
     pl.history(model, save=out / "history.png")
     pl.patches(test, size_um=160, save=out / "patches.png")
     model.save(out / "model", overwrite=True)
+    _drop_what_a_file_has(test)
     write_slide(test, out / "predicted.h5ad")
     return f"{sections_text(section.assign(file=''))}\n\n{genes_text(scores)}\n"
 
@@ -135,6 +132,13 @@ def _real(names: Sequence[str]) -> tuple[list[AnnData], AnnData]:
 
 def _name(adata: AnnData) -> str:
     return str(next(iter(adata.uns["spatial"])))
+
+
+def _drop_what_a_file_has(adata: AnnData) -> None:
+    """Leave the full image of a real section in its own file, which the section names: it has hundreds of megabytes."""
+    library = adata.uns["spatial"][_name(adata)]
+    if Path(str(library.get("metadata", {}).get("source_image_path", ""))).is_file():
+        library["images"].pop("fullres", None)
 
 
 def after(out: Path) -> list[str]:

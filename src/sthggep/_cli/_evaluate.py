@@ -103,9 +103,9 @@ def sections_text(table: pd.DataFrame) -> str:
             "spots": table["n_spots"].astype(str),
             "genes": table["n_genes"].astype(str),
             "Pearson": table["pearson"].map("{:.3f}".format),
-            "95% interval": [_interval(row) for _, row in table.iterrows()],
+            "95 % interval": [_interval(row) for _, row in table.iterrows()],
             "ceiling": table["ceiling"].map("{:.3f}".format),
-            "of ceiling": table["of_ceiling"].map(_percent),
+            "of ceiling": table["of_ceiling"].map(percent),
         }
     )
     text = f"Sections (means over genes)\n{shown.to_string(index=False)}"
@@ -122,7 +122,7 @@ def genes_text(scores: pd.DataFrame) -> str:
     means = scores.groupby(level="gene", sort=False)[columns].mean()
     best = means.nlargest(SHOWN, "pearson")
     shown = best.drop(columns="of_ceiling").map("{:.3f}".format)
-    shown.insert(2, "of ceiling", best["of_ceiling"].map(_percent))
+    shown.insert(2, "of ceiling", best["of_ceiling"].map(percent))
     shown = shown.rename(columns={"pearson": "Pearson", "spearman": "Spearman", "rmse": "RMSE"}).rename_axis(None)
     return f"Best {len(best)} of {len(means)} genes\n{shown.to_string()}"
 
@@ -132,5 +132,5 @@ def _interval(row: pd.Series) -> str:
     return f"{low:.3f} to {high:.3f}" if low == low else "too few spots"
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share == share else "–"
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share == share else "–"

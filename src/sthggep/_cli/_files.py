@@ -124,6 +124,13 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_folder(out: Path, mark: str, what: str) -> None:
+    """Refuse, before work starts, a folder that holds something else: ``mark`` is in it if ``what`` was written there."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / mark).exists()):
+        msg = f"{out} is there and holds no {what}; it is left alone. Pass another --out."
+        raise FileExistsError(msg)
+
+
 def gene_list(given: Sequence[str]) -> list[str] | None:
     """Genes from files (one a line) and from names with commas between them; ``None`` where nothing was given."""
     genes: list[str] = []

@@ -165,7 +165,7 @@ def _train_members(
                 net, split, preset.recipe, seed=seed + member, device=device, done=done, trainer_kwargs=trainer_kwargs
             )
             history.insert(0, "member", member)
-            if done.lines:
+            if done.lines and len(splits) > 1:
                 log.info("Network %d of %d: %s.", member + 1, len(splits), _outcome(history))
             # Stopping early leaves the rest of this member's share of the bar
             done.update((member + 1) * epochs - done.n)
