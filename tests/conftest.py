@@ -113,3 +113,13 @@ def shell(monkeypatch, tmp_path):
 
     run.folder = tmp_path
     return run
+
+
+@pytest.fixture
+def files(slides: list[AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[AnnData]:
+    """Three described toy sections as a.h5ad, b.h5ad, c.h5ad in the current folder, of patients P1 to P3."""
+    monkeypatch.chdir(tmp_path)
+    for slide, name, patient in zip(slides, "abc", ("P1", "P2", "P3"), strict=True):
+        slide.obs["patient"] = patient
+        slide.write_h5ad(f"{name}.h5ad")
+    return slides

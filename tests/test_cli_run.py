@@ -16,15 +16,6 @@ COMMANDS = ("demo", "fit", "predict", "evaluate", "cross-validate")
 
 
 @pytest.fixture
-def files(slides, tmp_path, monkeypatch):
-    """Two slides as files a.h5ad and b.h5ad in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    for slide, name in zip(slides, "ab", strict=False):
-        slide.write_h5ad(f"{name}.h5ad")
-    return slides
-
-
-@pytest.fixture
 def evaluated(monkeypatch):
     """Options that `tl.summary` was called with, and then it stops."""
     given = {}

@@ -19,7 +19,7 @@ SHOWN = 10
 EXAMPLES = """
 sthggep evaluate predicted.h5ad
 sthggep evaluate predicted/*.h5ad --out scores.csv --summary sections.csv
-sthggep evaluate predicted.h5ad --genes ERBB2,GNAS --layer counts
+sthggep evaluate predicted.h5ad --genes GNAS,FASN --layer counts
 """
 
 

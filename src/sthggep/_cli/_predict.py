@@ -23,7 +23,7 @@ EXAMPLES = """
 sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumour: the model of the package)
 sthggep predict slide.zarr --model my-model --out predicted.zarr   (a SpatialData)
 sthggep predict a.h5ad b.h5ad c.zarr --model my-model --out predicted/
-sthggep predict slide.h5ad --out some.h5ad --genes ERBB2,FASN,GNAS --latent
+sthggep predict slide.h5ad --out some.h5ad --genes FASN,GNAS,SCD --latent
 sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image without spots)
 """
 
@@ -83,11 +83,14 @@ def predict(
         return
 
     from sthggep import tl
+    from sthggep._checks import genes_present
     from sthggep._slide import table_of
     from sthggep.tl._predict import load_model
 
     loaded = load_model(model)
     log.info("%s", loaded)
+    if chosen is not None:
+        genes_present(chosen, loaded.genes, "the model")
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
         log.info("That is the model of the package: it knows breast tumours only. Another one: --model FOLDER")
     key = rest["key_added"]
