@@ -53,7 +53,7 @@ FIRST_PARAMETER = {
 
 # Import direction is data direction: a module imports from its own row and the rows above.
 LAYERS = (
-    {"_keys", "_checks", "_device", "_store", "_blocks", "_rows", "_windows", "__version__"},
+    {"_log", "_progress", "_keys", "_checks", "_device", "_store", "_blocks", "_rows", "_windows", "__version__"},
     {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
     {"_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
     {"io"},
@@ -65,7 +65,7 @@ LAYERS = (
     {"model", "HGGEP", "_describe"},
     {"tl"},
     {"pl"},
-    {"_cli", "_demo"},
+    {"_cli"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = ("lightning", "matplotlib.pyplot", "scanpy", "spatialdata", "squidpy", "torch")

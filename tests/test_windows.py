@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from sthggep._data import hyperedges_of
+from sthggep._neighbourhood import HYPEREDGE_REACH, HYPEREDGE_SPOTS
 from sthggep._windows import Ties, renumbered, split_spots, window_of, within
 from sthggep.nn import spatial_neighbors
 
@@ -35,7 +35,10 @@ def test_parts_are_compact():
 
 def test_around_is_what_depends_by_brute_force():
     xy = scattered()
-    near, held = spatial_neighbors(xy, 9).rows.numpy(), hyperedges_of(xy).numpy()
+    near, held = (
+        spatial_neighbors(xy, 9).rows.numpy(),
+        spatial_neighbors(xy, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows.numpy(),
+    )
     attends, holds = np.zeros((2, len(xy), len(xy)), dtype=int)
     for table, rows in ((attends, near), (holds, held)):
         for spot, others in enumerate(rows):
@@ -54,7 +57,10 @@ def test_around_is_what_depends_by_brute_force():
 def test_halo_is_bounded_on_a_square_array():
     y, x = np.divmod(np.arange(60 * 60), 60)
     xy = np.column_stack([x, y]).astype(float)
-    ties = Ties(spatial_neighbors(xy, 9).rows.numpy(), hyperedges_of(xy).numpy())
+    ties = Ties(
+        spatial_neighbors(xy, 9).rows.numpy(),
+        spatial_neighbors(xy, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows.numpy(),
+    )
     core = np.flatnonzero((x >= 20) & (x < 40) & (y >= 20) & (y < 40))
     # Two spots each hyperedge step, one the attention
     rows = ties.around(core, ["hyperedges", "hyperedges", "neighbors"])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._keys import feature_key
+from sthggep._progress import progress
 from sthggep._rows import RowFile
 from sthggep.pp._feature_cache import FeatureCache, describe, image_fingerprint, key_of
 from sthggep.pp._patches import Patches
@@ -106,18 +107,14 @@ def _fill(
     outs: dict[float, Rows], slide: Slide, frozen: FrozenEncoder, *, flips: bool, batch_size: int, show: bool
 ) -> None:
     """Encode the patches of all fields of view, while the next ones are read."""
-    from tqdm.auto import tqdm
-
     if not outs:
         return
     cuts = {size: Patches(slide, size_um=size, size_px=frozen.entry.size_px) for size in outs}
     order = min(cuts.values(), key=lambda cut: cut.size_um or 0).sweep()
     batches = [(size, order[start : start + batch_size]) for start in range(0, len(order), batch_size) for size in cuts]
     tasks = (partial(cuts[size].__getitem__, rows) for size, rows in batches)
-    label = f"{slide.name}: {', '.join(f'{size:g}' for size in outs)} µm"
-    with tqdm(
-        total=len(order) * len(outs), desc=label, unit="patch", leave=False, disable=None if show else True
-    ) as bar:
+    label = f"Features of {slide.name} at {', '.join(f'{size:g}' for size in outs)} µm"
+    with progress(len(order) * len(outs), label, "patch", show=show, leave=False) as done:
         for (size, rows), patches in zip(batches, ahead(tasks), strict=True):
             outs[size][rows] = frozen(patches, flips=flips)
-            bar.update(len(rows))
+            done.update(len(rows))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sthggep._log import log
+from sthggep._progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +75,8 @@ def train_on(
             return continued(parent, member, genes, split)
         return build_network(preset, split, len(genes), weights, seed + member, counted)
 
+    _say_start(slides, genes, preset, device, parent)
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
         if prepared is None:
             asked: dict[str, Any] = {"batch_size": batch_size, "device": device, "show": show, "parent": parent}
@@ -83,7 +89,8 @@ def train_on(
             preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
         )
         settle(members, splits, None if parent is None else shares_of(parent, len(members)))
-        held_out = held_out_pearson(members, splits)
+        by_gene = held_out_pearson(members, splits)
+    log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
     record: dict[str, Any] = {
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],
@@ -95,8 +102,8 @@ def train_on(
         "marks": [asdict(marks(slide)) for slide in slides],
         "ceiling": _ceilings(slides, genes, layer, seed),
     }
-    if held_out is not None:
-        record["held_out_pearson"] = held_out
+    if by_gene is not None:
+        record["held_out_pearson"] = by_gene
     if further:
         record["expression"] = [slide.name for slide in further]
     columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
@@ -172,21 +179,43 @@ def _train_members(
 ) -> tuple[list[nn.Module], pd.DataFrame]:
     """One network a split, begun as ``begin`` says, each from a seed of its own; and the curves of all."""
     import pandas as pd
-    from tqdm.auto import tqdm
 
     from sthggep._training import train
 
     members, curves = [], []
     epochs = preset.recipe.max_epochs
-    with tqdm(total=len(splits) * epochs, desc="Training", unit="epoch", disable=None if show else True) as bar:
+    with progress(len(splits) * epochs, "Training", "epoch", show=show) as done:
         for member, split in enumerate(splits):
             net = begin(member, split)
             history = train(
-                net, split, preset.recipe, seed=seed + member, device=device, bar=bar, trainer_kwargs=trainer_kwargs
+                net, split, preset.recipe, seed=seed + member, device=device, done=done, trainer_kwargs=trainer_kwargs
             )
-            # Stopping early leaves the rest of this member's share of the bar
-            bar.update((member + 1) * epochs - bar.n)
             history.insert(0, "member", member)
+            if done.lines and len(splits) > 1:
+                log.info("Network %d of %d: %s.", member + 1, len(splits), _outcome(history))
+            # Stopping early leaves the rest of this member's share of the bar
+            done.update((member + 1) * epochs - done.n)
             members.append(net)
             curves.append(history)
     return members, pd.concat(curves, ignore_index=True)
+
+
+def _say_start(
+    slides: Sequence[Slide], genes: Sequence[str], preset: Preset, device: torch.device, parent: HGGEP | None
+) -> None:
+    networks = f"{preset.n_members} network{'s' if preset.n_members > 1 else ''}"
+    what = f"Training {networks}" if parent is None else f"Going on with {networks} of {parent.id}"
+    spots = sum(slide.n_spots for slide in slides)
+    tissue = f"{len(slides)} section{'s' if len(slides) > 1 else ''} ({spots} spots)"
+    log.info("%s: %d genes, %s, %d epochs at most, on %s.", what, len(genes), tissue, preset.recipe.max_epochs, device)
+
+
+def _outcome(history: pd.DataFrame) -> str:
+    """How long networks were trained, and how well they did on what was held out to stop early."""
+    epochs = history.groupby("member").size()
+    length = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()} to {epochs.max()}"
+    text = f"{length} epoch{'s' if epochs.max() > 1 else ''}"
+    if "val_pearson" not in history:
+        return text
+    best = history.groupby("member")["val_pearson"].max().mean()
+    return f"{text}, validation PCC {best:.3f}{' on average' if len(epochs) > 1 else ''}"
