@@ -55,7 +55,7 @@ FIRST_PARAMETER = {
 LAYERS = (
     {"_keys", "_checks", "_device", "_store", "__version__"},
     {"_expression", "_image", "_image_files", "_lattice"},
-    {"_containers", "_spatialdata", "_slide", "_prediction"},
+    {"_containers", "_spatialdata", "_slide", "_placement", "_prediction"},
     {"io"},
     {"datasets"},
     {"nn"},

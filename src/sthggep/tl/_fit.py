@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import one_of, unique
 from sthggep._expression import counts
+from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve
 
 if TYPE_CHECKING:
@@ -275,8 +276,10 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
     n_filled = 0
     for slide in slides:
         n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
-        if inputs.needs_image and any(size is not None for size in inputs.sizes_um):
-            slide.require_mpp()
+        if inputs.needs_image:
+            if any(size is not None for size in inputs.sizes_um):
+                slide.require_mpp()
+            warn_of_misplaced(slide)
     check_features(slides, inputs.obsm)
     if n_filled < 2:
         msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."

@@ -92,6 +92,10 @@ def predict(
 
     Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
 
+    A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
+    one that the model has learnt from, by its image or its spots' places in the array; and where the table has none of
+    the model's genes.
+
     Raises
     ------
     FileNotFoundError
@@ -104,6 +108,8 @@ def predict(
     --------
     sthggep.tl.to_adata : predictions as ``X``.
     """
+    from sthggep.tl._doubts import warn_of_doubts
+
     found = load_model(model)
     if copy:
         from sthggep.pp._features import copied
@@ -130,6 +136,7 @@ def predict(
     )
     for slide in slides:
         check_fit(found, slide)
+    seen = warn_of_doubts(found, slides, table)
     encoder = found.encoder(device=device)
     parts = [
         found.describe_slide(
@@ -169,6 +176,7 @@ def predict(
             "preset": found.preset,
             "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
+            "learnt_from": np.array(seen, dtype=object),
             "mpp": np.array([slide.mpp or np.nan for slide in slides]),
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
