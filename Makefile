@@ -54,7 +54,7 @@ drawings: $(VENV)/.installed-doc  ## draw the figures of the documentation anew,
 	@for drawing in $(DRAWINGS); do echo "$$drawing"; $(BIN)/python "$$drawing" || exit 1; done
 
 docs: $(VENV)/.installed-doc  ## the documentation, in docs/_build/html; warnings are errors
-	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs $(DOCS_OUT)
+	PYTHONWARNINGS=ignore::DeprecationWarning $(BIN)/python -m sphinx -W --keep-going -n -q -b html docs $(DOCS_OUT)
 	@echo "$(DOCS_OUT)/index.html"
 
 build: $(VENV)/.installed-dev  ## sdist and wheel in dist/, checked
