@@ -87,8 +87,9 @@ def predict(
         With ``counts``: expected counts, columns as in the prediction.
     ``uns[key_added]`` : dict
         ``genes`` (of the columns), ``panel`` (the genes of the model, which the scale refers to), ``units``, ``obsm``
-        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows it,
-        ``training_ceiling``: each gene's noise ceiling on the training slides, for :func:`sthggep.tl.top_genes`.
+        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows them,
+        ``held_out_pearson``: how well each gene was predicted on the tissue that was held out while training, which says
+        how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides.
 
     Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
 
@@ -181,9 +182,10 @@ def predict(
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
-    if "ceiling" in found.training:
-        known = dict(zip(found.genes, found.training["ceiling"], strict=True))
-        table.uns[key.uns]["training_ceiling"] = np.array([known[gene] for gene in chosen], dtype=np.float64)
+    for name, noted in (("training_ceiling", "ceiling"), ("held_out_pearson", "held_out_pearson")):
+        if noted in found.training:
+            known = dict(zip(found.genes, found.training[noted], strict=True))
+            table.uns[key.uns][name] = np.array([known[gene] for gene in chosen], dtype=np.float64)
     return data if copy else None
 
 

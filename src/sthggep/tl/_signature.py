@@ -84,7 +84,7 @@ def _layout(slide: Slide) -> str | None:
     if array_xy is None or slide.n_spots < FEWEST_PLACES:
         return None
     places = (array_xy - array_xy.min(axis=0))[np.lexsort(array_xy.T)]
-    there = np.prod([len(np.unique(column)) for column in places.T])
+    there = float(np.prod([len(np.unique(column)) for column in places.T]))
     if is_interleaved(array_xy):
         there = there / 2
     return None if slide.n_spots > FULL * there else _digest(places)

@@ -34,7 +34,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     A new AnnData (n_obs × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``,
     which is a logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
     the prediction's record come along; so do ``obsm["X_<key>"]``, the latent embedding, and ``layers["counts"]``, expected
-    counts, where they were predicted. ``data`` is not changed.
+    counts, where they were predicted; and ``var["held_out_pearson"]`` and ``var["training_ceiling"]``, where the model knows
+    them. ``data`` is not changed.
 
     Raises
     ------
@@ -49,6 +50,9 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         var=pd.DataFrame(index=pd.Index(prediction.genes)),
         obsm={"spatial": table.obsm["spatial"].copy()} if "spatial" in table.obsm else None,
     )
+    for name in ("held_out_pearson", "training_ceiling"):
+        if name in table.uns[key]:
+            out.var[name] = table.uns[key][name]
     names = prediction_keys(key)
     beside = [name for name in written_beside(table.uns[key]) if name in table.obsm]
     if names.latent in beside:

@@ -52,7 +52,7 @@ def train_on(
     from sthggep._data import feature_names, labelled, measured
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
-    from sthggep.tl._networks import build_network, settle
+    from sthggep.tl._networks import build_network, held_out_pearson, settle
     from sthggep.tl._signature import marks
     from sthggep.tl._tune import continued, sections_seen, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
@@ -84,6 +84,8 @@ def train_on(
         "marks": [asdict(marks(slide)) for slide in slides],
         "ceiling": _ceilings(slides, genes, layer, seed),
     }
+    if (held_out := held_out_pearson(members, splits)) is not None:
+        record["held_out_pearson"] = held_out
     if further:
         record["expression"] = [slide.name for slide in further]
     columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
