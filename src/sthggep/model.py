@@ -37,7 +37,7 @@ NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEP
 
 
 class HGGEP:
-    """A trained HGGEP, made by :func:`sthggep.tl.fit`, :meth:`load` or :meth:`from_reference_checkpoint`.
+    """A trained HGGEP, made by :func:`sthggep.tl.fit`, by ``load`` or by ``from_reference_checkpoint``.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class HGGEP:
     training
         Record of the training: slides, microns per pixel, seed, versions.
     history
-        Training curves, see :attr:`history`.
+        Training curves, a row for each network and epoch.
 
     Examples
     --------
