@@ -58,6 +58,11 @@ class Blocks:
                     out[i] = self._assemble(windows[i])
         return out
 
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        with self._lock:
+            self._held.clear()
+
     def sweep(self, xy: NDArray[np.float64]) -> NDArray[np.intp]:
         """Order in which boxes around ``xy`` touch each block about once: in bands, to and fro.
 

@@ -118,3 +118,6 @@ def _fill(
         for (size, rows), patches in zip(batches, ahead(tasks), strict=True):
             outs[size][rows] = frozen(patches, flips=flips)
             done.update(len(rows))
+    for level in slide.levels:
+        if level.blocks is not None:
+            level.blocks.forget()
