@@ -35,6 +35,8 @@ class Predicted(NamedTuple):
     """``(n, networks × dim)``: the fused features of all networks side by side."""
     counts: NDArray[np.float32] | None = None
     """``(n, genes)``: mean counts of a spot of median depth."""
+    spread: NDArray[np.float32] | None = None
+    """``(n, genes)``: standard deviation over the networks, of expression."""
 
     def of(self, rows: NDArray[np.intp]) -> Predicted:
         """Some of the spots."""
@@ -48,6 +50,7 @@ def describe_windows(
     columns: Columns = None,
     latent: bool = False,
     counts: bool = False,
+    spread: bool = False,
     window: int | str | None = "auto",
     encoder: FrozenEncoder | None,
     batch_size: int,
@@ -61,7 +64,7 @@ def describe_windows(
     """
     net: Any = model.members[0]
     size = window_size(model.inputs, slide, window)
-    asked: dict[str, Any] = {"latent": latent, "counts": counts}
+    asked: dict[str, Any] = {"latent": latent, "counts": counts, "spread": spread}
     options: dict[str, Any] = {"batch_size": batch_size, "show": show, "pitch_um": model.pitch_um}
     if size is None:
         neighbors = int(getattr(net, "n_neighbors", 1))
@@ -83,6 +86,7 @@ def describe_inputs(
     *,
     latent: bool = False,
     counts: bool = False,
+    spread: bool = False,
 ) -> Predicted:
     """What the networks say of what they are fed."""
     given = move_data_to_device(given, device)
@@ -101,6 +105,7 @@ def describe_inputs(
         _array(torch.stack(expression).mean(dim=0)),
         _array(torch.cat(latents, dim=1)) if latent else None,
         _array(torch.stack(means).mean(dim=0)) if counts else None,
+        _array(torch.stack(expression).std(dim=0)) if spread else None,
     )
 
 
