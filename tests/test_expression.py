@@ -45,16 +45,35 @@ def test_counts_of_a_panel_in_its_order(wrap):
 
 def test_counts_in_a_layer():
     adata = table(np.log1p(COUNTS))
-    with pytest.raises(ValueError, match=r"X holds values that are not whole.*Raw counts are needed"):
+    with pytest.raises(
+        ValueError,
+        match=r"X holds values that are not whole.*Put raw counts into `X`, or into a layer and pass `layer=`\.$",
+    ):
         counts(adata, ["A"])
     adata.layers["raw"] = sparse.csr_matrix(COUNTS)
     np.testing.assert_array_equal(counts(adata, ["A"], layer="raw"), COUNTS[:, :1])
-    with pytest.raises(ValueError, match=r"not whole \(such as 1\.38629\).*`layer=`; there is: \['raw'\]"):
+    with pytest.raises(ValueError, match=r"not whole \(such as 1\.38629\).*`layer=`; such layers are: 'raw'\."):
         counts(adata, ["A"])
     with pytest.raises(KeyError, match=r"'counts' is not in layers, which holds 'raw'"):
         counts(adata, ["A"], layer="counts")
     adata.X = None
-    with pytest.raises(ValueError, match=r"`X` is empty.*\['raw'\]"):
+    with pytest.raises(ValueError, match=r"`X` is empty.*such layers are: 'raw'\."):
+        counts(adata, ["A"])
+
+
+def test_only_layers_of_counts_are_offered():
+    adata = table(np.log1p(COUNTS))
+    adata.layers["true_rate"] = COUNTS + 0.1
+    adata.layers["scaled"] = COUNTS - 1
+    adata.layers["gaps"] = np.where(COUNTS > 5, np.nan, COUNTS)
+    with pytest.raises(
+        ValueError, match=r"pass `layer=`\. No layer holds any; there is 'true_rate', 'scaled', 'gaps'\.$"
+    ):
+        counts(adata, ["A"])
+    adata.layers["umi"] = sparse.csr_matrix(COUNTS)
+    adata.layers["lazy"] = da.from_array(COUNTS, chunks=2)
+    adata.layers["whole"] = COUNTS.astype(np.int32)
+    with pytest.raises(ValueError, match=r"such layers are: 'umi', 'lazy', 'whole'\.$"):
         counts(adata, ["A"])
 
 
@@ -93,7 +112,9 @@ def test_nothing_raw_anywhere_is_said_of_x():
     adata = normalised()
     adata.raw = adata.copy()
     adata.layers["counts"] = COUNTS + 0.5
-    with pytest.raises(ValueError, match=r"X holds values that are not whole.*there is: \['scaled', 'counts'\]"):
+    with pytest.raises(
+        ValueError, match=r"X holds values that are not whole.*No layer holds any; there is 'scaled', 'counts'"
+    ):
         counts(adata, ["A"])
     with pytest.raises(KeyError, match="'TP53'"):
         counts(adata, ["TP53"])
@@ -111,8 +132,8 @@ def test_whole_numbers_in_x_come_before_layers(caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (np.nan, "1 values that are not numbers"),
-        (np.inf, "not numbers"),
+        (np.nan, "1 value NaN or infinite"),
+        (np.inf, "infinite"),
         (-2, r"negative values \(smallest -2\)"),
         (0.5, "0.5"),
     ],

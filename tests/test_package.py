@@ -26,7 +26,7 @@ PROMISED = {
     "sthggep": {"HGGEP", "datasets", "io", "pl", "pp", "tl"},
     "sthggep.datasets": {"cscc", "her2st", "mob", "toy"},
     "sthggep.io": {"read_slide", "read_st"},
-    "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "scores"},
+    "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "report", "scores"},
     "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder", "tissue_grid"},
     "sthggep.tl": {"agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
 }
@@ -55,7 +55,7 @@ FIRST_PARAMETER = {
 LAYERS = (
     {"_keys", "_checks", "_device", "_store", "__version__"},
     {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
-    {"_containers", "_labels", "_prediction", "_slide", "_spatialdata"},
+    {"_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
     {"io"},
     {"datasets"},
     {"nn"},

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import has_key, listing, positive, unique_names
+from sthggep._checks import counted, has_key, listing, positive, unique_names
 from sthggep._image import Level, open_levels
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def table_of(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
     if isinstance(data, AnnData):
         return data
     if not is_spatialdata(data):
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}."
+        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
         raise TypeError(msg)
     if table_key == TABLE and table_key not in data.tables and len(data.tables) == 1:
         # Nothing else can be meant: Visium HD names its tables by their bins
@@ -152,7 +152,9 @@ def _sections(
         column = has_key(adata.obs, library_key, "obs", "Pass the column that names each spot's section.")
         if column.isna().any():
             missing = int(column.isna().sum())
-            msg = f"{missing} spots have no section: obs[{library_key!r}] is missing there. Drop them first."
+            msg = (
+                f"{counted(missing, 'spot')} without a section: obs[{library_key!r}] is missing there. Drop them first."
+            )
             raise ValueError(msg)
         labels = column.astype(str).to_numpy()
         return [(str(name), np.flatnonzero(labels == name)) for name in dict.fromkeys(labels)]

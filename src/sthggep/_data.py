@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sthggep._checks import has_key, listing
+from sthggep._checks import counted, has_key, listing
 from sthggep._expression import counts, log10_cp10k, size_factors
 from sthggep._keys import feature_key
 from sthggep._neighbourhood import neighbourhoods, positions
@@ -131,7 +131,11 @@ def given_features(slide: Slide, key: str) -> NDArray[np.float32]:
         raise ValueError(msg) from reason
     broken = int((~np.isfinite(found)).any(axis=1).sum()) if found.ndim == 2 else len(found)
     if found.ndim != 2 or broken:
-        fault = f"{broken} spots hold NaN or infinity" if found.ndim == 2 else f"its shape is {values.shape}"
+        fault = (
+            f"there is NaN or infinity in {counted(broken, 'spot')}"
+            if found.ndim == 2
+            else f"its shape is {values.shape}"
+        )
         msg = f"obsm[{key!r}] must hold a row of finite numbers for each spot of section {slide.name!r}, but {fault}."
         raise ValueError(msg)
     return found

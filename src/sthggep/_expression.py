@@ -12,13 +12,14 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sthggep._checks import has_key, listing
+from sthggep._checks import counted, has_key, listing
 from sthggep._gene_names import gene_columns, names_genes
 
 log = logging.getLogger("sthggep")
 Floats = NDArray[np.float32]
 # Where others keep raw counts beside a normalised X
 COUNT_LAYERS = ("counts", "raw_counts")
+LOOKED_AT = 200  # spots, to tell whether a layer may be raw counts
 
 
 def counts(
@@ -51,11 +52,10 @@ def counts(
     ValueError
         The values are negative, not whole, or not numbers.
     """
-    layers = list(adata.layers)
     first: Exception | None = None
     for where, matrix, var in _sources(adata, layer):
         try:
-            values = _panel_of(matrix, gene_columns(var, genes), rows, where, layers)
+            values = _panel_of(matrix, gene_columns(var, genes), rows, where, adata)
         except (KeyError, ValueError) as reason:
             # What X lacks is what the user should hear of
             first = first or reason
@@ -65,7 +65,7 @@ def counts(
         return values
     if first is not None:
         raise first
-    msg = f"`X` is empty, raw counts were expected. Pass `layer=`; there is: {layers}."
+    msg = f"`X` is empty, raw counts were expected. {_advice(adata)}"
     raise ValueError(msg)
 
 
@@ -96,7 +96,7 @@ def _sources(adata: AnnData, layer: str | None) -> Iterator[tuple[str, Any, pd.D
 
 
 def _panel_of(
-    matrix: Any, columns: NDArray[np.intp], rows: NDArray[np.intp] | None, where: str, layers: list[str]
+    matrix: Any, columns: NDArray[np.intp], rows: NDArray[np.intp] | None, where: str, adata: AnnData
 ) -> Floats:
     """Some columns of a matrix, dense and checked."""
     if rows is not None:
@@ -105,23 +105,40 @@ def _panel_of(
     # A backed or lazy matrix arrives here as what it is on disk
     matrix = matrix.compute() if hasattr(matrix, "compute") else matrix
     values = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-    _check_counts(values, where, layers)
+    _check_counts(values, where, adata)
     return values.astype(np.float32, copy=False)
 
 
-def _check_counts(values: NDArray[Any], where: str, layers: list[str]) -> None:
+def _check_counts(values: NDArray[Any], where: str, adata: AnnData) -> None:
     """Raw counts are whole, not negative, and there."""
-    hint = f"Pass the layer of raw counts by `layer=`; there is: {layers}." if layers else "Raw counts are needed."
+    if problem := _no_counts(values):
+        msg = f"{where} holds {problem}, raw counts were expected. {_advice(adata)}"
+        raise ValueError(msg)
+
+
+def _no_counts(values: NDArray[Any]) -> str:
+    """What is in the way of values being raw counts, in a few words."""
     if not np.all(np.isfinite(values)):
-        msg = f"{where} holds {int((~np.isfinite(values)).sum())} values that are not numbers (NaN or infinite). {hint}"
-        raise ValueError(msg)
+        return f"{counted(int((~np.isfinite(values)).sum()), 'value')} NaN or infinite"
     if (values < 0).any():
-        msg = f"{where} holds negative values (smallest {values.min():g}), raw counts were expected. {hint}"
-        raise ValueError(msg)
+        return f"negative values (smallest {values.min():g})"
     broken = values[values != np.rint(values)]
-    if broken.size:
-        msg = f"{where} holds values that are not whole (such as {broken[0]:g}), raw counts were expected. {hint}"
-        raise ValueError(msg)
+    return f"values that are not whole (such as {broken[0]:g})" if broken.size else ""
+
+
+def _advice(adata: AnnData) -> str:
+    """Which layers may be the raw counts, judged by their first spots."""
+    found = []
+    for name, layer in adata.layers.items():
+        some: Any = layer[:LOOKED_AT]
+        some = some.compute() if hasattr(some, "compute") else some
+        values = some.data if sparse.issparse(some) else np.asarray(some)
+        if values.dtype.kind in "uifb" and not _no_counts(values):
+            found.append(name)
+    if found:
+        return f"Pass the layer of raw counts by `layer=`; such layers are: {listing(found)}."
+    there = f" No layer holds any; there is {listing(adata.layers)}." if len(adata.layers) else ""
+    return f"Put raw counts into `X`, or into a layer and pass `layer=`.{there}"
 
 
 def size_factors(panel_counts: Floats) -> Floats:

@@ -99,6 +99,16 @@ class Level:
             patches.append(patch)
         return patches
 
+    def sample(self, across: int) -> NDArray[np.uint8]:
+        """Pixels spread evenly over the image, at most `across` a side, none averaged: uint8 RGB."""
+        y, x, channel = _AXES[self.axes]
+        step = max(1, -(-max(self.shape) // across))
+        index = [slice(None)] * self.array.ndim
+        index[y] = index[x] = slice(None, None, step)
+        pixels = self.array[tuple(index)]
+        pixels = np.asarray(pixels.compute() if hasattr(pixels, "compute") else pixels)
+        return self._rgb(pixels[..., None] if channel is None else np.moveaxis(pixels, channel, -1))
+
     def _fetch(self, windows: Sequence[tuple[int, int, int, int]]) -> list[NDArray[Any]]:
         """Windows `x0, x1, y0, y1` inside the image, as (y, x, channel) arrays of the stored type."""
         y, x, channel = _AXES[self.axes]

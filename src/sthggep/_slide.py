@@ -155,7 +155,7 @@ def resolve(
             need_image=need_image,
         )
     else:
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}."
+        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
         raise TypeError(msg)
     slides = [_slide(section, mpp) for section in found]
     for slide in slides:
@@ -210,20 +210,20 @@ def _find_mpp(
     slide: Slide, given: float | None, known: float | None, pitch_um: float | None
 ) -> tuple[float | None, str]:
     """Microns per full-resolution pixel: the argument, else metadata, else the spot pitch."""
-    if given is None and known is not None:
-        return known, "metadata"
     try:
         measured = _mpp_from_pitch(slide, pitch_um)
     except ValueError as reason:
         # Only those who ask for microns need them; `require_mpp` says how to give them
-        if given is None:
+        if given is None and known is None:
             log.warning("Section %s: microns per pixel cannot be read off the spots. %s", slide.name, reason)
         measured = None
-    if given is not None:
-        if measured and not 1 / MPP_TOLERANCE < given / measured < MPP_TOLERANCE:
-            text = "Section %s: mpp=%.4g was passed, but the spot pitch says %.4g µm/px. Is it that of this very image?"
-            log.warning(text, slide.name, given, measured)
-        return given, "argument"
+    said, source = (given, "argument") if given is not None else (known, "metadata")
+    if said is not None:
+        if measured and not 1 / MPP_TOLERANCE < said / measured < MPP_TOLERANCE:
+            whose = f"mpp={said:.4g} was passed" if source == "argument" else f"the metadata say {said:.4g} µm/px"
+            text = "Section %s: %s, but the spot pitch says %.4g µm/px. Is it that of this very image?"
+            log.warning(text, slide.name, whose, measured)
+        return said, source
     if measured is None:
         return None, ""
     log.info("Section %s: %.4g µm/px, from the spot pitch.", slide.name, measured)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sthggep import nn as nets
-from sthggep._checks import genes_present, listing, unique
+from sthggep._checks import counted, genes_present, listing, unique
 from sthggep._data import Inputs, network_inputs
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
@@ -112,9 +112,9 @@ class HGGEP:
         weights = sum(parameter.numel() for parameter in self.members.parameters())
         slides = self.training.get("sections", [])
         return (
-            f"HGGEP ({self.preset}): {len(self.genes)} genes from {self.inputs}; "
-            f"{len(self.members)} network{'s' if len(self.members) > 1 else ''}, {weights / 1e6:.1f} M weights; "
-            f"trained on {len(slides)} sections ({listing(slides, 6)})"
+            f"HGGEP ({self.preset}): {counted(self.genes, 'gene')} from {self.inputs}; "
+            f"{counted(len(self.members), 'network')}, {weights / 1e6:.1f} M weights; "
+            f"trained on {counted(slides, 'section')} ({listing(slides, 6)})"
         )
 
     def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
@@ -450,9 +450,7 @@ def _build(entry: Mapping[str, Any]) -> nn.Module:
 def _check_genes(member: nn.Module, n_genes: int) -> None:
     found = member.config["n_genes"]  # type: ignore[index]
     if found != n_genes:
-        msg = (
-            f"The network predicts {found} genes, but {n_genes} are named. Pass the panel it was trained on, in order."
-        )
+        msg = f"The network predicts {counted(found, 'gene')}, found {counted(n_genes, 'name')}. Pass the panel it was trained on, in order."
         raise ValueError(msg)
 
 

@@ -160,7 +160,7 @@ def test_sections_need_no_column(four, genes, recwarn):
     ("change", "words"),
     [
         (lambda s: s[:2], r"two groups or more.*obs\['patient'\] holds only 'P' over 2 sections.*'section'.*easier"),
-        (lambda s: s[:1], r"Found 1 sections \('toy1'\).*library_key="),
+        (lambda s: s[:1], r"Found 1 section \('toy1'\).*library_key="),
     ],
 )
 def test_too_few_groups(four, genes, change, words):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
 from sthggep._keys import TOOL, feature_key
+from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve, table_of
 from sthggep.pp._encoders import FrozenEncoder, find_encoder
 from sthggep.pp._patches import Patches
@@ -124,6 +125,7 @@ def features(
     )
     for slide in slides:
         slide.require_mpp()
+        warn_of_misplaced(slide)
     frozen = FrozenEncoder(encoder, weights, resolve_device(device))
     for size, key in keys.items():
         record = feature_record(frozen, size, flips)

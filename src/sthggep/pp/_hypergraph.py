@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from sthggep._checks import has_key, may_write, positive
+from sthggep._checks import counted, has_key, may_write, positive
 from sthggep._keys import TOOL
 from sthggep._slide import Slide, resolve, table_of
 from sthggep.pp._features import copied
@@ -123,7 +123,7 @@ def _check_features(slides: Sequence[Slide], key: str) -> None:
     values = np.concatenate([np.asarray(s.adata.obsm[key][s.rows], dtype=np.float64) for s in slides])
     missing = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum())
     if missing:
-        msg = f"obsm[{key!r}] holds NaN for {missing} spots. Call `sthggep.pp.features` for all sections first."
+        msg = f"obsm[{key!r}] holds NaN for {counted(missing, 'spot')}. Call `sthggep.pp.features` for all sections first."
         raise ValueError(msg)
 
 

@@ -117,3 +117,27 @@ def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]], before: 
     best = min(found, key=found.__getitem__)
     for member in members:
         member.blend.fill_(best)
+
+
+def held_out_pearson(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> list[float | None] | None:
+    """Mean over the held-out tissue of each gene's Pearson correlation within it; ``None`` where nothing was held out.
+
+    Each member is asked on what it was not trained on. That tissue stopped its training, which flatters it a little.
+    """
+    import numpy as np
+    import torch
+
+    from sthggep.tl._evaluate import column_pearson
+
+    found = []
+    with torch.inference_mode():
+        for member, split in zip(members, splits, strict=True):
+            for section in (s for s in split if s.validate.sum() > 2):
+                predicted = member(*section.inputs).expression[section.validate].float().numpy()
+                found.append(column_pearson(predicted, section.target[section.validate].numpy()))
+    if not found:
+        return None
+    values = np.asarray(found)
+    known = np.isfinite(values)
+    means = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return [round(float(mean), 4) if n else None for mean, n in zip(means, known.sum(axis=0), strict=True)]

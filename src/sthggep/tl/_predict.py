@@ -87,14 +87,19 @@ def predict(
         With ``counts``: expected counts, columns as in the prediction.
     ``uns[key_added]`` : dict
         ``genes`` (of the columns), ``panel`` (the genes of the model, which the scale refers to), ``units``, ``obsm``
-        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows it,
-        ``training_ceiling``: each gene's noise ceiling on the training slides, for :func:`sthggep.tl.top_genes`.
+        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows them,
+        ``held_out_pearson``: how well each gene was predicted on the tissue that was held out while training, which says
+        how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides.
 
     Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
 
     Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
     tied to neighbours at about the distance that the networks have learnt: the array is taken as several coarser ones,
     interleaved.
+
+    A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
+    one that the model has learnt from, by its image or its spots' places in the array; and where the table has none of
+    the model's genes.
 
     Raises
     ------
@@ -108,6 +113,8 @@ def predict(
     --------
     sthggep.tl.to_adata : predictions as ``X``.
     """
+    from sthggep.tl._doubts import warn_of_doubts
+
     found = load_model(model)
     if copy:
         from sthggep.pp._features import copied
@@ -134,6 +141,7 @@ def predict(
     )
     for slide in slides:
         check_fit(found, slide)
+    seen = warn_of_doubts(found, slides, table)
     encoder = found.encoder(device=device)
     parts = [
         found.describe_slide(
@@ -173,13 +181,15 @@ def predict(
             "preset": found.preset,
             "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
+            "learnt_from": np.array(seen, dtype=object),
             "mpp": np.array([slide.mpp or np.nan for slide in slides]),
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
-    if "ceiling" in found.training:
-        known = dict(zip(found.genes, found.training["ceiling"], strict=True))
-        table.uns[key.uns]["training_ceiling"] = np.array([known[gene] for gene in chosen], dtype=np.float64)
+    for name, noted in (("training_ceiling", "ceiling"), ("held_out_pearson", "held_out_pearson")):
+        if noted in found.training:
+            known = dict(zip(found.genes, found.training[noted], strict=True))
+            table.uns[key.uns][name] = np.array([known[gene] for gene in chosen], dtype=np.float64)
     return data if copy else None
 
 

@@ -39,8 +39,9 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     A new AnnData (spots × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``,
     which is a logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
     the prediction's record come along; so do ``obsm["X_<key>"]``, the latent embedding, and ``layers["counts"]``, expected
-    counts, where they were predicted. Spots without a prediction (off the tissue, or of sections that were not asked
-    for) are left out. ``data`` is not changed.
+    counts, where they were predicted; and ``var["held_out_pearson"]`` and ``var["training_ceiling"]``, where the model knows
+    them. Spots without a prediction (off the tissue, or of sections that were not asked for) are left out. ``data`` is
+    not changed.
 
     The link to the shapes of a SpatialData comes along, too: ``sdata["predicted"] = sthggep.tl.to_adata(sdata)`` puts a
     table beside the others that ``spatialdata-plot`` colours shapes by.
@@ -61,6 +62,9 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         var=pd.DataFrame(index=pd.Index(prediction.genes)),
         obsm={"spatial": table.obsm["spatial"][rows]} if "spatial" in table.obsm else None,
     )
+    for name in ("held_out_pearson", "training_ceiling"):
+        if name in table.uns[key]:
+            out.var[name] = table.uns[key][name]
     names = prediction_keys(key)
     beside = [name for name in written_beside(table.uns[key]) if name in table.obsm]
     if names.latent in beside:

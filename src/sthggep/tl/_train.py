@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,7 +52,8 @@ def train_on(
     from sthggep._data import feature_names, labelled, measured
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
-    from sthggep.tl._networks import build_network, settle
+    from sthggep.tl._networks import build_network, held_out_pearson, settle
+    from sthggep.tl._signature import marks
     from sthggep.tl._tune import continued, sections_seen, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
@@ -72,7 +74,7 @@ def train_on(
         preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
     )
     settle(members, splits, None if parent is None else shares_of(parent, len(members)))
-    record = {
+    record: dict[str, Any] = {
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],
         "mpp": [slide.mpp for slide in slides],
@@ -80,8 +82,11 @@ def train_on(
         "validation": [str(held_out) for held_out in plan],
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
+        "marks": [asdict(marks(slide)) for slide in slides],
         "ceiling": _ceilings(slides, genes, layer, seed),
     }
+    if (held_out := held_out_pearson(members, splits)) is not None:
+        record["held_out_pearson"] = held_out
     if further:
         record["expression"] = [slide.name for slide in further]
     columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
@@ -89,6 +94,7 @@ def train_on(
         record["obsm_columns"] = columns
     if parent is not None:
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
+        record["marks"] = [*parent.training.get("marks", []), *record["marks"]]
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
     held = state_of(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None
