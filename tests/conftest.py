@@ -97,3 +97,12 @@ def model(_described: list[AnnData], fit_options: dict[str, object]):
     from sthggep import tl
 
     return tl.fit(_described[:2], genes=list(_described[0].var_names), **fit_options)
+
+
+@pytest.fixture(scope="session")
+def light_model(toy: AnnData):
+    """A model that looks at one field of view, through one network: predictions take seconds."""
+    from sthggep import tl
+
+    options = {"size_um": 160, "weights": "random", "n_members": 1, "max_epochs": 4, "validation": None}
+    return tl.fit(toy, genes=list(toy.var_names), device="cpu", show_progress_bar=False, **options)
