@@ -195,19 +195,16 @@ def test_several_slides_into_a_folder(shell, files, model):
     assert anndata.read_h5ad("predicted/c.h5ad").obsm["mine"].shape == (75, 16)
 
 
-def test_the_bundled_model_is_the_default(shell, files, monkeypatch):
+def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
     asked = []
-    monkeypatch.setattr("sthggep.tl._predict.load_model", asked.append)
-
-    def predict(data, model, *, key_added, **_):
-        data.obsm[key_added] = np.zeros((data.n_obs, 785), dtype=np.float32)
-
-    monkeypatch.setattr("sthggep.tl.predict", predict)
+    monkeypatch.setattr("sthggep.tl._predict.load_model", lambda asked_for: asked.append(asked_for) or model)
     done = shell("predict", "a.h5ad", "--out", "d.h5ad")
     assert done.exit_code == 0, done.stderr
-    assert asked == ["her2st"]
+    assert asked[0] == "her2st"
     assert "it knows breast tumours only" in done.stderr
-    assert "785 genes at 72 spots" in done.stderr
+    assert "16 genes at 72 spots" in done.stderr
+    assert "Warning: The model was trained on sections of the same name (toy1)" in done.stderr
+    assert "same name" not in shell("predict", "c.h5ad", "--out", "e.h5ad").stderr
 
 
 def test_an_image_without_spots(shell, files, model, monkeypatch):

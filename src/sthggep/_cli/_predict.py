@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from sthggep._log import log
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from sthggep.model import HGGEP
 
 ENDINGS = {"anndata": (".h5ad", ".zarr"), "image": (".h5ad", ".zarr"), "spatialdata": (".zarr",)}
 BUNDLED = "her2st"
@@ -82,9 +85,7 @@ def predict(
         log.info("Nothing to do: all %d files are there.", len(targets))
         return
 
-    from sthggep import tl
     from sthggep._checks import genes_present
-    from sthggep._slide import table_of
     from sthggep.tl._predict import load_model
 
     loaded = load_model(model)
@@ -93,23 +94,36 @@ def predict(
         genes_present(chosen, loaded.genes, "the model")
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
         log.info("That is the model of the package: it knows breast tumours only. Another one: --model FOLDER")
-    key = rest["key_added"]
+    wanted = {"genes": chosen, "counts": size_factors or counts, "show_progress_bar": run.show}
     for at, (slide, target) in enumerate(todo.items(), start=1):
         with about(slide):
             data = opened(slide, spacing_um, **rest)
-            tl.predict(
-                data,
-                loaded,
-                genes=chosen,
-                counts=size_factors or counts,
-                show_progress_bar=run.show,
-                **rest,
-            )
+            made = predict_into(data, loaded, **wanted, **rest)
             write_slide(data, target)
-            n_spots, n_genes = table_of(data, rest["table_key"]).obsm[key].shape
-            text = "%s written (%d of %d): %d genes at %d spots, obsm[%r]"
-            log.info(text, target, at, len(todo), n_genes, n_spots, key)
-    log.info("Next, where counts were measured: sthggep evaluate %s", next(iter(todo.values())))
+            log.info("%s written (%d of %d): %s", target, at, len(todo), made)
+    key = "" if rest["key_added"] == "hggep" else f" --key {rest['key_added']}"
+    log.info("Next, where counts were measured: sthggep evaluate %s%s", target, key)
+
+
+def predict_into(data: AnnData | SpatialData, model: HGGEP, **options: Any) -> str:
+    """Predict one slide, and say what was made."""
+    from sthggep import tl
+    from sthggep._slide import table_of
+
+    tl.predict(data, model, **options)
+    table, key = table_of(data, options["table_key"]), options["key_added"]
+    warn_of_training_tissue(model, table.uns[key]["params"]["sections"])
+    n_spots, n_genes = table.obsm[key].shape
+    return f"{n_genes} genes at {n_spots} spots, obsm[{key!r}]"
+
+
+def warn_of_training_tissue(model: HGGEP, sections: Iterable[str]) -> None:
+    """Scores on tissue that was learnt from say nothing, however good they look."""
+    from sthggep.tl._tune import sections_seen
+
+    if seen := sorted(set(sections) & set(sections_seen(model))):
+        text = "The model was trained on sections of the same name (%s): scores there say nothing about new tissue."
+        log.warning(text, ", ".join(seen))
 
 
 def outputs(slides: tuple[Path, ...], out: str) -> dict[Path, Path]:
