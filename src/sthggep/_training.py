@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
 import warnings
@@ -18,8 +19,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from sthggep._data import Section, Sections
-from sthggep._device import faster_in_bf16
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
+from sthggep.nn._precision import faster_in_bf16
 
 if TYPE_CHECKING:
     from sthggep._progress import Progress
@@ -68,10 +69,12 @@ class Training(lightning.LightningModule):
 
     def training_step(self, section: Section, _: int) -> Tensor:
         """Loss of one section, over its training spots."""
-        out = self.net(*section.inputs)
-        parts = self.losses(section, out, section.train)
-        if self.recipe.distillation:
-            parts["distillation"] = self.recipe.distillation * self._distil(section, out.expression[section.train])
+        if not self.recipe.distillation:
+            parts = self.losses(section, self.net(*section.inputs), section.train)
+        else:
+            first, copies = self._with_copies(section)
+            parts = self.losses(section, first, section.train)
+            parts["distillation"] = self.recipe.distillation * self._distil(section, first, copies)
         total: Tensor = torch.stack(list(parts.values())).sum()
         self.log_dict({f"train_{k}": v for k, v in parts.items()}, on_step=False, on_epoch=True, batch_size=1)
         self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=1)
@@ -93,15 +96,19 @@ class Training(lightning.LightningModule):
             parts["counts"] = recipe.count_nll * nb_nll(section.counts[at], out.r[at], out.p[at])
         return parts
 
-    def _distil(self, section: Section, predicted: Tensor) -> Tensor:
-        """Squared distance to what augmented copies of the section agree on."""
+    def _with_copies(self, section: Section) -> tuple[Output, Output]:
+        """Prediction of the section, and of its augmented copies."""
         patches, *rest = section.inputs
-        copies, coefficients = [], []
-        for _ in range(self.recipe.n_copies):
-            out = self.net(augment_section(patches, generator=self.augmentation), *rest)
-            copies.append(out.expression[section.train])
-            coefficients.append(self.net.coefficient(out.latent)[section.train])  # type: ignore[operator]
-        return self_distillation(predicted, copies, coefficients)
+        copies = (augment_section(patches, generator=self.augmentation) for _ in range(self.recipe.n_copies))
+        out: Output = self.net.versions(itertools.chain([patches], copies), *rest)  # type: ignore[operator]
+        first, others = zip(*((None, None) if one is None else (one[0], one[1:]) for one in out), strict=True)
+        return Output(*first), Output(*others)
+
+    def _distil(self, section: Section, first: Output, copies: Output) -> Tensor:
+        """Squared distance to what augmented copies of the section agree on."""
+        coefficients: Tensor = self.net.coefficient(copies.latent)  # type: ignore[operator]
+        at = section.train
+        return self_distillation(first.expression[at], copies.expression[:, at], coefficients[:, at])
 
     def validation_step(self, section: Section, _: int) -> None:
         """The same loss, and the mean gene-wise correlation, on spots held out."""

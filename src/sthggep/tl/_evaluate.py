@@ -15,6 +15,7 @@ from sthggep._expression import log10_cp10k
 from sthggep._keys import prediction_keys
 from sthggep._slide import table_of
 from sthggep.tl._compared import Compared, compared
+from sthggep.tl._doubts import warn_of_seen
 from sthggep.tl._maps import morans_i, ssim
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def evaluate(
         library_key=library_key,
     )
     _may_write_scores(table, key)
+    learnt_from = list(map(str, table.uns[prediction_keys(key).uns].get("params", {}).get("learnt_from", ())))
+    warn_of_seen([section.name for section in sections if section.name in learnt_from])
     rng = np.random.default_rng(seed)
     parts = [_scores(section, rng, moran) for section in sections]
     if n_sections > 1:
@@ -203,9 +206,7 @@ def _say_constant(scores: pd.DataFrame, n_sections: int) -> None:
     undefined = int(scores["pearson"].isna().sum())
     if undefined:
         where = f" over {n_sections} sections" if n_sections > 1 else ""
-        msg = (
-            f"{undefined} of {len(scores)} genes{where} are constant (measured or predicted): their correlation is NaN."
-        )
+        msg = f"Constant (measured or predicted): {undefined} of {len(scores)} genes{where}. Their correlation is NaN."
         warnings.warn(msg, UserWarning, stacklevel=3)
     mean, ceiling = scores["pearson"].mean(), scores["ceiling"].mean()
     where = f" in {n_sections} sections" if n_sections > 1 else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 
 
 class Prepared(NamedTuple):
-    """What the networks are fed of each slide (no counts are in it), and the encoder behind it."""
+    """What the networks are fed of each slide (no counts are in it), and the encoder behind it.
 
-    inputs: list[tuple[Any, ...]]
+    Of a slide that is gone through in windows, their list stands in place of the tensors.
+    """
+
+    inputs: list[Any]
     encoder: FrozenEncoder | None
 
     def at(self, chosen: Sequence[int]) -> Prepared:
@@ -50,21 +55,19 @@ def train_on(
     parent: HGGEP | None = None,
     further: Sequence[Slide] = (),
     prepared: Prepared | None = None,
+    window: int | str | None = None,
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
     from sthggep._data import feature_names, labelled, measured
+    from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
-    from sthggep.tl._networks import build_network, settle
+    from sthggep.tl._networks import build_network, held_out_pearson, settle
+    from sthggep.tl._signature import marks
     from sthggep.tl._tune import continued, sections_seen, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
-    if prepared is None:
-        prepared = prepare(slides, preset, weights, batch_size=batch_size, device=device, show=show, parent=parent)
-    encoder = prepared.encoder
-    sections = [labelled(slide, genes, layer, fed) for slide, fed in zip(slides, prepared.inputs, strict=True)]
-    splits = [apply_plan(sections, slides, held_out) for held_out in plan]
     counted = [measured(slide, genes, layer) for slide in further]
 
     def begin(member: int, split: Sequence[Section]) -> nn.Module:
@@ -74,20 +77,33 @@ def train_on(
 
     _say_start(slides, genes, preset, device, parent)
     start = time.perf_counter()
-    members, history = _train_members(
-        preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
-    )
-    settle(members, splits, None if parent is None else shares_of(parent, len(members)))
+    with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
+        if prepared is None:
+            asked: dict[str, Any] = {"batch_size": batch_size, "device": device, "show": show, "parent": parent}
+            prepared = prepare(slides, preset, weights, window=window, folder=Path(folder), **asked)
+        encoder = prepared.encoder
+        sections = [labelled(slide, genes, layer, fed) for slide, fed in zip(slides, prepared.inputs, strict=True)]
+        windows = cut(sections)
+        splits = [masked(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
+        members, history = _train_members(
+            preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
+        )
+        settle(members, splits, None if parent is None else shares_of(parent, len(members)))
+        by_gene = held_out_pearson(members, splits)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
-    record = {
+    record: dict[str, Any] = {
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],
         "mpp": [slide.mpp for slide in slides],
+        "pitch_um": [None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
         "validation": [str(held_out) for held_out in plan],
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
+        "marks": [asdict(marks(slide)) for slide in slides],
         "ceiling": _ceilings(slides, genes, layer, seed),
     }
+    if by_gene is not None:
+        record["held_out_pearson"] = by_gene
     if further:
         record["expression"] = [slide.name for slide in further]
     columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
@@ -95,6 +111,7 @@ def train_on(
         record["obsm_columns"] = columns
     if parent is not None:
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
+        record["marks"] = [*parent.training.get("marks", []), *record["marks"]]
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
     held = state_of(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None
@@ -123,10 +140,14 @@ def prepare(
     device: torch.device,
     show: bool,
     parent: HGGEP | None = None,
+    window: int | str | None = None,
+    folder: Path | None = None,
 ) -> Prepared:
-    """What the networks are fed, from images and positions alone."""
+    """What the networks are fed, from images and positions alone; that of windows is kept in ``folder``."""
     from sthggep._data import network_inputs
+    from sthggep._windowed import kept_windows, window_size
     from sthggep.pp._encoders import FrozenEncoder
+    from sthggep.tl._networks import shape_of
 
     encoder = parent.encoder(device=str(device)) if parent else None
     if parent is None and preset.inputs.kind == "features":
@@ -134,10 +155,15 @@ def prepare(
 
     # What prediction asks the network for; networks on patches find their neighbours themselves
     neighbors = int(preset.net.get("n_neighbors", 1))
-    inputs = [
-        network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
-        for slide in slides
-    ]
+    options: dict[str, Any] = {"batch_size": batch_size, "show": show}
+    inputs: list[Any] = []
+    for number, slide in enumerate(slides):
+        size = window_size(preset.inputs, slide, window)
+        if size is None or folder is None:
+            inputs.append(network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, **options))
+        else:
+            net = parent.members[0] if parent else shape_of(preset)
+            inputs.append(kept_windows(folder / str(number), slide, preset.inputs, encoder, net, size, **options))
     return Prepared(inputs, encoder)
 
 
