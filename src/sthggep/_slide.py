@@ -11,10 +11,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import listing, positive
-from sthggep._containers import Found, from_anndata, is_spatialdata, table_of
+from sthggep._containers import TABLE, Found, anndata_image, from_anndata, is_spatialdata, table_of, under_tissue
 from sthggep._keys import ARRAY_COLUMNS
 from sthggep._lattice import is_interleaved, lattice_mpp, lattice_pitch
-from sthggep._spatialdata import from_spatialdata
+from sthggep._spatialdata import from_spatialdata, spatialdata_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -41,6 +41,7 @@ class Slide:
     mpp: float | None = None
     mpp_source: str = ""
     spot_diameter: float | None = None
+    image: str | None = None
 
     @property
     def n_spots(self) -> int:
@@ -79,6 +80,16 @@ class Slide:
         nearest = cKDTree(self.xy).query(self.xy, k=2)[0][:, 1]
         return float(np.median(nearest[nearest > 0])) if (nearest > 0).any() else 1.0
 
+    def denser_than(self, pitch_um: float | None) -> int:
+        """How many times denser the spots stand on their array than ``pitch_um``; 1 where that is not known."""
+        array_xy = self.array_xy()
+        if pitch_um is None or self.mpp is None or array_xy is None or self.n_spots < 3:
+            return 1
+        try:
+            return max(1, round(pitch_um / (lattice_pitch(array_xy, self.xy) * self.mpp)))
+        except ValueError:  # the spots do not follow their array
+            return 1
+
     def require_mpp(self) -> float:
         """Microns per full-resolution pixel, or an error that says how to give it."""
         if self.mpp is None:
@@ -113,7 +124,7 @@ def resolve(
     data: AnnData | SpatialData,
     *,
     image_key: str | None = None,
-    table_key: str = "table",
+    table_key: str = TABLE,
     shapes_key: str | None = None,
     spatial_key: str = "spatial",
     coordinate_system: str | None = None,
@@ -144,7 +155,7 @@ def resolve(
             need_image=need_image,
         )
     else:
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}."
+        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
         raise TypeError(msg)
     slides = [_slide(section, mpp) for section in found]
     for slide in slides:
@@ -164,9 +175,33 @@ def resolve_one(data: AnnData | SpatialData, **options: Any) -> Slide:
     return slides[0]
 
 
+def resolve_image(
+    data: AnnData | SpatialData,
+    *,
+    image_key: str | None = None,
+    table_key: str = TABLE,
+    coordinate_system: str | None = None,
+    mpp: float | None = None,
+    **options: Any,
+) -> Slide:
+    """As :func:`resolve_one`, also for an image without spots; of such the section is called as the image."""
+    if isinstance(data, AnnData) and data.n_obs == 0:
+        found = anndata_image(data, image_key=image_key)
+    elif is_spatialdata(data) and not data.tables and table_key == TABLE:
+        found = spatialdata_image(data, image_key=image_key, coordinate_system=coordinate_system)
+    else:
+        where = {"image_key": image_key, "table_key": table_key, "coordinate_system": coordinate_system}
+        return resolve_one(data, mpp=mpp, **where, **options)
+    if mpp is not None:
+        positive(mpp, "`mpp`")
+    return _slide(found, mpp)
+
+
 def _slide(found: Found, given_mpp: float | None) -> Slide:
-    """A section, with its microns per pixel."""
-    slide = Slide(found.name, found.adata, found.rows, found.xy, found.levels, spot_diameter=found.spot_diameter)
+    """A section, without the spots that are off the tissue, with its microns per pixel."""
+    under = under_tissue(found)
+    rows, xy = found.rows[under], found.xy[under]
+    slide = Slide(found.name, found.adata, rows, xy, found.levels, spot_diameter=found.spot_diameter, image=found.image)
     mpp, source = _find_mpp(slide, given_mpp, found.mpp, found.pitch_um)
     return replace(slide, mpp=mpp, mpp_source=source)
 

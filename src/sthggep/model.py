@@ -6,21 +6,22 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import nn
 
 from sthggep import nn as nets
-from sthggep._checks import genes_present, listing, unique
-from sthggep._data import Inputs, network_inputs
+from sthggep._checks import counted, genes_present, listing, unique
+from sthggep._data import Inputs
+from sthggep._describe import Predicted, describe_windows
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
 from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
+from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._weights import bundled, weights_id
 
@@ -33,17 +34,6 @@ __all__ = ["HGGEP"]
 
 BUNDLED_MODELS = ("her2st",)
 NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
-
-
-class Predicted(NamedTuple):
-    """What a model says about the spots of one section; ``None`` where it was not asked for."""
-
-    expression: NDArray[np.float32]
-    """``(n, genes)``, on the model's scale."""
-    latent: NDArray[np.float32] | None = None
-    """``(n, networks × dim)``: the fused features of all networks side by side."""
-    counts: NDArray[np.float32] | None = None
-    """``(n, genes)``: mean counts of a spot of median depth."""
 
 
 class HGGEP:
@@ -112,9 +102,9 @@ class HGGEP:
         weights = sum(parameter.numel() for parameter in self.members.parameters())
         slides = self.training.get("sections", [])
         return (
-            f"HGGEP ({self.preset}): {len(self.genes)} genes from {self.inputs}; "
-            f"{len(self.members)} network{'s' if len(self.members) > 1 else ''}, {weights / 1e6:.1f} M weights; "
-            f"trained on {len(slides)} sections ({listing(slides, 6)})"
+            f"HGGEP ({self.preset}): {counted(self.genes, 'gene')} from {self.inputs}; "
+            f"{counted(len(self.members), 'network')}, {weights / 1e6:.1f} M weights; "
+            f"trained on {counted(slides, 'section')} ({listing(slides, 6)})"
         )
 
     def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
@@ -163,39 +153,31 @@ class HGGEP:
         return None if found is None else str(found)
 
     @property
+    def pitch_um(self) -> float | None:
+        """Microns between neighbouring spots of the training sections (their median); ``None`` where it is not known."""
+        known = [pitch for pitch in self.training.get("pitch_um", []) if pitch]
+        return float(np.median(known)) if known else None
+
+    @property
     def has_counts(self) -> bool:
         """Whether the networks say how counts are distributed, beside the expression."""
         return all(member.config.get("count_head") is not None for member in self.members)  # type: ignore[union-attr, operator]
 
-    def predict_slide(
-        self,
-        slide: Slide,
-        *,
-        genes: Sequence[str] | None = None,
-        batch_size: int = 64,
-        device: str = "auto",
-        show: bool = False,
-    ) -> NDArray[np.float32]:
+    def predict_slide(self, slide: Slide, **options: Any) -> NDArray[np.float32]:
         """Expression of one section.
 
         Parameters
         ----------
         slide
             Section to be predicted.
-        genes
-            Some of the model's genes; ``None`` takes all.
-        batch_size
-            Patches encoded at a time.
-        device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` …
-        show
-            Show progress.
+        options
+            As for :meth:`describe_slide`.
 
         Returns
         -------
         float32 (n_spots, n_genes).
         """
-        return self.describe_slide(slide, genes=genes, batch_size=batch_size, device=device, show=show).expression
+        return self.describe_slide(slide, **options).expression
 
     def describe_slide(
         self,
@@ -204,6 +186,7 @@ class HGGEP:
         genes: Sequence[str] | None = None,
         latent: bool = False,
         counts: bool = False,
+        window: int | str | None = "auto",
         encoder: FrozenEncoder | None = None,
         batch_size: int = 64,
         device: str = "auto",
@@ -222,6 +205,8 @@ class HGGEP:
             different seeds have no axes in common. Distances between spots add up over the networks.
         counts
             Return mean counts.
+        window
+            Spots predicted at a time; see :func:`sthggep.tl.predict`.
         encoder
             What :meth:`encoder` gave, to make it once for many sections; ``None`` makes it.
         batch_size
@@ -240,47 +225,33 @@ class HGGEP:
         KeyError
             A gene is not predicted by the model.
         ValueError
-            Counts are asked for, and the networks do not predict them.
+            Counts are asked for, and the networks do not predict them; or ``window`` is none.
         """
         columns = None if genes is None else genes_present(genes, self.genes, "the model")
         if counts and not self.has_counts:
             msg = "The networks of this model have no head for counts; they predict expression only."
             raise ValueError(msg)
+        check_window(self.inputs, slide, window)
         where = resolve_device(device)
-        encoder = encoder or self.encoder(device=str(where))
-        neighbors = int(getattr(self.members[0], "n_neighbors", 1))
-        given = network_inputs(slide, self.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
-        return self._describe_inputs(given, where, columns, latent=latent, counts=counts)
-
-    @torch.inference_mode()
-    def _describe_inputs(
-        self,
-        given: tuple[Any, ...],
-        where: torch.device,
-        columns: NDArray[np.intp] | None = None,
-        *,
-        latent: bool = False,
-        counts: bool = False,
-    ) -> Predicted:
-        """As :meth:`describe_slide`, of what the networks are fed of a section."""
-        given = move_data_to_device(given, where)
-        members = self.members.to(where)
-        found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
-        try:
-            for member in members:
-                out: nets.Output = member(*given)
-                expected = out.expected_counts() if counts else None
-                found.append(
-                    (_chosen(out.expression, columns), out.latent if latent else None, _chosen(expected, columns))  # type: ignore[arg-type]
-                )
-        finally:
-            self.members.cpu()
-        expression, latents, means = zip(*found, strict=True)
-        return Predicted(
-            _array(torch.stack(expression).mean(dim=0)),
-            _array(torch.cat(latents, dim=1)) if latent else None,
-            _array(torch.stack(means).mean(dim=0)) if counts else None,
+        parts = describe_windows(
+            self,
+            slide,
+            columns=columns,
+            latent=latent,
+            counts=counts,
+            window=window,
+            encoder=encoder or self.encoder(device=str(where)),
+            batch_size=batch_size,
+            device=where,
+            show=show,
         )
+        rows, found = zip(*parts, strict=True)
+        if len(found) == 1:
+            whole: Predicted = found[0]
+            return whole
+        back = np.argsort(np.concatenate(rows))
+        stacked = (None if kind[0] is None else np.concatenate(kind) for kind in zip(*found, strict=True))
+        return Predicted(*stacked).of(back)  # type: ignore[arg-type]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write ``config.json`` and ``model.safetensors``, whole or not at all.
@@ -436,19 +407,5 @@ def _build(entry: Mapping[str, Any]) -> nn.Module:
 def _check_genes(member: nn.Module, n_genes: int) -> None:
     found = member.config["n_genes"]  # type: ignore[index]
     if found != n_genes:
-        msg = (
-            f"The network predicts {found} genes, but {n_genes} are named. Pass the panel it was trained on, in order."
-        )
+        msg = f"The network predicts {counted(found, 'gene')}, found {counted(n_genes, 'name')}. Pass the panel it was trained on, in order."
         raise ValueError(msg)
-
-
-def _chosen(values: Tensor | None, columns: NDArray[np.intp] | None) -> Tensor | None:
-    """Some columns, in that order; ``None`` takes all."""
-    if values is None or columns is None:
-        return values
-    return values[:, torch.from_numpy(columns).to(values.device)]
-
-
-def _array(values: Tensor) -> NDArray[np.float32]:
-    out: NDArray[np.float32] = values.float().cpu().numpy()
-    return out

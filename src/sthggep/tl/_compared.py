@@ -55,14 +55,14 @@ def compared(
     out = []
     for slide in _predicted(slides, prediction):
         raw = counts(table, prediction.panel, layer=layer, rows=slide.rows)
-        predicted = prediction.values[slide.rows][:, columns]
+        predicted = prediction.take(slide.rows, columns)
         out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at))
     return out, len(slides)
 
 
 def _predicted(slides: list[Slide], prediction: Prediction) -> list[Slide]:
     """Sections that the prediction covers; one that was not asked for holds NaN."""
-    empty = {slide.name for slide in slides if np.isnan(prediction.values[slide.rows]).all()}
+    empty = {slide.name for slide in slides if np.isnan(prediction.take(slide.rows, [0])).all()}
     there = [slide for slide in slides if slide.name not in empty]
     left_out = [slide.name for slide in slides if slide.name in empty]
     if not there:

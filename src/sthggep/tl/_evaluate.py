@@ -206,8 +206,9 @@ def _say_constant(scores: pd.DataFrame, n_sections: int) -> None:
     undefined = int(scores["pearson"].isna().sum())
     if undefined:
         where = f" over {n_sections} sections" if n_sections > 1 else ""
-        msg = (
-            f"{undefined} of {len(scores)} genes{where} are constant (measured or predicted): their correlation is NaN."
-        )
+        msg = f"Constant (measured or predicted): {undefined} of {len(scores)} genes{where}. Their correlation is NaN."
         warnings.warn(msg, UserWarning, stacklevel=3)
-    log.info("Mean Pearson correlation %.3f over %d genes.", scores["pearson"].mean(), len(scores))
+    mean, ceiling = scores["pearson"].mean(), scores["ceiling"].mean()
+    where = f" in {n_sections} sections" if n_sections > 1 else ""
+    text = "Mean Pearson correlation %.3f (%d genes%s); the noise of the counts allows %.3f."
+    log.info(text, mean, scores.index.nunique(), where, ceiling)

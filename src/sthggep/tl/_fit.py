@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sthggep._checks import one_of, unique
+from sthggep._checks import counted, one_of, unique
 from sthggep._expression import counts
 from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve
@@ -46,6 +46,7 @@ def fit(
     coordinate_system: str | None = None,
     library_key: str | None = None,
     mpp: float | None = None,
+    window: int | str | None = "auto",
     batch_size: int = 64,
     trainer_kwargs: dict[str, Any] | None = None,
     device: str = "auto",
@@ -59,14 +60,16 @@ def fit(
     slides
         One slide or many, AnnData and SpatialData mixed, with H&E and raw counts. They are not changed.
     genes
-        The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides, or with ``model`` its genes. With
-        ``model`` it may be some of its genes: those that the new slides have.
+        The panel, two genes or more; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides, or with ``model`` its
+        genes. With ``model`` it may be some of its genes: those that the new slides have. Expression is a gene's share
+        of the panel's counts, so that a panel of few genes says how these share their counts: for a few genes of
+        interest, train on many and name the few in :func:`sthggep.tl.predict`.
     preset
         ``"default"``: HGGEP's stages, neighbourhood attention and hypergraph on frozen image features of several fields of
         view; minutes on a laptop. ``"paper"``: the published network, sizes and losses, end to end; made for a GPU.
     model
         A model to go on from, or the folder it was saved to: fine-tuning. What it looks at, its networks, their number and
-        its gene programmes stay. Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
+        its gene programmes stay (as many as genes at most). Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
         of the default preset is solved as a ridge towards its old weights, so that few spots change it little and many a
         lot; means and spreads of the genes move likewise. The model itself is not changed.
     validation
@@ -100,6 +103,10 @@ def fit(
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
     mpp
         Microns per full-resolution pixel, of all slides. ``None`` takes each slide's metadata, else its spot pitch.
+    window
+        Spots trained on at a time, of a section that has more: each window is a training sample of its own, shown with the
+        spots around it and judged against the whole section; features wait in a temporary folder. ``"auto"`` takes 5,000 for
+        the default preset and whole sections for ``"paper"``, ``None`` whole sections for all.
     batch_size
         Patches encoded at a time.
     trainer_kwargs
@@ -128,6 +135,7 @@ def fit(
     """
     from sthggep._device import resolve_device
     from sthggep._presets import PRESETS
+    from sthggep._windowed import check_window
     from sthggep.tl._train import train_on
 
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
@@ -172,8 +180,9 @@ def fit(
     check_slides(found, panel, layer, chosen.inputs)
     for slide in further:
         counts(slide.adata, panel, layer=layer, rows=slide.rows)
-    if parent is not None:
-        for slide in found:
+    for slide in found:
+        check_window(chosen.inputs, slide, window)
+        if parent is not None:
             check_fit(parent, slide)
     return train_on(
         found,
@@ -190,6 +199,7 @@ def fit(
         show=show_progress_bar,
         parent=parent,
         further=further,
+        window=window,
     )
 
 
@@ -273,6 +283,14 @@ def further_sections(
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
     unique(genes, "The genes of the panel", "List each once.")
+    if len(genes) == 1:
+        gene = str(genes[0])
+        msg = (
+            f"The panel is one gene, {gene!r}. Expression is the share of the panel's counts, which of one gene alone is "
+            "all: two genes are the fewest, and more say more. Train on a panel that holds it, and name it when you "
+            f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
+        )
+        raise ValueError(msg)
     n_filled = 0
     for slide in slides:
         n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
@@ -282,7 +300,7 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
             warn_of_misplaced(slide)
     check_features(slides, inputs.obsm)
     if n_filled < 2:
-        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
+        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {counted(slides, 'section')}."
         raise ValueError(msg)
 
 
