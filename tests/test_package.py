@@ -54,7 +54,7 @@ FIRST_PARAMETER = {
 # Import direction is data direction: a module imports from its own row and the rows above.
 LAYERS = (
     {"_log", "_progress", "_keys", "_checks", "_device", "_store", "_blocks", "_rows", "_windows", "__version__"},
-    {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
+    {"_expression", "_gene_names", "_image", "_image_files", "_image_openslide", "_lattice"},
     {"_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
     {"io"},
     {"datasets"},

@@ -13,7 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 
 from sthggep._data import network_inputs
-from sthggep._windowed import window_size, windowed_inputs
+from sthggep._windowed import STATISTICS, window_size, windowed_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,8 @@ def describe_windows(
         yield np.arange(slide.n_spots), describe_inputs(model, given, device, columns, **asked)
         return
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
-        parts = windowed_inputs(slide, model.inputs, encoder, net, size, folder=Path(folder), halo=halo, **options)
+        options |= {"folder": Path(folder), "halo": halo, "members": list(model.members)}
+        parts = windowed_inputs(slide, model.inputs, encoder, net, size, **options)
         for (rows, core), given in parts:
             yield rows[core], describe_inputs(model, given, device, columns, **asked).of(core)
 
@@ -92,8 +93,9 @@ def describe_inputs(
     given = move_data_to_device(given, device)
     found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     try:
-        for member in model.members.to(device):
-            out: Output = member(*given)
+        for number, member in enumerate(model.members.to(device)):
+            # Of a window, each network has the section's statistics on its own scale
+            out: Output = member(*(part[number] if i == STATISTICS else part for i, part in enumerate(given)))
             expected = out.expected_counts() if counts else None
             found.append(
                 (_chosen(out.expression, columns), out.latent if latent else None, _chosen(expected, columns))  # type: ignore[arg-type]
