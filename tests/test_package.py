@@ -53,7 +53,19 @@ FIRST_PARAMETER = {
 
 # Import direction is data direction: a module imports from its own row and the rows above.
 LAYERS = (
-    {"_log", "_progress", "_keys", "_checks", "_device", "_store", "_blocks", "_rows", "_windows", "__version__"},
+    {
+        "_log",
+        "_progress",
+        "_keys",
+        "_checks",
+        "_device",
+        "_store",
+        "_hub",
+        "_blocks",
+        "_rows",
+        "_windows",
+        "__version__",
+    },
     {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
     {"_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
     {"io"},
@@ -62,7 +74,7 @@ LAYERS = (
     {"pp"},
     {"_data", "_neighbourhood", "_windowed"},
     {"_training", "_presets"},
-    {"model", "HGGEP", "_describe"},
+    {"model", "HGGEP", "_card", "_describe", "_predictor"},
     {"tl"},
     {"pl"},
     {"_cli"},

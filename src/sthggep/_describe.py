@@ -18,8 +18,8 @@ from sthggep._windowed import window_size, windowed_inputs
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sthggep._predictor import Predictor
     from sthggep._slide import Slide
-    from sthggep.model import HGGEP
     from sthggep.nn import Output
     from sthggep.pp._encoders import FrozenEncoder
 
@@ -42,7 +42,7 @@ class Predicted(NamedTuple):
 
 
 def describe_windows(
-    model: HGGEP,
+    model: Predictor,
     slide: Slide,
     *,
     columns: Columns = None,
@@ -76,7 +76,7 @@ def describe_windows(
 
 @torch.inference_mode()
 def describe_inputs(
-    model: HGGEP,
+    model: Predictor,
     given: tuple[Any, ...],
     device: torch.device,
     columns: Columns = None,
