@@ -99,6 +99,8 @@ def server(monkeypatch, tmp_path):
     found.url = f"http://127.0.0.1:{found.server_port}"
     found.commits, found.messages, found.created, found.asked = {}, [], [], []
     # HF_ENDPOINT and HF_HOME are read once, when the package is first imported
+    address = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + address)
     monkeypatch.setattr(constants, "ENDPOINT", found.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -49,7 +49,7 @@ def upload(folder: Path, repo_id: str, *, token: str | None, private: bool, comm
             raise PermissionError(msg) from reason
         msg = f"The hub refused {repo_id!r}: {_first_line(reason)}."
         raise ConnectionError(msg) from reason
-    except OSError as reason:
+    except _network_errors(hub) as reason:
         msg = f"The hub cannot be reached ({_first_line(reason)}); nothing is said to be there. Push again later."
         raise ConnectionError(msg) from reason
     return str(commit.commit_url)
@@ -79,7 +79,7 @@ def download(repo_id: str, *, revision: str | None, token: str | None) -> Path:
     except hub.errors.RevisionNotFoundError as reason:
         msg = f"The repository {repo_id!r} has no revision {revision!r}. Pass a branch, a tag or the full hash of a commit."
         raise FileNotFoundError(msg) from reason
-    except OSError as reason:
+    except _network_errors(hub) as reason:
         msg = (
             f"No model {repo_id!r}: there is no such folder here, and the hub cannot be reached ({_first_line(reason)}). "
             "What was loaded once is in the cache and needs no network."
@@ -104,6 +104,11 @@ def _hub(what: str) -> Any:
         msg = f"{what} needs the package huggingface_hub, the extra `hub`: `pip install 'sthggep[hub]'`."
         raise ImportError(msg) from reason
     return hub
+
+
+def _network_errors(hub: Any) -> tuple[type[Exception], ...]:
+    """What is raised where there is no network: of requests it is an OSError, of httpx a class of its own."""
+    return (OSError, hub.errors.HTTPError)
 
 
 def _first_line(reason: Exception) -> str:
