@@ -67,7 +67,7 @@ LAYERS = (
         "__version__",
     },
     {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
-    {"_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
+    {"_containers", "_given", "_labels", "_placement", "_prediction", "_slide", "_spatialdata", "_targets"},
     {"io"},
     {"datasets"},
     {"nn"},

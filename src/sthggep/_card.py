@@ -21,7 +21,7 @@ def facts(model: Predictor) -> dict[str, str]:
     training = model.training
     sections, weights = training.get("sections", []), sum(one.numel() for one in model.members.parameters())
     found = {
-        "predicts": f"{counted(model.genes, 'gene')}, {model.units}",
+        "predicts": f"{counted(model.genes, 'gene' if model.targets is None else 'target')}, {model.units}",
         "looks at": str(model.inputs),
         "is": f"{counted(len(model.members), 'network')}, preset {model.preset}, {weights / 1e6:.1f} M weights",
         "trained on": f"{counted(sections, 'section')}{_spots(training.get('n_spots', []))}",

@@ -98,7 +98,7 @@ def describe_inputs(
         model.members.cpu()
     expression, latents, means = zip(*found, strict=True)
     return Predicted(
-        _array(torch.stack(expression).mean(dim=0)),
+        model.on_scale(_array(torch.stack(expression).mean(dim=0)), columns),
         _array(torch.cat(latents, dim=1)) if latent else None,
         _array(torch.stack(means).mean(dim=0)) if counts else None,
     )

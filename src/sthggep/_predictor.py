@@ -15,6 +15,7 @@ from sthggep._checks import counted, genes_present, listing, unique
 from sthggep._describe import Predicted, describe_windows
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
+from sthggep._targets import Targets
 from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._weights import weights_id
@@ -56,18 +57,45 @@ class Predictor:
         # Weights of the encoder that are not held here are known by their own short name
         encoder = weights_id(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
         content = [weights_id(self.members.state_dict()), encoder or weights_id({}), *self.genes]
+        content += [repr(self.training["targets"])] if "targets" in self.training else []
         return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
     @property
     def units(self) -> str:
         """Scale of the predictions."""
-        return UNITS
+        return UNITS if self.targets is None else self.targets.units
+
+    @property
+    def targets(self) -> Targets | None:
+        """What is predicted where that is no genes; ``genes`` then holds their names."""
+        found = self.training.get("targets")
+        return None if found is None else Targets.from_dict(found, self.genes)
+
+    def on_scale(self, outputs: NDArray[np.float32], columns: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+        """What the networks put out, on the scale of the predictions: targets that are no genes are learnt standardised.
+
+        Parameters
+        ----------
+        outputs
+            ``(n_spots, n_columns)``.
+        columns
+            Which outputs of the networks these are; ``None`` for all.
+
+        Returns
+        -------
+        The same on the targets' own scale.
+        """
+        if self.targets is None:
+            return outputs
+        mean, std = (np.asarray(self.training["targets"][name], dtype=np.float32) for name in ("mean", "std"))
+        chosen = slice(None) if columns is None else columns
+        return outputs * std[chosen] + mean[chosen]
 
     def __repr__(self) -> str:
         weights = sum(parameter.numel() for parameter in self.members.parameters())
         slides = self.training.get("sections", [])
         return (
-            f"HGGEP ({self.preset}): {counted(self.genes, 'gene')} from {self.inputs}; "
+            f"HGGEP ({self.preset}): {counted(self.genes, 'gene' if self.targets is None else 'target')} from {self.inputs}; "
             f"{counted(len(self.members), 'network')}, {weights / 1e6:.1f} M weights; "
             f"trained on {counted(slides, 'section')} ({listing(slides, 6)})"
         )
