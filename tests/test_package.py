@@ -74,7 +74,7 @@ LAYERS = (
     {"pp"},
     {"_data", "_neighbourhood", "_windowed"},
     {"_training", "_presets"},
-    {"model", "HGGEP", "_card", "_describe", "_predictor"},
+    {"model", "HGGEP", "_card", "_describe", "_lazyslide", "_predictor"},
     {"tl"},
     {"pl"},
     {"_cli"},

@@ -17,6 +17,7 @@ from sthggep._card import card, html
 from sthggep._checks import genes_present, listing
 from sthggep._data import Inputs
 from sthggep._hub import download, names_repository, upload
+from sthggep._lazyslide import LazySlideModel
 from sthggep._predictor import Predictor
 from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
 from sthggep.pp._weights import bundled
@@ -233,6 +234,35 @@ class HGGEP(Predictor):
             "the Hugging Face hub, or train by `sthggep.tl.fit`."
         )
         raise FileNotFoundError(msg)
+
+    def as_lazyslide_model(self, *, mpp: float | None = None) -> LazySlideModel:
+        """The model as LazySlide's feature prediction takes it: ``lazyslide.tl.feature_prediction(wsi, model, feature_key="uni")``.
+
+        It must have been trained on features that LazySlide computes, too: ``tl.fit(slides, obsm="uni")``, of tiles as large
+        as the slide's. Of several keys, the features stand side by side, in that order.
+
+        Parameters
+        ----------
+        mpp
+            Microns per full-resolution pixel of the slide. With it, tiles that are denser than the training spots are tied
+            to neighbours at the distance that was learnt; ``None`` ties each to the nearest.
+
+        Returns
+        -------
+        What LazySlide calls. The slide's tiles are seen all at once, since each is tied to its neighbours.
+
+        Raises
+        ------
+        ValueError
+            The model looks at images itself: :func:`sthggep.tl.predict` takes those.
+        """
+        if self.inputs.kind != "obsm":
+            msg = (
+                f"The model looks at {self.inputs}, but LazySlide brings features of one encoder, a row a tile. Train on such "
+                "features (`sthggep.tl.fit(slides, obsm=...)`), or predict by `sthggep.tl.predict`."
+            )
+            raise ValueError(msg)
+        return LazySlideModel(self, mpp)
 
     @classmethod
     def from_reference_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], genes: Sequence[str]) -> HGGEP:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sthggep._checks import counted
 from sthggep._log import log
 from sthggep._progress import progress
 
@@ -71,14 +72,14 @@ def train_on(
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
-    counted = [measured(slide, genes, layer) for slide in further]
+    others = [measured(slide, genes, layer) for slide in further]
 
     def begin(member: int, split: Sequence[Section]) -> nn.Module:
         if parent is not None:
             return continued(parent, member, genes, split)
-        return build_network(preset, split, len(genes), weights, seed + member, counted)
+        return build_network(preset, split, len(genes), weights, seed + member, others)
 
-    _say_start(slides, genes, preset, device, parent, "genes" if targets is None else "targets")
+    _say_start(slides, genes, preset, device, parent, "gene" if targets is None else "target")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
         if prepared is None:
@@ -238,8 +239,8 @@ def _say_start(
     what = f"Training {networks}" if parent is None else f"Going on with {networks} of {parent.id}"
     spots = sum(slide.n_spots for slide in slides)
     tissue = f"{len(slides)} section{'s' if len(slides) > 1 else ''} ({spots} spots)"
-    text = "%s: %d %s, %s, %d epochs at most, on %s."
-    log.info(text, what, len(genes), learnt, tissue, preset.recipe.max_epochs, device)
+    text = "%s: %s, %s, %d epochs at most, on %s."
+    log.info(text, what, counted(genes, learnt), tissue, preset.recipe.max_epochs, device)
 
 
 def _outcome(history: pd.DataFrame) -> str:
