@@ -18,8 +18,8 @@ from sthggep._windowed import STATISTICS, window_size, windowed_inputs
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sthggep._predictor import Predictor
     from sthggep._slide import Slide
-    from sthggep.model import HGGEP
     from sthggep.nn import Output
     from sthggep.pp._encoders import FrozenEncoder
 
@@ -44,7 +44,7 @@ class Predicted(NamedTuple):
 
 
 def describe_windows(
-    model: HGGEP,
+    model: Predictor,
     slide: Slide,
     *,
     columns: Columns = None,
@@ -80,7 +80,7 @@ def describe_windows(
 
 @torch.inference_mode()
 def describe_inputs(
-    model: HGGEP,
+    model: Predictor,
     given: tuple[Any, ...],
     device: torch.device,
     columns: Columns = None,
@@ -104,7 +104,7 @@ def describe_inputs(
         model.members.cpu()
     expression, latents, means = zip(*found, strict=True)
     return Predicted(
-        _array(torch.stack(expression).mean(dim=0)),
+        model.on_scale(_array(torch.stack(expression).mean(dim=0)), columns),
         _array(torch.cat(latents, dim=1)) if latent else None,
         _array(torch.stack(means).mean(dim=0)) if counts else None,
         _array(torch.stack(expression).std(dim=0)) if spread else None,

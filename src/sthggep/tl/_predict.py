@@ -114,6 +114,7 @@ def predict(
         (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows them,
         ``held_out_pearson``: how well each gene was predicted on the tissue that was held out while training, which says
         how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides; with ``out``,
+        ``targets``: where targets that are no genes stand in a table, ``from`` and ``key`` (``genes`` holds their names); with ``out``,
         ``path``: the file, which :func:`sthggep.tl.evaluate` and the figures read as far as they need it.
 
     Embedding, counts and spread of an earlier prediction of that name go away with it, if they are not asked for again.
@@ -231,6 +232,8 @@ def _record(
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
+    if model.targets is not None:
+        record["targets"] = model.targets.to_dict()
     for name, noted in (("training_ceiling", "ceiling"), ("held_out_pearson", "held_out_pearson")):
         if noted in model.training:
             known = dict(zip(model.genes, model.training[noted], strict=True))
@@ -300,7 +303,8 @@ def load_model(model: object) -> HGGEP:
 
 def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
-    from sthggep._data import array_positions, given_features, same_features
+    from sthggep._data import array_positions
+    from sthggep._given import given_features, same_features
 
     inputs = model.inputs
     if inputs.kind == "obsm":
