@@ -55,7 +55,7 @@ FIRST_PARAMETER = {
 LAYERS = (
     {"_log", "_progress", "_keys", "_checks", "_device", "_store", "_blocks", "_rows", "_windows", "__version__"},
     {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
-    {"_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
+    {"_colours", "_containers", "_labels", "_placement", "_prediction", "_slide", "_spatialdata"},
     {"io"},
     {"datasets"},
     {"nn"},

@@ -112,8 +112,9 @@ def predict(
     Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
 
     A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
-    one that the model has learnt from, by its image or its spots' places in the array; and where the table has none of
-    the model's genes.
+    one that the model has learnt from, by its image or its spots' places in the array; where its tissue has colours, or its
+    image microns per pixel, that lie outside those of the training (:func:`sthggep.pl.colours` draws the colours); and
+    where the table has none of the model's genes.
 
     Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
     tied to neighbours at about the distance that the networks have learnt: the array is taken as several coarser ones,
