@@ -1,4 +1,4 @@
-"""Plots: predicted beside observed, structure, held-out sections, what was cut, which spots are tied, colours, curves, scores."""
+"""Plots: predicted beside observed, structure, held-out sections, what was cut and tied, colours, curves, scores."""
 
 from __future__ import annotations
 

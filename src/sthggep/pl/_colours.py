@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MOST_ROWS = 12  # training sections that are shown one by one
 ROW_INCHES = 0.21
 SWATCHES = (-1.0, 0.0, 1.0)  # standard deviations of L*
-MARGIN = 3.0  # CIELAB units around all that is drawn
 AXES = ("L* (dark to light)", "a* (green to red)", "b* (blue to yellow)")
 
 
@@ -47,9 +46,9 @@ def colours(
     """Draw the colours of new slides' tissue beside those of the sections that a model was trained on.
 
     Left a row of swatches for each section: its tissue at the mean of a* and b*, dark, middling and light (one standard
-    deviation of L* either way). Right the mean colours in CIELAB, whose distances are about those that one sees. Inside
-    the dashed line are the colours that :func:`sthggep.tl.predict` does not warn of: those between the training sections,
-    and 9 units around. The number behind a new slide is its distance from the training sections' range.
+    deviation of L* either way). Right the mean colours in CIELAB, whose distances are about those that one sees. The dashed
+    lines go around the range of the training sections, 9 units away: :func:`sthggep.tl.predict` warns of slides outside.
+    The number behind a new slide is its distance from that range, bold where it is warned of.
 
     Parameters
     ----------
@@ -176,7 +175,7 @@ def _draw_means(
     (x, y), (low, high) = at, (known.low, known.high)
     width, height = high[x] - low[x], high[y] - low[y]
     around = f"round,pad={FAR},rounding_size={FAR}"
-    border: Any = {"fill": False, "ls": "--", "ec": "black", "lw": 0.8, "label": "no warning inside"}
+    border: Any = {"fill": False, "ls": "--", "ec": "black", "lw": 0.8, "label": "warned of outside"}
     ax.add_patch(FancyBboxPatch((low[x], low[y]), width, height, boxstyle=around, **border))
     for group, marker, size, label in ((seen, "o", 22, "training sections"), (new, "D", 34, "new slides")):
         means = np.array([each.mean for each in group])
@@ -187,11 +186,6 @@ def _draw_means(
         ax.annotate(
             each.name, (each.mean[x], each.mean[y]), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7
         )
-    corners = np.array([each.mean for each in (*seen, *new)])
-    for axis, set_limits in ((x, ax.set_xlim), (y, ax.set_ylim)):
-        set_limits(
-            min(low[axis] - FAR, corners[:, axis].min()) - MARGIN,
-            max(high[axis] + FAR, corners[:, axis].max()) + MARGIN,
-        )
+    ax.margins(0.12)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel=AXES[x], ylabel=AXES[y])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
@@ -57,7 +57,7 @@ def _other_colours(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
             )
 
 
-def _shown(lab: Sequence[float]) -> str:
+def _shown(lab: Iterable[float]) -> str:
     return ", ".join(f"{value:.0f}" for value in lab)
 
 
