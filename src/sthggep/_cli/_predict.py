@@ -53,6 +53,9 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 @options.option("--key-added", default="hggep", help="Name of the prediction: key in obsm and uns.")
 @options.option("--latent", is_flag=True, help="Write the latent embedding, too: obsm['X_<key>'].")
 @options.option("--counts", is_flag=True, help="Write expected counts, too (models of --preset paper).")
+@options.option(
+    "--uncertainty", is_flag=True, help="Write how far the model's networks differ, too: obsm['<key>_std']."
+)
 @options.option("--size-factors", metavar="COLUMN", help="Column of obs that expected counts are multiplied by.")
 @options.option(
     "--spacing-um",
