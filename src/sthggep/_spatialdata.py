@@ -255,8 +255,19 @@ def _element_levels(element: Any) -> tuple[Level, ...]:
     levels = []
     for array in arrays:
         spacing = _spacing(array)
+        if spacing == base and array.sizes["x"] < arrays[0].sizes["x"]:
+            spacing = _spacing_of_own(array, arrays[0], base)
         levels.append(Level(array.data, scale=(base[0] / spacing[0], base[1] / spacing[1]), axes="".join(array.dims)))
     return tuple(levels)
+
+
+def _spacing_of_own(array: Any, full: Any, base: tuple[float, float]) -> tuple[float, float]:
+    """As `_spacing`, for pyramids whose levels each count their own pixels and say by a transformation how large these are."""
+    from spatialdata.transformations import get_transformation
+
+    system = next(iter(get_transformation(full, get_all=True)))
+    ratio = np.linalg.inv(_affine(full, system)) @ _affine(array, system)
+    return base[0] * float(ratio[0, 0]), base[1] * float(ratio[1, 1])
 
 
 def _spacing(array: Any) -> tuple[float, float]:
