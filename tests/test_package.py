@@ -66,7 +66,7 @@ LAYERS = (
         "_windows",
         "__version__",
     },
-    {"_expression", "_gene_names", "_image", "_image_files", "_lattice"},
+    {"_expression", "_gene_names", "_image", "_image_files", "_image_openslide", "_lattice"},
     {"_containers", "_given", "_labels", "_placement", "_prediction", "_slide", "_spatialdata", "_targets"},
     {"io"},
     {"datasets"},

@@ -97,7 +97,7 @@ def stored(path: str, key: str) -> dict[str, Any]:
 
         group = h5py.File(path, "r")
     names = prediction_keys(key)
-    elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts"}
+    elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts", names.std: "layers/std"}
     return {name: read_elem_lazy(group[place]) for name, place in elements.items() if place in group}
 
 

@@ -93,7 +93,9 @@ def _calibrate(net: Any, patches: Sequence[Any]) -> None:
 
 def statistics_of(section: Section) -> Any:
     """Of the whole section, where this is a window of one; else ``None``."""
-    return section.inputs[5] if len(section.inputs) > 5 else None
+    from sthggep._windowed import STATISTICS
+
+    return section.inputs[STATISTICS] if len(section.inputs) > STATISTICS else None
 
 
 def shape_of(preset: Preset) -> nn.Module:
