@@ -47,7 +47,10 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     "--skip-existing", is_flag=True, help="Leave out slides whose file is there: go on where a job stopped."
 )
 @options.option(
-    "--model", default=BUNDLED, metavar="NAME|FOLDER", help="her2st (breast tumours), or the folder of a saved model."
+    "--model",
+    default=BUNDLED,
+    metavar="NAME|FOLDER",
+    help="her2st (breast tumours), the folder of a saved model, or OWNER/NAME of the Hugging Face hub.",
 )
 @options.genes
 @options.option("--key-added", default="hggep", help="Name of the prediction: key in obsm and uns.")

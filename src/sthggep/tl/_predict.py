@@ -56,7 +56,7 @@ def predict(
     data
         Slide with spots and an image; one or several sections. Counts are not needed and not looked at.
     model
-        A trained model, the folder it was saved to, or a name; ``None`` takes ``"her2st"``, which comes with the package
+        A trained model, the folder it was saved to, or a name (see :meth:`sthggep.HGGEP.from_pretrained`); ``None`` takes ``"her2st"``, which comes with the package
         and knows breast tumours only (see its model card).
     key_added
         Name of the prediction.
