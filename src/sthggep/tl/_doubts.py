@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
 from sthggep._colours import FAR, ColourRange, image_mpp, seen_colours, tissue_colours
+from sthggep._gene_names import shares_genes
 from sthggep._placement import warn_of_misplaced
 from sthggep.tl._signature import Marks, marks
 
@@ -28,8 +29,7 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
             warn_of_misplaced(slide)
         for message in (*_other_colours(model, slides), *_other_sharpness(model, slides)):
             warnings.warn(message, UserWarning, stacklevel=3)
-    shared = set(model.genes) & set(map(str, table.var_names))
-    if table.n_vars and not shared:
+    if model.targets is None and table.n_vars and not shares_genes(table.var, model.genes):
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
             f"this table ({listing(table.var_names, 3)}): other tissue or species, or other names for the genes?"
