@@ -118,7 +118,7 @@ def train_on(
         record["obsm_columns"] = columns
     if parent is not None:
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
-        for noted in ("marks", "colours"):
+        for noted in ("marks", "colours", "image_mpp"):
             record[noted] = [*parent.training.get(noted, []), *record[noted]]
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
     held = state_of(encoder.module) if encoder and portable else {}
