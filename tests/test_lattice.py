@@ -107,8 +107,8 @@ def test_real_sections(data_root):
 def test_a_lattice_is_made_of_coarser_ones(layout: str, factor: int):
     array, xy = lay_out((1000.0, 800.0), 40.0, layout)
     assert lattice_pitch(array, xy) == pytest.approx(40)
-    np.testing.assert_allclose(xy.min(axis=0) + xy.max(axis=0), (1000, 800))
-    assert xy.min() >= 20
+    np.testing.assert_allclose(xy.min(axis=0) + xy.max(axis=0), (1000, 800), atol=1e-9)
+    assert xy.min() >= 10
     parts = sublattices(array, factor)
     assert len(parts) == factor**2
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(array)))
@@ -116,10 +116,10 @@ def test_a_lattice_is_made_of_coarser_ones(layout: str, factor: int):
         near = np.sort(np.linalg.norm(xy[part][:, None] - xy[part][None], axis=2), axis=1)
         np.testing.assert_allclose(near[:, 1], 40 * factor)
         # inside, the neighbours are as many as before
-        assert int(np.median((near < 1.01 * 40 * factor).sum(axis=1))) - 1 == (4 if layout == "square" else 6)
+        assert (near < 1.01 * 40 * factor).sum(axis=1).max() - 1 == (4 if layout == "square" else 6)
 
 
 def test_a_field_narrower_than_the_pitch():
-    array, xy = lay_out((60.0, 300.0), 100.0, "square")
+    _, xy = lay_out((60.0, 300.0), 100.0, "square")
     np.testing.assert_allclose(xy, [[30, 50], [30, 150], [30, 250]])
     assert len(lay_out((40.0, 300.0), 100.0, "square")[0]) == 0
