@@ -217,6 +217,8 @@ def _scale_factor(scale_factors: Mapping[str, Any], key: str, name: str) -> floa
 def _source_levels(path: Any, coarser: list[Level], name: str) -> list[Level]:
     """The image file beside the data, if it is there and is the one that the smaller images were made from."""
     if path is None or not Path(str(path)).is_file():
+        if path is not None and coarser:
+            log.info("Section %s: the image file %s is not there; the smaller image is used.", name, path)
         return []
     levels = open_levels(Path(str(path)))
     if coarser:

@@ -25,6 +25,7 @@ log = logging.getLogger("sthggep")
 VISIUM_PITCH_UM = 100.0
 # Beyond this, microns per pixel that were given and the spot pitch contradict each other
 MPP_TOLERANCE = 1.2
+LARGE_PX = 64 << 20  # 192 MB
 
 __all__ = ["Slide", "resolve", "resolve_one", "table_of"]
 
@@ -113,10 +114,13 @@ class Slide:
         enough = [level for level in self.levels if max(level.shape) >= max_px]
         level = enough[-1] if enough else self.levels[0]
         height, width = level.shape
-        whole = level.read(np.array([[0, 0, width, height]]))[0]
         shrink = min(1.0, max_px / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        small = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX, reducing_gap=3.0))
+        # An image of one large resolution is never held whole
+        by = 1 if height * width < LARGE_PX else 2 ** int(np.log2(max(1.0, 1 / shrink)))
+        whole = level.shrunk(by) if by > 1 else level.read(np.array([[0, 0, width, height]]))[0]
+        box = (0, 0, width / by, height / by)
+        small = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX, box, reducing_gap=3.0))
         return small, (level.scale[0] * size[0] / width, level.scale[1] * size[1] / height)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import pandas as pd
@@ -18,8 +19,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from sthggep._data import Section, Sections
-from sthggep._device import faster_in_bf16
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
+from sthggep.nn._precision import faster_in_bf16
+
+if TYPE_CHECKING:
+    from sthggep._progress import Progress
 
 WATCHED = "val_pearson"
 
@@ -65,10 +69,12 @@ class Training(lightning.LightningModule):
 
     def training_step(self, section: Section, _: int) -> Tensor:
         """Loss of one section, over its training spots."""
-        out = self.net(*section.inputs)
-        parts = self.losses(section, out, section.train)
-        if self.recipe.distillation:
-            parts["distillation"] = self.recipe.distillation * self._distil(section, out.expression[section.train])
+        if not self.recipe.distillation:
+            parts = self.losses(section, self.net(*section.inputs), section.train)
+        else:
+            first, copies = self._with_copies(section)
+            parts = self.losses(section, first, section.train)
+            parts["distillation"] = self.recipe.distillation * self._distil(section, first, copies)
         total: Tensor = torch.stack(list(parts.values())).sum()
         self.log_dict({f"train_{k}": v for k, v in parts.items()}, on_step=False, on_epoch=True, batch_size=1)
         self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=1)
@@ -90,15 +96,19 @@ class Training(lightning.LightningModule):
             parts["counts"] = recipe.count_nll * nb_nll(section.counts[at], out.r[at], out.p[at])
         return parts
 
-    def _distil(self, section: Section, predicted: Tensor) -> Tensor:
-        """Squared distance to what augmented copies of the section agree on."""
+    def _with_copies(self, section: Section) -> tuple[Output, Output]:
+        """Prediction of the section, and of its augmented copies."""
         patches, *rest = section.inputs
-        copies, coefficients = [], []
-        for _ in range(self.recipe.n_copies):
-            out = self.net(augment_section(patches, generator=self.augmentation), *rest)
-            copies.append(out.expression[section.train])
-            coefficients.append(self.net.coefficient(out.latent)[section.train])  # type: ignore[operator]
-        return self_distillation(predicted, copies, coefficients)
+        copies = (augment_section(patches, generator=self.augmentation) for _ in range(self.recipe.n_copies))
+        out: Output = self.net.versions(itertools.chain([patches], copies), *rest)  # type: ignore[operator]
+        first, others = zip(*((None, None) if one is None else (one[0], one[1:]) for one in out), strict=True)
+        return Output(*first), Output(*others)
+
+    def _distil(self, section: Section, first: Output, copies: Output) -> Tensor:
+        """Squared distance to what augmented copies of the section agree on."""
+        coefficients: Tensor = self.net.coefficient(copies.latent)  # type: ignore[operator]
+        at = section.train
+        return self_distillation(first.expression[at], copies.expression[:, at], coefficients[:, at])
 
     def validation_step(self, section: Section, _: int) -> None:
         """The same loss, and the mean gene-wise correlation, on spots held out."""
@@ -121,18 +131,17 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": schedule}
 
 
-class Progress(Callback):
-    """One bar over all epochs of all members."""
+class Epochs(Callback):
+    """Tells the progress over all epochs of all members of each epoch."""
 
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
+    def __init__(self, done: Progress) -> None:
+        self.done = done
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Move on by one epoch."""
         found = trainer.callback_metrics
         shown = {"loss": "train_loss", "validation PCC": WATCHED}
-        self.bar.set_postfix({k: f"{float(found[v]):.3f}" for k, v in shown.items() if v in found}, refresh=False)
-        self.bar.update(1)
+        self.done.update(1, {name: float(found[key]) for name, key in shown.items() if key in found})
 
 
 def train(
@@ -142,7 +151,7 @@ def train(
     *,
     seed: int,
     device: torch.device,
-    bar: Any = None,
+    done: Progress | None = None,
     trainer_kwargs: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train a network in place; with held-out spots, stop early and keep the best epoch.
@@ -156,7 +165,7 @@ def train(
     with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(seed)
         given = dict(trainer_kwargs or {})
-        callbacks: list[Callback] = [Progress(bar)] if bar is not None else []
+        callbacks: list[Callback] = [Epochs(done)] if done is not None else []
         best = ModelCheckpoint(folder, monitor=WATCHED, mode="max", save_weights_only=True)
         if data.validation:
             callbacks += [best, EarlyStopping(WATCHED, mode="max", patience=recipe.patience)]

@@ -96,7 +96,7 @@ def small():
     """Maker of small networks on patches, in evaluation mode."""
 
     def make(**options):
-        net = nn.HGGEPNet(5, **(SMALL | options)).eval()
+        net = nn.HGGEPNet(5, **({"precision": "float32"} | SMALL | options)).eval()
         # torch's own start lets the signal of an untrained backbone die out: nothing would depend on anything
         net.load_state_dict({name: formula(name, tuple(value.shape)) for name, value in net.state_dict().items()})
         return net

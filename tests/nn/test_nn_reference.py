@@ -16,7 +16,7 @@ HEADS = ["latent", "pred", "zinb_mean", "zinb_dispersion", "zinb_dropout"]
 def _error(ours: torch.Tensor, theirs: np.ndarray) -> float:
     found = ours.detach().numpy()
     if found.ndim == 4:
-        found = found.mean(axis=(2, 3))
+        found = found.mean(axis=(2, 3), dtype=np.float64)  # numpy adds channels-last maps up one by one
     return float(np.abs(found[..., : theirs.shape[-1]] - theirs).max() / np.abs(theirs).max())
 
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sthggep._checks import one_of
+from sthggep._progress import can_draw
 
 logger = logging.getLogger("sthggep")
 
@@ -119,7 +120,7 @@ def _retrieve(source: Source, url: str, path: Path, known: str | None) -> Path:
             known_hash=None if known is None else f"sha256:{known}",
             fname=path.name,
             path=path.parent,
-            downloader=pooch.HTTPDownloader(progressbar=True),
+            downloader=pooch.HTTPDownloader(progressbar=can_draw()),
         )
     except RequestException as error:
         msg = (

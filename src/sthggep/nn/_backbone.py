@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sthggep.nn._convolution import ConvSequence, channels_last
+
 CHANNELS = {"conv1": 24, "stage2": 48, "stage3": 96, "stage4": 192, "conv5": 1024}
 REPEATS = {"stage2": 4, "stage3": 8, "stage4": 4}
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -33,22 +35,20 @@ def _depthwise(channels: int, stride: int) -> list[nn.Module]:
     ]
 
 
-def shuffle_channels(x: Tensor, groups: int = 2) -> Tensor:
-    """Interleave the channels of ``groups`` consecutive blocks.
+def interleave(first: Tensor, second: Tensor) -> Tensor:
+    """Channels of two maps in turn: concatenated and shuffled, in one copy.
 
     Parameters
     ----------
-    x
+    first, second
         Feature maps ``(n, channels, h, w)``.
-    groups
-        Blocks the channels are made of.
 
     Returns
     -------
-    The same values, channels reordered.
+    Maps ``(n, 2 * channels, h, w)``, channels last.
     """
-    n, channels, height, width = x.shape
-    return x.reshape(n, groups, channels // groups, height, width).transpose(1, 2).reshape(x.shape)
+    pair = torch.stack([first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)], dim=-1)
+    return pair.flatten(3).permute(0, 3, 1, 2)
 
 
 class ShuffleUnit(nn.Module):
@@ -69,14 +69,14 @@ class ShuffleUnit(nn.Module):
         half = out_channels // 2
         self.stride = stride
         reduced = _depthwise(in_channels, stride) + _pointwise(in_channels, half) if stride > 1 else []
-        self.branch1 = nn.Sequential(*reduced)
+        self.branch1 = ConvSequence(*reduced)
         entry = in_channels if stride > 1 else half
-        self.branch2 = nn.Sequential(*_pointwise(entry, half), *_depthwise(half, stride), *_pointwise(half, half))
+        self.branch2 = ConvSequence(*_pointwise(entry, half), *_depthwise(half, stride), *_pointwise(half, half))
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform feature maps ``(n, in, h, w)``."""
         kept, changed = (x, x) if self.stride > 1 else x.chunk(2, dim=1)
-        return shuffle_channels(torch.cat([self.branch1(kept), self.branch2(changed)], dim=1))
+        return interleave(self.branch1(kept), self.branch2(changed))
 
 
 def _stage(name: str, in_channels: int) -> nn.Sequential:
@@ -102,12 +102,12 @@ class ShuffleNetV2(nn.Module):
             nn.BatchNorm2d(CHANNELS["conv1"]),
             nn.ReLU(inplace=True),
         ]
-        self.conv1 = nn.Sequential(*stem)
+        self.conv1 = ConvSequence(*stem)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if max_pool else nn.Identity()
         self.stage2 = _stage("stage2", CHANNELS["conv1"])
         self.stage3 = _stage("stage3", CHANNELS["stage2"])
         self.stage4 = _stage("stage4", CHANNELS["stage3"])
-        self.conv5 = nn.Sequential(*_pointwise(CHANNELS["stage4"], CHANNELS["conv5"]))
+        self.conv5 = ConvSequence(*_pointwise(CHANNELS["stage4"], CHANNELS["conv5"]))
 
     def maps(self, x: Tensor) -> Maps:
         """Feature maps of the three stages and of the last convolution.
@@ -121,7 +121,7 @@ class ShuffleNetV2(nn.Module):
         -------
         Maps of 48, 96, 192 and 1024 channels.
         """
-        stage2 = self.stage2(self.maxpool(self.conv1(x)))
+        stage2 = self.stage2(self.maxpool(self.conv1(channels_last(x))))
         stage3 = self.stage3(stage2)
         stage4 = self.stage4(stage3)
         return Maps(stage2, stage3, stage4, self.conv5(stage4))

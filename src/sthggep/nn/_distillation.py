@@ -39,31 +39,40 @@ def augment_section(patches: Tensor, *, generator: torch.Generator | None = None
     matrix = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]], device=out.device)
     # pixel coordinates need float32: in bfloat16 they would miss their pixels
     with torch.autocast(out.device.type, enabled=False):
-        grid = F.affine_grid(matrix.expand(len(out), 2, 3), list(out.shape), align_corners=False)
-        out = F.grid_sample(out, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        # one grid for all patches, which stand side by side as channels
+        together = out.reshape(1, -1, *out.shape[2:])
+        grid = F.affine_grid(matrix.unsqueeze(0), list(together.shape), align_corners=False)
+        turned = F.grid_sample(together, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        out = turned.reshape(out.shape)
     return out.flip(-1) if flip < 0.2 else out
 
 
-def bake_targets(copies: Sequence[Tensor], coefficients: Sequence[Tensor]) -> Tensor:
+def _stacked(parts: Tensor | Sequence[Tensor]) -> Tensor:
+    return (parts if isinstance(parts, Tensor) else torch.stack(list(parts))).float()
+
+
+def bake_targets(copies: Tensor | Sequence[Tensor], coefficients: Tensor | Sequence[Tensor]) -> Tensor:
     """Average the predictions of augmented copies, each spot with its own softmax weights.
 
     Parameters
     ----------
     copies
-        Predictions ``(n, genes)``, one a copy.
+        Predictions ``(n, genes)``, one a copy; or stacked.
     coefficients
-        Outputs ``(n, 1)`` of the distillation head, one a copy.
+        Outputs ``(n, 1)`` of the distillation head, one a copy; or stacked.
 
     Returns
     -------
     Targets ``(n, genes)``; gradients flow through predictions and weights.
     """
     with torch.autocast(copies[0].device.type, enabled=False):
-        weights = torch.stack([one.float() for one in coefficients]).softmax(dim=0)
-        return (weights * torch.stack([one.float() for one in copies])).sum(dim=0)
+        weights = _stacked(coefficients).softmax(dim=0)
+        return (weights * _stacked(copies)).sum(dim=0)
 
 
-def self_distillation(prediction: Tensor, copies: Sequence[Tensor], coefficients: Sequence[Tensor]) -> Tensor:
+def self_distillation(
+    prediction: Tensor, copies: Tensor | Sequence[Tensor], coefficients: Tensor | Sequence[Tensor]
+) -> Tensor:
     """Squared distance between the prediction and what augmented copies agree on.
 
     As published ("bake"), gradients flow through both sides.

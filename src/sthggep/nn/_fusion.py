@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sthggep.nn._precision import centred_product, is_lowered
+
+CHUNK = 1024  # spots gone through at once outside training
+
 
 class SequenceFusion(nn.Module):
     """Read the views as a sequence with an LSTM and average its outputs (jumping knowledge, "jknet").
@@ -42,10 +46,45 @@ class SequenceFusion(nn.Module):
             self.lstm.get_parameter(f"bias_hh_l{layer}").zero_()
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
-        """Fuse views of the same shape (spots, features)."""
-        steps = torch.stack([view.float() for view in views])
-        out: Tensor = self.lstm(steps)[0]
-        return out.float().mean(dim=0)
+        """Fuse views of the same shape (..., spots, features)."""
+        steps = torch.stack([view.float().flatten(0, -2) for view in views])
+        if not is_lowered(steps.device):
+            out: Tensor = self.lstm(steps)[0]
+        elif torch.is_grad_enabled():
+            out = self._low(steps)
+        else:
+            out = torch.cat([self._low(part) for part in torch.split(steps, CHUNK, dim=1)], dim=1)
+        return out.float().mean(dim=0).reshape(views[0].shape)
+
+    def _low(self, steps: Tensor) -> Tensor:
+        """The same LSTM with centred bfloat16 products: gates bring spots so close together that torch's own loses them."""
+        with torch.autocast(steps.device.type, enabled=False):
+            for layer in range(self.lstm.num_layers):
+                entry, recurrent, first, second = (
+                    self.lstm.get_parameter(f"{name}_l{layer}")
+                    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                )
+                gates, common = centred_product(steps, entry, entry.to(torch.bfloat16))
+                steps = _run(gates, common + (first + second), recurrent)
+        return steps
+
+
+def _run(gates: Tensor, common: Tensor, weight: Tensor) -> Tensor:
+    """Hidden states ``(steps, n, dim)`` of one layer, from what its input adds to the gates."""
+    low = weight.to(torch.bfloat16)
+    hidden = cell = gates.new_zeros(0)
+    out: list[Tensor] = []
+    for own, shared in zip(gates, common, strict=True):
+        total = own + shared
+        if out:  # the first state is zero
+            differing, mean = centred_product(hidden, weight, low)
+            total = total + differing + mean
+        entry, forget, content, leave = total.chunk(4, dim=-1)
+        new = torch.sigmoid(entry) * torch.tanh(content)
+        cell = torch.addcmul(new, torch.sigmoid(forget), cell) if out else new
+        hidden = torch.sigmoid(leave) * torch.tanh(cell)
+        out.append(hidden)
+    return torch.stack(out)
 
 
 class AttentionFusion(nn.Module):

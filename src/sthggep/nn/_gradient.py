@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sthggep.nn._convolution import ConvSequence, channels_last, folded
 
 TAPS = (1, 3, 4, 5, 7)  # top, left, centre, right, bottom of a 3 x 3 kernel read row by row
 CENTRE = 4
@@ -73,11 +77,20 @@ class GradientEnhancement(nn.Module):
             nn.Conv2d(channels, channels, 3, stride=2, padding=1), nn.BatchNorm2d(channels), nn.ReLU6()
         )
         self.cross = nn.Sequential(CrossDifferenceConv(channels, channels), nn.BatchNorm2d(channels), nn.ReLU6())
-        self.merge = nn.Sequential(
-            nn.Conv2d(2 * channels, channels, 1, padding=1), nn.BatchNorm2d(channels), nn.ReLU6()
-        )
+        self.merge = ConvSequence(nn.Conv2d(2 * channels, channels, 1, padding=1), nn.BatchNorm2d(channels), nn.ReLU6())
 
     def forward(self, x: Tensor) -> Tensor:
         """Enhance a batch of patches ``(n, 3, h, w)``."""
-        out: Tensor = self.merge(torch.cat([self.plain(x), self.cross(x)], dim=1))
+        plain: Any = self.plain[0]
+        cross: Any = self.cross[0]
+        kernels = [(plain.weight, plain.bias), (cross.kernel(), torch.zeros_like(plain.bias))]
+        norms: list[Any] = [self.plain[1], self.cross[1]]
+        if not self.training:
+            kernels = [folded(*pair, norm) for pair, norm in zip(kernels, norms, strict=True)]
+        # both branches read the same pixels: one convolution goes over them
+        kernel, bias = (torch.cat(part) for part in zip(*kernels, strict=True))
+        maps = F.conv2d(channels_last(x), kernel, bias, stride=2, padding=1)
+        if self.training:
+            maps = torch.cat([norm(part) for norm, part in zip(norms, maps.chunk(2, dim=1), strict=True)], dim=1)
+        out: Tensor = self.merge(F.relu6(maps))
         return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,21 +11,17 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from sthggep.nn._attention import TransformerBlock
-from sthggep.nn._backbone import CHANNELS, ShuffleNetV2
-from sthggep.nn._cbam import Level
 from sthggep.nn._fusion import SequenceFusion
-from sthggep.nn._gradient import GradientEnhancement
 from sthggep.nn._heads import CountHead, DistillationHead, Heads, Output
 from sthggep.nn._hyperconv import HypergraphBlock
 from sthggep.nn._hypergraph import similar_incidence, spatial_neighbors
+from sthggep.nn._levels import LatentLevels
 from sthggep.nn._position import RelativePosition
+from sthggep.nn._precision import Precision, check_precision, lowered
 from sthggep.nn._published import TablePosition, published_hypergraph, published_neighbors
 
-PATCH = 112
-MAP_AREA = 16  # stage 4 of a 112-pixel patch is 4 x 4
 
-
-class HGGEPNet(nn.Module):
+class HGGEPNet(LatentLevels):
     """The network of Li et al. 2024 (doi:10.1093/bib/bbae500). One section is one batch.
 
     A new network (``reference=False``) keeps the architecture and differs from the released code where that
@@ -68,6 +66,11 @@ class HGGEPNet(nn.Module):
         Neighbours selected into a hyperedge.
     chunk_size
         Patches passed through the convolutions at once outside training; the result does not depend on it.
+    precision
+        Of matrix products outside training: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which takes bfloat16 where it
+        is measured to be clearly faster, and float32 for a reference network. Convolutions are float32 always: they wait
+        for memory rather than compute, and bfloat16 would cost them the third digit of the predictions. While training
+        the autocast around the network decides.
     """
 
     def __init__(
@@ -85,12 +88,11 @@ class HGGEPNet(nn.Module):
         hypergraph_dropout: float = 0.5,
         n_neighbors: int = 8,
         n_selected: int = 4,
-        chunk_size: int = 512,
+        chunk_size: int = 256,
+        precision: Precision = "auto",
     ) -> None:
-        super().__init__()
-        if dim % MAP_AREA:
-            msg = f"Expected dim to be a multiple of {MAP_AREA} (the maps are 4 x 4), found {dim}."
-            raise ValueError(msg)
+        check_precision(precision)
+        super().__init__(dim, transposed=reference)
         self.config: dict[str, Any] = {
             "n_genes": n_genes,
             "reference": reference,
@@ -105,16 +107,13 @@ class HGGEPNet(nn.Module):
             "n_neighbors": n_neighbors,
             "n_selected": n_selected,
             "chunk_size": chunk_size,
+            "precision": precision,
         }
         self.reference = reference
         self.n_neighbors = n_neighbors
         self.n_selected = n_selected
         self.chunk_size = chunk_size
-        self.gradient = GradientEnhancement()
-        self.backbone = ShuffleNetV2(max_pool=False)
-        self.level4 = Level(CHANNELS["stage4"], dim // MAP_AREA)
-        self.level5 = Level(CHANNELS["conv5"], dim // MAP_AREA)
-        self.level6 = Level(CHANNELS["conv5"], dim)
+        self.precision: Precision = "float32" if reference and precision == "auto" else precision
         self.position: nn.Module = TablePosition(dim) if reference else RelativePosition(dim)
         self.transformers = nn.ModuleList(
             nn.Sequential(*(TransformerBlock(dim, heads, 64, dim, dropout) for _ in range(depth))) for _ in range(3)
@@ -140,55 +139,37 @@ class HGGEPNet(nn.Module):
             return published_neighbors(positions, k=self.n_neighbors)
         return spatial_neighbors(positions, self.n_neighbors + 1, max_distance=2.0).rows
 
-    def encode(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three latent levels of each patch, spots apart from each other.
-
-        Parameters
-        ----------
-        patches
-            ``(n, 3, 112, 112)`` pixel values 0-255, rows first.
-
-        Returns
-        -------
-        Levels 4, 5 and 6, each ``(n, dim)``.
-
-        Raises
-        ------
-        ValueError
-            If the patches have another shape.
-        """
-        if patches.ndim != 4 or tuple(patches.shape[1:]) != (3, PATCH, PATCH):
-            msg = f"Expected patches of shape (spots, 3, {PATCH}, {PATCH}), found {tuple(patches.shape)}."
-            raise ValueError(msg)
-        pixels = patches.float()
-        if self.reference:
-            pixels = pixels.transpose(-1, -2)
-        maps = self.backbone.maps(self.gradient(pixels))
-        peak = maps.conv5.amax(dim=(2, 3), keepdim=True)
-        return self.level4(maps.stage4), self.level5(maps.conv5), self.level6(peak)
-
     def tie(self, features: Tensor, neighbors: Tensor) -> Tensor:
         """Pass features over the hyperedges they form themselves.
 
         Parameters
         ----------
         features
-            ``(n, dim)``.
+            ``(n, dim)``, or several versions of a section, ``(versions, n, dim)``, each with hyperedges of its own.
         neighbors
             Rows as ``neighbors`` gives them.
 
         Returns
         -------
-        Features ``(n, dim)``.
+        Features of the same shape.
         """
         neighbors = neighbors.to(features.device)
-        weight = None
+        parts, weights = [], []
+        for version, one in enumerate(features.reshape(-1, *features.shape[-2:])):
+            incidence, weight = self._hyperedges(one, neighbors)
+            parts.append(incidence + version * len(neighbors))
+            weights.append(weight)
+        spots = features.flatten(0, -2)
+        out: Tensor = self.hypergraph(
+            spots, torch.cat(parts, dim=1), len(spots), torch.cat(weights) if self.reference else None
+        )
+        return out.reshape(features.shape)
+
+    def _hyperedges(self, features: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
         if self.reference:
-            incidence, _, weight = published_hypergraph(features, neighbors, n_selected=self.n_selected)
-        else:
-            incidence = similar_incidence(features, neighbors, n_selected=self.n_selected)
-        out: Tensor = self.hypergraph(features, incidence, len(features), weight)
-        return out
+            found = published_hypergraph(features, neighbors, n_selected=self.n_selected)
+            return found.incidence, found.hyperedge_weight
+        return similar_incidence(features, neighbors, n_selected=self.n_selected), features.new_ones(len(features))
 
     def relate(
         self, levels: tuple[Tensor, Tensor, Tensor], positions: ArrayLike | Tensor, neighbors: Tensor | None = None
@@ -198,7 +179,7 @@ class HGGEPNet(nn.Module):
         Parameters
         ----------
         levels
-            As ``encode`` gives them.
+            As ``encode`` gives them, or those of several versions of the section, each ``(versions, n, dim)``.
         positions
             As for ``forward``.
         neighbors
@@ -206,16 +187,18 @@ class HGGEPNet(nn.Module):
 
         Returns
         -------
-        The prediction.
+        The prediction, a version a row where there are versions.
         """
         where = self.position(positions)
-        if len(where) != len(levels[0]):
-            msg = f"Expected one position a patch, found {len(levels[0])} patches and {len(where)} positions."
+        n = levels[0].shape[-2]
+        if len(where) != n:
+            msg = f"Expected one position a patch, found {n} patches and {len(where)} positions."
             raise ValueError(msg)
-        refined = [blocks(level + where) for blocks, level in zip(self.transformers, levels, strict=True)]
-        features = torch.stack([one.float() for one in refined]).sum(dim=0)
-        tied = self.tie(features, self.neighbors(positions) if neighbors is None else neighbors)
-        out: Output = self.heads(self.fusion([*refined, tied]))
+        with nullcontext() if self.training else lowered(where.device, self.precision):
+            refined = [blocks(level + where) for blocks, level in zip(self.transformers, levels, strict=True)]
+            features = torch.stack([one.float() for one in refined]).sum(dim=0)
+            tied = self.tie(features, self.neighbors(positions) if neighbors is None else neighbors)
+            out: Output = self.heads(self.fusion([*refined, tied]))
         return out
 
     def forward(self, patches: Tensor, positions: ArrayLike | Tensor, neighbors: Tensor | None = None) -> Output:
@@ -246,17 +229,41 @@ class HGGEPNet(nn.Module):
         level4, level5, level6 = (torch.cat(level) for level in zip(*parts, strict=True))
         return self.relate((level4, level5, level6), positions, neighbors)
 
+    def versions(
+        self, patches: Iterable[Tensor], positions: ArrayLike | Tensor, neighbors: Tensor | None = None
+    ) -> Output:
+        """Predict several versions of one section (itself and augmented copies) in one pass.
+
+        As ``forward`` of one after the other: batch normalisation, attention and hyperedges see one version at a time. But
+        the large products run over all of them together, and while training the maps of each version are computed once
+        more on the way back rather than kept, which would take gigabytes.
+
+        Parameters
+        ----------
+        patches
+            Patches of each version, each as for ``forward``.
+        positions, neighbors
+            As for ``forward``, the same for all.
+
+        Returns
+        -------
+        The prediction, a version a row: ``expression`` is ``(versions, n, genes)``.
+        """
+        encode = self.encode_anew if torch.is_grad_enabled() else self.encode
+        level4, level5, level6 = zip(*(encode(one) for one in patches), strict=True)
+        return self.relate((torch.stack(level4), torch.stack(level5), torch.stack(level6)), positions, neighbors)
+
     def coefficient(self, latent: Tensor) -> Tensor:
         """How much each spot of an augmented copy counts in self-distillation, before the softmax over copies.
 
         Parameters
         ----------
         latent
-            ``Output.latent`` of the copy.
+            ``Output.latent`` of the copy, or of several.
 
         Returns
         -------
-        ``(n, 1)``.
+        ``(..., n, 1)``.
         """
         out: Tensor = self.distillation(latent)
         return out

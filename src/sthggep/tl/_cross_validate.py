@@ -197,8 +197,15 @@ def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, d
         }
         store.write(fold.number, scores, record)
         found[fold.number] = scores, record
-        log.info("Fold %d of %d (%s): %.0f s.", fold.number + 1, len(plan.folds), fold.group, record["seconds"])
+        text = "Fold %d of %d (%s held out): PCC %s; %.0f s."
+        log.info(text, fold.number + 1, len(plan.folds), fold.group, _pearson(scores), record["seconds"])
     return [found[fold.number] for fold in plan.folds]
+
+
+def _pearson(scores: pd.DataFrame) -> str:
+    """Mean correlation of each method, in words."""
+    means = scores[scores["metric"] == "pearson"].groupby("method", sort=False)["value"].mean()
+    return ", ".join(f"{method} {mean:.3f}" for method, mean in means.items())
 
 
 def _table(

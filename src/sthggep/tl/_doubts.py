@@ -23,7 +23,7 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
     if model.inputs.needs_image:
         for slide in slides:
             warn_of_misplaced(slide)
-    if table.n_vars and not shares_genes(table.var, model.genes):
+    if model.targets is None and table.n_vars and not shares_genes(table.var, model.genes):
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
             f"this table ({listing(table.var_names, 3)}): other tissue or species, or other names for the genes?"

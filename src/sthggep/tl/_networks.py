@@ -60,9 +60,10 @@ def start(net: Any, sections: Sequence[Section], further: Sequence[Measured] = (
             [section.inputs[0] for section in training],
             [section.inputs[3] for section in training],
             [section.target for section in training],
-            [section.counts.sum(dim=1) for section in training],
+            [section.library_sizes for section in training],
             [section.train for section in training],
             further,
+            [statistics_of(section) for section in training],
         )
     else:
         net.heads.start_at(torch.cat([section.target[section.train] for section in training]).mean(dim=0))
@@ -88,6 +89,26 @@ def _calibrate(net: Any, patches: Sequence[Any]) -> None:
     net.eval()
     for layer, kept in zip(layers, momentum, strict=True):
         layer.momentum = kept
+
+
+def statistics_of(section: Section) -> Any:
+    """Of the whole section, where this is a window of one; else ``None``."""
+    from sthggep._windowed import STATISTICS
+
+    return section.inputs[STATISTICS] if len(section.inputs) > STATISTICS else None
+
+
+def shape_of(preset: Preset) -> nn.Module:
+    """A tiny network that reaches as far as the preset's own."""
+    import torch
+
+    from sthggep.nn import FeatureHGGEPNet, HGGEPNet
+
+    if preset.network == "HGGEPNet":
+        with torch.device("meta"):
+            return HGGEPNet(1, **preset.net)
+    with torch.device("meta"):
+        return FeatureHGGEPNet([1], 1, **{**preset.net, "blocks": None})
 
 
 def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]], before: Sequence[float] | None = None) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._checks import listing, one_of, unique
-from sthggep._data import frozen_stages, given_features
+from sthggep._data import frozen_stages
 from sthggep._expression import counts
 from sthggep._gene_names import gene_columns
+from sthggep._given import given_features
 from sthggep._presets import PRESETS
 from sthggep._slide import resolve
 from sthggep.pp._encoders import FrozenEncoder
@@ -185,7 +186,7 @@ class Plan:
             return prepared, [Seen(slide.n_spots, None) for slide in self.slides]
         else:
             stages = [[stage.numpy() for stage in fed[0]] for fed in prepared.inputs]
-        return prepared, [Seen(len(found[0]), np.hstack(found)) for found in stages]
+        return prepared, [Seen(len(found[0]), np.hstack([stage[:] for stage in found])) for found in stages]
 
 
 def make_plan(

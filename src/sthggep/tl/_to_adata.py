@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from sthggep._checks import written_beside
 from sthggep._keys import prediction_keys
-from sthggep._prediction import read_prediction
+from sthggep._prediction import read_prediction, stored
 from sthggep._slide import table_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
 
     Returns
     -------
-    A new AnnData (spots × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``,
+    A new AnnData (spots × predicted genes): ``X`` holds the prediction, a copy (a dask array, read when it is asked for,
+    where it was written to a file by ``out=``; ``.to_memory()`` reads all), on the scale ``uns[key]["units"]``,
     which is a logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
     the prediction's record come along; so do ``obsm["X_<key>"]``, the latent embedding, and ``layers["counts"]``, expected
     counts, where they were predicted; and ``var["held_out_pearson"]`` and ``var["training_ceiling"]``, where the model knows
@@ -53,7 +54,7 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     """
     table = table_of(data, table_key)
     prediction = read_prediction(table, key)
-    rows = np.flatnonzero(~np.isnan(prediction.values).all(axis=1))
+    rows = np.flatnonzero(np.asarray(~np.isnan(prediction.values).all(axis=1)))
     if len(rows) < table.n_obs:
         log.info("%d of %d spots have no prediction and are left out.", table.n_obs - len(rows), table.n_obs)
     out = AnnData(
@@ -66,11 +67,15 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         if name in table.uns[key]:
             out.var[name] = table.uns[key][name]
     names = prediction_keys(key)
-    beside = [name for name in written_beside(table.uns[key]) if name in table.obsm]
+    beside = {name: table.obsm[name] for name in written_beside(table.uns[key]) if name in table.obsm}
+    if prediction.path is not None:
+        beside = stored(prediction.path, key)
     if names.latent in beside:
-        out.obsm[names.latent] = table.obsm[names.latent][rows]
+        out.obsm[names.latent] = beside[names.latent][rows]
     if names.counts in beside:
-        out.layers["counts"] = table.obsm[names.counts][rows]
+        out.layers["counts"] = beside[names.counts][rows]
+    if names.std in beside:
+        out.layers["std"] = beside[names.std][rows]
     out.uns = {name: _own_dicts(table.uns[name]) for name in ("spatial", LINK, key) if name in table.uns}
     if LINK in out.uns:
         attrs = out.uns[LINK]

@@ -80,6 +80,7 @@ def sections_seen(parent: HGGEP) -> list[str]:
 def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequence[Section]) -> nn.Module:
     """A copy of one of the model's networks, moved towards the training spots of new sections."""
     from sthggep.nn import FeatureHGGEPNet
+    from sthggep.tl._networks import statistics_of
 
     old: Any = parent.members[member % len(parent.members)]
     columns = [parent.genes.index(gene) for gene in genes]
@@ -92,9 +93,10 @@ def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequen
             [section.inputs[0] for section in training],
             [section.inputs[3] for section in training],
             [section.target for section in training],
-            [section.counts.sum(dim=1) for section in training],
+            [section.library_sizes for section in training],
             [section.train for section in training],
             whole_panel=whole,
+            statistics=[statistics_of(section) for section in training],
         )
     else:
         _shift_mean(net, training, whole_panel=whole)
