@@ -123,3 +123,12 @@ def files(slides: list[AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         slide.obs["patient"] = patient
         slide.write_h5ad(f"{name}.h5ad")
     return slides
+
+
+@pytest.fixture(scope="session")
+def light_model(toy: AnnData):
+    """A model that looks at one field of view, through one network: predictions take seconds."""
+    from sthggep import tl
+
+    options = {"size_um": 160, "weights": "random", "n_members": 1, "max_epochs": 4, "validation": None}
+    return tl.fit(toy, genes=list(toy.var_names), device="cpu", show_progress_bar=False, **options)

@@ -142,7 +142,7 @@ def test_advice_is_in_shell_words():
 
 def test_quiet_and_verbose(shell, files, model, recwarn):
     model.save("m")
-    words = ("predict", "a.h5ad", "--model", "m")
+    words = ("predict", "c.h5ad", "--model", "m")
     assert shell(*words, "--out", "p.h5ad", "--quiet").stderr == ""
     usual = shell(*words, "--out", "q.h5ad").stderr
     assert "Options of this run" not in usual

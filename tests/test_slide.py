@@ -543,3 +543,20 @@ def test_spot_diameter_and_size():
     slide = resolve_one(adata)
     assert slide.spot_diameter == 55.0
     assert slide.size == (800.0, 600.0)
+
+
+def test_thumbnail_of_a_large_image_is_made_in_parts(monkeypatch: pytest.MonkeyPatch):
+    image = np.kron(np.arange(30 * 25).reshape(30, 25, 1) % 251, np.ones((100, 100, 3))).astype(np.uint8)
+    source = Counted(image)
+    lazy = da.from_array(source, chunks=(1024, 1024, 3), asarray=False, meta=np.empty((0, 0, 0), np.uint8))
+    slide = resolve_one(section(lazy))
+    monkeypatch.setattr("sthggep._slide.LARGE_PX", 1 << 40)
+    expected, scale = slide.thumbnail(200)
+    monkeypatch.setattr("sthggep._slide.LARGE_PX", 1 << 20)
+    source.reads.clear()
+    fresh = resolve_one(section(lazy))
+    found, same = fresh.thumbnail(200)
+    assert scale == same
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 1
+    assert len(source.reads) == len(set(source.reads)) == 9

@@ -13,13 +13,13 @@ from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 
 from sthggep._data import network_inputs
-from sthggep._windowed import window_size, windowed_inputs
+from sthggep._windowed import STATISTICS, window_size, windowed_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sthggep._predictor import Predictor
     from sthggep._slide import Slide
-    from sthggep.model import HGGEP
     from sthggep.nn import Output
     from sthggep.pp._encoders import FrozenEncoder
 
@@ -35,6 +35,8 @@ class Predicted(NamedTuple):
     """``(n, networks × dim)``: the fused features of all networks side by side."""
     counts: NDArray[np.float32] | None = None
     """``(n, genes)``: mean counts of a spot of median depth."""
+    spread: NDArray[np.float32] | None = None
+    """``(n, genes)``: standard deviation over the networks, of expression."""
 
     def of(self, rows: NDArray[np.intp]) -> Predicted:
         """Some of the spots."""
@@ -42,12 +44,13 @@ class Predicted(NamedTuple):
 
 
 def describe_windows(
-    model: HGGEP,
+    model: Predictor,
     slide: Slide,
     *,
     columns: Columns = None,
     latent: bool = False,
     counts: bool = False,
+    spread: bool = False,
     window: int | str | None = "auto",
     encoder: FrozenEncoder | None,
     batch_size: int,
@@ -61,7 +64,7 @@ def describe_windows(
     """
     net: Any = model.members[0]
     size = window_size(model.inputs, slide, window)
-    asked: dict[str, Any] = {"latent": latent, "counts": counts}
+    asked: dict[str, Any] = {"latent": latent, "counts": counts, "spread": spread}
     options: dict[str, Any] = {"batch_size": batch_size, "show": show, "pitch_um": model.pitch_um}
     if size is None:
         neighbors = int(getattr(net, "n_neighbors", 1))
@@ -69,27 +72,30 @@ def describe_windows(
         yield np.arange(slide.n_spots), describe_inputs(model, given, device, columns, **asked)
         return
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
-        parts = windowed_inputs(slide, model.inputs, encoder, net, size, folder=Path(folder), halo=halo, **options)
+        options |= {"folder": Path(folder), "halo": halo, "members": list(model.members)}
+        parts = windowed_inputs(slide, model.inputs, encoder, net, size, **options)
         for (rows, core), given in parts:
             yield rows[core], describe_inputs(model, given, device, columns, **asked).of(core)
 
 
 @torch.inference_mode()
 def describe_inputs(
-    model: HGGEP,
+    model: Predictor,
     given: tuple[Any, ...],
     device: torch.device,
     columns: Columns = None,
     *,
     latent: bool = False,
     counts: bool = False,
+    spread: bool = False,
 ) -> Predicted:
     """What the networks say of what they are fed."""
     given = move_data_to_device(given, device)
     found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     try:
-        for member in model.members.to(device):
-            out: Output = member(*given)
+        for number, member in enumerate(model.members.to(device)):
+            # Of a window, each network has the section's statistics on its own scale
+            out: Output = member(*(part[number] if i == STATISTICS else part for i, part in enumerate(given)))
             expected = out.expected_counts() if counts else None
             found.append(
                 (_chosen(out.expression, columns), out.latent if latent else None, _chosen(expected, columns))  # type: ignore[arg-type]
@@ -98,9 +104,10 @@ def describe_inputs(
         model.members.cpu()
     expression, latents, means = zip(*found, strict=True)
     return Predicted(
-        _array(torch.stack(expression).mean(dim=0)),
+        model.on_scale(_array(torch.stack(expression).mean(dim=0)), columns),
         _array(torch.cat(latents, dim=1)) if latent else None,
         _array(torch.stack(means).mean(dim=0)) if counts else None,
+        _array(torch.stack(expression).std(dim=0)) if spread else None,
     )
 
 

@@ -23,6 +23,8 @@ _AXES = {"yx": (0, 1, None), "yxc": (0, 1, 2), "cyx": (1, 2, 0)}
 _UNIT_MAX = 1.5
 # The range of values is judged on this many windows a side, of this many pixels.
 _WINDOWS, _WINDOW = 5, 256
+# Side of what is shrunk at a time: that of most blocks, so that each is read once.
+_TILE = 1024
 
 
 class Level:
@@ -119,6 +121,20 @@ class Level:
         pixels = self.array[tuple(index)]
         pixels = np.asarray(pixels.compute() if hasattr(pixels, "compute") else pixels)
         return self._rgb(pixels[..., None] if channel is None else np.moveaxis(pixels, channel, -1))
+
+    def shrunk(self, by: int) -> NDArray[np.uint8]:
+        """The whole level at `1 / by` of its size, a power of two: means of pixels, never all of them held."""
+        from PIL import Image
+
+        height, width = self.shape
+        side = max(by, _TILE)
+        out = np.empty((-(-height // by), -(-width // by), 3), dtype=np.uint8)
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                box = [[left, top, min(left + side, width), min(top + side, height)]]
+                small = np.asarray(Image.fromarray(self.read(box)[0]).reduce(by))
+                out[top // by : top // by + small.shape[0], left // by : left // by + small.shape[1]] = small
+        return out
 
     def _fetch(self, windows: Sequence[tuple[int, int, int, int]]) -> list[NDArray[Any]]:
         """Windows `x0, x1, y0, y1` inside the image, as (y, x, channel) arrays of the stored type."""

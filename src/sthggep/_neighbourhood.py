@@ -29,6 +29,14 @@ def neighbourhoods(slide: Slide, n_neighbors: int, pitch_um: float | None = None
     return near, _nearest(slide, HYPEREDGE_SPOTS, pitch_um=pitch_um, max_distance=HYPEREDGE_REACH)
 
 
+def separate(slide: Slide, pitch_um: float | None = None) -> list[NDArray[np.intp]]:
+    """Spots in groups that have no neighbourhood in common: the coarser arrays, else all together."""
+    factor = slide.denser_than(pitch_um)
+    if factor == 1:
+        return [np.arange(slide.n_spots)]
+    return [np.asarray(part) for part in sublattices(slide.array_xy(), factor)]  # type: ignore[arg-type]
+
+
 def _nearest(slide: Slide, k: int, *, pitch_um: float | None = None, max_distance: float | None = None) -> Neighbors:
     """The ``k`` nearest of each spot, among those of its own lattice where several coarser ones are interleaved."""
     factor = slide.denser_than(pitch_um)

@@ -25,6 +25,7 @@ log = logging.getLogger("sthggep")
 VISIUM_PITCH_UM = 100.0
 # Beyond this, microns per pixel that were given and the spot pitch contradict each other
 MPP_TOLERANCE = 1.2
+LARGE_PX = 64 << 20  # 192 MB
 
 __all__ = ["Slide", "resolve", "resolve_one", "table_of"]
 
@@ -113,10 +114,13 @@ class Slide:
         enough = [level for level in self.levels if max(level.shape) >= max_px]
         level = enough[-1] if enough else self.levels[0]
         height, width = level.shape
-        whole = level.read(np.array([[0, 0, width, height]]))[0]
         shrink = min(1.0, max_px / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        small = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX, reducing_gap=3.0))
+        # An image of one large resolution is never held whole
+        by = 1 if height * width < LARGE_PX else 2 ** int(np.log2(max(1.0, 1 / shrink)))
+        whole = level.shrunk(by) if by > 1 else level.read(np.array([[0, 0, width, height]]))[0]
+        box = (0, 0, width / by, height / by)
+        small = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX, box, reducing_gap=3.0))
         return small, (level.scale[0] * size[0] / width, level.scale[1] * size[1] / height)
 
 
@@ -202,16 +206,15 @@ def _slide(found: Found, given_mpp: float | None) -> Slide:
     under = under_tissue(found)
     rows, xy = found.rows[under], found.xy[under]
     slide = Slide(found.name, found.adata, rows, xy, found.levels, spot_diameter=found.spot_diameter, image=found.image)
-    mpp, source = _find_mpp(slide, given_mpp, found.mpp, found.pitch_um)
+    mpp, source = _find_mpp(slide, given_mpp, found)
     return replace(slide, mpp=mpp, mpp_source=source)
 
 
-def _find_mpp(
-    slide: Slide, given: float | None, known: float | None, pitch_um: float | None
-) -> tuple[float | None, str]:
-    """Microns per full-resolution pixel: the argument, else metadata, else the spot pitch."""
+def _find_mpp(slide: Slide, given: float | None, found: Found) -> tuple[float | None, str]:
+    """Microns per full-resolution pixel: the argument, else metadata, else the spot pitch, else the image file."""
+    known = found.mpp
     try:
-        measured = _mpp_from_pitch(slide, pitch_um)
+        measured = _mpp_from_pitch(slide, found.pitch_um)
     except ValueError as reason:
         # Only those who ask for microns need them; `require_mpp` says how to give them
         if given is None and known is None:
@@ -224,6 +227,9 @@ def _find_mpp(
             text = "Section %s: %s, but the spot pitch says %.4g µm/px. Is it that of this very image?"
             log.warning(text, slide.name, whose, measured)
         return said, source
+    if measured is None and found.stated_mpp is not None:
+        log.info("Section %s: %.4g µm/px, as the image file says.", slide.name, found.stated_mpp)
+        return found.stated_mpp, "image file"
     if measured is None:
         return None, ""
     log.info("Section %s: %.4g µm/px, from the spot pitch.", slide.name, measured)

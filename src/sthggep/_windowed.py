@@ -13,13 +13,13 @@ from scipy.spatial import cKDTree
 
 from sthggep._checks import one_of, positive
 from sthggep._data import Inputs, Section, array_positions, frozen_stages
-from sthggep._neighbourhood import neighbourhoods, positions
+from sthggep._neighbourhood import neighbourhoods, positions, separate
 from sthggep._rows import row_steps
 from sthggep._windows import Ties, Window, renumbered, split_spots, window_of, within
 from sthggep.nn import spatial_incidence
 from sthggep.nn._hyperconv import propagate
 from sthggep.nn._shortcut import contrast_of
-from sthggep.nn._stages import Moments, RunningMoments, SectionStatistics, standardised
+from sthggep.nn._stages import RunningMoments, SectionStatistics, standardised
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 WINDOW = 5000
 # Of networks that attend over all they see; there is no distance beyond which nothing would change
 PATCH_HALO = 4.0  # pitches
+STATISTICS = 5  # their place among what a network is fed of a window
 
 Fed = tuple[Window, tuple[Any, ...]]
 
@@ -70,6 +71,7 @@ def windowed_inputs(
     show: bool = False,
     halo: int | None = None,
     pitch_um: float | None = None,
+    members: Sequence[Any] = (),
 ) -> Iterator[Fed]:
     """Windows of a section, each with the tensors of its spots in the order in which the network takes them.
 
@@ -95,16 +97,21 @@ def windowed_inputs(
         Steps of the network that the halo covers; ``None`` covers all, and the windows do not show.
     pitch_um
         Distance of spots at which the network learnt; see ``neighbourhoods``.
+    members
+        Trained networks, each of which scales features its own way: statistics are a list, one for each of them. Without
+        any they are those of networks that are still to be trained.
     """
     xy = positions(slide)
-    cores = split_spots(xy, window)
     if inputs.kind == "patches":
-        yield from _patch_windows(slide, inputs, xy, cores)
+        yield from _patch_windows(slide, inputs, xy, split_spots(xy, window))
         return
+    # Coarser arrays that are interleaved are not tied to each other: a window of one of them has the smaller halo
+    cores = [part[core] for part in separate(slide, pitch_um) for core in split_spots(xy[part], window)]
     near, held = neighbourhoods(slide, net.n_neighbors, pitch_um)
     ties = Ties(near.rows.numpy(), held.rows.numpy())
     stages = frozen_stages(slide, inputs, encoder, batch_size, show, folder=folder)
-    statistics = section_statistics(stages, ties, cores)
+    known = section_statistics(stages, ties, cores, [member.scale for member in members] or [None])
+    statistics = known if members else known[0]
     for core in cores:
         found = window_of(core, ties.around(core, net.hops[:halo]))
         rows = found.rows
@@ -113,36 +120,38 @@ def windowed_inputs(
         yield found, (part, neighbors, near.offsets[rows], _incidence(ties, rows), len(rows), statistics)
 
 
-def section_statistics(stages: Sequence[Features], ties: Ties, cores: Sequence[Rows]) -> SectionStatistics:
-    """What all spots of a section are judged against, found part by part."""
+def section_statistics(
+    stages: Sequence[Features], ties: Ties, cores: Sequence[Rows], scales: Sequence[Any]
+) -> list[SectionStatistics]:
+    """What all spots of a section are judged against, found part by part, for each way of scaling.
+
+    A trained network leans on its training slides a little; ``None`` scales by the section alone, which differs where
+    features hardly vary.
+    """
     moments = []
     for stage in stages:
         running = RunningMoments()
         for step in row_steps(stage.shape):
             running.add(torch.from_numpy(stage[step]))
         moments.append(running.moments())
-    return SectionStatistics(tuple(moments), _contrast(stages, moments, ties, cores))
-
-
-def _contrast(
-    stages: Sequence[Features], moments: Sequence[Moments], ties: Ties, cores: Sequence[Rows]
-) -> torch.Tensor:
-    """How much more the features vary than their means over the hyperedges.
-
-    Columns are scaled by the section alone, without the training slides' share: that can move outliers only, which are
-    brought in, and by next to nothing in a section of many windows.
-    """
-    own = [RunningMoments() for _ in stages]
-    means = [RunningMoments() for _ in stages]
+    known = tuple(moments)
+    own, means = ([[RunningMoments() for _ in stages] for _ in scales] for _ in range(2))
     for core in cores:
         rows, at = window_of(core, ties.around(core, ["hyperedges"]))
         incidence = _incidence(ties, rows)
-        for i, (stage, (_, mean, spread)) in enumerate(zip(stages, moments, strict=True)):
-            x = standardised(torch.from_numpy(stage[rows]), mean, spread)
-            own[i].add(x[at])
-            means[i].add(propagate(x, incidence, len(rows))[at])
-    pairs = zip(own, means, strict=True)
-    return torch.cat([contrast_of(all_.moments().spread, mean.moments().spread) for all_, mean in pairs])
+        for i, stage in enumerate(stages):
+            part = torch.from_numpy(stage[rows])
+            for k, scale in enumerate(scales):
+                x = standardised(part, *known[i][1:]) if scale is None else scale[i](part, known[i])
+                own[k][i].add(x[at])
+                means[k][i].add(propagate(x, incidence, len(rows))[at])
+    return [SectionStatistics(known, _contrast(*pair)) for pair in zip(own, means, strict=True)]
+
+
+def _contrast(own: Sequence[RunningMoments], means: Sequence[RunningMoments]) -> torch.Tensor:
+    """How much more the features vary than their means over the hyperedges, all stages side by side."""
+    pairs = [(a.moments().spread, b.moments().spread) for a, b in zip(own, means, strict=True)]
+    return torch.cat([contrast_of(*pair) for pair in pairs])
 
 
 def _incidence(ties: Ties, rows: Rows) -> torch.Tensor:

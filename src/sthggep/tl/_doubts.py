@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
+from sthggep._gene_names import shares_genes
 from sthggep._placement import warn_of_misplaced
 from sthggep.tl._signature import Marks, marks
 
@@ -22,8 +23,7 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
     if model.inputs.needs_image:
         for slide in slides:
             warn_of_misplaced(slide)
-    shared = set(model.genes) & set(map(str, table.var_names))
-    if table.n_vars and not shared:
+    if model.targets is None and table.n_vars and not shares_genes(table.var, model.genes):
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
             f"this table ({listing(table.var_names, 3)}): other tissue or species, or other names for the genes?"

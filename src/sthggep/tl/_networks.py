@@ -60,7 +60,7 @@ def start(net: Any, sections: Sequence[Section], further: Sequence[Measured] = (
             [section.inputs[0] for section in training],
             [section.inputs[3] for section in training],
             [section.target for section in training],
-            [section.counts.sum(dim=1) for section in training],
+            [section.library_sizes for section in training],
             [section.train for section in training],
             further,
             [statistics_of(section) for section in training],
@@ -93,7 +93,9 @@ def _calibrate(net: Any, patches: Sequence[Any]) -> None:
 
 def statistics_of(section: Section) -> Any:
     """Of the whole section, where this is a window of one; else ``None``."""
-    return section.inputs[5] if len(section.inputs) > 5 else None
+    from sthggep._windowed import STATISTICS
+
+    return section.inputs[STATISTICS] if len(section.inputs) > STATISTICS else None
 
 
 def shape_of(preset: Preset) -> nn.Module:
