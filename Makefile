@@ -1,8 +1,9 @@
 # Everything runs in an environment of its own, made by the first command that needs it.
 #   make demo    the whole pipeline on toy tissue
 #   make test    the test suite
+#   make docs    the documentation
 # Variables: VENV (the environment), PYTHON (the interpreter it is made from),
-# CONSTRAINTS (exact tested versions; empty = the newest that fit), PYTEST_ARGS, DEMO_ARGS.
+# CONSTRAINTS (exact tested versions; empty = the newest that fit), PYTEST_ARGS, DEMO_ARGS, DOCS_OUT.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,12 +18,14 @@ DEMO_ARGS ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+DRAWINGS := $(wildcard docs/drawings/[a-z]*.py)
+DOCS_OUT ?= docs/_build/html
 
 export OMP_NUM_THREADS ?= 2
 # Threads that wait must not spin: on a busy machine that costs more than the work
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint format typecheck notebooks build clean distclean
+.PHONY: help demo test lint format typecheck notebooks drawings docs build clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -47,13 +50,20 @@ typecheck: $(VENV)/.installed-dev  ## mypy, strict, on src
 notebooks: $(VENV)/.installed-doc  ## execute the notebooks in place
 	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter nbconvert --to notebook --execute --inplace "$$notebook" || exit 1; done
 
+drawings: $(VENV)/.installed-doc  ## draw the figures of the documentation anew, into docs/_static/drawings
+	@for drawing in $(DRAWINGS); do echo "$$drawing"; $(BIN)/python "$$drawing" || exit 1; done
+
+docs: $(VENV)/.installed-doc  ## the documentation, in docs/_build/html; warnings are errors
+	PYTHONWARNINGS=ignore::DeprecationWarning $(BIN)/python -m sphinx -W --keep-going -n -q -b html docs $(DOCS_OUT)
+	@echo "$(DOCS_OUT)/index.html"
+
 build: $(VENV)/.installed-dev  ## sdist and wheel in dist/, checked
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## remove what the commands wrote
-	rm -rf build dist demo-output htmlcov test-results.xml .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-output docs/_build docs/api/generated htmlcov test-results.xml .coverage .mypy_cache .pytest_cache .ruff_cache
 
 distclean: clean  ## remove the environment too
 	rm -rf $(VENV)

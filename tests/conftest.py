@@ -97,3 +97,38 @@ def model(_described: list[AnnData], fit_options: dict[str, object]):
     from sthggep import tl
 
     return tl.fit(_described[:2], genes=list(_described[0].var_names), **fit_options)
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    """Runs a command of the package here, in an empty folder (``shell.folder``), without a process of its own."""
+    from click.testing import CliRunner, Result
+
+    from sthggep._cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words], prog_name="sthggep")
+
+    run.folder = tmp_path
+    return run
+
+
+@pytest.fixture
+def files(slides: list[AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[AnnData]:
+    """Three described toy sections as a.h5ad, b.h5ad, c.h5ad in the current folder, of patients P1 to P3."""
+    monkeypatch.chdir(tmp_path)
+    for slide, name, patient in zip(slides, "abc", ("P1", "P2", "P3"), strict=True):
+        slide.obs["patient"] = patient
+        slide.write_h5ad(f"{name}.h5ad")
+    return slides
+
+
+@pytest.fixture(scope="session")
+def light_model(toy: AnnData):
+    """A model that looks at one field of view, through one network: predictions take seconds."""
+    from sthggep import tl
+
+    options = {"size_um": 160, "weights": "random", "n_members": 1, "max_epochs": 4, "validation": None}
+    return tl.fit(toy, genes=list(toy.var_names), device="cpu", show_progress_bar=False, **options)

@@ -6,7 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from sthggep._checks import genes_present, has_key, listing, may_write, one_of, positive, unique, unique_names
+from sthggep._checks import counted, genes_present, has_key, listing, may_write, one_of, positive, unique, unique_names
 from sthggep._keys import feature_key, prediction_keys
 
 
@@ -14,6 +14,12 @@ def test_listing_is_short():
     assert listing([]) == "nothing"
     assert listing(["a", "b"]) == "'a', 'b'"
     assert listing(range(5), limit=2) == "'0', '1', … (5 in all)"
+
+
+def test_counted_things_have_their_number():
+    assert [counted(n, "section") for n in (0, 1, 2)] == ["0 sections", "1 section", "2 sections"]
+    assert counted(["a"], "gene") == "1 gene"
+    assert counted([1, 2], "copy", "copies") == "2 copies"
 
 
 def test_one_of_suggests_the_nearest():
@@ -24,6 +30,11 @@ def test_one_of_suggests_the_nearest():
         one_of("defualt", ["default", "paper"], "preset")
     with pytest.raises(ValueError, match=r"Unknown preset 'xyz'\. There is"):
         one_of("xyz", ["default", "paper"], "preset")
+
+
+def test_one_of_says_where():
+    with pytest.raises(ValueError, match=r"Unknown section 'Z'\. In here there is: '0', '1', … \(3 in all\)\."):
+        one_of("Z", ["0", "1", "2"], "section", where="here", limit=2)
 
 
 def test_has_key_names_what_there_is_and_what_comes_first():
@@ -43,9 +54,7 @@ def test_positive(value: float):
 
 def test_unique_counts_names_that_stand_twice():
     unique(["a", "b"], "Names", "Fix them.")
-    with pytest.raises(
-        ValueError, match=r"Names must be unique, but 2 stand there more than once: 'a', 'b'\. Fix them\."
-    ):
+    with pytest.raises(ValueError, match=r"Names must be unique, but found more than once: 'a', 'b'\. Fix them\."):
         unique(["a", "b", "c", "b", "a", "a"], "Names", "Fix them.")
 
 

@@ -1,7 +1,8 @@
-"""The shell commands and the demo behind one of them."""
+"""The shell commands, on files."""
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -13,269 +14,263 @@ import pytest
 
 from sthggep import HGGEP, datasets, tl
 from sthggep._cli import main
-from sthggep._demo import run_demo
 
-
-def sthggep(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).parent / "sthggep"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
-
-
-def test_fit_predict_evaluate_on_files(slides, tmp_path):
-    for slide, name in zip(slides, ("a", "b", "c"), strict=True):
-        slide.write_h5ad(tmp_path / f"{name}.h5ad")
-    (tmp_path / "genes.txt").write_text("\n".join(slides[0].var_names[:10]) + "\n")
-    options = ("--genes", "genes.txt", "--weights", "random", "--max-epochs", 1, "--device", "cpu")
-    done = sthggep("fit", "a.h5ad", "b.h5ad", "--out", "model", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    model = HGGEP.load(tmp_path / "model")
-    assert model.genes == list(slides[0].var_names[:10])
-
-    done = sthggep("predict", "c.h5ad", "--model", "model", "--out", "d.h5ad", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "10 genes" in done.stdout
-    predicted = anndata.read_h5ad(tmp_path / "d.h5ad")
-    tl.predict(slides[2], model, show_progress_bar=False)
-    np.testing.assert_allclose(predicted.obsm["hggep"], slides[2].obsm["hggep"], rtol=1e-4, atol=1e-5)
-
-    done = sthggep("evaluate", "d.h5ad", "--out", "scores.csv", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "scores.csv", index_col="gene")
-    np.testing.assert_allclose(table["pearson"], tl.evaluate(predicted)["pearson"], rtol=1e-6)
-
-    again = sthggep("predict", "c.h5ad", "--model", "model", "--out", "d.h5ad", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "d.h5ad exists already" in again.stderr
-
-
-def test_spatialdata_on_disk(model, tmp_path):
-    import spatialdata
-
-    toy = datasets.toy(seed=4, size_um=(900.0, 900.0), mpp=2.0, n_genes=16, as_spatialdata=True)
-    toy.write(tmp_path / "toy.zarr")
-    model.save(tmp_path / "model")
-    done = sthggep("predict", "toy.zarr", "--model", "model", "--out", "out.zarr", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    back = spatialdata.read_zarr(tmp_path / "out.zarr")
-    assert back["table"].obsm["hggep"].shape == (toy["table"].n_obs, 16)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("evaluate", "absent.h5ad"), "absent.h5ad does not exist"),
-        (("evaluate", "slide.txt"), "unknown ending"),
-        (("predict", "slide.h5ad", "--model", "absent", "--out", "x.h5ad"), "No model at"),
-    ],
-)
-def test_mistakes_are_one_line(tmp_path, slides, words, message):
-    (tmp_path / "slide.txt").write_text("x")
-    slides[0].write_h5ad(tmp_path / "slide.h5ad")
-    done = sthggep(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-# ---------------------------------------------------------------- the same without a process of its own
-
-
-@pytest.fixture
-def shell(monkeypatch, capsys, tmp_path):
-    """Runs a command here, in an empty folder; gives its exit code and what it said."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sthggep", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return int(left.value.code or 0), *capsys.readouterr()
-
-    return run
+FAST = ("--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu")
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
 
 def no_work(*_: object, **__: object) -> None:
     pytest.fail("work began")
 
 
-def test_nothing_is_trained_for_a_folder_that_is_taken(shell, tmp_path, monkeypatch, slides):
-    slides[0].write_h5ad("a.h5ad")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "thesis.txt").write_text("years of work")
-    monkeypatch.setattr("sthggep.tl.fit", no_work)
-    code, said, fault = shell("fit", "a.h5ad", "--out", "model")
-    assert (code, said) == (2, "")
-    assert fault == "Error: 'model' exists already. Pass `overwrite=True` to replace it, or another folder.\n"
-    code, _, fault = shell("fit", "a.h5ad", "--out", "model", "--overwrite")
-    assert code == 2
-    assert "is not a model of sthggep" in fault
+# ---------------------------------------------------------------- a real process, as in a cluster job
 
 
-def test_nothing_is_predicted_for_a_file_that_cannot_hold_it(shell, monkeypatch, slides):
-    slides[0].write_h5ad("a.h5ad")
-    datasets.toy(seed=4, size_um=(900.0, 900.0), mpp=4.0, n_genes=4, as_spatialdata=True).write("b.zarr")
-    monkeypatch.setattr("sthggep.tl.predict", no_work)
-    code, _, fault = shell("predict", "a.h5ad", "--model", "model", "--out", "a.csv")
-    assert (code, fault) == (
-        2,
-        "Error: a.csv cannot hold this slide (AnnData): pass an --out that ends in .h5ad or .zarr.\n",
-    )
-    code, _, fault = shell("predict", "b.zarr", "--model", "model", "--out", "b.h5ad")
-    assert (code, fault) == (
-        2,
-        "Error: b.h5ad cannot hold this slide (SpatialData): pass an --out that ends in .zarr.\n",
-    )
+def process(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "sthggep"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_mistakes_of_files(shell, tmp_path, slides):
-    slides[0].write_h5ad("a.h5ad")
-    code, _, fault = shell("fit", "a.h5ad", "--out", "model", "--genes", "genes.txt")
-    assert code == 2
-    assert "genes.txt" in fault  # the system's own words, not its number
-    (tmp_path / "broken.h5ad").write_bytes(b"\x89HDF\r\n")
-    code, _, fault = shell("evaluate", "broken.h5ad")
-    assert code == 2
-    assert fault.startswith("Error: ")
-    assert "broken.h5ad" in fault or "file" in fault
-    (tmp_path / "empty.zarr").mkdir()
-    code, _, fault = shell("evaluate", "empty.zarr")
-    assert code == 2
-    assert fault.startswith("Error: ")
-    code, _, fault = shell("evaluate", "a.h5ad", "--key", "mine")
-    assert code == 2
-    assert fault.startswith("Error: 'mine' is not in obsm")  # without the quotes around that a KeyError has
-    assert fault.count("\n") == 1
+def test_fit_and_predict_in_processes_of_their_own(files, tmp_path):
+    (tmp_path / "genes.txt").write_text("\n".join(files[0].var_names[:10]) + "\n\n")
+    done = process("fit", "a.h5ad", "b.h5ad", "--out", "model", "--genes", "genes.txt", *FAST)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    said = done.stderr.splitlines()
+    assert all(pd.Series(said).str.match(TIME)), done.stderr
+    assert "\r" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "a.h5ad: section toy1, 72 spots, 16 genes, 2 µm/px (from the metadata)" in done.stderr
+    assert "Training 1 network: 10 genes, 2 sections (140 spots)" in done.stderr
+    assert "Trained in" in done.stderr
+    model = HGGEP.load("model")
+    assert model.genes == list(files[0].var_names[:10])
+
+    done = process("predict", "c.h5ad", "--model", "model", "--out", "d.h5ad")
+    assert done.returncode == 0, done.stderr
+    assert "d.h5ad written (1 of 1): 10 genes at 75 spots, obsm['hggep']" in done.stderr
+    tl.predict(files[2], model, show_progress_bar=False)
+    predicted = anndata.read_h5ad("d.h5ad").obsm["hggep"]
+    np.testing.assert_allclose(predicted, files[2].obsm["hggep"], rtol=1e-4, atol=1e-5)
+
+    done = process("predict", "c.h5ad", "--model", "model", "--out", "d.h5ad")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "Error: d.h5ad exists already and is left alone." in done.stderr
 
 
-def test_options_arrive(shell, slides, monkeypatch, tmp_path):
+# ---------------------------------------------------------------- fit
+
+
+def test_every_option_of_fit_is_there():
+    """What `tl.fit` takes, the command takes, and hands on."""
+    of_function = set(inspect.signature(tl.fit).parameters) - {"trainer_kwargs", "show_progress_bar"}
+    assert of_function <= {param.name for param in main.commands["fit"].params}
+    of_function = set(inspect.signature(tl.cross_validate).parameters) - {"trainer_kwargs", "show_progress_bar"}
+    names = {param.name for param in main.commands["cross-validate"].params} | {"baselines"}
+    assert of_function <= names
+
+
+def test_choices_are_those_of_the_library():
+    from sthggep._presets import PRESETS
+    from sthggep.tl._baselines import BASELINES
+
+    choices = {param.name: getattr(param.type, "choices", ()) for param in main.commands["cross-validate"].params}
+    assert list(choices["preset"]) == sorted(PRESETS)
+    assert set(choices["baseline"]) == {*BASELINES, "none"}
+
+
+def test_options_arrive(shell, files, monkeypatch):
     given = {}
-    slides[0].write_h5ad("a.h5ad")
 
     class Fitted:
         def save(self, out, overwrite):
+            out.mkdir()
             given["saved"] = (out, overwrite)
 
     def fit(slides, **options):
-        given.update(options, n_slides=len(slides))
+        given.update(options, slides=[slide.n_obs for slide in slides])
         return Fitted()
 
     monkeypatch.setattr("sthggep.tl.fit", fit)
-    (tmp_path / "genes.txt").write_text("STRO1\n\n FAT1 \n")
+    Path("more.txt").write_text("STRO1\n\n FAT1 \n")
     words = (
-        "fit a.h5ad a.h5ad --out m --preset paper --genes genes.txt --weights w --max-epochs 3 --layer raw --mpp 0.5"
+        "fit a.h5ad b.h5ad -o m --preset paper --genes more.txt --genes IMMU1,PLEO1 --weights w --max-epochs 3 --layer raw "
+        "--mpp 1.9 --device cpu --seed 4 --encoder e --model old --n-members 2 --learning-rate 1e-4 --batch-size 8 "
+        "--size-um 80 --size-um 160 --obsm f --expression c.h5ad --validation toy1 --validation toy2 --image-key hires --window 500 -q"
     )
-    code, _, fault = shell(
-        *words.split(),
-        "--library-key",
-        "which",
-        "--device",
-        "cpu",
-        "--seed",
-        4,
-        "--table-key",
-        "t",
-        "--encoder",
-        "e",
-        "--model",
-        "old",
-    )
-    assert code == 0, fault
+    done = shell(*words.split())
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr == ""
     assert given.pop("saved") == (Path("m"), False)
+    assert [slide.n_obs for slide in given.pop("expression")] == [75]
     assert given == {
-        "n_slides": 2,
+        "slides": [72, 68],
+        "genes": ["STRO1", "FAT1", "IMMU1", "PLEO1"],
         "preset": "paper",
-        "model": Path("old"),
+        "model": "old",
+        "validation": ["toy1", "toy2"],
         "encoder": "e",
-        "genes": ["STRO1", "FAT1"],
         "weights": "w",
+        "size_um": [80.0, 160.0],
+        "obsm": ["f"],
+        "n_members": 2,
         "max_epochs": 3,
+        "learning_rate": 1e-4,
         "layer": "raw",
-        "mpp": 0.5,
-        "library_key": "which",
+        "mpp": 1.9,
+        "image_key": "hires",
+        "window": 500,
+        "library_key": None,
+        "table_key": "table",
+        "shapes_key": None,
+        "spatial_key": "spatial",
+        "coordinate_system": None,
         "device": "cpu",
+        "batch_size": 8,
         "seed": 4,
-        "table_key": "t",
+        "show_progress_bar": False,
     }
 
 
-def test_anndata_as_zarr(shell, slides, model):
-    slides[2].write_zarr("c.zarr")
+@pytest.mark.parametrize(("typed", "expected"), [((), "auto"), (("none",), None), (("blocks",), "blocks")])
+def test_what_is_held_out(typed, expected):
+    from sthggep._cli._fit import held_out
+
+    assert held_out(typed) == expected
+
+
+def test_nothing_is_trained_for_a_folder_that_is_taken(shell, files, monkeypatch):
+    Path("model").mkdir()
+    Path("model/thesis.txt").write_text("years of work")
+    monkeypatch.setattr("sthggep.tl.fit", no_work)
+    done = shell("fit", "a.h5ad", "--out", "model")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "Error: 'model' exists already. Pass --overwrite to replace it, or another folder.\n" in done.stderr
+    done = shell("fit", "a.h5ad", "--out", "model", "--overwrite")
+    assert done.exit_code == 1
+    assert "is not a model of sthggep" in done.stderr
+
+
+def test_going_on_from_a_model(shell, files, model):
+    model.save("old")
+    done = shell("fit", "c.h5ad", "--out", "new", "--model", "old", "--max-epochs", 1, "--device", "cpu")
+    assert done.exit_code == 0, done.stderr
+    assert f"Going on with 2 networks of {model.id}" in done.stderr
+    assert HGGEP.load("new").training["model"] == model.id
+    done = shell("fit", "c.h5ad", "--out", "other", "--model", "old", "--encoder", "shufflenet")
+    assert (done.exit_code, "--encoder passed" in done.stderr) == (1, True)
+
+
+# ---------------------------------------------------------------- predict
+
+
+def test_several_slides_into_a_folder(shell, files, model):
+    import spatialdata
+
     model.save("model")
-    code, said, fault = shell("predict", "c.zarr", "--model", "model", "--out", "d.zarr", "--key-added", "mine")
-    assert code == 0, fault
-    assert said == f"16 genes of {slides[2].n_obs} spots, under obsm['mine'] in d.zarr\n"
-    tl.predict(slides[2], model, show_progress_bar=False)
-    np.testing.assert_allclose(anndata.read_zarr("d.zarr").obsm["mine"], slides[2].obsm["hggep"], rtol=1e-4, atol=1e-5)
+    files[0].write_zarr("z.zarr")
+    datasets.toy(seed=4, size_um=(900.0, 900.0), mpp=2.0, n_genes=16, as_spatialdata=True).write("s.zarr")
+    words = ("predict", "c.h5ad", "z.zarr", "s.zarr", "--model", "model", "--out", "predicted", "--key-added", "mine")
+    done = shell(*words, "--genes", "FAT1,STRO1", "--latent")
+    assert done.exit_code == 0, done.stderr
+    assert "(3 of 3): 2 genes at 13 spots, obsm['mine']" in done.stderr
+    assert sorted(path.name for path in Path("predicted").iterdir()) == ["c.h5ad", "s.zarr", "z.zarr"]
+    tl.predict(files[2], model, genes=["FAT1", "STRO1"], show_progress_bar=False)
+    written = anndata.read_h5ad("predicted/c.h5ad")
+    np.testing.assert_allclose(written.obsm["mine"], files[2].obsm["hggep"], rtol=1e-4, atol=1e-5)
+    assert written.obsm["X_mine"].shape == (75, 2 * 128)
+    assert list(anndata.read_zarr("predicted/z.zarr").uns["mine"]["genes"]) == ["FAT1", "STRO1"]
+    assert spatialdata.read_zarr("predicted/s.zarr")["table"].obsm["mine"].shape == (13, 2)
+
+    before = Path("predicted/c.h5ad").stat().st_mtime_ns
+    Path("predicted/z.zarr").rename("gone")
+    done = shell(*words, "--skip-existing")
+    assert done.exit_code == 0, done.stderr
+    assert "2 of 3 files are there already and are left out." in done.stderr
+    assert Path("predicted/z.zarr").is_dir()
+    assert Path("predicted/c.h5ad").stat().st_mtime_ns == before
+    done = shell("predict", "c.h5ad", "--model", "model", "--out", "predicted/", "--key-added", "mine", "--overwrite")
+    assert done.exit_code == 0, done.stderr
+    assert anndata.read_h5ad("predicted/c.h5ad").obsm["mine"].shape == (75, 16)
 
 
-def test_help_names_the_commands(tmp_path):
-    done = sthggep("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert all(command in done.stdout for command in ("demo", "fit", "predict", "evaluate"))
+def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sthggep.tl._predict.load_model", lambda asked_for: asked.append(asked_for) or model)
+    done = shell("predict", "a.h5ad", "--out", "d.h5ad")
+    assert done.exit_code == 0, done.stderr
+    assert asked[0] == "her2st"
+    assert "it knows breast tumours only" in done.stderr
+    assert "16 genes at 72 spots" in done.stderr
+    assert "Held-out scores: `sthggep cross-validate`." in done.stderr  # the library's warning, in shell words
 
 
-@pytest.fixture
-def small_demo(monkeypatch, slides):
-    """The demo, on small toy sections described already and with one short network."""
-    from dataclasses import replace
+def test_an_image_without_spots(shell, files, model):
+    import spatialdata
+    from PIL import Image
 
-    from sthggep import _demo, _presets
+    model.save("model")
+    picture = next(iter(files[2].uns["spatial"]["toy3"]["images"].values()))
+    Image.fromarray(np.asarray(picture)).save("biopsy.png")
+    words = ("predict", "biopsy.png", "--model", "model", "--mpp", 2)
+    done = shell(*words, "--out", "p/", "--spacing-um", 400)
+    assert done.exit_code == 0, done.stderr
+    table = anndata.read_h5ad("p/biopsy.h5ad")
+    assert 5 < table.n_obs < 75 / 2
+    assert f"{table.n_obs} spots laid over the tissue, 400 µm apart" in done.stderr
+    assert f"p/biopsy.h5ad written (1 of 1): 16 genes at {table.n_obs} spots" in done.stderr
+    assert np.ptp(np.diff(np.unique(table.obsm["spatial"][:, 0]))) < 1e-6
+    assert np.isfinite(table.obsm["hggep"]).all()
+    done = shell(*words, "--out", "whole.zarr", "--spacing-um", 400)
+    assert done.exit_code == 0, done.stderr
+    written = spatialdata.read_zarr("whole.zarr")
+    np.testing.assert_allclose(written["tissue_grid"].obsm["hggep"], table.obsm["hggep"], atol=1e-5)
+    assert list(written.images) == ["image"]
+    done = shell("predict", "c.h5ad", "--model", "model", "--out", "d.h5ad", "--spacing-um", 400)
+    assert done.exit_code == 0, done.stderr
+    assert anndata.read_h5ad("d.h5ad").n_obs == table.n_obs
+    done = shell("evaluate", "biopsy.png")
+    assert (done.exit_code, "no counts" in done.stderr) == (1, True)
 
-    default = _presets.PRESETS["default"]
-    short = replace(default, n_members=1, recipe=replace(default.recipe, max_epochs=2))
-    monkeypatch.setitem(_presets.PRESETS, "default", short)
-    monkeypatch.setattr(_demo, "_toy", lambda _: (slides[:2], slides[2]))
-    monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
 
-
-def test_demo_leaves_what_it_says(small_demo, slides, tmp_path):
-    out = tmp_path / "demo"
-    said = "\n".join(run_demo(out))
-    assert "toy3, which training did not see" in said
-    assert "Next, in Python" in said
-    written = {path.name for path in out.iterdir()}
-    assert written == {"scores.csv", "gene_map.png", "scores.png", "history.png", "patches.png", "model"}
-    assert all((out / name).stat().st_size > 5000 for name in written if name.endswith(".png"))
-    scores = pd.read_csv(out / "scores.csv", index_col="gene")
-    assert f"{scores['pearson'].mean():.3f} over {len(scores)} genes" in said
-    assert HGGEP.load(out / "model").genes == list(scores.index)
-    list(run_demo(out))  # its own folder it may write again
-
-
-def test_demo_leaves_other_folders_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="left alone"):
-        list(run_demo(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+def test_predictions_alone(shell, files, model):
+    model.save("model")
+    datasets.toy(seed=4, size_um=(900.0, 900.0), mpp=2.0, n_genes=16, as_spatialdata=True).write("s.zarr")
+    done = shell("predict", "c.h5ad", "s.zarr", "--model", "model", "--out", "p", "--predictions-only", "--window", 40)
+    assert done.exit_code == 0, done.stderr
+    assert "p/c.h5ad written (1 of 2): 16 genes at 75 spots, X" in done.stderr
+    assert sorted(path.name for path in Path("p").iterdir()) == ["c.h5ad", "s.h5ad"]
+    tl.predict(files[2], model, show_progress_bar=False)
+    written = anndata.read_h5ad("p/c.h5ad")
+    np.testing.assert_allclose(written.X, files[2].obsm["hggep"], rtol=1e-3, atol=1e-4)
+    assert list(written.var_names) == model.genes
+    assert anndata.read_h5ad("p/s.h5ad").shape == (13, 16)
+    assert shell("predict", "c.h5ad", "--out", "d.h5ad", "--window", "some").exit_code == 2
 
 
 @pytest.mark.parametrize(
-    ("sections", "words"),
-    [(["C2"], "dataset:section"), (["her3st:C2"], "her2st"), (["mob:MOB1", "mob:MOB1"], "Nothing is left")],
+    ("words", "message"),
+    [
+        ("a.h5ad --out a.csv", "a.csv cannot hold this slide (an AnnData): pass an --out that ends in .h5ad or .zarr."),
+        ("s.zarr --out s.h5ad", "s.h5ad cannot hold this slide (a SpatialData): pass an --out that ends in .zarr."),
+        ("a.h5ad b.h5ad --out d.h5ad", "2 slides do not fit into one file. Pass a folder: --out predicted/"),
+        ("a.h5ad a.h5ad/../a.h5ad --out .", "a.h5ad/../a.h5ad does not exist"),
+        ("a.h5ad --out a.h5ad", "a.h5ad would be written over the slide that is read. Pass another --out."),
+        ("a.h5ad sub/a.h5ad --out p/", "Several slides would be written to one file in p"),
+        ("a.h5ad --out b.h5ad", "b.h5ad exists already and is left alone."),
+        ("a.h5ad --out d.h5ad --model absent", "No model is called 'absent'"),
+        ("a.h5ad --out d.h5ad --genes absent.txt", "absent.txt"),
+    ],
 )
-def test_demo_sections_are_checked(tmp_path, sections, words):
-    with pytest.raises(ValueError, match=words):
-        list(run_demo(tmp_path / "out", sections=sections))
-    assert not (tmp_path / "out").exists()
-
-
-def test_demo_on_real_tissue(data_root, monkeypatch):
-    from sthggep import _demo
-
-    monkeypatch.setenv("STHGGEP_DATA", str(data_root))
-    train, test = _demo._real(["mob:MOB3"])
-    assert [_demo._name(a) for a in (*train, test)] == ["MOB1", "MOB3"]
-
-
-def test_going_on_from_a_model(shell, slides, model, tmp_path):
-    model.save(tmp_path / "old")
-    slides[2].write_h5ad(tmp_path / "c.h5ad")
-    code, _, said = shell("fit", "c.h5ad", "--out", "new", "--model", "old", "--max-epochs", 1, "--device", "cpu")
-    assert code == 0, said
-    tuned = HGGEP.load(tmp_path / "new")
-    assert tuned.training["model"] == model.id
-    code, _, said = shell("predict", "c.h5ad", "--model", "new", "--out", "d.h5ad", "--latent", "--key-added", "mine")
-    assert code == 0, said
-    assert anndata.read_h5ad(tmp_path / "d.h5ad").obsm["X_mine"].shape[1] == 2 * 128
-    code, _, said = shell("fit", "c.h5ad", "--out", "other", "--model", "old", "--encoder", "shufflenet")
-    assert (code, "`encoder` passed" in said) == (2, True)
+def test_nothing_is_predicted_for_a_mistake(shell, files, monkeypatch, words, message):
+    if "s.zarr" in words:
+        datasets.toy(seed=4, size_um=(900.0, 900.0), mpp=4.0, n_genes=4, as_spatialdata=True).write("s.zarr")
+    Path("sub").mkdir()
+    files[0].write_h5ad("sub/a.h5ad")
+    monkeypatch.setattr("sthggep.tl.predict", no_work)
+    done = shell("predict", *words.split())
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -11,8 +11,9 @@ import torch
 from scipy import sparse
 
 from sthggep import datasets, pp
-from sthggep._data import Inputs, Section, Sections, array_positions, given_features, labelled, network_inputs
+from sthggep._data import Inputs, Section, Sections, array_positions, labelled, network_inputs
 from sthggep._expression import log10_cp10k, size_factors
+from sthggep._given import given_features
 from sthggep._slide import resolve_one
 from sthggep.pp._encoders import FrozenEncoder
 
@@ -143,7 +144,9 @@ def test_features_that_are_no_numbers(tissue, slide):
     tissue.obsm["X"] = np.zeros((tissue.n_obs, 2))
     tissue.obsm["X"][3, 1] = np.nan
     tissue.obsm["X"][4] = np.inf
-    with pytest.raises(ValueError, match=r"obsm\['X'\].*finite numbers.*'toy4', but 2 spots hold NaN"):
+    with pytest.raises(
+        ValueError, match=r"obsm\['X'\].*finite numbers.*'toy4', but there is NaN or infinity in 2 spots"
+    ):
         given_features(slide, "X")
     tissue.obsm["cube"] = np.zeros((tissue.n_obs, 2, 2))
     with pytest.raises(ValueError, match=rf"but its shape is \({tissue.n_obs}, 2, 2\)"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import anndata as ad
 import dask.array as da
 import numpy as np
@@ -9,8 +11,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sthggep._expression import counts, log10_cp10k, size_factors
+from sthggep._expression import counts, log10_cp10k, size_factors, unmeasured
 from sthggep._prediction import observed, read_prediction
+from sthggep._slide import Slide
 
 COUNTS = np.array([[0, 1, 2], [3, 0, 5], [6, 7, 0], [0, 0, 0]], dtype=np.float32)
 
@@ -43,24 +46,95 @@ def test_counts_of_a_panel_in_its_order(wrap):
 
 def test_counts_in_a_layer():
     adata = table(np.log1p(COUNTS))
-    with pytest.raises(ValueError, match=r"X holds values that are not whole.*Raw counts are needed"):
+    with pytest.raises(
+        ValueError,
+        match=r"X holds values that are not whole.*Put raw counts into `X`, or into a layer and pass `layer=`\.$",
+    ):
         counts(adata, ["A"])
     adata.layers["raw"] = sparse.csr_matrix(COUNTS)
     np.testing.assert_array_equal(counts(adata, ["A"], layer="raw"), COUNTS[:, :1])
-    with pytest.raises(ValueError, match=r"not whole \(such as 1\.38629\).*`layer=`; there is: \['raw'\]"):
+    with pytest.raises(ValueError, match=r"not whole \(such as 1\.38629\).*`layer=`; such layers are: 'raw'\."):
         counts(adata, ["A"])
     with pytest.raises(KeyError, match=r"'counts' is not in layers, which holds 'raw'"):
         counts(adata, ["A"], layer="counts")
     adata.X = None
-    with pytest.raises(ValueError, match=r"`X` is empty.*\['raw'\]"):
+    with pytest.raises(ValueError, match=r"`X` is empty.*such layers are: 'raw'\."):
         counts(adata, ["A"])
+
+
+def test_only_layers_of_counts_are_offered():
+    adata = table(np.log1p(COUNTS))
+    adata.layers["true_rate"] = COUNTS + 0.1
+    adata.layers["scaled"] = COUNTS - 1
+    adata.layers["gaps"] = np.where(COUNTS > 5, np.nan, COUNTS)
+    with pytest.raises(
+        ValueError, match=r"pass `layer=`\. No layer holds any; there is 'true_rate', 'scaled', 'gaps'\.$"
+    ):
+        counts(adata, ["A"])
+    adata.layers["umi"] = sparse.csr_matrix(COUNTS)
+    adata.layers["lazy"] = da.from_array(COUNTS, chunks=2)
+    adata.layers["whole"] = COUNTS.astype(np.int32)
+    with pytest.raises(ValueError, match=r"such layers are: 'umi', 'lazy', 'whole'\.$"):
+        counts(adata, ["A"])
+
+
+def normalised() -> ad.AnnData:
+    """As most tables come: log-normalised in ``X``."""
+    adata = table(np.log1p(COUNTS))
+    adata.layers["scaled"] = COUNTS - 1
+    return adata
+
+
+@pytest.mark.parametrize("name", ["counts", "raw_counts"])
+def test_raw_counts_beside_a_normalised_x(name: str, caplog: pytest.LogCaptureFixture):
+    adata = normalised()
+    adata.layers[name] = sparse.csr_matrix(COUNTS)
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        np.testing.assert_array_equal(counts(adata, ["C", "A"], rows=np.array([1])), COUNTS[[1]][:, [2, 0]])
+    assert f"Raw counts are read from layers['{name}']" in caplog.text
+    # the user's word is final
+    with pytest.raises(ValueError, match=r"layers\['scaled'\] holds negative values"):
+        counts(adata, ["A"], layer="scaled")
+    adata.X = None
+    np.testing.assert_array_equal(counts(adata, ["A"]), COUNTS[:, :1])
+
+
+def test_raw_counts_in_raw_with_more_genes(caplog: pytest.LogCaptureFixture):
+    full = table(sparse.csr_matrix(COUNTS))
+    adata = normalised()[:, ["C"]].copy()
+    adata.raw = full
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        np.testing.assert_array_equal(counts(adata, ["B", "C"]), COUNTS[:, [1, 2]])
+    assert "read from raw" in caplog.text
+    assert unmeasured(adata, ["B", "C"]) == ""
+
+
+def test_nothing_raw_anywhere_is_said_of_x():
+    adata = normalised()
+    adata.raw = adata.copy()
+    adata.layers["counts"] = COUNTS + 0.5
+    with pytest.raises(
+        ValueError, match=r"X holds values that are not whole.*No layer holds any; there is 'scaled', 'counts'"
+    ):
+        counts(adata, ["A"])
+    with pytest.raises(KeyError, match="'TP53'"):
+        counts(adata, ["TP53"])
+    assert unmeasured(ad.AnnData(obs=adata.obs), ["A"]) == "X is empty"
+
+
+def test_whole_numbers_in_x_come_before_layers(caplog: pytest.LogCaptureFixture):
+    adata = table()
+    adata.layers["counts"] = COUNTS * 2
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        np.testing.assert_array_equal(counts(adata, ["A"]), COUNTS[:, :1])
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (np.nan, "1 values that are not numbers"),
-        (np.inf, "not numbers"),
+        (np.nan, "1 value NaN or infinite"),
+        (np.inf, "infinite"),
         (-2, r"negative values \(smallest -2\)"),
         (0.5, "0.5"),
     ],
@@ -108,6 +182,12 @@ def predicted() -> ad.AnnData:
     return adata
 
 
+def whole(adata: ad.AnnData, *rows: int) -> Slide:
+    """All rows as one section, or some of them."""
+    chosen = np.array(rows or range(adata.n_obs), dtype=np.intp)
+    return Slide("section", adata, chosen, np.zeros((len(chosen), 2)))
+
+
 def test_prediction_and_its_observed_counterpart():
     adata = predicted()
     prediction = read_prediction(adata)
@@ -116,10 +196,10 @@ def test_prediction_and_its_observed_counterpart():
     np.testing.assert_array_equal(prediction.columns(["A"]), [1])
     np.testing.assert_array_equal(prediction.columns(), [0, 1])
     # per 10,000 counts of the panel, not of all genes
-    np.testing.assert_allclose(observed(adata, prediction), log10_cp10k(COUNTS[:, [2, 0]]))
-    np.testing.assert_allclose(observed(adata, prediction, rows=np.array([2])), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
+    np.testing.assert_allclose(observed(whole(adata), prediction), log10_cp10k(COUNTS[:, [2, 0]]))
+    np.testing.assert_allclose(observed(whole(adata, 2), prediction), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
     adata.uns["hggep"]["panel"] = np.array(["A", "B", "C"], object)
-    np.testing.assert_allclose(observed(adata, read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
+    np.testing.assert_allclose(observed(whole(adata), read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
     with pytest.raises(KeyError, match=r"'B'.*It holds 2 genes"):
         prediction.columns(["B"])
 

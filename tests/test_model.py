@@ -146,7 +146,7 @@ def test_authors_checkpoint_predicts_as_theirs(golden, checkpoint, tiled, tmp_pa
     tl.predict(tiled, model, device="cpu", **QUIET)
     expected = golden["pred"]
     assert np.abs(tiled.obsm["hggep"] - expected).max() / np.abs(expected).max() <= 1e-4
-    with pytest.raises(ValueError, match="24 genes, but 2"):
+    with pytest.raises(ValueError, match="24 genes, found 2 names"):
         HGGEP.from_reference_checkpoint(checkpoint, ["A", "B"])
     tiled.obs["array_x"] += 60
     with pytest.raises(ValueError, match="63"):
@@ -243,7 +243,7 @@ def test_genes_must_be_named_once_and_all():
     with pytest.raises(ValueError, match=r"genes of a model must be unique.*'A'"):
         untrained(("A", "A"))
     net = untrained().members[0]
-    with pytest.raises(ValueError, match="predicts 2 genes, but 3 are named"):
+    with pytest.raises(ValueError, match="predicts 2 genes, found 3 names"):
         HGGEP([net], ["A", "B", "C"], Inputs("patches"))
 
 

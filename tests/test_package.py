@@ -26,8 +26,8 @@ PROMISED = {
     "sthggep": {"HGGEP", "datasets", "io", "pl", "pp", "tl"},
     "sthggep.datasets": {"cscc", "her2st", "mob", "toy"},
     "sthggep.io": {"read_slide", "read_st"},
-    "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "scores"},
-    "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder"},
+    "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "report", "scores"},
+    "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder", "tissue_grid"},
     "sthggep.tl": {"agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
 }
 
@@ -53,19 +53,31 @@ FIRST_PARAMETER = {
 
 # Import direction is data direction: a module imports from its own row and the rows above.
 LAYERS = (
-    {"_keys", "_checks", "_device", "_store", "__version__"},
-    {"_expression", "_image", "_image_files", "_lattice"},
-    {"_containers", "_spatialdata", "_slide", "_prediction"},
+    {
+        "_log",
+        "_progress",
+        "_keys",
+        "_checks",
+        "_device",
+        "_store",
+        "_hub",
+        "_blocks",
+        "_rows",
+        "_windows",
+        "__version__",
+    },
+    {"_expression", "_gene_names", "_image", "_image_files", "_image_openslide", "_lattice"},
+    {"_containers", "_given", "_labels", "_placement", "_prediction", "_slide", "_spatialdata", "_targets"},
     {"io"},
     {"datasets"},
     {"nn"},
     {"pp"},
-    {"_data"},
+    {"_data", "_neighbourhood", "_windowed"},
     {"_training", "_presets"},
-    {"model", "HGGEP"},
+    {"model", "HGGEP", "_card", "_describe", "_lazyslide", "_predictor"},
     {"tl"},
     {"pl"},
-    {"_cli", "_demo"},
+    {"_cli"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = ("lightning", "matplotlib.pyplot", "scanpy", "spatialdata", "squidpy", "torch")

@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from sthggep import pp
+from sthggep import pp, tl
 from sthggep._slide import resolve, resolve_one, table_of
 
 WIDTH, HEIGHT = 400, 300
@@ -297,7 +297,6 @@ def test_nothing_is_read_before_it_is_asked_for_and_each_chunk_once():
     assert repr(cut)
     cut[0]
     assert 1 <= len(source.reads) <= 4
-    source.reads.clear()
     cut[:]
     assert len(source.reads) == len(set(source.reads)) == 16
 
@@ -342,7 +341,7 @@ def test_sections_that_nobody_knows():
     both.obs["slide"] = both.obs["slide"].astype(str).replace("B", "C")
     refused(both, KeyError, r"'C' has no image.*holds the sections 'A', 'B'", library_key="slide")
     both.obs["slide"] = both.obs["slide"].replace("C", None)
-    refused(both, ValueError, "2 spots have no section", library_key="slide")
+    refused(both, ValueError, "2 spots without a section", library_key="slide")
 
 
 # --- microns per pixel --------------------------------------------------------------------------------------------
@@ -500,7 +499,7 @@ def test_missing_coordinates():
 def test_duplicate_names():
     adata = section(exact_image())
     adata.obs_names = ["a", "b", "a"]
-    refused(adata, ValueError, "Spot names.*1 stand there more than once: 'a'.*obs_names_make_unique")
+    refused(adata, ValueError, "Spot names.*found more than once: 'a'.*obs_names_make_unique")
     adata = section(exact_image())
     adata.var_names = ["G", "G"]
     refused(adata, ValueError, "Gene names.*'G'.*var_names_make_unique")
@@ -514,10 +513,12 @@ def test_empty_and_tiny_sections():
     assert stacked.pitch() == 1.0
 
 
-@pytest.mark.parametrize("data", ["slide.h5ad", None, np.zeros((3, 3))])
+@pytest.mark.parametrize("data", ["slide.h5ad", None, np.zeros((3, 3)), [ad.AnnData(np.zeros((3, 3)))]])
 def test_what_is_no_slide(data: object):
-    for call in (resolve, table_of, pp.patches, pp.hypergraph, lambda d: pp.features(d, size_um=10)):
-        with pytest.raises(TypeError, match="must be an AnnData or a SpatialData, found"):
+    for call in (resolve, table_of, pp.patches, pp.hypergraph, lambda d: pp.features(d, size_um=10), tl.predict):
+        with pytest.raises(
+            TypeError, match=r"must be an AnnData or a SpatialData, found .*\. Pass one; loop over a list\."
+        ):
             call(data)
 
 
@@ -542,3 +543,20 @@ def test_spot_diameter_and_size():
     slide = resolve_one(adata)
     assert slide.spot_diameter == 55.0
     assert slide.size == (800.0, 600.0)
+
+
+def test_thumbnail_of_a_large_image_is_made_in_parts(monkeypatch: pytest.MonkeyPatch):
+    image = np.kron(np.arange(30 * 25).reshape(30, 25, 1) % 251, np.ones((100, 100, 3))).astype(np.uint8)
+    source = Counted(image)
+    lazy = da.from_array(source, chunks=(1024, 1024, 3), asarray=False, meta=np.empty((0, 0, 0), np.uint8))
+    slide = resolve_one(section(lazy))
+    monkeypatch.setattr("sthggep._slide.LARGE_PX", 1 << 40)
+    expected, scale = slide.thumbnail(200)
+    monkeypatch.setattr("sthggep._slide.LARGE_PX", 1 << 20)
+    source.reads.clear()
+    fresh = resolve_one(section(lazy))
+    found, same = fresh.thumbnail(200)
+    assert scale == same
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 1
+    assert len(source.reads) == len(set(source.reads)) == 9

@@ -125,7 +125,7 @@ def test_a_failure_leaves_the_old_model_and_no_scratch(model: Path, step: str, m
 def test_no_such_folder(model: Path):
     with pytest.raises(FileNotFoundError, match=r"No model at '.*modle'.*`model\.save`.*Models beside it: 'model'"):
         read_folder(model.parent / "modle")
-    with pytest.raises(FileNotFoundError, match="Models beside it: nothing"):
+    with pytest.raises(FileNotFoundError, match="There is no model beside it either"):
         read_folder(model.parent / "nowhere" / "model")
 
 

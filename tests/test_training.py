@@ -225,23 +225,21 @@ def test_callbacks_stand_beside_ours(monkeypatch, pair, wrap):
     assert list(options) == ["callbacks"]
 
 
-class Bar:
+class Told:
     def __init__(self) -> None:
         self.n, self.shown = 0, []
 
-    def set_postfix(self, values, refresh) -> None:
-        self.shown.append(values)
-
-    def update(self, n) -> None:
-        self.n += n
+    def update(self, steps, shown) -> None:
+        self.n += steps
+        self.shown.append(shown)
 
 
-def test_bar_shows_loss_and_validation(pair):
-    bar = Bar()
-    _, history = fitted(pair, bar=bar)
-    assert bar.n == 3
-    assert set(bar.shown[-1]) == {"loss", "validation PCC"}
-    assert bar.shown[-1]["loss"] == f"{history['train_loss'].iloc[-1]:.3f}"
+def test_epochs_are_told_with_loss_and_validation(pair):
+    told = Told()
+    _, history = fitted(pair, done=told)
+    assert told.n == 3
+    assert set(told.shown[-1]) == {"loss", "validation PCC"}
+    assert told.shown[-1]["loss"] == pytest.approx(history["train_loss"].iloc[-1])
 
 
 @pytest.mark.parametrize(

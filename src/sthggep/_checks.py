@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._keys import TOOL
+
+PACKAGE = str(Path(__file__).parent)
 
 
 def listing(names: Iterable[object], limit: int = 12) -> str:
@@ -22,14 +27,29 @@ def listing(names: Iterable[object], limit: int = 12) -> str:
     return ", ".join(items[:limit]) + (f", … ({len(items)} in all)" if len(items) > limit else "")
 
 
-def one_of(value: str, choices: Iterable[str], what: str) -> str:
-    """Return ``value`` if it is among ``choices``, else say what there is."""
+def counted(things: int | Sized, one: str, many: str | None = None) -> str:
+    """How many there are, with the noun in its number: ``1 section``, ``2 sections``."""
+    n = things if isinstance(things, int) else len(things)
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def warn_user(message: str) -> None:
+    """Warn at the user's own line, however deep in here it was found out."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def one_of(value: str, choices: Iterable[str], what: str, *, where: str | Path = "", limit: int = 12) -> str:
+    """Return ``value`` if it is among ``choices``, else say what there is (``where``)."""
     choices = list(choices)
     if value in choices:
         return value
     near = get_close_matches(str(value), choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    msg = f"Unknown {what} {value!r}.{hint} There is: {listing(choices)}."
+    there = f"In {where} there is" if str(where) else "There is"
+    msg = f"Unknown {what} {value!r}.{hint} {there}: {listing(choices, limit)}."
     raise ValueError(msg)
 
 
@@ -54,7 +74,7 @@ def unique(names: Iterable[object], what: str, fix: str) -> None:
     """Refuse duplicated names."""
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        msg = f"{what} must be unique, but {len(twice)} stand there more than once: {listing(twice, 5)}. {fix}"
+        msg = f"{what} must be unique, but found more than once: {listing(twice, 5)}. {fix}"
         raise ValueError(msg)
 
 

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import has_key, listing, positive, unique_names
-from sthggep._image import Level, open_levels
+from sthggep._checks import counted, has_key, listing, positive, unique_names
+from sthggep._image import Level, open_levels, read_mpp
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 log = logging.getLogger("sthggep")
+TABLE = "table"
+IN_TISSUE = "in_tissue"
 NO_IMAGE = (
     "Pass the SpatialData that holds the image, or an AnnData with `uns['spatial'][section]['images']` "
     "(`sthggep.io.read_st` and `scanpy` / `squidpy` readers write it)."
@@ -37,6 +40,8 @@ class Found:
     mpp: float | None
     pitch_um: float | None
     spot_diameter: float | None
+    image: str | None = None  # name of the image of a SpatialData
+    stated_mpp: float | None = None  # by the image file itself: less to be trusted than the spots
 
 
 def is_spatialdata(data: object) -> bool:
@@ -45,14 +50,36 @@ def is_spatialdata(data: object) -> bool:
 
 
 def table_of(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
-    """The AnnData that results are written to: the object itself, or a SpatialData's table."""
+    """The AnnData that results are written to: the object itself, or a SpatialData's table, of one its only one."""
     if isinstance(data, AnnData):
         return data
     if not is_spatialdata(data):
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}."
+        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
         raise TypeError(msg)
+    if table_key == TABLE and table_key not in data.tables and len(data.tables) == 1:
+        # Nothing else can be meant: Visium HD names its tables by their bins
+        (table_key,) = data.tables
+        log.info("The table %r is used, the only one.", table_key)
     table: AnnData = has_key(data.tables, table_key, "the tables of the SpatialData", "Pass `table_key=`.")
     return table
+
+
+def under_tissue(found: Found) -> NDArray[np.bool_]:
+    """Which spots are not said to be off the tissue, as Space Ranger does in ``obs["in_tissue"]``."""
+    if IN_TISSUE not in found.adata.obs or not len(found.rows):
+        return np.ones(len(found.rows), dtype=bool)
+    column = found.adata.obs[IN_TISSUE].iloc[found.rows]
+    under = np.asarray(pd.to_numeric(column.astype(object), errors="coerce") != 0, dtype=bool)
+    if not under.any():
+        msg = (
+            f"Section {found.name!r}: all {len(under)} spots are off the tissue, obs[{IN_TISSUE!r}] is 0. "
+            "Correct that column, or drop it to use them all."
+        )
+        raise ValueError(msg)
+    if not under.all():
+        text = "Section %s: %d of %d spots are off the tissue (obs['in_tissue'] is 0) and are left out."
+        log.info(text, found.name, int((~under).sum()), len(under))
+    return under
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -76,18 +103,45 @@ def from_anndata(
         msg = f"obsm[{spatial_key!r}] must hold the (x, y) of each spot, found an array of shape {xy.shape}. {hint}"
         raise ValueError(msg)
     libraries = mapping(adata.uns.get("spatial"))
-    sections = []
-    for name, rows in _sections(adata, libraries, library_key):
-        library = mapping(libraries.get(name))
-        levels = _library_levels(libraries, name, image_key) if need_image else ()
-        scale_factors, metadata = mapping(library.get("scalefactors")), mapping(library.get("metadata"))
-        known = metadata.get("mpp") if metadata.get("mpp") is not None else scale_factors.get("microns_per_pixel")
-        mpp = number(known, f"Section {name!r}: mpp in the metadata")
-        pitch = number(metadata.get("pitch_um"), f"Section {name!r}: pitch_um in the metadata")
-        diameter = scale_factors.get("spot_diameter_fullres")
-        diameter = None if diameter is None else float(diameter)
-        sections.append(Found(name, adata, rows, xy[rows, :2], levels, mpp, pitch, diameter))
-    return sections
+    return [
+        _library(adata, libraries, name, rows, xy[rows, :2], image_key=image_key, need_image=need_image)
+        for name, rows in _sections(adata, libraries, library_key)
+    ]
+
+
+def anndata_image(adata: AnnData, *, image_key: str | None) -> Found:
+    """The image of an AnnData without spots."""
+    libraries = mapping(adata.uns.get("spatial"))
+    if len(libraries) > 1:
+        msg = f"The AnnData holds several images: {listing(libraries)}. Pass one of them in `uns['spatial']`."
+        raise ValueError(msg)
+    name = str(next(iter(libraries), "section"))
+    nothing = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
+    return _library(adata, libraries, name, *nothing, image_key=image_key, need_image=True)
+
+
+def _library(
+    adata: AnnData,
+    libraries: Mapping[str, Any],
+    name: str,
+    rows: NDArray[np.intp],
+    xy: NDArray[np.float64],
+    *,
+    image_key: str | None,
+    need_image: bool,
+) -> Found:
+    """What ``uns["spatial"][name]`` says of a section."""
+    library = mapping(libraries.get(name))
+    levels = _library_levels(libraries, name, image_key) if need_image else ()
+    scale_factors, metadata = mapping(library.get("scalefactors")), mapping(library.get("metadata"))
+    known = metadata.get("mpp") if metadata.get("mpp") is not None else scale_factors.get("microns_per_pixel")
+    mpp = number(known, f"Section {name!r}: mpp in the metadata")
+    pitch = number(metadata.get("pitch_um"), f"Section {name!r}: pitch_um in the metadata")
+    diameter = scale_factors.get("spot_diameter_fullres")
+    diameter = None if diameter is None else float(diameter)
+    path = Path(str(metadata.get("source_image_path") or ""))
+    stated = read_mpp(path) if need_image and mpp is None and path.is_file() else None
+    return Found(name, adata, rows, xy, levels, mpp, pitch, diameter, stated_mpp=stated)
 
 
 def _sections(
@@ -101,7 +155,9 @@ def _sections(
         column = has_key(adata.obs, library_key, "obs", "Pass the column that names each spot's section.")
         if column.isna().any():
             missing = int(column.isna().sum())
-            msg = f"{missing} spots have no section: obs[{library_key!r}] is missing there. Drop them first."
+            msg = (
+                f"{counted(missing, 'spot')} without a section: obs[{library_key!r}] is missing there. Drop them first."
+            )
             raise ValueError(msg)
         labels = column.astype(str).to_numpy()
         return [(str(name), np.flatnonzero(labels == name)) for name in dict.fromkeys(labels)]
@@ -161,6 +217,8 @@ def _scale_factor(scale_factors: Mapping[str, Any], key: str, name: str) -> floa
 def _source_levels(path: Any, coarser: list[Level], name: str) -> list[Level]:
     """The image file beside the data, if it is there and is the one that the smaller images were made from."""
     if path is None or not Path(str(path)).is_file():
+        if path is not None and coarser:
+            log.info("Section %s: the image file %s is not there; the smaller image is used.", name, path)
         return []
     levels = open_levels(Path(str(path)))
     if coarser:

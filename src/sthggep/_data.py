@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sthggep._checks import has_key, listing
+from sthggep._checks import listing
 from sthggep._expression import counts, log10_cp10k, size_factors
+from sthggep._given import given_features
 from sthggep._keys import feature_key
-from sthggep.nn import spatial_incidence, spatial_neighbors
+from sthggep._neighbourhood import neighbourhoods, positions
+from sthggep.nn import spatial_incidence
 from sthggep.nn._programmes import Measured
 from sthggep.nn._published import TABLE_ROWS
-from sthggep.pp._features import encode, feature_record, is_done
+from sthggep.pp._encode import Rows, encode
+from sthggep.pp._features import feature_record, is_done
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
@@ -27,9 +31,7 @@ if TYPE_CHECKING:
     from sthggep.pp._encoders import FrozenEncoder
 
 BLOCKS_ACROSS = 4
-# A spot and those next to it: the eight around it on a square array, the six on a hexagonal one
-HYPEREDGE_SPOTS = 9
-HYPEREDGE_REACH = 1.6  # pitches
+MANY_COUNTS = 1e6
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,22 @@ class Inputs:
 
 
 class Section(NamedTuple):
-    """One section, ready for the network: ``net(*inputs)``."""
+    """One section, ready for the network: ``net(*inputs)``; ``inputs`` is a list where it is looked at in windows."""
 
     name: str
-    inputs: tuple[Any, ...]
+    inputs: Any
     target: Tensor
     counts: Tensor
     size_factors: Tensor
     train: Tensor
     validate: Tensor
+
+    @property
+    def library_sizes(self) -> Tensor:
+        """Counts of each spot; where no counts are learnt, so many that every spot is worth the same."""
+        if self.counts.shape[1]:
+            return self.counts.sum(dim=1)
+        return torch.full((len(self.target),), MANY_COUNTS)
 
 
 def network_inputs(
@@ -88,23 +97,20 @@ def network_inputs(
     n_neighbors: int,
     batch_size: int,
     show: bool = False,
+    pitch_um: float | None = None,
 ) -> tuple[Any, ...]:
-    """Tensors of one section, in the order in which its network takes them."""
+    """Tensors of one section, in the order in which its network takes them.
+
+    Spots that are denser than ``pitch_um``, at which the network learnt, are tied to others at about that distance.
+    """
     if inputs.kind == "patches":
         cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
         patches = torch.from_numpy(cut[:]).permute(0, 3, 1, 2).contiguous()
         # Positions stay in numpy, on the CPU: the network wants float64, which some accelerators do not have
-        return patches, array_positions(slide) if inputs.reference else _positions(slide)
-    positions = _positions(slide)
-    near = spatial_neighbors(positions, n_neighbors)
-    held = spatial_neighbors(positions, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows
-    stages = [torch.from_numpy(stage) for stage in frozen_stages(slide, inputs, encoder, batch_size, show)]
-    return stages, near.rows, near.offsets, spatial_incidence(held), slide.n_spots
-
-
-def _positions(slide: Slide) -> NDArray[np.float64]:
-    """Centres in units of the spot pitch, around the section's middle."""
-    return np.asarray((slide.xy - slide.xy.mean(axis=0)) / slide.pitch(), dtype=np.float64)
+        return patches, array_positions(slide) if inputs.reference else positions(slide)
+    near, held = neighbourhoods(slide, n_neighbors, pitch_um)
+    stages = [torch.from_numpy(stage[:]) for stage in frozen_stages(slide, inputs, encoder, batch_size, show)]
+    return stages, near.rows, near.offsets, spatial_incidence(held.rows), slide.n_spots
 
 
 def array_positions(slide: Slide) -> NDArray[np.int64]:
@@ -125,65 +131,36 @@ def array_positions(slide: Slide) -> NDArray[np.int64]:
     return array_xy
 
 
-def given_features(slide: Slide, key: str) -> NDArray[np.float32]:
-    """Features that the user brought in ``obsm``: any array, sparse matrix or table of numbers."""
-    values = has_key(slide.adata.obsm, key, "obsm", "Compute those features first, for every slide alike.")
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-    try:
-        found = values[slide.rows].astype(np.float32)
-    except (TypeError, ValueError) as reason:
-        msg = f"obsm[{key!r}] must hold numbers, but in section {slide.name!r} it does not: {reason}."
-        raise ValueError(msg) from reason
-    broken = int((~np.isfinite(found)).any(axis=1).sum()) if found.ndim == 2 else len(found)
-    if found.ndim != 2 or broken:
-        fault = f"{broken} spots hold NaN or infinity" if found.ndim == 2 else f"its shape is {values.shape}"
-        msg = f"obsm[{key!r}] must hold a row of finite numbers for each spot of section {slide.name!r}, but {fault}."
-        raise ValueError(msg)
-    return found
-
-
-def feature_names(slide: Slide, key: str) -> list[str] | None:
-    """Names of the features in ``obsm``, where they have names: the columns of a table."""
-    columns = getattr(slide.adata.obsm[key], "columns", None)
-    return None if columns is None else [str(name) for name in columns]
-
-
-def same_features(slide: Slide, key: str, names: Sequence[str] | None, where: str) -> None:
-    """Refuse a table whose columns are others than expected, or stand in another order."""
-    found = feature_names(slide, key)
-    if found is None or names is None or found == list(names):
-        return
-    at = next(
-        (i for i, pair in enumerate(zip(found, names, strict=False)) if pair[0] != pair[1]), min(len(found), len(names))
-    )
-    msg = (
-        f"obsm[{key!r}] of section {slide.name!r} must hold the columns of {where}, in that order, but they differ from "
-        f"column {at} on: {listing(found[at:], 3)} instead of {listing(names[at:], 3)}."
-    )
-    raise ValueError(msg)
-
-
 def frozen_stages(
-    slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, batch_size: int, show: bool
-) -> list[NDArray[np.float32]]:
-    """One feature array a stage: those that are in ``obsm`` already, else computed and kept to ourselves."""
+    slide: Slide,
+    inputs: Inputs,
+    encoder: FrozenEncoder | None,
+    batch_size: int,
+    show: bool,
+    *,
+    folder: Path | None = None,
+) -> list[Rows]:
+    """One feature array a stage: those that are in ``obsm`` already, else computed; kept in ``folder``, if one is given."""
     table = slide.adata
     if encoder is None:
         return [given_features(slide, key) for key in inputs.obsm]
-    stages = []
-    for size in inputs.sizes_um:
-        if size is None:
-            msg = "Features of a frozen encoder need a field of view in microns."
-            raise ValueError(msg)
-        key = feature_key(inputs.encoder, size)
-        if is_done(table, key, feature_record(encoder, size, inputs.flips), slide):
-            stages.append(np.asarray(table.obsm[key][slide.rows], dtype=np.float32))
-        else:
-            stages.append(encode(slide, encoder, size, flips=inputs.flips, batch_size=batch_size, show=show))
-    return stages
+    sizes = [size for size in inputs.sizes_um if size is not None]
+    if len(sizes) < len(inputs.sizes_um):
+        msg = "Features of a frozen encoder need a field of view in microns."
+        raise ValueError(msg)
+    keys = {size: feature_key(inputs.encoder, size) for size in sizes}
+    found: dict[float, Rows] = {
+        size: np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
+        for size, key in keys.items()
+        if is_done(table, key, feature_record(encoder, size, inputs.flips), slide)
+    }
+    if new := [size for size in keys if size not in found]:
+        done = encode(slide, encoder, new, flips=inputs.flips, batch_size=batch_size, show=show, folder=folder)
+        found |= dict(zip(new, done, strict=True))
+    return [found[size] for size in sizes]
 
 
-def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: tuple[Any, ...]) -> Section:
+def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: Any) -> Section:
     """A section with its measured expression, all spots for training."""
     raw = counts(slide.adata, genes, layer=layer, rows=slide.rows)
     # A spot without counts has no expression to learn from
@@ -197,6 +174,13 @@ def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: tupl
         filled,
         torch.zeros_like(filled),
     )
+
+
+def taught(slide: Slide, values: NDArray[np.float32], inputs: Any) -> Section:
+    """A section with targets that are no counts, standardised, all spots for training."""
+    every = torch.ones(slide.n_spots, dtype=torch.bool)
+    none, ones = torch.empty((slide.n_spots, 0)), torch.ones(slide.n_spots)
+    return Section(slide.name, inputs, torch.from_numpy(values), none, ones, every, ~every)
 
 
 def measured(slide: Slide, genes: Sequence[str], layer: str | None) -> Measured:

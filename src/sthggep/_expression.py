@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sthggep._checks import genes_present, has_key
+from sthggep._checks import counted, has_key, listing
+from sthggep._gene_names import gene_columns, names_genes
 
+log = logging.getLogger("sthggep")
 Floats = NDArray[np.float32]
+# Where others keep raw counts beside a normalised X
+COUNT_LAYERS = ("counts", "raw_counts")
+LOOKED_AT = 200  # spots, to tell whether a layer may be raw counts
 
 
 def counts(
@@ -20,14 +27,17 @@ def counts(
 ) -> Floats:
     """Raw counts of a panel, dense.
 
+    Without ``layer`` they are looked for in ``X``; where that holds something else, such as log-normalised values, in
+    the layers ``"counts"`` and ``"raw_counts"`` and in ``raw``, and the log says so.
+
     Parameters
     ----------
     adata
         Spots × genes.
     genes
-        The panel, in the order of the columns returned.
+        The panel, in the order of the columns returned; see :func:`sthggep._gene_names.gene_columns` for how it is found.
     layer
-        Layer that holds the raw counts; ``None`` reads ``X``.
+        Layer that holds the raw counts, and no other is looked at.
     rows
         Rows of one section; ``None`` reads all.
 
@@ -42,35 +52,93 @@ def counts(
     ValueError
         The values are negative, not whole, or not numbers.
     """
-    columns = genes_present(genes, adata.var_names)
-    matrix: Any = adata.X if layer is None else has_key(adata.layers, layer, "layers", "Pass the layer of raw counts.")
-    where = "X" if layer is None else f"layers[{layer!r}]"
-    if matrix is None:
-        msg = f"`X` is empty, raw counts were expected. Pass `layer=`; there is: {list(adata.layers)}."
-        raise ValueError(msg)
+    first: Exception | None = None
+    for where, matrix, var in _sources(adata, layer):
+        try:
+            values = _panel_of(matrix, gene_columns(var, genes), rows, where, adata)
+        except (KeyError, ValueError) as reason:
+            # What X lacks is what the user should hear of
+            first = first or reason
+            continue
+        if layer is None and where != "X":
+            log.info("Raw counts are read from %s. Pass `layer=` to choose another.", where)
+        return values
+    if first is not None:
+        raise first
+    msg = f"`X` is empty, raw counts were expected. {_advice(adata)}"
+    raise ValueError(msg)
+
+
+def unmeasured(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> str:
+    """Why nothing was measured of these genes, in a few words; empty where they have values, whatever these are."""
+    holders = [var for _, _, var in _sources(adata, layer)]
+    if not holders:
+        return "X is empty"
+    if any(names_genes(var, genes) for var in holders):
+        return ""
+    known = {str(name) for var in holders for name in var.index}
+    absent = [gene for gene in genes if str(gene) not in known]
+    return f"{len(absent)} of the panel's {len(genes)} genes are not in var_names ({listing(absent, 3)})"
+
+
+def _sources(adata: AnnData, layer: str | None) -> Iterator[tuple[str, Any, pd.DataFrame]]:
+    """Where raw counts may be: a name for it, the matrix, and what describes its genes."""
+    if layer is not None:
+        yield f"layers[{layer!r}]", has_key(adata.layers, layer, "layers", "Pass the layer of raw counts."), adata.var
+        return
+    if adata.X is not None:
+        yield "X", adata.X, adata.var
+    for name in COUNT_LAYERS:
+        if name in adata.layers:
+            yield f"layers[{name!r}]", adata.layers[name], adata.var
+    if adata.raw is not None:
+        yield "raw", adata.raw.X, adata.raw.var
+
+
+def _panel_of(
+    matrix: Any, columns: NDArray[np.intp], rows: NDArray[np.intp] | None, where: str, adata: AnnData
+) -> Floats:
+    """Some columns of a matrix, dense and checked."""
     if rows is not None:
         matrix = matrix[rows]
     matrix = matrix[:, columns]
     # A backed or lazy matrix arrives here as what it is on disk
     matrix = matrix.compute() if hasattr(matrix, "compute") else matrix
     values = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-    _check_counts(values, where, list(adata.layers))
+    _check_counts(values, where, adata)
     return values.astype(np.float32, copy=False)
 
 
-def _check_counts(values: NDArray[Any], where: str, layers: list[str]) -> None:
+def _check_counts(values: NDArray[Any], where: str, adata: AnnData) -> None:
     """Raw counts are whole, not negative, and there."""
-    hint = f"Pass the layer of raw counts by `layer=`; there is: {layers}." if layers else "Raw counts are needed."
+    if problem := _no_counts(values):
+        msg = f"{where} holds {problem}, raw counts were expected. {_advice(adata)}"
+        raise ValueError(msg)
+
+
+def _no_counts(values: NDArray[Any]) -> str:
+    """What is in the way of values being raw counts, in a few words."""
     if not np.all(np.isfinite(values)):
-        msg = f"{where} holds {int((~np.isfinite(values)).sum())} values that are not numbers (NaN or infinite). {hint}"
-        raise ValueError(msg)
+        return f"{counted(int((~np.isfinite(values)).sum()), 'value')} NaN or infinite"
     if (values < 0).any():
-        msg = f"{where} holds negative values (smallest {values.min():g}), raw counts were expected. {hint}"
-        raise ValueError(msg)
+        return f"negative values (smallest {values.min():g})"
     broken = values[values != np.rint(values)]
-    if broken.size:
-        msg = f"{where} holds values that are not whole (such as {broken[0]:g}), raw counts were expected. {hint}"
-        raise ValueError(msg)
+    return f"values that are not whole (such as {broken[0]:g})" if broken.size else ""
+
+
+def _advice(adata: AnnData) -> str:
+    """Which layers may be the raw counts, judged by their first spots."""
+    found = []
+    for name, layer in adata.layers.items():
+        some: Any = layer[:LOOKED_AT]
+        some = some.compute() if hasattr(some, "compute") else some
+        values = some.data if sparse.issparse(some) else np.asarray(some)
+        if values.dtype.kind in "uifb" and not _no_counts(values):
+            found.append(name)
+    if found:
+        return f"Pass the layer of raw counts by `layer=`; such layers are: {listing(found)}."
+    there = f" No layer holds any; there is {listing(adata.layers)}." if len(adata.layers) else ""
+    return f"Put raw counts into `X`, or into a layer and pass `layer=`.{there}"
 
 
 def size_factors(panel_counts: Floats) -> Floats:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sthggep._blocks import Blocks, channels_last
 from sthggep._image_files import open_arrays, read_mpp
 
 __all__ = ["Level", "open_levels", "read_mpp"]
@@ -22,6 +23,8 @@ _AXES = {"yx": (0, 1, None), "yxc": (0, 1, 2), "cyx": (1, 2, 0)}
 _UNIT_MAX = 1.5
 # The range of values is judged on this many windows a side, of this many pixels.
 _WINDOWS, _WINDOW = 5, 256
+# Side of what is shrunk at a time: that of most blocks, so that each is read once.
+_TILE = 1024
 
 
 class Level:
@@ -39,6 +42,8 @@ class Level:
         `(sx, sy)`: level pixel = slide pixel * scale.
     axes
         Order of the axes of `array`: `"yx"`, `"yxc"` or `"cyx"`.
+    source
+        The file that the pixels are read from, where it is known.
 
     Raises
     ------
@@ -46,7 +51,13 @@ class Level:
         If the axes do not fit the array, or the pixels are neither gray, RGB nor RGBA numbers.
     """
 
-    def __init__(self, array: Any, scale: tuple[float, float] = (1.0, 1.0), axes: str = "yxc") -> None:
+    def __init__(
+        self,
+        array: Any,
+        scale: tuple[float, float] = (1.0, 1.0),
+        axes: str = "yxc",
+        source: str | Path | None = None,
+    ) -> None:
         if hasattr(array, "dims") and hasattr(array, "data"):  # xarray.DataArray
             array = array.data
         _check_pixels(array, axes)
@@ -57,6 +68,8 @@ class Level:
         self.array = array
         self.axes = axes
         self.scale = (float(scale[0]), float(scale[1]))
+        self.source = None if source is None else Path(source)
+        self.blocks = None if isinstance(array, np.ndarray) else Blocks(array, _AXES[axes])
         self._factor: float | None = 1.0 if array.dtype == np.uint8 else None
 
     def __repr__(self) -> str:
@@ -70,7 +83,7 @@ class Level:
         return int(self.array.shape[y]), int(self.array.shape[x])
 
     def read(self, boxes: ArrayLike) -> list[NDArray[np.uint8]]:
-        """Cut boxes, all in one go: a lazy array is computed once for the whole block, each chunk read once.
+        """Cut boxes, all in one go: a lazy array is read in blocks, each once, and few of them are held at a time.
 
         Parameters
         ----------
@@ -99,21 +112,45 @@ class Level:
             patches.append(patch)
         return patches
 
+    def sample(self, across: int) -> NDArray[np.uint8]:
+        """Pixels spread evenly over the image, at most `across` a side, none averaged: uint8 RGB."""
+        y, x, channel = _AXES[self.axes]
+        step = max(1, -(-max(self.shape) // across))
+        index = [slice(None)] * self.array.ndim
+        index[y] = index[x] = slice(None, None, step)
+        pixels = self.array[tuple(index)]
+        pixels = np.asarray(pixels.compute() if hasattr(pixels, "compute") else pixels)
+        return self._rgb(pixels[..., None] if channel is None else np.moveaxis(pixels, channel, -1))
+
+    def shrunk(self, by: int) -> NDArray[np.uint8]:
+        """The whole level at `1 / by` of its size, a power of two: means of pixels, never all of them held."""
+        from PIL import Image
+
+        height, width = self.shape
+        side = max(by, _TILE)
+        out = np.empty((-(-height // by), -(-width // by), 3), dtype=np.uint8)
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                box = [[left, top, min(left + side, width), min(top + side, height)]]
+                small = np.asarray(Image.fromarray(self.read(box)[0]).reduce(by))
+                out[top // by : top // by + small.shape[0], left // by : left // by + small.shape[1]] = small
+        return out
+
     def _fetch(self, windows: Sequence[tuple[int, int, int, int]]) -> list[NDArray[Any]]:
         """Windows `x0, x1, y0, y1` inside the image, as (y, x, channel) arrays of the stored type."""
-        y, x, channel = _AXES[self.axes]
+        if self.blocks is not None:
+            return self.blocks.cut(windows)
+        y, x, _ = axes = _AXES[self.axes]
         cuts = []
         for x0, x1, y0, y1 in windows:
             index = [slice(None)] * self.array.ndim
             index[y], index[x] = slice(y0, y1), slice(x0, x1)
-            cuts.append(self.array[tuple(index)])
-        if not isinstance(self.array, np.ndarray):
-            from dask.base import compute
+            cuts.append(channels_last(self.array[tuple(index)], axes))
+        return cuts
 
-            cuts = list(compute(*cuts))
-        if channel is None:
-            return [np.asarray(cut)[..., None] for cut in cuts]
-        return [np.moveaxis(np.asarray(cut), channel, -1) for cut in cuts]
+    def sweep(self, xy: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Order of positions `(n, 2)`, in level pixels, in which each block is read about once."""
+        return np.arange(len(xy)) if self.blocks is None else self.blocks.sweep(xy)
 
     def _rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         channels = pixels.shape[-1]
@@ -174,7 +211,7 @@ def open_levels(path: str | Path) -> list[Level]:
     y, x, _ = _AXES[axes]
     height, width = arrays[0].shape[y], arrays[0].shape[x]
     try:
-        return [Level(array, (array.shape[x] / width, array.shape[y] / height), axes) for array in arrays]
+        return [Level(array, (array.shape[x] / width, array.shape[y] / height), axes, path) for array in arrays]
     except ValueError as error:
         msg = f"{path}: {error}"
         raise ValueError(msg) from error

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._image_openslide import reads, slide_arrays, slide_mpp
+
 logger = logging.getLogger("sthggep")
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -34,6 +36,8 @@ def open_arrays(path: str | Path) -> tuple[list[Any], str]:
     start = _first_bytes(path)
     if start in _TIFF_STARTS:
         return _open_tiff(Path(path))
+    if reads(Path(path)):
+        return slide_arrays(Path(path)), "yxc"
     return [_read_plain(Path(path), zipped=start[:2] == _GZIP_START)], "yxc"
 
 
@@ -56,10 +60,11 @@ def read_mpp(path: str | Path) -> float | None:
     ValueError
         If the TIFF file is damaged.
     """
-    if _first_bytes(path) not in _TIFF_STARTS:
-        return None
-    with _tiff(Path(path)) as tif:
-        mpp = _stated_mpp(tif)
+    if _first_bytes(path) in _TIFF_STARTS:
+        with _tiff(Path(path)) as tif:
+            mpp = _stated_mpp(tif)
+    else:
+        mpp = slide_mpp(Path(path)) if reads(Path(path)) else None
     if mpp is not None and not _MPP_RANGE[0] <= mpp <= _MPP_RANGE[1]:
         logger.info("%s states %.4g microns per pixel, not a microscope's: ignored", path, mpp)
         return None

@@ -19,19 +19,21 @@ class PredictionKeys:
     scores: str
     latent: str
     counts: str
+    std: str
     clusters: str
     clusters_observed: str
     agreement: str
 
 
 def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
-    """Names of one prediction: its array, record and scores, embedding and counts, its clusters and their agreement."""
+    """Names of one prediction: its array, record and scores, embedding, counts and spread, its clusters and their agreement."""
     return PredictionKeys(
         obsm=key_added,
         uns=key_added,
         scores=f"{key_added}_scores",
         latent=f"X_{key_added}",
         counts=f"{key_added}_counts",
+        std=f"{key_added}_std",
         clusters=f"{key_added}_clusters",
         clusters_observed=f"{key_added}_clusters_observed",
         agreement=f"{key_added}_agreement",

@@ -90,6 +90,41 @@ def neighbour_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:
     return present
 
 
+def lay_out(size: tuple[float, float], pitch: float, layout: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Array positions `(n, 2)` and centres `(n, 2)` of a lattice centred on a field, half a pitch clear of its border.
+
+    Parameters
+    ----------
+    size
+        Width and height of the field.
+    pitch
+        Distance between nearest neighbours, in the same unit.
+    layout
+        `"square"` as on legacy ST arrays, `"hex"` as on Visium (array columns then count by twos).
+    """
+    step = np.array([pitch, pitch]) if layout == "square" else np.array([pitch / 2, pitch * np.sqrt(3) / 2])
+    field = np.array(size)
+    last = np.floor((field - pitch / 2) / step).astype(int)
+    y, x = np.meshgrid(np.arange(last[1] + 1), np.arange(last[0] + 1), indexing="ij")
+    array = np.column_stack([x.ravel(), y.ravel()])
+    if layout == "hex":
+        array = array[array.sum(axis=1) % 2 == 0]
+    return array, (field - last * step) / 2 + array * step
+
+
+def sublattices(array_xy: ArrayLike, factor: int) -> list[NDArray[np.intp]]:
+    """Rows of the `factor`² lattices, as many times coarser, that a lattice is made of.
+
+    Works on square arrays and on interleaved ones (Visium, legacy 2K), whose rows are shifted by half a step.
+    """
+    array = np.rint(np.asarray(array_xy, dtype=np.float64)).astype(np.int64)
+    if is_interleaved(array):
+        # Steps along the row, and to the next row and half a step aside
+        array = np.column_stack([(array[:, 0] - array[:, 1]) // 2, array[:, 1]])
+    number = array[:, 0] % factor + factor * (array[:, 1] % factor)
+    return [np.flatnonzero(number == one) for one in np.unique(number)]
+
+
 def is_interleaved(array_xy: ArrayLike) -> bool:
     """Whether only every other place of the array has a spot, as on the legacy 2K array."""
     return not (np.abs(neighbour_offsets(array_xy)).sum(axis=1) == 1).any()

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, has_key
-from sthggep._expression import counts, log10_cp10k
+from sthggep._expression import counts, log10_cp10k, unmeasured
 from sthggep._keys import TOOL, prediction_keys
+from sthggep._targets import Targets
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
+
+Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction: values (n_obs, n_genes), the genes of its columns, and its scale."""
+    """One prediction: values (n_obs, n_genes), a dask array where they are on disk, their genes, and their scale."""
 
     key: str
-    values: NDArray[np.float32]
+    values: Any
     genes: list[str]
     panel: list[str]
     units: str
+    targets: Targets | None = None
+    """Where they stand in a table, of predictions of something else than genes; all of the panel."""
+    path: str | None = None
+    """The file that holds the values; ``None`` where they are in ``obsm``."""
 
     def columns(self, genes: Sequence[str] | None = None) -> NDArray[np.intp]:
         """Columns of ``genes``; all of them for ``None``."""
@@ -30,28 +42,76 @@ class Prediction:
             return np.arange(len(self.genes))
         return genes_present(genes, self.genes, f"the prediction {self.key!r}")
 
+    def take(self, rows: NDArray[np.intp], columns: Sequence[int] | NDArray[np.intp] | None = None) -> Values:
+        """Values of some spots and genes, in memory."""
+        chosen = self.values[rows] if columns is None else self.values[rows][:, columns]
+        return np.asarray(chosen, dtype=np.float32)
+
 
 def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     """The prediction under ``key``, or an error that says what there is."""
     keys = prediction_keys(key)
     there = [k for k, v in adata.uns.items() if isinstance(v, dict) and v.get("tool") == TOOL and "units" in v]
     first = f"Predictions: {there or 'none'}. Call `sthggep.tl.predict(data, model, key_added={key!r})` first."
-    values = has_key(adata.obsm, keys.obsm, "obsm", first)
+    written = adata.uns.get(keys.uns)
+    path = written.get("path") if isinstance(written, dict) and keys.obsm not in adata.obsm else None
+    values = stored(str(path), key)["X"] if path else has_key(adata.obsm, keys.obsm, "obsm", first)
     record = has_key(adata.uns, keys.uns, "uns", first)
     if not isinstance(record, dict) or record.get("tool") != TOOL or "genes" not in record:
         msg = f"uns[{keys.uns!r}] is not a record of sthggep. {first}"
         raise ValueError(msg)
     genes = [str(gene) for gene in record["genes"]]
     if np.ndim(values) != 2 or values.shape[1] != len(genes):
-        msg = f"obsm[{keys.obsm!r}] has shape {np.shape(values)}, but its record names {len(genes)} genes. {first}"
+        where = path or f"obsm[{keys.obsm!r}]"
+        msg = f"{where} has shape {np.shape(values)}, but its record names {len(genes)} genes. {first}"
         raise ValueError(msg)
     panel = [str(gene) for gene in record.get("panel", genes)]
-    return Prediction(key, np.asarray(values, dtype=np.float32), genes, panel, str(record["units"]))
+    if not path:
+        values = np.asarray(values, dtype=np.float32)
+    elif len(values) != adata.n_obs:
+        msg = (
+            f"The prediction {key!r} is in {path}, with {len(values)} rows, but these are {adata.n_obs}: some were left out "
+            "since. Predict again, or go on from the AnnData in that file."
+        )
+        raise ValueError(msg)
+    targets = Targets.from_dict(record["targets"], panel) if "targets" in record else None
+    return Prediction(key, values, genes, panel, str(record["units"]), targets, path and str(path))
 
 
-def observed(
-    adata: AnnData, prediction: Prediction, *, layer: str | None = None, rows: NDArray[np.intp] | None = None
-) -> NDArray[np.float32]:
-    """Measured expression on the prediction's own scale, columns as in the prediction."""
-    measured = log10_cp10k(counts(adata, prediction.panel, layer=layer, rows=rows))
+def stored(path: str, key: str) -> dict[str, Any]:
+    """What was written to a file for a prediction, as dask arrays: ``X``, and what stands beside it."""
+    from anndata.experimental import read_elem_lazy
+
+    if not Path(path).exists():
+        msg = (
+            f"The prediction {key!r} was written to {path}, which is not there any more. Put it back, correct "
+            f"uns[{key!r}]['path'], or call `sthggep.tl.predict` again."
+        )
+        raise FileNotFoundError(msg)
+    if path.endswith(".zarr"):
+        import zarr
+
+        group = zarr.open_group(path, mode="r")
+    else:
+        import h5py
+
+        group = h5py.File(path, "r")
+    names = prediction_keys(key)
+    elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts", names.std: "layers/std"}
+    return {name: read_elem_lazy(group[place]) for name, place in elements.items() if place in group}
+
+
+def observed(slide: Slide, prediction: Prediction, *, layer: str | None = None) -> Values:
+    """What was measured in a section, on the prediction's own scale, columns as in the prediction."""
+    if prediction.targets is None:
+        measured = log10_cp10k(counts(slide.adata, prediction.panel, layer=layer, rows=slide.rows))
+    else:
+        measured = prediction.targets.read(slide)
     return measured[:, genes_present(prediction.genes, prediction.panel, "the panel")]
+
+
+def unobserved(slide: Slide, prediction: Prediction, *, layer: str | None = None) -> str:
+    """Why nothing was measured of what is predicted, in a few words; empty where there are values, whatever these are."""
+    if prediction.targets is not None:
+        return prediction.targets.absent(slide)
+    return unmeasured(slide.adata, prediction.panel, layer)

@@ -11,10 +11,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import listing, positive
-from sthggep._containers import Found, from_anndata, is_spatialdata, table_of
+from sthggep._containers import TABLE, Found, anndata_image, from_anndata, is_spatialdata, table_of, under_tissue
 from sthggep._keys import ARRAY_COLUMNS
 from sthggep._lattice import is_interleaved, lattice_mpp, lattice_pitch
-from sthggep._spatialdata import from_spatialdata
+from sthggep._spatialdata import from_spatialdata, spatialdata_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -25,6 +25,7 @@ log = logging.getLogger("sthggep")
 VISIUM_PITCH_UM = 100.0
 # Beyond this, microns per pixel that were given and the spot pitch contradict each other
 MPP_TOLERANCE = 1.2
+LARGE_PX = 64 << 20  # 192 MB
 
 __all__ = ["Slide", "resolve", "resolve_one", "table_of"]
 
@@ -41,6 +42,7 @@ class Slide:
     mpp: float | None = None
     mpp_source: str = ""
     spot_diameter: float | None = None
+    image: str | None = None
 
     @property
     def n_spots(self) -> int:
@@ -79,6 +81,16 @@ class Slide:
         nearest = cKDTree(self.xy).query(self.xy, k=2)[0][:, 1]
         return float(np.median(nearest[nearest > 0])) if (nearest > 0).any() else 1.0
 
+    def denser_than(self, pitch_um: float | None) -> int:
+        """How many times denser the spots stand on their array than ``pitch_um``; 1 where that is not known."""
+        array_xy = self.array_xy()
+        if pitch_um is None or self.mpp is None or array_xy is None or self.n_spots < 3:
+            return 1
+        try:
+            return max(1, round(pitch_um / (lattice_pitch(array_xy, self.xy) * self.mpp)))
+        except ValueError:  # the spots do not follow their array
+            return 1
+
     def require_mpp(self) -> float:
         """Microns per full-resolution pixel, or an error that says how to give it."""
         if self.mpp is None:
@@ -102,10 +114,13 @@ class Slide:
         enough = [level for level in self.levels if max(level.shape) >= max_px]
         level = enough[-1] if enough else self.levels[0]
         height, width = level.shape
-        whole = level.read(np.array([[0, 0, width, height]]))[0]
         shrink = min(1.0, max_px / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        small = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX, reducing_gap=3.0))
+        # An image of one large resolution is never held whole
+        by = 1 if height * width < LARGE_PX else 2 ** int(np.log2(max(1.0, 1 / shrink)))
+        whole = level.shrunk(by) if by > 1 else level.read(np.array([[0, 0, width, height]]))[0]
+        box = (0, 0, width / by, height / by)
+        small = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX, box, reducing_gap=3.0))
         return small, (level.scale[0] * size[0] / width, level.scale[1] * size[1] / height)
 
 
@@ -113,7 +128,7 @@ def resolve(
     data: AnnData | SpatialData,
     *,
     image_key: str | None = None,
-    table_key: str = "table",
+    table_key: str = TABLE,
     shapes_key: str | None = None,
     spatial_key: str = "spatial",
     coordinate_system: str | None = None,
@@ -144,7 +159,7 @@ def resolve(
             need_image=need_image,
         )
     else:
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}."
+        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
         raise TypeError(msg)
     slides = [_slide(section, mpp) for section in found]
     for slide in slides:
@@ -164,31 +179,57 @@ def resolve_one(data: AnnData | SpatialData, **options: Any) -> Slide:
     return slides[0]
 
 
+def resolve_image(
+    data: AnnData | SpatialData,
+    *,
+    image_key: str | None = None,
+    table_key: str = TABLE,
+    coordinate_system: str | None = None,
+    mpp: float | None = None,
+    **options: Any,
+) -> Slide:
+    """As :func:`resolve_one`, also for an image without spots; of such the section is called as the image."""
+    if isinstance(data, AnnData) and data.n_obs == 0:
+        found = anndata_image(data, image_key=image_key)
+    elif is_spatialdata(data) and not data.tables and table_key == TABLE:
+        found = spatialdata_image(data, image_key=image_key, coordinate_system=coordinate_system)
+    else:
+        where = {"image_key": image_key, "table_key": table_key, "coordinate_system": coordinate_system}
+        return resolve_one(data, mpp=mpp, **where, **options)
+    if mpp is not None:
+        positive(mpp, "`mpp`")
+    return _slide(found, mpp)
+
+
 def _slide(found: Found, given_mpp: float | None) -> Slide:
-    """A section, with its microns per pixel."""
-    slide = Slide(found.name, found.adata, found.rows, found.xy, found.levels, spot_diameter=found.spot_diameter)
-    mpp, source = _find_mpp(slide, given_mpp, found.mpp, found.pitch_um)
+    """A section, without the spots that are off the tissue, with its microns per pixel."""
+    under = under_tissue(found)
+    rows, xy = found.rows[under], found.xy[under]
+    slide = Slide(found.name, found.adata, rows, xy, found.levels, spot_diameter=found.spot_diameter, image=found.image)
+    mpp, source = _find_mpp(slide, given_mpp, found)
     return replace(slide, mpp=mpp, mpp_source=source)
 
 
-def _find_mpp(
-    slide: Slide, given: float | None, known: float | None, pitch_um: float | None
-) -> tuple[float | None, str]:
-    """Microns per full-resolution pixel: the argument, else metadata, else the spot pitch."""
-    if given is None and known is not None:
-        return known, "metadata"
+def _find_mpp(slide: Slide, given: float | None, found: Found) -> tuple[float | None, str]:
+    """Microns per full-resolution pixel: the argument, else metadata, else the spot pitch, else the image file."""
+    known = found.mpp
     try:
-        measured = _mpp_from_pitch(slide, pitch_um)
+        measured = _mpp_from_pitch(slide, found.pitch_um)
     except ValueError as reason:
         # Only those who ask for microns need them; `require_mpp` says how to give them
-        if given is None:
+        if given is None and known is None:
             log.warning("Section %s: microns per pixel cannot be read off the spots. %s", slide.name, reason)
         measured = None
-    if given is not None:
-        if measured and not 1 / MPP_TOLERANCE < given / measured < MPP_TOLERANCE:
-            text = "Section %s: mpp=%.4g was passed, but the spot pitch says %.4g µm/px. Is it that of this very image?"
-            log.warning(text, slide.name, given, measured)
-        return given, "argument"
+    said, source = (given, "argument") if given is not None else (known, "metadata")
+    if said is not None:
+        if measured and not 1 / MPP_TOLERANCE < said / measured < MPP_TOLERANCE:
+            whose = f"mpp={said:.4g} was passed" if source == "argument" else f"the metadata say {said:.4g} µm/px"
+            text = "Section %s: %s, but the spot pitch says %.4g µm/px. Is it that of this very image?"
+            log.warning(text, slide.name, whose, measured)
+        return said, source
+    if measured is None and found.stated_mpp is not None:
+        log.info("Section %s: %.4g µm/px, as the image file says.", slide.name, found.stated_mpp)
+        return found.stated_mpp, "image file"
     if measured is None:
         return None, ""
     log.info("Section %s: %.4g µm/px, from the spot pitch.", slide.name, measured)

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import has_key, listing, unique_names
 from sthggep._containers import Found, mapping, number, table_of
 from sthggep._image import Level
+from sthggep._keys import TOOL
+from sthggep._labels import label_centres
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -42,10 +45,9 @@ def from_spatialdata(
     sections = []
     for region in map(str, regions):
         rows = np.flatnonzero(table.obs[attrs["region_key"]].astype(str) == region)
-        element = has_key(sdata.shapes, region, "the shapes of the SpatialData", "Pass `shapes_key=`.")
-        shapes = _shapes_of_rows(element, table.obs[attrs["instance_key"]].iloc[rows], region)
-        xy = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
+        element, xy, diameter = _spots(sdata, region, table.obs[attrs["instance_key"]].iloc[rows])
         stretch = 1.0
+        image_name = None
         levels: tuple[Level, ...] = ()
         if need_image:
             image_name, system = _choose_image(sdata, element, image_key, coordinate_system)
@@ -56,11 +58,82 @@ def from_spatialdata(
         metadata = _table_metadata(table, region)
         mpp = number(metadata.get("mpp"), f"Section {region!r}: mpp in the metadata")
         # The table speaks of the spots' own coordinates, `read_slide` of the image's pixels
-        mpp = mapping(sdata.attrs.get("sthggep")).get("mpp") if mpp is None else mpp / stretch
+        mpp = _slide_mpp(sdata) if mpp is None else mpp / stretch
+        if mpp is None and sdata.attrs.get("spatialdata_io_reader") == "xenium":
+            mpp = _xenium_mpp(table, rows, xy)
         pitch = number(metadata.get("pitch_um", _bin_um(region)), f"Section {region!r}: pitch_um in the metadata")
-        diameter = float(2 * shapes["radius"].median() * stretch) if "radius" in shapes and len(shapes) else None
-        sections.append(Found(region, table, rows, xy, levels, mpp, pitch, diameter))
+        diameter = None if diameter is None else diameter * stretch
+        sections.append(Found(region, table, rows, xy, levels, mpp, pitch, diameter, image_name))
     return sections
+
+
+def spatialdata_image(sdata: SpatialData, *, image_key: str | None, coordinate_system: str | None) -> Found:
+    """The image of a SpatialData without spots."""
+    name, _ = _choose_image(sdata, None, image_key, coordinate_system)
+    nothing = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
+    levels = _element_levels(sdata.images[name])
+    return Found(name, AnnData(), *nothing, levels, _slide_mpp(sdata), None, None, name)
+
+
+def may_add_spots(sdata: SpatialData, key: str, record: str) -> None:
+    """Refuse names that are taken, unless by spots that :func:`add_spots` wrote, whose table holds ``uns[record]``."""
+    if key in sdata.tables and mapping(sdata.tables[key].uns.get(record)).get("tool") == TOOL:
+        return
+    taken = {name.lower(): name for _, name, _ in sdata.gen_elements()}
+    for name in (key, spots_key(key)):
+        if name.lower() in taken:
+            msg = (
+                f"{taken[name.lower()]!r} exists already in the SpatialData and sthggep did not write it; it is left "
+                "alone. Pass another `key_added=`, or delete it first."
+            )
+            raise ValueError(msg)
+
+
+def spots_key(key: str) -> str:
+    """Name of the shapes of the table ``key``."""
+    return f"{key}_spots"
+
+
+def add_spots(sdata: SpatialData, table: AnnData, key: str, image: str, diameter: float) -> None:
+    """Write a table and, linked to it, its spots as circles in the pixels of an image: wherever that is, they are.
+
+    ``table.obsm["spatial"]`` holds their centres.
+    """
+    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.transformations import get_transformation
+
+    region = spots_key(key)
+    table.obs["region"] = pd.Categorical([region] * table.n_obs)
+    table.obs["spot_id"] = np.arange(table.n_obs)
+    parsed = TableModel.parse(table, region=region, region_key="region", instance_key="spot_id")
+    systems = get_transformation(sdata.images[image], get_all=True)
+    circles = ShapesModel.parse(table.obsm["spatial"], geometry=0, radius=diameter / 2, transformations=systems)
+    sdata.shapes[region] = circles
+    sdata.tables[key] = parsed
+
+
+def source_path(sdata: SpatialData, image: str) -> str:
+    """The file that `sthggep.io.read_slide` read an image from; empty for images of other origin."""
+    found = mapping(sdata.attrs.get(TOOL)).get("source_image_path")
+    return str(found) if found and image == "image" else ""
+
+
+def _slide_mpp(sdata: SpatialData) -> float | None:
+    """Microns per pixel as `sthggep.io.read_slide` noted them."""
+    found: float | None = mapping(sdata.attrs.get(TOOL)).get("mpp")
+    return found
+
+
+def _spots(sdata: SpatialData, region: str, instances: Any) -> tuple[Any, NDArray[np.float64], float | None]:
+    """The element that a table's rows annotate, their centres in its own coordinates, and their diameter."""
+    if region in sdata.labels:
+        element = sdata.labels[region]
+        found = label_centres(element, instances.to_numpy(), region)
+        return element, found, None
+    element = has_key(sdata.shapes, region, "the shapes of the SpatialData", "Pass `shapes_key=`.")
+    shapes = _shapes_of_rows(element, instances, region)
+    xy = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
+    return element, xy, float(2 * shapes["radius"].median()) if "radius" in shapes and len(shapes) else None
 
 
 def _shapes_of_rows(element: Any, instances: Any, region: str) -> Any:
@@ -71,6 +144,15 @@ def _shapes_of_rows(element: Any, instances: Any, region: str) -> Any:
         msg = f"The table's rows of region {region!r} name the shapes {region!r} by their index, but {fault}."
         raise ValueError(msg)
     return element.loc[instances]
+
+
+def _xenium_mpp(table: AnnData, rows: NDArray[np.intp], xy: NDArray[np.float64]) -> float | None:
+    """Microns per pixel of an image over Xenium cells: their table holds the centres in microns, turned or not."""
+    if "spatial" not in table.obsm or len(rows) < 2:
+        return None
+    microns = np.asarray(table.obsm["spatial"], dtype=np.float64)[rows, :2]
+    pixels = float(np.sqrt(np.square(xy - xy.mean(axis=0)).sum()))
+    return float(np.sqrt(np.square(microns - microns.mean(axis=0)).sum())) / pixels if pixels else None
 
 
 def _bin_um(region: str) -> float | None:
@@ -87,24 +169,24 @@ def _table_metadata(table: AnnData, region: str) -> Mapping[str, Any]:
 
 
 def _choose_image(
-    sdata: SpatialData, shapes: Any, image_key: str | None, coordinate_system: str | None
+    sdata: SpatialData, spots: Any, image_key: str | None, coordinate_system: str | None
 ) -> tuple[str, str]:
-    """The image that shares a coordinate system with the spots, and that system."""
+    """The H&E image that shares a coordinate system with the spots (``None``: any image), and that system."""
     from spatialdata.transformations import get_transformation
 
-    ours = set(get_transformation(shapes, get_all=True))
+    systems = {key: set(get_transformation(image, get_all=True)) for key, image in sdata.images.items()}
+    ours = set.union(set(), *systems.values()) if spots is None else set(get_transformation(spots, get_all=True))
     if coordinate_system is not None:
         if coordinate_system not in ours:
-            msg = f"The spots are not in coordinate system {coordinate_system!r}; they are in {listing(sorted(ours))}."
+            what = "images" if spots is None else "spots"
+            msg = f"The {what} are not in coordinate system {coordinate_system!r}; they are in {listing(sorted(ours))}."
             raise KeyError(msg)
         ours = {coordinate_system}
     if image_key is not None:
         has_key(sdata.images, image_key, "the images of the SpatialData", "Pass another `image_key=`.")
     keys = [image_key] if image_key else [key for key in sdata.images if not key.endswith("lowres_image")]
-    shared = {key: sorted(ours & set(get_transformation(sdata.images[key], get_all=True))) for key in keys}
-    shared = {key: systems for key, systems in shared.items() if systems}
-    full = [key for key in shared if key.endswith("full_image")]
-    candidates = full if len(full) == 1 else list(shared)
+    shared = {key: sorted(ours & systems[key]) for key in keys if ours & systems[key]}
+    candidates = _likeliest(sdata, list(shared))
     if len(candidates) != 1:
         what = "no image" if not candidates else f"several images ({listing(candidates)})"
         msg = (
@@ -113,6 +195,21 @@ def _choose_image(
         )
         raise KeyError(msg) if not candidates else ValueError(msg)
     return candidates[0], shared[candidates[0]][0]
+
+
+def _likeliest(sdata: SpatialData, keys: list[str]) -> list[str]:
+    """Of several images the one at full resolution, else those in colour: Xenium's stains have names of their own."""
+    for wanted in (lambda key: key.endswith("full_image"), lambda key: _in_colour(sdata.images[key])):
+        chosen = [key for key in keys if wanted(key)]
+        if len(keys) > 1 and len(chosen) == 1:
+            return chosen
+    return keys
+
+
+def _in_colour(element: Any) -> bool:
+    from spatialdata.models import get_channel_names
+
+    return {str(name).lower() for name in get_channel_names(element)} in ({"r", "g", "b"}, {"r", "g", "b", "a"})
 
 
 def _to_image(sdata: SpatialData, image_name: str, shapes: Any, system: str) -> NDArray[np.float64]:

@@ -93,7 +93,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         near = [p.parent.name for p in folder.parent.glob(f"*/{CONFIG}")] if folder.parent.is_dir() else []
         msg = (
             f"No model at {str(folder)!r}: a folder written by `model.save` was expected. "
-            f"Models beside it: {listing(near)}."
+            f"{f'Models beside it: {listing(near)}.' if near else 'There is no model beside it either.'}"
         )
         raise FileNotFoundError(msg)
     absent = [name for name in (CONFIG, TENSORS) if not (folder / name).is_file()]

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import pandas as pd
@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from sthggep._data import Section, Sections
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
 from sthggep.nn._precision import faster_in_bf16
+
+if TYPE_CHECKING:
+    from sthggep._progress import Progress
 
 WATCHED = "val_pearson"
 
@@ -128,18 +131,17 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": schedule}
 
 
-class Progress(Callback):
-    """One bar over all epochs of all members."""
+class Epochs(Callback):
+    """Tells the progress over all epochs of all members of each epoch."""
 
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
+    def __init__(self, done: Progress) -> None:
+        self.done = done
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Move on by one epoch."""
         found = trainer.callback_metrics
         shown = {"loss": "train_loss", "validation PCC": WATCHED}
-        self.bar.set_postfix({k: f"{float(found[v]):.3f}" for k, v in shown.items() if v in found}, refresh=False)
-        self.bar.update(1)
+        self.done.update(1, {name: float(found[key]) for name, key in shown.items() if key in found})
 
 
 def train(
@@ -149,7 +151,7 @@ def train(
     *,
     seed: int,
     device: torch.device,
-    bar: Any = None,
+    done: Progress | None = None,
     trainer_kwargs: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train a network in place; with held-out spots, stop early and keep the best epoch.
@@ -163,7 +165,7 @@ def train(
     with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(seed)
         given = dict(trainer_kwargs or {})
-        callbacks: list[Callback] = [Progress(bar)] if bar is not None else []
+        callbacks: list[Callback] = [Epochs(done)] if done is not None else []
         best = ModelCheckpoint(folder, monitor=WATCHED, mode="max", save_weights_only=True)
         if data.validation:
             callbacks += [best, EarlyStopping(WATCHED, mode="max", patience=recipe.patience)]

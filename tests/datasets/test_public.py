@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import threading
+import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_her2st_section_with_everything(her2st_root: Path):
 
 
 def test_her2st_section_without_image_or_labels(her2st_root: Path):
-    with pytest.warns(UserWarning, match="B2: no image in"):
+    with pytest.warns(UserWarning, match="B2 has no image in .*: read without. Pass `image=False`"):
         adata = datasets.her2st("B2", root=her2st_root)
     assert "images" not in adata.uns["spatial"]["B2"]
     assert "label" not in adata.obs
@@ -121,7 +122,7 @@ def test_cscc(cscc_root: Path):
     assert adata.obs["patient"].unique().tolist() == ["P2"]
     assert adata.uns["spatial"]["P2_ST_rep1"]["images"]["hires"].shape == (140, 150, 3)
     assert adata.uns["spatial"]["P2_ST_rep1"]["metadata"]["pitch_um"] == 200
-    with pytest.warns(UserWarning, match="no image"):
+    with pytest.warns(UserWarning, match="P10_ST_rep1 has no image"):
         other = datasets.cscc("P10_ST_rep1", root=cscc_root)
     assert other.obs["patient"].unique().tolist() == ["P10"]
     # Every other place only: the 2K array, whose spots are closer.
@@ -151,12 +152,12 @@ def test_environment_variable(her2st_root: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_unknown_names_say_what_there_is(her2st_root: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"Unknown her2st section .*'Z9'.*'A1', 'B2'"):
+    with pytest.raises(ValueError, match=rf"^Unknown her2st section 'Z9'\. In {her2st_root} there is: 'A1', 'B2'\.$"):
         datasets.her2st("Z9", root=her2st_root)
     with pytest.raises(FileNotFoundError, match="git clone"):
         datasets.her2st("A1", root=tmp_path / "nowhere")
     (tmp_path / "mob").mkdir()
-    with pytest.raises(ValueError, match="There is: nothing"):
+    with pytest.raises(ValueError, match="there is: nothing"):
         datasets.mob("MOB1", root=tmp_path / "mob")
     (her2st_root / "data/ST-spotfiles/A1_selection.tsv").rename(her2st_root / "moved.tsv")
     with pytest.raises(ValueError, match="'B2'"):
@@ -291,7 +292,7 @@ def test_real_her2st(data_root: Path):
         name: len(pd.read_csv(data_root / f"her2st/data/ST-spotfiles/{name}_selection.tsv", sep="\t")) for name in names
     }
     assert (min(spots.values()), max(spots.values())) == (177, 712)
-    with pytest.warns(UserWarning, match="B1: no image"):
+    with pytest.warns(UserWarning, match="B1 has no image"):
         adata = datasets.her2st("B1")
     assert adata.shape == (295, 15109)
     assert adata.obs["label"].value_counts().to_dict() == {
@@ -304,6 +305,19 @@ def test_real_her2st(data_root: Path):
     assert adata.obs["cluster"].notna().sum() == 261
 
 
+def test_published_sections_load_without_a_warning(data_root: Path):
+    for name in ("C4", "D6"):  # three spots of each have no counts
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            datasets.her2st(name, image=False)
+
+
+def test_warnings_name_the_line_of_the_user(her2st_root: Path):
+    with pytest.warns(UserWarning, match="no image") as caught:
+        datasets.her2st("B2", root=her2st_root)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_labels_with_lost_positions(data_root: Path):
     adata = datasets.her2st("G2", image=False)
     assert adata.n_obs == 467
@@ -311,9 +325,10 @@ def test_labels_with_lost_positions(data_root: Path):
 
 
 @pytest.mark.parametrize(("section", "n_spots"), [("MOB1", 379), ("MOB3", 438)])
-def test_real_mob(data_root: Path, section: str, n_spots: int):
-    with pytest.warns(UserWarning, match="dropped what stands in the counts"):
+def test_real_mob(data_root: Path, section: str, n_spots: int, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "sthggep"):
         adata = datasets.mob(section)
+    assert f"{section}: left out, since without a place in the spots table: 11 of 193" in caplog.text
     assert adata.shape == (n_spots, 1000)
     assert adata.uns["spatial"][section]["metadata"]["mpp"] == pytest.approx(4.37, abs=0.01)
     assert adata.uns["spatial"][section]["images"]["hires"].shape == (1905, 1905, 3)

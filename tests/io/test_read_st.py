@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import time
 import warnings
 
@@ -110,13 +111,19 @@ def test_large_image_gets_a_preview(section):
     np.testing.assert_allclose(library["images"]["hires"][500, 1000], large.getpixel((1300, 650)), atol=3)
 
 
-def test_full_resolution_can_stay_in_its_file(section):
+def test_full_resolution_can_stay_in_its_file(section, caplog):
     Image.fromarray(section.image).resize((2600, 1872)).save(section.folder / "large.png")
     adata = read_st(section.counts, section.folder / "large.png", section.spots, fullres=False)
     assert list(adata.uns["spatial"]["section"]["images"]) == ["hires"]
     slide = _slide.resolve_one(adata)
     assert slide.levels[0].shape == (1872, 2600)
     assert slide.mpp == pytest.approx(4.0)
+    (section.folder / "large.png").unlink()
+    with caplog.at_level(logging.INFO, "sthggep"):
+        preview = _slide.resolve_one(adata)
+    assert preview.levels[0].shape == (1440, 2000)
+    assert preview.mpp == pytest.approx(4.0)
+    assert "large.png is not there; the smaller image is used" in caplog.text
 
 
 def test_slide_sees_the_same(section):
@@ -160,14 +167,27 @@ def test_off_tissue_spots_are_dropped_quietly(section):
 def test_spots_in_one_table_only_are_reported_and_dropped(section):
     counts = section.counts.drop(["10x20", "12x22"])
     counts.loc["30x31"] = 1
-    with pytest.warns(UserWarning, match="dropped what stands") as caught:
+    with pytest.warns(UserWarning, match="left out") as caught:
         adata = read_st(**frame(section, counts=counts), section="S9")
     said = sorted(str(warning.message) for warning in caught)
     assert said == [
-        "S9: dropped what stands in the counts but not in the spots table: 1 (30x31).",
-        "S9: dropped what stands in the spots table but not in the counts: 2 (10x20, 12x22).",
+        "S9: left out, since without a place in the spots table: 1 of 8 spots (30x31). "
+        "Are both tables of this section, and whole?",
+        "S9: left out, since without counts: 2 of 9 spots (10x20, 12x22). Are both tables of this section, and whole?",
     ]
+    assert {warning.filename for warning in caught} == {__file__}
     assert adata.n_obs == 7
+
+
+def test_few_spots_in_one_table_only_are_no_warning(caplog):
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(1, 7), np.arange(1, 7)))
+    spots = pd.DataFrame({"x": x, "y": y, "pixel_x": x * 10.0, "pixel_y": y * 10.0})
+    counts = pd.DataFrame({"g": 1}, index=[f"{a}x{b}" for a, b in zip(x, y, strict=True)])
+    with warnings.catch_warnings(), caplog.at_level(logging.INFO, "sthggep"):
+        warnings.simplefilter("error")
+        adata = read_st(counts.drop("3x4"), None, spots, section="S9")
+    assert adata.n_obs == 35
+    assert "S9: left out, since without counts: 1 of 36 spots (3x4)." in caplog.messages
 
 
 def test_swapped_row_names(section):
@@ -249,7 +269,7 @@ BAD_COUNTS = {
     "negative": (lambda t: changed(t, 1, "X", -3), r"1 are negative \(the least is -3\)"),
     "fractions": (lambda t: changed(t, 1, "X", 1.5), "1 are not whole numbers"),
     "missing": (lambda t: changed(t, 1, "X", np.nan), "1 are missing"),
-    "text": (lambda t: changed(t, 1, "X", "many"), "do not hold numbers: 'X'"),
+    "text": (lambda t: changed(t, 1, "X", "many"), "1 column without numbers: 'X'"),
     "same gene twice": (lambda t: t.set_axis(["X", "X", "Y"], axis=1), "Gene names of the counts must be unique"),
     "same spot twice": (lambda t: pd.concat([t, t.iloc[:1]]), "Array positions of the counts must be unique"),
     "same spot after rounding": (lambda t: t.set_axis(["10.2x20", *t.index[1:-1], "9.8x20"]), "must be unique"),
@@ -268,7 +288,7 @@ def test_bad_counts(section, change, words):
 BAD_SPOTS = {
     "no pixels": (lambda t: t.drop(columns=["pixel_x"]), "lacks 'pixel_x'; it has 'x', 'y'"),
     "missing pixel": (lambda t: changed(t, 2, "pixel_y", np.nan), "'pixel_y' of the spots table holds 1"),
-    "text": (lambda t: changed(t, 2, "pixel_y", "here"), "no numbers: 'here'"),
+    "text": (lambda t: changed(t, 2, "pixel_y", "here"), "1 value not a number: 'here'"),
     "same place twice": (lambda t: pd.concat([t, t.iloc[:1]]), "must be unique"),
 }
 
@@ -344,10 +364,11 @@ def test_her2st_section(data_root):
     assert under < library["images"]["hires"].mean()
 
 
-def test_first_row_of_her2st_is_what_the_file_says(data_root):
+def test_first_row_of_her2st_is_what_the_file_says(data_root, caplog):
     root = data_root / "her2st/data"
-    with pytest.warns(UserWarning, match=r"B4: dropped .* not in the counts: 1 \(18x20\)"):
+    with caplog.at_level(logging.INFO, "sthggep"):
         adata = read_st(root / "ST-cnts/B4.tsv.gz", None, root / "ST-spotfiles/B4_selection.tsv")
+    assert "B4: left out, since without counts: 1 of 284 spots (18x20)." in caplog.messages
     assert adata.n_obs == 283
     assert adata.obsm["spatial"][adata.obs_names.get_loc("9x13")].tolist() == [2307.86, 3500.48]
     assert adata["10x14", "SDF4"].X.toarray().item() == 3

@@ -20,6 +20,10 @@ def titles(figure: Figure) -> list[str]:
     return [ax.get_title() for ax in figure.axes]
 
 
+def by_label(figure: Figure) -> dict[str, mpl.axes.Axes]:
+    return {ax.get_label(): ax for ax in figure.axes}
+
+
 def spots(ax) -> EllipseCollection:
     (found,) = ax.collections
     return found
@@ -51,11 +55,14 @@ def test_values_and_one_colour_scale(section: Make):
     np.testing.assert_allclose(spots(observed).get_clim(), np.percentile(pooled, [2, 98]), rtol=1e-5)
 
 
-def test_colour_bar_says_the_units(section: Make):
+def test_colour_bars_and_units(section: Make):
     figure = pl.gene_map(section(), ["ACTB", "CD74"])
-    for predicted in (figure.axes[2], figure.axes[5]):
-        (bar,) = predicted.child_axes
-        assert bar.get_ylabel().replace("\n", " ") == "log10(1 + counts per 10,000 of the panel)"
+    shown = by_label(figure)
+    for gene in ("ACTB", "CD74"):
+        assert not shown[f"S1: {gene} observed"].child_axes
+        (bar,) = shown[f"S1: {gene} predicted"].child_axes
+        assert bar.get_xlim() == pytest.approx(spots(shown[f"S1: {gene} observed"]).get_clim())
+    assert figure.get_supxlabel() == "colours: log10(1 + counts per 10,000 of the panel)"
 
 
 def test_spots_are_to_scale_and_on_the_image(section: Make):
@@ -112,14 +119,59 @@ def test_scale_bar(section: Make):
 def test_several_genes_and_sections_share_a_scale_per_gene(section: Make):
     data = {"left": section("A", 0), "right": section("B", 1)}
     figure = pl.gene_map(data, ["ACTB", "CD74"])
-    assert len(figure.axes) == 12
-    assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["left", "right", "left", "right"]
+    assert len(figure.axes) == 10
+    assert [ax.get_ylabel() for ax in figure.axes[::5]] == ["left", "right"]
     scales = [
         [spots(ax).get_clim() for ax in figure.axes if ax.get_title().startswith(gene)] for gene in ("ACTB", "CD74")
     ]
     assert [len(found) for found in scales] == [4, 4]
     assert [len(set(found)) for found in scales] == [1, 1]
     assert scales[0][0] != scales[1][0]
+
+
+def test_image_stands_once_a_section(section: Make):
+    data = {"left": section("A", 0), "right": section("B", 1)}
+    figure = pl.gene_map(data, ["ACTB", "CD74", "FASN"])
+    kinds = [f"{gene} {kind}" for gene in ("ACTB", "CD74", "FASN") for kind in ("observed", "predicted")]
+    assert list(by_label(figure)) == [f"{name}: {what}" for name in data for what in ("H&E", *kinds)]
+    assert [ax.get_label() for ax in figure.axes if ax.get_title() == "H&E"] == ["left: H&E", "right: H&E"]
+    # Colour pictures stand under no map
+    gray = [np.ptp(np.asarray(ax.images[0].get_array())[..., :3], axis=-1).max() == 0 for ax in figure.axes]
+    assert gray == ([False] + 6 * [True]) * 2
+    # Titles say which gene, and the correlation in that section
+    r = np.corrcoef(by_hand(data["right"], 1), data["right"].obsm["hggep"][:, 1])[0, 1]
+    assert by_label(figure)["right: FASN predicted"].get_title() == f"FASN\npredicted  PCC {r:.2f}"
+    # Two genes in a row, the third below the first
+    places = {label: ax.get_subplotspec() for label, ax in by_label(figure).items()}
+    assert [places[f"left: {kind}"].colspan.start for kind in ("H&E", *kinds)] == [0, 1, 2, 3, 4, 1, 2]
+    assert [places[f"{name}: {what}"].rowspan.start for name in data for what in ("H&E", *kinds[::2])] == [
+        *(0, 0, 0, 1),
+        *(2, 2, 2, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    [
+        ({"genes_per_row": 1}, 3),
+        ({"genes_per_row": 9}, 9),
+        ({"observed": False}, 5),
+        ({"observed": False, "image": False}, 4),
+        ({"image": False}, 4),
+    ],
+)
+def test_genes_in_a_row(section: Make, options: dict[str, object], columns: int):
+    figure = pl.gene_map(section(), ["ACTB", "CD74", "FASN", "ERBB2"], **options)
+    grids = {ax.get_gridspec() for ax in figure.axes}
+    assert [grid.ncols for grid in grids] == [columns]
+    assert figure.get_figwidth() <= 7.2001
+    rows = 4 // ((columns - options.get("image", True)) // (1 + options.get("observed", True)))
+    assert [grid.nrows for grid in grids] == [rows]
+    firsts = [ax for ax in figure.axes if ax.get_subplotspec().colspan.start == 0]
+    assert {ax.get_ylabel() for ax in firsts} == {"S1"}
+    assert [len(ax.lines) for ax in firsts] == [1] + [0] * (len(firsts) - 1)  # one scale bar
+    with pytest.raises(ValueError, match="`genes_per_row` must be a positive number"):
+        pl.gene_map(section(), "ACTB", genes_per_row=0)
 
 
 def test_sections_by_library_key(section: Make):
@@ -192,8 +244,10 @@ def test_constant_gene_has_no_correlation(section: Make):
 
 
 def test_gene_that_was_not_predicted(section: Make):
-    with pytest.raises(KeyError, match=r"Not among the 4 genes.*fasn1 \(near: FASN\); OTHER"):
+    with pytest.raises(KeyError, match=r"Not among the 4 genes.*: fasn1 \(near: FASN\); OTHER\. All") as said:
         pl.gene_map(section(), ["ACTB", "fasn1", "OTHER"])
+    assert "sthggep.tl.fit(slides, genes=[...])" in str(said.value)
+    assert "gene_panel(slides, include=['fasn1', 'OTHER'])" in str(said.value)
     with pytest.raises(ValueError, match="empty"):
         pl.gene_map(section(), [])
     with pytest.raises(KeyError, match=r"tl\.predict"):
@@ -224,11 +278,13 @@ def test_no_text_is_small_clipped_or_overlapping(section: Make):
     renderer = figure.canvas.get_renderer()
     boxes = []
     for ax in [*figure.axes, *(bar for axes in figure.axes for bar in axes.child_axes)]:
-        for text in (ax.title, ax.yaxis.label, *ax.texts, *ax.get_yticklabels()):
+        left, right = ax.get_xlim()
+        numbers = [text for text in ax.get_xticklabels() if left <= text.get_position()[0] <= right]
+        for text in (ax.title, ax.yaxis.label, *ax.texts, *numbers):
             if text.get_text() and text.get_visible():
                 assert text.get_fontsize() >= 7
                 boxes.append(text.get_window_extent(renderer))
     width, height = figure.canvas.get_width_height()
     assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
-    titled = [ax.title.get_window_extent(renderer) for ax in figure.axes]
-    assert not any(a.overlaps(b) for i, a in enumerate(titled) for b in titled[:i])
+    boxes.append(figure._supxlabel.get_window_extent(renderer))
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

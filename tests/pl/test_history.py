@@ -31,15 +31,26 @@ def lines(ax) -> dict[str, tuple[list[float], list[float]]]:
     }
 
 
-def test_members_mean_and_best(ensemble: pd.DataFrame):
-    loss, pearson = pl.history(ensemble).axes
-    assert len(loss.lines) == 2 * 3 + 1  # two members and a mean, twice; the best epochs
+KEPT, STOPPED = "epoch kept (best validation correlation)", "training stopped"
+
+
+def legend(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_members_mean_and_what_was_kept(ensemble: pd.DataFrame):
+    figure = pl.history(ensemble)
+    loss, pearson = figure.axes
+    assert len(loss.lines) == 2 * 3 + 2  # two members and a mean, twice; the epochs kept and the last ones
     found = lines(loss)
     assert found["training, mean of 2"] == ([0, 1, 2], [4.5, 3.5, 2.5])  # epochs that both reached
     assert found["validation, mean of 2"][1] == pytest.approx([5.0, 4.0, 3.7])
-    assert found["best epoch"] == ([2, 1], [3.2, 4.5])
-    assert lines(pearson)["best epoch"] == ([2, 1], [0.3, 0.2])
-    assert pearson.get_title() == "Validation: best 0.250 (mean of 2), epochs 1–2"
+    assert found[KEPT] == ([2, 1], [3.2, 4.5])
+    assert found[STOPPED] == ([3, 2], [3.4, 4.2])
+    assert lines(pearson)[KEPT] == ([2, 1], [0.3, 0.2])
+    assert lines(pearson)[STOPPED] == ([3, 2], [0.25, 0.15])
+    assert legend(figure) == ["training, mean of 2", "validation, mean of 2", KEPT, STOPPED]
+    assert pearson.get_title() == "Validation: 0.250 at the epochs kept (1–2)"
     assert "Pearson" in pearson.get_ylabel()
     assert [loss.get_xlabel(), pearson.get_xlabel()] == ["epoch", "epoch"]
 
@@ -49,14 +60,16 @@ def test_one_member_or_none_named(ensemble: pd.DataFrame):
     for table in (alone, alone.drop(columns="member")):
         loss, pearson = pl.history(table).axes
         assert lines(loss)["training"] == ([0, 1, 2, 3], [4, 3, 2, 1])
-        assert pearson.get_title() == "Validation: best 0.300, epoch 2"
+        assert pearson.get_title() == "Validation: 0.300 at the epoch kept (2)"
 
 
-def test_without_validation(ensemble: pd.DataFrame):
+def test_without_validation_the_last_epoch_was_kept(ensemble: pd.DataFrame):
     empty = ensemble.assign(val_loss=np.nan, val_pearson=np.nan)
-    for table in (empty, ensemble[["epoch", "train_loss"]].iloc[:4]):
-        (loss,) = pl.history(table).axes
-        assert not any("validation" in label for label in lines(loss))
+    for table, last in ((empty, ([3, 2], [1, 3])), (ensemble[["epoch", "train_loss"]].iloc[:4], ([3], [1]))):
+        figure = pl.history(table)
+        (loss,) = figure.axes
+        assert lines(loss)["epoch kept (the last: nothing was held out)"] == last
+        assert not any("validation" in label or label == STOPPED for label in legend(figure))
 
 
 def test_model(ensemble: pd.DataFrame, tmp_path):

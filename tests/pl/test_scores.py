@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,35 +42,73 @@ def test_sorted_dots_and_ceiling_of_few_genes():
 
 
 @pytest.mark.parametrize("metric", ["pearson", "rmse"])
-def test_names_of_the_best_do_not_overlap(metric: str):
+def test_the_best_have_a_panel_of_their_own(metric: str):
     scores = table(400)
     figure = pl.scores(scores, metric=metric, n_top=12)
-    (ax,) = figure.axes
-    best = scores.sort_values(metric, ascending=metric == "rmse").index[:12]
-    assert [text.get_text() for text in ax.texts] == list(best)
+    genes, best = figure.axes
+    names = scores.sort_values(metric, ascending=metric == "rmse").index[:12]
+    assert [text.get_text() for text in best.get_yticklabels()] == list(names)
+    assert best.yaxis_inverted()  # the best stands on top
+    label = {"pearson": "Pearson correlation", "rmse": "RMSE"}[metric]
+    np.testing.assert_allclose(dots(best, label).get_xdata(), scores.loc[names, metric])
+    np.testing.assert_allclose(dots(best, label).get_ydata(), best.get_yticks())
+    if metric == "pearson":
+        np.testing.assert_allclose([bar.get_width() for bar in best.containers[0]], scores.loc[names, "ceiling"])
+    assert not genes.texts
     figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
-    boxes = [text.get_bbox_patch() or text for text in ax.texts]
-    extents = [super(type(text), text).get_window_extent(renderer) for text in boxes]  # the name without its line
-    assert not any(a.overlaps(b) for i, a in enumerate(extents) for b in extents[:i])
-    inside = ax.get_window_extent(renderer)
-    assert all(inside.y0 <= box.y0 and box.y1 <= inside.y1 and inside.x0 <= box.x0 for box in extents)
-    first_dot = ax.transData.transform((1, 0))[0]
-    assert all(box.x1 < first_dot for box in extents)
-    # Each line ends at its own gene
-    assert [text.xy[1] for text in ax.texts] == pytest.approx(scores.loc[best, metric].tolist())
+    boxes = [text.get_window_extent() for text in best.get_yticklabels()]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(box.x0 > genes.get_window_extent().x1 for box in boxes)
 
 
-def test_many_names_are_cut_to_what_fits():
-    (ax,) = pl.scores(table(400), n_top=400).axes
-    assert 10 < len(ax.texts) < 40
+def test_names_are_as_many_as_fit():
+    _, best = pl.scores(table(400), n_top=400).axes
+    assert 10 < len(best.get_yticks()) < 40
+    best.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in best.get_yticklabels()]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+    assert len(pl.scores(table(400), n_top=0).axes) == 1
 
 
-def test_ceiling_of_many_genes_is_a_band():
-    (ax,) = pl.scores(table(400)).axes
-    assert len(ax.collections) == 1
-    line = dots(ax, "noise ceiling (median, quartiles)")
-    assert 0.3 < min(line.get_ydata()) < max(line.get_ydata()) < 0.9
+@pytest.mark.parametrize(
+    ("n", "ticks"), [(31, [1, 10, 20, 31]), (49, [1, 10, 20, 30, 40, 49]), (785, [1, 200, 400, 600, 785])]
+)
+def test_ranks_are_counted_from_one_to_the_last(n: int, ticks: list[int]):
+    ax = pl.scores(table(n)).axes[0]
+    assert list(ax.get_xticks()) == ticks
+    # Nothing but a margin stays empty
+    left, right = ax.get_xlim()
+    assert 0 < 1 - left < 0.03 * n
+    assert 0 < right - n < 0.03 * n
+
+
+def test_ceiling_of_some_genes_is_a_bar_each():
+    scores = table(80)
+    ax = pl.scores(scores).axes[0]
+    wanted = scores.sort_values("pearson", ascending=False)["ceiling"]
+    np.testing.assert_allclose([bar.get_height() for bar in ax.containers[0]], wanted)
+
+
+def test_ceiling_of_many_genes_is_a_dot_each_and_smooth():
+    scores = table(400).sort_values("pearson", ascending=False)
+    scores["ceiling"] = np.linspace(0.9, 0.4, 400) + np.random.default_rng(0).normal(0, 0.1, 400)
+    scores.iloc[[3, 50], scores.columns.get_loc("ceiling")] = np.nan
+    ax = pl.scores(scores).axes[0]
+    np.testing.assert_allclose(dots(ax, "noise ceiling").get_ydata(), scores["ceiling"])
+    line = dots(ax, "noise ceiling, smoothed")
+    assert set(range(1, 401)) - set(line.get_xdata()) == {4, 51}  # ranks whose ceiling is not known
+    np.testing.assert_allclose(line.get_ydata(), 0.9 - 0.5 * (line.get_xdata() - 1) / 399, atol=0.06)
+    assert np.abs(np.diff(line.get_ydata())).max() < 0.005
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "noise ceiling; line: smoothed",
+        "Pearson correlation",
+    ]
+    # Few of them are known: the line joins these; none: nothing is drawn
+    scores.iloc[2:, scores.columns.get_loc("ceiling")] = np.nan
+    assert dots(pl.scores(scores).axes[0], "noise ceiling, smoothed").get_ydata() == pytest.approx(
+        scores["ceiling"][:2]
+    )
+    assert pl.scores(scores.assign(ceiling=np.nan)).axes[0].get_legend() is None
 
 
 def test_constant_genes_are_counted():
@@ -92,6 +131,15 @@ def test_sections():
     np.testing.assert_allclose(dots(sections, "mean").get_ydata(), [part["pearson"].mean() for part in parts])
     (ceiling,) = sections.collections
     np.testing.assert_allclose([s[0][1] for s in ceiling.get_segments()], [part["ceiling"].mean() for part in parts])
+
+
+def test_many_genes_and_sections_stay_on_a_page():
+    parts = [table(60, seed).assign(section=name) for seed, name in enumerate(["A", "B"])]
+    figure = pl.scores(pd.concat(parts))
+    genes, best, sections = figure.axes
+    assert figure.get_figwidth() <= 7.2
+    assert (best.get_title(), sections.get_title()) == ("best 10 (bar: ceiling)", "by section")
+    assert dots(genes).get_ydata().size == 60
 
 
 def test_one_section_needs_no_second_panel():

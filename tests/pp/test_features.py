@@ -18,8 +18,9 @@ from sthggep import datasets, pp
 from sthggep._slide import resolve_one
 from sthggep.nn import ShuffleNetV2
 from sthggep.pp import _encoders
+from sthggep.pp._encode import encode
 from sthggep.pp._encoders import ENCODERS, FrozenEncoder
-from sthggep.pp._features import encode, feature_record, is_done
+from sthggep.pp._features import feature_record, is_done
 from sthggep.pp._weights import weights_id
 
 QUICK = {"encoder": "shufflenet", "weights": "random", "flips": False, "show_progress_bar": False}
@@ -309,7 +310,7 @@ def state_dict() -> dict[str, torch.Tensor]:
 
 
 def encoded_with(state_dict: dict[str, torch.Tensor], adata: ad.AnnData) -> np.ndarray:
-    return encode(resolve_one(adata), FrozenEncoder("shufflenet", state_dict), 60.0, flips=False)
+    return encode(resolve_one(adata), FrozenEncoder("shufflenet", state_dict), [60.0], flips=False)[0]
 
 
 def test_weights_from_a_file_a_folder_and_the_environment(section, state_dict, tmp_path: Path, monkeypatch):
@@ -449,6 +450,6 @@ def test_offline(server, monkeypatch, url: str):
 def test_imagenet_weights(section, weights_root: Path):
     frozen = FrozenEncoder("shufflenet", weights_root)
     assert frozen.weights != "random"
-    found = encode(resolve_one(section(side=2)), frozen, 120.0)
+    (found,) = encode(resolve_one(section(side=2)), frozen, [120.0])
     assert found.shape == (4, DIM)
     assert np.isfinite(found).all()

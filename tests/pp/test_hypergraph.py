@@ -144,7 +144,7 @@ def test_spatialdata_and_copy(state):
         ({"n_spatial": 0}, ValueError, "No hyperedges were asked for"),
         ({"n_spatial": -1, "features": "X_f"}, ValueError, "No hyperedges were asked for"),
         ({"features": "X_g"}, KeyError, r"'X_g' is not in obsm.*pp\.features"),
-        ({"features": "X_nan"}, ValueError, "'X_nan'. holds NaN for 1 spots"),
+        ({"features": "X_nan"}, ValueError, "'X_nan'. holds NaN for 1 spot\\."),
         ({"features": "X_f", "n_similar": 0}, ValueError, "`n_similar` must be a positive"),
         ({"features": "X_f", "n_candidates": 0}, ValueError, "`n_candidates` must be a positive"),
         ({"key_added": "X_f"}, ValueError, "'X_f' exists already and sthggep did not write it"),

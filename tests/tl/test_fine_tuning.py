@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from sthggep import HGGEP, datasets, tl
 from sthggep._data import Inputs
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet
-from sthggep.nn._programmes import GeneProgrammes
+from sthggep.nn._programmes import GeneProgrammes, of_fewer_genes
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.tl._tune import with_genes
 
@@ -135,6 +135,20 @@ def test_some_of_its_genes(tissue, parent):
     assert rmse(tuned, tissue["test"]) < 0.6  # on the scale of the smaller panel
 
 
+def test_fewer_genes_than_programmes(tissue, parent):
+    genes = parent.genes[::3][:5]
+    tuned = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
+    assert [member.programmes.loadings.shape for member in tuned.members] == [(5, 5), (5, 5)]
+    untouched = HGGEP(
+        [with_genes(m, [parent.genes.index(g) for g in genes]) for m in parent.members], genes, parent.inputs
+    )
+    assert score(tuned, tissue["test"]) > score(untouched, tissue["test"]) + 0.1
+    assert rmse(tuned, tissue["test"]) < 0.6 * rmse(untouched, tissue["test"])
+    # A network that has fewer genes than programmes from the start goes on, too, and gives up genes
+    again = tl.fit(tissue["new"], model=tuned, genes=genes[:0:-1], **{**OPTIONS, "max_epochs": 1})
+    assert [member.programmes.loadings.shape for member in again.members] == [(4, 4), (4, 4)]
+
+
 def test_order_of_the_genes_alone_changes_nothing(tissue, parent):
     options = {**OPTIONS, "validation": None, "max_epochs": 1}
     straight = tl.fit(tissue["new"], model=parent, **options)
@@ -144,15 +158,20 @@ def test_order_of_the_genes_alone_changes_nothing(tissue, parent):
     np.testing.assert_allclose(tissue["test"].obsm["turned"], tissue["test"].obsm["straight"], atol=1e-3)
 
 
+@pytest.mark.parametrize("columns", [[11, 0, 3, 4, 5, 6, 7, 8, 2], [11, 0, 3], [4]])  # of 8 programmes
 @pytest.mark.parametrize("head", [None, "zinb", "nb"])
-def test_outputs_that_are_kept(head):
+def test_outputs_that_are_kept(head, columns):
     torch.manual_seed(0)
     net = FeatureHGGEPNet([5], 12, dim=16, heads=2, count_head=head).eval()
+    net.blend.fill_(0.3)
+    net.programmes.damp.copy_(torch.linspace(1.0, 0.2, 8))
+    torch.nn.init.normal_(net.shortcut.weight)
     near = torch.tensor([[0, 1], [1, 0], [2, 1]])
     given = ([torch.randn(3, 5)], near, torch.zeros(3, 2, 2), torch.tensor([[0, 1, 1, 2], [0, 0, 1, 1]]), 2)
-    columns = [11, 0, 3, 4, 5, 6, 7, 8, 2]
+    kept = with_genes(net, columns).eval()
     with torch.no_grad():
-        whole, some = net(*given), with_genes(net, columns).eval()(*given)
+        whole, some = net(*given), kept(*given)
+    assert kept.programmes.loadings.shape == (min(8, len(columns)), len(columns))
     for name in ("expression", "mean", "dropout", "r", "p"):
         if (full := getattr(whole, name)) is not None:
             torch.testing.assert_close(getattr(some, name), full[:, columns])
@@ -163,7 +182,7 @@ def test_outputs_that_are_kept(head):
     [
         ({"genes": ["STRO1", "ACTB"]}, KeyError, r"1 of 2 genes are not in the model.*cannot add genes.*'ACTB'"),
         ({"genes": ["STRO1", "STRO1"]}, ValueError, "more than once"),
-        ({"genes": ["STRO1"]}, ValueError, "12 gene programmes needs as many genes"),
+        ({"genes": ["STRO1"]}, ValueError, r"one gene, 'STRO1'.*two genes are the fewest.*predict\(data, model, genes"),
         ({"preset": "paper"}, ValueError, "`preset='paper'` was passed"),
         ({"obsm": "X_mine"}, ValueError, "`obsm` passed"),
         ({"encoder": "shufflenet", "weights": "random"}, ValueError, "`encoder`, `weights` passed"),
@@ -216,6 +235,21 @@ def test_programmes_keep_their_scores():
     torch.testing.assert_close(again, scores, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(programmes.mean, mean + 0.25, rtol=1e-4, atol=1e-4)
     assert torch.equal(programmes.loadings, loadings)
+
+
+def test_measured_and_predicted_scores_stay_of_one_size_with_fewer_genes():
+    generator = torch.Generator().manual_seed(0)
+    loadings = torch.linalg.qr(torch.randn(9, 9, generator=generator))[0][:6]
+    scores, left = torch.randn(40, 6, generator=generator), [7, 0, 4]
+    new, damp, turn = of_fewer_genes(loadings[:, left], torch.ones(6))
+    torch.testing.assert_close(damp, torch.ones(3))
+    # What is measured of three genes, read in the new programmes, is what the old scores become
+    torch.testing.assert_close(scores @ loadings[:, left] @ torch.linalg.pinv(new), scores @ turn, rtol=1e-3, atol=1e-4)
+    # Damping stays with the programmes that are damped
+    new, damp, turn = of_fewer_genes(loadings[:, left], torch.linspace(1, 0.1, 6))
+    torch.testing.assert_close(scores @ turn * damp @ new, scores * torch.linspace(1, 0.1, 6) @ loadings[:, left])
+    assert (damp > 0.1).all()
+    assert (damp < 1).all()
 
 
 # ---------------------------------------------------------------- other networks, real encoders

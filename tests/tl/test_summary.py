@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -171,9 +173,12 @@ def test_top_genes_by_the_training_slides(noisy):
         tl.top_genes(adata, 2)
     adata.uns["hggep"]["training_ceiling"] = np.arange(40.0)[::-1]
     assert tl.top_genes(adata, 2) == ["g0", "g1"]
+    # what was seen on held-out tissue goes before what could be measured
+    adata.uns["hggep"]["held_out_pearson"] = np.r_[np.nan, np.arange(39.0)]
+    assert tl.top_genes(adata, 2) == ["g39", "g38"]
     # the slide's own counts are not looked at
     adata.X[:] = 0
-    assert tl.top_genes(adata, 2) == ["g0", "g1"]
+    assert tl.top_genes(adata, 2) == ["g39", "g38"]
 
 
 def test_training_notes_ceilings_and_predicting_hands_them_on(model, slides, tmp_path):
@@ -184,9 +189,35 @@ def test_training_notes_ceilings_and_predicting_hands_them_on(model, slides, tmp
     ceiling = pd.Series(slides[2].uns["hggep"]["training_ceiling"], index=model.genes)
     own = [tl_ceiling(s, model.genes) for s in slides[:2]]
     np.testing.assert_allclose(ceiling, np.nan_to_num(own).mean(axis=0), atol=0.2)
+    slides[2].uns["hggep"].pop("held_out_pearson", None)
     best = tl.top_genes(slides[2], 3)
     assert best == ceiling.sort_values(ascending=False).index[:3].tolist()
     assert not any(gene.startswith("NOISE") for gene in best)
+    assert tl.to_adata(slides[2]).var["training_ceiling"].tolist() == ceiling.tolist()
+
+
+def test_training_notes_how_genes_fared_on_held_out_tissue(slides, tmp_path):
+    from sthggep import HGGEP
+
+    quick = {"genes": list(slides[0].var_names), "max_epochs": 1, "weights": "random", "show_progress_bar": False}
+    model = tl.fit(slides[:2], n_members=1, validation=[held_out_name(slides[1])], **quick)
+    model.save(tmp_path / "held")
+    tl.predict(slides[1], HGGEP.load(tmp_path / "held"), show_progress_bar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # this section is scored although the model knows it
+        scores = tl.evaluate(slides[1])
+    noted = tl.to_adata(slides[1]).var["held_out_pearson"]
+    # the one network was asked on that very section
+    np.testing.assert_allclose(noted, scores["pearson"], atol=1e-3)
+    assert tl.top_genes(slides[1], 2) == noted.sort_values(ascending=False).index[:2].tolist()
+    # nothing held out, nothing noted
+    assert "held_out_pearson" not in tl.fit(slides[0], n_members=1, validation=None, **quick).training
+
+
+def held_out_name(adata: ad.AnnData) -> str:
+    from sthggep._slide import resolve_one
+
+    return resolve_one(adata).name
 
 
 def tl_ceiling(adata: ad.AnnData, genes: list[str]) -> np.ndarray:

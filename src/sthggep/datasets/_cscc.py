@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 
 from anndata import AnnData
 
-from sthggep._checks import one_of
+from sthggep._checks import warn_user
 from sthggep._lattice import is_interleaved
 from sthggep.datasets._download import Folder, Source, locate
 from sthggep.datasets._mob import PITCH_UM as PITCH_2K_UM
@@ -67,7 +66,7 @@ def cscc(
         If a file cannot be downloaded.
     """
     folder = locate(SOURCE, root)
-    one_of(sample, found_sections(folder), f"cscc sample (in {folder.path})")
+    folder.choose(sample, found_sections(folder), "sample")
     spots = read_spots(_file(folder, sample, "spots"))
     if pitch_um is None:
         places = spots.loc[spots["selected"] != 0, ["array_x", "array_y"]]
@@ -75,8 +74,8 @@ def cscc(
     # The samples are published with an image each: only a folder can lack one.
     there = folder.remote or folder.find("", _pattern(sample, "image")) is not None
     if image and not there:
-        msg = f"{sample}: no image in {folder.path}; reading the sample without one."
-        warnings.warn(msg, UserWarning, stacklevel=2)
+        msg = f"{sample} has no image in {folder.path}: read without. Pass `image=False` to say so."
+        warn_user(msg)
     return read_st(
         _file(folder, sample, "counts"),
         _file(folder, sample, "image") if image and there else None,

@@ -12,6 +12,9 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from sthggep._checks import one_of
+from sthggep._progress import can_draw
+
 logger = logging.getLogger("sthggep")
 
 
@@ -43,6 +46,10 @@ class Folder:
         folder = self.path / below
         found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
         return [name for name in found if re.fullmatch(pattern, name)]
+
+    def choose(self, name: str, there: list[str], what: str) -> None:
+        """Refuse a section that is not `there`, and say all that are."""
+        one_of(name, there, f"{self.source.name} {what}", where="" if self.remote else self.path, limit=40)
 
     def get(self, relative: str) -> Path:
         """A file, fetched if need be."""
@@ -113,7 +120,7 @@ def _retrieve(source: Source, url: str, path: Path, known: str | None) -> Path:
             known_hash=None if known is None else f"sha256:{known}",
             fname=path.name,
             path=path.parent,
-            downloader=pooch.HTTPDownloader(progressbar=True),
+            downloader=pooch.HTTPDownloader(progressbar=can_draw()),
         )
     except RequestException as error:
         msg = (

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
 
 from anndata import AnnData
 
-from sthggep._checks import one_of
+from sthggep._checks import warn_user
 from sthggep.datasets._download import Folder, Source, checksums, locate, numbered
 from sthggep.io import read_st
 from sthggep.io._st_tables import read_labels
@@ -58,7 +57,8 @@ def her2st(
     image
         Whether to read the H&E; a section whose folder holds none comes without, with a warning.
     fullres
-        Whether to hold the image at full resolution in memory (280 MB); see :func:`sthggep.io.read_st`.
+        Whether to hold the image at full resolution in memory (280 MB, as much in an h5ad file); see
+        :func:`sthggep.io.read_st`.
 
     Returns
     -------
@@ -76,11 +76,11 @@ def her2st(
         If a file cannot be downloaded.
     """
     folder = locate(SOURCE, root)
-    one_of(section, found_sections(folder), f"her2st section (in {folder.path})")
+    folder.choose(section, found_sections(folder), "section")
     picture = _image(folder, section) if image else None
     if image and picture is None:
-        msg = f"{section}: no image in {folder.path / _image_folder(section)}; reading the section without one."
-        warnings.warn(msg, UserWarning, stacklevel=2)
+        msg = f"{section} has no image in {folder.path / _image_folder(section)}: read without. Pass `image=False` to say so."
+        warn_user(msg)
     annotated = _optional(folder, f"data/ST-pat/lbl/{section}_labeled_coordinates.tsv", section in _LABELLED)
     clusters = _optional(folder, f"res/ST-cluster/lbl/{section}-cluster-annotation.tsv.gz", True)
     adata = read_st(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from sthggep._checks import one_of
 from sthggep.datasets._download import Folder, Source, locate
 from sthggep.io import read_st
 
@@ -64,7 +63,7 @@ def mob(section: str, *, root: str | Path | None = None, image: bool = True, ful
         If a file cannot be downloaded.
     """
     folder = locate(SOURCE, root)
-    one_of(section, found_sections(folder), f"mob section (in {folder.path})")
+    folder.choose(section, found_sections(folder), "section")
     counts = None if folder.remote else folder.find("", rf"{section}\.tsv(?:\.gz)?")
     return read_st(
         counts or folder.get(f"{section}.tsv"),

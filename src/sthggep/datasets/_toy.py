@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from sthggep._lattice import lay_out
 from sthggep.datasets import _toy_genes, _toy_tissue
 from sthggep.datasets._toy_render import render
 
@@ -186,15 +187,8 @@ def _check(
 
 def _spots(tissue: _toy_tissue.Tissue, pitch: float, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Array positions (x, y) and centres in microns of the spots of a centred lattice that lie under tissue."""
-    step = np.array([pitch, pitch]) if layout == "square" else np.array([pitch / 2, pitch * np.sqrt(3) / 2])
-    size = np.array(tissue.size_um)
-    # half a spot stays clear of the border
-    last = np.floor((size - pitch / 2) / step).astype(int)
-    y, x = np.meshgrid(np.arange(last[1] + 1), np.arange(last[0] + 1), indexing="ij")
-    array = np.column_stack([x.ravel(), y.ravel()])
-    if layout == "hex":
-        array = array[array.sum(axis=1) % 2 == 0]
-    xy_um = (size - last * step) / 2 + array * step
+    size = tissue.size_um
+    array, xy_um = lay_out(size, pitch, layout)
     under = _toy_tissue.tissue_share(tissue, xy_um) > 0.6
     if not under.any():
         msg = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from sthggep._checks import positive
+from sthggep._checks import positive, warn_user
 from sthggep._image import open_levels
 from sthggep._lattice import is_interleaved, lattice_mpp
 from sthggep.io._st_tables import match, read_counts, read_labels, read_spots
@@ -36,8 +35,8 @@ def read_st(
 ) -> AnnData:
     """Read one section of legacy Spatial Transcriptomics (her2st, cSCC, mouse olfactory bulb and their like).
 
-    Counts and spots are matched by array position, rounded to integers. Spots with `selected == 0` are dropped; those
-    that stand in one table only are dropped with a warning.
+    Counts and spots are matched by array position, rounded to integers. Spots with `selected == 0` are dropped; so are
+    those that stand in one table only: the log says which, and where they are many, a warning.
 
     Parameters
     ----------
@@ -58,7 +57,8 @@ def read_st(
     pitch_um
         Microns between nearest spots: 200 on the 1K array, 141 on the 2K one, where only every other place is taken.
     fullres
-        Whether to hold the image at full resolution in memory. Otherwise it stays in its file, which is needed again.
+        Whether to hold the image at full resolution in memory. Otherwise it stays in its file, and patches are cut from
+        there; where the file is gone, from the preview of 2,000 pixels, which costs some accuracy.
 
     Returns
     -------
@@ -113,14 +113,14 @@ def _scale(spots: pd.DataFrame, pitch_um: float, section: str) -> dict[str, Any]
         mpp = lattice_mpp(array_xy, spots[["pixel_x", "pixel_y"]].to_numpy(dtype=np.float64), pitch_um)
     except ValueError as error:
         msg = f"{section}: microns per pixel are not known. {error}"
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)
         return {"scalefactors": scalefactors, "metadata": metadata}
     if is_interleaved(array_xy) and pitch_um >= 200:
         msg = (
             f"{section}: only every other place of the array has a spot, as on the 2K array, whose nearest spots are "
             f"141 microns apart, not {pitch_um:g}. Pass pitch_um=141, or microns will be 1.4 times too large."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)
     metadata["mpp"] = mpp
     # A printed spot is half a pitch wide (100 of 200 microns).
     scalefactors["spot_diameter_fullres"] = pitch_um / 2 / mpp
@@ -156,4 +156,4 @@ def _check_inside(xy: NDArray[np.float64], width: int, height: int, path: Path) 
     msg = f"{outside.sum()} of {len(xy)} spots ({span}) lie outside the image {path} of {width} x {height} px. {hint}"
     if swapped or outside.mean() > 0.5:
         raise ValueError(msg)
-    warnings.warn(msg, UserWarning, stacklevel=4)
+    warn_user(msg)

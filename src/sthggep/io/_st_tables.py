@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._checks import listing, unique
+from sthggep._checks import counted, listing, unique, warn_user
 
 logger = logging.getLogger("sthggep")
 
 _ID = r"^\s*[Xx]?(-?\d+(?:\.\d+)?)[xX_](-?\d+(?:\.\d+)?)\s*$"
+FEW = 0.05  # of the spots
 _SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
 
 
@@ -59,7 +59,7 @@ def read_counts(source: str | Path | pd.DataFrame) -> Counts:
     unique(genes, "Gene names of the counts", "Sum or drop the repeated columns.")
     other = [str(name) for name, dtype in table.dtypes.items() if dtype.kind not in "uifb"]
     if other:
-        msg = f"{len(other)} columns of the counts do not hold numbers: {listing(other, 5)}. Drop them first."
+        msg = f"The counts hold {counted(other, 'column')} without numbers: {listing(other, 5)}. Drop them first."
         raise ValueError(msg)
     values = table.to_numpy()
     _check_raw(values)
@@ -138,9 +138,9 @@ def match(counts: Counts, spots: pd.DataFrame, section: str) -> tuple[NDArray[np
         )
         raise ValueError(msg)
     selected = spots["selected"].to_numpy() != 0
-    _report(section, "in the counts but not in the spots table", counts.positions[found < 0])
+    _report(section, "without a place in the spots table", counts.positions[found < 0], len(found))
     without = selected & ~np.isin(np.arange(len(spots)), found)
-    _report(section, "in the spots table but not in the counts", spots.loc[without, ["array_x", "array_y"]].to_numpy())
+    _report(section, "without counts", spots.loc[without, ["array_x", "array_y"]].to_numpy(), int(selected.sum()))
     rows = np.flatnonzero((found >= 0) & selected[found])
     if not rows.size:
         msg = f"{section}: no spot is left: none of the {matched} matched ones has selected != 0."
@@ -181,7 +181,7 @@ def _numbers(table: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]
     bad = ~np.isfinite(values)
     if bad.any():
         found = listing(table[column][bad], 3)
-        msg = f"Column {column!r} of the {what} holds {bad.sum()} values that are no numbers: {found}. Drop those rows."
+        msg = f"Column {column!r} of the {what} holds {counted(int(bad.sum()), 'value')} not a number: {found}. Drop those rows."
         raise ValueError(msg)
     return values
 
@@ -195,7 +195,12 @@ def _examples(positions: Iterable[Any]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _report(section: str, what: str, positions: NDArray[np.int64]) -> None:
-    if len(positions):
-        msg = f"{section}: dropped what stands {what}: {len(positions)} ({_examples(positions)})."
-        warnings.warn(msg, UserWarning, stacklevel=4)
+def _report(section: str, why: str, positions: NDArray[np.int64], n: int) -> None:
+    """Say which spots are left out: a few are in all published data, many are a fault."""
+    if not len(positions):
+        return
+    msg = f"{section}: left out, since {why}: {len(positions)} of {counted(n, 'spot')} ({_examples(positions)})."
+    if len(positions) <= FEW * n:
+        logger.info(msg)
+    else:
+        warn_user(f"{msg} Are both tables of this section, and whole?")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
 from sthggep.nn._programmes import GeneProgrammes, Measured, spot_weights
 from sthggep.nn._shortcut import LinearShortcut
-from sthggep.nn._stages import SectionScale
+from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, by_section, check_stages, nth_stage
 
 ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
 ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
@@ -132,9 +132,30 @@ class FeatureHGGEPNet(nn.Module):
         # Share of the network in the prediction, the shortcut has the rest: settled after training
         self.register_buffer("blend", torch.tensor(1.0))
 
-    def scaled(self, features: Sequence[Tensor]) -> list[Tensor]:
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        """The steps by which a spot's prediction reaches other spots, last first, which say what a window needs around it."""
+        tied: list[Hop] = ["hyperedges", "hyperedges"] if self.hypergraph is not None else []
+        near: list[Hop] = ["neighbors"] * int(self.config["depth"])
+        return (*tied, *near)
+
+    def scaled(self, features: Sequence[Tensor], statistics: SectionStatistics | None = None) -> list[Tensor]:
         """Each stage centred and scaled within the section."""
-        return [scale(stage) for scale, stage in zip(self.scale, features, strict=True)]
+        known = [None] * len(features) if statistics is None else statistics.stages
+        return [scale(stage, given) for scale, stage, given in zip(self.scale, features, known, strict=True)]
+
+    def _spread(
+        self,
+        features: Sequence[Sequence[Tensor]],
+        incidences: Sequence[Tensor | None],
+        masks: Sequence[Tensor],
+        statistics: Sequence[SectionStatistics | None],
+    ) -> Iterator[Tensor]:
+        """What the shortcut is solved on, of the training spots of each section."""
+        for stages, incidence, mask, given in zip(features, incidences, masks, statistics, strict=True):
+            tied = incidence if self.hypergraph is not None else None
+            contrast = None if given is None else given.contrast
+            yield self.shortcut.spread(self._joined(self.scaled(stages, given)), tied, contrast=contrast)[mask]
 
     @torch.no_grad()
     def start(
@@ -145,6 +166,7 @@ class FeatureHGGEPNet(nn.Module):
         library_sizes: Sequence[Tensor],
         masks: Sequence[Tensor],
         further: Sequence[Measured] = (),
+        statistics: Sequence[SectionStatistics | None] | None = None,
     ) -> None:
         """Set what is solved rather than learnt: feature scales, gene programmes, the shortcut.
 
@@ -162,17 +184,16 @@ class FeatureHGGEPNet(nn.Module):
             Training spots ``(n,)``; the others' expression is not looked at.
         further
             Sections of which only the counts are known: for the gene programmes.
+        statistics
+            Of the whole section, for each that is a window of one; ``None`` elsewhere. Windows of a section follow each
+            other and share one object.
         """
+        known = statistics or [None] * len(features)
         for i, scale in enumerate(self.scale):
-            scale.start([stages[i] for stages in features])  # type: ignore[operator]
-        scaled = [self.scaled(stages) for stages in features]
-        weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
-        scores = self.programmes.start([t[mask] for t, mask in zip(targets, masks, strict=True)], weights, further)
-        spread = [
-            self.shortcut.spread(self._joined(stages), incidence if self.hypergraph is not None else None)[mask]
-            for stages, incidence, mask in zip(scaled, incidences, masks, strict=True)
-        ]
-        self.shortcut.start(spread, scores, weights)
+            scale.start(nth_stage(i, features, known))  # type: ignore[operator]
+        weights = [spot_weights(size) for size in _at(library_sizes, masks)]
+        scores = self.programmes.start(by_section(_at(targets, masks), known), by_section(weights, known), further)
+        self.shortcut.start(self._spread(features, incidences, masks, known), scores, weights)
 
     @torch.no_grad()
     def adapt(
@@ -184,29 +205,27 @@ class FeatureHGGEPNet(nn.Module):
         masks: Sequence[Tensor],
         *,
         whole_panel: bool = True,
+        statistics: Sequence[SectionStatistics | None] | None = None,
     ) -> None:
         """Move what is solved towards further sections, as far as their spots carry; the programmes stay.
 
         Parameters
         ----------
-        features, incidences, targets, library_sizes, masks
+        features, incidences, targets, library_sizes, masks, statistics
             As for ``start``.
         whole_panel
             Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
             their means and spreads are those of these sections.
         """
-        weights = [spot_weights(size[mask]) for size, mask in zip(library_sizes, masks, strict=True)]
+        weights = [spot_weights(size) for size in _at(library_sizes, masks)]
         worth = float(torch.cat(weights).sum())
         share = worth / (worth + ADAPT_PRIOR)
+        known = statistics or [None] * len(features)
         for i, scale in enumerate(self.scale):
-            scale.adapt([stages[i] for stages in features], share)  # type: ignore[operator]
-        shown = [t[mask] for t, mask in zip(targets, masks, strict=True)]
-        scores = self.programmes.adapt(shown, weights, share if whole_panel else 1.0)
-        spread = [
-            self.shortcut.spread(self._joined(self.scaled(stages)), tied if self.hypergraph is not None else None)[mask]
-            for stages, tied, mask in zip(features, incidences, masks, strict=True)
-        ]
-        self.shortcut.adapt(spread, scores, weights, ADAPT_PENALTY)
+            scale.adapt(nth_stage(i, features, known), share)  # type: ignore[operator]
+        shown = by_section(_at(targets, masks), known)
+        scores = self.programmes.adapt(shown, by_section(weights, known), share if whole_panel else 1.0)
+        self.shortcut.adapt(self._spread(features, incidences, masks, known), scores, weights, ADAPT_PENALTY)
 
     def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
         """All stages side by side, each with the same share."""
@@ -220,8 +239,9 @@ class FeatureHGGEPNet(nn.Module):
         offsets: Tensor,
         incidence: Tensor | None = None,
         n_hyperedges: int | None = None,
+        statistics: SectionStatistics | None = None,
     ) -> Output:
-        """Predict one section.
+        """Predict one section, or a window of one.
 
         Parameters
         ----------
@@ -236,6 +256,8 @@ class FeatureHGGEPNet(nn.Module):
             ``(2, nnz)`` spot and hyperedge (``spatial_incidence``); needed unless ``hypergraph=False``.
         n_hyperedges
             Number of hyperedges; ``None`` means one a spot.
+        statistics
+            Of the whole section, where these spots are a window of it; ``None`` takes those of these spots.
 
         Returns
         -------
@@ -246,14 +268,15 @@ class FeatureHGGEPNet(nn.Module):
         ValueError
             If the stages are not those of the network, or the incidence is missing.
         """
-        self._check(features, neighbors, incidence)
-        scaled = self.scaled(features)
+        check_stages(features, neighbors, self.feature_dims, incidence, needs_incidence=self.hypergraph is not None)
+        scaled = self.scaled(features, statistics)
         latent = self.fusion(self._views(scaled, neighbors, offsets, incidence, n_hyperedges))
         scores = self.scores(self.drop(latent))
         if not self.training and self.blend < 1:
             # Until the blend is settled the network learns by itself; the shortcut is solved already
             tied = incidence if self.hypergraph is not None else None
-            linear = self.shortcut(self._joined(scaled), tied, n_hyperedges)
+            contrast = None if statistics is None else statistics.contrast
+            linear = self.shortcut(self._joined(scaled), tied, n_hyperedges, contrast)
             scores = self.blend * scores + (1 - self.blend) * linear
         counts = {} if self.counts is None else self.counts(self.drop(latent))
         return Output(self.programmes(scores), latent, **counts)
@@ -279,14 +302,6 @@ class FeatureHGGEPNet(nn.Module):
             views.append(self.hypergraph(together, incidence, n_hyperedges or len(together)))
         return views
 
-    def _check(self, features: Sequence[Tensor], neighbors: Tensor, incidence: Tensor | None) -> None:
-        found = [tuple(stage.shape) for stage in features]
-        expected = [(len(neighbors), width) for width in self.feature_dims]
-        if found != expected:
-            msg = f"Expected {len(expected)} stages of shapes {expected} (spots, features), found {found}."
-            raise ValueError(msg)
-        if self.hypergraph is not None and incidence is None:
-            msg = (
-                "Expected an incidence, found None: pass spatial_incidence(neighbors), or build with hypergraph=False."
-            )
-            raise ValueError(msg)
+
+def _at(values: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    return [one[mask] for one, mask in zip(values, masks, strict=True)]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+GATHERED_VALUES = 1 << 23  # 32 MB
+
 
 def hyperedge_degrees(incidence: Tensor, n: int, n_hyperedges: int, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weighted degree of the spots and size of the hyperedges.
@@ -65,13 +67,17 @@ def propagate(
     """
     spots, edges = incidence
     degrees, sizes = hyperedge_degrees(incidence, len(values), n_hyperedges, weight)
-    means = values.new_zeros(n_hyperedges, values.shape[1]).index_add(0, edges, values[spots])
     scale = _inverse(sizes)
     if weight is not None and not weights_in_degree_only:
         scale = scale * weight.float()
-    means = means * scale.unsqueeze(1)
-    out = torch.zeros_like(values).index_add(0, spots, means[edges])
-    return out * _inverse(degrees).unsqueeze(1)
+    # Wide features a few columns at a time: every spot of every hyperedge is gathered
+    parts = torch.split(values, max(1, GATHERED_VALUES // max(1, len(spots))), dim=1)
+    out = []
+    for part in parts:
+        means = part.new_zeros(n_hyperedges, part.shape[1]).index_add(0, edges, part[spots]) * scale.unsqueeze(1)
+        mixed = torch.zeros_like(part).index_add(0, spots, means[edges])
+        out.append(mixed * _inverse(degrees).unsqueeze(1))
+    return torch.cat(out, dim=1) if len(out) > 1 else out[0]
 
 
 class HypergraphConv(nn.Module):

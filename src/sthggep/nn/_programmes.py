@@ -118,6 +118,28 @@ class GeneProgrammes(nn.Module):
         return self.mean + self.spread * ((scores * self.damp) @ self.loadings)
 
 
+def of_fewer_genes(loadings: Tensor, damp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As many programmes as genes where genes were left out, so that these are decoded as before.
+
+    Parameters
+    ----------
+    loadings
+        ``(rank, genes)`` with fewer genes than programmes.
+    damp
+        ``(rank,)``.
+
+    Returns
+    -------
+    Loadings ``(genes, genes)`` and damping ``(genes,)`` of the new programmes, and what old scores are multiplied by to
+    be theirs, ``(rank, genes)``.
+    """
+    old, size, new = torch.linalg.svd(loadings.double(), full_matrices=False)
+    damped = damp.double().unsqueeze(1) * old
+    # Each keeps its share of the damping, so that measured scores and predicted ones stay of one size
+    kept = damped.norm(dim=0).clamp_min(1e-12)
+    return (size.unsqueeze(1) * new).float(), kept.float(), (damped / kept).float()
+
+
 def _mean_and_spread(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted mean and standard deviation of each gene in a section."""
     share = (weight / weight.sum()).unsqueeze(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,31 +33,37 @@ class LinearShortcut(nn.Module):
         self.penalty = penalty
         self.register_buffer("weight", torch.zeros(2 * width, rank))
 
-    def spread(self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None) -> Tensor:
-        """A spot's features beside what its hyperedges hold on average, ``(n, 2 × width)``."""
+    def spread(
+        self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
+    ) -> Tensor:
+        """A spot's features beside what its hyperedges hold on average, ``(n, 2 × width)``.
+
+        ``contrast`` is the section's, where ``x`` is a part of it.
+        """
         if incidence is None:
             return torch.cat([x, torch.zeros_like(x)], dim=1)
         mean = propagate(x, incidence, n_hyperedges or len(x))
         # An average varies less than what it is made of; give it back the spread that its share asks for
-        scale = mean_and_spread(x)[1] / mean_and_spread(mean)[1].clamp_min(1e-6)
-        return torch.cat([x, NEIGHBOUR_SHARE**0.5 * mean * scale.clamp(max=10)], dim=1)
+        if contrast is None:
+            contrast = contrast_of(mean_and_spread(x)[1], mean_and_spread(mean)[1])
+        return torch.cat([x, NEIGHBOUR_SHARE**0.5 * mean * contrast.clamp(max=10)], dim=1)
 
-    def start(self, features: Sequence[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+    def start(self, features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
         """Solve the weighted ridge on training spots.
 
         Parameters
         ----------
         features
-            ``spread`` features of each section's training spots.
+            ``spread`` features of each section's training spots, or of each window's: gone through once.
         scores
             Programme scores of the same spots.
         weights
             What each spot is worth.
         """
-        self.weight.copy_(_solve(features, scores, weights, self.penalty))
+        self.weight.copy_(_solve(features, scores, weights, self.penalty, torch.zeros_like(self.weight)))
 
     def adapt(
-        self, features: Sequence[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float
+        self, features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float
     ) -> None:
         """Solve the ridge towards the weights that are there: few spots change them little, many a lot.
 
@@ -68,22 +74,38 @@ class LinearShortcut(nn.Module):
         penalty
             Of the change: minimised is what the old weights leave unexplained, plus ``penalty`` times its square.
         """
-        left = [y - x @ self.weight for x, y in zip(features, scores, strict=True)]
-        self.weight.add_(_solve(features, left, weights, penalty))
+        self.weight.add_(_solve(features, scores, weights, penalty, self.weight))
 
-    def forward(self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
+    ) -> Tensor:
         """Programme scores ``(n, rank)`` of scaled features ``(n, width)``."""
-        return self.spread(x, incidence, n_hyperedges) @ self.weight
+        return self.spread(x, incidence, n_hyperedges, contrast) @ self.weight
 
 
-def _solve(features: Sequence[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float) -> Tensor:
-    """Weighted ridge, in the smaller of its two forms."""
+def contrast_of(spread: Tensor, spread_of_means: Tensor) -> Tensor:
+    """How much more features vary than their means over the hyperedges."""
+    return spread / spread_of_means.clamp_min(1e-6)
+
+
+def _solve(
+    features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float, known: Tensor
+) -> Tensor:
+    """Weighted ridge of what the ``known`` weights leave unexplained, in the smaller of its two forms."""
     root = torch.cat(list(weights)).double().sqrt().unsqueeze(1)
-    x, y = torch.cat(list(features)).double() * root, torch.cat(list(scores)).double() * root
-    if len(x) <= x.shape[1]:
-        solved: Tensor = x.T @ torch.linalg.solve(_ridge(x @ x.T, penalty), y)
-    else:
-        solved = torch.linalg.solve(_ridge(x.T @ x, penalty), x.T @ y)
+    y, before = torch.cat(list(scores)).double() * root, known.double()
+    width = len(known)
+    if len(root) <= width:
+        x = torch.cat(list(features)).double() * root
+        solved: Tensor = x.T @ torch.linalg.solve(_ridge(x @ x.T, penalty), y - x @ before)
+        return solved.float()
+    gram, cross, at = y.new_zeros(width, width), y.new_zeros(width, y.shape[1]), 0
+    for part in features:  # never all spots together: their features are many times larger than the sums
+        here = slice(at, at + len(part))
+        x, at = part.double() * root[here], here.stop
+        gram.addmm_(x.T, x)
+        cross.addmm_(x.T, y[here])
+    solved = torch.linalg.solve(_ridge(gram, penalty), cross - gram @ before)
     return solved.float()
 
 

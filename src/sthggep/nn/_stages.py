@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 PRIOR_SPOTS = 10.0  # a section smaller than this leans on the training slides' mean and spread
 CLIP = 8.0
+Hop = Literal["hyperedges", "neighbors"]
+
+
+class Moments(NamedTuple):
+    """Mean and spread of each feature over the spots of a section."""
+
+    n: int
+    mean: Tensor
+    spread: Tensor
+
+
+class SectionStatistics(NamedTuple):
+    """What the spots of a section are judged against; a network that is shown a part of the section needs them given."""
+
+    stages: tuple[Moments, ...]
+    """Of each stage of features."""
+    contrast: Tensor | None = None
+    """Spread of each scaled feature, all stages side by side, over the spread of its means over the hyperedges."""
 
 
 class SectionScale(nn.Module):
@@ -35,27 +54,58 @@ class SectionScale(nn.Module):
         share = torch.cat([torch.full((block,), (block * len(blocks)) ** -0.5) for block in blocks])
         self.register_buffer("share", share)
 
-    def start(self, sections: Sequence[Tensor]) -> None:
+    def start(self, sections: Sequence[Tensor | Moments]) -> None:
         """Take the mean and spread of training sections, for slides too small to have their own."""
-        means, spreads = zip(*(mean_and_spread(x.float()) for x in sections), strict=True)
-        self.mean.copy_(torch.stack(means).mean(dim=0))
-        self.spread.copy_(torch.stack(spreads).mean(dim=0))
+        means, spreads = self._typical(sections)
+        self.mean.copy_(means)
+        self.spread.copy_(spreads)
 
-    def adapt(self, sections: Sequence[Tensor], share: float) -> None:
+    def adapt(self, sections: Sequence[Tensor | Moments], share: float) -> None:
         """Move towards the mean and spread of further sections: not at all for a share of 0, all the way for 1."""
-        means, spreads = zip(*(mean_and_spread(x.float()) for x in sections), strict=True)
-        self.mean.lerp_(torch.stack(means).mean(dim=0), share)
-        self.spread.lerp_(torch.stack(spreads).mean(dim=0), share)
+        means, spreads = self._typical(sections)
+        self.mean.lerp_(means, share)
+        self.spread.lerp_(spreads, share)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale the features ``(n, width)`` of one section."""
+    @staticmethod
+    def _typical(sections: Sequence[Tensor | Moments]) -> tuple[Tensor, Tensor]:
+        known = [x if isinstance(x, Moments) else Moments(len(x), *mean_and_spread(x.float())) for x in sections]
+        return torch.stack([m.mean for m in known]).mean(dim=0), torch.stack([m.spread for m in known]).mean(dim=0)
+
+    def forward(self, x: Tensor, section: Moments | None = None) -> Tensor:
+        """Scale the features ``(n, width)`` of one section, or of a part of it where those of the whole are given."""
         x = x.float()
-        own = len(x) / (len(x) + PRIOR_SPOTS)
-        mean, spread = mean_and_spread(x)
+        n, mean, spread = section or Moments(len(x), *mean_and_spread(x))
+        own = n / (n + PRIOR_SPOTS)
         mean = own * mean + (1 - own) * self.mean
         spread = own * spread + (1 - own) * self.spread
-        scaled = (x - mean) / spread.clamp_min(1e-6)
-        return scaled.clamp(-CLIP, CLIP) * self.share
+        return standardised(x, mean, spread) * self.share
+
+
+def standardised(x: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+    """Each column centred and scaled; outliers are brought in."""
+    return ((x - mean) / spread.clamp_min(1e-6)).clamp(-CLIP, CLIP)
+
+
+class RunningMoments:
+    """Mean and spread of each column of rows that come in parts."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._mean = self._squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """Take in further rows."""
+        if len(x):
+            # In float64 between the parts only: within one, sums are short
+            mean, spread = (value.double() for value in mean_and_spread(x))
+            step, n = mean - self._mean, self.n + len(x)
+            self._mean = self._mean + step * (len(x) / n)
+            self._squares = self._squares + spread.square() * len(x) + step.square() * (self.n * len(x) / n)
+            self.n = n
+
+    def moments(self) -> Moments:
+        """Of all rows so far."""
+        return Moments(self.n, self._mean.float(), (self._squares / max(self.n, 1)).sqrt().float())
 
 
 def mean_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,3 +113,42 @@ def mean_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
     share = x.new_full((len(x),), 1 / len(x))
     mean = share @ x
     return mean, (share @ (x - mean).square()).sqrt()
+
+
+def by_section(parts: Sequence[Tensor], known: Sequence[SectionStatistics | None]) -> list[Tensor]:
+    """Windows of a section, which share its statistics, put together again."""
+    groups: list[list[Tensor]] = []
+    last: SectionStatistics | None = None
+    for part, given in zip(parts, known, strict=True):
+        if given is not None and given is last:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+        last = given
+    return [torch.cat(group) if len(group) > 1 else group[0] for group in groups]
+
+
+def nth_stage(
+    i: int, features: Sequence[Sequence[Tensor]], known: Sequence[SectionStatistics | None]
+) -> list[Tensor | Moments]:
+    """One stage of each section: its features, or their moments where these are given."""
+    return [stages[i] if given is None else given.stages[i] for stages, given in zip(features, known, strict=True)]
+
+
+def check_stages(
+    features: Sequence[Tensor],
+    neighbors: Tensor,
+    widths: Sequence[int],
+    incidence: Tensor | None,
+    *,
+    needs_incidence: bool,
+) -> None:
+    """Refuse stages of other shapes than a network expects, and hyperedges that are missing."""
+    found = [tuple(stage.shape) for stage in features]
+    expected = [(len(neighbors), width) for width in widths]
+    if found != expected:
+        msg = f"Expected {len(expected)} stages of shapes {expected} (spots, features), found {found}."
+        raise ValueError(msg)
+    if needs_incidence and incidence is None:
+        msg = "Expected an incidence, found None: pass spatial_incidence(neighbors), or build with hypergraph=False."
+        raise ValueError(msg)

@@ -8,6 +8,7 @@ from sthggep.pl._gene_map import gene_map
 from sthggep.pl._history import history
 from sthggep.pl._hypergraph import hypergraph
 from sthggep.pl._patches import patches
+from sthggep.pl._report import report
 from sthggep.pl._scores import scores
 
-__all__ = ["agreement", "cross_validation", "gene_map", "history", "hypergraph", "patches", "scores"]
+__all__ = ["agreement", "cross_validation", "gene_map", "history", "hypergraph", "patches", "report", "scores"]

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
-from numpy.typing import NDArray
 
+from sthggep._checks import positive
 from sthggep.pl._figure import new_figure, save_figure, style
 from sthggep.pl._maps import Maps, colour_scale, pcc, read_maps
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, sections_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
+PAGE_INCHES = 7.2  # across a journal's page
 PANEL_INCHES = 2.1
 TALLEST_INCHES = 3.6
-LONG_NAME = 12
+LETTER_INCHES = 0.062  # of titles
+GAP_INCHES = 0.12  # between panels
+BAR_INCHES = 0.06
+BAR_ROOM = 0.3  # of a colour bar with its numbers, or of a scale bar
 
 
 def gene_map(
@@ -34,6 +40,7 @@ def gene_map(
     sections: Sequence[str] | None = None,
     image: bool = True,
     observed: bool = True,
+    genes_per_row: int | None = None,
     cmap: str = "viridis",
     vmin: float | str | None = None,
     vmax: float | str | None = None,
@@ -52,10 +59,10 @@ def gene_map(
 ) -> Figure:
     """Draw predicted genes on the tissue: H&E, observed and predicted side by side.
 
-    One row for each gene and section. A gene has one colour scale, for observed and predicted and for all sections of
-    the figure: from the 2nd to the 98th percentile of all these values taken together. A pointed end of the colour bar
-    says that there are values beyond. Predictions vary less than noisy counts do; to see them on a scale of their own,
-    pass ``observed=False``.
+    Each section has its H&E once, and its genes to the right of it. A gene has one colour scale, for observed and
+    predicted and for all sections of the figure: from the 2nd to the 98th percentile of all these values taken together.
+    Its colour bar is under the predicted map; a pointed end says that there are values beyond. Predictions vary less than
+    noisy counts do; to see them on a scale of their own, pass ``observed=False``.
 
     The title of a predicted map gives the Pearson correlation (PCC) with what was observed, over all spots of the
     section, on the prediction's scale and without smoothing; observed values are computed from raw counts for this.
@@ -79,6 +86,8 @@ def gene_map(
         Show the H&E image. ``False`` needs no image.
     observed
         Show what was measured. Where nothing was (no counts of these genes), it is left out, and the log says so.
+    genes_per_row
+        Genes side by side; ``None`` takes as many as make four maps in a row. The fewer, the larger are the maps.
     cmap
         Colour map.
     vmin, vmax
@@ -90,7 +99,7 @@ def gene_map(
     alpha_img
         Strength of the gray tissue under the maps: 0 is none.
     figsize
-        Width and height in inches; ``None`` fits the sections, for printing across a page.
+        Width and height in inches; ``None`` fits the sections, on the width of a journal's page.
     dpi
         Resolution on the screen; files are written with 300.
     save
@@ -110,7 +119,9 @@ def gene_map(
 
     Returns
     -------
-    The figure.
+    The figure. ``figure.axes`` are, section after section, the H&E (where it is shown) and each gene's observed (where it
+    is shown) and predicted map; ``ax.get_label()`` says which, such as ``"B4: H&E"`` or ``"B4: FASN predicted"``. A
+    colour bar is the only one of its predicted map's ``child_axes``.
 
     Raises
     ------
@@ -133,65 +144,125 @@ def gene_map(
         need_image=image,
     )
     maps = [read_maps(slide, names, key, layer=layer, observed=observed, spot_size=spot_size) for slide in slides]
-    columns = ["H&E"] * image + ["observed"] * any(m.observed is not None for m in maps) + ["predicted"]
+    kinds = ["observed"] * any(m.observed is not None for m in maps) + ["predicted"]
+    layout = _layout(maps, names, kinds, image, genes_per_row)
     with style():
-        axes = _grid(maps, len(names), len(columns), figsize, dpi)
+        figure = new_figure(figsize or layout.size, dpi)
+        drawn = _axes(figure, maps, names, layout)
+        for item, axes in zip(maps, drawn, strict=True):
+            _name_section(axes, item, layout)
         for i, gene in enumerate(names):
             norm, extend = colour_scale(maps, i, vmin, vmax)
             options = {"cmap": cmap, "norm": norm, "alpha": alpha}
-            for k, item in enumerate(maps):
-                row = axes[i * len(maps) + k]
-                row[0].set_ylabel(item.slide.name)
-                _draw_row(row, columns, gene, i, item, alpha_img, options)
-                _colour_bar(row[-1], extend, item.units)
-        figure: Figure = axes[0, 0].get_figure()
+            for item, axes in zip(maps, drawn, strict=True):
+                for kind, ax in axes.genes[i].items():
+                    _draw_map(ax, item, i, kind, alpha_img, options)
+                    ax.set_title(layout.break_at.join([gene, _said(item, i, kind)]))
+                _colour_bar(axes.genes[i]["predicted"], extend, layout.height(item))
+        figure.supxlabel(f"colours: {'; '.join(dict.fromkeys(m.units for m in maps))}", x=0.99, ha="right", fontsize=7)
         figure.draw_without_rendering()  # the bars' ticks settle, then there is room for their labels
         save_figure(figure, save)
     return figure
 
 
-def _grid(
-    maps: list[Maps], n_genes: int, n_columns: int, figsize: tuple[float, float] | None, dpi: float
-) -> NDArray[np.object_]:
-    """Axes, one row a gene and section, each row as high as its section asks for."""
-    heights = [min(PANEL_INCHES * m.view.height / m.view.width, TALLEST_INCHES) + 0.35 for m in maps] * n_genes
-    size = figsize or (PANEL_INCHES * n_columns + 1.0, sum(heights))
-    figure = new_figure(size, dpi)
-    return figure.subplots(len(heights), n_columns, squeeze=False, height_ratios=heights)
+@dataclass(frozen=True)
+class _Layout:
+    """Where panels are: each section has rows of genes, the H&E before the first of them."""
+
+    kinds: list[str]
+    image: bool
+    beside: int
+    rows: int
+    panel: float
+    break_at: str
+    size: tuple[float, float]
+
+    @property
+    def columns(self) -> int:
+        """Panels in a row."""
+        return self.image + self.beside * len(self.kinds)
+
+    def height(self, item: Maps) -> float:
+        """Inches of a map of this section."""
+        return min(self.panel * item.view.height / item.view.width, TALLEST_INCHES)
 
 
-def _draw_row(
-    row: NDArray[np.object_],
-    columns: list[str],
-    gene: str,
-    i: int,
-    item: Maps,
-    alpha_img: float,
-    options: dict[str, Any],
-) -> None:
-    break_at = "\n" if len(gene) > LONG_NAME else " "
-    for ax, column in zip(row, columns, strict=True):
-        if column == "H&E":
-            draw_tissue(ax, item.view)
-            ax.set_title(column)
-            continue
-        values = item.predicted if column == "predicted" else item.observed
-        ax.set_title(f"{gene}{break_at}{column}")
-        draw_tissue(ax, item.view, alpha=alpha_img, gray=True)
-        if values is None:
-            ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center")
-            continue
-        draw_spots(ax, item.slide.xy, item.diameter, array=values[:, i], **options)
-    if item.observed is not None:
-        r = pcc(item.observed[:, i], item.predicted[:, i])
-        reached = "PCC n/a" if np.isnan(r) else f"PCC {r:.2f}"
-        row[-1].set_title(f"{gene}{break_at}predicted  {reached}")
-    draw_scale_bar(row[0], item.view, item.slide.mpp)
+@dataclass(frozen=True)
+class _SectionAxes:
+    """The axes of one section; of each gene by what is shown."""
+
+    tissue: Axes | None
+    genes: list[dict[str, Axes]]
 
 
-def _colour_bar(ax: Any, extend: str, units: str) -> None:
-    """A bar as high as the map it stands beside."""
-    bar = ax.figure.colorbar(ax.collections[0], cax=ax.inset_axes((1.04, 0.0, 0.05, 1.0)), extend=extend)
-    bar.set_label(textwrap.fill(units, 26), fontsize=7)
+def _layout(maps: list[Maps], names: list[str], kinds: list[str], image: bool, genes_per_row: int | None) -> _Layout:
+    beside = 4 // len(kinds) if genes_per_row is None else int(positive(genes_per_row, "`genes_per_row`"))
+    beside = min(beside, len(names))
+    n = image + beside * len(kinds)
+    panel = min(PANEL_INCHES, (PAGE_INCHES - 0.3) / n - GAP_INCHES)
+    longest = max(map(len, names)) + len(" predicted  PCC 0.00" if "observed" in kinds else " predicted")
+    break_at = "\n" if LETTER_INCHES * longest > panel else " "
+    layout = _Layout(kinds, image, beside, -(-len(names) // beside), panel, break_at, (0.0, 0.0))
+    height = sum(_row_height(layout, item) for item in maps) * layout.rows + 0.25
+    return replace(layout, size=(n * (panel + GAP_INCHES) + 0.3, height))
+
+
+def _row_height(layout: _Layout, item: Maps) -> float:
+    """Inches of a map with its title and what is under it."""
+    return layout.height(item) + BAR_ROOM + (0.36 if layout.break_at == "\n" else 0.22)
+
+
+def _axes(figure: Figure, maps: list[Maps], names: list[str], layout: _Layout) -> list[_SectionAxes]:
+    """One axes for each panel; a place without a gene stays empty."""
+    heights = [_row_height(layout, item) for item in maps for _ in range(layout.rows)]
+    grid = figure.add_gridspec(len(heights), layout.columns, height_ratios=heights)
+    drawn = []
+    for s, item in enumerate(maps):
+        top, section = s * layout.rows, item.slide.name
+        tissue = figure.add_subplot(grid[top, 0], label=f"{section}: H&E") if layout.image else None
+        genes = []
+        for i, gene in enumerate(names):
+            row, first = top + i // layout.beside, layout.image + i % layout.beside * len(layout.kinds)
+            places = enumerate(layout.kinds, start=first)
+            label = f"{section}: {gene}"
+            genes.append({k: figure.add_subplot(grid[row, at], label=f"{label} {k}") for at, k in places})
+        drawn.append(_SectionAxes(tissue, genes))
+    return drawn
+
+
+def _name_section(axes: _SectionAxes, item: Maps, layout: _Layout) -> None:
+    """The H&E with its scale bar, and the section's name; without it, both go to the first map of each row."""
+    firsts = [next(iter(shown.values())) for shown in axes.genes[:: layout.beside]]
+    if axes.tissue is not None:
+        draw_tissue(axes.tissue, item.view)
+        axes.tissue.set_title("H&E")
+        firsts = [axes.tissue]
+    name = textwrap.fill(item.slide.name, max(8, int(layout.height(item) / LETTER_INCHES)))
+    for ax in firsts:
+        ax.set_ylabel(name)
+    draw_scale_bar(firsts[0], item.view, item.slide.mpp)
+
+
+def _draw_map(ax: Axes, item: Maps, i: int, kind: str, alpha_img: float, options: dict[str, Any]) -> None:
+    values = item.predicted if kind == "predicted" else item.observed
+    draw_tissue(ax, item.view, alpha=alpha_img, gray=True)
+    if values is None:
+        ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center")
+        return
+    draw_spots(ax, item.slide.xy, item.diameter, array=values[:, i], **options)
+
+
+def _said(item: Maps, i: int, kind: str) -> str:
+    """What a map shows, and how well the prediction follows what was measured."""
+    if kind == "observed" or item.observed is None:
+        return kind
+    r = pcc(item.observed[:, i], item.predicted[:, i])
+    return f"{kind}  PCC {'n/a' if np.isnan(r) else f'{r:.2f}'}"
+
+
+def _colour_bar(ax: Any, extend: str, height: float) -> None:
+    """A bar under its map, in so far that its numbers do not stick out."""
+    place = ax.inset_axes((0.06, -2 * BAR_INCHES / height, 0.88, BAR_INCHES / height))
+    bar = ax.figure.colorbar(ax.collections[0], cax=place, extend=extend, orientation="horizontal")
     bar.outline.set_visible(False)
     bar.solids.set(alpha=1)

@@ -26,8 +26,9 @@ def history(
 ) -> Figure:
     """Draw how training went: the loss, and the correlation on held-out tissue.
 
-    Each member of an ensemble is a thin line, their mean over the epochs that all of them reached a bold one. A dot
-    marks each member's best epoch: the highest validation Pearson correlation, without one the lowest loss.
+    Each network of an ensemble is a thin line, their mean over the epochs that all of them reached a bold one. A dot
+    marks the epoch whose weights each network kept: that of the highest validation Pearson correlation; where nothing was
+    held out, the last. A cross marks where its training stopped, after the recipe's patience without gain.
 
     Parameters
     ----------
@@ -56,18 +57,25 @@ def history(
     """
     table = _table(history)
     has_validation = "val_pearson" in table and bool(table["val_pearson"].notna().any())
-    best = _best_rows(table)
+    kept = table.loc[_kept_rows(table)]
     with style():
-        figure = new_figure(figsize or ((6.6, 2.6) if has_validation else (3.6, 2.6)), dpi)
+        figure = new_figure(figsize or ((6.6, 2.9) if has_validation else (3.6, 2.9)), dpi)
         axes = figure.subplots(1, 2 if has_validation else 1, squeeze=False)[0]
-        _curves(axes[0], table, best, "train_loss", "training", TRAIN)
+        _curves(axes[0], table, "train_loss", "training", TRAIN)
+        judged = "train_loss"
         if "val_loss" in table and table["val_loss"].notna().any():
-            _curves(axes[0], table, best, "val_loss", "validation", VALIDATION)
+            _curves(axes[0], table, "val_loss", "validation", VALIDATION)
+            judged = "val_loss"
+        _mark(axes[0], table, kept, judged, has_validation)
         axes[0].set(ylabel="loss", title="Loss")
-        axes[0].legend(loc="best")
         if has_validation:
-            _curves(axes[1], table, best, "val_pearson", "validation", VALIDATION)
-            axes[1].set(ylabel="mean Pearson correlation", title=_best_title(table.loc[best]))
+            _curves(axes[1], table, "val_pearson", "validation", VALIDATION)
+            _mark(axes[1], table, kept, "val_pearson", has_validation)
+            axes[1].set(ylabel="mean Pearson correlation", title=_kept_title(kept))
+        columns = 4 if has_validation else 1
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, columnspacing=1.2
+        )
         save_figure(figure, save)
     return figure
 
@@ -88,26 +96,23 @@ def _table(history: Any) -> pd.DataFrame:
     return table if "member" in table else table.assign(member=0)
 
 
-def _best_rows(table: pd.DataFrame) -> list[Any]:
-    """Row of each member's best epoch."""
+def _kept_rows(table: pd.DataFrame) -> list[Any]:
+    """Row of the epoch that each network kept, as training chooses it."""
     rows = []
     for _, member in table.groupby("member", sort=True):
-        for column, sign in (("val_pearson", -1), ("val_loss", 1), ("train_loss", 1)):
-            if column in member and member[column].notna().any():
-                rows.append((sign * member[column]).idxmin())
-                break
+        validated = "val_pearson" in member and member["val_pearson"].notna().any()
+        rows.append(member["val_pearson"].idxmax() if validated else member["epoch"].idxmax())
     return rows
 
 
-def _best_title(best: pd.DataFrame) -> str:
-    values, epochs = best["val_pearson"], best["epoch"]
-    if len(best) == 1:
-        return f"Validation: best {values.iloc[0]:.3f}, epoch {epochs.iloc[0]}"
-    return f"Validation: best {values.mean():.3f} (mean of {len(best)}), epochs {epochs.min()}–{epochs.max()}"
+def _kept_title(kept: pd.DataFrame) -> str:
+    first, last = kept["epoch"].min(), kept["epoch"].max()
+    epochs = f"epoch kept ({first})" if len(kept) == 1 else f"epochs kept ({first}{f'–{last}' if first < last else ''})"
+    return f"Validation: {kept['val_pearson'].mean():.3f} at the {epochs}"
 
 
-def _curves(ax: Axes, table: pd.DataFrame, best: list[Any], column: str, label: str, colour: str) -> None:
-    """One thin line a member, the mean in bold, a dot at each member's best epoch."""
+def _curves(ax: Axes, table: pd.DataFrame, column: str, label: str, colour: str) -> None:
+    """One thin line a network, and the mean in bold."""
     from matplotlib.ticker import MaxNLocator
 
     wide = table.pivot_table(index="epoch", columns="member", values=column)
@@ -119,8 +124,16 @@ def _curves(ax: Axes, table: pd.DataFrame, best: list[Any], column: str, label: 
     common = wide.dropna()
     if not alone:
         ax.plot(common.index, common.mean(axis=1), color=colour, lw=2, label=f"{label}, mean of {wide.shape[1]}")
-    if column != "train_loss":
-        dots = table.loc[best]
-        ax.plot(dots["epoch"], dots[column], "o", color=colour, label="best epoch", **DOT)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _mark(ax: Axes, table: pd.DataFrame, kept: pd.DataFrame, column: str, has_validation: bool) -> None:
+    """A dot where each network's weights are from, a cross where its training stopped."""
+    colour = TRAIN if column == "train_loss" else VALIDATION
+    why = "best validation correlation" if has_validation else "the last: nothing was held out"
+    ax.plot(kept["epoch"], kept[column], "o", color=colour, label=f"epoch kept ({why})", **DOT)
+    if has_validation:
+        last = table.loc[table.groupby("member")["epoch"].idxmax()]
+        cross: Any = {"marker": "x", "ms": 4, "mew": 1.0, "ls": "", "zorder": 3}
+        ax.plot(last["epoch"], last[column], color=colour, label="training stopped", **cross)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._prediction import Prediction, read_prediction
+from sthggep._checks import counted
+from sthggep._prediction import Prediction, read_prediction, unobserved
 from sthggep._prediction import observed as read_observed
 from sthggep.pl._tissue import View, spot_diameter, view_of
 
@@ -46,7 +47,7 @@ def read_maps(
         slide=slide,
         view=view_of(slide, margin=1.5 * diameter),
         diameter=diameter,
-        predicted=prediction.values[slide.rows][:, columns],
+        predicted=prediction.take(slide.rows, columns),
         observed=None if measured is None else measured[:, columns],
         units=prediction.units,
     )
@@ -55,7 +56,7 @@ def read_maps(
 def _check_predicted(genes: list[str], prediction: Prediction) -> None:
     """Every gene was predicted, or an error with the names that come near."""
     if not genes:
-        msg = f"`genes` is empty. Pass some of the {len(prediction.genes)} genes of the prediction {prediction.key!r}."
+        msg = f"`genes` is empty. Pass some of the {counted(prediction.genes, 'gene')} of the prediction {prediction.key!r}."
         raise ValueError(msg)
     known = set(prediction.genes)
     absent = [gene for gene in genes if gene not in known]
@@ -63,25 +64,24 @@ def _check_predicted(genes: list[str], prediction: Prediction) -> None:
         return
     by_capitals = {name.upper(): name for name in prediction.genes}
     near = {gene: get_close_matches(gene.upper(), by_capitals, n=3) for gene in absent[:5]}
-    hints = [f"{g} (near: {', '.join(by_capitals[n] for n in found) or 'nothing'})" for g, found in near.items()]
+    hints = [f"{g} (near: {', '.join(by_capitals[n] for n in found)})" if found else g for g, found in near.items()]
     more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
     msg = (
-        f"Not among the {len(prediction.genes)} genes of the prediction {prediction.key!r}: {'; '.join(hints)}{more}. "
-        f"All names are in `uns[{prediction.key!r}]['genes']`."
+        f"Not among the {counted(prediction.genes, 'gene')} of the prediction {prediction.key!r}: "
+        f"{'; '.join(hints)}{more}. All names are in `uns[{prediction.key!r}]['genes']`. A model predicts the genes that "
+        f"it was trained on: train one with them by `sthggep.tl.fit(slides, genes=[...])`, or beside a panel by "
+        f"`genes=sthggep.pp.gene_panel(slides, include={absent[:3]})`."
     )
     raise KeyError(msg)
 
 
 def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
     """Observed expression, or None where the slide holds no counts of the panel."""
-    absent = set(prediction.panel).difference(map(str, slide.adata.var_names))
-    if absent or (slide.adata.X is None and layer is None):
-        of = f"{len(absent)} of the panel's {len(prediction.panel)} genes"
-        what = f"{of} are not in var_names" if absent else "X is empty"
-        log.info("Section %s: no observed map, since %s.", slide.name, what)
+    if why := unobserved(slide, prediction, layer=layer):
+        log.info("Section %s: no observed map, since %s.", slide.name, why)
         return None
     try:
-        return read_observed(slide.adata, prediction, layer=layer, rows=slide.rows)
+        return read_observed(slide, prediction, layer=layer)
     except ValueError as error:
         msg = f"Section {slide.name!r}, observed expression: {error} Or pass `observed=False`."
         raise ValueError(msg) from error

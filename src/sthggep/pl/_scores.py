@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 LABELS = {"pearson": "Pearson correlation", "spearman": "Spearman correlation", "rmse": "RMSE"}
-FEW_GENES = 30
-NEXT_LABEL = 9.0  # points from one gene's name to the next
-LETTER_SHARE = 0.02  # room for a letter of the names, as a share of the width of the dots
+FEW_GENES = 30  # all are named
+SOME_GENES = 100  # each still has a bar of its own
+NEXT_LABEL = 9.5  # points from one gene's name to the next
+BEST_MARGIN = 0.8  # inches above and below the names of the best genes
+TREND = 0.3  # share of the genes that the smoothed ceiling looks at
 
 
 def scores(
@@ -40,9 +42,10 @@ def scores(
 ) -> Figure | Axes:
     """Draw the score of every gene, best first, against its noise ceiling.
 
-    Counts are noisy: even a perfect prediction correlates with them only so far. That ceiling is drawn in gray;
-    the title says which share of it was reached, on average over the genes that have one. With several sections a
-    gene's dot is its mean over sections, and a second panel shows the sections.
+    Counts are noisy: even a perfect prediction correlates with them only so far. That ceiling is drawn in gray, with a
+    line that smooths it over genes of like rank; the title says which share of it was reached, on average over the genes
+    that have one. Of more than 30 genes, the best are named in a panel of their own. With several sections a gene's dot
+    is its mean over sections, and one more panel shows the sections.
 
     Parameters
     ----------
@@ -53,7 +56,7 @@ def scores(
     metric
         ``"pearson"``, ``"spearman"`` or ``"rmse"`` (low is good; it is drawn without a ceiling, as Spearman is).
     n_top
-        How many of the best genes are named.
+        How many of the best genes are named, as far as they fit; 0 leaves their panel out.
     table_key
         Table of a SpatialData.
     figsize
@@ -63,11 +66,12 @@ def scores(
     save
         File to write; its ending chooses the format.
     ax
-        Axes to draw the genes into; sections are then left out.
+        Axes to draw all genes into; the panels of the best genes and of the sections are then left out.
 
     Returns
     -------
-    The figure, or ``ax`` where it was passed.
+    The figure, or ``ax`` where it was passed. The figure's axes are all genes, then the best genes and the sections where
+    these are drawn.
 
     Raises
     ------
@@ -79,17 +83,26 @@ def scores(
     table = _table(data, key, table_key)
     one_of(metric, [column for column in LABELS if column in table], "metric")
     by_gene = _by_gene(table, metric)
-    sections = "section" in table and table["section"].nunique() > 1 and ax is None
     with style():
         if ax is not None:
-            _draw_genes(ax, by_gene, metric, n_top)
+            _draw_genes(ax, by_gene, metric)
             save_figure(figure_of(ax), save)
             return ax
-        figure = new_figure(figsize or (6.8 if sections else 4.6, 3.0), dpi)
-        axes = figure.subplots(1, 1 + sections, squeeze=False, width_ratios=(2.2, 1)[: 1 + sections])[0]
-        if sections:
-            _draw_sections(axes[1], table, metric)
-        _draw_genes(axes[0], by_gene, metric, n_top)
+        widths = {"genes": 4.4}
+        if n_top > 0 and by_gene[metric].notna().sum() > FEW_GENES:
+            widths["best"] = 1.6
+        if "section" in table and table["section"].nunique() > 1:
+            widths["sections"] = 2.2
+        # No wider than a journal's page
+        figure = new_figure(figsize or (min(sum(widths.values()), 7.2), 3.0), dpi)
+        row = figure.subplots(1, len(widths), squeeze=False, width_ratios=list(widths.values()))[0]
+        panels = dict(zip(widths, row, strict=True))
+        _draw_genes(panels["genes"], by_gene, metric)
+        if "best" in panels:
+            fit = max(1, int((figure.get_figheight() - BEST_MARGIN) * 72 / NEXT_LABEL))
+            _draw_best(panels["best"], by_gene.iloc[: min(n_top, fit)], metric)
+        if "sections" in panels:
+            _draw_sections(panels["sections"], table, metric)
         save_figure(figure, save)
     return figure
 
@@ -108,7 +121,8 @@ def _table(data: AnnData | SpatialData | pd.DataFrame, key: str, table_key: str)
 
 def _by_gene(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Score and ceiling of each gene, averaged over sections, best first; genes without a score come last."""
-    columns = [metric, "ceiling"] if metric == "pearson" and "ceiling" in table else [metric]
+    known = metric == "pearson" and "ceiling" in table and table["ceiling"].notna().any()
+    columns = [metric, "ceiling"] if known else [metric]
     means = table[columns].groupby(table.index.astype(str), sort=False).mean()
     if not means[metric].notna().any():
         msg = f"No gene has a {LABELS[metric]}: all are constant, measured or predicted."
@@ -116,43 +130,69 @@ def _by_gene(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return means.sort_values(metric, ascending=metric == "rmse", na_position="last", kind="stable")
 
 
-def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, n_top: int) -> None:
+def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str) -> None:
     scored = by_gene[by_gene[metric].notna()]
     n = len(scored)
     rank = np.arange(1, n + 1)
-    if "ceiling" in scored:
-        _draw_ceiling(ax, rank, scored["ceiling"])
     size = 4.0 if n <= FEW_GENES else max(1.8, 4.0 - n / 250)
-    ax.plot(rank, scored[metric], "o", ms=size, mew=0, color=COLOURS[0], label=LABELS[metric], zorder=3)
-    ax.set_xlim(0.2, n + 0.8)
+    ceiling = _draw_ceiling(ax, rank, scored["ceiling"], 0.8 * size) if "ceiling" in scored else {}
+    (dots,) = ax.plot(rank, scored[metric], "o", ms=size, mew=0, color=COLOURS[0], label=LABELS[metric], zorder=3)
+    margin = max(0.8, 0.01 * n)
+    ax.set_xlim(1 - margin, n + margin)
     ax.set(ylabel=LABELS[metric], title=_title(scored, metric))
     constant = f"; {len(by_gene) - n} constant, left out" if n < len(by_gene) else ""
     ax.set_xlabel(f"genes, best first ({n}{constant})")
     if metric != "rmse":
-        ax.plot([0.2, n + 0.8], [0, 0], color="black", lw=0.6, zorder=2)
-    if "ceiling" in scored:
-        _legend_above(ax, markerscale=4.0 / size)
+        ax.axhline(0, color="black", lw=0.6, zorder=2)
+    if ceiling:
+        entries = ceiling | {LABELS[metric]: dots}
+        _legend_above(ax, handles=list(entries.values()), labels=list(entries), markerscale=4.0 / size)
     if n <= FEW_GENES:
         ax.set_xticks(rank, scored.index, rotation=90)
-    elif n_top > 0:
-        _name_top(ax, n, scored[metric].iloc[:n_top])
+    else:
+        ax.set_xticks(_rank_ticks(n))
 
 
-def _draw_ceiling(ax: Axes, rank: NDArray[np.int_], ceiling: pd.Series) -> None:
-    """A gray bar a gene; where they are many, the median and the quartiles of neighbouring ranks."""
-    if len(rank) <= FEW_GENES:
-        ax.bar(rank, ceiling, width=0.7, color="0.87", label="noise ceiling", zorder=1)
-        return
-    near = ceiling.rolling(max(9, len(rank) // 20), center=True, min_periods=1)
-    ax.fill_between(rank, near.quantile(0.25), near.quantile(0.75), color="0.87", lw=0, zorder=1)
-    ax.plot(rank, near.median(), color="0.5", lw=1.2, label="noise ceiling (median, quartiles)", zorder=2)
+def _draw_ceiling(ax: Axes, rank: NDArray[np.int_], ceiling: pd.Series, size: float) -> dict[str, Any]:
+    """A gray bar a gene; where they are many, a dot, and a line through the dots. Returns what the legend shows."""
+    if len(rank) <= SOME_GENES:
+        return {"noise ceiling": ax.bar(rank, ceiling, width=0.7, color="0.87", label="noise ceiling", zorder=1)}
+    from statsmodels.nonparametric.smoothers_lowess import lowess
+
+    (dots,) = ax.plot(rank, ceiling, "o", color="0.72", mew=0, ms=size, label="noise ceiling", zorder=1)
+    known = ceiling.notna().to_numpy()
+    smooth = lowess(ceiling[known], rank[known], frac=TREND, it=0, return_sorted=False)
+    (line,) = ax.plot(rank[known], smooth, color="0.35", lw=1.2, label="noise ceiling, smoothed", zorder=2)
+    return {"noise ceiling; line: smoothed": (dots, line)}
+
+
+def _rank_ticks(n: int) -> list[int]:
+    """The first rank, the last one, and round ones between, none so near to the ends that numbers would touch."""
+    from matplotlib.ticker import MaxNLocator
+
+    between = MaxNLocator(5, steps=[1, 2, 5, 10], integer=True).tick_values(1, n)
+    return [1, *(int(tick) for tick in between if 0.06 * n < tick < 0.9 * n), n]
+
+
+def _draw_best(ax: Axes, best: pd.DataFrame, metric: str) -> None:
+    """Names, scores and ceilings of the best genes, the best on top."""
+    at = np.arange(1, len(best) + 1)
+    bars = " (bar: ceiling)" if "ceiling" in best else ""
+    if bars:
+        ax.barh(at, best["ceiling"], height=0.7, color="0.87", label="noise ceiling", zorder=1)
+    ax.plot(best[metric], at, "o", ms=4.0, mew=0, color=COLOURS[0], label=LABELS[metric], zorder=3)
+    ax.set_yticks(at, best.index)
+    ax.tick_params(axis="y", length=0)
+    ax.set(ylim=(len(best) + 0.6, 0.4), title=f"best {len(best)}{bars}", xlabel=LABELS[metric])
+    ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
 
 
 def _legend_above(ax: Axes, **options: Any) -> None:
     """A legend in one line over everything drawn, for which the axes grow."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.1 * (high - low))
-    ax.legend(loc="upper right", ncols=2, borderaxespad=0, columnspacing=1.2, handletextpad=0.5, **options)
+    look: Any = {"loc": "upper right", "ncols": 2, "borderaxespad": 0, "columnspacing": 1.0, "handlelength": 1.4}
+    ax.legend(handletextpad=0.5, **look, **options)
 
 
 def _title(scored: pd.DataFrame, metric: str) -> str:
@@ -162,27 +202,6 @@ def _title(scored: pd.DataFrame, metric: str) -> str:
         return title
     ceiling = both["ceiling"].mean()
     return f"{title}, {100 * both[metric].mean() / ceiling:.0f} % of the noise ceiling ({ceiling:.3f})"
-
-
-def _name_top(ax: Axes, n: int, top: pd.Series) -> None:
-    """Names of the best genes in a column of their own, left of the dots, far enough apart to be read."""
-    figure = figure_of(ax)
-    ax.set_xlim(-(0.1 + LETTER_SHARE * max(map(len, top.index))) * n, n + 0.8)
-    ax.set_xticks([tick for tick in ax.get_xticks() if 0 < tick <= n])
-    low, high = ax.get_ylim()
-    figure.draw_without_rendering()  # only now is the height of the axes known
-    step = NEXT_LABEL / 72 * figure.dpi / ax.get_window_extent().height * (high - low)
-    top = top.iloc[: int((high - low) / step) - 2]
-    # Evenly spaced around the dots' own heights, and inside the axes, below the legend
-    span = step * (len(top) - 1)
-    highest = min(max(float(top.mean()) + span / 2, low + span + step / 2), high - 2 * step)
-    places = highest - step * np.arange(len(top))
-    if top.iloc[0] < top.iloc[-1]:  # low is good: the best stands lowest
-        places = places[::-1]
-    line = {"arrowstyle": "-", "lw": 0.4, "color": "0.4", "shrinkA": 0, "shrinkB": 1.5, "relpos": (1, 0.5)}
-    for x, (name, y) in enumerate(top.items(), start=1):
-        where = (-0.05 * n, places[x - 1])
-        ax.annotate(str(name), (x, y), xytext=where, fontsize=7, ha="right", va="center", arrowprops=line, zorder=4)
 
 
 def _draw_sections(ax: Axes, table: pd.DataFrame, metric: str) -> None:

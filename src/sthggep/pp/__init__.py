@@ -1,11 +1,12 @@
-"""Preparation: patches, features and their encoders, hypergraph, gene panel."""
+"""Preparation: patches, features and their encoders, hypergraph, gene panel, pseudo-spots over tissue."""
 
 from __future__ import annotations
 
 from sthggep.pp._features import features
 from sthggep.pp._genes import gene_panel
+from sthggep.pp._grid import tissue_grid
 from sthggep.pp._hypergraph import hypergraph
 from sthggep.pp._patches import Patches, patches
 from sthggep.pp._registry import encoders, register_encoder
 
-__all__ = ["Patches", "encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder"]
+__all__ = ["Patches", "encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder", "tissue_grid"]

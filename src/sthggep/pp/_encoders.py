@@ -194,7 +194,8 @@ class FrozenEncoder:
         form = torch.channels_last if self.entry.channels_last else torch.contiguous_format
         x = x.contiguous(memory_format=form)
         shape = (1, 3, 1, 1)
-        return (x - x.new_tensor(self.entry.mean).view(shape)) / x.new_tensor(self.entry.std).view(shape)
+        # In place: a batch is large, and fresh memory costs as much as the sums
+        return x.sub_(x.new_tensor(self.entry.mean).view(shape)).div_(x.new_tensor(self.entry.std).view(shape))
 
     def _vectors(self, images: torch.Tensor) -> torch.Tensor:
         """One finite vector an image, or an error that says what came instead."""

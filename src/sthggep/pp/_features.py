@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
 from sthggep._keys import TOOL, feature_key
+from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve, table_of
+from sthggep.pp._encode import encode
 from sthggep.pp._encoders import FrozenEncoder, find_encoder
-from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,6 +31,7 @@ def features(
     weights: str | Path | None = None,
     flips: bool = True,
     batch_size: int = 64,
+    cache: str | Path | None = None,
     image_key: str | None = None,
     table_key: str = "table",
     shapes_key: str | None = None,
@@ -63,6 +65,12 @@ def features(
         Average over the four flips of each patch: slower, steadier.
     batch_size
         Patches at a time.
+    cache
+        Folder where features are kept between runs, in a file for each section and field of view (5 kB a spot), and found
+        again by the image, the encoder and its weights, the field of view, the spots and the microns per pixel. ``None``
+        takes ``$STHGGEP_FEATURE_CACHE``, which :func:`sthggep.tl.fit` and :func:`sthggep.tl.predict` look into, too; where
+        that is not set, nothing is kept. A large image is known by windows of its finest level, its coarsest level, and
+        the size and time of its file. Empty it after changing the code or the transform of an encoder of your own.
     image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections
         apart.
@@ -124,51 +132,37 @@ def features(
     )
     for slide in slides:
         slide.require_mpp()
+        warn_of_misplaced(slide)
     frozen = FrozenEncoder(encoder, weights, resolve_device(device))
+    records = {size: feature_record(frozen, size, flips) for size in keys}
+    found: dict[float, list[tuple[Slide, NDArray[np.float32]]]] = {size: [] for size in keys}
+    for slide in slides:
+        new = [size for size, key in keys.items() if not is_done(table, key, records[size], slide)]
+        done = encode(slide, frozen, new, flips=flips, batch_size=batch_size, show=show_progress_bar, cache=cache)
+        for size, values in zip(new, done, strict=True):
+            found[size].append((slide, values[:]))
     for size, key in keys.items():
-        record = feature_record(frozen, size, flips)
-        new = [slide for slide in slides if not is_done(table, key, record, slide)]
-        found = [encode(s, frozen, size, flips=flips, batch_size=batch_size, show=show_progress_bar) for s in new]
-        _write(table, key, record, new, found)
+        _write(table, key, records[size], found[size])
     return data if copy else None
 
 
 def _write(
-    table: AnnData, key: str, record: dict[str, Any], slides: list[Slide], found: list[NDArray[np.float32]]
+    table: AnnData, key: str, record: dict[str, Any], found: Sequence[tuple[Slide, NDArray[np.float32]]]
 ) -> None:
     """Put the features of some sections beside those that are there with the same record."""
-    if not slides:
+    if not found:
         return
-    values = np.full((table.n_obs, found[0].shape[1]), np.nan, dtype=np.float32)
+    values = np.full((table.n_obs, found[0][1].shape[1]), np.nan, dtype=np.float32)
     known: dict[str, float] = {}
     if _agrees(table, key, record):
         values = np.array(table.obsm[key], dtype=np.float32)
         known = _sections(table.uns[key])
-    for slide, features_ in zip(slides, found, strict=True):
+    for slide, features_ in found:
         values[slide.rows] = features_
         known[slide.name] = slide.require_mpp()
     table.obsm[key] = values
     sections = {"sections": np.array(list(known), dtype=object), "mpp": np.array(list(known.values()))}
     table.uns[key] = record | sections
-
-
-def encode(
-    slide: Slide, frozen: FrozenEncoder, size_um: float, *, flips: bool = True, batch_size: int = 64, show: bool = False
-) -> NDArray[np.float32]:
-    """Features of one section at one field of view, shape (n_spots, dim)."""
-    from tqdm.auto import tqdm
-
-    cut = Patches(slide, size_um=size_um, size_px=frozen.entry.size_px)
-    out = np.empty((len(cut), frozen.entry.dim or 0), dtype=np.float32)
-    with tqdm(
-        total=len(cut), desc=f"{slide.name}: {size_um:g} µm", unit="spot", leave=False, disable=None if show else True
-    ) as bar:
-        start = 0
-        for batch in cut.batches(batch_size):
-            out[start : start + len(batch)] = frozen(batch, flips=flips)
-            start += len(batch)
-            bar.update(len(batch))
-    return out
 
 
 def feature_record(frozen: FrozenEncoder, size_um: float, flips: bool) -> dict[str, Any]:

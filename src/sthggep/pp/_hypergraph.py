@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from sthggep._checks import has_key, may_write, positive
+from sthggep._checks import counted, has_key, may_write, positive
 from sthggep._keys import TOOL
 from sthggep._slide import Slide, resolve, table_of
 from sthggep.pp._features import copied
@@ -83,8 +84,7 @@ def hypergraph(
     table = table_of(data, table_key)
     may_write(table, key_added)
     if features is not None:
-        values = has_key(table.obsm, features, "obsm", "Call `sthggep.pp.features(data, size_um=...)` first.")
-        _check_features(values, features)
+        has_key(table.obsm, features, "obsm", "Call `sthggep.pp.features(data, size_um=...)` first.")
     slides = resolve(
         data,
         table_key=table_key,
@@ -93,6 +93,8 @@ def hypergraph(
         library_key=library_key,
         need_image=False,
     )
+    if features is not None:
+        _check_features(slides, features)
     blocks, spots, kinds = [], [], []
     for slide in slides:
         for kind, (held, edges) in _hyperedges(slide, n_spatial, features, n_similar, n_candidates).items():
@@ -116,11 +118,12 @@ def hypergraph(
     return data if copy else None
 
 
-def _check_features(values: Any, key: str) -> None:
+def _check_features(slides: Sequence[Slide], key: str) -> None:
     """Features are numbers, one row a spot."""
-    missing = int((~np.isfinite(np.asarray(values, dtype=np.float64))).reshape(len(values), -1).any(axis=1).sum())
+    values = np.concatenate([np.asarray(s.adata.obsm[key][s.rows], dtype=np.float64) for s in slides])
+    missing = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum())
     if missing:
-        msg = f"obsm[{key!r}] holds NaN for {missing} spots. Call `sthggep.pp.features` for all sections first."
+        msg = f"obsm[{key!r}] holds NaN for {counted(missing, 'spot')}. Call `sthggep.pp.features` for all sections first."
         raise ValueError(msg)
 
 

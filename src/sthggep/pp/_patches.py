@@ -64,6 +64,10 @@ class Patches:
         )
         return out[0] if np.ndim(chosen) == 0 else out
 
+    def sweep(self) -> NDArray[np.intp]:
+        """Order of the patches in which each block of the image is read about once."""
+        return self.level.sweep(self.slide.xy * np.array(self.level.scale))
+
     def batches(self, batch_size: int) -> Iterator[NDArray[np.uint8]]:
         """All patches in order, ``batch_size`` at a time."""
         for start in range(0, len(self), int(positive(batch_size, "`batch_size`"))):

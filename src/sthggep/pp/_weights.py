@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
+from sthggep._progress import can_draw
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +121,7 @@ def _download(encoder: Encoder) -> StateDict:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(encoder.url).name
     try:
         state: StateDict = torch.hub.load_state_dict_from_url(
-            encoder.url, map_location="cpu", check_hash=True, weights_only=True
+            encoder.url, map_location="cpu", progress=can_draw(), check_hash=True, weights_only=True
         )
     except (OSError, HTTPException) as reason:  # URLError is an OSError
         msg = (

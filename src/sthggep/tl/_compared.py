@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """One section: ``predicted`` and ``measured`` are (n_spots, n_genes), ``raw`` holds the counts of the whole panel."""
+    """One section: ``predicted`` and ``measured`` are (n_spots, n_genes), ``raw`` holds the counts of the whole panel.
+
+    Targets that are no genes have no counts: ``raw`` is ``None``.
+    """
 
     slide: Slide
     genes: list[str]
     predicted: NDArray[np.float32]
     measured: NDArray[np.float32]
-    raw: NDArray[np.float32]
+    raw: NDArray[np.float32] | None
     at: NDArray[np.intp]  # columns of `raw` that are `genes`
 
     @property
@@ -54,15 +57,18 @@ def compared(
     columns, at = prediction.columns(names), genes_present(names, prediction.panel, "the panel")
     out = []
     for slide in _predicted(slides, prediction):
-        raw = counts(table, prediction.panel, layer=layer, rows=slide.rows)
-        predicted = prediction.values[slide.rows][:, columns]
-        out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at))
+        predicted = prediction.take(slide.rows, columns)
+        if prediction.targets is None:
+            raw = counts(table, prediction.panel, layer=layer, rows=slide.rows)
+            out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at))
+        else:
+            out.append(Compared(slide, names, predicted, prediction.targets.read(slide)[:, at], None, at))
     return out, len(slides)
 
 
 def _predicted(slides: list[Slide], prediction: Prediction) -> list[Slide]:
     """Sections that the prediction covers; one that was not asked for holds NaN."""
-    empty = {slide.name for slide in slides if np.isnan(prediction.values[slide.rows]).all()}
+    empty = {slide.name for slide in slides if np.isnan(prediction.take(slide.rows, [0])).all()}
     there = [slide for slide in slides if slide.name not in empty]
     left_out = [slide.name for slide in slides if slide.name in empty]
     if not there:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sthggep._checks import listing
+from sthggep._checks import counted, listing
 from sthggep.tl._fold_store import FoldStore
 from sthggep.tl._folds import patient_of, shared_patients
 
@@ -197,8 +197,15 @@ def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, d
         }
         store.write(fold.number, scores, record)
         found[fold.number] = scores, record
-        log.info("Fold %d of %d (%s): %.0f s.", fold.number + 1, len(plan.folds), fold.group, record["seconds"])
+        text = "Fold %d of %d (%s held out): PCC %s; %.0f s."
+        log.info(text, fold.number + 1, len(plan.folds), fold.group, _pearson(scores), record["seconds"])
     return [found[fold.number] for fold in plan.folds]
+
+
+def _pearson(scores: pd.DataFrame) -> str:
+    """Mean correlation of each method, in words."""
+    means = scores[scores["metric"] == "pearson"].groupby("method", sort=False)["value"].mean()
+    return ", ".join(f"{method} {mean:.3f}" for method, mean in means.items())
 
 
 def _table(
@@ -220,7 +227,7 @@ def _table(
 def _of_same_patient(leaks: Mapping[str, Sequence[str]], plan: Plan) -> str:
     patients = {slide.name: patient_of(slide) for slide in plan.slides}
     return (
-        f"{len(leaks)} of {len(plan.slides)} sections are predicted after training on others of their patient: "
-        f"{listing(f'{section} (patient {patients[section]})' for section in leaks)}. That is easier than a new patient; "
+        f"Predicted after training on others of their patient: {len(leaks)} of {counted(plan.slides, 'section')} "
+        f"({listing(f'{section} (patient {patients[section]})' for section in leaks)}). That is easier than a new patient; "
         "the column `leak` marks their scores. Pass `group_key='patient'` to hold out whole patients."
     )

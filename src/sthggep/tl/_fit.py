@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sthggep._checks import one_of, unique
+from sthggep._checks import counted, one_of, unique
 from sthggep._expression import counts
+from sthggep._given import feature_names, given_features, same_features
+from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve
+from sthggep._targets import find_targets
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,6 +33,7 @@ def fit(
     model: HGGEP | str | Path | None = None,
     validation: str | Sequence[str] | None = "auto",
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
+    targets: str | Sequence[str] | None = None,
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
@@ -45,6 +49,7 @@ def fit(
     coordinate_system: str | None = None,
     library_key: str | None = None,
     mpp: float | None = None,
+    window: int | str | None = "auto",
     batch_size: int = 64,
     trainer_kwargs: dict[str, Any] | None = None,
     device: str = "auto",
@@ -58,14 +63,16 @@ def fit(
     slides
         One slide or many, AnnData and SpatialData mixed, with H&E and raw counts. They are not changed.
     genes
-        The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides, or with ``model`` its genes. With
-        ``model`` it may be some of its genes: those that the new slides have.
+        The panel, two genes or more; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides, or with ``model`` its
+        genes. With ``model`` it may be some of its genes: those that the new slides have. Expression is a gene's share
+        of the panel's counts, so that a panel of few genes says how these share their counts: for a few genes of
+        interest, train on many and name the few in :func:`sthggep.tl.predict`.
     preset
         ``"default"``: HGGEP's stages, neighbourhood attention and hypergraph on frozen image features of several fields of
         view; minutes on a laptop. ``"paper"``: the published network, sizes and losses, end to end; made for a GPU.
     model
         A model to go on from, or the folder it was saved to: fine-tuning. What it looks at, its networks, their number and
-        its gene programmes stay. Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
+        its gene programmes stay (as many as genes at most). Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
         of the default preset is solved as a ridge towards its old weights, so that few spots change it little and many a
         lot; means and spreads of the genes move likewise. The model itself is not changed.
     validation
@@ -77,6 +84,11 @@ def fit(
         Further sections with raw counts of the same genes, no image needed: they say which genes rise and fall together
         (the default preset's gene programmes), which helps most where the training slides come from few patients. Never pass
         a section that will be predicted, nor one of its patient where patients are held apart.
+    targets
+        What is learnt instead of genes: a key of ``obsm`` (an array or a DataFrame, whose columns are the targets: cell-type
+        fractions), or a list of columns of ``obs`` (signature scores). Finite numbers for each spot of every slide; counts
+        are not needed and not looked at. They are learnt standardised and predicted on their own scale, which is not kept
+        to any bounds: fractions may come out slightly below 0, and need not add up to 1.
     obsm
         Keys of features that are in ``obsm`` of every slide (UNI, CONCH, cell counts, of any origin), used instead of the
         preset's own; no image is looked at. Each key is an array, a sparse matrix or a DataFrame with a row of finite
@@ -99,6 +111,10 @@ def fit(
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
     mpp
         Microns per full-resolution pixel, of all slides. ``None`` takes each slide's metadata, else its spot pitch.
+    window
+        Spots trained on at a time, of a section that has more: each window is a training sample of its own, shown with the
+        spots around it and judged against the whole section; features wait in a temporary folder. ``"auto"`` takes 5,000 for
+        the default preset and whole sections for ``"paper"``, ``None`` whole sections for all.
     batch_size
         Patches encoded at a time.
     trainer_kwargs
@@ -127,9 +143,13 @@ def fit(
     """
     from sthggep._device import resolve_device
     from sthggep._presets import PRESETS
+    from sthggep._windowed import check_window
     from sthggep.tl._train import train_on
 
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
+    if targets is not None:
+        replaces_genes(genes=genes, model=model, expression=expression, layer=layer)
+        start_from = without_counts(start_from)
     if expression is not None:
         learns_programmes(start_from, new=model is None)
     parent = None
@@ -138,6 +158,7 @@ def fit(
         from sthggep.tl._tune import brings_its_own, tuning_genes, tuning_preset
 
         parent = load_model(model)
+        of_genes(parent)
         start_from = tuning_preset(parent, preset)
         brings_its_own(obsm=obsm, encoder=encoder, size_um=size_um, weights=weights)
         genes = tuning_genes(parent, genes)
@@ -156,6 +177,9 @@ def fit(
     found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
     found = distinct_names(found)
     further = further_sections(expression, where)
+    learnt = None if targets is None else find_targets(targets, found)
+    if learnt is not None:
+        genes = learnt.names
     if genes is None:
         from sthggep.pp import gene_panel
 
@@ -168,11 +192,14 @@ def fit(
             spatial_key=spatial_key,
         )
     panel = [str(gene) for gene in genes]
-    check_slides(found, panel, layer, chosen.inputs)
+    if learnt is None:
+        check_counts(found, panel, layer)
+    check_inputs(found, chosen.inputs)
     for slide in further:
         counts(slide.adata, panel, layer=layer, rows=slide.rows)
-    if parent is not None:
-        for slide in found:
+    for slide in found:
+        check_window(chosen.inputs, slide, window)
+        if parent is not None:
             check_fit(parent, slide)
     return train_on(
         found,
@@ -189,6 +216,8 @@ def fit(
         show=show_progress_bar,
         parent=parent,
         further=further,
+        targets=learnt,
+        window=window,
     )
 
 
@@ -254,6 +283,28 @@ def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[
     return replace(preset, inputs=inputs, net=net)
 
 
+def replaces_genes(**given: object) -> None:
+    """Refuse what goes with counts beside targets that are none."""
+    passed = [f"`{name}`" for name, value in given.items() if value is not None]
+    if passed:
+        msg = f"`targets` stand in place of genes and their counts, but {', '.join(passed)} passed. Leave that out."
+        raise ValueError(msg)
+
+
+def of_genes(parent: HGGEP) -> None:
+    """Refuse to go on from a model that predicts something else."""
+    if parent.targets is not None:
+        msg = f"`model` predicts {parent.targets.where}, no genes: such a model cannot be gone on from. Train anew by `targets`."
+        raise ValueError(msg)
+
+
+def without_counts(preset: Preset) -> Preset:
+    """The preset without what is learnt from counts alone."""
+    from dataclasses import replace
+
+    return replace(preset, recipe=replace(preset.recipe, count_nll=0.0), net={**preset.net, "count_head": None})
+
+
 def learns_programmes(preset: Preset, *, new: bool = True) -> None:
     """Refuse further sections' counts where nothing would be learnt from them."""
     if not new or preset.network != "FeatureHGGEPNet":
@@ -271,22 +322,38 @@ def further_sections(
 
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
+    check_counts(slides, genes, layer)
+    check_inputs(slides, inputs)
+
+
+def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None) -> None:
+    """Refuse a panel, or counts of it, that nothing can be learnt from."""
     unique(genes, "The genes of the panel", "List each once.")
-    n_filled = 0
-    for slide in slides:
-        n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
-        if inputs.needs_image and any(size is not None for size in inputs.sizes_um):
-            slide.require_mpp()
-    check_features(slides, inputs.obsm)
-    if n_filled < 2:
-        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {len(slides)} sections."
+    if len(genes) == 1:
+        gene = str(genes[0])
+        msg = (
+            f"The panel is one gene, {gene!r}. Expression is the share of the panel's counts, which of one gene alone is "
+            "all: two genes are the fewest, and more say more. Train on a panel that holds it, and name it when you "
+            f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
+        )
         raise ValueError(msg)
+    n_filled = sum(int(counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
+    if n_filled < 2:
+        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {counted(slides, 'section')}."
+        raise ValueError(msg)
+
+
+def check_inputs(slides: Sequence[Slide], inputs: Inputs) -> None:
+    """Refuse slides that cannot be looked at."""
+    for slide in slides if inputs.needs_image else ():
+        if any(size is not None for size in inputs.sizes_um):
+            slide.require_mpp()
+        warn_of_misplaced(slide)
+    check_features(slides, inputs.obsm)
 
 
 def check_features(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
     """Refuse features of the user's own that are not the same in every section."""
-    from sthggep._data import feature_names, given_features, same_features
-
     for key in obsm:
         widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
         if len(set(widths.values())) > 1:

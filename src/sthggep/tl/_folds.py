@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sthggep._checks import has_key, listing
+from sthggep._checks import counted, has_key, listing
 
 if TYPE_CHECKING:
     from sthggep._slide import Slide
@@ -92,11 +92,11 @@ def _too_few(slides: Sequence[Slide], found: Sequence[str], group_key: str) -> s
     start = "Cross-validation needs two groups or more: one is held out, the others are trained on. "
     if len(slides) < 2 or group_key == BY_SECTION:
         return (
-            f"{start}Found {len(slides)} sections ({sections}). Pass more slides; where one object holds several sections, "
+            f"{start}Found {counted(slides, 'section')} ({sections}). Pass more slides; where one object holds several sections, "
             "pass `library_key=`."
         )
     return (
-        f"{start}obs[{group_key!r}] holds only {listing(found)} over {len(slides)} sections ({sections}). "
+        f"{start}obs[{group_key!r}] holds only {listing(found)} over {counted(slides, 'section')} ({sections}). "
         f"`group_key={BY_SECTION!r}` leaves out section by section. That is the easier question: with tissue of the same "
         "patient in training, scores do not tell of a new patient."
     )

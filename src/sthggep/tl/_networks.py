@@ -60,9 +60,10 @@ def start(net: Any, sections: Sequence[Section], further: Sequence[Measured] = (
             [section.inputs[0] for section in training],
             [section.inputs[3] for section in training],
             [section.target for section in training],
-            [section.counts.sum(dim=1) for section in training],
+            [section.library_sizes for section in training],
             [section.train for section in training],
             further,
+            [statistics_of(section) for section in training],
         )
     else:
         net.heads.start_at(torch.cat([section.target[section.train] for section in training]).mean(dim=0))
@@ -88,6 +89,26 @@ def _calibrate(net: Any, patches: Sequence[Any]) -> None:
     net.eval()
     for layer, kept in zip(layers, momentum, strict=True):
         layer.momentum = kept
+
+
+def statistics_of(section: Section) -> Any:
+    """Of the whole section, where this is a window of one; else ``None``."""
+    from sthggep._windowed import STATISTICS
+
+    return section.inputs[STATISTICS] if len(section.inputs) > STATISTICS else None
+
+
+def shape_of(preset: Preset) -> nn.Module:
+    """A tiny network that reaches as far as the preset's own."""
+    import torch
+
+    from sthggep.nn import FeatureHGGEPNet, HGGEPNet
+
+    if preset.network == "HGGEPNet":
+        with torch.device("meta"):
+            return HGGEPNet(1, **preset.net)
+    with torch.device("meta"):
+        return FeatureHGGEPNet([1], 1, **{**preset.net, "blocks": None})
 
 
 def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]], before: Sequence[float] | None = None) -> None:
@@ -117,3 +138,27 @@ def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]], before: 
     best = min(found, key=found.__getitem__)
     for member in members:
         member.blend.fill_(best)
+
+
+def held_out_pearson(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> list[float | None] | None:
+    """Mean over the held-out tissue of each gene's Pearson correlation within it; ``None`` where nothing was held out.
+
+    Each member is asked on what it was not trained on. That tissue stopped its training, which flatters it a little.
+    """
+    import numpy as np
+    import torch
+
+    from sthggep.tl._evaluate import column_pearson
+
+    found = []
+    with torch.inference_mode():
+        for member, split in zip(members, splits, strict=True):
+            for section in (s for s in split if s.validate.sum() > 2):
+                predicted = member(*section.inputs).expression[section.validate].float().numpy()
+                found.append(column_pearson(predicted, section.target[section.validate].numpy()))
+    if not found:
+        return None
+    values = np.asarray(found)
+    known = np.isfinite(values)
+    means = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return [round(float(mean), 4) if n else None for mean, n in zip(means, known.sum(axis=0), strict=True)]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthggep._checks import genes_present, listing, one_of, unique
-from sthggep._data import frozen_stages, given_features
+from sthggep._checks import listing, one_of, unique
+from sthggep._data import frozen_stages
 from sthggep._expression import counts
+from sthggep._gene_names import gene_columns
+from sthggep._given import given_features
 from sthggep._presets import PRESETS
 from sthggep._slide import resolve
 from sthggep.pp._encoders import FrozenEncoder
@@ -129,7 +131,7 @@ class Plan:
             listed = set.intersection(*[set(map(str, self.slides[i].adata.var_names)) for i in fold.test])
             panel = [gene for gene in choose_panel(train, layer=layer) if gene in listed]
         for i in fold.test:
-            genes_present(panel, self.slides[i].adata.var_names, f"var_names of section {self.slides[i].name!r}")
+            gene_columns(self.slides[i].adata.var, panel, f"var_names of section {self.slides[i].name!r}")
         check_slides(train, panel, layer, inputs)
         for i in fold.further:
             slide = self.further[i]
@@ -184,7 +186,7 @@ class Plan:
             return prepared, [Seen(slide.n_spots, None) for slide in self.slides]
         else:
             stages = [[stage.numpy() for stage in fed[0]] for fed in prepared.inputs]
-        return prepared, [Seen(len(found[0]), np.hstack(found)) for found in stages]
+        return prepared, [Seen(len(found[0]), np.hstack([stage[:] for stage in found])) for found in stages]
 
 
 def make_plan(

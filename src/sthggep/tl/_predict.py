@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, has_key, listing, may_write, unique, written_beside
+from sthggep._device import resolve_device
 from sthggep._keys import TOOL, prediction_keys
 from sthggep._slide import resolve, table_of
+from sthggep.tl._outputs import Outputs, check_out, partial, write_store
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._keys import PredictionKeys
     from sthggep._slide import Slide
     from sthggep.model import HGGEP
 
@@ -30,6 +34,7 @@ def predict(
     genes: Sequence[str] | None = None,
     latent: bool = False,
     counts: bool | str = False,
+    uncertainty: bool = False,
     image_key: str | None = None,
     table_key: str = "table",
     shapes_key: str | None = None,
@@ -37,6 +42,8 @@ def predict(
     coordinate_system: str | None = None,
     library_key: str | None = None,
     mpp: float | None = None,
+    window: int | str | None = "auto",
+    out: str | Path | None = None,
     batch_size: int = 64,
     device: str = "auto",
     show_progress_bar: bool = True,
@@ -62,10 +69,25 @@ def predict(
         Write expected counts, by models that have a head for counts (``preset="paper"``): the mean of the distribution
         that they give each gene, for a spot of median depth in the training sections. The name of a column of ``obs``
         multiplies them by the size factors that stand there (counts of the spot over those of the median spot).
+    uncertainty
+        Write how far the networks of the model differ at each spot and gene: where they learnt to say different things, the
+        tissue is unlike what they saw. It is no error bar: noise of counting and what all networks get wrong alike are
+        not in it.
     image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
     mpp
         Microns per full-resolution pixel. ``None`` takes metadata, else the spot pitch.
+    window
+        Spots predicted at a time, of a section that has more: memory is bounded, time grows with the number of spots.
+        ``"auto"`` takes 5,000, so that a Visium section is looked at whole; ``None`` looks at every section whole. The
+        default preset's predictions do not depend on it: each window is seen with all spots around it that count, and
+        judged against the whole section; features wait in a temporary folder (22 kB a spot). Models that attend over the
+        whole section (``preset="paper"``, the authors' weights) are windowed only where a number is passed; the result
+        then differs, and a warning says so.
+    out
+        A file to be written block by block, for predictions that memory should not hold: ``"….zarr"`` or ``"….h5ad"``. It
+        is an AnnData with the prediction as ``X``, as :func:`sthggep.tl.to_adata` makes it, without pictures: open it by
+        ``anndata.read_h5ad(out, backed="r")`` or ``anndata.experimental.read_lazy(out)``. ``None`` writes to ``obsm``.
     batch_size
         Patches encoded at a time.
     device
@@ -77,7 +99,7 @@ def predict(
 
     Returns
     -------
-    ``None``, or the copy. Writes to the table:
+    ``None``, or the copy. Writes to the table, or (the arrays) to ``out``:
 
     ``obsm[key_added]`` : float32 (n_obs, n_genes)
         The prediction, NaN for spots of regions that were not asked for.
@@ -85,17 +107,30 @@ def predict(
         With ``latent=True``: the embedding.
     ``obsm["<key_added>_counts"]`` : float32 (n_obs, n_genes)
         With ``counts``: expected counts, columns as in the prediction.
+    ``obsm["<key_added>_std"]`` : float32 (n_obs, n_genes)
+        With ``uncertainty``: standard deviation over the networks, on the scale of the prediction.
     ``uns[key_added]`` : dict
         ``genes`` (of the columns), ``panel`` (the genes of the model, which the scale refers to), ``units``, ``obsm``
-        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows it,
-        ``training_ceiling``: each gene's noise ceiling on the training slides, for :func:`sthggep.tl.top_genes`.
+        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows them,
+        ``held_out_pearson``: how well each gene was predicted on the tissue that was held out while training, which says
+        how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides; with ``out``,
+        ``targets``: where targets that are no genes stand in a table, ``from`` and ``key`` (``genes`` holds their names); with ``out``,
+        ``path``: the file, which :func:`sthggep.tl.evaluate` and the figures read as far as they need it.
 
-    Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
+    Embedding, counts and spread of an earlier prediction of that name go away with it, if they are not asked for again.
+
+    Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
+    tied to neighbours at about the distance that the networks have learnt: the array is taken as several coarser ones,
+    interleaved.
+
+    A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
+    one that the model has learnt from, by its image or its spots' places in the array; and where the table has none of
+    the model's genes.
 
     Raises
     ------
-    FileNotFoundError
-        There is no such model.
+    FileNotFoundError, FileExistsError
+        There is no such model; there is no folder for ``out``, or ``out`` is there.
     KeyError, ValueError
         No image, spots outside it, a gene that the model does not predict, counts of a model without a head for them, or
         a key that sthggep did not write.
@@ -104,7 +139,12 @@ def predict(
     --------
     sthggep.tl.to_adata : predictions as ``X``.
     """
+    from sthggep._describe import describe_windows
+    from sthggep._windowed import check_window
+    from sthggep.tl._doubts import warn_of_doubts
+
     found = load_model(model)
+    path = None if out is None else check_out(out)
     if copy:
         from sthggep.pp._features import copied
 
@@ -112,9 +152,12 @@ def predict(
     table = table_of(data, table_key)
     key = prediction_keys(key_added)
     may_write(table, key.obsm)
-    for name, asked in ((key.latent, latent), (key.counts, counts)):
-        if asked:
-            may_write(table, name, of=key.uns)
+    asked_for = {key.latent: latent, key.counts: counts, key.std: uncertainty}
+    beside = [name for name, asked in asked_for.items() if asked]
+    for name in beside:
+        may_write(table, name, of=key.uns)
+    if uncertainty:
+        _has_several(found)
     chosen = found.genes if genes is None else _chosen(found, genes)
     depth = _size_factors(found, table, counts)
     slides = resolve(
@@ -130,53 +173,72 @@ def predict(
     )
     for slide in slides:
         check_fit(found, slide)
-    encoder = found.encoder(device=device)
-    parts = [
-        found.describe_slide(
-            slide,
-            genes=None if genes is None else chosen,
-            latent=latent,
-            counts=bool(counts),
-            encoder=encoder,
-            batch_size=batch_size,
-            device=device,
-            show=show_progress_bar,
-        )
-        for slide in slides
-    ]
-    stale = [name for name in written_beside(table.uns.get(key.uns)) if name in table.obsm]
-    for name in stale:
-        del table.obsm[name]
-    rows = [slide.rows for slide in slides]
-    table.obsm[key.obsm] = _on_rows(table.n_obs, rows, [part.expression for part in parts])
-    beside = []
-    if latent:
-        table.obsm[key.latent] = _on_rows(table.n_obs, rows, [part.latent for part in parts])
-        beside.append(key.latent)
-    if counts:
-        means = _on_rows(table.n_obs, rows, [part.counts for part in parts])
-        table.obsm[key.counts] = means if depth is None else means * depth[:, None]
-        beside.append(key.counts)
-    table.uns[key.uns] = {
+        check_window(found.inputs, slide, window)
+    seen = warn_of_doubts(found, slides, table)
+    record = _record(found, slides, chosen, counts, seen) | {"obsm": np.array(beside, dtype=object)}
+    with nullcontext() if path is None else partial(path) as folder:
+        outputs = Outputs(table.n_obs, depth, folder)
+        where = resolve_device(device)
+        options: dict[str, Any] = {
+            "columns": None if genes is None else genes_present(chosen, found.genes, "the model"),
+            "latent": latent,
+            "counts": bool(counts),
+            "spread": uncertainty,
+            "window": window,
+            "encoder": found.encoder(device=str(where)),
+            "batch_size": batch_size,
+            "device": where,
+            "show": show_progress_bar,
+        }
+        for slide in slides:
+            for rows, part in describe_windows(found, slide, **options):
+                outputs.add(slide.rows[rows], part)
+        if path is not None:
+            write_store(path, outputs, table, key, chosen, record)
+            outputs.arrays.clear()
+            record |= {"path": str(path), "obsm": np.array([], dtype=object)}
+    _write(table, key, outputs, record)
+    return data if copy else None
+
+
+def _write(table: AnnData, key: PredictionKeys, outputs: Outputs, record: dict[str, Any]) -> None:
+    """Put arrays and record into the table, in place of those of an earlier prediction."""
+    for name in [*written_beside(table.uns.get(key.uns)), key.obsm]:
+        if name in table.obsm:
+            del table.obsm[name]
+    names = {"expression": key.obsm, "latent": key.latent, "counts": key.counts, "spread": key.std}
+    for kind, values in outputs.arrays.items():
+        table.obsm[names[kind]] = values
+    table.uns[key.uns] = record
+
+
+def _record(
+    model: HGGEP, slides: Sequence[Slide], genes: Sequence[str], counts: bool | str, seen: Sequence[str]
+) -> dict[str, Any]:
+    """What a prediction is of, and by what."""
+    record: dict[str, Any] = {
         "tool": TOOL,
-        "genes": np.array(chosen, dtype=object),
-        "panel": np.array(found.genes, dtype=object),
-        "units": found.units,
-        "obsm": np.array(beside, dtype=object),
-        "model": found.id,
+        "genes": np.array(genes, dtype=object),
+        "panel": np.array(model.genes, dtype=object),
+        "units": model.units,
+        "model": model.id,
         "versions": versions(),
         "params": {
-            "preset": found.preset,
+            "preset": model.preset,
             "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
+            "learnt_from": np.array(seen, dtype=object),
             "mpp": np.array([slide.mpp or np.nan for slide in slides]),
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
-    if "ceiling" in found.training:
-        known = dict(zip(found.genes, found.training["ceiling"], strict=True))
-        table.uns[key.uns]["training_ceiling"] = np.array([known[gene] for gene in chosen], dtype=np.float64)
-    return data if copy else None
+    if model.targets is not None:
+        record["targets"] = model.targets.to_dict()
+    for name, noted in (("training_ceiling", "ceiling"), ("held_out_pearson", "held_out_pearson")):
+        if noted in model.training:
+            known = dict(zip(model.genes, model.training[noted], strict=True))
+            record[name] = np.array([known[gene] for gene in genes], dtype=np.float64)
+    return record
 
 
 def _chosen(model: HGGEP, genes: Sequence[str]) -> list[str]:
@@ -188,6 +250,15 @@ def _chosen(model: HGGEP, genes: Sequence[str]) -> list[str]:
     genes_present(names, model.genes, "the model")
     unique(names, "The genes to predict", "List each once.")
     return names
+
+
+def _has_several(model: HGGEP) -> None:
+    """One network alone agrees with itself."""
+    if len(model.members) < 2:
+        msg = (
+            "`uncertainty` is how far networks differ, but this model has one. Fit one with `n_members=` of 3 or more."
+        )
+        raise ValueError(msg)
 
 
 def _size_factors(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.float32] | None:
@@ -214,14 +285,6 @@ def _size_factors(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[n
     return values
 
 
-def _on_rows(n_obs: int, rows: Sequence[NDArray[np.intp]], parts: Sequence[Any]) -> NDArray[np.float32]:
-    """Arrays of the sections on the rows of the table, NaN on all others."""
-    values = np.full((n_obs, parts[0].shape[1]), np.nan, dtype=np.float32)
-    for at, part in zip(rows, parts, strict=True):
-        values[at] = part
-    return values
-
-
 def load_model(model: object) -> HGGEP:
     """The model itself, or the one of that name or folder; ``None`` is the one that comes with the package."""
     from sthggep.model import BUNDLED_MODELS, HGGEP
@@ -240,7 +303,8 @@ def load_model(model: object) -> HGGEP:
 
 def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
-    from sthggep._data import array_positions, given_features, same_features
+    from sthggep._data import array_positions
+    from sthggep._given import given_features, same_features
 
     inputs = model.inputs
     if inputs.kind == "obsm":

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._describe import describe_inputs
 from sthggep._expression import counts, log10_cp10k
 from sthggep.tl._baselines import BASELINES, Measured, Seen
 from sthggep.tl._evaluate import noise_ceiling, score
@@ -57,7 +58,7 @@ def _by_model(plan: Plan, prepared: Prepared, fold: Fold, panel: Sequence[str]) 
     )
     for i in fold.test:
         check_fit(model, plan.slides[i])
-    return [model._describe_inputs(prepared.inputs[i], options.training["device"]).expression for i in fold.test]
+    return [describe_inputs(model, prepared.inputs[i], options.training["device"]).expression for i in fold.test]
 
 
 def _by_baselines(plan: Plan, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> dict[str, list[Floats]]:

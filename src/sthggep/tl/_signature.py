@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import has_key
+from sthggep._lattice import is_interleaved
 
 if TYPE_CHECKING:
     from sthggep._slide import Slide
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 SAMPLES_ACROSS = 256  # pixels of the coarsest resolution that are looked at, a side
 NAME_BITS = 20
 # What readers call the spots or cells of any section whatever
-NOBODYS_NAMES = {"section", "cell_circles", "cell_boundaries", "nucleus_boundaries"}
+NOBODYS_NAMES = {"section", "cell_labels", "cell_circles", "cell_boundaries", "nucleus_boundaries", "tissue_grid_spots"}
 # A spot with as many counts hardly has a double in another section
 RICH = 50
+FEWEST_PLACES = 30
+FULL = 0.9  # share of an array beyond which its holes say little
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,36 @@ def signature(slide: Slide, name: str, layer: str | None) -> Signature:
     )
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What a model remembers of a section that it has learnt from, to know it again; no counts are in it."""
+
+    name: str
+    image: str | None
+    layout: str | None
+
+    def same_tissue(self, other: Marks) -> bool:
+        """Whether the other is the same section, perhaps at another resolution or with some of its spots."""
+        return any(a is not None and a == b for a, b in ((self.image, other.image), (self.layout, other.layout)))
+
+
+def marks(slide: Slide) -> Marks:
+    """Name, pixels, and which places of the array are taken."""
+    return Marks(slide.name, _image(slide), _layout(slide))
+
+
+def _layout(slide: Slide) -> str | None:
+    """Hash of the array's places that are taken; ``None`` where they are too few or too many to tell sections apart."""
+    array_xy = slide.array_xy()
+    if array_xy is None or slide.n_spots < FEWEST_PLACES:
+        return None
+    places = (array_xy - array_xy.min(axis=0))[np.lexsort(array_xy.T)]
+    there = float(np.prod([len(np.unique(column)) for column in places.T]))
+    if is_interleaved(array_xy):
+        there = there / 2
+    return None if slide.n_spots > FULL * there else _digest(places)
+
+
 def _digest(*parts: Any) -> str:
     found = hashlib.sha256()
     for part in parts:
@@ -68,11 +101,7 @@ def _image(slide: Slide) -> str | None:
     """Hash of pixels spread over the coarsest resolution; ``None`` without an image, or of one colour throughout."""
     if not slide.levels:
         return None
-    level = slide.levels[-1]
-    step = max(1, -(-max(level.shape) // SAMPLES_ACROSS))
-    index = tuple(slice(None) if size <= 4 else slice(None, None, step) for size in level.array.shape)
-    pixels = level.array[index]
-    pixels = np.asarray(pixels.compute() if hasattr(pixels, "compute") else pixels)
+    pixels = slide.levels[-1].sample(SAMPLES_ACROSS)
     return None if pixels.size == 0 or pixels.min() == pixels.max() else _digest(str(pixels.shape), pixels)
 
 

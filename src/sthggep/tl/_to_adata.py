@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from sthggep._checks import written_beside
 from sthggep._keys import prediction_keys
-from sthggep._prediction import read_prediction
+from sthggep._prediction import read_prediction, stored
 from sthggep._slide import table_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+log = logging.getLogger("sthggep")
+LINK = "spatialdata_attrs"  # how SpatialData knows which shapes a table's rows are
 
 
 def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str = "table") -> AnnData:
@@ -31,10 +36,16 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
 
     Returns
     -------
-    A new AnnData (n_obs × predicted genes): ``X`` holds the prediction, a copy, on the scale ``uns[key]["units"]``,
+    A new AnnData (spots × predicted genes): ``X`` holds the prediction, a copy (a dask array, read when it is asked for,
+    where it was written to a file by ``out=``; ``.to_memory()`` reads all), on the scale ``uns[key]["units"]``,
     which is a logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
     the prediction's record come along; so do ``obsm["X_<key>"]``, the latent embedding, and ``layers["counts"]``, expected
-    counts, where they were predicted. ``data`` is not changed.
+    counts, where they were predicted; and ``var["held_out_pearson"]`` and ``var["training_ceiling"]``, where the model knows
+    them. Spots without a prediction (off the tissue, or of sections that were not asked for) are left out. ``data`` is
+    not changed.
+
+    The link to the shapes of a SpatialData comes along, too: ``sdata["predicted"] = sthggep.tl.to_adata(sdata)`` puts a
+    table beside the others that ``spatialdata-plot`` colours shapes by.
 
     Raises
     ------
@@ -43,19 +54,34 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     """
     table = table_of(data, table_key)
     prediction = read_prediction(table, key)
+    rows = np.flatnonzero(np.asarray(~np.isnan(prediction.values).all(axis=1)))
+    if len(rows) < table.n_obs:
+        log.info("%d of %d spots have no prediction and are left out.", table.n_obs - len(rows), table.n_obs)
     out = AnnData(
-        X=prediction.values.copy(),
-        obs=table.obs.copy(),
+        X=prediction.values[rows],
+        obs=table.obs.iloc[rows].copy(),
         var=pd.DataFrame(index=pd.Index(prediction.genes)),
-        obsm={"spatial": table.obsm["spatial"].copy()} if "spatial" in table.obsm else None,
+        obsm={"spatial": table.obsm["spatial"][rows]} if "spatial" in table.obsm else None,
     )
+    for name in ("held_out_pearson", "training_ceiling"):
+        if name in table.uns[key]:
+            out.var[name] = table.uns[key][name]
     names = prediction_keys(key)
-    beside = [name for name in written_beside(table.uns[key]) if name in table.obsm]
+    beside = {name: table.obsm[name] for name in written_beside(table.uns[key]) if name in table.obsm}
+    if prediction.path is not None:
+        beside = stored(prediction.path, key)
     if names.latent in beside:
-        out.obsm[names.latent] = table.obsm[names.latent].copy()
+        out.obsm[names.latent] = beside[names.latent][rows]
     if names.counts in beside:
-        out.layers["counts"] = table.obsm[names.counts].copy()
-    out.uns = {name: _own_dicts(table.uns[name]) for name in ("spatial", key) if name in table.uns}
+        out.layers["counts"] = beside[names.counts][rows]
+    if names.std in beside:
+        out.layers["std"] = beside[names.std][rows]
+    out.uns = {name: _own_dicts(table.uns[name]) for name in ("spatial", LINK, key) if name in table.uns}
+    if LINK in out.uns:
+        attrs = out.uns[LINK]
+        left = set(out.obs[attrs["region_key"]].astype(str))
+        regions = [str(region) for region in np.atleast_1d(attrs["region"]) if str(region) in left]
+        attrs["region"] = regions[0] if len(regions) == 1 else regions
     return out
 
 

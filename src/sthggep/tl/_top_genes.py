@@ -40,8 +40,9 @@ def top_genes(
     by
         What to rank by, a number a gene, high is good: such as ``tl.evaluate(validation_slide)["pearson"]``, or the
         mean expression of the training slides. A gene that stands there several times (once a section) gets its
-        mean, a missing value ranks nowhere. ``None`` takes the mean noise ceiling of the training slides, which
-        :func:`sthggep.tl.predict` noted: genes that can be measured well.
+        mean, a missing value ranks nowhere. ``None`` takes what :func:`sthggep.tl.predict` noted of the model: each gene's
+        correlation on the tissue held out while training, or where nothing was held out its noise ceiling on the
+        training slides (genes that can be measured well).
     table_key
         Table of a SpatialData.
 
@@ -66,7 +67,7 @@ def top_genes(
     prediction = read_prediction(table, key)
     n = int(positive(n, "`n`"))
     if by is None:
-        by = _training_ceiling(table, key, prediction.genes)
+        by = _noted(table, key, prediction.genes)
     values = pd.Series(by, dtype=float).dropna()
     ranked = values.groupby(values.index.astype(str), sort=False).mean()
     ranked = ranked[ranked.index.isin(prediction.genes)].sort_values(ascending=False, kind="stable")
@@ -79,12 +80,14 @@ def top_genes(
     return [str(gene) for gene in ranked.index[:n]]
 
 
-def _training_ceiling(table: AnnData, key: str, genes: list[str]) -> pd.Series:
-    ceiling = table.uns[key].get("training_ceiling")
-    if ceiling is None or len(ceiling) != len(genes):
-        msg = (
-            f"The prediction {key!r} holds nothing about its training slides to rank genes by (its model was not "
-            "trained by this version of sthggep). Pass `by=`, such as `tl.evaluate(validation_slide)['pearson']`."
-        )
-        raise ValueError(msg)
-    return pd.Series(ceiling, index=genes, dtype=float)
+def _noted(table: AnnData, key: str, genes: list[str]) -> pd.Series:
+    """What the model knew of its genes before this slide."""
+    for name in ("held_out_pearson", "training_ceiling"):
+        noted = table.uns[key].get(name)
+        if noted is not None and len(noted) == len(genes):
+            return pd.Series(noted, index=genes, dtype=float)
+    msg = (
+        f"The prediction {key!r} holds nothing about its training slides to rank genes by (its model was not trained by "
+        "this version of sthggep). Pass `by=`, such as `tl.evaluate(validation_slide)['pearson']`."
+    )
+    raise ValueError(msg)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sthggep._checks import counted
+from sthggep._log import log
+from sthggep._progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,14 +21,18 @@ if TYPE_CHECKING:
     from sthggep._data import Section
     from sthggep._presets import Preset
     from sthggep._slide import Slide
+    from sthggep._targets import Targets
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder
 
 
 class Prepared(NamedTuple):
-    """What the networks are fed of each slide (no counts are in it), and the encoder behind it."""
+    """What the networks are fed of each slide (no counts are in it), and the encoder behind it.
 
-    inputs: list[tuple[Any, ...]]
+    Of a slide that is gone through in windows, their list stands in place of the tensors.
+    """
+
+    inputs: list[Any]
     encoder: FrozenEncoder | None
 
     def at(self, chosen: Sequence[int]) -> Prepared:
@@ -45,42 +56,58 @@ def train_on(
     show: bool,
     parent: HGGEP | None = None,
     further: Sequence[Slide] = (),
+    targets: Targets | None = None,
     prepared: Prepared | None = None,
+    window: int | str | None = None,
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
-    from sthggep._data import feature_names, labelled, measured
+    from sthggep._data import measured
+    from sthggep._given import feature_names
+    from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
-    from sthggep.tl._networks import build_network, settle
+    from sthggep.tl._networks import build_network, held_out_pearson, settle
+    from sthggep.tl._signature import marks
     from sthggep.tl._tune import continued, sections_seen, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
-    if prepared is None:
-        prepared = prepare(slides, preset, weights, batch_size=batch_size, device=device, show=show, parent=parent)
-    encoder = prepared.encoder
-    sections = [labelled(slide, genes, layer, fed) for slide, fed in zip(slides, prepared.inputs, strict=True)]
-    splits = [apply_plan(sections, slides, held_out) for held_out in plan]
-    counted = [measured(slide, genes, layer) for slide in further]
+    others = [measured(slide, genes, layer) for slide in further]
 
     def begin(member: int, split: Sequence[Section]) -> nn.Module:
         if parent is not None:
             return continued(parent, member, genes, split)
-        return build_network(preset, split, len(genes), weights, seed + member, counted)
+        return build_network(preset, split, len(genes), weights, seed + member, others)
 
-    members, history = _train_members(
-        preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
-    )
-    settle(members, splits, None if parent is None else shares_of(parent, len(members)))
-    record = {
+    _say_start(slides, genes, preset, device, parent, "gene" if targets is None else "target")
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
+        if prepared is None:
+            asked: dict[str, Any] = {"batch_size": batch_size, "device": device, "show": show, "parent": parent}
+            prepared = prepare(slides, preset, weights, window=window, folder=Path(folder), **asked)
+        encoder = prepared.encoder
+        sections, learnt = _sections(slides, prepared.inputs, genes, layer, targets, seed)
+        windows = cut(sections)
+        splits = [masked(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
+        members, history = _train_members(
+            preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
+        )
+        settle(members, splits, None if parent is None else shares_of(parent, len(members)))
+        by_gene = held_out_pearson(members, splits)
+    log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
+    record: dict[str, Any] = {
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],
         "mpp": [slide.mpp for slide in slides],
+        "pitch_um": [None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
         "validation": [str(held_out) for held_out in plan],
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
-        "ceiling": _ceilings(slides, genes, layer, seed),
+        "marks": [asdict(marks(slide)) for slide in slides],
+        **learnt,
     }
+    if by_gene is not None:
+        record["held_out_pearson"] = by_gene
     if further:
         record["expression"] = [slide.name for slide in further]
     columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
@@ -88,10 +115,34 @@ def train_on(
         record["obsm_columns"] = columns
     if parent is not None:
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
+        record["marks"] = [*parent.training.get("marks", []), *record["marks"]]
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
     held = state_of(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None
     return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
+
+
+def _sections(
+    slides: Sequence[Slide],
+    inputs: Sequence[Any],
+    genes: Sequence[str],
+    layer: str | None,
+    targets: Targets | None,
+    seed: int,
+) -> tuple[list[Section], dict[str, Any]]:
+    """Sections with what is to be learnt there, and what the record says of that."""
+    from sthggep._data import labelled, taught
+    from sthggep._targets import spread_of
+
+    both = list(zip(slides, inputs, strict=True))
+    if targets is None:
+        ceiling = _ceilings(slides, genes, layer, seed)
+        return [labelled(slide, genes, layer, fed) for slide, fed in both], {"ceiling": ceiling}
+    values = [targets.read(slide) for slide in slides]
+    mean, std = spread_of(values, targets)
+    scaled = [((part - mean) / std).astype("float32") for part in values]
+    sections = [taught(slide, part, fed) for (slide, fed), part in zip(both, scaled, strict=True)]
+    return sections, {"targets": {**targets.to_dict(), "mean": mean.tolist(), "std": std.tolist()}}
 
 
 def _ceilings(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, seed: int) -> list[float]:
@@ -116,10 +167,14 @@ def prepare(
     device: torch.device,
     show: bool,
     parent: HGGEP | None = None,
+    window: int | str | None = None,
+    folder: Path | None = None,
 ) -> Prepared:
-    """What the networks are fed, from images and positions alone."""
+    """What the networks are fed, from images and positions alone; that of windows is kept in ``folder``."""
     from sthggep._data import network_inputs
+    from sthggep._windowed import kept_windows, window_size
     from sthggep.pp._encoders import FrozenEncoder
+    from sthggep.tl._networks import shape_of
 
     encoder = parent.encoder(device=str(device)) if parent else None
     if parent is None and preset.inputs.kind == "features":
@@ -127,10 +182,15 @@ def prepare(
 
     # What prediction asks the network for; networks on patches find their neighbours themselves
     neighbors = int(preset.net.get("n_neighbors", 1))
-    inputs = [
-        network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, batch_size=batch_size, show=show)
-        for slide in slides
-    ]
+    options: dict[str, Any] = {"batch_size": batch_size, "show": show}
+    inputs: list[Any] = []
+    for number, slide in enumerate(slides):
+        size = window_size(preset.inputs, slide, window)
+        if size is None or folder is None:
+            inputs.append(network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, **options))
+        else:
+            net = parent.members[0] if parent else shape_of(preset)
+            inputs.append(kept_windows(folder / str(number), slide, preset.inputs, encoder, net, size, **options))
     return Prepared(inputs, encoder)
 
 
@@ -146,21 +206,49 @@ def _train_members(
 ) -> tuple[list[nn.Module], pd.DataFrame]:
     """One network a split, begun as ``begin`` says, each from a seed of its own; and the curves of all."""
     import pandas as pd
-    from tqdm.auto import tqdm
 
     from sthggep._training import train
 
     members, curves = [], []
     epochs = preset.recipe.max_epochs
-    with tqdm(total=len(splits) * epochs, desc="Training", unit="epoch", disable=None if show else True) as bar:
+    with progress(len(splits) * epochs, "Training", "epoch", show=show) as done:
         for member, split in enumerate(splits):
             net = begin(member, split)
             history = train(
-                net, split, preset.recipe, seed=seed + member, device=device, bar=bar, trainer_kwargs=trainer_kwargs
+                net, split, preset.recipe, seed=seed + member, device=device, done=done, trainer_kwargs=trainer_kwargs
             )
-            # Stopping early leaves the rest of this member's share of the bar
-            bar.update((member + 1) * epochs - bar.n)
             history.insert(0, "member", member)
+            if done.lines and len(splits) > 1:
+                log.info("Network %d of %d: %s.", member + 1, len(splits), _outcome(history))
+            # Stopping early leaves the rest of this member's share of the bar
+            done.update((member + 1) * epochs - done.n)
             members.append(net)
             curves.append(history)
     return members, pd.concat(curves, ignore_index=True)
+
+
+def _say_start(
+    slides: Sequence[Slide],
+    genes: Sequence[str],
+    preset: Preset,
+    device: torch.device,
+    parent: HGGEP | None,
+    learnt: str,
+) -> None:
+    networks = f"{preset.n_members} network{'s' if preset.n_members > 1 else ''}"
+    what = f"Training {networks}" if parent is None else f"Going on with {networks} of {parent.id}"
+    spots = sum(slide.n_spots for slide in slides)
+    tissue = f"{len(slides)} section{'s' if len(slides) > 1 else ''} ({spots} spots)"
+    text = "%s: %s, %s, %d epochs at most, on %s."
+    log.info(text, what, counted(genes, learnt), tissue, preset.recipe.max_epochs, device)
+
+
+def _outcome(history: pd.DataFrame) -> str:
+    """How long networks were trained, and how well they did on what was held out to stop early."""
+    epochs = history.groupby("member").size()
+    length = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()} to {epochs.max()}"
+    text = f"{length} epoch{'s' if epochs.max() > 1 else ''}"
+    if "val_pearson" not in history:
+        return text
+    best = history.groupby("member")["val_pearson"].max().mean()
+    return f"{text}, validation PCC {best:.3f}{' on average' if len(epochs) > 1 else ''}"

@@ -80,6 +80,7 @@ def sections_seen(parent: HGGEP) -> list[str]:
 def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequence[Section]) -> nn.Module:
     """A copy of one of the model's networks, moved towards the training spots of new sections."""
     from sthggep.nn import FeatureHGGEPNet
+    from sthggep.tl._networks import statistics_of
 
     old: Any = parent.members[member % len(parent.members)]
     columns = [parent.genes.index(gene) for gene in genes]
@@ -92,9 +93,10 @@ def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequen
             [section.inputs[0] for section in training],
             [section.inputs[3] for section in training],
             [section.target for section in training],
-            [section.counts.sum(dim=1) for section in training],
+            [section.library_sizes for section in training],
             [section.train for section in training],
             whole_panel=whole,
+            statistics=[statistics_of(section) for section in training],
         )
     else:
         _shift_mean(net, training, whole_panel=whole)
@@ -116,18 +118,16 @@ def _shift_mean(net: Any, sections: Sequence[Section], *, whole_panel: bool) -> 
 
 
 def with_genes(net: Any, columns: Sequence[int]) -> nn.Module:
-    """A copy of a network that keeps some of its outputs, in that order."""
+    """A copy of a network that keeps some of its outputs, in that order; it says the same of them."""
     import torch
 
     n_genes = int(net.config["n_genes"])
-    rank = int(net.config.get("rank", 1))
-    if len(columns) < min(rank, n_genes):
-        msg = f"A model of {rank} gene programmes needs as many genes at least, found {len(columns)}."
-        raise ValueError(msg)
+    rank = min(int(net.config.get("rank", n_genes)), n_genes)
+    fixed = {"rank": rank} if "rank" in net.config else {}
     with torch.random.fork_rng(devices=[]):
         small = type(net)(**{**net.config, "n_genes": len(columns)})
         with torch.device("meta"):
-            wider = type(net)(**{**net.config, "n_genes": n_genes + 1}).state_dict()
+            wider = type(net)(**{**net.config, **fixed, "n_genes": n_genes + 1}).state_dict()
     chosen = torch.as_tensor(list(columns), dtype=torch.long)
     state = net.state_dict()
     for name, value in state.items():
@@ -135,5 +135,17 @@ def with_genes(net: Any, columns: Sequence[int]) -> nn.Module:
         for axis, (mine, other) in enumerate(zip(value.shape, wider[name].shape, strict=True)):
             if mine != other:
                 state[name] = state[name].index_select(axis, chosen)
+    if fixed and len(columns) < rank:
+        _fewer_programmes(state)
     small.load_state_dict(state)
     return small  # type: ignore[no-any-return]
+
+
+def _fewer_programmes(state: dict[str, Any]) -> None:
+    """A network has no more programmes than genes: give its scores those that are left."""
+    from sthggep.nn._programmes import of_fewer_genes
+
+    loadings, damp, turn = of_fewer_genes(state["programmes.loadings"], state["programmes.damp"])
+    state |= {"programmes.loadings": loadings, "programmes.damp": damp}
+    state["scores.weight"], state["scores.bias"] = turn.T @ state["scores.weight"], turn.T @ state["scores.bias"]
+    state["shortcut.weight"] = state["shortcut.weight"] @ turn

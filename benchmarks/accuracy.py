@@ -1,0 +1,227 @@
+"""The tables of docs/benchmarks.md, made again from real sections.
+
+    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt            # under an hour on two cores
+    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --ablations # hours
+    python benchmarks/accuracy.py ... --write                                             # and put them into the page
+
+Everything is held out by `sthggep.tl.cross_validate`: per-gene Pearson correlation within the held-out section, mean over genes, on
+log10(1 + counts per 10,000 of the panel). Nothing sees the counts of the held-out section, the panel file of her2st excepted
+(published; it was chosen on all sections). Finished folds are kept in --out, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import sthggep
+from sthggep._presets import PRESETS, Preset
+from sthggep.tl import _networks
+
+HER2ST = ("B4", "C2", "C3", "C4", "C5")
+MOB = ("MOB1", "MOB3")
+DOCS = Path(__file__).parent.parent / "docs"
+SHOWN = {
+    "nearest_patch": "nearest patch",
+    "ridge": "ridge, same features",
+    "hggep": "**default preset**",
+    "ceiling": "noise ceiling",
+}
+
+
+def net(**changes: Any) -> Callable[[Preset], Preset]:
+    """A default preset with another network."""
+    return lambda preset: replace(preset, net={**preset.net, **changes})
+
+
+def recipe(**changes: Any) -> Callable[[Preset], Preset]:
+    """A default preset trained in another way."""
+    return lambda preset: replace(preset, recipe=replace(preset.recipe, **changes))
+
+
+def counting(preset: Preset) -> Preset:
+    """With the head and the loss for counts."""
+    return recipe(count_nll=0.25)(net(count_head="zinb")(preset))
+
+
+# What is left out or changed, how the preset changes, and options of `cross_validate`
+ABLATIONS: dict[str, tuple[Callable[[Preset], Preset], dict[str, Any]]] = {
+    "as it is": (lambda preset: preset, {}),
+    "ImageNet weights instead of the adapted encoder": (lambda preset: preset, {"encoder": "shufflenet"}),
+    "one field of view, 160 µm": (lambda preset: preset, {"size_um": 160.0}),
+    "two fields of view, 160 and 640 µm": (lambda preset: preset, {"size_um": (160.0, 640.0)}),
+    "no hypergraph": (net(hypergraph=False), {}),
+    "no attention over neighbours": (net(depth=0), {}),
+    "neither": (net(hypergraph=False, depth=0), {}),
+    "4 gene programmes": (net(rank=4), {}),
+    "32 gene programmes": (net(rank=32), {}),
+    "no damping of the programmes": (net(damping=0.0), {}),
+    "each stage scaled as one block": (net(blocks=None), {}),
+    "no correlation in the loss": (recipe(correlation=0.0), {}),
+    "ZINB beside it": (counting, {}),
+    "one network instead of five": (lambda preset: preset, {"n_members": 1}),
+    "closed form alone": (lambda preset: preset, {"shares": (0.0,)}),
+    "network alone": (lambda preset: preset, {"shares": (1.0,)}),
+}
+
+
+@contextmanager
+def variant(change: Callable[[Preset], Preset], shares: tuple[float, ...] | None) -> Iterator[str]:
+    """A preset under a name of its own, for as long as it is needed."""
+    kept = _networks.SHARES
+    PRESETS["variant"] = change(PRESETS["default"])
+    _networks.SHARES = shares or kept
+    try:
+        yield "variant"
+    finally:
+        _networks.SHARES = kept
+        del PRESETS["variant"]
+
+
+def sections(dataset: str, names: tuple[str, ...], root: Path, encoders: tuple[str, ...]) -> list:
+    """Sections with their image features, the full image let go."""
+    found = []
+    for name in names:
+        slide = getattr(sthggep.datasets, dataset)(name, root=root / dataset)
+        for encoder in encoders:
+            sizes = PRESETS["default"].inputs.sizes_um
+            sthggep.pp.features(slide, encoder, size_um=sizes, show_progress_bar=False)
+        found.append(slide)
+    return found
+
+
+def counted(root: Path) -> list:
+    """Counts of the her2st sections that are not looked at."""
+    found = []
+    for path in sorted((root / "her2st" / "data" / "ST-cnts").glob("*.tsv.gz")):
+        name = path.name[:2]
+        spots = root / "her2st" / "data" / "ST-spotfiles" / f"{name}_selection.tsv"
+        if name not in HER2ST and spots.exists():
+            found.append(sthggep.io.read_st(path, None, spots, patient=name[0], section=name))
+    return found
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean over genes, a row a method and a column a section."""
+    shown = results[results["metric"].isin(["pearson", "ceiling"])]
+    table = shown.pivot_table(index="method", columns="section", values="value")
+    table["mean"] = table.mean(axis=1)
+    return table
+
+
+def markdown(table: pd.DataFrame, first: str) -> str:
+    """A table of the page."""
+    rows = [
+        [name, *(f"{value:.3f}".lstrip("0") for value in row)]
+        for name, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    lines = [[first, *map(str, table.columns)], ["---"] * (len(table.columns) + 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def into_page(name: str, text: str) -> None:
+    """Replace a table of the page, between its marks."""
+    page = DOCS / "benchmarks.md"
+    before, rest = page.read_text().split(f"<!-- table: {name} -->\n", 1)
+    _, after = rest.split("<!-- end -->", 1)
+    page.write_text(f"{before}<!-- table: {name} -->\n{text}\n<!-- end -->{after}")
+
+
+class Run:
+    """Runs of `cross_validate`, finished folds kept, tables printed and written."""
+
+    def __init__(self, out: Path, write: bool) -> None:
+        self.out, self.write, self.rows = out, write, []
+
+    def table(self, name: str, slides: list, **options: Any) -> pd.DataFrame:
+        """Mean Pearson correlation of each method and section."""
+        start = time.perf_counter()
+        results = sthggep.tl.cross_validate(slides, out=self.out / name, show_progress_bar=False, **options)
+        table = summary(results)
+        self.rows.append(table.rename_axis(columns="section").stack().rename("pearson").reset_index().assign(run=name))
+        seconds = sum(fold["seconds"] for fold in results.attrs["folds"])
+        print(
+            f"\n{name}: {seconds:.0f} s in folds, {time.perf_counter() - start:.0f} s now\n{table.to_string(float_format='%.3f')}",
+            flush=True,
+        )
+        return table
+
+    def page(self, name: str, text: str) -> None:
+        """Print a table, and put it into the page where asked."""
+        print(text, flush=True)
+        if self.write:
+            into_page(name, text)
+
+
+def main_tables(run: Run, root: Path, panel: list[str] | None) -> None:
+    """Sections, patients and another organ held out."""
+    slides, further = sections("her2st", HER2ST, root, ("shufflenet_he",)), counted(root)
+    ours = {slide.obs["patient"].iloc[0] for slide in slides}
+    elsewhere = [slide for slide in further if slide.obs["patient"].iloc[0] not in ours]
+    for name, group, others in (("sections", "section", elsewhere), ("patients", "patient", further)):
+        own = run.table(name, slides, group_key=group, genes=panel)
+        with_counts = run.table(
+            f"{name}-expression", slides, group_key=group, genes=panel, expression=others, baselines=()
+        )
+        table = own.loc[list(SHOWN)].rename(SHOWN)
+        table.loc["**… and `expression=`**"] = with_counts.loc["hggep"]
+        run.page(name, markdown(table, f"{group}s held out"))
+    del slides, further
+    table = run.table("mob", sections("mob", MOB, root, ("shufflenet_he",)), group_key="section")
+    run.page("mob", markdown(table.loc[list(SHOWN)].rename(SHOWN), "animals held out"))
+
+
+def ablation_table(run: Run, root: Path, panel: list[str] | None) -> None:
+    """One part changed at a time: sections held out, and patients held out."""
+    slides = sections("her2st", HER2ST, root, ("shufflenet_he", "shufflenet"))
+    rows = {}
+    for at, (name, (change, options)) in enumerate(ABLATIONS.items()):
+        options = dict(options)
+        found = []
+        with variant(change, options.pop("shares", None)) as preset:
+            for group in ("section", "patient"):
+                folder = f"ablation-{at}-{group}"
+                table = run.table(folder, slides, group_key=group, genes=panel, preset=preset, baselines=(), **options)
+                found.append(table.loc["hggep"])
+        left, apart = found
+        of_c = [section for section in HER2ST if section != "B4"]
+        rows[name] = [left["mean"], apart["B4"], apart[of_c].mean()]
+    columns = ["sections held out, mean", "patients held out: B4", "C2–C5"]
+    run.page("ablations", markdown(pd.DataFrame(rows, index=columns).T, "default preset"))
+
+
+def main() -> None:
+    """Make the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder with her2st/ and mob/")
+    parser.add_argument(
+        "--panel", type=Path, default=None, help="gene list for her2st; else a panel is chosen in each fold"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("accuracy-output"), help="folder for finished folds and the CSV"
+    )
+    parser.add_argument("--ablations", action="store_true", help="the ablation table instead of the main ones")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md and docs/_tables")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)
+    panel = options.panel.read_text().split() if options.panel else None
+    run, start = Run(options.out, options.write), time.perf_counter()
+    (ablation_table if options.ablations else main_tables)(run, options.root, panel)
+    folder = DOCS / "_tables" if options.write else options.out
+    name = "ablations.csv" if options.ablations else "accuracy.csv"
+    pd.concat(run.rows).to_csv(folder / name, index=False, float_format="%.4f")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"\n{time.perf_counter() - start:.0f} s in all, peak memory {peak:.1f} GB; {folder / name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Sphinx configuration. `make docs` builds with warnings as errors and unresolved references as warnings."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from importlib.metadata import metadata
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+info = metadata("sthggep")
+project = info["Name"]
+author = "The sthggep developers"
+copyright = f"{datetime.now():%Y}, {author}"
+version = release = info["Version"]
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_autodoc_typehints",  # after napoleon, which makes the fields that it fills
+    "scanpydoc.definition_list_typed_field",
+    "scanpydoc.elegant_typehints",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "Thumbs.db", ".DS_Store"]
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
+
+# -- API ------------------------------------------------------------------------------------------
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+default_role = "code"
+napoleon_google_docstring = False
+napoleon_numpy_docstring = True
+napoleon_include_init_with_doc = False
+napoleon_use_param = True
+napoleon_use_rtype = True
+typehints_defaults = "braces"
+always_use_bars_union = True
+python_use_unqualified_type_names = True
+qualname_overrides = {
+    "sthggep.model.HGGEP": "sthggep.HGGEP",
+    "sthggep.pp._patches.Patches": "sthggep.pp.Patches",
+    "matplotlib.figure.Figure": "matplotlib.figure.Figure",
+    "spatialdata._core.spatialdata.SpatialData": "spatialdata.SpatialData",
+    "torch.Tensor": "torch.Tensor",
+    "pathlib._local.Path": "pathlib.Path",
+}
+
+# -- References -----------------------------------------------------------------------------------
+
+nitpicky = True
+INVENTORIES = {
+    "anndata": "https://anndata.readthedocs.io/en/stable/",
+    "lightning": "https://lightning.ai/docs/pytorch/stable/",
+    "matplotlib": "https://matplotlib.org/stable/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "pandas": "https://pandas.pydata.org/pandas-docs/stable/",
+    "python": "https://docs.python.org/3/",
+    "scanpy": "https://scanpy.readthedocs.io/en/stable/",
+    "scipy": "https://docs.scipy.org/doc/scipy/",
+    "spatialdata": "https://spatialdata.scverse.org/en/stable/",
+    "spatialdata_io": "https://spatialdata.scverse.org/projects/io/en/stable/",
+    "squidpy": "https://squidpy.readthedocs.io/en/stable/",
+    "torch": "https://docs.pytorch.org/docs/stable/",
+}
+# Without network other projects' names cannot be looked up; our own always are.
+nitpick_ignore_regex = [("py:.*", rf"({'|'.join(INVENTORIES)}|collections|pathlib|typing)\..*")]
+nitpick_ignore_regex += [
+    ("py:.*", "(bool|bytes|dict|float|int|list|object|str|tuple|type|None|Ellipsis|slice)"),  # Python's own
+    # Types that stand in signatures for those who build on the networks, and are nobody's to make
+    ("py:.*", r"sthggep\.(\w+\.)*_\w+\..*"),
+    ("py:.*", r"sthggep\.model\.Predicted"),
+    ("py:class", "Tensor"),
+]
+
+
+def _reached(url: str) -> bool:
+    """Whether the inventory is there: one that is not would be a warning, and stop the build."""
+    try:
+        with urlopen(Request(f"{url}objects.inv", headers={"User-Agent": "sphinx"}), timeout=10) as reply:
+            return reply.status == 200
+    except (URLError, OSError):
+        return False
+
+
+with ThreadPoolExecutor(len(INVENTORIES)) as pool:
+    reached = dict(zip(INVENTORIES, pool.map(_reached, INVENTORIES.values()), strict=True))
+intersphinx_mapping = {name: (url, None) for name, url in INVENTORIES.items() if reached[name]}
+intersphinx_timeout = 30
+
+# -- Pages and notebooks --------------------------------------------------------------------------
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_url_schemes = ("http", "https", "mailto")
+nb_execution_mode = "off"  # outputs are stored: `make notebooks` executes
+nb_merge_streams = True
+nb_output_stderr = "remove"
+
+# -- Looks ----------------------------------------------------------------------------------------
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["sthggep.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "navigation_with_keys": False,
+    "navbar_persistent": [],  # else a second search field stands above the page
+}
+pygments_style = "default"

@@ -1,0 +1,73 @@
+"""What the drawings share: colours, type, the place they are saved in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+
+FOLDER = Path(__file__).parents[1] / "_static" / "drawings"
+INK, GREY, PALE = "#22313f", "#7b8794", "#eef1f4"
+BLUE, ORANGE, GREEN, PURPLE = "#2a6fb0", "#d9772b", "#3d8f5f", "#7d5ba6"
+
+mpl.use("agg")
+mpl.rcParams.update(
+    {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.edgecolor": GREY,
+        "axes.labelcolor": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "legend.frameon": False,
+        "svg.hashsalt": "sthggep",  # the same drawing gives the same file
+        "savefig.facecolor": "white",
+    }
+)
+
+
+def save(fig: Any, script: str, kind: str = "png", **options: Any) -> None:
+    """Write the drawing under the name of its script."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    path = FOLDER / f"{Path(script).stem}.{kind}"
+    fig.savefig(path, bbox_inches="tight", pad_inches=0.08, dpi=130, metadata=metadata, **options)
+    plt.close(fig)
+
+
+def image_of(adata: Any) -> np.ndarray:
+    """The picture of a section at its highest resolution."""
+    images = next(iter(adata.uns["spatial"].values()))["images"]
+    return np.asarray(images.get("fullres", images["hires"]))
+
+
+def bare(ax: Any) -> Any:
+    """An axes without ticks and frame."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def box(ax: Any, xy: tuple[float, float], size: tuple[float, float], text: str, **options: Any) -> None:
+    """A rounded box around its centre, with words in it."""
+    colour, fill, fontsize = options.get("colour", INK), options.get("fill", PALE), options.get("fontsize", 8.5)
+    x, y = xy[0] - size[0] / 2, xy[1] - size[1] / 2
+    ax.add_patch(
+        FancyBboxPatch((x, y), *size, boxstyle="round,pad=0,rounding_size=0.08", fc=fill, ec=colour, lw=1.2, zorder=2)
+    )
+    ax.text(*xy, text, ha="center", va="center", fontsize=fontsize, zorder=3, linespacing=1.25)
+
+
+def arrow(ax: Any, start: tuple[float, float], end: tuple[float, float], colour: str = GREY, **options: Any) -> None:
+    """An arrow from one place to another."""
+    style = {"arrowstyle": "-|>", "color": colour, "lw": 1.2, "shrinkA": 0, "shrinkB": 0, **options}
+    ax.annotate("", end, start, arrowprops=style, zorder=1)

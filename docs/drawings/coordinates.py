@@ -1,0 +1,24 @@
+"""Spots where they belong, and the usual two ways in which they do not."""
+
+from __future__ import annotations
+
+from _style import BLUE, ORANGE, bare, image_of, save
+from matplotlib import pyplot as plt
+
+import sthggep
+
+slide = sthggep.datasets.toy(seed=5, size_um=(3600.0, 2600.0), pitch_um=150.0)
+image = image_of(slide)
+xy = slide.obsm["spatial"]
+cases = {
+    "as they should be: (x, y),\nfull-resolution pixels": (xy, BLUE),
+    "x and y swapped": (xy[:, ::-1], ORANGE),
+    "scale factor left out:\npixels of a smaller image": (xy * 0.5, ORANGE),
+}
+fig, axes = plt.subplots(1, 3, figsize=(9.4, 2.9), layout="constrained")
+for ax, (title, (points, colour)) in zip(axes, cases.items(), strict=True):
+    bare(ax).imshow(image)
+    ax.scatter(*points.T, s=7, color=colour, lw=0)
+    ax.set(xlim=(-60, 3660), ylim=(3660, -60))
+    ax.set_title(title, color=colour)
+save(fig, __file__)

@@ -1,0 +1,44 @@
+"""The published network and the recommended one, side by side."""
+
+from __future__ import annotations
+
+from _style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, arrow, bare, box, save
+from matplotlib import pyplot as plt
+
+PAPER = [
+    ("112 × 112 pixels around each spot", GREY),
+    ("gradient enhancement (GEM)", PURPLE),
+    ("ShuffleNetV2 ×0.5, learnt", PURPLE),
+    ("three levels, each through CBAM", PURPLE),
+    ("position, then 4 transformer blocks a level:\neach spot looks at all spots of the section", BLUE),
+    ("hypergraph convolution\n(hyperedges chosen by the features)", ORANGE),
+    ("LSTM over three levels and hypergraph", GREEN),
+    ("expression of each gene;  ZINB of the counts", INK),
+]
+DEFAULT = [
+    ("80, 160, 320 and 640 µm around each spot", GREY),
+    ("ShuffleNetV2 ×0.5, frozen (adapted to H&E)", PURPLE),
+    ("mean maps of four stages", PURPLE),
+    ("centred and scaled within the section", PURPLE),
+    ("1 attention block a field of view:\neach spot looks at itself and its 8 nearest", BLUE),
+    ("hypergraph convolution\n(hyperedges of adjacent spots)", ORANGE),
+    ("attention fusion of views and hypergraph", GREEN),
+    ("12 gene programmes, decoded into all genes", INK),
+]
+
+fig, ax = plt.subplots(figsize=(9.4, 6.4), layout="constrained")
+bare(ax).set(xlim=(-2.6, 8.6), ylim=(-7.9, 0.95))
+for x, title, steps in ((0, "as published", PAPER), (5.2, "default preset", DEFAULT)):
+    ax.text(x, 0.72, title, ha="center", fontsize=11, fontweight="bold")
+    for row, (text, colour) in enumerate(steps):
+        box(ax, (x, -row), (4.3, 0.66), text, colour=colour, fill="white" if colour == INK else colour + "1c")
+        if row:
+            arrow(ax, (x, -row + 0.67), (x, -row + 0.34))
+# The linear way round
+ax.plot([7.35, 8.05, 8.05], [-3, -3, -7], color=GREY, lw=1.2, ls=(0, (4, 2)))
+arrow(ax, (8.05, -7), (7.37, -7))
+shortcut = "linear shortcut: ridge on features and\ntheir means over the hyperedges"
+ax.text(8.2, -5, shortcut, rotation=90, va="center", ha="left", fontsize=8.5)
+ax.text(0, -7.62, "end to end, 116 million weights", ha="center", fontsize=8.5, color=GREY)
+ax.text(5.2, -7.62, "five networks averaged", ha="center", fontsize=8.5, color=GREY)
+save(fig, __file__, "svg")

@@ -1,0 +1,62 @@
+"""What noise of counting does to a correlation, and how splitting the counts tells."""
+
+from __future__ import annotations
+
+import numpy as np
+from _style import BLUE, GREY, ORANGE, bare, save
+from matplotlib import pyplot as plt
+
+import sthggep
+from sthggep._expression import log10_cp10k
+from sthggep.tl._evaluate import column_pearson, noise_ceiling
+
+GENE = "STRO1"
+DEPTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+
+
+def dense(matrix) -> np.ndarray:
+    return np.asarray(matrix.todense() if hasattr(matrix, "todense") else matrix, dtype=np.float32)
+
+
+def tissue(depth: float):
+    """One section of toy tissue, and expression as a perfect prediction would have it."""
+    adata = sthggep.datasets.toy(seed=3, counts_per_spot=depth)
+    return adata, log10_cp10k(dense(adata.layers["true_rate"]))
+
+
+def reached(raw: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ceiling that the counts tell, and the correlation of the truth with them."""
+    return noise_ceiling(raw, np.random.default_rng(0)), column_pearson(truth, log10_cp10k(raw))
+
+
+fig = plt.figure(figsize=(9.4, 3.1), layout="constrained")
+left, right = fig.subfigures(1, 2, width_ratios=[1.6, 1])
+axes = left.subplots(1, 3)
+for ax, depth in zip(axes, (None, 2000.0, 60.0), strict=True):
+    adata, truth = tissue(depth or 2000.0)
+    at = adata.var_names.get_loc(GENE)
+    measured = log10_cp10k(dense(adata.X))
+    shown = truth if depth is None else measured
+    r = float(column_pearson(truth[:, [at]], measured[:, [at]])[0])
+    bare(ax).scatter(*adata.obsm["spatial"].T, c=shown[:, at], s=30, cmap="viridis", marker="s", lw=0)
+    ax.set_aspect("equal")
+    ax.invert_yaxis()
+    ax.set_title("the truth\n" if depth is None else f"{depth:g} counts a spot\nr with the truth {r:.2f}", fontsize=9)
+ax = right.subplots()
+rng = np.random.default_rng(1)
+kinds = {"noise of counting only": (BLUE, []), "spots differ beyond it, too": (ORANGE, [])}
+for depth in DEPTHS:
+    adata, truth = tissue(depth)
+    follows = (adata.var["family"] != "NOISE").to_numpy()
+    poisson = rng.poisson(dense(adata.layers["true_rate"])).astype(np.float32)
+    for raw, (_, found) in zip((poisson, dense(adata.X)), kinds.values(), strict=True):
+        found.append(np.array(reached(raw, truth))[:, follows])
+ax.plot([0, 1], [0, 1], color=GREY, lw=1)
+for label, (colour, found) in kinds.items():
+    x, y = np.concatenate(found, axis=1)
+    ax.scatter(x, y, s=8, color=colour, alpha=0.6, lw=0, label=label)
+    print(f"{label}: the truth reaches the ceiling {np.nanmedian(y - x):+.3f} (median over genes and depths)")
+ax.set(xlabel="ceiling, from the counts alone", ylabel="correlation of the truth\nwith the counts", aspect="equal")
+ax.set(xlim=(0, 1.02), ylim=(-0.15, 1.02))
+ax.legend(fontsize=7.5, loc="lower right", handletextpad=0.1, borderpad=0)
+save(fig, __file__)

@@ -1,0 +1,38 @@
+"""The same from a shell: ``sthggep fit | predict | evaluate | cross-validate | demo``."""
+
+from __future__ import annotations
+
+import click
+
+from sthggep._cli._cross_validate import cross_validate
+from sthggep._cli._demo import demo
+from sthggep._cli._evaluate import evaluate
+from sthggep._cli._fit import fit
+from sthggep._cli._predict import predict
+
+__all__ = ["main"]
+
+
+class InOrder(click.Group):
+    """Lists the commands in the order of the work, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
+    epilog="`sthggep COMMAND --help` has examples. Exit codes: 0 done, 1 an error that is said, 2 wrong usage.",
+)
+@click.version_option(package_name="sthggep")
+def main() -> None:
+    """Gene expression from H&E: train on your slides, predict any slide, see how far to trust it.
+
+    Slides are files: AnnData (.h5ad or .zarr) or SpatialData (.zarr).
+    """
+
+
+for command in (demo, fit, predict, evaluate, cross_validate):
+    main.add_command(command)

@@ -1,0 +1,136 @@
+"""`sthggep evaluate`: predictions against the counts of the same slides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sthggep._cli import _options as options
+from sthggep._cli._command import command
+from sthggep._cli._files import about, gene_list, kind_of, read_slide
+from sthggep._log import log
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 10
+EXAMPLES = """
+sthggep evaluate predicted.h5ad
+sthggep evaluate predicted/*.h5ad --out scores.csv --summary sections.csv
+sthggep evaluate predicted.h5ad --genes GNAS,FASN --layer counts
+"""
+
+
+@command("evaluate", "Score predictions beside their noise ceiling.", EXAMPLES)
+@options.slides
+@options.option("--out", "-o", type=options.FILE, metavar="CSV", help="Write the scores of each gene in each section.")
+@options.option("--summary", type=options.FILE, metavar="CSV", help="Write the table of sections.")
+@options.option("--key", default="hggep", help="Name of the prediction.")
+@options.genes
+@options.option("--moran", is_flag=True, help="Say, too, how smooth the maps are (in the file of --out).")
+@options.option("--seed", type=int, default=0, help="Of the noise ceiling and of the interval.")
+@options.layer
+@options.spots
+@options.run
+def evaluate(
+    slides: tuple[Path, ...],
+    out: Path | None,
+    summary: Path | None,
+    key: str,
+    genes: tuple[str, ...],
+    moran: bool,
+    **rest: Any,
+) -> None:
+    """Score predictions against the counts of the same slides, section by section.
+
+    Beside each correlation stands its ceiling: what a perfect prediction would reach against counts as noisy as these.
+    """
+    chosen = gene_list(genes)
+    for slide in slides:
+        kind_of(slide)
+    for file in (out, summary):
+        check_csv(file)
+
+    import pandas as pd
+
+    from sthggep import tl
+
+    sections, scores = [], []
+    for slide in slides:
+        with about(slide):
+            data = read_slide(slide)
+            log.info("%s read; scoring obsm[%r]", slide, key)
+            found = tl.summary(data, key, genes=chosen, **rest)
+            per_gene = tl.evaluate(data, key, genes=chosen, moran=moran, **rest)
+        if "section" not in per_gene:
+            per_gene["section"] = found.index[0]
+        sections.append(found.drop(columns="pooled_pearson", errors="ignore").assign(file=str(slide)))
+        scores.append(per_gene.assign(file=str(slide)))
+    table, every = pd.concat(sections), pd.concat(scores)
+    click.echo(f"{sections_text(table)}\n\n{genes_text(every)}")
+    for file, what in ((out, every), (summary, table)):
+        if file is not None:
+            save(what, file)
+
+
+def check_csv(file: Path | None) -> None:
+    """Refuse, before work starts, a file that is no table: a slide must not be overwritten by one."""
+    if file is not None and file.suffix.lower() not in (".csv", ".tsv"):
+        msg = f"{file}: a table is written as .csv or .tsv. Pass such a file."
+        raise ValueError(msg)
+
+
+def save(table: pd.DataFrame, file: Path) -> None:
+    """Write a table, the file and the section of each row first."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = table.reset_index()
+    first = ["file", "section"]
+    rows = rows[[*first, *(column for column in rows if column not in first)]]
+    rows.to_csv(file, index=False, sep="\t" if file.suffix.lower() == ".tsv" else ",")
+    log.info("%s written (%d rows)", file, len(rows))
+
+
+def sections_text(table: pd.DataFrame) -> str:
+    """One line a section: how good, how sure, how good it could be."""
+    import pandas as pd
+
+    several = table["file"].nunique() > 1 and not table.index.is_unique
+    shown = pd.DataFrame(
+        {
+            "section": [f"{file}: {name}" if several else name for name, file in table["file"].items()],
+            "spots": table["n_spots"].astype(str),
+            "genes": table["n_genes"].astype(str),
+            "Pearson": table["pearson"].map("{:.3f}".format),
+            "95 % interval": [_interval(row) for _, row in table.iterrows()],
+            "ceiling": table["ceiling"].map("{:.3f}".format),
+            "of ceiling": table["of_ceiling"].map(percent),
+        }
+    )
+    text = f"Sections (means over genes)\n{shown.to_string(index=False)}"
+    if len(table) > 1:
+        text += f"\nMean over {len(table)} sections: Pearson {table['pearson'].mean():.3f}."
+    if constant := int(table["n_constant"].sum()):
+        text += f"\n{constant} constant genes have no correlation and are left out of the means."
+    return text
+
+
+def genes_text(scores: pd.DataFrame) -> str:
+    """The genes predicted best, their mean over sections."""
+    columns = ["pearson", "ceiling", "of_ceiling", "spearman", "rmse"]
+    means = scores.groupby(level="gene", sort=False)[columns].mean()
+    best = means.nlargest(SHOWN, "pearson")
+    shown = best.drop(columns="of_ceiling").map("{:.3f}".format)
+    shown.insert(2, "of ceiling", best["of_ceiling"].map(percent))
+    shown = shown.rename(columns={"pearson": "Pearson", "spearman": "Spearman", "rmse": "RMSE"}).rename_axis(None)
+    return f"Best {len(best)} of {len(means)} genes\n{shown.to_string()}"
+
+
+def _interval(row: pd.Series) -> str:
+    low, high = row["pearson_low"], row["pearson_high"]
+    return f"{low:.3f} to {high:.3f}" if low == low else "too few spots"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share == share else "–"

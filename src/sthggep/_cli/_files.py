@@ -1,0 +1,156 @@
+"""Slides and gene lists in, slides out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sthggep._log import log
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+PLACES = ("table_key", "shapes_key", "spatial_key", "library_key", "coordinate_system", "mpp")
+IMAGES = (".tif", ".tiff", ".svs", ".jpg", ".jpeg", ".png")
+EXPECTED = "an AnnData (.h5ad, .zarr) or a SpatialData (.zarr) was expected"
+LISTS = (".txt", ".tsv", ".csv", ".list")
+
+
+def kind_of(path: Path) -> str:
+    """``"anndata"``, ``"spatialdata"`` or ``"image"``, by the ending and by what a .zarr says of itself."""
+    if not path.exists():
+        near = [p.name for p in path.parent.glob("*") if p.suffix in (".h5ad", ".zarr")] if path.parent.is_dir() else []
+        beside = f" Slides beside it: {', '.join(sorted(near)[:8])}." if near else ""
+        msg = f"{path} does not exist; {EXPECTED}.{beside}"
+        raise FileNotFoundError(msg)
+    ending = path.suffix.lower()
+    if ending == ".h5ad":
+        return "anndata"
+    if ending in IMAGES:
+        return "image"
+    if ending != ".zarr":
+        msg = f"{path} has an unknown ending; {EXPECTED}."
+        raise ValueError(msg)
+    import zarr
+
+    with readable(path):
+        of_anndata = zarr.open_group(path, mode="r").attrs.get("encoding-type") == "anndata"
+    return "anndata" if of_anndata else "spatialdata"
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say which file it was that could not be read."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as reason:
+        msg = f"{path} cannot be read: {EXPECTED}. {type(reason).__name__}: {reason}"
+        raise ValueError(msg) from reason
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Say which of several slides an error is about."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(str(path))
+        raise
+
+
+def read_slide(path: Path) -> AnnData | SpatialData:
+    """An AnnData or a SpatialData from disk."""
+    kind = kind_of(path)
+    if kind == "image":
+        msg = f"{path} is a bare image: it holds no counts; {EXPECTED}. `sthggep predict` takes images."
+        raise ValueError(msg)
+    with readable(path):
+        if kind == "spatialdata":
+            from spatialdata import read_zarr
+
+            return read_zarr(path)
+        import anndata
+
+        return anndata.read_h5ad(path) if path.suffix.lower() == ".h5ad" else anndata.read_zarr(path)
+
+
+def read_slides(paths: Sequence[Path], **places: Any) -> list[AnnData | SpatialData]:
+    """All slides, each with a line on what it holds; nothing is read unless all are there."""
+    for path in paths:
+        kind_of(path)
+    found = []
+    for path in paths:
+        with about(path):
+            data = read_slide(path)
+            describe(data, path, **places)
+        found.append(data)
+    return found
+
+
+def describe(data: AnnData | SpatialData, path: Path, **places: Any) -> None:
+    """Say what was read, and where the microns per pixel come from."""
+    from sthggep._slide import resolve
+
+    for slide in resolve(data, need_image=False, **places):
+        scale = "µm/px not known" if slide.mpp is None else f"{slide.mpp:.4g} µm/px (from the {slide.mpp_source})"
+        log.info("%s: section %s, %d spots, %d genes, %s", path, slide.name, slide.n_spots, slide.adata.n_vars, scale)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file that is there whole or not at all: written beside its place, moved there in the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    _remove(part)
+    try:
+        yield part
+        _remove(path)
+        part.rename(path)
+    finally:
+        _remove(part)
+
+
+def write_slide(data: AnnData | SpatialData, path: Path, table_key: str = "table") -> None:
+    """Write a slide; of a SpatialData its table alone where the file is an .h5ad."""
+    if not hasattr(data, "tables"):
+        data.write_zarr(path) if path.suffix.lower() == ".zarr" else data.write_h5ad(path)
+    elif path.suffix.lower() == ".zarr":
+        data.write(path)
+    else:
+        data.tables[table_key].write_h5ad(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def check_folder(out: Path, mark: str, what: str) -> None:
+    """Refuse, before work starts, a folder that holds something else: ``mark`` is in it if ``what`` was written there."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / mark).exists()):
+        msg = f"{out} is there and holds no {what}; it is left alone. Pass another --out."
+        raise FileExistsError(msg)
+
+
+def gene_list(given: Sequence[str]) -> list[str] | None:
+    """Genes from files (one a line) and from names with commas between them; ``None`` where nothing was given."""
+    genes: list[str] = []
+    for text in given:
+        path = Path(text)
+        if path.suffix in LISTS or path.parent != Path() or path.is_file():
+            found = path.read_text(encoding="utf-8").splitlines()
+        else:
+            found = text.split(",")
+        genes += [name.strip() for name in found if name.strip()]
+    if given and not genes:
+        msg = (
+            f"No gene is named in {', '.join(given)}: a gene a line, or names with commas between them, were expected."
+        )
+        raise ValueError(msg)
+    return genes or None

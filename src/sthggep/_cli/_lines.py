@@ -1,0 +1,75 @@
+"""Lines on stderr while a command runs: plain on a terminal, with the time in a log file."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sthggep._log import Stderr, log
+
+# What these say to a notebook, the commands say in their own words
+SAID_HERE = ("_slide", "_evaluate")
+LATER = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+PREFIX = {logging.WARNING: "Warning: ", logging.ERROR: "Error: "}
+
+
+class Format(logging.Formatter):
+    """The message; warnings and errors are called so, and give their advice in the words of ``advise``."""
+
+    def __init__(self, *, times: bool, advise: Callable[[str], str]) -> None:
+        super().__init__("%(asctime)s %(message)s" if times else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+        self.advise = advise
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """One line."""
+        if record.levelno in PREFIX:
+            record.message = PREFIX[record.levelno] + self.advise(record.message)
+        return super().formatMessage(record)
+
+
+@contextmanager
+def lines(advise: Callable[[str], str], *, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Show what is said; ``quiet`` leaves warnings and errors, ``verbose`` adds what other libraries say."""
+    handler = Stderr()
+    handler.setFormatter(Format(times=not sys.stderr.isatty(), advise=advise))
+    handler.addFilter(lambda record: verbose or record.levelno > logging.INFO or record.module not in SAID_HERE)
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    log.propagate = False
+    others = [logging.getLogger(name) for name in ("spatialdata", "lightning", "lightning.pytorch", "fsspec")]
+    levels = [other.level for other in others]
+    for other in () if verbose else others:
+        other.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = Warned()
+            yield
+    finally:
+        for other, level in zip(others, levels, strict=True):
+            other.setLevel(level)
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
+class Warned:
+    """Shows a warning without the file and the line of code, each text once."""
+
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+
+    def __call__(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        """Stands in for ``warnings.showwarning``."""
+        text = str(message)
+        if text in self.said:
+            return
+        self.said.add(text)
+        # What will change in other libraries one day is for developers
+        later = issubclass(category, LATER) or re.search(r"deprecat|next (minor |major )?release", text)
+        log.log(logging.DEBUG if later else logging.WARNING, "%s", text)

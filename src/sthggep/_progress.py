@@ -1,0 +1,71 @@
+"""Progress of long work: a bar on a terminal and in a notebook, else a line in the log now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sthggep._log import log
+
+# Seconds between lines that stand in for bars: a log file of hours stays readable
+EVERY = 30.0
+
+
+class Progress:
+    """Steps of one piece of work.
+
+    Parameters
+    ----------
+    bar
+        Bar of tqdm; it may be disabled.
+    lines
+        Whether lines stand in for it.
+    total
+        Number of steps.
+    desc
+        What the work is.
+    unit
+        What a step is.
+    """
+
+    # Of all pieces of work together: many short ones in a row are told of, too
+    last_line = float("-inf")
+
+    def __init__(self, bar: Any, *, lines: bool, total: int, desc: str, unit: str) -> None:
+        self.bar, self.lines, self.total, self.desc, self.unit = bar, lines, total, desc, unit
+        self.n = 0
+        if time.monotonic() - Progress.last_line > 10 * EVERY:
+            Progress.last_line = time.monotonic()
+
+    def update(self, steps: int = 1, shown: Mapping[str, float] | None = None) -> None:
+        """Go on by some steps; ``shown`` are figures to stand beside."""
+        self.n += steps
+        figures = {name: f"{value:.3f}" for name, value in (shown or {}).items()}
+        if figures:
+            self.bar.set_postfix(figures, refresh=False)
+        self.bar.update(steps)
+        if self.lines and time.monotonic() - Progress.last_line >= EVERY:
+            Progress.last_line = time.monotonic()
+            beside = "".join(f", {name} {value}" for name, value in figures.items())
+            log.info("%s: %s %d of %d%s", self.desc, self.unit, self.n, self.total, beside)
+
+
+@contextmanager
+def progress(total: int, desc: str, unit: str, *, show: bool, leave: bool = True) -> Iterator[Progress]:
+    """A bar of ``total`` steps where a bar can be drawn, and lines in the log where it cannot."""
+    drawn = show and can_draw()
+    with warnings.catch_warnings():
+        # Without ipywidgets a notebook shows a bar of text, which is as good
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
+    with tqdm(total=total, desc=desc, unit=unit, leave=leave, disable=not drawn) as bar:
+        yield Progress(bar, lines=show and not drawn, total=total, desc=desc, unit=unit)
+
+
+def can_draw() -> bool:
+    """Whether stderr redraws a line: a terminal, or a notebook, which does not say that it is one."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")

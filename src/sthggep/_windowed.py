@@ -1,0 +1,232 @@
+"""What a network is fed of a section that is looked at in windows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from sthggep._checks import one_of, positive
+from sthggep._data import Inputs, Section, array_positions, frozen_stages
+from sthggep._neighbourhood import neighbourhoods, positions, separate
+from sthggep._rows import row_steps
+from sthggep._windows import Ties, Window, renumbered, split_spots, window_of, within
+from sthggep.nn import spatial_incidence
+from sthggep.nn._hyperconv import propagate
+from sthggep.nn._shortcut import contrast_of
+from sthggep.nn._stages import RunningMoments, SectionStatistics, standardised
+from sthggep.pp._patches import Patches
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
+    from sthggep._windows import Rows
+    from sthggep.pp._encode import Rows as Features
+    from sthggep.pp._encoders import FrozenEncoder
+
+# A Visium section has 4,992 spots at most: it is one window
+WINDOW = 5000
+# Of networks that attend over all they see; there is no distance beyond which nothing would change
+PATCH_HALO = 4.0  # pitches
+STATISTICS = 5  # their place among what a network is fed of a window
+
+Fed = tuple[Window, tuple[Any, ...]]
+
+
+def window_size(inputs: Inputs, slide: Slide, window: int | str | None) -> int | None:
+    """Spots a window of a section; ``None`` where it is looked at whole."""
+    if isinstance(window, str):
+        # Networks that attend over the whole section say something else of a part of it
+        window = WINDOW if one_of(window, ["auto"], "window") and inputs.kind != "patches" else None
+    if window is None or slide.n_spots <= int(positive(window, "`window`")):
+        return None
+    return int(window)
+
+
+def check_window(inputs: Inputs, slide: Slide, window: int | str | None) -> None:
+    """Refuse a window that is none; say where windows change the result."""
+    size = window_size(inputs, slide, window)
+    if size is not None and inputs.kind == "patches":
+        msg = (
+            f"Section {slide.name!r} ({slide.n_spots} spots) is looked at in windows of {size} spots, but this network "
+            "attends over, and measures distances by, all spots that it is shown: the result differs from that of the "
+            "whole section. Pass `window=None` for the published result."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
+
+
+def windowed_inputs(
+    slide: Slide,
+    inputs: Inputs,
+    encoder: FrozenEncoder | None,
+    net: Any,
+    window: int,
+    *,
+    batch_size: int,
+    folder: Path,
+    show: bool = False,
+    halo: int | None = None,
+    pitch_um: float | None = None,
+    members: Sequence[Any] = (),
+) -> Iterator[Fed]:
+    """Windows of a section, each with the tensors of its spots in the order in which the network takes them.
+
+    Parameters
+    ----------
+    slide
+        The section.
+    inputs
+        What the network looks at.
+    encoder
+        The frozen encoder, where there is one.
+    net
+        The network, which says how far its predictions reach.
+    window
+        Spots that a window predicts, at most.
+    batch_size
+        Patches encoded at a time.
+    folder
+        Where features are written that memory need not hold.
+    show
+        Show progress.
+    halo
+        Steps of the network that the halo covers; ``None`` covers all, and the windows do not show.
+    pitch_um
+        Distance of spots at which the network learnt; see ``neighbourhoods``.
+    members
+        Trained networks, each of which scales features its own way: statistics are a list, one for each of them. Without
+        any they are those of networks that are still to be trained.
+    """
+    xy = positions(slide)
+    if inputs.kind == "patches":
+        yield from _patch_windows(slide, inputs, xy, split_spots(xy, window))
+        return
+    # Coarser arrays that are interleaved are not tied to each other: a window of one of them has the smaller halo
+    cores = [part[core] for part in separate(slide, pitch_um) for core in split_spots(xy[part], window)]
+    near, held = neighbourhoods(slide, net.n_neighbors, pitch_um)
+    ties = Ties(near.rows.numpy(), held.rows.numpy())
+    stages = frozen_stages(slide, inputs, encoder, batch_size, show, folder=folder)
+    known = section_statistics(stages, ties, cores, [member.scale for member in members] or [None])
+    statistics = known if members else known[0]
+    for core in cores:
+        found = window_of(core, ties.around(core, net.hops[:halo]))
+        rows = found.rows
+        neighbors = torch.from_numpy(renumbered(ties.neighbors[rows], rows))
+        part = [torch.from_numpy(stage[rows]) for stage in stages]
+        yield found, (part, neighbors, near.offsets[rows], _incidence(ties, rows), len(rows), statistics)
+
+
+def section_statistics(
+    stages: Sequence[Features], ties: Ties, cores: Sequence[Rows], scales: Sequence[Any]
+) -> list[SectionStatistics]:
+    """What all spots of a section are judged against, found part by part, for each way of scaling.
+
+    A trained network leans on its training slides a little; ``None`` scales by the section alone, which differs where
+    features hardly vary.
+    """
+    moments = []
+    for stage in stages:
+        running = RunningMoments()
+        for step in row_steps(stage.shape):
+            running.add(torch.from_numpy(stage[step]))
+        moments.append(running.moments())
+    known = tuple(moments)
+    own, means = ([[RunningMoments() for _ in stages] for _ in scales] for _ in range(2))
+    for core in cores:
+        rows, at = window_of(core, ties.around(core, ["hyperedges"]))
+        incidence = _incidence(ties, rows)
+        for i, stage in enumerate(stages):
+            part = torch.from_numpy(stage[rows])
+            for k, scale in enumerate(scales):
+                x = standardised(part, *known[i][1:]) if scale is None else scale[i](part, known[i])
+                own[k][i].add(x[at])
+                means[k][i].add(propagate(x, incidence, len(rows))[at])
+    return [SectionStatistics(known, _contrast(*pair)) for pair in zip(own, means, strict=True)]
+
+
+def _contrast(own: Sequence[RunningMoments], means: Sequence[RunningMoments]) -> torch.Tensor:
+    """How much more the features vary than their means over the hyperedges, all stages side by side."""
+    pairs = [(a.moments().spread, b.moments().spread) for a, b in zip(own, means, strict=True)]
+    return torch.cat([contrast_of(*pair) for pair in pairs])
+
+
+def _incidence(ties: Ties, rows: Rows) -> torch.Tensor:
+    """Hyperedges of these spots, as far as they are among them: complete for those a hop inside."""
+    return spatial_incidence(torch.from_numpy(renumbered(ties.hyperedges[rows], rows)))
+
+
+def _patch_windows(slide: Slide, inputs: Inputs, xy: Any, cores: Sequence[Rows]) -> Iterator[Fed]:
+    """Patches of each window, and of the spots a few pitches around it."""
+    cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
+    tree = cKDTree(xy)
+    given = array_positions(slide) if inputs.reference else xy
+    for core in cores:
+        found = window_of(core, within(tree, core, PATCH_HALO))
+        patches = torch.from_numpy(cut[found.rows]).permute(0, 3, 1, 2).contiguous()
+        yield found, (patches, np.ascontiguousarray(given[found.rows]))
+
+
+def kept_windows(
+    folder: Path, slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, net: Any, window: int, **options: Any
+) -> list[Fed]:
+    """All windows of a section, to be gone through many times: their features or patches stay on disk."""
+    folder.mkdir()
+    out = []
+    for number, (found, given) in enumerate(
+        windowed_inputs(slide, inputs, encoder, net, window, folder=folder, **options)
+    ):
+        first = given[0]
+        if isinstance(first, list):
+            first = [_on_disk(stage, folder / f"window-{number}-{i}.npy") for i, stage in enumerate(first)]
+        else:
+            first = _on_disk(first, folder / f"window-{number}.npy")
+        out.append((found, (first, *given[1:])))
+    return out
+
+
+def _on_disk(values: torch.Tensor, path: Path) -> torch.Tensor:
+    np.save(path, values.numpy())
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+class Cut(NamedTuple):
+    """A section, or a window of one, as a training sample."""
+
+    number: int
+    """Of its section."""
+    rows: torch.Tensor | None
+    """Spots of the section; ``None`` for all."""
+    core: torch.Tensor | None
+    """Which of them are this window's own."""
+    section: Section
+
+
+def cut(sections: Sequence[Section]) -> list[Cut]:
+    """Sections whose inputs are windows, as those windows."""
+    out = []
+    for number, section in enumerate(sections):
+        if not isinstance(section.inputs, list):
+            out.append(Cut(number, None, None, section))
+            continue
+        for found, given in section.inputs:
+            rows, core = torch.from_numpy(found.rows), torch.zeros(len(found.rows), dtype=torch.bool)
+            core[torch.from_numpy(found.core)] = True
+            parts = (part[rows] for part in section[2:])
+            out.append(Cut(number, rows, core, Section(section.name, given, *parts)))
+    return out
+
+
+def masked(cuts: Sequence[Cut], sections: Sequence[Section]) -> list[Section]:
+    """Samples with the masks of their sections; the halo of a window is only looked at."""
+    out = []
+    for number, rows, core, sample in cuts:
+        whole = sections[number]
+        if rows is None or core is None:
+            out.append(whole)
+        else:
+            out.append(sample._replace(train=whole.train[rows] & core, validate=whole.validate[rows] & core))
+    return out

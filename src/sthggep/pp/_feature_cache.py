@@ -1,0 +1,163 @@
+"""Features of frozen encoders kept on disk, found again by what they depend on: image, encoder and geometry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sthggep._rows import RowFile
+from sthggep.pp._encoders import UNVERSIONED
+
+if TYPE_CHECKING:
+    from sthggep._image import Level
+    from sthggep._slide import Slide
+    from sthggep.pp._encoders import FrozenEncoder
+
+log = logging.getLogger("sthggep")
+VARIABLE = "STHGGEP_FEATURE_CACHE"
+FORMAT = 1
+VALUES, RECORD = "features.npy", "record.json"
+# An image is known by windows spread over its finest level, and by its coarsest one
+_WINDOWS, _WINDOW, _WHOLE = 5, 256, 4096**2
+
+
+class FeatureCache:
+    """A folder with one entry a section, encoder and field of view; written whole or not at all.
+
+    Processes may share it: an entry appears by renaming a finished folder, and the first one stays. An entry that is
+    damaged is computed again.
+
+    Parameters
+    ----------
+    folder
+        It is made where it is not there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def chosen(cls, folder: str | Path | None) -> FeatureCache | None:
+        """The one asked for, else that of ``$STHGGEP_FEATURE_CACHE``, else none."""
+        where = folder or os.environ.get(VARIABLE)
+        return cls(where) if where else None
+
+    def find(self, key: str, shape: tuple[int, int]) -> RowFile | None:
+        """The entry under ``key``, if it is there and whole."""
+        entry = self.folder / key
+        if not entry.is_dir():
+            return None
+        try:
+            record = json.loads((entry / RECORD).read_text())
+            values = RowFile(entry / VALUES)
+            if values.shape == shape and values.checksum() == record["crc32"]:
+                log.info("Features of %s found in %s.", record["section"], entry)
+                return values
+            fault: object = "its values are not those that were written"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            fault = error
+        log.warning("The features in %s are damaged (%s); they are computed again.", entry, fault)
+        away = tempfile.mkdtemp(prefix=".damaged-", dir=self.folder)
+        try:
+            entry.rename(Path(away) / key)
+        finally:
+            shutil.rmtree(away, ignore_errors=True)
+        return None
+
+    @contextmanager
+    def writing(self, key: str, record: dict[str, Any], shape: tuple[int, int]) -> Iterator[RowFile]:
+        """A file to be filled; it becomes the entry when the block ends, and goes away on an error."""
+        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+        try:
+            values = RowFile.create(folder / VALUES, *shape)
+            yield values
+            (folder / RECORD).write_text(json.dumps(record | {"crc32": values.checksum()}, indent=1))
+            try:
+                folder.rename(self.folder / key)
+                values.path = self.folder / key / VALUES
+            except OSError:
+                # Another process was first; an open file can be read on after its name is gone
+                log.info("Features of %s were written by another process meanwhile.", record["section"])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, image: str) -> dict[str, Any] | None:
+    """All that the features of a section depend on; ``None`` where the encoder's weights cannot be told apart."""
+    if frozen.weights == UNVERSIONED:
+        return None
+    entry = frozen.entry
+    return {
+        "format": FORMAT,
+        "section": slide.name,
+        "image": image,
+        "encoder": entry.name,
+        "weights": frozen.weights,
+        "normalised": [list(map(float, entry.mean)), list(map(float, entry.std))],
+        "size_um": float(size_um),
+        "size_px": entry.size_px,
+        "dim": entry.dim,
+        "flips": flips,
+        "mpp": slide.require_mpp(),
+        "spots": hashlib.sha256(np.ascontiguousarray(slide.xy).tobytes()).hexdigest(),
+        "n_spots": slide.n_spots,
+    }
+
+
+def key_of(record: dict[str, Any]) -> str:
+    """Name of an entry: the section's own name is for readers of the record, and not in it."""
+    content = {name: value for name, value in record.items() if name != "section"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def image_fingerprint(levels: Sequence[Level]) -> str:
+    """What tells an image from another, without reading all of a large one.
+
+    An image in memory is hashed whole. Of a lazy one: its shapes, 25 windows of its finest level, and its coarsest level;
+    of a file also the size and the time it was changed. Of a lazy image of one level that is in no file, all is read.
+    """
+    digest = hashlib.sha256()
+    for level in levels:
+        digest.update(repr((level.shape, str(level.array.dtype), level.axes, level.scale)).encode())
+        if level.blocks is None:
+            for part in np.array_split(level.array, max(1, level.array.nbytes >> 26)):
+                digest.update(np.ascontiguousarray(part).tobytes())
+    sources = {level.source for level in levels if level.source is not None}
+    for source in sorted(sources):
+        found = source.stat()
+        digest.update(repr((found.st_size, found.st_mtime_ns)).encode())
+    lazy = [level for level in levels if level.blocks is not None]
+    if lazy:
+        for patch in lazy[0].read(_spread_boxes(lazy[0].shape)):
+            digest.update(patch.tobytes())
+        if not sources or lazy[-1].shape[0] * lazy[-1].shape[1] <= _WHOLE:
+            _hash_whole(lazy[-1], digest)
+    return digest.hexdigest()
+
+
+def _spread_boxes(shape: tuple[int, int]) -> Any:
+    height, width = shape
+    x, y = (np.linspace(0, max(size - _WINDOW, 0), _WINDOWS).astype(int) for size in (width, height))
+    corners = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return np.hstack([corners, np.minimum(corners + _WINDOW, (width, height))])
+
+
+def _hash_whole(level: Level, digest: Any) -> None:
+    """Add a level, block after block."""
+    assert level.blocks is not None
+    rows, columns = (edges.tolist() for edges in level.blocks.edges)
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(columns):
+            digest.update(level.read(np.array([[left, top, right, bottom]]))[0].tobytes())

@@ -1,0 +1,216 @@
+"""Pseudo-spots over the tissue of a slide that was not measured, or denser than it was."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+
+from sthggep._checks import has_key, one_of, positive
+from sthggep._keys import TOOL
+from sthggep._labels import label_raster
+from sthggep._lattice import lay_out
+from sthggep._slide import resolve_image
+from sthggep._spatialdata import add_spots, may_add_spots, source_path, spots_key
+from sthggep.pp._tissue import given_mask, tissue_fraction, tissue_mask
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from sthggep._slide import Slide
+
+log = logging.getLogger("sthggep")
+RECORD = "tissue_grid"
+
+
+def tissue_grid(
+    data: AnnData | SpatialData,
+    *,
+    spacing_um: float = 100.0,
+    size_um: float | None = None,
+    layout: Literal["square", "hex"] = "square",
+    min_tissue: float = 0.5,
+    tissue: str | ArrayLike | None = "auto",
+    key_added: str = "tissue_grid",
+    image_key: str | None = None,
+    table_key: str = "table",
+    shapes_key: str | None = None,
+    spatial_key: str = "spatial",
+    coordinate_system: str | None = None,
+    library_key: str | None = None,
+    mpp: float | None = None,
+) -> AnnData:
+    """Lay pseudo-spots over the tissue of a slide, for :func:`sthggep.tl.predict`: a slide without spots, or a denser map.
+
+    Parameters
+    ----------
+    data
+        What holds the image: a SpatialData (of :func:`sthggep.io.read_slide`, or a measured one), or an AnnData with its
+        image in ``uns["spatial"]``, with or without spots.
+    spacing_um
+        Microns between neighbouring pseudo-spots.
+    size_um
+        Side of the square around each, in microns, in which the share of tissue is measured; ``None`` takes
+        ``spacing_um``. What a model looks at is its own field of view.
+    layout
+        ``"square"``, or ``"hex"`` as on Visium (array columns then count by twos).
+    min_tissue
+        Least share of tissue of a pseudo-spot, from 0 to 1.
+    tissue
+        Where tissue is. ``"auto"`` finds it by its texture, on a small picture of the slide: glass has none, of whatever
+        tint. ``None`` takes the whole image. A mask, not zero on tissue, of any resolution but of the whole image: an
+        array (height, width), or the name of such labels in a SpatialData, as
+        ``squidpy.experimental.im.detect_tissue`` writes them.
+    key_added
+        Name of the table that is written into a SpatialData. A grid of that name is replaced, nothing else is.
+    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
+        Where the image is, and for a measured slide its spots; see :func:`sthggep.pp.patches`.
+    mpp
+        Microns per full-resolution pixel. ``None`` takes metadata, else the pitch of the spots.
+
+    Returns
+    -------
+    The grid, an AnnData of pseudo-spots without genes, on which :func:`sthggep.tl.predict`, :func:`sthggep.pl.gene_map` and
+    all else work as on a measured slide:
+
+    ``obs["array_x"]``, ``obs["array_y"]`` : int
+        Place on the lattice.
+    ``obs["tissue_fraction"]`` : float
+        Share of tissue, 0 to 1.
+    ``obsm["spatial"]`` : float64 (n_obs, 2)
+        Centres (x, y) in full-resolution pixels.
+    ``uns["spatial"]`` : dict
+        For an AnnData its own images, not copied. For a SpatialData the microns per pixel.
+    ``uns["tissue_grid"]`` : dict
+        The parameters.
+
+    A SpatialData gets the grid as the table ``key_added``, this very object, and circles ``"<key_added>_spots"`` that it is
+    linked to, in all coordinate systems of the image. Predict there by ``tl.predict(sdata, table_key=key_added)``; where it
+    is the only table, its name can be left out.
+
+    Raises
+    ------
+    KeyError, ValueError
+        No image or several, microns per pixel not known, no tissue, a mask of something else, or a name that is taken.
+
+    Notes
+    -----
+    What a map truly resolves does not grow with its pseudo-spots. Models learn from spots (55 µm wide on Visium, 100 µm
+    on legacy arrays) and look at squares around them: the default preset at 80, 160, 320 and 640 µm. What is smaller
+    than the smallest of these is blurred, and neighbours closer than that see much of the same tissue: a spacing below
+    about half of it adds points, not detail. Between measured spots, on the other hand, there is detail to be had that
+    no interpolation has: the image was looked at there. On toy tissue with spots 200 µm apart, a model's map every 67 µm
+    followed the truth between the spots at a correlation of 0.90, against 0.81 for its predictions at the spots
+    interpolated, and 0.73 for the counts interpolated.
+
+    Spots that are denser than those a model was trained on are tied to those at about the distances it has learnt, not
+    to the very nearest: see :func:`sthggep.tl.predict`.
+
+    Examples
+    --------
+    >>> sdata = sthggep.io.read_slide("slide.svs")
+    >>> sthggep.pp.tissue_grid(sdata, spacing_um=100)
+    >>> sthggep.tl.predict(sdata)
+    >>> sthggep.pl.gene_map(sdata, "ERBB2")
+    """
+    spacing_um = positive(float(spacing_um), "`spacing_um`")
+    size_um = positive(float(spacing_um if size_um is None else size_um), "`size_um`")
+    one_of(layout, ("square", "hex"), "layout")
+    if not 0 <= min_tissue <= 1:
+        msg = f"`min_tissue` must be a share from 0 to 1, found {min_tissue!r}."
+        raise ValueError(msg)
+    slide = resolve_image(
+        data,
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
+    if not isinstance(data, AnnData):
+        may_add_spots(data, key_added, RECORD)
+    per_um = 1 / slide.require_mpp()
+    array, xy = lay_out(slide.size, spacing_um * per_um, layout)
+    fraction = _fractions(data, slide, tissue, xy, size_um * per_um)
+    kept = (fraction >= min_tissue) & (fraction > 0)
+    _check_some(kept, slide, spacing_um, min_tissue)
+    params = {
+        "spacing_um": spacing_um,
+        "size_um": size_um,
+        "layout": layout,
+        "min_tissue": float(min_tissue),
+        "tissue": tissue if isinstance(tissue, str) else "all" if tissue is None else "mask",
+        "mpp": slide.require_mpp(),
+        "mpp_source": slide.mpp_source,
+    }
+    grid = _as_anndata(array[kept], xy[kept], fraction[kept], params)
+    log.info("Section %s: %d pseudo-spots, %g µm apart.", slide.name, grid.n_obs, spacing_um)
+    library = _library(data if isinstance(data, AnnData) else None, slide.name, params)
+    if isinstance(data, AnnData):
+        grid.uns["spatial"] = {slide.name: library}
+        return grid
+    image = str(slide.image)
+    library["metadata"]["source_image_path"] = source_path(data, image)
+    grid.uns["spatial"] = {spots_key(key_added): library}
+    add_spots(data, grid, key_added, image, spacing_um * per_um)
+    return grid
+
+
+def _check_some(kept: NDArray[np.bool_], slide: Slide, spacing_um: float, min_tissue: float) -> None:
+    """Refuse a grid of nothing, and say why it is."""
+    if kept.any():
+        return
+    mpp = slide.require_mpp()
+    size = " × ".join(f"{side * mpp:.0f}" for side in slide.size)
+    why = (
+        f"none of {len(kept)} places lies on at least {min_tissue:.0%} tissue. Pass a mask as `tissue=`, `tissue=None` "
+        "for the whole image, or a lower `min_tissue`"
+        if len(kept)
+        else f"`spacing_um` is {spacing_um:g}, wider than the slide"
+    )
+    msg = f"Section {slide.name!r} ({size} µm at {mpp:.4g} µm/px): no pseudo-spots, {why}."
+    raise ValueError(msg)
+
+
+def _as_anndata(
+    array: NDArray[np.int64], xy: NDArray[np.float64], fraction: NDArray[np.float64], params: dict[str, Any]
+) -> AnnData:
+    """Pseudo-spots without genes."""
+    obs = pd.DataFrame(
+        {"array_x": array[:, 0], "array_y": array[:, 1], "tissue_fraction": fraction},
+        index=[f"{x}x{y}" for x, y in array],
+    )
+    return AnnData(obs=obs, obsm={"spatial": xy}, uns={RECORD: {"tool": TOOL, **params}})
+
+
+def _library(source: AnnData | None, name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """What ``uns["spatial"][name]`` says of the grid: the images of its source, if it has any, and the grid's own size."""
+    spatial = {} if source is None else source.uns.get("spatial", {})
+    library = spatial.get(name, {})
+    diameter = params["spacing_um"] / params["mpp"]
+    return {
+        "images": dict(library.get("images", {})),
+        "scalefactors": {**library.get("scalefactors", {}), "spot_diameter_fullres": diameter},
+        "metadata": {**library.get("metadata", {}), "mpp": params["mpp"], "pitch_um": params["spacing_um"]},
+    }
+
+
+def _fractions(data: AnnData | SpatialData, slide: Slide, tissue: Any, xy: NDArray[np.float64], width: float) -> Any:
+    """Share of tissue around each centre."""
+    if tissue is None:
+        return np.ones(len(xy))
+    if not isinstance(tissue, str):
+        mask = given_mask(tissue, slide.size, "`tissue`")
+    elif tissue == "auto":
+        mask = tissue_mask(slide)
+    else:
+        labels = {} if isinstance(data, AnnData) else data.labels
+        hint = 'Pass "auto", None, a mask (height, width), or labels of the SpatialData.'
+        mask = given_mask(label_raster(has_key(labels, tissue, "labels", hint)), slide.size, f"labels[{tissue!r}]")
+    return tissue_fraction(mask, slide.size, xy, width)

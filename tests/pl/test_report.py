@@ -1,0 +1,182 @@
+"""The report page: what is in it, and in a browser, that a click changes the map."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from sthggep import datasets, pl
+from sthggep.pl._report_data import Included
+
+CLICK = """
+<script>
+const seen = { errors: [] };
+window.addEventListener("error", e => seen.errors.push(e.message));
+const paint = kind => document.getElementById("map-" + kind).toDataURL();
+const timer = setInterval(() => {
+  if (document.body.dataset.ready !== "yes") return;
+  clearInterval(timer);
+  const rows = [...document.querySelectorAll("#scores tbody tr")];
+  seen.rows = rows.map(r => r.dataset.gene); seen.first = document.getElementById("gene").textContent;
+  const before = paint("predicted"), observed = paint("observed"), picture = paint("picture");
+  rows[rows.length - 1].click();
+  seen.second = document.getElementById("gene").textContent;
+  seen.changed = [paint("predicted") !== before, paint("observed") !== observed, paint("picture") !== picture];
+  seen.caption = document.getElementById("caption-predicted").textContent;
+  const search = document.getElementById("search"); search.value = rows[1].dataset.gene.toLowerCase(); search.dispatchEvent(new Event("input"));
+  seen.searched = document.getElementById("gene").textContent;
+  const pen = document.getElementById("map-predicted").getContext("2d");
+  const s = DATA.sections[0]; seen.pixel = [...pen.getImageData(Math.round(s.xs[0]), Math.round(s.ys[0]), 1, 1).data].slice(0, 3);
+  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
+}, 20);
+</script>
+"""
+
+
+@pytest.fixture
+def slide() -> AnnData:
+    """Toy tissue with a prediction of three genes that rise to the right, downwards and to the left."""
+    adata = datasets.toy(size_um=(1800.0, 1400.0), mpp=4.0, n_genes=12)
+    genes = list(adata.var_names[[4, 0, 2]])
+    x, y = adata.obsm["spatial"].T
+    adata.obsm["hggep"] = np.column_stack([x, y, -x]).astype(np.float32) / 100
+    adata.obsm["hggep_std"] = np.full((adata.n_obs, 3), 0.25, dtype=np.float32)
+    adata.uns["hggep"] = {
+        "tool": "sthggep",
+        "genes": np.array(genes, dtype=object),
+        "units": "log",
+        "model": "hggep-test",
+        "held_out_pearson": np.array([0.1, np.nan, 0.3]),
+        "params": {"learnt_from": np.array([], dtype=object)},
+    }
+    return adata
+
+
+@pytest.fixture
+def model() -> SimpleNamespace:
+    """What the page reads of a model."""
+    history = pd.DataFrame({"member": 0, "epoch": [0, 1], "train_loss": [2.0, 1.0]})
+    training = {"sections": ["a</script>b"], "n_spots": [5], "held_out_pearson": [0.5, None], "ceiling": [0.9, 0.1]}
+    return SimpleNamespace(
+        id="hggep-x",
+        preset="default",
+        genes=["A", "B"],
+        units="log",
+        inputs="patches",
+        members=[1],
+        training=training,
+        history=history,
+    )
+
+
+def data_of(path: Path) -> dict:
+    """The data that a page holds."""
+    return json.loads(re.search(r"^const DATA = (.*);$", path.read_text(), re.MULTILINE).group(1))
+
+
+def in_browser(path: Path, script: str) -> dict:
+    """What a script in the page saw, in a headless browser."""
+    browser = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
+    if browser is None:
+        pytest.skip("Needs a headless Chromium to click in the page.")
+    page = path.with_name("clicked.html")
+    page.write_text(path.read_text().replace("</body>", script + "</body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+    done = subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    return json.loads(found.group(1).replace("&lt;", "<").replace("&amp;", "&"))
+
+
+def test_what_is_in_the_page(slide, model, tmp_path):
+    path = pl.report(slide, tmp_path / "new" / "page.html", model=model, title="A & B <i>")
+    text, data = path.read_text(), data_of(path)
+    assert "<title>A &amp; B &lt;i&gt;</title>" in text
+    # nothing comes from elsewhere
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+    assert data["genes"] == list(slide.uns["hggep"]["genes"])
+    assert data["heldOut"] == [0.1, None, 0.3]
+    (section,) = data["sections"]
+    x = np.frombuffer(base64.b64decode(section["x"]), dtype="<f4")
+    assert np.corrcoef(x, slide.obsm["spatial"][:, 0])[0, 1] > 0.9999
+    predicted = np.frombuffer(base64.b64decode(section["predicted"]), dtype=np.uint8).reshape(3, slide.n_obs)
+    low, high = data["ends"][0]
+    shown = low + (high - low) * predicted[0] / 254
+    np.testing.assert_allclose(shown, np.clip(slide.obsm["hggep"][:, 0], low, high), atol=(high - low) / 250)
+    assert data["model"]["heldOut"] == [0.5, None]
+    assert ["trained on", "a</script>b"] in data["model"]["rows"]
+    assert data["model"]["curves"].startswith("data:image/png;base64,")
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_scores_are_those_of_the_slide(slide, tmp_path):
+    from sthggep import tl
+
+    (section,) = data_of(pl.report(slide, tmp_path / "page.html"))["sections"]
+    scores = tl.evaluate(slide)
+    np.testing.assert_allclose(section["pearson"], scores["pearson"], atol=1e-4)
+    np.testing.assert_allclose(section["ceiling"], scores["ceiling"], atol=0.05)
+
+
+def test_a_slide_without_counts_and_a_gap_in_the_prediction(slide, tmp_path):
+    bare = AnnData(obs=slide.obs, obsm=dict(slide.obsm), uns=dict(slide.uns))
+    bare.obsm["hggep"][2, 0] = np.nan
+    (section,) = data_of(pl.report({"mine": bare}, tmp_path / "page.html"))["sections"]
+    assert section["name"] == "mine"
+    assert section["observed"] is None
+    assert section["pearson"] == [None, None, None]
+    assert np.frombuffer(base64.b64decode(section["predicted"]), dtype=np.uint8)[2] == 255
+
+
+def test_a_model_alone(model, tmp_path):
+    data = data_of(pl.report(model, tmp_path / "model.html"))
+    assert data["sections"] == []
+    assert data["title"] == "Model hggep-x"
+    assert data["model"]["genes"] == ["A", "B"]
+
+
+def test_large_slides_keep_the_genes_known_to_be_predicted_best(caplog):
+    chosen = Included(None).choose(["a", "b", "c", "d"], [0.1, None, 0.5, 0.3], 9_000_000)
+    assert chosen == ["c", "d"]
+    assert "2 of 4 genes" in caplog.text
+    assert Included(["b"]).choose(["a", "b"], [None, None], 10**9) == ["b"]
+
+
+def test_what_is_refused(slide, model, tmp_path):
+    there = tmp_path / "page.html"
+    there.write_text("mine")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        pl.report(slide, there)
+    with pytest.raises(ValueError, match=r"must end in \.html"):
+        pl.report(slide, tmp_path / "page.pdf")
+    with pytest.raises(KeyError, match="NONE"):
+        pl.report(slide, tmp_path / "other.html", genes=["NONE"])
+    with pytest.raises(TypeError, match="must be an HGGEP"):
+        pl.report(slide, tmp_path / "other.html", model="her2st")
+    with pytest.raises(TypeError, match="not two models"):
+        pl.report(model, tmp_path / "other.html", model=model)
+    assert there.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_click_changes_the_map(slide, model, tmp_path):
+    seen = in_browser(pl.report(slide, tmp_path / "page.html", model=model), CLICK)
+    assert seen["errors"] == []
+    assert sorted(seen["rows"]) == sorted(slide.uns["hggep"]["genes"])
+    assert seen["first"] == seen["rows"][0]
+    assert seen["second"] == seen["rows"][-1]
+    assert seen["changed"] == [True, True, False]
+    assert seen["caption"].startswith("predicted, PCC ")
+    assert seen["searched"] == seen["rows"][1]

@@ -1,0 +1,202 @@
+"""What all shell commands share: configuration files, errors and exit codes, lines, help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from sthggep import HGGEP, __version__
+from sthggep._cli import main
+from sthggep._cli._command import in_shell_words
+
+COMMANDS = ("demo", "fit", "predict", "evaluate", "cross-validate")
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Options that `tl.summary` was called with, and then it stops."""
+    given = {}
+
+    def summary(data, key, **options):
+        given.update(options, key=key)
+        raise RuntimeError
+
+    monkeypatch.setattr("sthggep.tl.summary", summary)
+    return given
+
+
+# ---------------------------------------------------------------- YAML
+
+
+def test_a_run_is_repeated_from_its_own_record(shell, files):
+    words = ("--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu", "--genes", "FAT1,STRO1")
+    done = shell("fit", "a.h5ad", "b.h5ad", "--out", "m", *words)
+    assert done.exit_code == 0, done.stderr
+    text = Path("m/run.yaml").read_text()
+    assert text.startswith(f"# sthggep {__version__}, ")
+    record = yaml.safe_load(text)
+    assert record["slides"] == ["a.h5ad", "b.h5ad"]
+    assert (record["preset"], record["seed"], record["max_epochs"]) == ("default", 0, 1)
+    assert not {"overwrite", "quiet", "config", "layer"} & set(record)
+    again = shell("fit", "--config", "m/run.yaml", "--out", "n")
+    assert again.exit_code == 0, again.stderr
+    assert HGGEP.load("n").id == HGGEP.load("m").id
+    other = shell("fit", "--config", "m/run.yaml", "--out", "o", "--seed", 1)
+    assert other.exit_code == 0, other.stderr
+    assert HGGEP.load("o").training["seed"] == 1
+
+
+def test_flags_win_over_the_file(shell, files, evaluated):
+    Path("run.yaml").write_text(
+        "slides: '*.h5ad'\nlibrary-key: which\nkey: mine\ngenes: [FAT1, STRO1]\nseed: 3\nlayer:\n"
+    )
+    shell("evaluate", "--config", "run.yaml")
+    assert evaluated["library_key"] == "which"
+    assert (evaluated["key"], evaluated["genes"], evaluated["seed"]) == ("mine", ["FAT1", "STRO1"], 3)
+    assert evaluated["layer"] is None
+    shell("evaluate", "b.h5ad", "--config", "run.yaml", "--key", "hggep", "--genes", "IMMU1")
+    assert (evaluated["key"], evaluated["genes"], evaluated["seed"]) == ("hggep", ["IMMU1"], 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide: a.h5ad", "unknown option 'slide'; did you mean slides?"),
+        ("n-member: 3", "unknown option 'n-member'; did you mean n_members?"),
+        ("zzz: 3", "unknown option 'zzz'; there is slides, out,"),
+        ("config: x.yaml", "unknown option 'config'"),
+        ("seed: 1\n--seed: 2", "seed stands there twice"),
+        ("seed: 1.5", "'1.5' is not a valid integer"),
+        ("preset: papr", "'papr' is not one of 'default', 'paper'"),
+        ("layer: [a, b]", "layer must be one value, found ['a', 'b']"),
+        ("layer: no", "YAML reads yes, no, on and off so"),
+        ("genes: [{a: 1}]", "genes must be one value or a list of them"),
+        ("overwrite: 1", "overwrite must be true or false, found 1"),
+        ("slides: z*.h5ad", "nothing matches 'z*.h5ad'"),
+        ("slides: [a", "is not YAML"),
+        ("just words", "must hold lines of `name: value`, found str"),
+        ("", "found nothing"),
+    ],
+)
+def test_mistakes_in_the_file(shell, files, monkeypatch, text, message):
+    monkeypatch.setattr("sthggep.tl.fit", lambda *_, **__: pytest.fail("work began"))
+    Path("run.yaml").write_text(text)
+    done = shell("fit", "a.h5ad", "--out", "m", "--config", "run.yaml")
+    if "slides" in text:
+        done = shell("fit", "--out", "m", "--config", "run.yaml")
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_configuration_is_written_and_nothing_run(shell, files, monkeypatch):
+    monkeypatch.setattr("sthggep.tl.predict", lambda *_, **__: pytest.fail("work began"))
+    words = ("predict", "a.h5ad", "--out", "p/", "--latent", "--mpp", 0.5, "--write-config", "run.yaml")
+    done = shell(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "nothing was run" in done.stderr
+    record = yaml.safe_load(Path("run.yaml").read_text())
+    assert (record["slides"], record["latent"], record["mpp"]) == (["a.h5ad"], True, 0.5)
+    again = shell("predict", "--config", "run.yaml", "--write-config", "again.yaml")
+    assert again.exit_code == 0, again.stderr
+    assert yaml.safe_load(Path("again.yaml").read_text()) == record
+    assert shell(*words).exit_code == 1  # a file of the user's is not replaced
+
+
+# ---------------------------------------------------------------- errors and exit codes
+
+
+def test_usage_is_2_and_an_error_is_1(shell, files):
+    assert shell("fit", "a.h5ad").exit_code == 2
+    assert "Missing option '--out'" in shell("fit", "a.h5ad").stderr
+    assert "Missing argument 'SLIDES...'" in shell("fit", "--out", "m").stderr
+    assert "Did you mean '--latent'?" in shell("predict", "a.h5ad", "--out", "p", "--latentt").stderr
+    assert shell("evaluate", "a.h5ad").exit_code == 1
+    assert shell("--version").stdout == f"sthggep, version {__version__}\n"
+
+
+def test_an_error_that_nobody_foresaw_says_how_to_find_it(shell, files, monkeypatch):
+    monkeypatch.setattr("sthggep.tl.summary", lambda *_, **__: {}["column"])
+    done = shell("evaluate", "a.h5ad")
+    assert done.exit_code == 1
+    assert "Error: a.h5ad: KeyError: column (Run again with --debug to see where it comes from.)" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = shell("evaluate", "a.h5ad", "--debug")
+    assert isinstance(done.exception, KeyError)
+
+
+def test_advice_is_in_shell_words():
+    command = main.commands["predict"]
+    assert in_shell_words("Pass `mpp=`, or `key_added='mine'`.", command) == "Pass --mpp, or --key-added mine."
+    assert in_shell_words("Pass `overwrite=True`.", command) == "Pass --overwrite."
+    assert in_shell_words("`genes=[...]` or `library_key`", command) == "--genes or --library-key"
+    for other in ("`size_um=None`", "`adata.obs_names_make_unique()`", "obs['mpp']", "`X`"):
+        assert in_shell_words(other, command) == other
+
+
+# ---------------------------------------------------------------- lines
+
+
+def test_quiet_and_verbose(shell, files, model, recwarn):
+    model.save("m")
+    words = ("predict", "c.h5ad", "--model", "m")
+    assert shell(*words, "--out", "p.h5ad", "--quiet").stderr == ""
+    usual = shell(*words, "--out", "q.h5ad").stderr
+    assert "Options of this run" not in usual
+    assert "Options of this run" in shell(*words, "--out", "r.h5ad", "-v").stderr
+
+
+def test_warnings_are_lines_said_once(shell, files, monkeypatch):
+    import warnings
+
+    def summary(*_, **__):
+        for _ in range(2):
+            warnings.warn("3 genes are constant.", UserWarning, stacklevel=1)
+        warnings.warn("a.b is deprecated", FutureWarning, stacklevel=1)
+        warnings.warn("this will go in the next release", UserWarning, stacklevel=1)
+        raise ValueError
+
+    monkeypatch.setattr("sthggep.tl.summary", summary)
+    said = shell("evaluate", "a.h5ad").stderr
+    assert said.count("Warning: 3 genes are constant.\n") == 1
+    assert "deprecated" not in said
+    assert "next release" not in said
+    assert "next release" in shell("evaluate", "a.h5ad", "-v").stderr
+
+
+def test_logging_is_as_before_after_a_command(shell, files):
+    import logging
+
+    logger = logging.getLogger("sthggep")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    shell("evaluate", "a.h5ad", "-v")
+    assert (logger.level, logger.propagate, list(logger.handlers)) == before
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_help_lists_the_commands(shell):
+    done = shell("--help")
+    assert done.exit_code == 0
+    at = [done.stdout.index(f"\n  {command} ") for command in COMMANDS]
+    assert at == sorted(at)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_examples_that_parse(shell, name):
+    done = shell(name, "--help")
+    assert done.exit_code == 0
+    examples = [
+        words for line in done.stdout.split("Examples:\n")[1].splitlines() if (words := line.split("  (")[0].split())
+    ]
+    assert len(examples) >= 2
+    command = main.commands[name]
+    for words in examples:
+        assert words[:2] == ["sthggep", name]
+        if "--config" not in words:
+            command.make_context(name, words[2:])
+    assert all(param.help for param in command.params if isinstance(param, click.Option))

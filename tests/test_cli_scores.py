@@ -1,0 +1,94 @@
+"""The shell commands that score: evaluate and cross-validate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from sthggep import tl
+
+FAST = ("--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu")
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def test_scores_as_tables(shell, files, model):
+    for slide, name in ((files[0], "p.h5ad"), (files[2], "q.h5ad")):
+        tl.predict(slide, model, show_progress_bar=False)
+        slide.write_h5ad(name)
+    done = shell("evaluate", "p.h5ad", "q.h5ad", "--out", "scores.csv", "--summary", "sections.csv")
+    assert done.exit_code == 0, done.stderr
+    scores = pd.read_csv("scores.csv")
+    assert list(scores.columns[:3]) == ["file", "section", "gene"]
+    assert list(scores["section"].unique()) == ["toy1", "toy3"]
+    expected = tl.evaluate(files[2])
+    np.testing.assert_allclose(scores.loc[scores["file"] == "q.h5ad", "pearson"], expected["pearson"])
+    sections = pd.read_csv("sections.csv").set_index("section")
+    row = tl.summary(files[2]).loc["toy3"]
+    assert sections.loc["toy3", "pearson_low"] == pytest.approx(row["pearson_low"])
+    (line,) = [line for line in done.stdout.splitlines() if line.lstrip().startswith("toy3")]
+    assert line.split()[1:4] == ["75", "16", f"{row['pearson']:.3f}"]
+    assert f"{row['pearson_low']:.3f} to {row['pearson_high']:.3f}" in line
+    assert f"{100 * row['of_ceiling']:.0f} %" in line
+    assert f"Mean over 2 sections: Pearson {sections['pearson'].mean():.3f}." in done.stdout
+    best = scores.groupby("gene")["pearson"].mean().nlargest(10)
+    shown = done.stdout.split("Best 10 of 16 genes\n")[1].splitlines()[1:]
+    assert [line.split()[0] for line in shown] == list(best.index)
+    assert [line.split()[1] for line in shown] == [f"{value:.3f}" for value in best]
+
+
+def test_mistakes_of_files(shell, files, tmp_path):
+    (tmp_path / "broken.h5ad").write_bytes(b"\x89HDF\r\n")
+    (tmp_path / "empty.zarr").mkdir()
+    (tmp_path / "slide.txt").write_text("x")
+    for name, words in {
+        "broken.h5ad": "broken.h5ad cannot be read: an AnnData (.h5ad, .zarr) or a SpatialData (.zarr) was expected.",
+        "empty.zarr": "empty.zarr cannot be read",
+        "slide.txt": "unknown ending",
+        "absent.h5ad": "Slides beside it: a.h5ad, b.h5ad",
+    }.items():
+        done = shell("evaluate", name)
+        assert done.exit_code == 1
+        assert words in done.stderr
+    done = shell("evaluate", "a.h5ad", "--key", "mine")
+    assert done.exit_code == 1
+    assert "Error: a.h5ad: 'mine' is not in obsm" in done.stderr  # without the quotes around that a KeyError has
+    assert "Call `sthggep predict` first" in done.stderr
+    done = shell("evaluate", "a.h5ad", "--out", "b.h5ad")
+    assert (done.exit_code, "a table is written as .csv" in done.stderr) == (1, True)
+
+
+# ---------------------------------------------------------------- cross-validate
+
+
+def test_held_out_patients_and_an_interruption(shell, files):
+    words = ("cross-validate", "a.h5ad", "b.h5ad", "c.h5ad", "--out", "cv", "--baseline", "ridge", *FAST)
+    done = shell(*words)
+    assert done.exit_code == 0, done.stderr
+    assert {path.name for path in Path("cv").iterdir()} == {"scores.csv", "cross_validation.png", "run.yaml", "folds"}
+    assert Path("cv/cross_validation.png").stat().st_size > 5000
+    scores = pd.read_csv("cv/scores.csv")
+    assert set(scores["method"]) == {"hggep", "ridge", "ceiling"}
+    means = scores[scores["metric"] == "pearson"].groupby(["section", "method"])["value"].mean()
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("toy2")]
+    assert line.split()[1:4] == ["P2", f"{means['toy2', 'hggep']:.3f}", f"{means['toy2', 'ridge']:.3f}"]
+    assert f"Fold 2 of 3 (P2 held out): PCC hggep {means['toy2', 'hggep']:.3f}" in done.stderr
+
+    Path("cv/folds/fold-001.json").unlink()
+    Path("cv/scores.csv").unlink()
+    again = shell("cross-validate", "--config", "cv/run.yaml")
+    assert again.exit_code == 0, again.stderr
+    assert "2 of 3 folds are finished already" in again.stderr
+    assert again.stdout == done.stdout
+    pd.testing.assert_frame_equal(pd.read_csv("cv/scores.csv"), scores)
+    assert yaml.safe_load(Path("cv/run.yaml").read_text())["baseline"] == ["ridge"]
+
+    other = shell(*words, "--seed", 1)
+    assert (other.exit_code, "these differ: 'seed'" in other.stderr) == (1, True)
+    done = shell("cross-validate", "a.h5ad", "b.h5ad", "--out", ".")
+    assert (done.exit_code, "holds no cross-validation; it is left alone" in done.stderr) == (1, True)

@@ -1,0 +1,43 @@
+"""The documentation lists what is public, and its notebooks and drawings are as they were made."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS, NOTEBOOKS = ROOT / "docs", sorted((ROOT / "notebooks").glob("*.ipynb"))
+pytestmark = pytest.mark.skipif(not (DOCS / "conf.py").is_file(), reason="The documentation is not in this copy.")
+
+
+@pytest.mark.parametrize("namespace", ["datasets", "io", "nn", "pl", "pp", "tl"])
+def test_api_pages_list_all_that_is_public(namespace: str):
+    page = (DOCS / "api" / f"{namespace}.md").read_text()
+    listed = re.findall(r"^   (\w+)$", page, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(importlib.import_module(f"sthggep.{namespace}").__all__)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_shown_and_executed(path: Path):
+    assert f"notebooks/{path.stem}\n" in (DOCS / "index.md").read_text()
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    text = "".join(part for output in outputs for part in [*output.get("text", []), *_plain(output)])
+    assert not re.findall(r"(?:^|[\s'\"(])(?:/[a-z]+){2,}", text), "an absolute path of the machine it ran on"
+
+
+def _plain(output: dict) -> list[str]:
+    return output.get("data", {}).get("text/plain", [])
+
+
+def test_drawings_are_made_by_scripts():
+    made = {path.stem for path in (DOCS / "_static" / "drawings").iterdir()}
+    assert made == {path.stem for path in (DOCS / "drawings").glob("[a-z]*.py")}
+    pages = "".join(path.read_text() for path in DOCS.rglob("*.md"))
+    assert [name for name in sorted(made) if f"drawings/{name}." not in pages] == []

@@ -1,0 +1,103 @@
+"""What is warned of though nothing fails: swapped coordinates, bare glass, tissue learnt from, genes of elsewhere."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from sthggep import HGGEP, datasets, pp, tl
+from sthggep._placement import on_tissue
+from sthggep._slide import resolve_one
+from sthggep.tl._doubts import learnt_from
+
+QUICK = {"size_um": 160, "max_epochs": 1, "n_members": 1, "validation": None, "show_progress_bar": False}
+
+
+def toy(seed: int = 0) -> AnnData:
+    return datasets.toy(seed=seed, size_um=(2400.0, 1600.0), mpp=4.0, n_genes=12)
+
+
+def said(call, *args, **options) -> list[str]:
+    """The warnings of a call."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        call(*args, **options)
+    return [str(warning.message) for warning in found]
+
+
+@pytest.fixture(scope="module")
+def model() -> HGGEP:
+    return tl.fit(toy(), genes=list(toy().var_names[:3]), weights="random", **QUICK)
+
+
+def test_swapped_coordinates_that_fit_the_image_all_the_same():
+    slide = toy()
+    square = slide.uns["spatial"][next(iter(slide.uns["spatial"]))]
+    image = square["images"]["hires"]
+    # room for the swapped spots, white as glass
+    side = max(image.shape[:2])
+    padded = np.full((side, side, 3), 255, dtype=np.uint8)
+    padded[: image.shape[0], : image.shape[1]] = image
+    square["images"]["hires"] = padded
+    assert said(pp.features, slide, size_um=100, weights="random", show_progress_bar=False) == []
+    swapped = slide.copy()
+    swapped.obsm["spatial"] = slide.obsm["spatial"][:, ::-1].copy()
+    share, other = on_tissue(resolve_one(swapped))
+    assert other > share + 0.1
+    (message,) = said(pp.features, swapped, size_um=120, weights="random", show_progress_bar=False)
+    assert f"{other:.0%} would with x and y swapped" in message
+
+
+def test_spots_on_bare_glass():
+    slide = toy()
+    entry = slide.uns["spatial"][next(iter(slide.uns["spatial"]))]
+    image = entry["images"]["hires"]
+    height, width = image.shape[:2]
+    wide = np.full((3 * height, 3 * width, 3), 255, dtype=np.uint8)
+    wide[-height:, -width:] = image
+    entry["images"]["hires"] = wide
+    (message,) = said(pp.features, slide, size_um=100, weights="random", show_progress_bar=False)
+    assert "only 0% of the spots lie on what looks like tissue" in message
+
+
+def test_tissue_that_the_model_has_learnt_from(model: HGGEP, tmp_path: Path):
+    model.save(tmp_path / "model")
+    again = HGGEP.load(tmp_path / "model")
+    seen, new = toy(), toy(seed=5)
+    (message,) = said(tl.predict, seen, again, show_progress_bar=False)
+    assert message.startswith("Predicted is tissue that the model has learnt from")
+    assert [
+        text for text in said(tl.evaluate, seen) if text.startswith("Scored is tissue that the model has learnt from")
+    ]
+    # some of its spots are still the same tissue
+    assert said(tl.predict, seen[10:40].copy(), again, show_progress_bar=False) == [message]
+    assert said(tl.predict, new, again, show_progress_bar=False) == []
+    assert not [text for text in said(tl.evaluate, new) if "learnt" in text]
+
+
+def test_a_table_without_any_of_the_genes(model: HGGEP):
+    mouse = toy(seed=6)
+    mouse.var_names = [f"Mouse{i}" for i in range(mouse.n_vars)]
+    (message,) = said(tl.predict, mouse, model, show_progress_bar=False)
+    assert "None of the model's" in message
+    assert "'Mouse0', 'Mouse1'" in message
+
+
+def test_on_real_sections_spots_lie_on_tissue_and_would_not_if_swapped(data_root: Path):
+    for name in ("B4", "C2", "C5"):
+        slide = resolve_one(datasets.her2st(name, root=data_root / "her2st", fullres=False))
+        share, swapped = on_tissue(slide)
+        assert share > 0.75
+        assert swapped < share - 0.1
+
+
+def test_the_bundled_model_knows_its_sections(data_root: Path):
+    known = HGGEP.from_pretrained("her2st")
+    small = resolve_one(datasets.her2st("C2", root=data_root / "her2st", fullres=False))
+    assert learnt_from(known, [small]) == [small.name]
+    mouse = resolve_one(datasets.mob("MOB1", root=data_root / "mob"))
+    assert learnt_from(known, [mouse]) == []

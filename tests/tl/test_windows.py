@@ -1,0 +1,248 @@
+"""Sections looked at in windows: what they predict, what is written to a file, what is trained on."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pytest
+import torch
+
+from sthggep import HGGEP, datasets, pl, tl
+from sthggep._data import Inputs
+from sthggep._describe import describe_windows
+from sthggep._slide import resolve_one
+from sthggep.nn import HGGEPNet
+
+QUIET = {"show_progress_bar": False, "device": "cpu"}
+FIT = {"obsm": "X_mine", "n_members": 2, "max_epochs": 4, **QUIET}
+
+
+def toy(seed: int):
+    slide = datasets.toy(seed=seed, size_um=(3000.0, 3000.0), mpp=8.0, pitch_um=150.0, n_genes=8)
+    slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    return slide
+
+
+@pytest.fixture(scope="module")
+def sections() -> list[anndata.AnnData]:
+    return [toy(seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def quick(sections) -> HGGEP:
+    model = tl.fit(sections[:2], genes=list(sections[0].var_names), **FIT)
+    for member in model.members:
+        member.blend.fill_(0.5)  # network and shortcut both count
+    return model
+
+
+@pytest.fixture
+def slide(sections) -> anndata.AnnData:
+    return sections[2].copy()
+
+
+def described(model, slide, **options):
+    """All that a model says, with the windows put together."""
+    parts = describe_windows(
+        model, resolve_one(slide), latent=True, encoder=None, batch_size=8, device=torch.device("cpu"), **options
+    )
+    rows, found = zip(*parts, strict=True)
+    back = np.argsort(np.concatenate(rows))
+    assert np.concatenate(rows)[back].tolist() == list(range(slide.n_obs))
+    return [np.concatenate(kind)[back] for kind in ([p.expression for p in found], [p.latent for p in found])], rows
+
+
+# ---------------------------------------------------------------- predictions
+
+
+@pytest.mark.parametrize("window", [60, 150])
+def test_windows_do_not_show(quick, slide, window):
+    (whole, latent), _ = described(quick, slide, window=None)
+    (found, embedding), rows = described(quick, slide, window=window)
+    assert len(rows) == -(-slide.n_obs // window)
+    assert max(map(len, rows)) <= window
+    np.testing.assert_allclose(embedding, latent, atol=2e-5)
+    np.testing.assert_allclose(found, whole, atol=2e-5)
+
+
+def test_windows_do_not_show_on_a_denser_array(quick, slide, monkeypatch):
+    """Where the spots stand denser than the training's, their array is several coarser ones that are not tied."""
+    monkeypatch.setattr(quick, "training", quick.training | {"pitch_um": [300.0]})
+    (whole, latent), _ = described(quick, slide, window=None)
+    (found, embedding), rows = described(quick, slide, window=40)
+    assert len(rows) == 8
+    np.testing.assert_allclose(embedding, latent, atol=2e-5)
+    np.testing.assert_allclose(found, whole, atol=2e-5)
+    array = slide.obs[["array_x", "array_y"]].to_numpy()
+    assert all(len(np.unique(array[part] % 2, axis=0)) == 1 for part in rows)
+
+
+def test_difference_falls_with_the_halo(quick, slide):
+    (_, latent), _ = described(quick, slide, window=None)
+    off = []
+    for halo in range(len(quick.members[0].hops) + 1):
+        (_, embedding), _ = described(quick, slide, window=60, halo=halo)
+        off.append(np.abs(embedding - latent).max())
+    assert off[0] > off[1] > off[2] > 100 * off[3]
+
+
+def test_statistics_are_the_whole_sections(quick, slide):
+    """A window by itself is judged against itself, and says something else."""
+    (whole, _), _ = described(quick, slide, window=None)
+    _, rows = described(quick, slide, window=60)
+    alone = slide[rows[0]].copy()
+    (by_itself, _), _ = described(quick, alone, window=None)
+    assert np.abs(by_itself - whole[rows[0]]).max() > 0.1 * whole.std(axis=0).max()
+
+
+def test_a_section_that_fits_is_looked_at_whole(quick, slide):
+    whole, fits, automatic = slide.copy(), slide.copy(), slide.copy()
+    tl.predict(whole, quick, window=None, **QUIET)
+    tl.predict(fits, quick, window=slide.n_obs, **QUIET)
+    tl.predict(automatic, quick, **QUIET)
+    np.testing.assert_array_equal(fits.obsm["hggep"], whole.obsm["hggep"])
+    np.testing.assert_array_equal(automatic.obsm["hggep"], whole.obsm["hggep"])
+
+
+def test_describe_slide_puts_windows_together(quick, slide):
+    one = resolve_one(slide)
+    whole = quick.describe_slide(one, latent=True, window=None, device="cpu")
+    found = quick.describe_slide(one, latent=True, window=70, device="cpu")
+    np.testing.assert_allclose(found.latent, whole.latent, atol=2e-5)
+    assert found.counts is None
+    np.testing.assert_array_equal(quick.predict_slide(one, window=70, device="cpu"), found.expression)
+
+
+@pytest.mark.parametrize(
+    ("window", "fault"), [(0, "positive number"), ("all", "Unknown window 'all'"), (-3, "positive")]
+)
+def test_windows_that_are_none(quick, slide, window, fault):
+    with pytest.raises(ValueError, match=fault):
+        tl.predict(slide, quick, window=window, **QUIET)
+    assert "hggep" not in slide.obsm
+
+
+def test_networks_on_patches_are_windowed_only_when_asked(slide):
+    torch.manual_seed(0)
+    net = HGGEPNet(3, dim=32, depth=1, heads=2, hypergraph_dim=16, fusion_layers=1)
+    model = HGGEP([net], ["A", "B", "C"], Inputs("patches"))
+    few = slide[:40].copy()
+    whole = few.copy()
+    tl.predict(whole, model, **QUIET)
+    with pytest.warns(UserWarning, match="attends over.*the result differs"):
+        tl.predict(few, model, window=15, **QUIET)
+    assert np.isfinite(few.obsm["hggep"]).all()
+    assert np.abs(few.obsm["hggep"] - whole.obsm["hggep"]).max() > 0
+
+
+# ---------------------------------------------------------------- to a file
+
+
+@pytest.mark.parametrize("ending", ["zarr", "h5ad"])
+def test_out_holds_what_obsm_would(quick, slide, tmp_path, ending):
+    kept = slide.copy()
+    tl.predict(kept, quick, latent=True, window=100, **QUIET)
+    path = tmp_path / f"predicted.{ending}"
+    images = slide.uns["spatial"]["toy3"]["images"]["hires"].copy()
+    tl.predict(slide, quick, latent=True, window=100, out=path, **QUIET)
+    assert "hggep" not in slide.obsm
+    assert slide.uns["hggep"]["path"] == str(path)
+    np.testing.assert_array_equal(slide.uns["spatial"]["toy3"]["images"]["hires"], images)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    found = anndata.read_zarr(path) if ending == "zarr" else anndata.read_h5ad(path)
+    np.testing.assert_array_equal(found.X, kept.obsm["hggep"])
+    np.testing.assert_array_equal(found.obsm["X_hggep"], kept.obsm["X_hggep"])
+    np.testing.assert_array_equal(found.obsm["spatial"], kept.obsm["spatial"])
+    assert found.var_names.tolist() == quick.genes
+    assert found.obs_names.equals(kept.obs_names)
+    assert found.uns["hggep"]["model"] == quick.id
+    assert "images" not in found.uns["spatial"]["toy3"]
+    # What reads a prediction reads it from there
+    np.testing.assert_allclose(tl.evaluate(slide)["pearson"], tl.evaluate(kept)["pearson"], rtol=1e-9)
+    out = tl.to_adata(slide)
+    assert hasattr(out.X, "dask")
+    np.testing.assert_array_equal(out.to_memory().X, kept.obsm["hggep"])
+    np.testing.assert_array_equal(np.asarray(out.obsm["X_hggep"]), kept.obsm["X_hggep"])
+    figure = pl.gene_map(slide, quick.genes[0])
+    np.testing.assert_array_equal(figure.axes[2].collections[0].get_array(), kept.obsm["hggep"][:, 0])
+
+
+def test_out_replaces_an_earlier_prediction_and_is_replaced(quick, slide, tmp_path):
+    tl.predict(slide, quick, latent=True, **QUIET)
+    before = slide.obsm["hggep"].copy()
+    tl.predict(slide, quick, out=tmp_path / "a.zarr", **QUIET)
+    assert "hggep" not in slide.obsm
+    assert "X_hggep" not in slide.obsm
+    tl.predict(slide, quick, **QUIET)
+    np.testing.assert_array_equal(slide.obsm["hggep"], before)
+    assert "path" not in slide.uns["hggep"]
+
+
+def test_out_is_refused_before_work_starts(quick, slide, tmp_path, monkeypatch):
+    monkeypatch.setattr("sthggep._describe.describe_windows", lambda *a, **k: pytest.fail("work has started"))
+    (tmp_path / "there.zarr").mkdir()
+    for name, error, fault in (
+        ("there.zarr", FileExistsError, "exists already"),
+        ("x.csv", ValueError, r"must end in \.zarr or \.h5ad"),
+        ("no/x.zarr", FileNotFoundError, "no such folder"),
+    ):
+        with pytest.raises(error, match=fault):
+            tl.predict(slide, quick, out=tmp_path / name, **QUIET)
+    assert "hggep" not in slide.uns
+
+
+def test_a_fault_leaves_no_file(quick, slide, tmp_path, monkeypatch):
+    def broken(model, slide, **options):
+        parts = describe_windows(model, slide, **options)
+        yield next(parts)
+        raise RuntimeError
+
+    monkeypatch.setattr("sthggep._describe.describe_windows", broken)
+    with pytest.raises(RuntimeError):
+        tl.predict(slide, quick, out=tmp_path / "a.zarr", window=50, **QUIET)
+    assert list(tmp_path.iterdir()) == []
+    assert "hggep" not in slide.uns
+
+
+def test_a_file_that_is_gone_or_of_other_rows(quick, slide, tmp_path):
+    path = tmp_path / "a.zarr"
+    tl.predict(slide, quick, out=path, **QUIET)
+    with pytest.raises(ValueError, match=f"with {slide.n_obs} rows, but these are 30"):
+        tl.to_adata(slide[:30])
+    path.rename(tmp_path / "b.zarr")
+    with pytest.raises(FileNotFoundError, match=r"a\.zarr, which is not there any more"):
+        tl.evaluate(slide)
+
+
+# ---------------------------------------------------------------- training
+
+
+def to_genes(net) -> torch.Tensor:
+    """What the shortcut says of each gene: programmes may change their sign."""
+    return (net.shortcut.weight * net.programmes.damp) @ net.programmes.loadings
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def test_training_in_windows(sections, quick):
+    genes = quick.genes
+    windowed = tl.fit(sections[:2], genes=genes, window=150, **FIT)
+    whole = tl.fit(sections[:2], genes=genes, window=None, **FIT)
+    a, b = (tl.predict(sections[2], model, copy=True, **QUIET).obsm["hggep"] for model in (windowed, whole))
+    r = [np.corrcoef(x, y)[0, 1] for x, y in zip(a.T, b.T, strict=True)]
+    assert np.median(r) > 0.95
+    # Solved in closed form, over the same spots: windows do not show but for the outliers' share
+    first, second = windowed.members[0], whole.members[0]
+    np.testing.assert_allclose(first.programmes.mean, second.programmes.mean, rtol=1e-5)
+    np.testing.assert_allclose(first.scale[0].spread, second.scale[0].spread, rtol=1e-4)
+    assert relative(to_genes(first), to_genes(second)) < 0.02
+
+
+def test_fine_tuning_in_windows(sections, quick):
+    options = {name: value for name, value in FIT.items() if name not in ("obsm", "n_members")}
+    tuned = tl.fit(sections[2], model=quick, window=150, validation=None, **options)
+    whole = tl.fit(sections[2], model=quick, window=None, validation=None, **options)
+    first, second, before = (to_genes(model.members[0]) for model in (tuned, whole, quick))
+    assert relative(first, second) < 0.02 < relative(first, before)
