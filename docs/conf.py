@@ -112,5 +112,10 @@ html_title = project
 html_static_path = ["_static"]
 html_css_files = ["sthggep.css"]
 html_show_sourcelink = False
-html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True, "navigation_with_keys": False}
+html_theme_options = {
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "navigation_with_keys": False,
+    "navbar_persistent": [],  # else a second search field stands above the page
+}
 pygments_style = "default"

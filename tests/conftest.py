@@ -123,3 +123,13 @@ def files(slides: list[AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         slide.obs["patient"] = patient
         slide.write_h5ad(f"{name}.h5ad")
     return slides
+
+
+@pytest.fixture(scope="session")
+def light_model(toy: AnnData):
+    """A model that looks at one field of view, through one network: predictions take seconds."""
+    from sthggep import datasets, tl
+
+    another = datasets.toy(seed=1, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=toy.n_vars)
+    options = {"size_um": 160, "n_members": 1, "max_epochs": 20, "validation": None, "show_progress_bar": False}
+    return tl.fit([toy, another], genes=list(toy.var_names), device="cpu", **options)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sthggep import HGGEP, datasets, pp, tl
+from sthggep import HGGEP, datasets, tl
 from sthggep._cli import main
 
 FAST = ("--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu")
@@ -98,7 +98,7 @@ def test_options_arrive(shell, files, monkeypatch):
     words = (
         "fit a.h5ad b.h5ad -o m --preset paper --genes more.txt --genes IMMU1,PLEO1 --weights w --max-epochs 3 --layer raw "
         "--mpp 1.9 --device cpu --seed 4 --encoder e --model old --n-members 2 --learning-rate 1e-4 --batch-size 8 "
-        "--size-um 80 --size-um 160 --obsm f --expression c.h5ad --validation toy1 --validation toy2 --image-key hires -q"
+        "--size-um 80 --size-um 160 --obsm f --expression c.h5ad --validation toy1 --validation toy2 --image-key hires --window 500 -q"
     )
     done = shell(*words.split())
     assert done.exit_code == 0, done.stderr
@@ -121,6 +121,7 @@ def test_options_arrive(shell, files, monkeypatch):
         "layer": "raw",
         "mpp": 1.9,
         "image_key": "hires",
+        "window": 500,
         "library_key": None,
         "table_key": "table",
         "shapes_key": None,
@@ -195,40 +196,58 @@ def test_several_slides_into_a_folder(shell, files, model):
     assert anndata.read_h5ad("predicted/c.h5ad").obsm["mine"].shape == (75, 16)
 
 
-def test_the_bundled_model_is_the_default(shell, files, monkeypatch):
+def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
     asked = []
-    monkeypatch.setattr("sthggep.tl._predict.load_model", asked.append)
-
-    def predict(data, model, *, key_added, **_):
-        data.obsm[key_added] = np.zeros((data.n_obs, 785), dtype=np.float32)
-
-    monkeypatch.setattr("sthggep.tl.predict", predict)
+    monkeypatch.setattr("sthggep.tl._predict.load_model", lambda asked_for: asked.append(asked_for) or model)
     done = shell("predict", "a.h5ad", "--out", "d.h5ad")
     assert done.exit_code == 0, done.stderr
-    assert asked == ["her2st"]
+    assert asked[0] == "her2st"
     assert "it knows breast tumours only" in done.stderr
-    assert "785 genes at 72 spots" in done.stderr
+    assert "16 genes at 72 spots" in done.stderr
+    assert "Held-out scores: `sthggep cross-validate`." in done.stderr  # the library's warning, in shell words
 
 
-def test_an_image_without_spots(shell, files, model, monkeypatch):
+def test_an_image_without_spots(shell, files, model):
+    import spatialdata
     from PIL import Image
 
     model.save("model")
-    Image.new("RGB", (64, 48), "white").save("biopsy.png")
-    monkeypatch.delattr(pp, "tissue_grid", raising=False)
-    done = shell("predict", "biopsy.png", "--model", "model", "--out", "d.h5ad")
-    assert (done.exit_code, "lays no spots over an image" in done.stderr) == (1, True)
-
-    def tissue_grid(data, *, spacing_um):
-        assert list(data.images) == ["image"]
-        assert (data.attrs["sthggep"]["mpp"], spacing_um) == (2.0, 55.0)
-        return files[2]
-
-    monkeypatch.setattr(pp, "tissue_grid", tissue_grid, raising=False)
-    done = shell("predict", "biopsy.png", "--model", "model", "--out", "p/", "--mpp", 2, "--spacing-um", 55)
+    picture = next(iter(files[2].uns["spatial"]["toy3"]["images"].values()))
+    Image.fromarray(np.asarray(picture)).save("biopsy.png")
+    words = ("predict", "biopsy.png", "--model", "model", "--mpp", 2)
+    done = shell(*words, "--out", "p/", "--spacing-um", 400)
     assert done.exit_code == 0, done.stderr
-    assert anndata.read_h5ad("p/biopsy.h5ad").obsm["hggep"].shape == (75, 16)
-    assert "no counts" in shell("evaluate", "biopsy.png").stderr
+    table = anndata.read_h5ad("p/biopsy.h5ad")
+    assert 5 < table.n_obs < 75 / 2
+    assert f"{table.n_obs} spots laid over the tissue, 400 µm apart" in done.stderr
+    assert f"p/biopsy.h5ad written (1 of 1): 16 genes at {table.n_obs} spots" in done.stderr
+    assert np.ptp(np.diff(np.unique(table.obsm["spatial"][:, 0]))) < 1e-6
+    assert np.isfinite(table.obsm["hggep"]).all()
+    done = shell(*words, "--out", "whole.zarr", "--spacing-um", 400)
+    assert done.exit_code == 0, done.stderr
+    written = spatialdata.read_zarr("whole.zarr")
+    np.testing.assert_allclose(written["tissue_grid"].obsm["hggep"], table.obsm["hggep"], atol=1e-5)
+    assert list(written.images) == ["image"]
+    done = shell("predict", "c.h5ad", "--model", "model", "--out", "d.h5ad", "--spacing-um", 400)
+    assert done.exit_code == 0, done.stderr
+    assert anndata.read_h5ad("d.h5ad").n_obs == table.n_obs
+    done = shell("evaluate", "biopsy.png")
+    assert (done.exit_code, "no counts" in done.stderr) == (1, True)
+
+
+def test_predictions_alone(shell, files, model):
+    model.save("model")
+    datasets.toy(seed=4, size_um=(900.0, 900.0), mpp=2.0, n_genes=16, as_spatialdata=True).write("s.zarr")
+    done = shell("predict", "c.h5ad", "s.zarr", "--model", "model", "--out", "p", "--predictions-only", "--window", 40)
+    assert done.exit_code == 0, done.stderr
+    assert "p/c.h5ad written (1 of 2): 16 genes at 75 spots, X" in done.stderr
+    assert sorted(path.name for path in Path("p").iterdir()) == ["c.h5ad", "s.h5ad"]
+    tl.predict(files[2], model, show_progress_bar=False)
+    written = anndata.read_h5ad("p/c.h5ad")
+    np.testing.assert_allclose(written.X, files[2].obsm["hggep"], rtol=1e-3, atol=1e-4)
+    assert list(written.var_names) == model.genes
+    assert anndata.read_h5ad("p/s.h5ad").shape == (13, 16)
+    assert shell("predict", "c.h5ad", "--out", "d.h5ad", "--window", "some").exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sthggep import HGGEP, __version__
 from sthggep._cli import main
 from sthggep._cli._command import in_shell_words
 
-COMMANDS = ("demo", "fit", "predict", "evaluate", "cross-validate")
+COMMANDS = ("demo", "fit", "predict", "evaluate", "report", "cross-validate")
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_advice_is_in_shell_words():
 
 def test_quiet_and_verbose(shell, files, model, recwarn):
     model.save("m")
-    words = ("predict", "a.h5ad", "--model", "m")
+    words = ("predict", "c.h5ad", "--model", "m")
     assert shell(*words, "--out", "p.h5ad", "--quiet").stderr == ""
     usual = shell(*words, "--out", "q.h5ad").stderr
     assert "Options of this run" not in usual

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from sthggep._expression import counts, log10_cp10k, size_factors, unmeasured
 from sthggep._prediction import observed, read_prediction
+from sthggep._slide import Slide
 
 COUNTS = np.array([[0, 1, 2], [3, 0, 5], [6, 7, 0], [0, 0, 0]], dtype=np.float32)
 
@@ -112,7 +113,9 @@ def test_nothing_raw_anywhere_is_said_of_x():
     adata = normalised()
     adata.raw = adata.copy()
     adata.layers["counts"] = COUNTS + 0.5
-    with pytest.raises(ValueError, match=r"X holds values that are not whole.*there is: \['scaled', 'counts'\]"):
+    with pytest.raises(
+        ValueError, match=r"X holds values that are not whole.*No layer holds any; there is 'scaled', 'counts'"
+    ):
         counts(adata, ["A"])
     with pytest.raises(KeyError, match="'TP53'"):
         counts(adata, ["TP53"])
@@ -179,6 +182,12 @@ def predicted() -> ad.AnnData:
     return adata
 
 
+def whole(adata: ad.AnnData, *rows: int) -> Slide:
+    """All rows as one section, or some of them."""
+    chosen = np.array(rows or range(adata.n_obs), dtype=np.intp)
+    return Slide("section", adata, chosen, np.zeros((len(chosen), 2)))
+
+
 def test_prediction_and_its_observed_counterpart():
     adata = predicted()
     prediction = read_prediction(adata)
@@ -187,10 +196,10 @@ def test_prediction_and_its_observed_counterpart():
     np.testing.assert_array_equal(prediction.columns(["A"]), [1])
     np.testing.assert_array_equal(prediction.columns(), [0, 1])
     # per 10,000 counts of the panel, not of all genes
-    np.testing.assert_allclose(observed(adata, prediction), log10_cp10k(COUNTS[:, [2, 0]]))
-    np.testing.assert_allclose(observed(adata, prediction, rows=np.array([2])), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
+    np.testing.assert_allclose(observed(whole(adata), prediction), log10_cp10k(COUNTS[:, [2, 0]]))
+    np.testing.assert_allclose(observed(whole(adata, 2), prediction), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
     adata.uns["hggep"]["panel"] = np.array(["A", "B", "C"], object)
-    np.testing.assert_allclose(observed(adata, read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
+    np.testing.assert_allclose(observed(whole(adata), read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
     with pytest.raises(KeyError, match=r"'B'.*It holds 2 genes"):
         prediction.columns(["B"])
 

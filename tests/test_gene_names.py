@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sthggep._expression import counts, unmeasured
-from sthggep._gene_names import gene_columns, names_genes
+from sthggep._gene_names import gene_columns, names_genes, shares_genes
 
 SYMBOLS = ["ERBB2", "FASN", "MATR3", "GNAS"]
 IDS = ["ENSG00000141736", "ENSG00000169710", "ENSG00000015479", "ENSG00000087460"]
@@ -83,6 +83,9 @@ def test_genes_that_are_nowhere():
         gene_columns(table, [])
     assert names_genes(table, ["FASN"])
     assert not names_genes(table, ["FASN", "TP53"])
+    assert shares_genes(table, ["FASN", "TP53"])
+    assert shares_genes(table, ["TP53", VERSIONED[0]])
+    assert not shares_genes(table, ["TP53"])
 
 
 def test_counts_of_a_table_with_ensembl_ids():

@@ -13,7 +13,7 @@ SIZES = {80: PURPLE, 160: BLUE, 320: GREEN, 640: ORANGE}
 
 slide = sthggep.datasets.toy(seed=3)
 image = image_of(slide)
-centre = [*slide.obsm["spatial"].mean(axis=0), 250, -150]
+centre = slide.obsm["spatial"].mean(axis=0) + np.array([250, -150])
 spot = int(np.linalg.norm(slide.obsm["spatial"] - centre, axis=1).argmin())
 x, y = slide.obsm["spatial"][spot]
 

@@ -14,7 +14,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, has_key, listing, positive, unique_names
-from sthggep._image import Level, open_levels
+from sthggep._image import Level, open_levels, read_mpp
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -41,6 +41,7 @@ class Found:
     pitch_um: float | None
     spot_diameter: float | None
     image: str | None = None  # name of the image of a SpatialData
+    stated_mpp: float | None = None  # by the image file itself: less to be trusted than the spots
 
 
 def is_spatialdata(data: object) -> bool:
@@ -138,7 +139,9 @@ def _library(
     pitch = number(metadata.get("pitch_um"), f"Section {name!r}: pitch_um in the metadata")
     diameter = scale_factors.get("spot_diameter_fullres")
     diameter = None if diameter is None else float(diameter)
-    return Found(name, adata, rows, xy, levels, mpp, pitch, diameter)
+    path = Path(str(metadata.get("source_image_path") or ""))
+    stated = read_mpp(path) if need_image and mpp is None and path.is_file() else None
+    return Found(name, adata, rows, xy, levels, mpp, pitch, diameter, stated_mpp=stated)
 
 
 def _sections(
@@ -214,6 +217,8 @@ def _scale_factor(scale_factors: Mapping[str, Any], key: str, name: str) -> floa
 def _source_levels(path: Any, coarser: list[Level], name: str) -> list[Level]:
     """The image file beside the data, if it is there and is the one that the smaller images were made from."""
     if path is None or not Path(str(path)).is_file():
+        if path is not None and coarser:
+            log.info("Section %s: the image file %s is not there; the smaller image is used.", name, path)
         return []
     levels = open_levels(Path(str(path)))
     if coarser:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sthggep._checks import counted, has_key, listing
+from sthggep._checks import listing
 from sthggep._expression import counts, log10_cp10k, size_factors
+from sthggep._given import given_features
 from sthggep._keys import feature_key
 from sthggep._neighbourhood import neighbourhoods, positions
 from sthggep.nn import spatial_incidence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sthggep.pp._encoders import FrozenEncoder
 
 BLOCKS_ACROSS = 4
+MANY_COUNTS = 1e6
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,13 @@ class Section(NamedTuple):
     train: Tensor
     validate: Tensor
 
+    @property
+    def library_sizes(self) -> Tensor:
+        """Counts of each spot; where no counts are learnt, so many that every spot is worth the same."""
+        if self.counts.shape[1]:
+            return self.counts.sum(dim=1)
+        return torch.full((len(self.target),), MANY_COUNTS)
+
 
 def network_inputs(
     slide: Slide,
@@ -120,48 +129,6 @@ def array_positions(slide: Slide) -> NDArray[np.int64]:
         )
         raise ValueError(msg)
     return array_xy
-
-
-def given_features(slide: Slide, key: str) -> NDArray[np.float32]:
-    """Features that the user brought in ``obsm``: any array, sparse matrix or table of numbers."""
-    values = has_key(slide.adata.obsm, key, "obsm", "Compute those features first, for every slide alike.")
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-    try:
-        found = values[slide.rows].astype(np.float32)
-    except (TypeError, ValueError) as reason:
-        msg = f"obsm[{key!r}] must hold numbers, but in section {slide.name!r} it does not: {reason}."
-        raise ValueError(msg) from reason
-    broken = int((~np.isfinite(found)).any(axis=1).sum()) if found.ndim == 2 else len(found)
-    if found.ndim != 2 or broken:
-        fault = (
-            f"there is NaN or infinity in {counted(broken, 'spot')}"
-            if found.ndim == 2
-            else f"its shape is {values.shape}"
-        )
-        msg = f"obsm[{key!r}] must hold a row of finite numbers for each spot of section {slide.name!r}, but {fault}."
-        raise ValueError(msg)
-    return found
-
-
-def feature_names(slide: Slide, key: str) -> list[str] | None:
-    """Names of the features in ``obsm``, where they have names: the columns of a table."""
-    columns = getattr(slide.adata.obsm[key], "columns", None)
-    return None if columns is None else [str(name) for name in columns]
-
-
-def same_features(slide: Slide, key: str, names: Sequence[str] | None, where: str) -> None:
-    """Refuse a table whose columns are others than expected, or stand in another order."""
-    found = feature_names(slide, key)
-    if found is None or names is None or found == list(names):
-        return
-    at = next(
-        (i for i, pair in enumerate(zip(found, names, strict=False)) if pair[0] != pair[1]), min(len(found), len(names))
-    )
-    msg = (
-        f"obsm[{key!r}] of section {slide.name!r} must hold the columns of {where}, in that order, but they differ from "
-        f"column {at} on: {listing(found[at:], 3)} instead of {listing(names[at:], 3)}."
-    )
-    raise ValueError(msg)
 
 
 def frozen_stages(
@@ -207,6 +174,13 @@ def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: Any)
         filled,
         torch.zeros_like(filled),
     )
+
+
+def taught(slide: Slide, values: NDArray[np.float32], inputs: Any) -> Section:
+    """A section with targets that are no counts, standardised, all spots for training."""
+    every = torch.ones(slide.n_spots, dtype=torch.bool)
+    none, ones = torch.empty((slide.n_spots, 0)), torch.ones(slide.n_spots)
+    return Section(slide.name, inputs, torch.from_numpy(values), none, ones, every, ~every)
 
 
 def measured(slide: Slide, genes: Sequence[str], layer: str | None) -> Measured:

@@ -18,8 +18,8 @@ from sthggep._windowed import STATISTICS, window_size, windowed_inputs
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sthggep._predictor import Predictor
     from sthggep._slide import Slide
-    from sthggep.model import HGGEP
     from sthggep.nn import Output
     from sthggep.pp._encoders import FrozenEncoder
 
@@ -35,6 +35,8 @@ class Predicted(NamedTuple):
     """``(n, networks × dim)``: the fused features of all networks side by side."""
     counts: NDArray[np.float32] | None = None
     """``(n, genes)``: mean counts of a spot of median depth."""
+    spread: NDArray[np.float32] | None = None
+    """``(n, genes)``: standard deviation over the networks, of expression."""
 
     def of(self, rows: NDArray[np.intp]) -> Predicted:
         """Some of the spots."""
@@ -42,12 +44,13 @@ class Predicted(NamedTuple):
 
 
 def describe_windows(
-    model: HGGEP,
+    model: Predictor,
     slide: Slide,
     *,
     columns: Columns = None,
     latent: bool = False,
     counts: bool = False,
+    spread: bool = False,
     window: int | str | None = "auto",
     encoder: FrozenEncoder | None,
     batch_size: int,
@@ -61,7 +64,7 @@ def describe_windows(
     """
     net: Any = model.members[0]
     size = window_size(model.inputs, slide, window)
-    asked: dict[str, Any] = {"latent": latent, "counts": counts}
+    asked: dict[str, Any] = {"latent": latent, "counts": counts, "spread": spread}
     options: dict[str, Any] = {"batch_size": batch_size, "show": show, "pitch_um": model.pitch_um}
     if size is None:
         neighbors = int(getattr(net, "n_neighbors", 1))
@@ -77,13 +80,14 @@ def describe_windows(
 
 @torch.inference_mode()
 def describe_inputs(
-    model: HGGEP,
+    model: Predictor,
     given: tuple[Any, ...],
     device: torch.device,
     columns: Columns = None,
     *,
     latent: bool = False,
     counts: bool = False,
+    spread: bool = False,
 ) -> Predicted:
     """What the networks say of what they are fed."""
     given = move_data_to_device(given, device)
@@ -99,10 +103,12 @@ def describe_inputs(
     finally:
         model.members.cpu()
     expression, latents, means = zip(*found, strict=True)
+    stacked = model.on_scale(torch.stack(expression), columns)
     return Predicted(
-        _array(torch.stack(expression).mean(dim=0)),
+        _array(stacked.mean(dim=0)),
         _array(torch.cat(latents, dim=1)) if latent else None,
         _array(torch.stack(means).mean(dim=0)) if counts else None,
+        _array(stacked.std(dim=0)) if spread else None,
     )
 
 

@@ -17,9 +17,9 @@ from sthggep._gene_names import gene_columns, names_genes
 
 log = logging.getLogger("sthggep")
 Floats = NDArray[np.float32]
-LOOKED_AT = 200  # spots, to tell whether a layer may be raw counts
 # Where others keep raw counts beside a normalised X
 COUNT_LAYERS = ("counts", "raw_counts")
+LOOKED_AT = 200  # spots, to tell whether a layer may be raw counts
 
 
 def counts(

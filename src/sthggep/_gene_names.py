@@ -80,6 +80,12 @@ def names_genes(var: pd.DataFrame, genes: Sequence[str]) -> bool:
     return True
 
 
+def shares_genes(var: pd.DataFrame, genes: Sequence[str]) -> bool:
+    """Whether a table holds any of these genes, by whatever name."""
+    wanted = {_unversioned(str(gene)) for gene in genes}
+    return any(not wanted.isdisjoint(keys) for keys in _namings(var).values())
+
+
 def _unversioned(name: str) -> str:
     found = _VERSION.match(name)
     return found.group(1) if found else name

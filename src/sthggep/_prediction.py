@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, has_key
-from sthggep._expression import counts, log10_cp10k
+from sthggep._expression import counts, log10_cp10k, unmeasured
 from sthggep._keys import TOOL, prediction_keys
+from sthggep._targets import Targets
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
 
 Values = NDArray[np.float32]
 
@@ -27,6 +31,8 @@ class Prediction:
     genes: list[str]
     panel: list[str]
     units: str
+    targets: Targets | None = None
+    """Where they stand in a table, of predictions of something else than genes; all of the panel."""
     path: str | None = None
     """The file that holds the values; ``None`` where they are in ``obsm``."""
 
@@ -68,7 +74,8 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
             "since. Predict again, or go on from the AnnData in that file."
         )
         raise ValueError(msg)
-    return Prediction(key, values, genes, panel, str(record["units"]), path and str(path))
+    targets = Targets.from_dict(record["targets"], panel) if "targets" in record else None
+    return Prediction(key, values, genes, panel, str(record["units"]), targets, path and str(path))
 
 
 def stored(path: str, key: str) -> dict[str, Any]:
@@ -90,13 +97,21 @@ def stored(path: str, key: str) -> dict[str, Any]:
 
         group = h5py.File(path, "r")
     names = prediction_keys(key)
-    elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts"}
+    elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts", names.std: "layers/std"}
     return {name: read_elem_lazy(group[place]) for name, place in elements.items() if place in group}
 
 
-def observed(
-    adata: AnnData, prediction: Prediction, *, layer: str | None = None, rows: NDArray[np.intp] | None = None
-) -> NDArray[np.float32]:
-    """Measured expression on the prediction's own scale, columns as in the prediction."""
-    measured = log10_cp10k(counts(adata, prediction.panel, layer=layer, rows=rows))
+def observed(slide: Slide, prediction: Prediction, *, layer: str | None = None) -> Values:
+    """What was measured in a section, on the prediction's own scale, columns as in the prediction."""
+    if prediction.targets is None:
+        measured = log10_cp10k(counts(slide.adata, prediction.panel, layer=layer, rows=slide.rows))
+    else:
+        measured = prediction.targets.read(slide)
     return measured[:, genes_present(prediction.genes, prediction.panel, "the panel")]
+
+
+def unobserved(slide: Slide, prediction: Prediction, *, layer: str | None = None) -> str:
+    """Why nothing was measured of what is predicted, in a few words; empty where there are values, whatever these are."""
+    if prediction.targets is not None:
+        return prediction.targets.absent(slide)
+    return unmeasured(slide.adata, prediction.panel, layer)

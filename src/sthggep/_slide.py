@@ -206,16 +206,15 @@ def _slide(found: Found, given_mpp: float | None) -> Slide:
     under = under_tissue(found)
     rows, xy = found.rows[under], found.xy[under]
     slide = Slide(found.name, found.adata, rows, xy, found.levels, spot_diameter=found.spot_diameter, image=found.image)
-    mpp, source = _find_mpp(slide, given_mpp, found.mpp, found.pitch_um)
+    mpp, source = _find_mpp(slide, given_mpp, found)
     return replace(slide, mpp=mpp, mpp_source=source)
 
 
-def _find_mpp(
-    slide: Slide, given: float | None, known: float | None, pitch_um: float | None
-) -> tuple[float | None, str]:
-    """Microns per full-resolution pixel: the argument, else metadata, else the spot pitch."""
+def _find_mpp(slide: Slide, given: float | None, found: Found) -> tuple[float | None, str]:
+    """Microns per full-resolution pixel: the argument, else metadata, else the spot pitch, else the image file."""
+    known = found.mpp
     try:
-        measured = _mpp_from_pitch(slide, pitch_um)
+        measured = _mpp_from_pitch(slide, found.pitch_um)
     except ValueError as reason:
         # Only those who ask for microns need them; `require_mpp` says how to give them
         if given is None and known is None:
@@ -228,6 +227,9 @@ def _find_mpp(
             text = "Section %s: %s, but the spot pitch says %.4g µm/px. Is it that of this very image?"
             log.warning(text, slide.name, whose, measured)
         return said, source
+    if measured is None and found.stated_mpp is not None:
+        log.info("Section %s: %.4g µm/px, as the image file says.", slide.name, found.stated_mpp)
+        return found.stated_mpp, "image file"
     if measured is None:
         return None, ""
     log.info("Section %s: %.4g µm/px, from the spot pitch.", slide.name, measured)

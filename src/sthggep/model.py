@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from sthggep import nn as nets
-from sthggep._checks import counted, genes_present, listing, unique
+from sthggep._card import card, html
+from sthggep._checks import genes_present, listing
 from sthggep._data import Inputs
-from sthggep._describe import Predicted, describe_windows
-from sthggep._device import resolve_device
-from sthggep._keys import UNITS
+from sthggep._hub import download, names_repository, upload
+from sthggep._lazyslide import LazySlideModel
+from sthggep._predictor import Predictor
 from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
-from sthggep._windowed import check_window
-from sthggep.pp._encoders import FrozenEncoder
-from sthggep.pp._weights import bundled, weights_id
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sthggep._slide import Slide
+from sthggep.pp._weights import bundled
 
 __all__ = ["HGGEP"]
 
@@ -36,7 +28,7 @@ BUNDLED_MODELS = ("her2st",)
 NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
 
 
-class HGGEP:
+class HGGEP(Predictor):
     """A trained HGGEP, made by :func:`sthggep.tl.fit`, by ``load`` or by ``from_reference_checkpoint``.
 
     Parameters
@@ -64,194 +56,8 @@ class HGGEP:
     >>> sthggep.tl.predict(new_slide, sthggep.HGGEP.load("model"))
     """
 
-    def __init__(
-        self,
-        members: Sequence[nn.Module],
-        genes: Sequence[str],
-        inputs: Inputs,
-        *,
-        preset: str = "custom",
-        encoder_state: Mapping[str, Tensor] | None = None,
-        training: Mapping[str, Any] | None = None,
-        history: pd.DataFrame | None = None,
-    ) -> None:
-        self.genes = [str(gene) for gene in genes]
-        unique(self.genes, "The genes of a model", "Each stands for one output.")
-        self.members = nn.ModuleList(members).eval()
-        self.inputs, self.preset = inputs, preset
-        self.encoder_state = None if encoder_state is None else dict(encoder_state)
-        self.training = dict(training or {})
-        self.history = pd.DataFrame() if history is None else history
-        for member in members:
-            _check_genes(member, len(self.genes))
-
-    @property
-    def id(self) -> str:
-        """Short name that changes with the weights and with the genes they stand for."""
-        # Weights of the encoder that are not held here are known by their own short name
-        encoder = weights_id(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
-        content = [weights_id(self.members.state_dict()), encoder or weights_id({}), *self.genes]
-        return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
-
-    @property
-    def units(self) -> str:
-        """Scale of the predictions."""
-        return UNITS
-
-    def __repr__(self) -> str:
-        weights = sum(parameter.numel() for parameter in self.members.parameters())
-        slides = self.training.get("sections", [])
-        return (
-            f"HGGEP ({self.preset}): {counted(self.genes, 'gene')} from {self.inputs}; "
-            f"{counted(len(self.members), 'network')}, {weights / 1e6:.1f} M weights; "
-            f"trained on {counted(slides, 'section')} ({listing(slides, 6)})"
-        )
-
-    def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
-        """The frozen encoder that this model looks through, with its weights.
-
-        Parameters
-        ----------
-        device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` …
-
-        Returns
-        -------
-        The encoder; ``None`` where patches or ``obsm`` are looked at.
-
-        Raises
-        ------
-        ValueError
-            It cannot be made here, or has other weights than the model was trained on.
-        """
-        if self.inputs.kind != "features":
-            return None
-        name, wanted = self.inputs.encoder, self._encoder_weights
-        if self.encoder_state is None and wanted is None:
-            msg = f"The model has no weights of its encoder {name!r}: pass `encoder_state`."
-            raise ValueError(msg)
-        try:
-            found = FrozenEncoder(name, self.encoder_state, resolve_device(device))
-        except ValueError as reason:
-            msg = (
-                f"The model looks at features of the encoder {name!r}, which cannot be made here. {reason} "
-                "An encoder of your own is registered anew in each session: `sthggep.pp.register_encoder`."
-            )
-            raise ValueError(msg) from reason
-        if self.encoder_state is None and found.weights != wanted:
-            msg = (
-                f"The encoder {name!r} has other weights here ({found.weights}) than the model was trained on ({wanted}). "
-                "Register the one that it was trained on."
-            )
-            raise ValueError(msg)
-        return found
-
-    @property
-    def _encoder_weights(self) -> str | None:
-        """Short name of the weights of the encoder that it was trained on; ``None`` where it has none."""
-        found = self.training.get("encoder_weights") if self.inputs.kind == "features" else None
-        return None if found is None else str(found)
-
-    @property
-    def pitch_um(self) -> float | None:
-        """Microns between neighbouring spots of the training sections (their median); ``None`` where it is not known."""
-        known = [pitch for pitch in self.training.get("pitch_um", []) if pitch]
-        return float(np.median(known)) if known else None
-
-    @property
-    def has_counts(self) -> bool:
-        """Whether the networks say how counts are distributed, beside the expression."""
-        return all(member.config.get("count_head") is not None for member in self.members)  # type: ignore[union-attr, operator]
-
-    def predict_slide(self, slide: Slide, **options: Any) -> NDArray[np.float32]:
-        """Expression of one section.
-
-        Parameters
-        ----------
-        slide
-            Section to be predicted.
-        options
-            As for :meth:`describe_slide`.
-
-        Returns
-        -------
-        float32 (n_spots, n_genes).
-        """
-        return self.describe_slide(slide, **options).expression
-
-    def describe_slide(
-        self,
-        slide: Slide,
-        *,
-        genes: Sequence[str] | None = None,
-        latent: bool = False,
-        counts: bool = False,
-        window: int | str | None = "auto",
-        encoder: FrozenEncoder | None = None,
-        batch_size: int = 64,
-        device: str = "auto",
-        show: bool = False,
-    ) -> Predicted:
-        """Expression of one section, with the latent features behind it and the mean counts where asked for.
-
-        Parameters
-        ----------
-        slide
-            Section to be predicted.
-        genes
-            Some of the model's genes; ``None`` takes all.
-        latent
-            Return the fused features of each network, side by side. Their mean would mean nothing: networks trained from
-            different seeds have no axes in common. Distances between spots add up over the networks.
-        counts
-            Return mean counts.
-        window
-            Spots predicted at a time; see :func:`sthggep.tl.predict`.
-        encoder
-            What :meth:`encoder` gave, to make it once for many sections; ``None`` makes it.
-        batch_size
-            Patches encoded at a time.
-        device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` …
-        show
-            Show progress.
-
-        Returns
-        -------
-        Arrays, a row a spot.
-
-        Raises
-        ------
-        KeyError
-            A gene is not predicted by the model.
-        ValueError
-            Counts are asked for, and the networks do not predict them; or ``window`` is none.
-        """
-        columns = None if genes is None else genes_present(genes, self.genes, "the model")
-        if counts and not self.has_counts:
-            msg = "The networks of this model have no head for counts; they predict expression only."
-            raise ValueError(msg)
-        check_window(self.inputs, slide, window)
-        where = resolve_device(device)
-        parts = describe_windows(
-            self,
-            slide,
-            columns=columns,
-            latent=latent,
-            counts=counts,
-            window=window,
-            encoder=encoder or self.encoder(device=str(where)),
-            batch_size=batch_size,
-            device=where,
-            show=show,
-        )
-        rows, found = zip(*parts, strict=True)
-        if len(found) == 1:
-            whole: Predicted = found[0]
-            return whole
-        back = np.argsort(np.concatenate(rows))
-        stacked = (None if kind[0] is None else np.concatenate(kind) for kind in zip(*found, strict=True))
-        return Predicted(*stacked).of(back)  # type: ignore[arg-type]
+    def _repr_html_(self) -> str:
+        return html(self)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write ``config.json`` and ``model.safetensors``, whole or not at all.
@@ -339,15 +145,66 @@ class HGGEP:
             genes_present(genes, model.genes, f"the model {str(folder)!r}")
         return model
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | None = None,
+        private: bool = False,
+        commit_message: str = "Upload a model of sthggep",
+    ) -> str:
+        """Put the model on the Hugging Face hub, with a model card made from the record of its training.
+
+        One commit holds ``config.json`` and ``model.safetensors``, as :meth:`save` writes them, and ``README.md``. The
+        names of the training sections are in ``config.json``: think of them before you share a model of patients.
+
+        Parameters
+        ----------
+        repo_id
+            ``"owner/name"``. A repository that is not there is made.
+        token
+            Token that may write there; ``None`` takes the one that ``hf auth login`` kept, or ``$HF_TOKEN``.
+        private
+            Whether a repository that is made is private. One that is there stays as it is.
+        commit_message
+            What the commit is called.
+
+        Returns
+        -------
+        The address of the commit.
+
+        Raises
+        ------
+        ImportError
+            `huggingface_hub` is not installed (extra ``hub``).
+        ValueError
+            ``repo_id`` is no such name.
+        PermissionError, ConnectionError
+            You may not write there; the hub cannot be reached.
+        """
+        if not names_repository(repo_id):
+            msg = f"`repo_id` must be 'owner/name', found {repo_id!r}."
+            raise ValueError(msg)
+        with tempfile.TemporaryDirectory(prefix="sthggep-") as scratch:
+            folder = Path(scratch) / "model"
+            self.save(folder)
+            (folder / "README.md").write_text(card(self, repo_id), encoding="utf-8")
+            return upload(folder, repo_id, token=token, private=private, commit_message=commit_message)
+
     @classmethod
-    def from_pretrained(cls, name: str) -> HGGEP:
+    def from_pretrained(cls, name: str, *, revision: str | None = None, token: str | None = None) -> HGGEP:
         """Load a model by its name.
 
         Parameters
         ----------
         name
-            ``"her2st"``, which comes with the package (breast tumours; see its model card in the documentation), or a
-            folder that :meth:`save` wrote.
+            ``"her2st"``, which comes with the package (breast tumours; see its model card in the documentation), a folder
+            that :meth:`save` wrote, or ``"owner/name"`` of the Hugging Face hub, where :meth:`push_to_hub` put it. A
+            folder of that name is taken first.
+        revision
+            Branch, tag or commit on the hub: pass a commit for results that others can repeat. ``None`` takes the newest.
+        token
+            Token for the hub; ``None`` takes the one that ``hf auth login`` kept, or ``$HF_TOKEN``.
 
         Returns
         -------
@@ -357,16 +214,55 @@ class HGGEP:
         ------
         FileNotFoundError
             There is no such model.
+        ValueError
+            A file of it is broken, or of a newer format; or ``revision`` goes with a model that is not of the hub.
+        ImportError
+            `huggingface_hub` is not installed (extra ``hub``).
+        ConnectionError
+            The hub cannot be reached, and the model was not loaded before.
         """
-        if Path(name).is_dir():
-            return cls.load(name)
-        if name in BUNDLED_MODELS:
-            return cls.load(bundled(name))
+        local = Path(name).is_dir() or name in BUNDLED_MODELS
+        if local and revision is not None:
+            msg = f"`revision` is for models of the hub, but {name!r} is {'a folder' if Path(name).is_dir() else 'of this package'}."
+            raise ValueError(msg)
+        if local:
+            return cls.load(name if Path(name).is_dir() else bundled(name))
+        if names_repository(name):
+            return cls.load(download(name, revision=revision, token=token))
         msg = (
-            f"No model is called {name!r}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder, or train by "
-            "`sthggep.tl.fit`."
+            f"No model is called {name!r}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder, 'owner/name' of "
+            "the Hugging Face hub, or train by `sthggep.tl.fit`."
         )
         raise FileNotFoundError(msg)
+
+    def as_lazyslide_model(self, *, mpp: float | None = None) -> LazySlideModel:
+        """The model as LazySlide's feature prediction takes it: ``lazyslide.tl.feature_prediction(wsi, model, feature_key="uni")``.
+
+        It must have been trained on features that LazySlide computes, too: ``tl.fit(slides, obsm="uni")``, of tiles as large
+        as the slide's. Of several keys, the features stand side by side, in that order.
+
+        Parameters
+        ----------
+        mpp
+            Microns per full-resolution pixel of the slide. With it, tiles that are denser than the training spots are tied
+            to neighbours at the distance that was learnt; ``None`` ties each to the nearest.
+
+        Returns
+        -------
+        What LazySlide calls. The slide's tiles are seen all at once, since each is tied to its neighbours.
+
+        Raises
+        ------
+        ValueError
+            The model looks at images itself: :func:`sthggep.tl.predict` takes those.
+        """
+        if self.inputs.kind != "obsm":
+            msg = (
+                f"The model looks at {self.inputs}, but LazySlide brings features of one encoder, a row a tile. Train on such "
+                "features (`sthggep.tl.fit(slides, obsm=...)`), or predict by `sthggep.tl.predict`."
+            )
+            raise ValueError(msg)
+        return LazySlideModel(self, mpp)
 
     @classmethod
     def from_reference_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], genes: Sequence[str]) -> HGGEP:
@@ -402,10 +298,3 @@ class HGGEP:
 def _build(entry: Mapping[str, Any]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # initial weights are thrown away: leave the user's seed alone
         return NETWORKS[entry["class"]](**entry["config"])
-
-
-def _check_genes(member: nn.Module, n_genes: int) -> None:
-    found = member.config["n_genes"]  # type: ignore[index]
-    if found != n_genes:
-        msg = f"The network predicts {counted(found, 'gene')}, found {counted(n_genes, 'name')}. Pass the panel it was trained on, in order."
-        raise ValueError(msg)

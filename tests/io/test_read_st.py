@@ -111,13 +111,19 @@ def test_large_image_gets_a_preview(section):
     np.testing.assert_allclose(library["images"]["hires"][500, 1000], large.getpixel((1300, 650)), atol=3)
 
 
-def test_full_resolution_can_stay_in_its_file(section):
+def test_full_resolution_can_stay_in_its_file(section, caplog):
     Image.fromarray(section.image).resize((2600, 1872)).save(section.folder / "large.png")
     adata = read_st(section.counts, section.folder / "large.png", section.spots, fullres=False)
     assert list(adata.uns["spatial"]["section"]["images"]) == ["hires"]
     slide = _slide.resolve_one(adata)
     assert slide.levels[0].shape == (1872, 2600)
     assert slide.mpp == pytest.approx(4.0)
+    (section.folder / "large.png").unlink()
+    with caplog.at_level(logging.INFO, "sthggep"):
+        preview = _slide.resolve_one(adata)
+    assert preview.levels[0].shape == (1440, 2000)
+    assert preview.mpp == pytest.approx(4.0)
+    assert "large.png is not there; the smaller image is used" in caplog.text
 
 
 def test_slide_sees_the_same(section):

@@ -200,3 +200,30 @@ def test_models_without_counts_say_so(slide):
     with pytest.raises(ValueError, match="size factor for each spot"):
         tl.predict(slide, on_features("nb"), counts="depth", **QUIET)
     assert written(slide) == set()
+
+
+# ---------------------------------------------------------------- how far the networks differ
+
+
+def test_uncertainty_is_the_spread_of_the_networks(slide, tmp_path):
+    model = on_features(n_members=3)
+    tl.predict(slide, model, uncertainty=True, genes=["C", "A"], **QUIET)
+    alone = []
+    for member in model.members:
+        tl.predict(slide, HGGEP([member], GENES, model.inputs), key_added="alone", **QUIET)
+        alone.append(slide.obsm["alone"][:, [2, 0]])
+    np.testing.assert_allclose(slide.obsm["hggep_std"], np.std(alone, axis=0, ddof=1), atol=1e-5)
+    assert list(slide.uns["hggep"]["obsm"]) == ["hggep_std"]
+    np.testing.assert_array_equal(tl.to_adata(slide).layers["std"], slide.obsm["hggep_std"])
+    # it goes away with the prediction that it belongs to
+    kept = slide.obsm["hggep_std"]
+    tl.predict(slide, model, uncertainty=True, genes=["C", "A"], key_added="big", out=tmp_path / "big.zarr", **QUIET)
+    np.testing.assert_array_equal(tl.to_adata(slide, "big").layers["std"].compute(), kept)
+    tl.predict(slide, model, **QUIET)
+    assert written(slide) == {"hggep"}
+
+
+def test_one_network_has_no_uncertainty(slide):
+    with pytest.raises(ValueError, match="this model has one"):
+        tl.predict(slide, on_features(n_members=1), uncertainty=True, **QUIET)
+    assert not written(slide)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Command(click.Command):
         verbose, debug = ctx.params.pop("verbose"), ctx.params.pop("debug")
         ctx.params.pop("config")
         ctx.obj = Run(_config.as_yaml(ctx), show=not quiet)
-        with lines(quiet=quiet, verbose=verbose):
+        with lines(partial(in_shell_words, command=self), quiet=quiet, verbose=verbose):
             try:
                 if target is not None:
                     return _write_config(target, ctx)
@@ -85,7 +86,7 @@ class Command(click.Command):
             except Exception as error:
                 if debug:
                     raise
-                log.error("%s", said(error, self))
+                log.error("%s", said(error))
                 ctx.exit(1)
 
 
@@ -102,11 +103,10 @@ def _write_config(target: Path, ctx: click.Context) -> None:
     log.info("Options written to %s; nothing was run. Next: sthggep %s --config %s", target, ctx.info_name, target)
 
 
-def said(error: Exception, command: click.Command) -> str:
+def said(error: Exception) -> str:
     """An error as one message for people who typed a command."""
     # The system's own errors carry a number first; a KeyError shows its message in quotes
     text = str(error) if getattr(error, "errno", None) or not error.args else str(error.args[0])
-    text = in_shell_words(text, command)
     if not _expected(error):
         text = f"{type(error).__name__}: {text or 'no message'} (Run again with --debug to see where it comes from.)"
     return ": ".join([*getattr(error, "__notes__", []), text])
@@ -131,4 +131,5 @@ def in_shell_words(text: str, command: click.Command) -> str:
         return f"{flags[found['name']]} {value}".rstrip() if found["name"] in flags else found[0]
 
     text = re.sub(r"`sthggep\.tl\.(fit|predict|evaluate)(?:\([^`]*\))?`", r"`sthggep \1`", text)
+    text = text.replace("`sthggep.tl.cross_validate`", "`sthggep cross-validate`")
     return re.sub(r"`(?P<name>\w+)(?:=(?P<value>True|'\w+'|[\d.]+)?(?:\[[^`]*\])?)?`", flag, text)

@@ -10,7 +10,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
-from sthggep._cli._files import check_folder, gene_list, read_slides
+from sthggep._cli._files import PLACES, check_folder, gene_list, read_slides
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -79,11 +79,9 @@ def cross_validate(
     """
     panel = gene_list(genes)
     check_folder(out, FOLDS, "cross-validation")
-    places = {
-        name: rest[name] for name in ("table_key", "shapes_key", "spatial_key", "library_key", "coordinate_system")
-    }
-    data = read_slides(slides, mpp=rest["mpp"], **places)
-    further = read_slides(expression, **places)
+    places = {name: rest[name] for name in PLACES}
+    data = read_slides(slides, **places)
+    further = read_slides(expression, **{**places, "mpp": None})
 
     from sthggep import pl, tl
 

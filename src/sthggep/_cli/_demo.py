@@ -11,7 +11,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
 from sthggep._cli._evaluate import genes_text, sections_text
-from sthggep._cli._files import check_folder, write_slide
+from sthggep._cli._files import check_folder, whole, write_slide
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
     pl.patches(test, size_um=160, save=out / "patches.png")
     model.save(out / "model", overwrite=True)
     _drop_what_a_file_has(test)
-    write_slide(test, out / "predicted.h5ad")
+    with whole(out / "predicted.h5ad") as part:
+        write_slide(test, part)
     return f"{sections_text(section.assign(file=''))}\n\n{genes_text(scores)}\n"
 
 

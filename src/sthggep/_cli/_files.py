@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+PLACES = ("table_key", "shapes_key", "spatial_key", "library_key", "coordinate_system", "mpp")
 IMAGES = (".tif", ".tiff", ".svs", ".jpg", ".jpeg", ".png")
 EXPECTED = "an AnnData (.h5ad, .zarr) or a SpatialData (.zarr) was expected"
 LISTS = (".txt", ".tsv", ".csv", ".list")
@@ -99,22 +100,28 @@ def describe(data: AnnData | SpatialData, path: Path, **places: Any) -> None:
         log.info("%s: section %s, %d spots, %d genes, %s", path, slide.name, slide.n_spots, slide.adata.n_vars, scale)
 
 
-def write_slide(data: AnnData | SpatialData, path: Path) -> None:
-    """Write a slide, whole or not at all: beside its place first, then moved there."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file that is there whole or not at all: written beside its place, moved there in the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     _remove(part)
     try:
-        if hasattr(data, "tables"):
-            data.write(part)
-        elif path.suffix.lower() == ".zarr":
-            data.write_zarr(part)
-        else:
-            data.write_h5ad(part)
+        yield part
         _remove(path)
         part.rename(path)
     finally:
         _remove(part)
+
+
+def write_slide(data: AnnData | SpatialData, path: Path, table_key: str = "table") -> None:
+    """Write a slide; of a SpatialData its table alone where the file is an .h5ad."""
+    if not hasattr(data, "tables"):
+        data.write_zarr(path) if path.suffix.lower() == ".zarr" else data.write_h5ad(path)
+    elif path.suffix.lower() == ".zarr":
+        data.write(path)
+    else:
+        data.tables[table_key].write_h5ad(path)
 
 
 def _remove(path: Path) -> None:

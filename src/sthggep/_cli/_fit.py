@@ -9,7 +9,7 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import gene_list, read_slides
+from sthggep._cli._files import PLACES, gene_list, read_slides
 from sthggep._log import log
 
 EXAMPLES = """
@@ -44,6 +44,7 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (flags win over the fi
 @options.layer
 @options.spots
 @options.images
+@options.window
 @options.compute
 @options.run
 @click.pass_obj
@@ -58,6 +59,7 @@ def fit(
     expression: tuple[Path, ...],
     size_um: tuple[float, ...],
     obsm: tuple[str, ...],
+    window: str,
     **rest: Any,
 ) -> None:
     """Train on slides with H&E and raw counts, and save the model to a folder.
@@ -67,11 +69,9 @@ def fit(
     """
     panel = gene_list(genes)
     free_for_model(out, overwrite=overwrite)
-    places = {
-        name: rest[name] for name in ("table_key", "shapes_key", "spatial_key", "library_key", "coordinate_system")
-    }
-    data = read_slides(slides, mpp=rest["mpp"], **places)
-    further = read_slides(expression, **places)
+    places = {name: rest[name] for name in PLACES}
+    data = read_slides(slides, **places)
+    further = read_slides(expression, **{**places, "mpp": None})
 
     from sthggep import tl
 
@@ -82,6 +82,7 @@ def fit(
         expression=further or None,
         size_um=options.several(size_um),
         obsm=options.several(obsm),
+        window=options.window_of(window),
         show_progress_bar=run.show,
         **rest,
     )

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,22 +19,24 @@ PREFIX = {logging.WARNING: "Warning: ", logging.ERROR: "Error: "}
 
 
 class Format(logging.Formatter):
-    """The message; warnings and errors are called so."""
+    """The message; warnings and errors are called so, and give their advice in the words of ``advise``."""
 
-    def __init__(self, *, times: bool) -> None:
+    def __init__(self, *, times: bool, advise: Callable[[str], str]) -> None:
         super().__init__("%(asctime)s %(message)s" if times else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+        self.advise = advise
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """One line."""
-        record.message = PREFIX.get(record.levelno, "") + record.message
+        if record.levelno in PREFIX:
+            record.message = PREFIX[record.levelno] + self.advise(record.message)
         return super().formatMessage(record)
 
 
 @contextmanager
-def lines(*, quiet: bool, verbose: bool) -> Iterator[None]:
+def lines(advise: Callable[[str], str], *, quiet: bool, verbose: bool) -> Iterator[None]:
     """Show what is said; ``quiet`` leaves warnings and errors, ``verbose`` adds what other libraries say."""
     handler = Stderr()
-    handler.setFormatter(Format(times=not sys.stderr.isatty()))
+    handler.setFormatter(Format(times=not sys.stderr.isatty(), advise=advise))
     handler.addFilter(lambda record: verbose or record.levelno > logging.INFO or record.module not in SAID_HERE)
     before = log.level, log.propagate
     log.addHandler(handler)

@@ -32,6 +32,18 @@ def together(*options: Decorator) -> Decorator:
     return add
 
 
+class Window(click.ParamType[str]):
+    """A number of spots, auto or none; kept as it is written."""
+
+    name = "window"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse all else."""
+        if not (value.isdigit() and int(value) > 0) and value not in ("auto", "none"):
+            self.fail(f"{value!r} is not a number of spots, auto or none.", param, ctx)
+        return value
+
+
 slides = click.argument("slides", nargs=-1, required=True, type=FILE, metavar="SLIDES...")
 
 layer = option("--layer", heading=PLACES, help="Layer of the raw counts; X if not given.")
@@ -94,6 +106,14 @@ compute = together(
     option("--device", heading=RUN, default="auto", help="auto, cpu, cuda, mps."),
     option("--batch-size", heading=RUN, type=int, default=64, help="Patches encoded at a time."),
 )
+window = option(
+    "--window",
+    heading=RUN,
+    type=Window(),
+    default="auto",
+    metavar="N|auto|none",
+    help="Spots of a section at a time, which bounds memory. none: whole sections.",
+)
 run = together(
     option(
         "--config",
@@ -120,3 +140,8 @@ run = together(
 def several(values: Sequence[Any]) -> list[Any] | None:
     """A repeated option as the functions take it: ``None`` where it was not given."""
     return list(values) or None
+
+
+def window_of(text: str) -> int | str | None:
+    """A number of spots, ``"auto"``, or ``None`` for whole sections."""
+    return int(text) if text.isdigit() else None if text == "none" else text

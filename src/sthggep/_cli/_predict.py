@@ -10,14 +10,19 @@ from click.core import ParameterSource
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
-from sthggep._cli._files import about, describe, gene_list, kind_of, read_slide, write_slide
+from sthggep._cli._files import PLACES, about, describe, gene_list, kind_of, read_slide, whole, write_slide
 from sthggep._log import log
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-ENDINGS = {"anndata": (".h5ad", ".zarr"), "image": (".h5ad", ".zarr"), "spatialdata": (".zarr",)}
+    from sthggep.model import HGGEP
+
+ANNDATA = (".h5ad", ".zarr")
+ENDINGS = {"anndata": ANNDATA, "image": ANNDATA, "spatialdata": (".zarr",)}
+SPACING_UM = 100.0
+GRID = "tissue_grid"
 BUNDLED = "her2st"
 EXAMPLES = """
 sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumour: the model of the package)
@@ -42,18 +47,32 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     "--skip-existing", is_flag=True, help="Leave out slides whose file is there: go on where a job stopped."
 )
 @options.option(
-    "--model", default=BUNDLED, metavar="NAME|FOLDER", help="her2st (breast tumours), or the folder of a saved model."
+    "--model",
+    default=BUNDLED,
+    metavar="NAME|FOLDER",
+    help="her2st (breast tumours), the folder of a saved model, or OWNER/NAME of the Hugging Face hub.",
 )
 @options.genes
 @options.option("--key-added", default="hggep", help="Name of the prediction: key in obsm and uns.")
 @options.option("--latent", is_flag=True, help="Write the latent embedding, too: obsm['X_<key>'].")
 @options.option("--counts", is_flag=True, help="Write expected counts, too (models of --preset paper).")
+@options.option(
+    "--uncertainty", is_flag=True, help="Write how far the model's networks differ, too: obsm['<key>_std']."
+)
 @options.option("--size-factors", metavar="COLUMN", help="Column of obs that expected counts are multiplied by.")
 @options.option(
-    "--spacing-um", type=float, default=100.0, help="Distance of the spots that are laid over an image without spots."
+    "--spacing-um",
+    type=float,
+    help="Lay new spots this far apart over the tissue, instead of the slide's own. An image has none: 100 if not given.",
+)
+@options.option(
+    "--predictions-only",
+    is_flag=True,
+    help="Write the predictions alone, block by block, as X of an AnnData without pictures: for very many spots.",
 )
 @options.spots
 @options.images
+@options.window
 @options.compute
 @options.run
 @click.pass_obj
@@ -68,7 +87,9 @@ def predict(
     genes: tuple[str, ...],
     counts: bool,
     size_factors: str | None,
-    spacing_um: float,
+    spacing_um: float | None,
+    predictions_only: bool,
+    window: str,
     **rest: Any,
 ) -> None:
     """Predict the expression at every spot of slides, and write the slides with the prediction in them.
@@ -76,15 +97,14 @@ def predict(
     Counts are not needed. SLIDES may be AnnData (.h5ad, .zarr), SpatialData (.zarr), or bare images (TIFF, SVS, JPEG, PNG).
     """
     chosen = gene_list(genes)
-    targets = outputs(slides, out)
+    as_table = predictions_only or spacing_um is not None
+    targets = outputs(slides, out, as_table=as_table)
     todo = free(targets, overwrite=overwrite, skip_existing=skip_existing)
     if not todo:
         log.info("Nothing to do: all %d files are there.", len(targets))
         return
 
-    from sthggep import tl
     from sthggep._checks import genes_present
-    from sthggep._slide import table_of
     from sthggep.tl._predict import load_model
 
     loaded = load_model(model)
@@ -93,27 +113,36 @@ def predict(
         genes_present(chosen, loaded.genes, "the model")
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
         log.info("That is the model of the package: it knows breast tumours only. Another one: --model FOLDER")
-    key = rest["key_added"]
+    rest |= {"genes": chosen, "counts": size_factors or counts, "window": options.window_of(window)}
     for at, (slide, target) in enumerate(todo.items(), start=1):
-        with about(slide):
-            data = opened(slide, spacing_um, **rest)
-            tl.predict(
-                data,
-                loaded,
-                genes=chosen,
-                counts=size_factors or counts,
-                show_progress_bar=run.show,
-                **rest,
-            )
-            write_slide(data, target)
-            n_spots, n_genes = table_of(data, rest["table_key"]).obsm[key].shape
-            text = "%s written (%d of %d): %d genes at %d spots, obsm[%r]"
-            log.info(text, target, at, len(todo), n_genes, n_spots, key)
-    log.info("Next, where counts were measured: sthggep evaluate %s", next(iter(todo.values())))
+        with about(slide), whole(target) as part:
+            data, places = opened(slide, spacing_um, rest)
+            settings = {**rest, **places, "show_progress_bar": run.show, "out": part if predictions_only else None}
+            made = predict_into(data, loaded, settings)
+            if not predictions_only:
+                write_slide(data, part, settings["table_key"])
+        log.info("%s written (%d of %d): %s", target, at, len(todo), made)
+    if not predictions_only:
+        key = "" if rest["key_added"] == "hggep" else f" --key {rest['key_added']}"
+        log.info("Next, where counts were measured: sthggep evaluate %s%s", target, key)
 
 
-def outputs(slides: tuple[Path, ...], out: str) -> dict[Path, Path]:
-    """The file that each slide is written to; refuses what could not hold it."""
+def predict_into(data: AnnData | SpatialData, model: HGGEP, settings: dict[str, Any]) -> str:
+    """Predict one slide, and say what was made."""
+    from sthggep import tl
+    from sthggep._slide import table_of
+
+    tl.predict(data, model, **settings)
+    table, key = table_of(data, settings["table_key"]), settings["key_added"]
+    place = "X" if settings["out"] else f"obsm[{key!r}]"
+    return f"{len(table.uns[key]['genes'])} genes at {table.n_obs} spots, {place}"
+
+
+def outputs(slides: tuple[Path, ...], out: str, *, as_table: bool = False) -> dict[Path, Path]:
+    """The file that each slide is written to; refuses what could not hold it.
+
+    With ``as_table`` an AnnData can hold what is written of any slide: a grid, or predictions alone.
+    """
     kinds = {slide: kind_of(slide) for slide in slides}
     path = Path(out)
     is_folder = out.endswith(("/", "\\")) or not path.suffix or (path.is_dir() and path.suffix.lower() != ".zarr")
@@ -122,12 +151,12 @@ def outputs(slides: tuple[Path, ...], out: str) -> dict[Path, Path]:
         raise ValueError(msg)
     if not is_folder:
         (kind,) = kinds.values()
-        if path.suffix.lower() not in ENDINGS[kind]:
+        if path.suffix.lower() not in (endings := ANNDATA if as_table else ENDINGS[kind]):
             what = {"anndata": "an AnnData", "spatialdata": "a SpatialData", "image": "an image"}[kind]
-            msg = f"{path} cannot hold this slide ({what}): pass an --out that ends in {' or '.join(ENDINGS[kind])}."
+            msg = f"{path} cannot hold this slide ({what}): pass an --out that ends in {' or '.join(endings)}."
             raise ValueError(msg)
         return {slides[0]: path}
-    targets = {s: path / (f"{s.stem}.h5ad" if kind == "image" else s.name) for s, kind in kinds.items()}
+    targets = {s: path / (f"{s.stem}.h5ad" if as_table or kind == "image" else s.name) for s, kind in kinds.items()}
     if len(set(targets.values())) < len(slides):
         msg = f"Several slides would be written to one file in {path}: rename them, or use a folder for each."
         raise ValueError(msg)
@@ -150,24 +179,20 @@ def free(targets: dict[Path, Path], *, overwrite: bool, skip_existing: bool) -> 
     return {slide: target for slide, target in targets.items() if not (skip_existing and target.exists())}
 
 
-def opened(path: Path, spacing_um: float, **rest: Any) -> AnnData | SpatialData:
-    """A slide, with spots laid over it where it is a bare image."""
-    if kind_of(path) == "image":
-        return gridded(path, spacing_um, rest["mpp"])
-    data = read_slide(path)
-    places = ("table_key", "shapes_key", "spatial_key", "library_key", "coordinate_system", "mpp")
-    describe(data, path, **{name: rest[name] for name in places})
-    return data
+def opened(path: Path, spacing_um: float | None, rest: dict[str, Any]) -> tuple[AnnData | SpatialData, dict[str, Any]]:
+    """A slide, with new spots over its tissue where they are wanted, and where its spots are then."""
+    kind = kind_of(path)
+    places = {name: rest[name] for name in PLACES}
+    if kind != "image" and spacing_um is None:
+        data = read_slide(path)
+        describe(data, path, **places)
+        return data, {}
 
-
-def gridded(path: Path, spacing_um: float, mpp: float | None) -> AnnData | SpatialData:
-    """Spots over the tissue of an image."""
     from sthggep import io, pp
 
-    lay = getattr(pp, "tissue_grid", None)
-    if lay is None:
-        msg = "This version lays no spots over an image: pass an AnnData or a SpatialData with spots."
-        raise ValueError(msg)
-    data: AnnData = lay(io.read_slide(path, mpp=mpp), spacing_um=spacing_um)
-    log.info("%s: %d spots over the tissue, %g µm apart", path, data.n_obs, spacing_um)
-    return data
+    spacing_um = SPACING_UM if spacing_um is None else spacing_um
+    data = io.read_slide(path, mpp=rest["mpp"]) if kind == "image" else read_slide(path)
+    grid = pp.tissue_grid(data, spacing_um=spacing_um, key_added=GRID, image_key=rest["image_key"], **places)
+    log.info("%s: %d spots laid over the tissue, %g µm apart", path, grid.n_obs, spacing_um)
+    # In a SpatialData the grid is a table beside others; of an AnnData it is an object of its own
+    return (grid, {}) if kind == "anndata" else (data, {"table_key": GRID, "shapes_key": None})

@@ -57,7 +57,8 @@ def her2st(
     image
         Whether to read the H&E; a section whose folder holds none comes without, with a warning.
     fullres
-        Whether to hold the image at full resolution in memory (280 MB); see :func:`sthggep.io.read_st`.
+        Whether to hold the image at full resolution in memory (280 MB, as much in an h5ad file); see
+        :func:`sthggep.io.read_st`.
 
     Returns
     -------

@@ -57,7 +57,8 @@ def read_st(
     pitch_um
         Microns between nearest spots: 200 on the 1K array, 141 on the 2K one, where only every other place is taken.
     fullres
-        Whether to hold the image at full resolution in memory. Otherwise it stays in its file, which is needed again.
+        Whether to hold the image at full resolution in memory. Otherwise it stays in its file, and patches are cut from
+        there; where the file is gone, from the preview of 2,000 pixels, which costs some accuracy.
 
     Returns
     -------

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CHUNK_WEIGHTS = 1 << 23  # attention weights held at once (16 MB): what stays in the cache is not waited for
+CHUNK_WEIGHTS = 1 << 24  # attention weights held at once (32 MB): more would wait for memory
 FEWEST_ROWS = 16
 
 
@@ -59,7 +59,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _attend_in_chunks(q: Tensor, k: Tensor, v: Tensor, rows: int) -> Tensor:
     """Attention ``(heads, spots, features)`` of one section, ``rows`` spots at a time."""
     # What all keys share adds the same to all of a spot's scores: without it they lose fewer digits
-    keys = (k - k.float().mean(dim=1, keepdim=True)).to(q.dtype).mT
+    keys = (k - k.float().mean(dim=1, keepdim=True)).to(q.dtype).contiguous().mT
     q, v, out = (q * q.shape[-1] ** -0.5).contiguous(), v.contiguous(), torch.empty_like(q)
     held = q.new_empty(len(q), min(rows, q.shape[1]), q.shape[1])
     for part, result in zip(torch.split(q, rows, dim=1), torch.split(out, rows, dim=1), strict=True):

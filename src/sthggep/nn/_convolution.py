@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -51,3 +54,20 @@ class ConvSequence(nn.Sequential):
             else:
                 x = layer(x)
         return x
+
+
+@contextmanager
+def statistics_kept(net: nn.Module) -> Iterator[None]:
+    """Batch normalisation as while training, but its running statistics stay: what passes has passed before."""
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
+    for layer in layers:
+        # Momentum 0 keeps them; the counter is counted on a copy
+        layer.momentum = 0.0
+        if layer.num_batches_tracked is not None:
+            layer.num_batches_tracked = layer.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for layer, (momentum, counted) in zip(layers, before, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, counted

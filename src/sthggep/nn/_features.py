@@ -134,7 +134,7 @@ class FeatureHGGEPNet(nn.Module):
 
     @property
     def hops(self) -> tuple[Hop, ...]:
-        """How a spot's prediction reaches other spots, from the last step to the first: what a window needs around it."""
+        """The steps by which a spot's prediction reaches other spots, last first, which say what a window needs around it."""
         tied: list[Hop] = ["hyperedges", "hyperedges"] if self.hypergraph is not None else []
         near: list[Hop] = ["neighbors"] * int(self.config["depth"])
         return (*tied, *near)

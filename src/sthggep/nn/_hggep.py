@@ -11,22 +11,17 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from sthggep.nn._attention import TransformerBlock
-from sthggep.nn._backbone import CHANNELS, ShuffleNetV2
-from sthggep.nn._cbam import Level
 from sthggep.nn._fusion import SequenceFusion
-from sthggep.nn._gradient import GradientEnhancement
 from sthggep.nn._heads import CountHead, DistillationHead, Heads, Output
 from sthggep.nn._hyperconv import HypergraphBlock
 from sthggep.nn._hypergraph import similar_incidence, spatial_neighbors
+from sthggep.nn._levels import LatentLevels
 from sthggep.nn._position import RelativePosition
 from sthggep.nn._precision import Precision, check_precision, lowered
 from sthggep.nn._published import TablePosition, published_hypergraph, published_neighbors
 
-PATCH = 112
-MAP_AREA = 16  # stage 4 of a 112-pixel patch is 4 x 4
 
-
-class HGGEPNet(nn.Module):
+class HGGEPNet(LatentLevels):
     """The network of Li et al. 2024 (doi:10.1093/bib/bbae500). One section is one batch.
 
     A new network (``reference=False``) keeps the architecture and differs from the released code where that
@@ -96,11 +91,8 @@ class HGGEPNet(nn.Module):
         chunk_size: int = 256,
         precision: Precision = "auto",
     ) -> None:
-        super().__init__()
         check_precision(precision)
-        if dim % MAP_AREA:
-            msg = f"Expected dim to be a multiple of {MAP_AREA} (the maps are 4 x 4), found {dim}."
-            raise ValueError(msg)
+        super().__init__(dim, transposed=reference)
         self.config: dict[str, Any] = {
             "n_genes": n_genes,
             "reference": reference,
@@ -122,11 +114,6 @@ class HGGEPNet(nn.Module):
         self.n_selected = n_selected
         self.chunk_size = chunk_size
         self.precision: Precision = "float32" if reference and precision == "auto" else precision
-        self.gradient = GradientEnhancement()
-        self.backbone = ShuffleNetV2(max_pool=False)
-        self.level4 = Level(CHANNELS["stage4"], dim // MAP_AREA)
-        self.level5 = Level(CHANNELS["conv5"], dim // MAP_AREA)
-        self.level6 = Level(CHANNELS["conv5"], dim)
         self.position: nn.Module = TablePosition(dim) if reference else RelativePosition(dim)
         self.transformers = nn.ModuleList(
             nn.Sequential(*(TransformerBlock(dim, heads, 64, dim, dropout) for _ in range(depth))) for _ in range(3)
@@ -151,34 +138,6 @@ class HGGEPNet(nn.Module):
         if self.reference:
             return published_neighbors(positions, k=self.n_neighbors)
         return spatial_neighbors(positions, self.n_neighbors + 1, max_distance=2.0).rows
-
-    def encode(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three latent levels of each patch, spots apart from each other.
-
-        Parameters
-        ----------
-        patches
-            ``(n, 3, 112, 112)`` pixel values 0-255, rows first.
-
-        Returns
-        -------
-        Levels 4, 5 and 6, each ``(n, dim)``.
-
-        Raises
-        ------
-        ValueError
-            If the patches have another shape.
-        """
-        if patches.ndim != 4 or tuple(patches.shape[1:]) != (3, PATCH, PATCH):
-            msg = f"Expected patches of shape (spots, 3, {PATCH}, {PATCH}), found {tuple(patches.shape)}."
-            raise ValueError(msg)
-        with torch.autocast(patches.device.type, enabled=False):
-            pixels = patches.to(torch.float32, memory_format=torch.channels_last)
-            if self.reference:
-                pixels = pixels.transpose(-1, -2)
-            maps = self.backbone.maps(self.gradient(pixels))
-            peak = maps.conv5.amax(dim=(2, 3), keepdim=True)
-            return self.level4(maps.stage4), self.level5(maps.conv5), self.level6(peak)
 
     def tie(self, features: Tensor, neighbors: Tensor) -> Tensor:
         """Pass features over the hyperedges they form themselves.
@@ -276,7 +235,8 @@ class HGGEPNet(nn.Module):
         """Predict several versions of one section (itself and augmented copies) in one pass.
 
         As ``forward`` of one after the other: batch normalisation, attention and hyperedges see one version at a time. But
-        the large products run over all of them together.
+        the large products run over all of them together, and while training the maps of each version are computed once
+        more on the way back rather than kept, which would take gigabytes.
 
         Parameters
         ----------
@@ -289,7 +249,8 @@ class HGGEPNet(nn.Module):
         -------
         The prediction, a version a row: ``expression`` is ``(versions, n, genes)``.
         """
-        level4, level5, level6 = zip(*(self.encode(one) for one in patches), strict=True)
+        encode = self.encode_anew if torch.is_grad_enabled() else self.encode
+        level4, level5, level6 = zip(*(encode(one) for one in patches), strict=True)
         return self.relate((torch.stack(level4), torch.stack(level5), torch.stack(level6)), positions, neighbors)
 
     def coefficient(self, latent: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import counted
-from sthggep._expression import unmeasured
-from sthggep._prediction import Prediction, read_prediction
+from sthggep._prediction import Prediction, read_prediction, unobserved
 from sthggep._prediction import observed as read_observed
 from sthggep.pl._tissue import View, spot_diameter, view_of
 
@@ -78,11 +77,11 @@ def _check_predicted(genes: list[str], prediction: Prediction) -> None:
 
 def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
     """Observed expression, or None where the slide holds no counts of the panel."""
-    if why := unmeasured(slide.adata, prediction.panel, layer):
+    if why := unobserved(slide, prediction, layer=layer):
         log.info("Section %s: no observed map, since %s.", slide.name, why)
         return None
     try:
-        return read_observed(slide.adata, prediction, layer=layer, rows=slide.rows)
+        return read_observed(slide, prediction, layer=layer)
     except ValueError as error:
         msg = f"Section {slide.name!r}, observed expression: {error} Or pass `observed=False`."
         raise ValueError(msg) from error

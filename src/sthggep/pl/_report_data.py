@@ -175,6 +175,8 @@ def _ceilings(slide: Slide, drawn: Maps, key: str, genes: Sequence[str], layer: 
     if drawn.observed is None:
         return [None] * len(genes)
     prediction = read_prediction(slide.adata, key)
+    if prediction.targets is not None:
+        return [None] * len(genes)
     raw = counts(slide.adata, prediction.panel, layer=layer, rows=slide.rows)
     at = [prediction.panel.index(gene) for gene in genes]
     return [_number(value) for value in noise_ceiling(raw, np.random.default_rng(0))[at]]

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from sthggep._checks import has_key, positive
-from sthggep._expression import unmeasured
 from sthggep._keys import TOOL, PredictionKeys, prediction_keys
-from sthggep._prediction import Prediction, observed, read_prediction
+from sthggep._prediction import Prediction, observed, read_prediction, unobserved
 from sthggep._slide import Slide, resolve_one, table_of
 from sthggep.tl._clusters import Clusters, Points, check_method, cluster, principal_components
 
@@ -176,10 +175,10 @@ def _points(slide: Slide, prediction: Prediction, n_pcs: int, layer: str | None,
         msg = f"Clustering needs at least 4 spots, section {slide.name!r} has {slide.n_spots}."
         raise ValueError(msg)
     points = {"predicted": principal_components(predicted, n_pcs, seed)}
-    if why := unmeasured(slide.adata, prediction.panel, layer):
+    if why := unobserved(slide, prediction, layer=layer):
         log.info("Section %s: nothing measured to cluster, since %s.", slide.name, why)
     else:
-        measured = observed(slide.adata, prediction, layer=layer, rows=slide.rows)
+        measured = observed(slide, prediction, layer=layer)
         points["observed"] = principal_components(measured, n_pcs, seed)
     points["coordinates"] = (slide.xy - slide.xy.mean(axis=0)) / slide.pitch()
     return points

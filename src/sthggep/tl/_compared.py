@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """One section: ``predicted`` and ``measured`` are (n_spots, n_genes), ``raw`` holds the counts of the whole panel."""
+    """One section: ``predicted`` and ``measured`` are (n_spots, n_genes), ``raw`` holds the counts of the whole panel.
+
+    Targets that are no genes have no counts: ``raw`` is ``None``.
+    """
 
     slide: Slide
     genes: list[str]
     predicted: NDArray[np.float32]
     measured: NDArray[np.float32]
-    raw: NDArray[np.float32]
+    raw: NDArray[np.float32] | None
     at: NDArray[np.intp]  # columns of `raw` that are `genes`
 
     @property
@@ -54,9 +57,12 @@ def compared(
     columns, at = prediction.columns(names), genes_present(names, prediction.panel, "the panel")
     out = []
     for slide in _predicted(slides, prediction):
-        raw = counts(table, prediction.panel, layer=layer, rows=slide.rows)
         predicted = prediction.take(slide.rows, columns)
-        out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at))
+        if prediction.targets is None:
+            raw = counts(table, prediction.panel, layer=layer, rows=slide.rows)
+            out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at))
+        else:
+            out.append(Compared(slide, names, predicted, prediction.targets.read(slide)[:, at], None, at))
     return out, len(slides)
 
 

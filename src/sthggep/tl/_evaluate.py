@@ -43,7 +43,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Compare a prediction with what was measured, per gene and within each section.
 
-    The measurement is put on the prediction's scale, ``log10(1 + counts per 10,000 of the panel)``, without smoothing.
+    The measurement is put on the prediction's scale, ``log10(1 + counts per 10,000 of the panel)``, without smoothing. Targets
+    that are no genes (``tl.fit(targets=...)``) are compared with what stands in the same ``obsm`` or ``obs``, as it is.
 
     Parameters
     ----------
@@ -77,7 +78,8 @@ def evaluate(
     ``pearson``, ``spearman``, ``rmse``
         Over the spots of the section.
     ``ceiling``
-        The Pearson correlation that a perfect prediction would reach against counts this noisy.
+        The Pearson correlation that a perfect prediction would reach against counts this noisy. NaN for targets that are
+        no genes: they cannot be split as counts can, so how noisy they are is not known.
     ``of_ceiling``
         ``pearson / ceiling``: how much was predicted of what could be. NaN where less than a tenth of the measured
         variance is signal (a ceiling below 0.32).
@@ -134,7 +136,7 @@ def evaluate(
     if n_sections > 1:
         parts = [part.assign(section=section.name) for part, section in zip(parts, sections, strict=True)]
     scores = pd.concat(parts)
-    _say_constant(scores, len(sections))
+    _say_scores(scores, len(sections))
     table.uns[prediction_keys(key).scores] = scores.copy()
     return scores
 
@@ -142,7 +144,7 @@ def evaluate(
 def _scores(section: Compared, rng: np.random.Generator, moran: bool) -> pd.DataFrame:
     """All scores of one section."""
     scores = score(section.predicted, section.measured)
-    ceiling = noise_ceiling(section.raw, rng)[section.at]
+    ceiling = ceiling_of(section, rng)
     scores.insert(3, "ceiling", ceiling)
     usable = np.where(ceiling >= LEAST_CEILING, ceiling, np.nan)
     scores.insert(4, "of_ceiling", scores["pearson"] / usable)
@@ -180,6 +182,13 @@ def column_pearson(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[
         return np.asarray(pearsonr(a.astype(np.float64), b.astype(np.float64), axis=0).statistic)
 
 
+def ceiling_of(section: Compared, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise ceiling of each gene; NaN for targets that are no counts, whose noise is not known."""
+    if section.raw is None:
+        return np.full(len(section.genes), np.nan)
+    return noise_ceiling(section.raw, rng)[section.at]
+
+
 def noise_ceiling(raw: NDArray[np.float32], rng: np.random.Generator, n_splits: int = N_SPLITS) -> NDArray[np.float64]:
     """Highest Pearson correlation that noise in the counts leaves room for, one a gene of the panel."""
     whole = raw.astype(np.int64)
@@ -202,7 +211,7 @@ def _may_write_scores(table: AnnData, key: str) -> None:
         raise ValueError(msg)
 
 
-def _say_constant(scores: pd.DataFrame, n_sections: int) -> None:
+def _say_scores(scores: pd.DataFrame, n_sections: int) -> None:
     undefined = int(scores["pearson"].isna().sum())
     if undefined:
         where = f" over {n_sections} sections" if n_sections > 1 else ""
@@ -210,5 +219,8 @@ def _say_constant(scores: pd.DataFrame, n_sections: int) -> None:
         warnings.warn(msg, UserWarning, stacklevel=3)
     mean, ceiling = scores["pearson"].mean(), scores["ceiling"].mean()
     where = f" in {n_sections} sections" if n_sections > 1 else ""
+    if np.isnan(ceiling):
+        log.info("Mean Pearson correlation %.3f (of %d%s).", mean, scores.index.nunique(), where)
+        return
     text = "Mean Pearson correlation %.3f (%d genes%s); the noise of the counts allows %.3f."
     log.info(text, mean, scores.index.nunique(), where, ceiling)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted, one_of, unique
 from sthggep._expression import counts
+from sthggep._given import feature_names, given_features, same_features
 from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve
+from sthggep._targets import find_targets
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,6 +33,7 @@ def fit(
     model: HGGEP | str | Path | None = None,
     validation: str | Sequence[str] | None = "auto",
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
+    targets: str | Sequence[str] | None = None,
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
@@ -81,6 +84,11 @@ def fit(
         Further sections with raw counts of the same genes, no image needed: they say which genes rise and fall together
         (the default preset's gene programmes), which helps most where the training slides come from few patients. Never pass
         a section that will be predicted, nor one of its patient where patients are held apart.
+    targets
+        What is learnt instead of genes: a key of ``obsm`` (an array or a DataFrame, whose columns are the targets: cell-type
+        fractions), or a list of columns of ``obs`` (signature scores). Finite numbers for each spot of every slide; counts
+        are not needed and not looked at. They are learnt standardised and predicted on their own scale, which is not kept
+        to any bounds: fractions may come out slightly below 0, and need not add up to 1.
     obsm
         Keys of features that are in ``obsm`` of every slide (UNI, CONCH, cell counts, of any origin), used instead of the
         preset's own; no image is looked at. Each key is an array, a sparse matrix or a DataFrame with a row of finite
@@ -139,6 +147,9 @@ def fit(
     from sthggep.tl._train import train_on
 
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
+    if targets is not None:
+        replaces_genes(genes=genes, model=model, expression=expression, layer=layer)
+        start_from = without_counts(start_from)
     if expression is not None:
         learns_programmes(start_from, new=model is None)
     parent = None
@@ -147,6 +158,7 @@ def fit(
         from sthggep.tl._tune import brings_its_own, tuning_genes, tuning_preset
 
         parent = load_model(model)
+        of_genes(parent)
         start_from = tuning_preset(parent, preset)
         brings_its_own(obsm=obsm, encoder=encoder, size_um=size_um, weights=weights)
         genes = tuning_genes(parent, genes)
@@ -165,6 +177,9 @@ def fit(
     found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
     found = distinct_names(found)
     further = further_sections(expression, where)
+    learnt = None if targets is None else find_targets(targets, found)
+    if learnt is not None:
+        genes = learnt.names
     if genes is None:
         from sthggep.pp import gene_panel
 
@@ -177,7 +192,9 @@ def fit(
             spatial_key=spatial_key,
         )
     panel = [str(gene) for gene in genes]
-    check_slides(found, panel, layer, chosen.inputs)
+    if learnt is None:
+        check_counts(found, panel, layer)
+    check_inputs(found, chosen.inputs)
     for slide in further:
         counts(slide.adata, panel, layer=layer, rows=slide.rows)
     for slide in found:
@@ -199,6 +216,7 @@ def fit(
         show=show_progress_bar,
         parent=parent,
         further=further,
+        targets=learnt,
         window=window,
     )
 
@@ -265,6 +283,28 @@ def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[
     return replace(preset, inputs=inputs, net=net)
 
 
+def replaces_genes(**given: object) -> None:
+    """Refuse what goes with counts beside targets that are none."""
+    passed = [f"`{name}`" for name, value in given.items() if value is not None]
+    if passed:
+        msg = f"`targets` stand in place of genes and their counts, but {', '.join(passed)} passed. Leave that out."
+        raise ValueError(msg)
+
+
+def of_genes(parent: HGGEP) -> None:
+    """Refuse to go on from a model that predicts something else."""
+    if parent.targets is not None:
+        msg = f"`model` predicts {parent.targets.where}, no genes: such a model cannot be gone on from. Train anew by `targets`."
+        raise ValueError(msg)
+
+
+def without_counts(preset: Preset) -> Preset:
+    """The preset without what is learnt from counts alone."""
+    from dataclasses import replace
+
+    return replace(preset, recipe=replace(preset.recipe, count_nll=0.0), net={**preset.net, "count_head": None})
+
+
 def learns_programmes(preset: Preset, *, new: bool = True) -> None:
     """Refuse further sections' counts where nothing would be learnt from them."""
     if not new or preset.network != "FeatureHGGEPNet":
@@ -282,6 +322,12 @@ def further_sections(
 
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
     """Refuse bad input before anything is computed."""
+    check_counts(slides, genes, layer)
+    check_inputs(slides, inputs)
+
+
+def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None) -> None:
+    """Refuse a panel, or counts of it, that nothing can be learnt from."""
     unique(genes, "The genes of the panel", "List each once.")
     if len(genes) == 1:
         gene = str(genes[0])
@@ -291,23 +337,23 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
             f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
         )
         raise ValueError(msg)
-    n_filled = 0
-    for slide in slides:
-        n_filled += int(counts(slide.adata, genes, layer=layer, rows=slide.rows).any(axis=1).sum())
-        if inputs.needs_image:
-            if any(size is not None for size in inputs.sizes_um):
-                slide.require_mpp()
-            warn_of_misplaced(slide)
-    check_features(slides, inputs.obsm)
+    n_filled = sum(int(counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
     if n_filled < 2:
         msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {counted(slides, 'section')}."
         raise ValueError(msg)
 
 
+def check_inputs(slides: Sequence[Slide], inputs: Inputs) -> None:
+    """Refuse slides that cannot be looked at."""
+    for slide in slides if inputs.needs_image else ():
+        if any(size is not None for size in inputs.sizes_um):
+            slide.require_mpp()
+        warn_of_misplaced(slide)
+    check_features(slides, inputs.obsm)
+
+
 def check_features(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
     """Refuse features of the user's own that are not the same in every section."""
-    from sthggep._data import feature_names, given_features, same_features
-
     for key in obsm:
         widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
         if len(set(widths.values())) > 1:

@@ -60,7 +60,7 @@ def start(net: Any, sections: Sequence[Section], further: Sequence[Measured] = (
             [section.inputs[0] for section in training],
             [section.inputs[3] for section in training],
             [section.target for section in training],
-            [section.counts.sum(dim=1) for section in training],
+            [section.library_sizes for section in training],
             [section.train for section in training],
             further,
             [statistics_of(section) for section in training],

@@ -108,6 +108,8 @@ def write_store(
             write_elem(group, f"obsm/{key.latent}", _lazy(outputs.arrays["latent"]))
         if "counts" in outputs.arrays:
             write_elem(group, "layers/counts", _lazy(outputs.arrays["counts"]))
+        if "spread" in outputs.arrays:
+            write_elem(group, "layers/std", _lazy(outputs.arrays["spread"]))
     made.rename(out)
 
 

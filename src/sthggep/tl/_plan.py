@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._checks import listing, one_of, unique
-from sthggep._data import frozen_stages, given_features
+from sthggep._data import frozen_stages
 from sthggep._expression import counts
 from sthggep._gene_names import gene_columns
+from sthggep._given import given_features
 from sthggep._presets import PRESETS
 from sthggep._slide import resolve
 from sthggep.pp._encoders import FrozenEncoder

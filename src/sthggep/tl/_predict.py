@@ -34,6 +34,7 @@ def predict(
     genes: Sequence[str] | None = None,
     latent: bool = False,
     counts: bool | str = False,
+    uncertainty: bool = False,
     image_key: str | None = None,
     table_key: str = "table",
     shapes_key: str | None = None,
@@ -55,7 +56,7 @@ def predict(
     data
         Slide with spots and an image; one or several sections. Counts are not needed and not looked at.
     model
-        A trained model, the folder it was saved to, or a name; ``None`` takes ``"her2st"``, which comes with the package
+        A trained model, the folder it was saved to, or a name (see :meth:`sthggep.HGGEP.from_pretrained`); ``None`` takes ``"her2st"``, which comes with the package
         and knows breast tumours only (see its model card).
     key_added
         Name of the prediction.
@@ -68,6 +69,10 @@ def predict(
         Write expected counts, by models that have a head for counts (``preset="paper"``): the mean of the distribution
         that they give each gene, for a spot of median depth in the training sections. The name of a column of ``obs``
         multiplies them by the size factors that stand there (counts of the spot over those of the median spot).
+    uncertainty
+        Write how far the networks of the model differ at each spot and gene: where they learnt to say different things, the
+        tissue is unlike what they saw. It is no error bar: noise of counting and what all networks get wrong alike are
+        not in it.
     image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
     mpp
@@ -102,18 +107,22 @@ def predict(
         With ``latent=True``: the embedding.
     ``obsm["<key_added>_counts"]`` : float32 (n_obs, n_genes)
         With ``counts``: expected counts, columns as in the prediction.
+    ``obsm["<key_added>_std"]`` : float32 (n_obs, n_genes)
+        With ``uncertainty``: standard deviation over the networks, on the scale of the prediction.
     ``uns[key_added]`` : dict
         ``genes`` (of the columns), ``panel`` (the genes of the model, which the scale refers to), ``units``, ``obsm``
         (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows them,
         ``held_out_pearson``: how well each gene was predicted on the tissue that was held out while training, which says
-        how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides; with ``out``,
+        how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides;
+        ``targets``: where targets that are no genes stand in a table, ``from`` and ``key`` (``genes`` holds their names); with ``out``,
         ``path``: the file, which :func:`sthggep.tl.evaluate` and the figures read as far as they need it.
 
-    Embedding and counts of an earlier prediction of that name go away with it, if they are not asked for again.
+    Embedding, counts and spread of an earlier prediction of that name go away with it, if they are not asked for again.
 
     A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
-    one that the model has learnt from, by its image or its spots' places in the array; and where the table has none of
-    the model's genes.
+    one that the model has learnt from, by its image or its spots' places in the array; where its tissue has colours, or its
+    image microns per pixel, that lie outside those of the training (:func:`sthggep.pl.colours` draws the colours); and
+    where the table has none of the model's genes.
 
     Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
     tied to neighbours at about the distance that the networks have learnt: the array is taken as several coarser ones,
@@ -144,9 +153,12 @@ def predict(
     table = table_of(data, table_key)
     key = prediction_keys(key_added)
     may_write(table, key.obsm)
-    for name, asked in ((key.latent, latent), (key.counts, counts)):
-        if asked:
-            may_write(table, name, of=key.uns)
+    asked_for = {key.latent: latent, key.counts: counts, key.std: uncertainty}
+    beside = [name for name, asked in asked_for.items() if asked]
+    for name in beside:
+        may_write(table, name, of=key.uns)
+    if uncertainty:
+        _has_several(found)
     chosen = found.genes if genes is None else _chosen(found, genes)
     depth = _size_factors(found, table, counts)
     slides = resolve(
@@ -164,7 +176,6 @@ def predict(
         check_fit(found, slide)
         check_window(found.inputs, slide, window)
     seen = warn_of_doubts(found, slides, table)
-    beside = [name for name, asked in ((key.latent, latent), (key.counts, counts)) if asked]
     record = _record(found, slides, chosen, counts, seen) | {"obsm": np.array(beside, dtype=object)}
     with nullcontext() if path is None else partial(path) as folder:
         outputs = Outputs(table.n_obs, depth, folder)
@@ -173,6 +184,7 @@ def predict(
             "columns": None if genes is None else genes_present(chosen, found.genes, "the model"),
             "latent": latent,
             "counts": bool(counts),
+            "spread": uncertainty,
             "window": window,
             "encoder": found.encoder(device=str(where)),
             "batch_size": batch_size,
@@ -195,7 +207,7 @@ def _write(table: AnnData, key: PredictionKeys, outputs: Outputs, record: dict[s
     for name in [*written_beside(table.uns.get(key.uns)), key.obsm]:
         if name in table.obsm:
             del table.obsm[name]
-    names = {"expression": key.obsm, "latent": key.latent, "counts": key.counts}
+    names = {"expression": key.obsm, "latent": key.latent, "counts": key.counts, "spread": key.std}
     for kind, values in outputs.arrays.items():
         table.obsm[names[kind]] = values
     table.uns[key.uns] = record
@@ -221,6 +233,8 @@ def _record(
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
+    if model.targets is not None:
+        record["targets"] = model.targets.to_dict()
     for name, noted in (("training_ceiling", "ceiling"), ("held_out_pearson", "held_out_pearson")):
         if noted in model.training:
             known = dict(zip(model.genes, model.training[noted], strict=True))
@@ -237,6 +251,15 @@ def _chosen(model: HGGEP, genes: Sequence[str]) -> list[str]:
     genes_present(names, model.genes, "the model")
     unique(names, "The genes to predict", "List each once.")
     return names
+
+
+def _has_several(model: HGGEP) -> None:
+    """One network alone agrees with itself."""
+    if len(model.members) < 2:
+        msg = (
+            "`uncertainty` is how far networks differ, but this model has one. Fit one with `n_members=` of 3 or more."
+        )
+        raise ValueError(msg)
 
 
 def _size_factors(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.float32] | None:
@@ -281,7 +304,8 @@ def load_model(model: object) -> HGGEP:
 
 def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
-    from sthggep._data import array_positions, given_features, same_features
+    from sthggep._data import array_positions
+    from sthggep._given import given_features, same_features
 
     inputs = model.inputs
     if inputs.kind == "obsm":

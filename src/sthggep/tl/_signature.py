@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLES_ACROSS = 256  # pixels of the coarsest resolution that are looked at, a side
 NAME_BITS = 20
 # What readers call the spots or cells of any section whatever
-NOBODYS_NAMES = {"section", "cell_circles", "cell_boundaries", "nucleus_boundaries"}
+NOBODYS_NAMES = {"section", "cell_labels", "cell_circles", "cell_boundaries", "nucleus_boundaries", "tissue_grid_spots"}
 # A spot with as many counts hardly has a double in another section
 RICH = 50
 FEWEST_PLACES = 30

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import positive
 from sthggep.tl._compared import Compared, compared
-from sthggep.tl._evaluate import column_pearson, noise_ceiling
+from sthggep.tl._evaluate import ceiling_of, column_pearson
 from sthggep.tl._maps import ssim
 
 if TYPE_CHECKING:
@@ -128,8 +128,9 @@ def summary(
 def _row(section: Compared, n_boot: int, level: float, rng: np.random.Generator) -> dict[str, float]:
     """The figures of one section."""
     pearson = pd.Series(column_pearson(section.predicted, section.measured))
-    ceiling = pd.Series(noise_ceiling(section.raw, rng)[section.at])
+    ceiling = pd.Series(ceiling_of(section, rng))
     both = pearson.notna() & ceiling.notna()
+    scored = pearson.notna() if section.raw is None else both
     low, high = interval(section, n_boot, level, rng)
     return {
         "n_spots": len(section.predicted),
@@ -141,7 +142,7 @@ def _row(section: Compared, n_boot: int, level: float, rng: np.random.Generator)
         "pearson_median": pearson.median(),
         "ceiling": ceiling[both].mean(),
         "of_ceiling": pearson[both].mean() / (ceiling[both].mean() or np.nan),
-        "ssim": pd.Series(ssim(section.slide, section.predicted, section.measured))[both].mean(),
+        "ssim": pd.Series(ssim(section.slide, section.predicted, section.measured))[scored].mean(),
     }
 
 

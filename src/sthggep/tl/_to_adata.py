@@ -74,6 +74,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         out.obsm[names.latent] = beside[names.latent][rows]
     if names.counts in beside:
         out.layers["counts"] = beside[names.counts][rows]
+    if names.std in beside:
+        out.layers["std"] = beside[names.std][rows]
     out.uns = {name: _own_dicts(table.uns[name]) for name in ("spatial", LINK, key) if name in table.uns}
     if LINK in out.uns:
         attrs = out.uns[LINK]

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sthggep._checks import counted
 from sthggep._log import log
 from sthggep._progress import progress
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sthggep._data import Section
     from sthggep._presets import Preset
     from sthggep._slide import Slide
+    from sthggep._targets import Targets
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder
 
@@ -54,11 +56,14 @@ def train_on(
     show: bool,
     parent: HGGEP | None = None,
     further: Sequence[Slide] = (),
+    targets: Targets | None = None,
     prepared: Prepared | None = None,
     window: int | str | None = None,
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
-    from sthggep._data import feature_names, labelled, measured
+    from sthggep._colours import image_mpp, noted_colours
+    from sthggep._data import measured
+    from sthggep._given import feature_names
     from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
@@ -68,21 +73,21 @@ def train_on(
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
-    counted = [measured(slide, genes, layer) for slide in further]
+    others = [measured(slide, genes, layer) for slide in further]
 
     def begin(member: int, split: Sequence[Section]) -> nn.Module:
         if parent is not None:
             return continued(parent, member, genes, split)
-        return build_network(preset, split, len(genes), weights, seed + member, counted)
+        return build_network(preset, split, len(genes), weights, seed + member, others)
 
-    _say_start(slides, genes, preset, device, parent)
+    _say_start(slides, genes, preset, device, parent, "gene" if targets is None else "target")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
         if prepared is None:
             asked: dict[str, Any] = {"batch_size": batch_size, "device": device, "show": show, "parent": parent}
             prepared = prepare(slides, preset, weights, window=window, folder=Path(folder), **asked)
         encoder = prepared.encoder
-        sections = [labelled(slide, genes, layer, fed) for slide, fed in zip(slides, prepared.inputs, strict=True)]
+        sections, learnt = _sections(slides, prepared.inputs, genes, layer, targets, seed)
         windows = cut(sections)
         splits = [masked(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
         members, history = _train_members(
@@ -100,7 +105,9 @@ def train_on(
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
         "marks": [asdict(marks(slide)) for slide in slides],
-        "ceiling": _ceilings(slides, genes, layer, seed),
+        "colours": noted_colours(slides) if preset.inputs.needs_image else [],
+        "image_mpp": [image_mpp(slide) for slide in slides],
+        **learnt,
     }
     if by_gene is not None:
         record["held_out_pearson"] = by_gene
@@ -111,11 +118,35 @@ def train_on(
         record["obsm_columns"] = columns
     if parent is not None:
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
-        record["marks"] = [*parent.training.get("marks", []), *record["marks"]]
+        for noted in ("marks", "colours", "image_mpp"):
+            record[noted] = [*parent.training.get(noted, []), *record[noted]]
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
     held = state_of(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None
     return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
+
+
+def _sections(
+    slides: Sequence[Slide],
+    inputs: Sequence[Any],
+    genes: Sequence[str],
+    layer: str | None,
+    targets: Targets | None,
+    seed: int,
+) -> tuple[list[Section], dict[str, Any]]:
+    """Sections with what is to be learnt there, and what the record says of that."""
+    from sthggep._data import labelled, taught
+    from sthggep._targets import spread_of
+
+    both = list(zip(slides, inputs, strict=True))
+    if targets is None:
+        ceiling = _ceilings(slides, genes, layer, seed)
+        return [labelled(slide, genes, layer, fed) for slide, fed in both], {"ceiling": ceiling}
+    values = [targets.read(slide) for slide in slides]
+    mean, std = spread_of(values, targets)
+    scaled = [((part - mean) / std).astype("float32") for part in values]
+    sections = [taught(slide, part, fed) for (slide, fed), part in zip(both, scaled, strict=True)]
+    return sections, {"targets": {**targets.to_dict(), "mean": mean.tolist(), "std": std.tolist()}}
 
 
 def _ceilings(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, seed: int) -> list[float]:
@@ -201,13 +232,19 @@ def _train_members(
 
 
 def _say_start(
-    slides: Sequence[Slide], genes: Sequence[str], preset: Preset, device: torch.device, parent: HGGEP | None
+    slides: Sequence[Slide],
+    genes: Sequence[str],
+    preset: Preset,
+    device: torch.device,
+    parent: HGGEP | None,
+    learnt: str,
 ) -> None:
     networks = f"{preset.n_members} network{'s' if preset.n_members > 1 else ''}"
     what = f"Training {networks}" if parent is None else f"Going on with {networks} of {parent.id}"
     spots = sum(slide.n_spots for slide in slides)
     tissue = f"{len(slides)} section{'s' if len(slides) > 1 else ''} ({spots} spots)"
-    log.info("%s: %d genes, %s, %d epochs at most, on %s.", what, len(genes), tissue, preset.recipe.max_epochs, device)
+    text = "%s: %s, %s, %d epochs at most, on %s."
+    log.info(text, what, counted(genes, learnt), tissue, preset.recipe.max_epochs, device)
 
 
 def _outcome(history: pd.DataFrame) -> str:

@@ -93,7 +93,7 @@ def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequen
             [section.inputs[0] for section in training],
             [section.inputs[3] for section in training],
             [section.target for section in training],
-            [section.counts.sum(dim=1) for section in training],
+            [section.library_sizes for section in training],
             [section.train for section in training],
             whole_panel=whole,
             statistics=[statistics_of(section) for section in training],

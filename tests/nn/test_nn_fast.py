@@ -1,0 +1,268 @@
+"""What is done for speed changes nothing: chunks, folded normalisation, versions in one pass, bfloat16."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sthggep import nn
+from sthggep.nn import _attention, _hggep, _precision
+from sthggep.nn._backbone import interleave
+from sthggep.nn._convolution import ConvSequence
+from sthggep.nn._fusion import SequenceFusion
+from sthggep.nn._gradient import GradientEnhancement
+from sthggep.nn._precision import centred_product, faster_in_bf16, is_lowered, lowered, product_seconds
+
+CPU = torch.device("cpu")
+DEEP = {"dim": 256, "depth": 2, "heads": 4, "hypergraph_dim": 64, "fusion_layers": 4}
+
+
+@pytest.fixture(autouse=True)
+def _measured_anew():
+    faster_in_bf16.cache_clear()
+    yield
+    faster_in_bf16.cache_clear()
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Pearson correlation of each column."""
+    a, b = a - a.mean(dim=0), b - b.mean(dim=0)
+    return F.cosine_similarity(a, b, dim=0)
+
+
+def unsettle(module: torch.nn.Module) -> None:
+    """Statistics and weights of normalisation that are no longer those it began with."""
+    generator = torch.Generator().manual_seed(3)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for value in (layer.running_mean, layer.running_var, layer.weight.data, layer.bias.data):
+                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+
+
+# ---------------------------------------------------------------- convolutions
+
+
+@torch.no_grad()
+def test_folded_normalisation_is_the_same():
+    layers = [torch.nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), torch.nn.BatchNorm2d(6), torch.nn.ReLU()]
+    layers += [torch.nn.Conv2d(6, 5, 1, bias=False), torch.nn.BatchNorm2d(5)]
+    fast, x = ConvSequence(*layers).eval(), torch.randn(3, 4, 9, 9)
+    unsettle(fast)
+    torch.testing.assert_close(fast(x), torch.nn.Sequential(*layers)(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_gradient_enhancement_is_two_branches_and_a_merge(training):
+    module, x = GradientEnhancement().train(training), torch.rand(4, 3, 12, 12) * 255
+    unsettle(module)
+    branches = [torch.nn.Sequential(*getattr(module, name))(x) for name in ("plain", "cross")]
+    expected = torch.nn.Sequential(*module.merge)(torch.cat(branches, dim=1))
+    torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_interleaved_channels_are_the_shuffled_ones():
+    a, b = torch.arange(6.0).reshape(1, 3, 1, 2), 10 + torch.arange(6.0).reshape(1, 3, 1, 2)
+    assert interleave(a, b)[0, :, 0, 0].tolist() == [0, 10, 2, 12, 4, 14]
+    assert interleave(a, b).is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_layout_of_the_patches_does_not_matter(small, patches):
+    net = small()
+    turned = patches.contiguous(memory_format=torch.channels_last)
+    for found, expected in zip(net.encode(turned), net.encode(patches), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+# ---------------------------------------------------------------- attention
+
+
+@pytest.mark.parametrize("rows", [1, 16, 25, 60, 100])
+@torch.no_grad()
+def test_attention_in_chunks(rows):
+    q, k, v = torch.randn(3, 4, 60, 8, generator=torch.Generator().manual_seed(0))
+    expected = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+    torch.testing.assert_close(_attention._attend_in_chunks(q, k + 3, v, rows), expected)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+@torch.no_grad()
+def test_attention_of_each_section_by_itself(monkeypatch, tiles):
+    monkeypatch.setattr(_attention, "_has_tiles", lambda: tiles)
+    monkeypatch.setattr(_attention, "CHUNK_WEIGHTS", 4 * 60 * 16)
+    q, k, v = torch.randn(3, 2, 4, 60, 8).bfloat16()
+    found = _attention.attend(q, k, v)
+    for i in range(2):
+        exact = F.scaled_dot_product_attention(*(one[i : i + 1].float() for one in (q, k, v)))
+        torch.testing.assert_close(found[i : i + 1].float(), exact, rtol=0.05, atol=0.02)
+
+
+def test_attention_that_learns_is_torchs_own(monkeypatch):
+    monkeypatch.setattr(_attention, "_has_tiles", lambda: False)
+    q = torch.randn(1, 2, 9, 4).bfloat16().requires_grad_()
+    _attention.attend(q, q, q).float().sum().backward()
+    assert q.grad is not None
+
+
+# ---------------------------------------------------------------- bfloat16
+
+
+@pytest.mark.parametrize("deep", [{}, DEEP])
+@torch.no_grad()
+def test_bfloat16_predicts_what_float32_does(small, patches, grid, deep):
+    """Per gene, also where spots differ by a fortieth of what they share."""
+    net = small(**deep)
+    exact, net.precision = net(patches, grid), "bfloat16"
+    rough = net(patches, grid)
+    assert not torch.equal(exact.expression, rough.expression)
+    assert correlation(exact.expression, rough.expression).min() > 0.999
+    assert correlation(exact.latent, rough.latent).min() > 0.999
+
+
+@torch.no_grad()
+def test_fusion_keeps_small_differences():
+    torch.manual_seed(0)
+    fusion = SequenceFusion(64, 4, open_gates=True)
+    views = [0.5 + 0.005 * torch.randn(40, 64) for _ in range(4)]
+    exact = fusion(views)
+    with lowered(CPU, "bfloat16"):
+        ours, torchs = fusion(views), fusion.lstm(torch.stack(views))[0].float().mean(dim=0)
+    errors = [float((found - exact).std() / exact.std(dim=0).mean()) for found in (ours, torchs)]
+    assert errors[0] < 0.02 < 0.2 < errors[1]
+
+
+def test_fusion_learns_the_same_in_bfloat16():
+    torch.manual_seed(0)
+    fusion = SequenceFusion(32, 2)
+    views = [torch.randn(20, 32) for _ in range(4)]
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        fusion.zero_grad()
+        with lowered(CPU, precision):
+            out = fusion(views)
+        out.square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in fusion.named_parameters()})
+    for name, exact in gradients[0].items():
+        assert (gradients[1][name] - exact).norm() < 0.02 * exact.norm(), name
+
+
+@torch.no_grad()
+def test_fusion_in_chunks(monkeypatch):
+    from sthggep.nn import _fusion
+
+    fusion, views = SequenceFusion(16, 2), [torch.randn(2, 15, 16) for _ in range(3)]
+    with lowered(CPU, "bfloat16"):
+        whole = fusion(views)
+        monkeypatch.setattr(_fusion, "CHUNK", 7)
+        torch.testing.assert_close(fusion(views), whole, rtol=1e-2, atol=1e-3)
+    assert whole.shape == (2, 15, 16)
+
+
+def test_centred_product_adds_up():
+    x, weight = 100 + torch.randn(2, 9, 5), torch.randn(4, 5)
+    differing, common = centred_product(x, weight, weight)
+    assert common.shape == (2, 1, 4)
+    torch.testing.assert_close(differing + common, x @ weight.T, rtol=1e-5, atol=1e-4)
+
+
+# ---------------------------------------------------------------- which precision
+
+
+@torch.no_grad()
+def test_auto_is_bfloat16_where_faster_and_never_for_a_reference(small, patches, grid, monkeypatch):
+    used = []
+    monkeypatch.setattr(_hggep.HGGEPNet, "tie", lambda _, features, __: used.append(is_lowered(CPU)) or features)
+    for faster in (True, False):
+        monkeypatch.setattr(_precision, "faster_in_bf16", lambda _, faster=faster: faster)
+        for reference in (False, True):
+            small(reference=reference, precision="auto")(patches, grid)
+    assert used == [True, False, False, False]
+    small(reference=True, precision="bfloat16")(patches, grid)
+    small(precision="float32")(patches, grid)
+    small(precision="bfloat16").train()(patches, grid)  # Lightning's autocast decides
+    with torch.autocast("cpu", torch.bfloat16):  # so does whoever is around
+        small(precision="float32")(patches, grid)
+    assert used[4:] == [True, False, False, True]
+
+
+def test_precision_is_kept_and_checked(small):
+    net = small(reference=True, precision="auto")
+    assert (net.config["precision"], net.precision) == ("auto", "float32")
+    with pytest.raises(ValueError, match="'auto', 'float32' or 'bfloat16', found 'half'"):
+        small(precision="half")
+
+
+@pytest.mark.parametrize(("bf16", "float32", "expected"), [(1.0, 3.0, True), (1.0, 1.4, False), (3.0, 1.0, False)])
+def test_bf16_must_be_clearly_faster(monkeypatch, bf16, float32, expected):
+    monkeypatch.setattr(_precision, "product_seconds", lambda *_: [bf16, float32])
+    assert faster_in_bf16(CPU) is expected
+
+
+def test_speed_is_measured_once(monkeypatch):
+    """A busy moment later must not change the precision, hence the prediction."""
+    monkeypatch.setattr(_precision, "product_seconds", lambda *_: [1.0, 3.0])
+    assert faster_in_bf16(CPU)
+    monkeypatch.setattr(_precision, "product_seconds", lambda *_: [3.0, 1.0])
+    assert faster_in_bf16(CPU)
+
+
+def test_bf16_elsewhere(monkeypatch):
+    assert not faster_in_bf16(torch.device("mps"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert faster_in_bf16(torch.device("cuda"))
+
+
+def test_the_clock_gives_seconds():
+    assert all(0 < seconds < 1 for seconds in product_seconds(torch.float32, torch.bfloat16, size=32))
+
+
+# ---------------------------------------------------------------- versions of a section in one pass
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_versions_in_one_pass_are_passes_one_by_one(small, patches, grid, reference):
+    """Predictions, gradients and running statistics."""
+    nets = [small(reference=reference, dropout=0.0, hypergraph_dropout=0.0).train() for _ in range(2)]
+    given = [patches, patches.flip(-1), patches * 0.5]
+    out = nets[0].versions(iter(given), grid)
+    singly = [nets[1](one, grid) for one in given]
+    for name in ("expression", "latent", "mean", "dispersion", "dropout"):
+        expected = torch.stack([getattr(one, name) for one in singly])
+        torch.testing.assert_close(getattr(out, name), expected, rtol=1e-4, atol=1e-5)
+    weights = torch.tensor([1.0, 2.0, -1.0])
+    (weights[:, None, None] * out.expression).square().sum().backward()
+    sum((weight * one.expression).square().sum() for weight, one in zip(weights, singly, strict=True)).backward()
+    # so small a gradient is rounding alone: batch normalisation takes out what such a parameter adds
+    at_least = 1e-4 * max(float(p.grad.abs().max()) for p in nets[1].parameters() if p.grad is not None)
+    for (name, found), expected in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+        if expected.grad is None:
+            assert found.grad is None, name
+        else:
+            torch.testing.assert_close(found.grad, expected.grad, rtol=2e-3, atol=at_least, msg=name)
+    for (name, found), expected in zip(nets[0].named_buffers(), nets[1].buffers(), strict=True):
+        torch.testing.assert_close(found, expected, msg=name)
+    assert all(m.track_running_stats for m in nets[0].modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+@torch.no_grad()
+def test_versions_outside_training(small, patches, grid):
+    net = small()
+    out = net.versions([patches, patches.flip(-1)], grid, net.neighbors(grid))
+    torch.testing.assert_close(out.expression[1], net(patches.flip(-1), grid).expression, rtol=1e-4, atol=1e-5)
+    coefficients = net.coefficient(out.latent)
+    assert coefficients.shape == (2, 20, 1)
+    together = nn.self_distillation(out.expression[0], out.expression[1:], coefficients[1:])
+    singly = nn.self_distillation(out.expression[0], [out.expression[1]], [coefficients[1]])
+    assert float(together) == pytest.approx(float(singly))
+
+
+def test_one_grid_turns_all_patches_alike():
+    patches = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = nn.augment_section(patches, generator=torch.Generator().manual_seed(7))
+    for i in range(5):
+        alone = nn.augment_section(patches[i : i + 1], generator=torch.Generator().manual_seed(7))
+        assert torch.equal(found[i], alone[0])
+    assert not np.array_equal(found, patches)

@@ -1,0 +1,222 @@
+"""What readers make of each platform's folder: every spot is cut from where it lies, with its own counts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scanpy as sc
+import squidpy as sq
+
+from sthggep import pp, tl
+from sthggep._expression import counts
+from sthggep._slide import Slide, resolve_one
+
+spatialdata_io = pytest.importorskip("spatialdata_io")
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*deprecated:FutureWarning")
+
+Folders = Callable[[int], object]
+
+
+def assert_counts_are_theirs(slide: Slide, folder) -> None:
+    """Rows are those of the folder's barcodes, with the counts that stand for their place in the array."""
+    spots = folder.spots.loc[[str(name) for name in slide.adata.obs_names[slide.rows]]]
+    found = counts(slide.adata, ["COL", "ROW"], rows=slide.rows)
+    np.testing.assert_array_equal(found, spots[["array_col", "array_row"]])
+    # symbols and Ensembl ids are the same genes, as readers have both
+    np.testing.assert_array_equal(
+        counts(slide.adata, ["ENSG00000000002.7", "ENSG00000000001.2"], rows=slide.rows), found[:, ::-1]
+    )
+
+
+def assert_in_place(data, folder, atol: float = 1e-6, **options: object) -> Slide:
+    """Windows around the spots hold the pixels around the places that the folder says, at full resolution."""
+    cut = pp.patches(data, size_px=16, **options)
+    spots = folder.spots.loc[[str(name) for name in cut.slide.adata.obs_names[cut.slide.rows]]]
+    xy = spots[["x", "y"]].to_numpy(dtype=float)
+    np.testing.assert_allclose(cut.slide.xy, xy, atol=atol)
+    corners = cut.boxes()[:, :2].astype(int)
+    assert np.abs(corners + 8 - xy).max() <= 1
+    for patch, (x, y) in zip(cut[:], corners, strict=True):
+        np.testing.assert_array_equal(patch, folder.image[y : y + 16, x : x + 16])
+    assert_counts_are_theirs(cut.slide, folder)
+    return cut.slide
+
+
+def assert_on_ramp(slide: Slide, folder, step: float = 4.0) -> None:
+    """A coarser image: colours say where in the full resolution the spots lie, to a pixel of it."""
+    spots = folder.spots.loc[[str(name) for name in slide.adata.obs_names[slide.rows]]]
+    width = 4 / slide.levels[0].scale[0]
+    cut = pp.Patches(slide, size_um=width * slide.require_mpp(), size_px=4)
+    middle = (cut[:][..., :2].mean(axis=(1, 2)) + 0.5) * step
+    np.testing.assert_allclose(middle, spots[["x", "y"]], atol=1 / slide.levels[0].scale[0] + step)
+
+
+# --- Visium -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_visium_as_spatialdata(visium_folder: Folders, version: int):
+    folder = visium_folder(version)
+    sdata = spatialdata_io.visium(folder.path, dataset_id="S1", fullres_image_file="slide.tif")
+    slide = assert_in_place(sdata, folder)
+    assert slide.name == "S1"
+    assert slide.n_spots == folder.spots["in_tissue"].sum()
+    assert slide.mpp == pytest.approx(folder.mpp, rel=1e-3)
+    assert slide.spot_diameter == pytest.approx(65 / folder.mpp)
+
+
+def test_visium_as_spatialdata_without_the_full_resolution(visium_folder: Folders):
+    folder = visium_folder(2)
+    slide = resolve_one(spatialdata_io.visium(folder.path, dataset_id="S1"))
+    assert slide.mpp == pytest.approx(folder.mpp * 4, rel=1e-3)  # of the hires image
+    np.testing.assert_allclose(slide.xy * 4, folder.spots.loc[slide.adata.obs_names, ["x", "y"]])
+    cut = pp.Patches(slide, size_um=4 * slide.mpp, size_px=4)
+    np.testing.assert_allclose((cut[:][..., :2].mean(axis=(1, 2)) + 0.5), slide.xy, atol=1.5)
+    assert_counts_are_theirs(slide, folder)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("read", [sq.read.visium, sc.read_visium], ids=["squidpy", "scanpy"])
+@pytest.mark.parametrize("full", [True, False], ids=["fullres", "hires"])
+def test_visium_as_anndata(visium_folder: Folders, version: int, read: Callable, full: bool):
+    folder = visium_folder(version)
+    adata = read(folder.path, source_image_path=folder.path / "slide.tif" if full else None)
+    with pytest.raises(ValueError, match=r"'MATR3'.*var_names_make_unique"):
+        resolve_one(adata)
+    adata.var_names_make_unique()
+    slide = resolve_one(adata)
+    assert (slide.name, slide.mpp) == ("S1", pytest.approx(folder.mpp, rel=1e-3))
+    if full:
+        assert_in_place(adata, folder)
+        assert [level.scale[0] for level in slide.levels] == [1.0, 0.25]
+    else:
+        assert_on_ramp(slide, folder)
+        assert_counts_are_theirs(slide, folder)
+
+
+def test_spots_off_the_tissue(visium_folder: Folders, caplog: pytest.LogCaptureFixture):
+    folder = visium_folder(2)
+    adata = sq.read.visium(folder.path, counts_file="raw_feature_bc_matrix.h5")
+    adata.var_names_make_unique()
+    sdata = spatialdata_io.visium(folder.path, dataset_id="S1", counts_file="raw_feature_bc_matrix.h5")
+    under = int(folder.spots["in_tissue"].sum())
+    for data, table in ((adata, adata), (sdata, sdata["table"])):
+        assert table.n_obs == len(folder.spots)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="sthggep"):
+            slide = resolve_one(data)
+        assert f"{len(folder.spots) - under} of {len(folder.spots)} spots are off the tissue" in caplog.text
+        assert slide.n_spots == under
+        assert (table.obs["in_tissue"].to_numpy()[slide.rows] == 1).all()
+        assert_counts_are_theirs(slide, folder)
+        pp.features(data, size_um=80, weights="random", encoder="shufflenet", flips=False, show_progress_bar=False)
+        described = np.isfinite(table.obsm["X_shufflenet_80"]).all(axis=1)
+        np.testing.assert_array_equal(described, table.obs["in_tissue"] == 1)
+        pp.hypergraph(data, features="X_shufflenet_80")
+        assert table.obsm["hypergraph"].shape == (table.n_obs, 2 * under)
+        assert table.obsm["hypergraph"].sum(axis=1)[~described].sum() == 0
+    table.obs["in_tissue"] = 0
+    with pytest.raises(ValueError, match=r"all 100 spots are off the tissue, obs\['in_tissue'\] is 0"):
+        resolve_one(sdata)
+    del table.obs["in_tissue"]
+    assert resolve_one(sdata).n_spots == 100
+
+
+# --- Visium HD ----------------------------------------------------------------------------------------------------
+
+
+def read_hd(folder, **options: object):
+    return spatialdata_io.visium_hd(
+        folder.path,
+        dataset_id="S1",
+        fullres_image_file=folder.path / "slide.tif",
+        load_segmentations_only=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("squares", [True, False])
+def test_visium_hd(hd_folder, squares: bool, caplog: pytest.LogCaptureFixture):
+    sdata = read_hd(hd_folder, bin_size=8, bins_as_squares=squares)
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        slide = assert_in_place(sdata, hd_folder)
+    assert "The table 'square_008um' is used, the only one" in caplog.text
+    assert slide.n_spots == hd_folder.spots["in_tissue"].sum()
+    assert slide.mpp == pytest.approx(0.5)
+
+
+def test_visium_hd_with_several_bins(hd_folder):
+    sdata = read_hd(hd_folder)
+    with pytest.raises(KeyError, match=r"'table' is not in the tables.*'square_008um', 'square_016um'.*table_key"):
+        resolve_one(sdata)
+    assert_in_place(sdata, hd_folder, table_key="square_008um")
+    coarse = resolve_one(sdata, table_key="square_016um")
+    assert (coarse.mpp, coarse.pitch()) == (pytest.approx(0.5), pytest.approx(32))
+
+
+# --- Xenium -------------------------------------------------------------------------------------------------------
+
+
+def test_xenium_with_a_turned_image(xenium_folder):
+    sdata = spatialdata_io.xenium(xenium_folder.path)
+    assert sdata["table"].uns["spatialdata_attrs"]["region"] == "cell_labels"
+    # among its images the one in colour is meant; cells are labels of a raster; nothing says the pixel size of the H&E
+    slide = assert_in_place(sdata, xenium_folder)
+    assert (slide.image, slide.name) == ("he_image", "cell_labels")
+    assert (slide.mpp, slide.mpp_source) == (pytest.approx(xenium_folder.mpp, rel=1e-6), "metadata")
+    assert len(slide.levels) == 5
+
+
+def test_xenium_cells_as_circles(xenium_folder):
+    sdata = spatialdata_io.xenium(xenium_folder.path, cells_as_circles=True, transcripts=False)
+    slide = assert_in_place(sdata, xenium_folder)
+    assert slide.mpp == pytest.approx(xenium_folder.mpp, rel=1e-6)
+    assert slide.spot_diameter == pytest.approx(2 * np.sqrt(60 / np.pi) / xenium_folder.mpp)
+
+
+def test_xenium_of_its_own_stains(xenium_folder):
+    sdata = spatialdata_io.xenium(xenium_folder.path, aligned_images=False, transcripts=False)
+    slide = resolve_one(sdata)
+    assert (slide.image, slide.mpp) == ("morphology_focus", pytest.approx(0.2125))
+
+
+def test_labels_that_are_nowhere(xenium_folder):
+    sdata = spatialdata_io.xenium(xenium_folder.path, transcripts=False)
+    sdata["table"].obs["cell_labels"] += 1
+    with pytest.raises(ValueError, match="name the labels 'cell_labels' by their number, but 1 of them"):
+        resolve_one(sdata)
+
+
+def test_small_labels_are_found_in_a_finer_raster(xenium_folder, monkeypatch: pytest.MonkeyPatch):
+    from sthggep import _labels
+
+    sdata = spatialdata_io.xenium(xenium_folder.path, transcripts=False)
+    fine = resolve_one(sdata).xy
+    monkeypatch.setattr(_labels, "ENOUGH_PX", 1)  # begin with the coarsest, 43 × 56
+    assert np.abs(resolve_one(sdata).xy - fine).max() < 10
+    sdata["table"].uns["spatialdata_attrs"]["region"] = "nucleus_labels"
+    sdata["table"].obs["region"] = "nucleus_labels"
+    monkeypatch.undo()
+    np.testing.assert_allclose(resolve_one(sdata).xy, fine, atol=1e-6)
+
+
+# --- predictions on them ------------------------------------------------------------------------------------------
+
+
+def test_prediction_on_visium_lands_in_its_table(visium_folder: Folders, light_model, tmp_path):
+    from spatialdata import read_zarr
+
+    folder = visium_folder(2)
+    sdata = spatialdata_io.visium(folder.path, dataset_id="S1", fullres_image_file="slide.tif")
+    tl.predict(sdata, light_model, show_progress_bar=False)
+    sdata.write(tmp_path / "s.zarr")
+    again = read_zarr(tmp_path / "s.zarr")
+    np.testing.assert_array_equal(again["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
+    assert list(again["table"].uns["hggep"]["genes"]) == light_model.genes
+    predicted = tl.to_adata(again)
+    again["predicted"] = predicted
+    assert again["predicted"].uns["spatialdata_attrs"]["region"] == "S1"

@@ -1,0 +1,170 @@
+"""Targets other than genes: cell-type fractions in `obsm`, signature scores in `obs`."""
+
+from __future__ import annotations
+
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib.text import Text
+
+from sthggep import HGGEP, pl, tl
+
+SIDE = 12
+TYPES = ["tumour", "stroma", "immune"]
+FIT = {"obsm": "X_mine", "n_members": 2, "max_epochs": 3, "device": "cpu", "show_progress_bar": False}
+QUIET = {"show_progress_bar": False}
+
+
+def section(seed: int, *, noise: float = 0.1) -> AnnData:
+    """Spots on a grid, features that tell the fractions, and no counts at all."""
+    rng = np.random.default_rng(seed)
+    xy = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2) * 100.0
+    waves = np.column_stack([np.sin(xy[:, 0] / 200 + seed), np.cos(xy[:, 1] / 250), np.sin(xy.sum(axis=1) / 400)])
+    fractions = np.exp(waves) / np.exp(waves).sum(axis=1, keepdims=True)
+    names = pd.Index([f"{seed}-{i}" for i in range(len(xy))])
+    out = AnnData(obs=pd.DataFrame({"score": 1000 + 50 * waves[:, 0], "kind": "a"}, index=names))
+    out.obsm["spatial"] = xy
+    out.obsm["fractions"] = pd.DataFrame(fractions, index=names, columns=TYPES)
+    out.obsm["X_mine"] = (np.hstack([waves, waves**2]) + noise * rng.normal(size=(len(xy), 6))).astype(np.float32)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained() -> HGGEP:
+    return tl.fit([section(0), section(1)], targets="fractions", **FIT)
+
+
+@pytest.fixture
+def predicted(trained) -> AnnData:
+    new = section(2)
+    tl.predict(new, trained, **QUIET)
+    return new
+
+
+def test_fractions_are_learnt_on_their_own_scale(trained, predicted):
+    assert trained.genes == TYPES
+    assert trained.units == "as in obsm['fractions']"
+    assert "3 targets from obsm 'X_mine'" in repr(trained)
+    assert "ceiling" not in trained.training
+    true, found = predicted.obsm["fractions"].to_numpy(), predicted.obsm["hggep"]
+    assert found.dtype == np.float32
+    assert np.sqrt(np.mean((found - true) ** 2)) < 0.5 * true.std()
+    np.testing.assert_allclose(found.mean(axis=0), true.mean(axis=0), atol=0.05)
+    record = predicted.uns["hggep"]
+    assert list(record["genes"]) == TYPES
+    assert record["targets"] == {"from": "obsm", "key": "fractions"}
+    assert record["units"] == "as in obsm['fractions']"
+
+
+def test_unit_of_the_targets_does_not_matter(trained, predicted):
+    thousands = [section(0), section(1)]
+    for slide in thousands:
+        slide.obsm["fractions"] *= 1000
+    model = tl.fit(thousands, targets="fractions", **FIT)
+    tl.predict(predicted, trained, uncertainty=True, **QUIET)
+    tl.predict(predicted, model, key_added="thousands", uncertainty=True, **QUIET)
+    np.testing.assert_allclose(predicted.obsm["thousands"], 1000 * predicted.obsm["hggep"], atol=1)
+    np.testing.assert_allclose(predicted.obsm["thousands_std"], 1000 * predicted.obsm["hggep_std"], atol=1)
+    assert predicted.obsm["thousands_std"].max() > 5
+    assert model.id != trained.id
+
+
+def test_scores_are_against_the_same_columns(predicted):
+    scores = tl.evaluate(predicted)
+    assert list(scores.index) == TYPES
+    assert (scores["pearson"] > 0.8).all()
+    assert scores[["ceiling", "of_ceiling"]].isna().all().all()
+    for i, name in enumerate(TYPES):
+        r = np.corrcoef(predicted.obsm["fractions"][name], predicted.obsm["hggep"][:, i])[0, 1]
+        assert scores.loc[name, "pearson"] == pytest.approx(r, abs=1e-6)
+    assert np.isnan(tl.summary(predicted)["ceiling"].iloc[0])
+    assert tl.summary(predicted)["pearson"].iloc[0] == pytest.approx(scores["pearson"].mean())
+    assert tl.summary(predicted)["ssim"].iloc[0] == pytest.approx(scores["ssim"].mean())
+    # Other columns, or the same in another order, would be compared with the wrong ones
+    predicted.obsm["fractions"] = predicted.obsm["fractions"][TYPES[::-1]]
+    with pytest.raises(ValueError, match=r"must hold the columns of the targets, in that order"):
+        tl.evaluate(predicted)
+    del predicted.obsm["fractions"]
+    with pytest.raises(KeyError, match="fractions"):
+        tl.evaluate(predicted)
+
+
+def test_signature_scores_of_obs(tmp_path):
+    model = tl.fit([section(0), section(1)], targets=["score"], **FIT)
+    model.save(tmp_path / "model")
+    new, again = section(2), section(2)
+    tl.predict(new, model, **QUIET)
+    tl.predict(again, HGGEP.load(tmp_path / "model"), **QUIET)
+    np.testing.assert_array_equal(new.obsm["hggep"], again.obsm["hggep"])
+    assert new.uns["hggep"]["targets"] == {"from": "obs"}
+    assert new.obsm["hggep"].mean() == pytest.approx(new.obs["score"].mean(), abs=25)
+    assert tl.evaluate(new).loc["score", "pearson"] > 0.8
+    # A prediction outlives the disk
+    new.write_h5ad(tmp_path / "new.h5ad")
+    from anndata import read_h5ad
+
+    pd.testing.assert_frame_equal(tl.evaluate(read_h5ad(tmp_path / "new.h5ad")), tl.evaluate(new))
+
+
+def test_some_targets_and_what_comes_after(trained, predicted):
+    tl.predict(predicted, trained, key_added="some", genes=["immune", "tumour"], **QUIET)
+    np.testing.assert_allclose(predicted.obsm["some"], predicted.obsm["hggep"][:, [2, 0]], rtol=1e-5)
+    assert list(tl.evaluate(predicted, "some").index) == ["immune", "tumour"]
+    alone = tl.to_adata(predicted)
+    assert list(alone.var_names) == TYPES
+    np.testing.assert_array_equal(alone.X, predicted.obsm["hggep"])
+
+
+def test_plain_arrays_are_named_by_their_key():
+    slides = [section(0), section(1)]
+    for slide in slides:
+        slide.obsm["plain"] = slide.obsm["fractions"].to_numpy()[:, :2]
+    assert tl.fit(slides, targets="plain", **FIT).genes == ["plain_0", "plain_1"]
+
+
+def test_maps_show_what_was_measured(trained):
+    from sthggep.datasets import toy
+
+    slide = toy(seed=3, size_um=(900.0, 900.0), mpp=2.0, n_genes=4)
+    rng = np.random.default_rng(0)
+    slide.obsm["X_mine"] = rng.normal(size=(slide.n_obs, 6)).astype(np.float32)
+    slide.obsm["fractions"] = pd.DataFrame(rng.uniform(size=(slide.n_obs, 3)), index=slide.obs_names, columns=TYPES)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "error", UserWarning
+        )  # none of the targets is a gene of this table, which is as it should be
+        tl.predict(slide, trained, **QUIET)
+    scores = tl.evaluate(slide)
+    pl.gene_map(slide, ["stroma"])
+    words = " ".join(text.get_text() for text in plt.gcf().findobj(Text))
+    assert f"{scores.loc['stroma', 'pearson']:.2f}" in words
+    assert "obsm['fractions']" in words
+
+
+def test_what_targets_refuse(trained):
+    slides = [section(0), section(1)]
+    for given, kind, message in (
+        ({"targets": "absent"}, KeyError, "'absent' is not in obsm"),
+        ({"targets": "score"}, KeyError, r"column of obs.*targets=\['score'\]"),
+        ({"targets": ["absent"]}, KeyError, "'absent' is not in obs"),
+        ({"targets": ["kind"]}, ValueError, "must hold a finite number for each spot, but 144 spots"),
+        ({"targets": []}, ValueError, "`targets` is empty"),
+        ({"targets": ["score", "score"]}, ValueError, "must be unique"),
+        ({"targets": "fractions", "genes": ["A", "B"]}, ValueError, "`genes` passed"),
+        ({"targets": "fractions", "layer": "counts"}, ValueError, "`layer` passed"),
+    ):
+        with pytest.raises(kind, match=message):
+            tl.fit(slides, **given, **FIT)
+    slides[1].obsm["fractions"] = slides[1].obsm["fractions"][TYPES[:2]]
+    with pytest.raises(ValueError, match="columns of the targets"):
+        tl.fit(slides, targets="fractions", **FIT)
+    for slide in slides:
+        slide.obs["flat"] = 3.0
+    with pytest.raises(ValueError, match="nothing to learn of 'flat' in obs"):
+        tl.fit(slides, targets=["flat"], **FIT)
+    with pytest.raises(ValueError, match="such a model cannot be gone on from"):
+        tl.fit(slides, model=trained, show_progress_bar=False)
