@@ -91,6 +91,8 @@ class GradientEnhancement(nn.Module):
         kernel, bias = (torch.cat(part) for part in zip(*kernels, strict=True))
         maps = F.conv2d(channels_last(x), kernel, bias, stride=2, padding=1)
         if self.training:
-            maps = torch.cat([norm(part) for norm, part in zip(norms, maps.chunk(2, dim=1), strict=True)], dim=1)
+            # torch adds channels-last maps up one by one: over a section's pixels, three digits of the statistics go
+            parts = [part.contiguous() for part in maps.chunk(2, dim=1)]
+            maps = torch.cat([norm(part) for norm, part in zip(norms, parts, strict=True)], dim=1)
         out: Tensor = self.merge(F.relu6(maps))
         return out
