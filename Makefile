@@ -50,7 +50,7 @@ typecheck: $(VENV)/.installed-dev  ## mypy, strict, on src
 	$(BIN)/mypy
 
 notebooks: $(VENV)/.installed-doc  ## execute the notebooks in place
-	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter nbconvert --to notebook --execute --inplace "$$notebook" || exit 1; done
+	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; env -u MPLBACKEND $(BIN)/jupyter nbconvert --to notebook --execute --inplace "$$notebook" || exit 1; done
 
 drawings: $(VENV)/.installed-doc  ## draw the figures of the documentation anew, into docs/_static/drawings
 	@for drawing in $(DRAWINGS); do echo "$$drawing"; $(BIN)/python "$$drawing" || exit 1; done
