@@ -24,11 +24,13 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 DRAWINGS := $(wildcard docs/drawings/[a-z]*.py)
 DOCS_OUT ?= docs/_build/html
 
+SMOKE := "import sthggep; slide = sthggep.datasets.toy(size_um=(1200.0, 1200.0), mpp=2.0, n_genes=4); sthggep.tl.predict(slide); print(slide)"
+
 export OMP_NUM_THREADS ?= 2
 # Threads that wait must not spin: on a busy machine that costs more than the work
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test bench lint format typecheck notebooks drawings docs build clean distclean
+.PHONY: help demo test bench lint format typecheck notebooks drawings docs build smoke clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -67,6 +69,15 @@ build: $(VENV)/.installed-dev  ## sdist and wheel in dist/, checked
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
+
+smoke: build  ## install the built wheel into a clean environment, build/clean, and predict there
+	rm -rf build/clean
+	$(BIN)/python -m venv build/clean
+	build/clean/bin/python -m pip --disable-pip-version-check install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) torch
+	build/clean/bin/python -m pip --disable-pip-version-check install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) dist/*.whl
+	build/clean/bin/python -m pip check
+	cd build/clean && bin/sthggep --help
+	cd build/clean && bin/python -c $(SMOKE)
 
 clean:  ## remove what the commands wrote
 	rm -rf build dist demo-output docs/_build docs/api/generated htmlcov test-results.xml .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -23,7 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-SIDE, CELL, TILE, MPP, PITCH = 32_768, 4_096, 256, 0.5, 103
+SIDE, CELL, TILE, MPP = 32_768, 4_096, 256, 0.5
+# Full-resolution pixels between spots: 100,000 fill the slide; the model was trained at 200 µm
+PITCH, TRAINED_PITCH = 103, 400
 LEVELS = 5
 
 
@@ -63,7 +65,7 @@ def _tiles(cell: np.ndarray, flips: np.ndarray, tints: np.ndarray) -> Iterator[n
             yield np.clip(tile * tint, 0, 255).astype(np.uint8)
 
 
-def section(path: Path, n: int):
+def section(path: Path, n: int, pitch: int = PITCH):
     """An array of spots on the slide, as an AnnData."""
     import anndata as ad
     import pandas as pd
@@ -72,7 +74,7 @@ def section(path: Path, n: int):
     y, x = np.divmod(np.arange(n), side)
     adata = ad.AnnData(obs=pd.DataFrame(index=[f"s{i}" for i in range(n)]))
     adata.obs["array_col"], adata.obs["array_row"] = x, y
-    adata.obsm["spatial"] = np.column_stack([x, y]) * float(PITCH) + PITCH / 2
+    adata.obsm["spatial"] = np.column_stack([x, y]) * float(pitch) + pitch / 2
     adata.uns["spatial"] = {"large": {"metadata": {"source_image_path": str(path), "mpp": MPP}}}
     return adata
 
@@ -161,7 +163,7 @@ def halo_table(path: Path, n: int, options: argparse.Namespace) -> None:
     from sthggep._describe import describe_windows
     from sthggep._slide import resolve_one
 
-    adata, model = section(path, n), model_of(options)
+    adata, model = section(path, n, TRAINED_PITCH), model_of(options)
     pp.features(adata, size_um=model.inputs.sizes_um, flips=options.flips, cache=path.parent / "features")
     slide = resolve_one(adata)
     given = {"encoder": model.encoder(device="cpu"), "batch_size": 64, "device": torch.device("cpu")}
@@ -189,7 +191,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--spots", type=int, nargs="*", default=[])
     parser.add_argument("--throughput", type=int, default=0)
-    parser.add_argument("--halo", type=int, default=0)
+    parser.add_argument("--halo", type=int, default=0, help="number of spots, 200 µm apart; 6,500 at most")
     parser.add_argument("--windows", type=int, nargs="+", default=[2000, 500])
     parser.add_argument("--flips", action="store_true", help="as the model was trained; four times slower")
     parser.add_argument("--members", type=int, default=0, help="networks of the model; all of them for 0")

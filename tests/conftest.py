@@ -128,7 +128,8 @@ def files(slides: list[AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def light_model(toy: AnnData):
     """A model that looks at one field of view, through one network: predictions take seconds."""
-    from sthggep import tl
+    from sthggep import datasets, tl
 
-    options = {"size_um": 160, "weights": "random", "n_members": 1, "max_epochs": 4, "validation": None}
-    return tl.fit(toy, genes=list(toy.var_names), device="cpu", show_progress_bar=False, **options)
+    another = datasets.toy(seed=1, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=toy.n_vars)
+    options = {"size_um": 160, "n_members": 1, "max_epochs": 20, "validation": None, "show_progress_bar": False}
+    return tl.fit([toy, another], genes=list(toy.var_names), device="cpu", **options)

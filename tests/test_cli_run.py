@@ -12,7 +12,7 @@ from sthggep import HGGEP, __version__
 from sthggep._cli import main
 from sthggep._cli._command import in_shell_words
 
-COMMANDS = ("demo", "fit", "predict", "evaluate", "cross-validate")
+COMMANDS = ("demo", "fit", "predict", "evaluate", "report", "cross-validate")
 
 
 @pytest.fixture

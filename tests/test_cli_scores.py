@@ -92,3 +92,26 @@ def test_held_out_patients_and_an_interruption(shell, files):
     assert (other.exit_code, "these differ: 'seed'" in other.stderr) == (1, True)
     done = shell("cross-validate", "a.h5ad", "b.h5ad", "--out", ".")
     assert (done.exit_code, "holds no cross-validation; it is left alone" in done.stderr) == (1, True)
+
+
+# --- report
+
+
+def test_a_page_of_a_slide_and_of_a_model(shell, files, model):
+    import json
+    import re
+
+    model.save(shell.folder / "model")
+    shell("predict", "a.h5ad", "--model", "model", "--out", "p.h5ad", "--uncertainty")
+    done = shell("report", "p.h5ad", "--model", "model", "--genes", "STRO1,FAT1", "--out", "page.html")
+    assert done.exit_code == 0, done.stderr
+    assert "page.html written" in done.stderr
+    data = json.loads(
+        re.search(r"^const DATA = (.*);$", (shell.folder / "page.html").read_text(), re.MULTILINE).group(1)
+    )
+    assert data["genes"] == ["STRO1", "FAT1"]
+    assert data["sections"][0]["name"] == "p"
+    assert shell("report", "p.h5ad", "--out", "page.html").exit_code == 1  # it is there
+    assert shell("report", "--model", "model", "--out", "model.html").exit_code == 0
+    assert "Nothing to report" in (refused := shell("report", "--out", "none.html")).stderr
+    assert refused.exit_code == 2

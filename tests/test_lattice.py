@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sthggep._lattice import is_interleaved, lattice_mpp, lattice_pitch, neighbour_offsets
+from sthggep._lattice import is_interleaved, lattice_mpp, lattice_pitch, lay_out, neighbour_offsets, sublattices
 
 
 def grid(width: int = 12, height: int = 9) -> np.ndarray:
@@ -97,3 +97,29 @@ def test_real_sections(data_root):
     table = pd.read_csv(data_root / "mob/alignment_table_MOB1.tsv", sep="\t").query("selected == 1")
     assert is_interleaved(table[["x", "y"]])
     assert lattice_mpp(table[["x", "y"]], table[["pixel_x", "pixel_y"]], 141.42) == pytest.approx(4.37, abs=0.01)
+
+
+# --- laying out, and taking apart ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["square", "hex"])
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_a_lattice_is_made_of_coarser_ones(layout: str, factor: int):
+    array, xy = lay_out((1000.0, 800.0), 40.0, layout)
+    assert lattice_pitch(array, xy) == pytest.approx(40)
+    np.testing.assert_allclose(xy.min(axis=0) + xy.max(axis=0), (1000, 800), atol=1e-9)
+    assert xy.min() >= 10
+    parts = sublattices(array, factor)
+    assert len(parts) == factor**2
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(array)))
+    for part in parts:
+        near = np.sort(np.linalg.norm(xy[part][:, None] - xy[part][None], axis=2), axis=1)
+        np.testing.assert_allclose(near[:, 1], 40 * factor)
+        # inside, the neighbours are as many as before
+        assert (near < 1.01 * 40 * factor).sum(axis=1).max() - 1 == (4 if layout == "square" else 6)
+
+
+def test_a_field_narrower_than_the_pitch():
+    _, xy = lay_out((60.0, 300.0), 100.0, "square")
+    np.testing.assert_allclose(xy, [[30, 50], [30, 150], [30, 250]])
+    assert len(lay_out((40.0, 300.0), 100.0, "square")[0]) == 0

@@ -63,7 +63,8 @@ def tiles() -> tuple[np.ndarray, np.ndarray]:
 
 def spots(features: np.ndarray, corners: np.ndarray) -> AnnData:
     out = AnnData(obs=pd.DataFrame(index=[f"tile{i}" for i in range(len(corners))]))
-    out.obsm |= {"spatial": corners + 128, "X_uni": features[:, :4], "X_far": features[:, 4:]}
+    for key, values in {"spatial": corners + 128, "X_uni": features[:, :4], "X_far": features[:, 4:]}.items():
+        out.obsm[key] = values
     return out
 
 

@@ -26,7 +26,7 @@ PROMISED = {
     "sthggep": {"HGGEP", "datasets", "io", "pl", "pp", "tl"},
     "sthggep.datasets": {"cscc", "her2st", "mob", "toy"},
     "sthggep.io": {"read_slide", "read_st"},
-    "sthggep.pl": {"agreement", "cross_validation", "gene_map", "history", "patches", "report", "scores"},
+    "sthggep.pl": {"agreement", "colours", "cross_validation", "gene_map", "history", "patches", "report", "scores"},
     "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder", "tissue_grid"},
     "sthggep.tl": {"agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
 }
@@ -67,7 +67,7 @@ LAYERS = (
         "__version__",
     },
     {"_expression", "_gene_names", "_image", "_image_files", "_image_openslide", "_lattice"},
-    {"_containers", "_given", "_labels", "_placement", "_prediction", "_slide", "_spatialdata", "_targets"},
+    {"_colours", "_containers", "_given", "_labels", "_placement", "_prediction", "_slide", "_spatialdata", "_targets"},
     {"io"},
     {"datasets"},
     {"nn"},

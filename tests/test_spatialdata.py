@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import xarray as xr
 from numpy.typing import NDArray
+from shapely import box
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import (
@@ -25,7 +27,7 @@ from spatialdata.transformations import (
 )
 
 from sthggep import datasets, io, pp
-from sthggep._slide import resolve, resolve_one
+from sthggep._slide import resolve, resolve_image, resolve_one
 
 WIDTH, HEIGHT = 400, 300
 XY = np.array([[100.0, 80.0], [200.0, 150.0], [310.0, 220.0], [60.0, 200.0]])
@@ -378,10 +380,52 @@ def test_toy_is_the_same_in_both_forms():
         np.testing.assert_array_equal(pp.patches(adata, **size)[:], pp.patches(sdata, **size)[:])
 
 
-def test_things_made_from_spatialdata_are_spatialdata():
-    class WSIData(SpatialData):
-        pass
+class WSIData(SpatialData):
+    """A stand-in: what LazySlide works on is a SpatialData with properties of the slide."""
 
+
+def wsi(image: NDArray[np.uint8], mpp: float | None = 0.5) -> WSIData:
+    """As `wsidata` lays a slide out: levels that count their own pixels, a thumbnail, square tiles, a table of features."""
+    levels = {
+        f"scale{i}": xr.Dataset(
+            {"image": image_element(image[::step, ::step], {"global": Scale([step] * 2, ("y", "x"))})}
+        )
+        for i, step in enumerate((1, 4))
+    }
+    small = image_element(image[::10, ::10], {"global": Scale([10, 10], axes=("x", "y"))})
+    tiles = gpd.GeoDataFrame(geometry=[box(x - 8, y - 8, x + 8, y + 8) for x, y in XY])
+    return WSIData(
+        images={"wsi": xr.DataTree.from_dict(levels), "wsi_thumbnail": small},
+        shapes={"tiles": ShapesModel.parse(tiles, transformations={"global": Identity()})},
+        tables={"uni_tiles": table_for({"tiles": np.arange(len(XY))})},
+        attrs={"slide_properties": {"mpp": mpp, "shape": [HEIGHT, WIDTH]}},
+    )
+
+
+def test_wsidata():
+    image = exact_image()
+    (slide,) = resolve(wsi(image))
+    assert (slide.name, slide.image, slide.mpp, slide.mpp_source) == ("tiles", "wsi", 0.5, "metadata")
+    np.testing.assert_allclose(slide.xy, XY)
+    assert [level.scale for level in slide.levels] == [(1.0, 1.0), (0.25, 0.25)]
+    fine = pp.patches(wsi(image), size_um=8.0, size_px=16)[:]
+    for patch, (x, y) in zip(fine, XY.astype(int), strict=True):
+        np.testing.assert_array_equal(patch, image[y - 8 : y + 8, x - 8 : x + 8])
+    # From the coarse level, the same tissue
+    coarse = pp.patches(wsi(image), size_um=32.0, size_px=16)[:]
+    for patch, (x, y) in zip(coarse, XY, strict=True):
+        np.testing.assert_allclose(patch[..., :2].mean(axis=(0, 1)), (x % 256, y), atol=3)
+    # A thumbnail that is asked for is as coarse as it is
+    (small,) = resolve(wsi(image), image_key="wsi_thumbnail")
+    assert small.mpp == pytest.approx(5.0)
+    bare = wsi(image)
+    del bare.tables["uni_tiles"]
+    assert resolve_image(bare).mpp == 0.5
+    assert resolve_image(bare, image_key="wsi_thumbnail").mpp == pytest.approx(5.0)
+    assert resolve(wsi(image, mpp=None))[0].mpp is None
+
+
+def test_things_made_from_spatialdata_are_spatialdata():
     sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
     derived = WSIData(images=sdata.images, shapes=sdata.shapes, tables=sdata.tables)
     np.testing.assert_array_equal(resolve_one(derived).xy, XY)

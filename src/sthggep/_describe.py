@@ -103,11 +103,12 @@ def describe_inputs(
     finally:
         model.members.cpu()
     expression, latents, means = zip(*found, strict=True)
+    stacked = model.on_scale(torch.stack(expression), columns)
     return Predicted(
-        model.on_scale(_array(torch.stack(expression).mean(dim=0)), columns),
+        _array(stacked.mean(dim=0)),
         _array(torch.cat(latents, dim=1)) if latent else None,
         _array(torch.stack(means).mean(dim=0)) if counts else None,
-        _array(torch.stack(expression).std(dim=0)) if spread else None,
+        _array(stacked.std(dim=0)) if spread else None,
     )
 
 

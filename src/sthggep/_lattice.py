@@ -91,7 +91,7 @@ def neighbour_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:
 
 
 def lay_out(size: tuple[float, float], pitch: float, layout: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Array positions `(n, 2)` and centres `(n, 2)` of a lattice centred on a field, half a pitch clear of its border.
+    """Array positions `(n, 2)` and centres `(n, 2)` of a lattice centred on a field, a quarter pitch clear of its border.
 
     Parameters
     ----------

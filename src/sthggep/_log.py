@@ -6,6 +6,8 @@ import logging
 import sys
 
 log = logging.getLogger("sthggep")
+# Every call looks a slide up anew: what these modules find there is said once
+SAID_ONCE = {"_slide", "_containers", "_expression", "_gene_names"}
 
 
 class Stderr(logging.Handler):
@@ -17,8 +19,7 @@ class Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        # Every call looks a slide up anew: what is found there is said once
-        if record.module == "_slide":
+        if record.module in SAID_ONCE:
             text = record.getMessage()
             if text in self._said:
                 return

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._colours import sample_of, tissue_mask
+
 if TYPE_CHECKING:
     from sthggep._slide import Slide
 
-SAMPLES_ACROSS = 512  # pixels that are looked at, a side
-MOST_PIXELS = 4e8  # a single resolution larger than that is not decoded for a doubt
 FEWEST_SPOTS = 20
 # Seven real sections: 77-96 % of the spots on tissue, 15-70 percentage points fewer with x and y swapped
 BETTER_SWAPPED = 0.1
@@ -42,20 +42,11 @@ def warn_of_misplaced(slide: Slide) -> None:
 
 
 def on_tissue(slide: Slide) -> tuple[float, float]:
-    """Share of the spots on tissue: as they are, and with x and y swapped; NaN where the image cannot tell.
-
-    Tissue is what has more colour than the threshold of Otsu between glass and stain.
-    """
-    from scipy.ndimage import uniform_filter
-    from skimage.filters import threshold_otsu
-
-    level = slide.levels[-1]
-    if float(level.shape[0]) * level.shape[1] > MOST_PIXELS:
+    """Share of the spots on tissue: as they are, and with x and y swapped; NaN where the image cannot tell."""
+    pixels = sample_of(slide)
+    tissue = None if pixels is None else tissue_mask(pixels)
+    if tissue is None:
         return np.nan, np.nan
-    colour = uniform_filter(_colour(level.sample(SAMPLES_ACROSS)), size=3, mode="nearest")
-    if np.ptp(colour) < 1:
-        return np.nan, np.nan
-    tissue = colour > threshold_otsu(colour)
     shrink = np.array(tissue.shape[::-1]) / slide.size
 
     def share(xy: NDArray[np.float64]) -> float:
@@ -63,10 +54,3 @@ def on_tissue(slide: Slide) -> tuple[float, float]:
         return float(tissue[row, column].mean())
 
     return share(slide.xy), share(slide.xy[:, ::-1])
-
-
-def _colour(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """How far a pixel is from gray; of a gray image, how dark it is."""
-    values = pixels.astype(np.float64)
-    colour = values.max(axis=-1) - values.min(axis=-1)
-    return np.asarray(colour if colour.any() else 255 - values.mean(axis=-1))

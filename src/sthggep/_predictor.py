@@ -71,13 +71,13 @@ class Predictor:
         found = self.training.get("targets")
         return None if found is None else Targets.from_dict(found, self.genes)
 
-    def on_scale(self, outputs: NDArray[np.float32], columns: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+    def on_scale(self, outputs: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:
         """What the networks put out, on the scale of the predictions: targets that are no genes are learnt standardised.
 
         Parameters
         ----------
         outputs
-            ``(n_spots, n_columns)``.
+            ``(…, n_columns)``.
         columns
             Which outputs of the networks these are; ``None`` for all.
 
@@ -87,8 +87,8 @@ class Predictor:
         """
         if self.targets is None:
             return outputs
-        mean, std = (np.asarray(self.training["targets"][name], dtype=np.float32) for name in ("mean", "std"))
-        chosen = slice(None) if columns is None else columns
+        mean, std = (outputs.new_tensor(self.training["targets"][name]) for name in ("mean", "std"))
+        chosen = slice(None) if columns is None else columns.tolist()
         return outputs * std[chosen] + mean[chosen]
 
     def __repr__(self) -> str:

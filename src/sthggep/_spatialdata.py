@@ -20,6 +20,8 @@ from sthggep._labels import label_centres
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+SMALL = ("lowres_image", "thumbnail")  # images that are for looking at
+
 
 def from_spatialdata(
     sdata: SpatialData,
@@ -53,11 +55,13 @@ def from_spatialdata(
             image_name, system = _choose_image(sdata, element, image_key, coordinate_system)
             matrix = _to_image(sdata, image_name, element, system)
             xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
-            stretch = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+            stretch = _stretch(matrix)
             levels = _element_levels(sdata.images[image_name])
         metadata = _table_metadata(table, region)
         mpp = number(metadata.get("mpp"), f"Section {region!r}: mpp in the metadata")
-        # The table speaks of the spots' own coordinates, `read_slide` of the image's pixels
+        if mpp is None:
+            mpp = _wsi_mpp(sdata)
+        # The table and a WSIData speak of the spots' own coordinates, `read_slide` of the image's pixels
         mpp = _slide_mpp(sdata) if mpp is None else mpp / stretch
         if mpp is None and sdata.attrs.get("spatialdata_io_reader") == "xenium":
             mpp = _xenium_mpp(table, rows, xy)
@@ -69,10 +73,13 @@ def from_spatialdata(
 
 def spatialdata_image(sdata: SpatialData, *, image_key: str | None, coordinate_system: str | None) -> Found:
     """The image of a SpatialData without spots."""
-    name, _ = _choose_image(sdata, None, image_key, coordinate_system)
+    name, system = _choose_image(sdata, None, image_key, coordinate_system)
     nothing = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
     levels = _element_levels(sdata.images[name])
-    return Found(name, AnnData(), *nothing, levels, _slide_mpp(sdata), None, None, name)
+    mpp, wsi_mpp = _slide_mpp(sdata), _wsi_mpp(sdata)
+    if mpp is None and wsi_mpp is not None:
+        mpp = wsi_mpp * _stretch(_affine(sdata.images[name], system))
+    return Found(name, AnnData(), *nothing, levels, mpp, None, None, name)
 
 
 def may_add_spots(sdata: SpatialData, key: str, record: str) -> None:
@@ -122,6 +129,11 @@ def _slide_mpp(sdata: SpatialData) -> float | None:
     """Microns per pixel as `sthggep.io.read_slide` noted them."""
     found: float | None = mapping(sdata.attrs.get(TOOL)).get("mpp")
     return found
+
+
+def _wsi_mpp(sdata: SpatialData) -> float | None:
+    """Microns per full-resolution pixel of a WSIData, which its tiles and coordinates are in."""
+    return number(mapping(sdata.attrs.get("slide_properties")).get("mpp"), "mpp in the slide properties")
 
 
 def _spots(sdata: SpatialData, region: str, instances: Any) -> tuple[Any, NDArray[np.float64], float | None]:
@@ -184,7 +196,7 @@ def _choose_image(
         ours = {coordinate_system}
     if image_key is not None:
         has_key(sdata.images, image_key, "the images of the SpatialData", "Pass another `image_key=`.")
-    keys = [image_key] if image_key else [key for key in sdata.images if not key.endswith("lowres_image")]
+    keys = [image_key] if image_key else [key for key in sdata.images if not key.endswith(SMALL)]
     shared = {key: sorted(ours & systems[key]) for key in keys if ours & systems[key]}
     candidates = _likeliest(sdata, list(shared))
     if len(candidates) != 1:
@@ -214,12 +226,23 @@ def _in_colour(element: Any) -> bool:
 
 def _to_image(sdata: SpatialData, image_name: str, shapes: Any, system: str) -> NDArray[np.float64]:
     """Affine matrix from the shapes' own coordinates to pixels of the image."""
+    return np.asarray(
+        np.linalg.inv(_affine(sdata.images[image_name], system)) @ _affine(shapes, system), dtype=np.float64
+    )
+
+
+def _affine(element: Any, system: str) -> NDArray[np.float64]:
+    """Affine matrix from an element's own coordinates to a coordinate system."""
     from spatialdata.transformations import get_transformation
 
     axes = ("x", "y")
-    image = get_transformation(sdata.images[image_name], to_coordinate_system=system).to_affine_matrix(axes, axes)
-    spots = get_transformation(shapes, to_coordinate_system=system).to_affine_matrix(axes, axes)
-    return np.asarray(np.linalg.inv(image) @ spots, dtype=np.float64)
+    found = get_transformation(element, to_coordinate_system=system).to_affine_matrix(axes, axes)
+    return np.asarray(found, dtype=np.float64)
+
+
+def _stretch(matrix: NDArray[np.float64]) -> float:
+    """How many times longer a line becomes."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
 def _element_levels(element: Any) -> tuple[Level, ...]:
@@ -232,8 +255,19 @@ def _element_levels(element: Any) -> tuple[Level, ...]:
     levels = []
     for array in arrays:
         spacing = _spacing(array)
+        if spacing == base and array.sizes["x"] < arrays[0].sizes["x"]:
+            spacing = _spacing_of_own(array, arrays[0], base)
         levels.append(Level(array.data, scale=(base[0] / spacing[0], base[1] / spacing[1]), axes="".join(array.dims)))
     return tuple(levels)
+
+
+def _spacing_of_own(array: Any, full: Any, base: tuple[float, float]) -> tuple[float, float]:
+    """As `_spacing`, for pyramids whose levels each count their own pixels and say by a transformation how large these are."""
+    from spatialdata.transformations import get_transformation
+
+    system = next(iter(get_transformation(full, get_all=True)))
+    ratio = np.linalg.inv(_affine(full, system)) @ _affine(array, system)
+    return base[0] * float(ratio[0, 0]), base[1] * float(ratio[1, 1])
 
 
 def _spacing(array: Any) -> tuple[float, float]:

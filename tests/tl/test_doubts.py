@@ -87,6 +87,50 @@ def test_a_table_without_any_of_the_genes(model: HGGEP):
     assert "'Mouse0', 'Mouse1'" in message
 
 
+def recoloured(adata: AnnData, change) -> AnnData:
+    """The slide with other pixels."""
+    out = adata.copy()
+    images = next(iter(out.uns["spatial"].values()))["images"]
+    for key, pixels in images.items():
+        images[key] = change(pixels)
+    return out
+
+
+def test_tissue_of_other_colours(model: HGGEP):
+    new = toy(seed=6)
+    lighter = recoloured(new, lambda pixels: (255 - 0.9 * (255.0 - pixels)).astype(np.uint8))
+    assert said(tl.predict, lighter, model, show_progress_bar=False) == []
+    (message,) = said(
+        tl.predict, recoloured(new, lambda pixels: pixels[..., [1, 0, 2]]), model, show_progress_bar=False
+    )
+    assert "other colours than the model was trained on" in message
+    assert "sthggep.pl.colours(data, model)" in message
+
+
+def test_an_image_coarser_or_finer_than_those_of_the_training(model: HGGEP):
+    """The model saw 4 µm/px; its patches of 160 µm in 112 px show no more than 1.4."""
+    sharp = [
+        text
+        for mpp in (1.0, 12.0, 3.0)
+        for text in said(
+            tl.predict,
+            datasets.toy(seed=7, size_um=(1600.0, 1600.0), mpp=mpp, n_genes=12),
+            model,
+            show_progress_bar=False,
+        )
+        if "µm/px" in text
+    ]
+    assert len(sharp) == 2
+    assert "patches of 160 µm are sharper than those" in sharp[0]
+    assert "patches of 160 µm are more blurred than those" in sharp[1]
+
+
+def test_fine_tuned_models_know_the_colours_of_both(model: HGGEP):
+    tuned = tl.fit(toy(seed=8), model=model, max_epochs=1, validation=None, show_progress_bar=False)
+    assert tuned.training["colours"][:1] == model.training["colours"]
+    assert len(tuned.training["colours"]) == 2
+
+
 def test_on_real_sections_spots_lie_on_tissue_and_would_not_if_swapped(data_root: Path):
     for name in ("B4", "C2", "C5"):
         slide = resolve_one(datasets.her2st(name, root=data_root / "her2st", fullres=False))

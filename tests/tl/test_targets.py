@@ -65,8 +65,11 @@ def test_unit_of_the_targets_does_not_matter(trained, predicted):
     for slide in thousands:
         slide.obsm["fractions"] *= 1000
     model = tl.fit(thousands, targets="fractions", **FIT)
-    tl.predict(predicted, model, key_added="thousands", **QUIET)
+    tl.predict(predicted, trained, uncertainty=True, **QUIET)
+    tl.predict(predicted, model, key_added="thousands", uncertainty=True, **QUIET)
     np.testing.assert_allclose(predicted.obsm["thousands"], 1000 * predicted.obsm["hggep"], atol=1)
+    np.testing.assert_allclose(predicted.obsm["thousands_std"], 1000 * predicted.obsm["hggep_std"], atol=1)
+    assert predicted.obsm["thousands_std"].max() > 5
     assert model.id != trained.id
 
 

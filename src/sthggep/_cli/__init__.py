@@ -1,4 +1,4 @@
-"""The same from a shell: ``sthggep fit | predict | evaluate | cross-validate | demo``."""
+"""The same from a shell: ``sthggep fit | predict | evaluate | report | cross-validate | demo``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sthggep._cli._demo import demo
 from sthggep._cli._evaluate import evaluate
 from sthggep._cli._fit import fit
 from sthggep._cli._predict import predict
+from sthggep._cli._report import report
 
 __all__ = ["main"]
 
@@ -34,5 +35,5 @@ def main() -> None:
     """
 
 
-for command in (demo, fit, predict, evaluate, cross_validate):
+for command in (demo, fit, predict, evaluate, report, cross_validate):
     main.add_command(command)

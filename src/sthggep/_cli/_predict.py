@@ -47,12 +47,18 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     "--skip-existing", is_flag=True, help="Leave out slides whose file is there: go on where a job stopped."
 )
 @options.option(
-    "--model", default=BUNDLED, metavar="NAME|FOLDER", help="her2st (breast tumours), or the folder of a saved model."
+    "--model",
+    default=BUNDLED,
+    metavar="NAME|FOLDER",
+    help="her2st (breast tumours), the folder of a saved model, or OWNER/NAME of the Hugging Face hub.",
 )
 @options.genes
 @options.option("--key-added", default="hggep", help="Name of the prediction: key in obsm and uns.")
 @options.option("--latent", is_flag=True, help="Write the latent embedding, too: obsm['X_<key>'].")
 @options.option("--counts", is_flag=True, help="Write expected counts, too (models of --preset paper).")
+@options.option(
+    "--uncertainty", is_flag=True, help="Write how far the model's networks differ, too: obsm['<key>_std']."
+)
 @options.option("--size-factors", metavar="COLUMN", help="Column of obs that expected counts are multiplied by.")
 @options.option(
     "--spacing-um",

@@ -1,8 +1,9 @@
-"""Plots: predicted beside observed, structure, held-out sections, what was cut, which spots are tied, curves, scores."""
+"""Plots: predicted beside observed, structure, held-out sections, what was cut and tied, colours, curves, scores."""
 
 from __future__ import annotations
 
 from sthggep.pl._agreement import agreement
+from sthggep.pl._colours import colours
 from sthggep.pl._cross_validation import cross_validation
 from sthggep.pl._gene_map import gene_map
 from sthggep.pl._history import history
@@ -11,4 +12,14 @@ from sthggep.pl._patches import patches
 from sthggep.pl._report import report
 from sthggep.pl._scores import scores
 
-__all__ = ["agreement", "cross_validation", "gene_map", "history", "hypergraph", "patches", "report", "scores"]
+__all__ = [
+    "agreement",
+    "colours",
+    "cross_validation",
+    "gene_map",
+    "history",
+    "hypergraph",
+    "patches",
+    "report",
+    "scores",
+]

@@ -1,12 +1,13 @@
-"""What is wrong though nothing fails: tissue that the model has learnt from, tissue it knows nothing of."""
+"""What is wrong though nothing fails: tissue that the model has learnt from, tissue or pictures it knows nothing of."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
+from sthggep._colours import FAR, ColourRange, image_mpp, seen_colours, tissue_colours
 from sthggep._gene_names import shares_genes
 from sthggep._placement import warn_of_misplaced
 from sthggep.tl._signature import Marks, marks
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
     from sthggep._slide import Slide
     from sthggep.model import HGGEP
 
+# How many times coarser or finer an image may be than those of the training
+SHARPNESS = 1.5
+
 
 def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> list[str]:
     """Warn of what a user would want to know before trusting the prediction; returns the sections learnt from."""
     if model.inputs.needs_image:
         for slide in slides:
             warn_of_misplaced(slide)
+        for message in (*_other_colours(model, slides), *_other_sharpness(model, slides)):
+            warnings.warn(message, UserWarning, stacklevel=3)
     if model.targets is None and table.n_vars and not shares_genes(table.var, model.genes):
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
@@ -33,6 +39,48 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
     if seen:
         warnings.warn(_seen(seen, "Predicted is"), UserWarning, stacklevel=3)
     return seen
+
+
+def _other_colours(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
+    """Sections whose tissue has colours that no training section had."""
+    seen = seen_colours(model.training)
+    if not seen:
+        return
+    known = ColourRange.of(seen)
+    for slide in slides:
+        found = tissue_colours(slide)
+        if found is not None and (distance := known.distance(found)) > FAR:
+            yield (
+                f"Section {slide.name!r}: its tissue has other colours than the model was trained on, by {distance:.0f} CIELAB "
+                f"units (mean L*, a*, b* of {_shown(found.mean)}; training sections {_shown(known.low)} to "
+                f"{_shown(known.high)}): another stain or scanner, or other tissue? See `sthggep.pl.colours(data, model)`."
+            )
+
+
+def _shown(lab: Iterable[float]) -> str:
+    return ", ".join(f"{value:.0f}" for value in lab)
+
+
+def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
+    """Sections whose image is coarser, or finer, than any that the model was trained on, where its patches show it."""
+    sizes = [size for size in model.inputs.sizes_um if size is not None]
+    trained = [mpp for mpp in model.training.get("image_mpp", model.training.get("mpp", [])) if mpp]
+    if not sizes or not trained:
+        return
+    smallest = min(sizes)
+    # Finer than that is averaged away when the patch is made
+    needed = smallest / model.inputs.size_px
+    low, high = max(min(trained), needed), max(*trained, needed)
+    for slide in slides:
+        mpp = image_mpp(slide)
+        if mpp is None or low / SHARPNESS < max(mpp, needed) < high * SHARPNESS:
+            continue
+        how = "more blurred" if mpp > high else "sharper"
+        between = f"{low:.3g}" if high / low < 1.05 else f"{low:.3g} to {high:.3g}"
+        yield (
+            f"Section {slide.name!r}: its image has {mpp:.3g} µm/px, so that patches of {smallest:g} µm are {how} than those "
+            f"that the model was trained on, at {between} µm/px. Pass an image of about that resolution if there is one."
+        )
 
 
 def learnt_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:

@@ -56,7 +56,7 @@ def predict(
     data
         Slide with spots and an image; one or several sections. Counts are not needed and not looked at.
     model
-        A trained model, the folder it was saved to, or a name; ``None`` takes ``"her2st"``, which comes with the package
+        A trained model, the folder it was saved to, or a name (see :meth:`sthggep.HGGEP.from_pretrained`); ``None`` takes ``"her2st"``, which comes with the package
         and knows breast tumours only (see its model card).
     key_added
         Name of the prediction.
@@ -113,19 +113,20 @@ def predict(
         ``genes`` (of the columns), ``panel`` (the genes of the model, which the scale refers to), ``units``, ``obsm``
         (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows them,
         ``held_out_pearson``: how well each gene was predicted on the tissue that was held out while training, which says
-        how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides; with ``out``,
+        how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides;
         ``targets``: where targets that are no genes stand in a table, ``from`` and ``key`` (``genes`` holds their names); with ``out``,
         ``path``: the file, which :func:`sthggep.tl.evaluate` and the figures read as far as they need it.
 
     Embedding, counts and spread of an earlier prediction of that name go away with it, if they are not asked for again.
 
+    A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
+    one that the model has learnt from, by its image or its spots' places in the array; where its tissue has colours, or its
+    image microns per pixel, that lie outside those of the training (:func:`sthggep.pl.colours` draws the colours); and
+    where the table has none of the model's genes.
+
     Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
     tied to neighbours at about the distance that the networks have learnt: the array is taken as several coarser ones,
     interleaved.
-
-    A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
-    one that the model has learnt from, by its image or its spots' places in the array; and where the table has none of
-    the model's genes.
 
     Raises
     ------

@@ -61,6 +61,7 @@ def train_on(
     window: int | str | None = None,
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
+    from sthggep._colours import image_mpp, noted_colours
     from sthggep._data import measured
     from sthggep._given import feature_names
     from sthggep._windowed import cut, masked
@@ -104,6 +105,8 @@ def train_on(
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
         "marks": [asdict(marks(slide)) for slide in slides],
+        "colours": noted_colours(slides) if preset.inputs.needs_image else [],
+        "image_mpp": [image_mpp(slide) for slide in slides],
         **learnt,
     }
     if by_gene is not None:
@@ -115,7 +118,8 @@ def train_on(
         record["obsm_columns"] = columns
     if parent is not None:
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
-        record["marks"] = [*parent.training.get("marks", []), *record["marks"]]
+        for noted in ("marks", "colours", "image_mpp"):
+            record[noted] = [*parent.training.get(noted, []), *record[noted]]
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
     held = state_of(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None

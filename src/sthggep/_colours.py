@@ -1,0 +1,132 @@
+"""Colours of stained tissue: which pixels are tissue, what colours a section has, how far another's are from those."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sthggep._slide import Slide
+
+SAMPLES_ACROSS = 512  # pixels that are looked at, a side
+MOST_PIXELS = 4e8  # a single resolution larger than that is not decoded for a doubt
+FEWEST_PIXELS = 50
+# CIELAB units beyond the means of the training sections. Seven real sections: two of the breast sections differ by up to
+# 7.9, one of them from the range of the other four by up to 4.3; the olfactory bulbs lie 10.8 and 16.9 outside that range
+FAR = 9.0
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Tissue colours of one section, in CIELAB: L* (dark to light), a* (green to red), b* (blue to yellow)."""
+
+    name: str
+    mean: tuple[float, float, float]
+    spread: tuple[float, float, float]
+    """Standard deviation of the pixels."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Colours:
+        """Back from JSON."""
+        return cls(values["name"], tuple(values["mean"]), tuple(values["spread"]))
+
+
+@dataclass(frozen=True)
+class ColourRange:
+    """What colours a model has seen: from the smallest to the largest mean of the training sections."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, seen: Sequence[Colours]) -> ColourRange:
+        """The range of these sections, one at least."""
+        means = np.array([each.mean for each in seen])
+        return cls(means.min(axis=0), means.max(axis=0))
+
+    def distance(self, colours: Colours) -> float:
+        """CIELAB units from the nearest colour of the range; 0 inside."""
+        mean = np.array(colours.mean)
+        return float(np.linalg.norm(mean - np.clip(mean, self.low, self.high)))
+
+
+def tissue_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Which pixels are tissue: more colour than the threshold of Otsu between glass and stain; ``None`` if all are alike."""
+    from scipy.ndimage import uniform_filter
+    from skimage.filters import threshold_otsu
+
+    colour = uniform_filter(_colourfulness(pixels), size=3, mode="nearest")
+    if np.ptp(colour) < 1:
+        return None
+    return np.asarray(colour > threshold_otsu(colour))
+
+
+def _colourfulness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """How far a pixel is from gray; of a gray image, how dark it is."""
+    values = pixels.astype(np.float64)
+    colour = values.max(axis=-1) - values.min(axis=-1)
+    return np.asarray(colour if colour.any() else 255 - values.mean(axis=-1))
+
+
+def sample_of(slide: Slide) -> NDArray[np.uint8] | None:
+    """Pixels spread over the coarsest resolution; ``None`` without an image, or of one too large to be decoded whole."""
+    if not slide.levels:
+        return None
+    level = slide.levels[-1]
+    return None if float(level.shape[0]) * level.shape[1] > MOST_PIXELS else level.sample(SAMPLES_ACROSS)
+
+
+def tissue_colours(slide: Slide) -> Colours | None:
+    """Colours of the tissue under and between the spots; ``None`` where the image cannot tell.
+
+    Off the spots are ink, frames and what lies on the glass.
+    """
+    pixels = sample_of(slide)
+    tissue = None if pixels is None else tissue_mask(pixels)
+    if pixels is None or tissue is None:
+        return None
+    from skimage.color import rgb2lab
+
+    found = rgb2lab(pixels[tissue & _near_spots(slide, tissue.shape)])
+    if len(found) < FEWEST_PIXELS:
+        return None
+    return Colours(slide.name, _rounded(found.mean(axis=0)), _rounded(found.std(axis=0)))
+
+
+def _near_spots(slide: Slide, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Pixels of a sample that are not farther from a spot than the spots from each other."""
+    from scipy.spatial import cKDTree
+
+    step = np.array(slide.size) / np.array(shape[::-1])
+    rows, columns = np.indices(shape[:2])
+    centres = np.column_stack([columns.ravel() + 0.5, rows.ravel() + 0.5]) * step
+    reach = max(slide.pitch(), float(step.max()))
+    return np.asarray(np.isfinite(cKDTree(slide.xy).query(centres, distance_upper_bound=reach)[0])).reshape(shape[:2])
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    lightness, a, b = (round(float(value), 2) for value in values)
+    return lightness, a, b
+
+
+def noted_colours(slides: Sequence[Slide]) -> list[dict[str, Any]]:
+    """Colours of the sections that a model is trained on, for its record."""
+    return [found.to_dict() for found in map(tissue_colours, slides) if found is not None]
+
+
+def seen_colours(training: Mapping[str, Any]) -> list[Colours]:
+    """Colours that a model's record holds."""
+    return [Colours.from_dict(entry) for entry in training.get("colours", [])]
+
+
+def image_mpp(slide: Slide) -> float | None:
+    """Microns per pixel of the finest resolution that is there; ``None`` where it is not known."""
+    return None if slide.mpp is None or not slide.levels else slide.mpp / min(slide.levels[0].scale)

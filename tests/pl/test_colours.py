@@ -1,0 +1,58 @@
+"""Tissue colours of new slides beside those of the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from matplotlib.figure import Figure
+
+from sthggep import HGGEP, datasets, pl
+from sthggep._colours import seen_colours, tissue_colours
+from sthggep._slide import resolve_one
+
+
+def toy(seed: int = 0) -> AnnData:
+    return datasets.toy(seed=seed, size_um=(1600.0, 1200.0), mpp=4.0, n_genes=4)
+
+
+def rows(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_new_slides_stand_beside_the_sections_of_the_model(tmp_path: Path):
+    slide = toy()
+    figure = pl.colours({"mine": slide}, save=tmp_path / "colours.pdf")
+    assert (tmp_path / "colours.pdf").stat().st_size > 1000
+    *seen, new = rows(figure)
+    assert seen == ["B4", "C2", "C3", "C4", "C5"]
+    known = np.array([each.mean for each in seen_colours(HGGEP.from_pretrained("her2st").training)])
+    found = tissue_colours(resolve_one(slide))
+    assert found is not None
+    far = np.linalg.norm(found.mean - np.clip(found.mean, known.min(axis=0), known.max(axis=0)))
+    assert new == f"mine: {far:.1f}"
+    assert figure.axes[0].get_yticklabels()[-1].get_fontweight() == ("bold" if far > 9 else "normal")
+    dots, diamonds = figure.axes[1].collections
+    np.testing.assert_allclose(dots.get_offsets(), known[:, [1, 2]])
+    np.testing.assert_allclose(diamonds.get_offsets(), [found.mean[1:]])
+    np.testing.assert_allclose(figure.axes[2].collections[1].get_offsets(), [[found.mean[1], found.mean[0]]])
+
+
+def test_slides_may_stand_in_for_the_model():
+    slide = toy()
+    assert rows(pl.colours(toy(1), [slide]))[-1] != rows(pl.colours(slide, [slide]))[-1]
+    assert rows(pl.colours(slide, [slide]))[-1].endswith(": 0.0")
+
+
+def test_what_has_no_colours_is_refused():
+    old = HGGEP.from_pretrained("her2st")
+    del old.training["colours"]
+    with pytest.raises(ValueError, match=r"has no record of colours.*pl\.colours\(data, slides\)"):
+        pl.colours(toy(), old)
+    blank = toy()
+    images = next(iter(blank.uns["spatial"].values()))["images"]
+    images["hires"] = np.full_like(images["hires"], 240)
+    with pytest.raises(ValueError, match="No tissue colours could be taken of"):
+        pl.colours(blank)

@@ -1,0 +1,72 @@
+"""Colours of tissue: what is measured of a section, and how far another's are from those that a model has seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from sthggep import HGGEP, datasets
+from sthggep._colours import FAR, ColourRange, Colours, image_mpp, seen_colours, tissue_colours
+from sthggep._image import Level
+from sthggep._slide import Slide, resolve_one
+
+STAIN = (150, 60, 140)
+SPOTS = np.stack(np.meshgrid(np.arange(120, 300, 20), np.arange(120, 300, 20)), axis=-1).reshape(-1, 2).astype(float)
+
+
+def drawn(stain: tuple[int, int, int] = STAIN, glass: int = 245) -> np.ndarray:
+    """Glass, a square of tissue, and a blot of green ink off it."""
+    image = np.full((400, 400, 3), glass, dtype=np.uint8)
+    image[100:300, 100:300] = stain
+    image[20:60, 20:60] = (20, 160, 40)
+    return image
+
+
+def section(image: np.ndarray, name: str = "S", scale: float = 1.0) -> Slide:
+    spots = ad.AnnData(np.zeros((len(SPOTS), 1), np.float32))
+    return Slide(name, spots, np.arange(len(SPOTS)), SPOTS / scale, (Level(image, (scale, scale)),), mpp=2.0 * scale)
+
+
+def test_the_colour_is_that_of_the_tissue_under_the_spots_alone():
+    from skimage.color import rgb2lab
+
+    found = tissue_colours(section(drawn()))
+    assert found is not None
+    np.testing.assert_allclose(found.mean, rgb2lab(np.array(STAIN) / 255.0), atol=0.01)
+    np.testing.assert_allclose(found.spread, 0, atol=0.01)
+    assert Colours.from_dict(found.to_dict()) == found
+
+
+def test_a_picture_that_cannot_tell_has_no_colour():
+    assert tissue_colours(section(np.full((400, 400, 3), 200, dtype=np.uint8))) is None
+    assert tissue_colours(replace(section(drawn()), levels=())) is None
+
+
+def test_distance_is_to_the_nearest_colour_that_was_seen():
+    pale, dark = (Colours(str(light), (light, 10.0, -20.0), (1.0, 1.0, 1.0)) for light in (70.0, 50.0))
+    seen = ColourRange.of([pale, dark])
+    assert seen.distance(replace(pale, mean=(60.0, 10.0, -20.0))) == 0
+    assert seen.distance(replace(pale, mean=(73.0, 14.0, -20.0))) == pytest.approx(5)
+
+
+def test_resolution_is_that_of_the_image_that_is_there():
+    assert image_mpp(section(drawn(), scale=0.25)) == pytest.approx(2.0)
+    assert image_mpp(replace(section(drawn()), mpp=None)) is None
+
+
+def test_real_sections_of_one_tissue_are_near_and_those_of_another_far(data_root: Path):
+    known = seen_colours(HGGEP.from_pretrained("her2st").training)
+    assert [each.name for each in known] == ["B4", "C2", "C3", "C4", "C5"]
+    assert max(ColourRange.of([a]).distance(b) for a, b in permutations(known, 2)) == pytest.approx(7.92, abs=0.01)
+    c2 = tissue_colours(resolve_one(datasets.her2st("C2", root=data_root / "her2st", fullres=False)))
+    assert c2 is not None
+    np.testing.assert_allclose(c2.mean, known[1].mean, atol=0.1)
+    bulb = resolve_one(datasets.mob("MOB1", root=data_root / "mob"))
+    found = tissue_colours(bulb)
+    assert found is not None
+    assert ColourRange.of(known).distance(found) > FAR + 1
