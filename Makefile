@@ -2,8 +2,10 @@
 #   make demo    the whole pipeline on toy tissue
 #   make test    the test suite
 #   make docs    the documentation
+#   make bench   time and memory, into docs/performance.md
 # Variables: VENV (the environment), PYTHON (the interpreter it is made from),
-# CONSTRAINTS (exact tested versions; empty = the newest that fit), PYTEST_ARGS, DEMO_ARGS, DOCS_OUT.
+# CONSTRAINTS (exact tested versions; empty = the newest that fit), PYTEST_ARGS, DEMO_ARGS,
+# BENCH_ARGS, DOCS_OUT.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,6 +16,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11) python3)
 CONSTRAINTS ?= constraints.txt
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
@@ -27,7 +30,7 @@ export OMP_NUM_THREADS ?= 2
 # Threads that wait must not spin: on a busy machine that costs more than the work
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint format typecheck notebooks drawings docs build smoke clean distclean
+.PHONY: help demo test bench lint format typecheck notebooks drawings docs build smoke clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -37,6 +40,9 @@ demo: $(VENV)/.installed  ## fit, predict and draw on toy tissue; results in dem
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k io" for some of them)
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --junitxml=test-results.xml $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed  ## time and memory into docs/performance.md: minutes on a quiet machine (BENCH_ARGS=--large)
+	$(BIN)/python benchmarks/speed.py --write $(BENCH_ARGS)
 
 lint: $(VENV)/.installed-dev typecheck  ## ruff and mypy, changing nothing
 	$(BIN)/ruff check

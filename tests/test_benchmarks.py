@@ -93,3 +93,91 @@ def test_plain_training_step_has_the_same_loss_and_gradients(baseline, section):
         if name.startswith(("heads", "fusion", "transformers.2")):
             error = (found.grad - expected[name].grad).norm() / expected[name].grad.norm()
             assert error < 1e-3, name
+
+
+# ---------------------------------------------------------------- the report
+
+FOUND = {
+    "machine": {"cpu": "Test", "cores": 2, "threads": 2, "torch": "2", "load": 0.0},
+    "rates": {"float32": 100.0, "bfloat16": 250.0, "decode": 500.0},
+    "precision": "bfloat16",
+    "correlation": 0.99991,
+    "import": {"anndata": 1.0, "sthggep": 1.25},
+    "cases": {
+        "forward": {
+            "title": "Prediction",
+            "rows": [
+                {"n": 200, "sthggep": 0.5, "plain": 2.0, "floor": 0.25},
+                {"n": 4000, "sthggep": 5.0, "plain": 50.0, "floor": 1.0},
+            ],
+            "memory": [{"n": 4000, "call": "sthggep", "peak": 1.5, "above": 0.7}],
+        }
+    },
+}
+
+
+@pytest.fixture
+def report(monkeypatch):
+    return load("report", monkeypatch)
+
+
+def test_tables_say_how_far_from_plain_and_floor(report):
+    found = report.tables(FOUND)
+    assert "| Prediction | 200 | **500 ms** | 2 s | 4.0 × | 250 ms | 2.0 × |" in found["times"]
+    assert "0.70 GB | 1.50 GB" in found["memory"]
+    assert "2.5 ×); bfloat16 was taken" in found["machine"]
+    assert "0.25 s on top" in found["machine"]
+    assert [line.split("|")[-3:-1] for line in found["aims"].splitlines()[2:]] == [
+        [" 10 ", " yes "],
+        [" 5 ", " no "],
+        [" 0.7 ", " yes "],
+        [" 0.25 ", " yes "],
+    ]
+
+
+def test_only_its_own_places_in_the_page_change(report, tmp_path):
+    page = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+    (tmp_path / "drawings").symlink_to(page.parent / "drawings")
+    (tmp_path / "performance.md").write_text(page.read_text() + "\n## Scale\n\nOther people's.\n")
+    for _ in range(2):
+        report.write(FOUND, tmp_path)
+        text = (tmp_path / "performance.md").read_text()
+        assert text.count("**500 ms**") == 1
+        assert text.endswith("\n## Scale\n\nOther people's.\n")
+    assert (tmp_path / "_static/performance/speed.svg").stat().st_size > 1000
+    (tmp_path / "performance.md").write_text("<!-- machine -->")
+    with pytest.raises(ValueError, match="one place '<!-- machine -->'"):
+        report.write(FOUND, tmp_path)
+
+
+def test_clock_takes_turns_and_the_least(monkeypatch):
+    measure = load("measure", monkeypatch)
+    called = []
+    found = measure.shortest({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2)
+    assert called == ["a", "b"] * 3
+    assert set(found) == {"a", "b"}
+    assert all(0 <= seconds < 1 for seconds in found.values())
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Peak memory is read from Linux's /proc.")
+def test_peak_memory_of_a_call(monkeypatch):
+    measure = load("measure", monkeypatch)
+    found = measure.peak(lambda: np.ones(30_000_000))
+    assert 0.2 < found["above"] < 0.4 < found["peak"]
+
+
+def test_operations_are_those_that_torch_counts(monkeypatch):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    baseline = load("baseline", monkeypatch)
+    cases = load("cases", monkeypatch)
+    net, n = cases.network("float32"), 6
+    levels = tuple(torch.randn(3, n, 1024).unbind(0))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.encode(cases.patches(1))
+    assert counter.get_total_flops() == pytest.approx(cases.PATCH_FLOPS, rel=0.001)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for blocks, level in zip(net.transformers, levels, strict=True):
+            baseline.transform(blocks, level)
+    lstm = 4 * 7 * 8 * 1024**2 * n
+    assert counter.get_total_flops() == pytest.approx(cases.product_gflop(n) * 1e9 - lstm, rel=0.001)

@@ -73,7 +73,7 @@ LAYERS = (
     {"nn"},
     {"pp"},
     {"_data", "_neighbourhood", "_windowed"},
-    {"_training", "_presets"},
+    {"_training", "_presets", "_checkpoints"},
     {"model", "HGGEP", "_card", "_describe", "_lazyslide", "_predictor"},
     {"tl"},
     {"pl"},

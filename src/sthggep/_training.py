@@ -9,15 +9,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from sthggep._checkpoints import BEST, KeptEpochs, finish, finished
 from sthggep._data import Section, Sections
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
 from sthggep.nn._precision import faster_in_bf16
@@ -137,6 +140,10 @@ class Epochs(Callback):
     def __init__(self, done: Progress) -> None:
         self.done = done
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Count the epochs of an interrupted training that is gone on with."""
+        self.done.update(trainer.current_epoch)
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Move on by one epoch."""
         found = trainer.callback_metrics
@@ -153,22 +160,55 @@ def train(
     device: torch.device,
     done: Progress | None = None,
     trainer_kwargs: dict[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> pd.DataFrame:
     """Train a network in place; with held-out spots, stop early and keep the best epoch.
+
+    With a ``folder`` the training goes on from what an interrupted one left there.
 
     Returns
     -------
     One row an epoch: ``epoch``, ``train_loss``, its parts, ``val_loss``, ``val_pearson``.
     """
+    rows = None if folder is None else finished(folder, net)
+    if rows is None:
+        rows = _train(net, sections, recipe, seed, device, done, dict(trainer_kwargs or {}), folder)
+        if folder is not None and rank_zero_only.rank == 0:
+            finish(folder, net, rows)
+    net.eval().cpu()
+    found = pd.DataFrame(rows)
+    first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in found]
+    return found[[*first, *(name for name in found if name not in first)]]
+
+
+def _train(
+    net: nn.Module,
+    sections: list[Section],
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    done: Progress | None,
+    given: dict[str, Any],
+    folder: Path | None,
+) -> list[dict[str, float]]:
+    """Curves of a training by Lightning; the network has the weights of its best epoch."""
     data = Sections(sections, seed, recipe.min_steps)
     module = Training(net, recipe, seed)
-    with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as passing:
         torch.manual_seed(seed)
-        given = dict(trainer_kwargs or {})
+        kept = None if folder is None else KeptEpochs(folder, data)
         callbacks: list[Callback] = [Epochs(done)] if done is not None else []
-        best = ModelCheckpoint(folder, monitor=WATCHED, mode="max", save_weights_only=True)
+        # The state that is gone on from may name the best epoch before this one: both stay
+        best = ModelCheckpoint(
+            passing if folder is None else folder / BEST,
+            monitor=WATCHED,
+            mode="max",
+            save_weights_only=True,
+            save_top_k=1 if folder is None else 2,
+        )
         if data.validation:
             callbacks += [best, EarlyStopping(WATCHED, mode="max", patience=recipe.patience)]
+        callbacks += [kept] if kept is not None else []
         # The user's callbacks stand beside ours
         more = given.pop("callbacks", None) or []
         callbacks += more if isinstance(more, list) else [more]
@@ -180,22 +220,21 @@ def train(
             "gradient_clip_val": recipe.clip,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "enable_checkpointing": bool(data.validation),
+            "enable_checkpointing": bool(data.validation) or kept is not None,
             "logger": False,
             "num_sanity_val_steps": 0,
             "callbacks": callbacks,
             **given,
         }
         module.train()  # Lightning trains in the mode it finds
+        trainer = lightning.Trainer(**options)
         with repeatable():
-            lightning.Trainer(**options).fit(module, datamodule=data)
+            trainer.fit(module, datamodule=data, ckpt_path=None if kept is None else kept.resumed_from)
         if best.best_model_path:
             state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-            module.load_state_dict(state)
-    net.eval().cpu()
-    found = pd.DataFrame(module.rows)
-    first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in found]
-    return found[[*first, *(name for name in found if name not in first)]]
+            net.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+        trainer.strategy.barrier()  # of several processes, one owns the folder that all read
+    return module.rows
 
 
 @contextmanager
