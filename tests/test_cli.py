@@ -72,6 +72,14 @@ def test_every_option_of_fit_is_there():
     assert of_function <= names
 
 
+def test_targets_from_the_shell():
+    from sthggep._cli._fit import targets_of
+
+    assert targets_of(None) is None
+    assert targets_of("fractions") == "fractions"
+    assert targets_of("obs:score, purity") == ["score", "purity"]
+
+
 def test_choices_are_those_of_the_library():
     from sthggep._presets import PRESETS
     from sthggep.tl._baselines import BASELINES

@@ -39,6 +39,12 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (flags win over the fi
     help="Held out to stop early: auto, sections, blocks, none, or names of sections (may be repeated).  [default: auto]",
 )
 @options.genes
+@options.option(
+    "--targets",
+    heading=options.TRAINING,
+    metavar="KEY|obs:COLUMN,…",
+    help="Learn these instead of genes: a key of obsm, or columns of obs (obs:score,purity).",
+)
 @options.training
 @options.look
 @options.layer
@@ -55,6 +61,7 @@ def fit(
     out: Path,
     overwrite: bool,
     genes: tuple[str, ...],
+    targets: str | None,
     validation: tuple[str, ...],
     expression: tuple[Path, ...],
     size_um: tuple[float, ...],
@@ -78,6 +85,7 @@ def fit(
     model = tl.fit(
         data,
         genes=panel,
+        targets=targets_of(targets),
         validation=held_out(validation),
         expression=further or None,
         size_um=options.several(size_um),
@@ -98,6 +106,13 @@ def free_for_model(out: Path, *, overwrite: bool) -> None:
     from sthggep._store import check_free
 
     check_free(out, overwrite=overwrite)
+
+
+def targets_of(given: str | None) -> str | list[str] | None:
+    """What `tl.fit` takes: a key of obsm, or a list of columns of obs."""
+    if given is None or not given.startswith("obs:"):
+        return given
+    return [name.strip() for name in given.removeprefix("obs:").split(",") if name.strip()]
 
 
 def held_out(validation: tuple[str, ...]) -> str | list[str] | None:
