@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
-from sthggep._data import Sections
+if TYPE_CHECKING:
+    import lightning
+
+    from sthggep._data import Sections
 
 STATE, BEST, FINISHED = "epoch.ckpt", "best", "finished.pt"
 
@@ -62,11 +64,12 @@ class KeptEpochs(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add random states and curves."""
+        module: Any = pl_module
         checkpoint["sthggep"] = {
             "random": random_states(),
             "order": self.data.generator.get_state(),
-            "augmentation": pl_module.augmentation.get_state(),
-            "rows": pl_module.rows,
+            "augmentation": module.augmentation.get_state(),
+            "rows": module.rows,
             "stopped": trainer.should_stop,
         }
 
@@ -77,8 +80,9 @@ class KeptEpochs(Checkpoint):
         kept = checkpoint["sthggep"]
         self.random, self.stopped = kept["random"], kept["stopped"]
         self.data.generator.set_state(kept["order"])
-        pl_module.augmentation.set_state(kept["augmentation"])  # type: ignore[union-attr, operator]
-        pl_module.rows = kept["rows"]
+        module: Any = pl_module
+        module.augmentation.set_state(kept["augmentation"])
+        module.rows = kept["rows"]
 
 
 def random_states() -> dict[str, Any]:

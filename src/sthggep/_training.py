@@ -16,7 +16,6 @@ import lightning
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -79,8 +78,8 @@ class Training(lightning.LightningModule):
             parts = self.losses(section, first, section.train)
             parts["distillation"] = self.recipe.distillation * self._distil(section, first, copies)
         total: Tensor = torch.stack(list(parts.values())).sum()
-        self.log_dict({f"train_{k}": v for k, v in parts.items()}, on_step=False, on_epoch=True, batch_size=1)
-        self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=1)
+        figures = {f"train_{name}": part for name, part in parts.items()} | {"train_loss": total}
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return total
 
     def losses(self, section: Section, out: Output, at: Tensor) -> dict[str, Tensor]:
@@ -116,8 +115,9 @@ class Training(lightning.LightningModule):
     def validation_step(self, section: Section, _: int) -> None:
         """The same loss, and the mean gene-wise correlation, on spots held out."""
         out, at = self.net(*section.inputs), section.validate
-        self.log("val_loss", torch.stack(list(self.losses(section, out, at).values())).sum(), batch_size=1)
-        self.log(WATCHED, 1 - correlation_loss(out.expression[at], section.target[at]), batch_size=1)
+        loss = torch.stack(list(self.losses(section, out, at).values())).sum()
+        pearson = 1 - correlation_loss(out.expression[at], section.target[at])
+        self.log_dict({"val_loss": loss, WATCHED: pearson}, batch_size=1, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         """Keep the epoch's figures for ``history``."""
@@ -142,7 +142,8 @@ class Epochs(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Count the epochs of an interrupted training that is gone on with."""
-        self.done.update(trainer.current_epoch)
+        if trainer.current_epoch:
+            self.done.update(trainer.current_epoch, {})
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Move on by one epoch."""
@@ -173,8 +174,6 @@ def train(
     rows = None if folder is None else finished(folder, net)
     if rows is None:
         rows = _train(net, sections, recipe, seed, device, done, dict(trainer_kwargs or {}), folder)
-        if folder is not None and rank_zero_only.rank == 0:
-            finish(folder, net, rows)
     net.eval().cpu()
     found = pd.DataFrame(rows)
     first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in found]
@@ -233,7 +232,9 @@ def _train(
         if best.best_model_path:
             state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
             net.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
-        trainer.strategy.barrier()  # of several processes, one owns the folder that all read
+        if folder is not None and trainer.is_global_zero:
+            finish(folder, net, module.rows)
+        trainer.strategy.barrier()  # of several processes, one owns the folders that all read
     return module.rows
 
 
