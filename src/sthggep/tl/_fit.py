@@ -52,6 +52,7 @@ def fit(
     window: int | str | None = "auto",
     batch_size: int = 64,
     trainer_kwargs: dict[str, Any] | None = None,
+    checkpoint_dir: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
     show_progress_bar: bool = True,
@@ -118,7 +119,12 @@ def fit(
     batch_size
         Patches encoded at a time.
     trainer_kwargs
-        Options for Lightning's ``Trainer``.
+        Options for Lightning's ``Trainer``. Several processes, each with sections of its own, in a script:
+        ``{"devices": 2, "strategy": "ddp"}``; a step is then over as many sections.
+    checkpoint_dir
+        Folder of this training, for one that may be killed: the same call goes on after the last whole epoch of the network
+        that was at work, with the weights, curves and result of a training that was never stopped (with one process). A
+        folder of another training, other data or options is refused; device, precision and processes may differ.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` …
     seed
@@ -218,6 +224,7 @@ def fit(
         further=further,
         targets=learnt,
         window=window,
+        checkpoint_dir=checkpoint_dir,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,7 +13,6 @@ from sthggep._checks import listing, one_of, unique
 from sthggep._data import frozen_stages
 from sthggep._expression import counts
 from sthggep._gene_names import gene_columns
-from sthggep._given import given_features
 from sthggep._presets import PRESETS
 from sthggep._slide import resolve
 from sthggep.pp._encoders import FrozenEncoder
@@ -29,10 +27,10 @@ from sthggep.tl._fit import (
     learns_programmes,
     look_through,
 )
-from sthggep.tl._fold_store import plain
 from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
 from sthggep.tl._leaks import refuse_further, refuse_leaks
-from sthggep.tl._signature import signature
+from sthggep.tl._run_folder import plain
+from sthggep.tl._signature import features_id, signature
 from sthggep.tl._train import Prepared, prepare
 
 if TYPE_CHECKING:
@@ -163,7 +161,7 @@ class Plan:
                     "patient": patient_of(slide),
                     "content": marks.content,
                     "mpp": slide.mpp,
-                    "features": _features_id(slide, self.options.preset.inputs.obsm),
+                    "features": features_id(slide, self.options.preset.inputs.obsm),
                 }
                 for slide, group, marks in zip(self.slides, self.groups, self.signatures, strict=True)
             },
@@ -217,13 +215,3 @@ def make_plan(
     refuse_further(plan)
     plan.check_features()
     return plan
-
-
-def _features_id(slide: Slide, obsm: Sequence[str]) -> str | None:
-    """Changes with the features that the user brought."""
-    if not obsm:
-        return None
-    found = hashlib.sha256()
-    for key in obsm:
-        found.update(np.ascontiguousarray(given_features(slide, key)).tobytes())
-    return found.hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import has_key
+from sthggep._given import given_features
 from sthggep._lattice import is_interleaved
 
 if TYPE_CHECKING:
@@ -58,6 +60,16 @@ def signature(slide: Slide, name: str, layer: str | None) -> Signature:
         codes=codes,
         rich=np.unique(codes[totals >= RICH]),
     )
+
+
+def features_id(slide: Slide, obsm: Sequence[str]) -> str | None:
+    """Changes with the features that the user brought."""
+    if not obsm:
+        return None
+    found = hashlib.sha256()
+    for key in obsm:
+        found.update(np.ascontiguousarray(given_features(slide, key)).tobytes())
+    return found.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

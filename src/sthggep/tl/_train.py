@@ -59,6 +59,7 @@ def train_on(
     targets: Targets | None = None,
     prepared: Prepared | None = None,
     window: int | str | None = None,
+    checkpoint_dir: str | Path | None = None,
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
     from sthggep._colours import image_mpp, noted_colours
@@ -67,12 +68,18 @@ def train_on(
     from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
+    from sthggep.tl._kept_training import open_training
     from sthggep.tl._networks import build_network, held_out_pearson, settle
     from sthggep.tl._signature import marks
     from sthggep.tl._tune import continued, sections_seen, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
+    kept = None
+    if checkpoint_dir is not None:
+        like: dict[str, Any] = {"layer": layer, "parent": parent, "further": further, "targets": targets}
+        like |= {"plan": plan, "seed": seed, "weights": weights, "window": window}
+        kept = open_training(checkpoint_dir, slides, genes, preset, **like)
     others = [measured(slide, genes, layer) for slide in further]
 
     def begin(member: int, split: Sequence[Section]) -> nn.Module:
@@ -91,7 +98,7 @@ def train_on(
         windows = cut(sections)
         splits = [masked(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
         members, history = _train_members(
-            preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show
+            preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show, folder=kept
         )
         settle(members, splits, None if parent is None else shares_of(parent, len(members)))
         by_gene = held_out_pearson(members, splits)
@@ -207,6 +214,7 @@ def _train_members(
     device: torch.device,
     seed: int,
     show: bool,
+    folder: Path | None = None,
 ) -> tuple[list[nn.Module], pd.DataFrame]:
     """One network a split, begun as ``begin`` says, each from a seed of its own; and the curves of all."""
     import pandas as pd
@@ -219,7 +227,14 @@ def _train_members(
         for member, split in enumerate(splits):
             net = begin(member, split)
             history = train(
-                net, split, preset.recipe, seed=seed + member, device=device, done=done, trainer_kwargs=trainer_kwargs
+                net,
+                split,
+                preset.recipe,
+                seed=seed + member,
+                device=device,
+                done=done,
+                trainer_kwargs=trainer_kwargs,
+                folder=None if folder is None else folder / f"network-{member}",
             )
             history.insert(0, "member", member)
             if done.lines and len(splits) > 1:

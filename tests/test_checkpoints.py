@@ -1,0 +1,193 @@
+"""A training that was killed goes on as if nothing had happened; one of several processes is one of one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sthggep._checkpoints import FINISHED, STATE
+from sthggep._data import Section
+from sthggep._training import Recipe, train
+from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
+from sthggep.tl._networks import start
+
+SCRIPTS = Path(__file__).parent / "scripts"
+RECIPE = Recipe(max_epochs=6, learning_rate=1e-3, correlation=1.0, step_epochs=2, step_factor=0.5, patience=6)
+
+
+class Killed(BaseException):
+    """Raised where a process would die."""
+
+
+def section(name: str, seed: int, *, validate: bool = False) -> Section:
+    rng = np.random.default_rng(seed)
+    near = spatial_neighbors(np.stack(np.divmod(np.arange(25), 5), axis=1), 5)
+    features = torch.from_numpy(rng.standard_normal((25, 6)).astype(np.float32))
+    target = 1 + 0.3 * features[:, :1] * torch.linspace(-1, 1, 4)
+    yes = torch.ones(25, dtype=torch.bool)
+    masks = (~yes, yes) if validate else (yes, ~yes)
+    inputs = ([features], near.rows, near.offsets, spatial_incidence(near.rows), 25)
+    return Section(name, inputs, target, target.round(), torch.ones(25), *masks)
+
+
+@pytest.fixture(params=[True, False], ids=["validated", "all epochs"])
+def sections(request) -> list[Section]:
+    return [section(name, i) for i, name in enumerate("ABC")] + [section("V", 9, validate=True)] * request.param
+
+
+def run(sections: list[Section], folder: Path | None, *, die_at: int = 0, recipe: Recipe = RECIPE):
+    """Train, and die at the start of some pass through the network."""
+    torch.manual_seed(0)
+    net = FeatureHGGEPNet([6], 4, dim=16, heads=2, rank=2)
+    start(net, sections)
+    passes = []
+
+    def count(*_: Any) -> None:
+        passes.append(1)
+        if len(passes) == die_at:
+            raise Killed
+
+    net.register_forward_pre_hook(count)
+    return net, train(net, sections, recipe, seed=0, device=torch.device("cpu"), folder=folder)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    """Whether two networks have the same weights to the last bit."""
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_goes_on_wherever_it_stopped(sections, tmp_path):
+    """Dropout, order of the sections, schedule, best epoch and curves are as without the interruption."""
+    whole, history = run(sections, None)
+    for die_at in (2, 5, 8, 10, 17):
+        folder = tmp_path / str(die_at)
+        with pytest.raises(Killed):
+            run(sections, folder, die_at=die_at)
+        assert (folder / STATE).exists() == (die_at > len(sections))
+        net, found = run(sections, folder)
+        assert same(net, whole), die_at
+        pd.testing.assert_frame_equal(found, history)
+
+
+def test_several_interruptions(sections, tmp_path):
+    whole, history = run(sections, None)
+    for die_at in (6, 6, 2):
+        with pytest.raises(Killed):
+            run(sections, tmp_path, die_at=die_at)
+    net, found = run(sections, tmp_path)
+    assert same(net, whole)
+    pd.testing.assert_frame_equal(found, history)
+
+
+def test_finished_is_not_trained_again(sections, tmp_path):
+    whole, history = run(sections, tmp_path)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {FINISHED}
+    net, found = run(sections, tmp_path, die_at=1)
+    assert same(net, whole)
+    pd.testing.assert_frame_equal(found, history)
+
+
+def test_stopped_early_stays_stopped(tmp_path, monkeypatch):
+    """Died between the last epoch and the end."""
+    from sthggep import _training
+
+    sections = [section("A", 0), section("V", 9, validate=True)]
+    recipe = replace(RECIPE, max_epochs=40, patience=1, learning_rate=0.3)
+    whole, history = run(sections, None, recipe=recipe)
+    assert 1 < len(history) < 40
+
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_training, "finish", die)
+        with pytest.raises(Killed):
+            run(sections, tmp_path, recipe=recipe)
+    net, found = run(sections, tmp_path, die_at=1, recipe=recipe)
+    assert same(net, whole)
+    pd.testing.assert_frame_equal(found, history)
+
+
+# ---------------------------------------------------------------- tl.fit
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("slow_fit", SCRIPTS / "slow_fit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def environment() -> dict[str, str]:
+    """That of this process, on as many threads."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Needs SIGKILL.")
+def test_killed_fit_goes_on(script, tmp_path):
+    """A process killed by the system, in the middle of its second network."""
+    command = [sys.executable, str(SCRIPTS / "slow_fit.py"), str(tmp_path), "0.2"]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "network-1" / STATE).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said.decode()
+    assert (tmp_path / "network-0" / FINISHED).exists()
+    assert not (tmp_path / "network-1" / FINISHED).exists()
+    resumed, whole = script.fit(tmp_path), script.fit(None)
+    assert resumed.id == whole.id
+    pd.testing.assert_frame_equal(resumed.history, whole.history)
+
+
+def test_folder_of_another_training_is_refused(script, tmp_path):
+    script.fit(tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match=r"holds a training of other data .*differ: .*recipe.*`checkpoint_dir`"):
+        script.fit(tmp_path, max_epochs=2)
+    with pytest.raises(ValueError, match="differ: 'genes'"):
+        script.fit(tmp_path, max_epochs=1, genes=["NUCL1", "STRO1"])
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert len(record["sections"]) == 3
+    (tmp_path / "training.json").unlink()
+    with pytest.raises(FileExistsError, match="is no training of sthggep"):
+        script.fit(tmp_path, max_epochs=1)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="is a file"):
+        script.fit(tmp_path / "file", max_epochs=1)
+
+
+# ---------------------------------------------------------------- several processes
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="This torch has no processes that talk to each other.")
+def test_two_processes_learn_as_one(tmp_path):
+    """Two sections a step, by Lightning's DDP on the CPU: losses, best epoch and weights."""
+    for processes in (1, 2):
+        command = [sys.executable, str(SCRIPTS / "two_processes.py"), str(tmp_path / str(processes)), str(processes)]
+        subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=250)
+    for network in ("patches", "features"):
+        one, two = (tmp_path / str(processes) / network for processes in (1, 2))
+        expected, found = (json.loads((folder / "history.json").read_text()) for folder in (one, two))
+        assert list(found) == list(expected)
+        assert len(found["epoch"]) == 3
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=f"{network}: {name}")
+        a, b = (torch.load(folder / "net.pt", weights_only=True) for folder in (one, two))
+        for name, value in a.items():
+            if "running" not in name and value.is_floating_point():
+                torch.testing.assert_close(b[name], value, rtol=1e-3, atol=2e-4, msg=f"{network}: {name}")
