@@ -114,6 +114,7 @@ def test_options_arrive(shell, files, monkeypatch):
     assert given.pop("saved") == (Path("m"), False)
     assert [slide.n_obs for slide in given.pop("expression")] == [75]
     assert given == {
+        "targets": None,
         "slides": [72, 68],
         "genes": ["STRO1", "FAT1", "IMMU1", "PLEO1"],
         "preset": "paper",
