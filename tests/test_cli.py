@@ -115,6 +115,7 @@ def test_options_arrive(shell, files, monkeypatch):
     assert [slide.n_obs for slide in given.pop("expression")] == [75]
     assert given == {
         "targets": None,
+        "checkpoint_dir": None,
         "slides": [72, 68],
         "genes": ["STRO1", "FAT1", "IMMU1", "PLEO1"],
         "preset": "paper",

@@ -45,6 +45,13 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (flags win over the fi
     metavar="KEY|obs:COLUMN,…",
     help="Learn these instead of genes: a key of obsm, or columns of obs (obs:score,purity).",
 )
+@options.option(
+    "--checkpoint-dir",
+    type=options.FILE,
+    heading=options.TRAINING,
+    metavar="FOLDER",
+    help="Keep the training there: the same command goes on where it was killed.",
+)
 @options.training
 @options.look
 @options.layer
