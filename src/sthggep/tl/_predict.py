@@ -70,9 +70,8 @@ def predict(
         that they give each gene, for a spot of median depth in the training sections. The name of a column of ``obs``
         multiplies them by the size factors that stand there (counts of the spot over those of the median spot).
     uncertainty
-        Write how far the networks of the model differ at each spot and gene: where they learnt to say different things, the
-        tissue is unlike what they saw. It is no error bar: noise of counting and what all networks get wrong alike are
-        not in it.
+        Write how far the networks of the model differ at each spot and gene. It is no error bar: noise of counting and what
+        all networks get wrong alike are not in it, and on held-out toy tissue it hardly told where the error is large.
     image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
     mpp
