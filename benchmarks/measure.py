@@ -78,7 +78,7 @@ def _decoder() -> tuple[Callable[[], Any], int]:
     return read, pixels.nbytes
 
 
-def import_seconds(repeats: int = 5) -> dict[str, float]:
+def import_seconds(repeats: int = 8) -> dict[str, float]:
     """Seconds from the start of Python until the import is done."""
 
     def run(code: str) -> Callable[[], Any]:

@@ -128,7 +128,7 @@ def test_tables_say_how_far_from_plain_and_floor(report):
     assert "2.5 ×); bfloat16 was taken" in found["machine"]
     assert "0.25 s on top" in found["machine"]
     assert [line.split("|")[-3:-1] for line in found["aims"].splitlines()[2:]] == [
-        [" 10 ", " yes "],
+        [" 10 (the floor itself: 50.0) ", " yes "],
         [" 5 ", " no "],
         [" 0.7 ", " yes "],
         [" 0.25 ", " yes "],
