@@ -71,6 +71,7 @@ class Level:
         self.source = None if source is None else Path(source)
         self.blocks = None if isinstance(array, np.ndarray) else Blocks(array, _AXES[axes])
         self._factor: float | None = 1.0 if array.dtype == np.uint8 else None
+        self._samples: dict[int, NDArray[np.uint8]] = {}  # asked for by several checks of one slide
 
     def __repr__(self) -> str:
         height, width = self.shape
@@ -114,6 +115,11 @@ class Level:
 
     def sample(self, across: int) -> NDArray[np.uint8]:
         """Pixels spread evenly over the image, at most `across` a side, none averaged: uint8 RGB."""
+        if across not in self._samples:
+            self._samples[across] = self._sampled(across)
+        return self._samples[across]
+
+    def _sampled(self, across: int) -> NDArray[np.uint8]:
         y, x, channel = _AXES[self.axes]
         step = max(1, -(-max(self.shape) // across))
         index = [slice(None)] * self.array.ndim

@@ -115,7 +115,7 @@ def tissue_grid(
     >>> sdata = sthggep.io.read_slide("slide.svs")
     >>> sthggep.pp.tissue_grid(sdata, spacing_um=100)
     >>> sthggep.tl.predict(sdata)
-    >>> sthggep.pl.gene_map(sdata, "ERBB2")
+    >>> sthggep.pl.gene_map(sdata, "FASN")
     """
     spacing_um = positive(float(spacing_um), "`spacing_um`")
     size_um = positive(float(spacing_um if size_um is None else size_um), "`size_um`")

@@ -88,7 +88,8 @@ def learnt_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
     known = [Marks(**entry) for entry in model.training.get("marks", [])]
     if not known:
         return []
-    return [slide.name for slide in slides if any(marks(slide).same_tissue(each) for each in known)]
+    found = {slide.name: marks(slide) for slide in slides}
+    return [name for name, own in found.items() if any(own.same_tissue(each) for each in known)]
 
 
 def warn_of_seen(names: Sequence[str]) -> None:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sthggep._checks import counted, one_of, unique
+from sthggep._checks import one_of
 from sthggep._expression import counts
-from sthggep._given import feature_names, given_features, same_features
-from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve
 from sthggep._targets import find_targets
+from sthggep.tl._choices import adapt, look_through, without_counts
+from sthggep.tl._refusals import check_counts, check_inputs, learns_programmes, of_genes, replaces_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._data import Inputs
-    from sthggep._presets import Preset
     from sthggep.model import HGGEP
 
 log = logging.getLogger("sthggep")
@@ -160,7 +159,8 @@ def fit(
         learns_programmes(start_from, new=model is None)
     parent = None
     if model is not None:
-        from sthggep.tl._predict import check_fit, load_model
+        from sthggep.tl._answers import check_fit
+        from sthggep.tl._predict import load_model
         from sthggep.tl._tune import brings_its_own, tuning_genes, tuning_preset
 
         parent = load_model(model)
@@ -228,97 +228,6 @@ def fit(
     )
 
 
-def adapt(
-    preset: Preset,
-    obsm: str | Sequence[str] | None,
-    max_epochs: int | None,
-    learning_rate: float | None,
-    n_members: int | None,
-) -> Preset:
-    """The preset with the user's own numbers in it."""
-    from dataclasses import replace
-
-    from sthggep._checks import positive
-
-    recipe = preset.recipe
-    if max_epochs is not None:
-        recipe = replace(recipe, max_epochs=int(positive(max_epochs, "`max_epochs`")))
-    if learning_rate is not None:
-        recipe = replace(recipe, learning_rate=positive(learning_rate, "`learning_rate`"))
-    members = preset.n_members if n_members is None else int(positive(n_members, "`n_members`"))
-    inputs = preset.inputs
-    if obsm is not None:
-        if inputs.kind == "patches":
-            msg = "`obsm` holds features, but this preset looks at patches. Use `preset='default'`."
-            raise ValueError(msg)
-        inputs = replace(inputs, kind="obsm", obsm=(obsm,) if isinstance(obsm, str) else tuple(obsm))
-    return replace(preset, inputs=inputs, recipe=recipe, n_members=members)
-
-
-def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[float] | None) -> Preset:
-    """The preset, looking through another encoder, or at other fields of view."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from sthggep._checks import positive
-
-    if encoder is None and size_um is None:
-        return preset
-    inputs, net = preset.inputs, dict(preset.net)
-    if inputs.kind == "obsm":
-        msg = "`obsm` holds features that are there already: `encoder` and `size_um` do not go with it. Leave one out."
-        raise ValueError(msg)
-    if encoder is not None:
-        from sthggep.pp._encoders import find_encoder
-
-        if inputs.kind == "patches":
-            msg = "`encoder` makes features, but this preset looks at patches. Use `preset='default'`."
-            raise ValueError(msg)
-        entry = find_encoder(encoder)
-        net["blocks"] = entry.blocks
-        inputs = replace(inputs, encoder=encoder, size_px=entry.size_px, sizes_um=entry.size_um or inputs.sizes_um)
-    if size_um is not None:
-        sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
-        if not sizes or (inputs.kind == "patches" and len(sizes) > 1):
-            msg = (
-                f"`size_um` must hold one field of view in microns{' or several' if inputs.kind != 'patches' else ''}, "
-            )
-            msg += f"found {sizes}."
-            raise ValueError(msg)
-        inputs = replace(inputs, sizes_um=tuple(positive(size, "`size_um`") for size in sizes))
-    return replace(preset, inputs=inputs, net=net)
-
-
-def replaces_genes(**given: object) -> None:
-    """Refuse what goes with counts beside targets that are none."""
-    passed = [f"`{name}`" for name, value in given.items() if value is not None]
-    if passed:
-        msg = f"`targets` stand in place of genes and their counts, but {', '.join(passed)} passed. Leave that out."
-        raise ValueError(msg)
-
-
-def of_genes(parent: HGGEP) -> None:
-    """Refuse to go on from a model that predicts something else."""
-    if parent.targets is not None:
-        msg = f"`model` predicts {parent.targets.where}, no genes: such a model cannot be gone on from. Train anew by `targets`."
-        raise ValueError(msg)
-
-
-def without_counts(preset: Preset) -> Preset:
-    """The preset without what is learnt from counts alone."""
-    from dataclasses import replace
-
-    return replace(preset, recipe=replace(preset.recipe, count_nll=0.0), net={**preset.net, "count_head": None})
-
-
-def learns_programmes(preset: Preset, *, new: bool = True) -> None:
-    """Refuse further sections' counts where nothing would be learnt from them."""
-    if not new or preset.network != "FeatureHGGEPNet":
-        msg = "`expression` teaches gene programmes, which only a new model of `preset='default'` learns. Leave it out."
-        raise ValueError(msg)
-
-
 def further_sections(
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None, where: Mapping[str, Any]
 ) -> list[Slide]:
@@ -327,53 +236,8 @@ def further_sections(
     return [slide for data in more for slide in resolve(data, need_image=False, **where)]
 
 
-def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
-    """Refuse bad input before anything is computed."""
-    check_counts(slides, genes, layer)
-    check_inputs(slides, inputs)
-
-
-def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None) -> None:
-    """Refuse a panel, or counts of it, that nothing can be learnt from."""
-    unique(genes, "The genes of the panel", "List each once.")
-    if len(genes) == 1:
-        gene = str(genes[0])
-        msg = (
-            f"The panel is one gene, {gene!r}. Expression is the share of the panel's counts, which of one gene alone is "
-            "all: two genes are the fewest, and more say more. Train on a panel that holds it, and name it when you "
-            f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
-        )
-        raise ValueError(msg)
-    n_filled = sum(int(counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
-    if n_filled < 2:
-        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {counted(slides, 'section')}."
-        raise ValueError(msg)
-
-
-def check_inputs(slides: Sequence[Slide], inputs: Inputs) -> None:
-    """Refuse slides that cannot be looked at."""
-    for slide in slides if inputs.needs_image else ():
-        if any(size is not None for size in inputs.sizes_um):
-            slide.require_mpp()
-        warn_of_misplaced(slide)
-    check_features(slides, inputs.obsm)
-
-
-def check_features(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
-    """Refuse features of the user's own that are not the same in every section."""
-    for key in obsm:
-        widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
-        if len(set(widths.values())) > 1:
-            msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
-            raise ValueError(msg)
-        for slide in slides[1:]:
-            same_features(slide, key, feature_names(slides[0], key), f"section {slides[0].name!r}")
-
-
 def distinct_names(slides: Sequence[Slide]) -> list[Slide]:
     """Sections of different files may share a name; history and validation need them apart."""
-    from dataclasses import replace
-
     given, taken = {slide.name for slide in slides}, set[str]()
     out = []
     for slide in slides:

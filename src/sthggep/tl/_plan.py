@@ -18,17 +18,11 @@ from sthggep._slide import resolve
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._genes import choose_panel
 from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
-from sthggep.tl._fit import (
-    adapt,
-    check_features,
-    check_slides,
-    distinct_names,
-    further_sections,
-    learns_programmes,
-    look_through,
-)
+from sthggep.tl._choices import adapt, look_through
+from sthggep.tl._fit import distinct_names, further_sections
 from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
 from sthggep.tl._leaks import refuse_further, refuse_leaks
+from sthggep.tl._refusals import check_features, check_slides, learns_programmes
 from sthggep.tl._run_folder import plain
 from sthggep.tl._signature import features_id, signature
 from sthggep.tl._train import Prepared, prepare

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sthggep._checks import genes_present, has_key, listing, may_write, unique, written_beside
+from sthggep._checks import genes_present, may_write, written_beside
 from sthggep._device import resolve_device
 from sthggep._keys import TOOL, prediction_keys
 from sthggep._slide import resolve, table_of
+from sthggep.tl._answers import check_fit, check_several, chosen_genes, depth_of
 from sthggep.tl._outputs import Outputs, check_out, partial, write_store
 
 if TYPE_CHECKING:
@@ -157,9 +156,9 @@ def predict(
     for name in beside:
         may_write(table, name, of=key.uns)
     if uncertainty:
-        _has_several(found)
-    chosen = found.genes if genes is None else _chosen(found, genes)
-    depth = _size_factors(found, table, counts)
+        check_several(found)
+    chosen = found.genes if genes is None else chosen_genes(found, genes)
+    depth = depth_of(found, table, counts)
     slides = resolve(
         data,
         image_key=image_key,
@@ -241,50 +240,6 @@ def _record(
     return record
 
 
-def _chosen(model: HGGEP, genes: Sequence[str]) -> list[str]:
-    """The genes asked for, all of which the model predicts."""
-    if isinstance(genes, str):
-        msg = f"`genes` must be a list of genes, found {genes!r}. Pass `genes=[{genes!r}]`."
-        raise TypeError(msg)
-    names = [str(gene) for gene in genes]
-    genes_present(names, model.genes, "the model")
-    unique(names, "The genes to predict", "List each once.")
-    return names
-
-
-def _has_several(model: HGGEP) -> None:
-    """One network alone agrees with itself."""
-    if len(model.members) < 2:
-        msg = (
-            "`uncertainty` is how far networks differ, but this model has one. Fit one with `n_members=` of 3 or more."
-        )
-        raise ValueError(msg)
-
-
-def _size_factors(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.float32] | None:
-    """Size factors that expected counts are multiplied by; refuses what the model cannot say."""
-    if not counts:
-        return None
-    if not model.has_counts:
-        from sthggep._presets import PRESETS
-
-        able = [name for name, preset in PRESETS.items() if preset.recipe.count_nll]
-        msg = (
-            f"The model ({model.preset}) has no head for counts: it predicts {model.units}, and counts cannot be had from "
-            "that, since the mean of a logarithm is not the logarithm of the mean. Leave `counts` out, or fit a model by "
-            f"a preset with such a head: {listing(able)}."
-        )
-        raise ValueError(msg)
-    if not isinstance(counts, str):
-        return None
-    factors = has_key(table.obs, counts, "obs", "Pass the column of size factors, or `counts=True`.")
-    values = np.asarray(factors, dtype=np.float32)
-    if not np.isfinite(values).all() or (values < 0).any():
-        msg = f"obs[{counts!r}] must hold a size factor for each spot: numbers that are not negative."
-        raise ValueError(msg)
-    return values
-
-
 def load_model(model: object) -> HGGEP:
     """The model itself, or the one of that name or folder; ``None`` is the one that comes with the package."""
     from sthggep.model import BUNDLED_MODELS, HGGEP
@@ -299,35 +254,6 @@ def load_model(model: object) -> HGGEP:
         return HGGEP.from_pretrained(model)
     msg = f"`model` must be an HGGEP, or the folder of a saved one, found {type(model).__name__}."
     raise TypeError(msg)
-
-
-def check_fit(model: HGGEP, slide: Slide) -> None:
-    """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
-    from sthggep._data import array_positions
-    from sthggep._given import given_features, same_features
-
-    inputs = model.inputs
-    if inputs.kind == "obsm":
-        widths = model.members[0].config["feature_dims"]  # type: ignore[index]
-        for key, width in zip(inputs.obsm, widths, strict=True):
-            found = given_features(slide, key).shape[1]
-            if found != width:
-                msg = f"obsm[{key!r}] holds {found} features a spot, but the model was trained on {width}."
-                raise ValueError(msg)
-            same_features(slide, key, model.training.get("obsm_columns", {}).get(key), "the model's training")
-        return
-    if inputs.reference:
-        array_positions(slide)
-    if any(size is not None for size in inputs.sizes_um):
-        slide.require_mpp()
-        return
-    trained = [mpp for mpp in model.training.get("mpp", []) if mpp]
-    if trained and slide.mpp and not 0.8 < slide.mpp / float(np.median(trained)) < 1.25:
-        msg = (
-            f"Section {slide.name!r} has {slide.mpp:.3g} µm/px, the model was trained at {np.median(trained):.3g}: "
-            f"its patches of {inputs.size_px} px show another field of view. Resample the image, or train in microns."
-        )
-        warnings.warn(msg, UserWarning, stacklevel=3)
 
 
 def versions() -> dict[str, str]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from sthggep._describe import describe_inputs
 from sthggep._expression import counts, log10_cp10k
+from sthggep.tl._answers import check_fit
 from sthggep.tl._baselines import BASELINES, Measured, Seen
 from sthggep.tl._evaluate import noise_ceiling, score
-from sthggep.tl._predict import check_fit
 from sthggep.tl._train import train_on
 
 if TYPE_CHECKING:

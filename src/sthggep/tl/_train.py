@@ -62,16 +62,13 @@ def train_on(
     checkpoint_dir: str | Path | None = None,
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
-    from sthggep._colours import image_mpp, noted_colours
     from sthggep._data import measured
-    from sthggep._given import feature_names
     from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
     from sthggep.tl._kept_training import open_training
     from sthggep.tl._networks import build_network, held_out_pearson, settle
-    from sthggep.tl._signature import marks
-    from sthggep.tl._tune import continued, sections_seen, shares_of
+    from sthggep.tl._tune import continued, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
@@ -103,6 +100,30 @@ def train_on(
         settle(members, splits, None if parent is None else shares_of(parent, len(members)))
         by_gene = held_out_pearson(members, splits)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
+    record = _record(slides, preset, plan, seed, encoder, parent, further) | learnt
+    if by_gene is not None:
+        record["held_out_pearson"] = by_gene
+    portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
+    held = state_of(encoder.module) if encoder and portable else {}
+    state = {key: value.cpu() for key, value in held.items()} or None
+    return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
+
+
+def _record(
+    slides: Sequence[Slide],
+    preset: Preset,
+    plan: Sequence[Any],
+    seed: int,
+    encoder: FrozenEncoder | None,
+    parent: HGGEP | None,
+    further: Sequence[Slide],
+) -> dict[str, Any]:
+    """What a model notes of the slides that it was trained on, in plain types."""
+    from sthggep._colours import image_mpp, noted_colours
+    from sthggep._given import feature_names
+    from sthggep.tl._signature import marks
+    from sthggep.tl._tune import sections_seen
+
     record: dict[str, Any] = {
         "sections": [slide.name for slide in slides],
         "n_spots": [slide.n_spots for slide in slides],
@@ -114,10 +135,7 @@ def train_on(
         "marks": [asdict(marks(slide)) for slide in slides],
         "colours": noted_colours(slides) if preset.inputs.needs_image else [],
         "image_mpp": [image_mpp(slide) for slide in slides],
-        **learnt,
     }
-    if by_gene is not None:
-        record["held_out_pearson"] = by_gene
     if further:
         record["expression"] = [slide.name for slide in further]
     columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
@@ -127,10 +145,7 @@ def train_on(
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
         for noted in ("marks", "colours", "image_mpp"):
             record[noted] = [*parent.training.get(noted, []), *record[noted]]
-    portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
-    held = state_of(encoder.module) if encoder and portable else {}
-    state = {key: value.cpu() for key, value in held.items()} or None
-    return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
+    return record
 
 
 def _sections(

@@ -1,0 +1,82 @@
+"""What training refuses before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sthggep._checks import counted, unique
+from sthggep._expression import counts
+from sthggep._given import feature_names, given_features, same_features
+from sthggep._placement import warn_of_misplaced
+
+if TYPE_CHECKING:
+    from sthggep._data import Inputs
+    from sthggep._presets import Preset
+    from sthggep._slide import Slide
+    from sthggep.model import HGGEP
+
+
+def replaces_genes(**given: object) -> None:
+    """Refuse what goes with counts beside targets that are none."""
+    passed = [f"`{name}`" for name, value in given.items() if value is not None]
+    if passed:
+        msg = f"`targets` stand in place of genes and their counts, but {', '.join(passed)} passed. Leave that out."
+        raise ValueError(msg)
+
+
+def of_genes(parent: HGGEP) -> None:
+    """Refuse to go on from a model that predicts something else."""
+    if parent.targets is not None:
+        msg = f"`model` predicts {parent.targets.where}, no genes: such a model cannot be gone on from. Train anew by `targets`."
+        raise ValueError(msg)
+
+
+def learns_programmes(preset: Preset, *, new: bool = True) -> None:
+    """Refuse further sections' counts where nothing would be learnt from them."""
+    if not new or preset.network != "FeatureHGGEPNet":
+        msg = "`expression` teaches gene programmes, which only a new model of `preset='default'` learns. Leave it out."
+        raise ValueError(msg)
+
+
+def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
+    """Refuse bad input before anything is computed."""
+    check_counts(slides, genes, layer)
+    check_inputs(slides, inputs)
+
+
+def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None) -> None:
+    """Refuse a panel, or counts of it, that nothing can be learnt from."""
+    unique(genes, "The genes of the panel", "List each once.")
+    if len(genes) == 1:
+        gene = str(genes[0])
+        msg = (
+            f"The panel is one gene, {gene!r}. Expression is the share of the panel's counts, which of one gene alone is "
+            "all: two genes are the fewest, and more say more. Train on a panel that holds it, and name it when you "
+            f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
+        )
+        raise ValueError(msg)
+    n_filled = sum(int(counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
+    if n_filled < 2:
+        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {counted(slides, 'section')}."
+        raise ValueError(msg)
+
+
+def check_inputs(slides: Sequence[Slide], inputs: Inputs) -> None:
+    """Refuse slides that cannot be looked at."""
+    for slide in slides if inputs.needs_image else ():
+        if any(size is not None for size in inputs.sizes_um):
+            slide.require_mpp()
+        warn_of_misplaced(slide)
+    check_features(slides, inputs.obsm)
+
+
+def check_features(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
+    """Refuse features of the user's own that are not the same in every section."""
+    for key in obsm:
+        widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
+        if len(set(widths.values())) > 1:
+            msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
+            raise ValueError(msg)
+        for slide in slides[1:]:
+            same_features(slide, key, feature_names(slides[0], key), f"section {slides[0].name!r}")
