@@ -266,3 +266,20 @@ def test_one_grid_turns_all_patches_alike():
         alone = nn.augment_section(patches[i : i + 1], generator=torch.Generator().manual_seed(7))
         assert torch.equal(found[i], alone[0])
     assert not np.array_equal(found, patches)
+
+
+@torch.no_grad()
+def test_stem_of_a_few_images_at_a_time(monkeypatch):
+    from sthggep.nn import _backbone
+
+    net = nn.ShuffleNetV2().eval()
+    unsettle(net)
+    images = torch.rand(7, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    whole = net(images)
+    monkeypatch.setattr(_backbone, "STEM_VALUES", 24 * 32 * 32 * 3)
+    seen = []
+    net.conv1.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    torch.testing.assert_close(net(images), whole)
+    with torch.enable_grad():
+        torch.testing.assert_close(net(images), whole)
+    assert seen == [3, 3, 1, 7]

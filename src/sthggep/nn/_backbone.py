@@ -12,6 +12,7 @@ from sthggep.nn._convolution import ConvSequence, channels_last
 
 CHANNELS = {"conv1": 24, "stage2": 48, "stage3": 96, "stage4": 192, "conv5": 1024}
 REPEATS = {"stage2": 4, "stage3": 8, "stage4": 4}
+STEM_VALUES = 3 << 20  # values of the widest maps that are made at once (12 MB): more are waited for
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 
@@ -121,10 +122,18 @@ class ShuffleNetV2(nn.Module):
         -------
         Maps of 48, 96, 192 and 1024 channels.
         """
-        stage2 = self.stage2(self.maxpool(self.conv1(channels_last(x))))
+        stage2 = self.stage2(self._stem(channels_last(x)))
         stage3 = self.stage3(stage2)
         stage4 = self.stage4(stage3)
         return Maps(stage2, stage3, stage4, self.conv5(stage4))
+
+    def _stem(self, x: Tensor) -> Tensor:
+        """First convolution and pooling: of a few images at a time where none waits for the others."""
+        if self.training or torch.is_grad_enabled():
+            out: Tensor = self.maxpool(self.conv1(x))
+            return out
+        at_once = max(1, STEM_VALUES // (CHANNELS["conv1"] * x.shape[2] * x.shape[3] // 4))
+        return torch.cat([self.maxpool(self.conv1(part)) for part in torch.split(x, at_once)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled 1024 features of images ``(n, 3, h, w)``."""
