@@ -36,6 +36,8 @@ def test_scores_as_tables(shell, files, model):
     assert f"{row['pearson_low']:.3f} to {row['pearson_high']:.3f}" in line
     assert f"{100 * row['of_ceiling']:.0f} %" in line
     assert f"Mean over 2 sections: Pearson {sections['pearson'].mean():.3f}." in done.stdout
+    assert dict(sections["trained_on"]) == {"toy1": True, "toy3": False}
+    assert "toy1 (trained on)" in done.stdout
     best = scores.groupby("gene")["pearson"].mean().nlargest(10)
     shown = done.stdout.split("Best 10 of 16 genes\n")[1].splitlines()[1:]
     assert [line.split()[0] for line in shown] == list(best.index)

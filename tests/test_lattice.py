@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sthggep._lattice import is_interleaved, lattice_mpp, lattice_pitch, lay_out, neighbour_offsets, sublattices
+from sthggep._lattice import (
+    is_interleaved,
+    is_transposed,
+    lattice_mpp,
+    lattice_pitch,
+    lay_out,
+    neighbour_offsets,
+    sublattices,
+)
 
 
 def grid(width: int = 12, height: int = 9) -> np.ndarray:
@@ -123,3 +131,23 @@ def test_a_field_narrower_than_the_pitch():
     _, xy = lay_out((60.0, 300.0), 100.0, "square")
     np.testing.assert_allclose(xy, [[30, 50], [30, 150], [30, 250]])
     assert len(lay_out((40.0, 300.0), 100.0, "square")[0]) == 0
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 180, 270])
+def test_swapped_pixels_are_told_from_turned_ones(degrees: float):
+    rng = np.random.default_rng(0)
+    array = np.argwhere(rng.random((20, 20)) < 0.8)
+    turn = np.deg2rad(degrees)
+    matrix = 50 * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    xy = array @ matrix + rng.normal(0, 5, array.shape) + 3000
+    assert not is_transposed(array, xy)
+    assert is_transposed(array, xy[:, ::-1]) == (degrees in (0, 30, 180))
+    # mirrored along an axis of its own, as the other side of a section is: no swap
+    if degrees % 180 == 0:
+        assert not is_transposed(array, xy * [-1, 1])
+
+
+def test_pixels_that_do_not_follow_the_array_are_not_called_swapped():
+    rng = np.random.default_rng(1)
+    array = np.argwhere(np.ones((8, 8)))
+    assert not any(is_transposed(array, rng.random(array.shape)) for _ in range(20))

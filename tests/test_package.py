@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ LAYERS = (
     {"model", "HGGEP", "_card", "_describe", "_lazyslide", "_predictor"},
     {"tl"},
     {"pl"},
-    {"_cli"},
+    {"_cli", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = ("lightning", "matplotlib.pyplot", "scanpy", "spatialdata", "squidpy", "torch")
@@ -331,3 +332,8 @@ def test_import_is_light(namespace: str):
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout) == []
+
+
+def test_the_package_runs_as_a_module():
+    found = subprocess.run([sys.executable, "-m", "sthggep", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout == f"python -m sthggep, version {version('sthggep')}\n"

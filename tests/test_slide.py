@@ -517,7 +517,7 @@ def test_empty_and_tiny_sections():
 def test_what_is_no_slide(data: object):
     for call in (resolve, table_of, pp.patches, pp.hypergraph, lambda d: pp.features(d, size_um=10), tl.predict):
         with pytest.raises(
-            TypeError, match=r"must be an AnnData or a SpatialData, found .*\. Pass one; loop over a list\."
+            TypeError, match=r"must be an AnnData or a SpatialData, found .*\. Pass one slide, and loop over a list"
         ):
             call(data)
 

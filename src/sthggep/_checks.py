@@ -33,6 +33,14 @@ def counted(things: int | Sized, one: str, many: str | None = None) -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
+def no_slide(data: object) -> TypeError:
+    """The error for what is no slide, such as a list of some."""
+    return TypeError(
+        f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one slide, and loop over a list: "
+        "`fit`, `cross_validate`, `gene_panel`, `summary`, `gene_map`, `colours` and `report` alone take several at once."
+    )
+
+
 def warn_user(message: str) -> None:
     """Warn at the user's own line, however deep in here it was found out."""
     frame, level = sys._getframe(1), 2
@@ -99,6 +107,30 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
             f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. "
             f"It holds {len(index)} genes, such as {listing(index, 4)}. "
             "Check the naming (symbols against Ensembl ids), or pass `genes=` that are all there."
+        )
+        raise KeyError(msg)
+    return np.array([index[gene] for gene in wanted], dtype=np.intp)
+
+
+def predicted_genes(genes: Iterable[str], known: Iterable[str], where: str) -> NDArray[np.intp]:
+    """Columns of ``genes`` among those that a model predicts, or an error with the names that come near."""
+    index = {str(name): i for i, name in enumerate(known)}
+    wanted = [str(gene) for gene in genes]
+    if not wanted:
+        msg = f"`genes` is empty. Pass some of the {counted(index, 'gene')} of {where}."
+        raise ValueError(msg)
+    absent = [gene for gene in dict.fromkeys(wanted) if gene not in index]
+    if absent:
+        by_capitals = {name.upper(): name for name in index}
+        near = {gene: get_close_matches(gene.upper(), by_capitals, n=3) for gene in absent[:5]}
+        hints = [
+            repr(g) + (f" (near: {', '.join(by_capitals[n] for n in ns)})" if ns else "") for g, ns in near.items()
+        ]
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        msg = (
+            f"Not among the {counted(index, 'gene')} of {where}: {', '.join(hints)}{more}. A model predicts the genes that it "
+            "was trained on: train one with them by `sthggep.tl.fit(slides, genes=[...])`, or beside a panel by "
+            f"`genes=sthggep.pp.gene_panel(slides, include={absent[:3]})`."
         )
         raise KeyError(msg)
     return np.array([index[gene] for gene in wanted], dtype=np.intp)

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import counted, has_key, listing, positive, unique_names
+from sthggep._checks import counted, has_key, listing, no_slide, positive, unique_names
 from sthggep._image import Level, open_levels, read_mpp
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def table_of(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
     if isinstance(data, AnnData):
         return data
     if not is_spatialdata(data):
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
-        raise TypeError(msg)
+        raise no_slide(data)
     if table_key == TABLE and table_key not in data.tables and len(data.tables) == 1:
         # Nothing else can be meant: Visium HD names its tables by their bins
         (table_key,) = data.tables

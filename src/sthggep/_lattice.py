@@ -13,6 +13,8 @@ _PRESENT = 0.25
 _SAME_LENGTH = 1.2
 # Beyond half a pitch of scatter the two sets of coordinates do not belong together.
 _MAX_SCATTER = 0.5
+# Share of the pixels' variance that the array leaves open, beyond which it says nothing about them.
+_UNEXPLAINED = 0.1
 
 
 def lattice_mpp(array_xy: ArrayLike, xy: ArrayLike, pitch_um: float) -> float:
@@ -65,6 +67,20 @@ def lattice_pitch(array_xy: ArrayLike, xy: ArrayLike) -> float:
         )
         raise ValueError(msg)
     return pitch
+
+
+def is_transposed(array_xy: ArrayLike, xy: ArrayLike) -> bool:
+    """Whether the array lies mirrored along its diagonal: its columns down the image and its rows across.
+
+    So it does where x and y of the pixels are swapped. A turned image alone, by any angle, mirrors nothing.
+    """
+    array, pixels = _checked(array_xy, "array positions"), _checked(xy, "pixel positions")
+    array, pixels = array - array.mean(axis=0), pixels - pixels.mean(axis=0)
+    matrix = np.linalg.lstsq(array, pixels, rcond=None)[0]
+    if np.square(array @ matrix - pixels).sum() > _UNEXPLAINED * np.square(pixels).sum():
+        return False
+    crosswise = np.abs(matrix[[0, 1], [1, 0]]).min() > np.abs(np.diag(matrix)).max()
+    return bool(crosswise and np.linalg.det(matrix) < 0)
 
 
 def neighbour_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:

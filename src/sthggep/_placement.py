@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._checks import warn_user
 from sthggep._colours import sample_of, tissue_mask
+from sthggep._lattice import is_transposed
 
 if TYPE_CHECKING:
     from sthggep._slide import Slide
@@ -20,12 +21,10 @@ ON_GLASS = 0.3
 
 
 def warn_of_misplaced(slide: Slide) -> None:
-    """Warn where fewer spots lie on tissue than would with x and y swapped, or hardly any do."""
+    """Warn where x and y seem swapped, by the tissue under the spots or by their array, or hardly any are on tissue."""
     if slide.n_spots < FEWEST_SPOTS or not slide.levels:
         return
     share, swapped = on_tissue(slide)
-    if np.isnan(share):
-        return
     if swapped > share + BETTER_SWAPPED:
         msg = (
             f"Section {slide.name!r}: {share:.0%} of the spots lie on tissue, but {swapped:.0%} would with x and y swapped. "
@@ -36,9 +35,20 @@ def warn_of_misplaced(slide: Slide) -> None:
             f"Section {slide.name!r}: only {share:.0%} of the spots lie on what looks like tissue. Are the coordinates pixels "
             "of this very image, at its full resolution? See `sthggep.pl.patches(data)`."
         )
+    elif not share > swapped + BETTER_SWAPPED and _array_transposed(slide):
+        msg = (
+            f"Section {slide.name!r}: columns of the array run down the image and its rows across, as where x and y are "
+            "swapped, and the outline of the tissue does not tell. Coordinates must be (x, y), not (row, column): see "
+            "`sthggep.pl.patches(data)`. Where the image is mirrored and turned against the array, all is well."
+        )
     else:
         return
-    warnings.warn(msg, UserWarning, stacklevel=4)
+    warn_user(msg)
+
+
+def _array_transposed(slide: Slide) -> bool:
+    array_xy = slide.array_xy()
+    return array_xy is not None and is_transposed(array_xy, slide.xy)
 
 
 def on_tissue(slide: Slide) -> tuple[float, float]:

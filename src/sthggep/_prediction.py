@@ -11,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import genes_present, has_key
+from sthggep._checks import genes_present, has_key, predicted_genes
 from sthggep._expression import counts, log10_cp10k, unmeasured
 from sthggep._keys import TOOL, prediction_keys
 from sthggep._targets import Targets
@@ -35,12 +35,16 @@ class Prediction:
     """Where they stand in a table, of predictions of something else than genes; all of the panel."""
     path: str | None = None
     """The file that holds the values; ``None`` where they are in ``obsm``."""
+    learnt_from: tuple[str, ...] = ()
+    """Sections whose tissue the model was trained on."""
 
     def columns(self, genes: Sequence[str] | None = None) -> NDArray[np.intp]:
         """Columns of ``genes``; all of them for ``None``."""
         if genes is None:
             return np.arange(len(self.genes))
-        return genes_present(genes, self.genes, f"the prediction {self.key!r}")
+        return predicted_genes(
+            genes, self.genes, f"the prediction {self.key!r} (all names: `uns[{self.key!r}]['genes']`)"
+        )
 
     def take(self, rows: NDArray[np.intp], columns: Sequence[int] | NDArray[np.intp] | None = None) -> Values:
         """Values of some spots and genes, in memory."""
@@ -75,7 +79,8 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
         )
         raise ValueError(msg)
     targets = Targets.from_dict(record["targets"], panel) if "targets" in record else None
-    return Prediction(key, values, genes, panel, str(record["units"]), targets, path and str(path))
+    seen = tuple(map(str, record.get("params", {}).get("learnt_from", ())))
+    return Prediction(key, values, genes, panel, str(record["units"]), targets, path and str(path), seen)
 
 
 def stored(path: str, key: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import listing, positive
+from sthggep._checks import listing, no_slide, positive
 from sthggep._containers import TABLE, Found, anndata_image, from_anndata, is_spatialdata, table_of, under_tissue
 from sthggep._keys import ARRAY_COLUMNS
 from sthggep._lattice import is_interleaved, lattice_mpp, lattice_pitch
@@ -159,8 +159,7 @@ def resolve(
             need_image=need_image,
         )
     else:
-        msg = f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one; loop over a list."
-        raise TypeError(msg)
+        raise no_slide(data)
     slides = [_slide(section, mpp) for section in found]
     for slide in slides:
         _check(slide)

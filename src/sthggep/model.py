@@ -47,7 +47,7 @@ class HGGEP(Predictor):
     training
         Record of the training: slides, microns per pixel, seed, versions.
     history
-        Training curves, a row for each network and epoch.
+        Training curves, a row for each network and epoch; epochs count from 0, as Lightning's do.
 
     Examples
     --------

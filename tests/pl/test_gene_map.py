@@ -244,7 +244,7 @@ def test_constant_gene_has_no_correlation(section: Make):
 
 
 def test_gene_that_was_not_predicted(section: Make):
-    with pytest.raises(KeyError, match=r"Not among the 4 genes.*: fasn1 \(near: FASN\); OTHER\. All") as said:
+    with pytest.raises(KeyError, match=r"Not among the 4 genes.*: 'fasn1' \(near: FASN\), 'OTHER'\. A model") as said:
         pl.gene_map(section(), ["ACTB", "fasn1", "OTHER"])
     assert "sthggep.tl.fit(slides, genes=[...])" in str(said.value)
     assert "gene_panel(slides, include=['fasn1', 'OTHER'])" in str(said.value)
@@ -288,3 +288,12 @@ def test_no_text_is_small_clipped_or_overlapping(section: Make):
     assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
     boxes.append(figure._supxlabel.get_window_extent(renderer))
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_tissue_of_the_training_is_marked(section: Make):
+    seen, new = section("seen"), section("new")
+    for adata in (seen, new):
+        adata.uns["hggep"]["params"] = {"learnt_from": np.array(["seen"], dtype=object)}
+    figure = pl.gene_map({"seen": seen, "new": new}, "FASN")
+    names = [ax.get_ylabel() for ax in figure.axes if ax.get_label().endswith("H&E")]
+    assert names == ["seen\n(trained on)", "new"]

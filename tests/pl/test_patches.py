@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sthggep import pl
+from sthggep import datasets, pl
 
 Make = Callable[..., AnnData]
 
@@ -56,6 +57,17 @@ def test_swapped_coordinates_show(section: Make):
     assert after[0] < after[1]
     patch = np.asarray(shown[0].images[0].get_array(), dtype=float)
     assert patch[..., 0].mean() < patch[..., 1].mean()
+
+
+def test_swapped_coordinates_of_a_square_section_are_said():
+    """Tissue as wide as high covers the image: its outline does not tell, the array does."""
+    adata = datasets.toy(size_um=(1600.0, 1600.0), mpp=4.0, n_genes=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pl.patches(adata, n=1)
+    adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1].copy()
+    with pytest.warns(UserWarning, match=r"columns of the array run down the image.*as where x and y are swapped"):
+        pl.patches(adata, n=1)
 
 
 def test_numbers_names_and_size(section: Make):

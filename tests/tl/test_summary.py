@@ -17,7 +17,7 @@ from sthggep.tl._summary import blocks, interval, weighted_pearson
 
 COLUMNS = [
     *("n_spots", "n_genes", "n_constant", "pearson", "pearson_low", "pearson_high"),
-    *("pearson_median", "ceiling", "of_ceiling", "ssim"),
+    *("pearson_median", "ceiling", "of_ceiling", "ssim", "trained_on"),
 ]
 
 
@@ -45,6 +45,14 @@ def test_one_row_by_hand(noisy, lattice):
     assert row["of_ceiling"] == pytest.approx(known["pearson"].mean() / known["ceiling"].mean())
     assert row["ssim"] == pytest.approx(known["ssim"].mean())
     assert row["pearson_low"] < row["pearson"] < row["pearson_high"] < row["pearson_low"] + 0.2
+
+
+def test_tissue_of_the_training_is_marked(noisy):
+    assert not tl.summary(noisy, n_boot=0)["trained_on"].any()
+    (name,) = tl.summary(noisy, n_boot=0).index
+    noisy.uns["hggep"]["params"] = {"learnt_from": [name]}
+    with pytest.warns(UserWarning, match="Scored is tissue that the model has learnt from"):
+        assert tl.summary(noisy, n_boot=0)["trained_on"].all()
 
 
 def test_the_seed_decides_and_no_samples_give_no_interval(noisy):

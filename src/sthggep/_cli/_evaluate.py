@@ -99,7 +99,7 @@ def sections_text(table: pd.DataFrame) -> str:
     several = table["file"].nunique() > 1 and not table.index.is_unique
     shown = pd.DataFrame(
         {
-            "section": [f"{file}: {name}" if several else name for name, file in table["file"].items()],
+            "section": [_section(row, several) for _, row in table.iterrows()],
             "spots": table["n_spots"].astype(str),
             "genes": table["n_genes"].astype(str),
             "Pearson": table["pearson"].map("{:.3f}".format),
@@ -125,6 +125,12 @@ def genes_text(scores: pd.DataFrame) -> str:
     shown.insert(2, "of ceiling", best["of_ceiling"].map(percent))
     shown = shown.rename(columns={"pearson": "Pearson", "spearman": "Spearman", "rmse": "RMSE"}).rename_axis(None)
     return f"Best {len(best)} of {len(means)} genes\n{shown.to_string()}"
+
+
+def _section(row: pd.Series, several: bool) -> str:
+    """Its name, with its file where names are not enough, and whether its score says anything about new tissue."""
+    name = f"{row['file']}: {row.name}" if several else str(row.name)
+    return f"{name} (trained on)" if row["trained_on"] else name
 
 
 def _interval(row: pd.Series) -> str:

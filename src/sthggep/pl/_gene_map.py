@@ -66,7 +66,8 @@ def gene_map(
 
     The title of a predicted map gives the Pearson correlation (PCC) with what was observed, over all spots of the
     section, on the prediction's scale and without smoothing; observed values are computed from raw counts for this.
-    Spots are drawn to scale, over the tissue in pale gray.
+    Spots are drawn to scale, over the tissue in pale gray. A section that the model has learnt from is marked "(trained
+    on)" at its name: its PCC says nothing about new tissue.
 
     Parameters
     ----------
@@ -238,6 +239,8 @@ def _name_section(axes: _SectionAxes, item: Maps, layout: _Layout) -> None:
         axes.tissue.set_title("H&E")
         firsts = [axes.tissue]
     name = textwrap.fill(item.slide.name, max(8, int(layout.height(item) / LETTER_INCHES)))
+    if item.learnt_from:
+        name += "\n(trained on)"
     for ax in firsts:
         ax.set_ylabel(name)
     draw_scale_bar(firsts[0], item.view, item.slide.mpp)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import counted
 from sthggep._prediction import Prediction, read_prediction, unobserved
 from sthggep._prediction import observed as read_observed
 from sthggep.pl._tissue import View, spot_diameter, view_of
@@ -32,6 +30,8 @@ class Maps:
     predicted: NDArray[np.float32]
     observed: NDArray[np.float32] | None
     units: str
+    learnt_from: bool
+    """Whether the model was trained on this tissue."""
 
 
 def read_maps(
@@ -39,7 +39,6 @@ def read_maps(
 ) -> Maps:
     """Predicted and observed values of some genes of one section, and its picture."""
     prediction = read_prediction(slide.adata, key)
-    _check_predicted(genes, prediction)
     columns = prediction.columns(genes)
     measured = _measured(slide, prediction, layer) if observed else None
     diameter = spot_diameter(slide, spot_size)
@@ -50,29 +49,8 @@ def read_maps(
         predicted=prediction.take(slide.rows, columns),
         observed=None if measured is None else measured[:, columns],
         units=prediction.units,
+        learnt_from=slide.name in prediction.learnt_from,
     )
-
-
-def _check_predicted(genes: list[str], prediction: Prediction) -> None:
-    """Every gene was predicted, or an error with the names that come near."""
-    if not genes:
-        msg = f"`genes` is empty. Pass some of the {counted(prediction.genes, 'gene')} of the prediction {prediction.key!r}."
-        raise ValueError(msg)
-    known = set(prediction.genes)
-    absent = [gene for gene in genes if gene not in known]
-    if not absent:
-        return
-    by_capitals = {name.upper(): name for name in prediction.genes}
-    near = {gene: get_close_matches(gene.upper(), by_capitals, n=3) for gene in absent[:5]}
-    hints = [f"{g} (near: {', '.join(by_capitals[n] for n in found)})" if found else g for g, found in near.items()]
-    more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-    msg = (
-        f"Not among the {counted(prediction.genes, 'gene')} of the prediction {prediction.key!r}: "
-        f"{'; '.join(hints)}{more}. All names are in `uns[{prediction.key!r}]['genes']`. A model predicts the genes that "
-        f"it was trained on: train one with them by `sthggep.tl.fit(slides, genes=[...])`, or beside a panel by "
-        f"`genes=sthggep.pp.gene_panel(slides, include={absent[:3]})`."
-    )
-    raise KeyError(msg)
 
 
 def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:

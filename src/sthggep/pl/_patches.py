@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._placement import warn_of_misplaced
 from sthggep.pl._figure import empty_axes, new_figure, save_figure, style
 from sthggep.pl._tissue import (
     View,
@@ -56,7 +57,7 @@ def patches(
 
     Left the tissue with all spots as dots and a few patches as numbered squares, to scale; right those patches, as a
     network gets them. Dots that miss the tissue, or patches that show other tissue than their square holds, mean that
-    coordinates are swapped, mirrored or on another scale than the image.
+    coordinates are swapped, mirrored or on another scale than the image. Where that can be told, there is a warning too.
 
     Parameters
     ----------
@@ -114,6 +115,7 @@ def patches(
         mpp=mpp,
     )
     slide = found.slide
+    warn_of_misplaced(slide)
     chosen = spread_spots(slide, n, seed) if spots is None else spots_named(slide, spots)
     view = view_of(slide, margin=max(0.6 * found.width, 1.5 * spot_diameter(slide)))
     columns = int(np.ceil(np.sqrt(len(chosen))))

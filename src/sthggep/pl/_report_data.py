@@ -60,12 +60,6 @@ def page_data(found: Sequence[tuple[str, Slide]], *, key: str, layer: str | None
         _section(name, slide, drawn, ends, _spread(slide, key, genes), _ceilings(slide, drawn, key, genes, layer))
         for (name, slide), drawn in zip(found, maps, strict=True)
     ]
-    records = [slide.adata.uns[prediction_keys(key).uns].get("params", {}) for _, slide in found]
-    seen = [
-        name
-        for (name, slide), record in zip(found, records, strict=True)
-        if slide.name in list(map(str, record.get("learnt_from", ())))
-    ]
     return {
         "sections": sections,
         "genes": genes,
@@ -74,7 +68,7 @@ def page_data(found: Sequence[tuple[str, Slide]], *, key: str, layer: str | None
         "ends": ends,
         "colours": _colours(),
         "predictedBy": str(first.uns[prediction_keys(key).uns].get("model", "")),
-        "learntFrom": seen,
+        "learntFrom": [name for (name, _), drawn in zip(found, maps, strict=True) if drawn.learnt_from],
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import genes_present, has_key, listing, unique
+from sthggep._checks import has_key, listing, predicted_genes, unique
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,7 +53,7 @@ def chosen_genes(model: HGGEP, genes: Sequence[str]) -> list[str]:
         msg = f"`genes` must be a list of genes, found {genes!r}. Pass `genes=[{genes!r}]`."
         raise TypeError(msg)
     names = [str(gene) for gene in genes]
-    genes_present(names, model.genes, "the model")
+    predicted_genes(names, model.genes, "the model (all names are in its `genes`)")
     unique(names, "The genes to predict", "List each once.")
     return names
 

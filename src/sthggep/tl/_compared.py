@@ -33,6 +33,8 @@ class Compared:
     measured: NDArray[np.float32]
     raw: NDArray[np.float32] | None
     at: NDArray[np.intp]  # columns of `raw` that are `genes`
+    learnt_from: bool = False
+    """Whether the model was trained on this tissue."""
 
     @property
     def name(self) -> str:
@@ -57,12 +59,12 @@ def compared(
     columns, at = prediction.columns(names), genes_present(names, prediction.panel, "the panel")
     out = []
     for slide in _predicted(slides, prediction):
-        predicted = prediction.take(slide.rows, columns)
+        predicted, seen = prediction.take(slide.rows, columns), slide.name in prediction.learnt_from
         if prediction.targets is None:
             raw = counts(table, prediction.panel, layer=layer, rows=slide.rows)
-            out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at))
+            out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at, seen))
         else:
-            out.append(Compared(slide, names, predicted, prediction.targets.read(slide)[:, at], None, at))
+            out.append(Compared(slide, names, predicted, prediction.targets.read(slide)[:, at], None, at, seen))
     return out, len(slides)
 
 

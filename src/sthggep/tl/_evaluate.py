@@ -129,8 +129,7 @@ def evaluate(
         library_key=library_key,
     )
     _may_write_scores(table, key)
-    learnt_from = list(map(str, table.uns[prediction_keys(key).uns].get("params", {}).get("learnt_from", ())))
-    warn_of_seen([section.name for section in sections if section.name in learnt_from])
+    warn_of_seen([section.name for section in sections if section.learnt_from])
     rng = np.random.default_rng(seed)
     parts = [_scores(section, rng, moran) for section in sections]
     if n_sections > 1:

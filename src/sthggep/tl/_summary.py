@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import positive
 from sthggep.tl._compared import Compared, compared
+from sthggep.tl._doubts import warn_of_seen
 from sthggep.tl._evaluate import ceiling_of, column_pearson
 from sthggep.tl._maps import ssim
 
@@ -81,6 +82,8 @@ def summary(
         Mean noise ceiling, see :func:`sthggep.tl.evaluate`, and mean Pearson correlation divided by it.
     ``ssim``
         Mean structural similarity of the maps.
+    ``trained_on``
+        Whether the model has learnt from this very tissue: its row then says nothing about new tissue.
     ``pooled_pearson``
         Of several sections: mean over genes of the correlation over the spots of all sections together, the same in
         every row. It inflates: a model that only tells sections apart scores high. It is here to be compared with
@@ -117,6 +120,7 @@ def summary(
             spatial_key=spatial_key,
             library_key=library_key,
         )[0]
+    warn_of_seen([section.name for section in sections if section.learnt_from])
     rng = np.random.default_rng(seed)
     rows = [_row(section, n_boot, level, rng) for section in sections]
     out = pd.DataFrame(rows, index=pd.Index([section.name for section in sections], name="section"))
@@ -143,6 +147,7 @@ def _row(section: Compared, n_boot: int, level: float, rng: np.random.Generator)
         "ceiling": ceiling[both].mean(),
         "of_ceiling": pearson[both].mean() / (ceiling[both].mean() or np.nan),
         "ssim": pd.Series(ssim(section.slide, section.predicted, section.measured))[scored].mean(),
+        "trained_on": section.learnt_from,
     }
 
 
