@@ -96,6 +96,20 @@ def test_held_out_patients_and_an_interruption(shell, files):
     assert (done.exit_code, "holds no cross-validation; it is left alone" in done.stderr) == (1, True)
 
 
+def test_held_out_targets(shell, files):
+    for slide, name in zip(files, "abc", strict=True):
+        slide.obs["score"] = slide.obsm["spatial"][:, 0] / 1000
+        slide.write_h5ad(f"{name}.h5ad")
+    words = ("cross-validate", "a.h5ad", "b.h5ad", "--out", "cv", "--baseline", "mean", "--targets", "obs:score", *FAST)
+    done = shell(*words)
+    assert done.exit_code == 0, done.stderr
+    scores = pd.read_csv("cv/scores.csv")
+    assert set(scores["gene"]) == {"score"}
+    assert set(scores["method"]) == {"hggep", "mean"}
+    assert "Pearson correlation, mean over targets" in done.stdout
+    assert "ceiling" not in done.stdout
+
+
 # --- report
 
 

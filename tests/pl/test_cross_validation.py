@@ -56,7 +56,7 @@ def test_means_quartiles_and_ceiling():
     model, best = means(results, "hggep", "pearson", names)[-1], means(results, "ridge", "pearson", names)[-1]
     top = means(results, "ceiling", "ceiling", names)[-1]
     assert ax.get_title() == (
-        f"HGGEP {model:.3f}, {100 * model / top:.0f} % of the noise ceiling ({top:.3f}); best baseline: ridge {best:.3f}"
+        f"HGGEP {model:.3f}, {100 * model / top:.0f} % of the noise ceiling ({top:.3f})\nbest baseline: ridge {best:.3f}"
     )
     assert [text.get_text() for text in ax.get_xticklabels()] == [*names, "mean"]
     assert ax.get_xlabel() == "held-out section, by patient"

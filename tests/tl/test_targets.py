@@ -168,3 +168,67 @@ def test_what_targets_refuse(trained):
         tl.fit(slides, targets=["flat"], **FIT)
     with pytest.raises(ValueError, match="such a model cannot be gone on from"):
         tl.fit(slides, model=trained, show_progress_bar=False)
+
+
+def slides_of_patients() -> list[AnnData]:
+    slides = [section(seed) for seed in range(3)]
+    for slide, patient in zip(slides, "PQR", strict=True):
+        slide.obs["patient"] = patient
+        slide.uns["spatial"] = {f"section {patient}": {}}
+    return slides
+
+
+@pytest.mark.parametrize("targets", ["fractions", ["score"]])
+def test_held_out_patients(targets, tmp_path):
+    slides = slides_of_patients()
+    names = TYPES if targets == "fractions" else targets
+    results = tl.cross_validate(slides, targets=targets, out=tmp_path, **FIT)
+    assert set(results["gene"]) == set(names)
+    assert set(results["method"]) == {"hggep", "mean", "nearest_patch", "ridge"}
+    assert set(results["metric"]) == {"pearson", "spearman", "rmse"}  # no counts, no ceiling
+    new = slides[0].copy()
+    tl.predict(new, tl.fit(slides[1:], targets=targets, **FIT), **QUIET)
+    expected = tl.evaluate(new)
+    mine = results[(results["method"] == "hggep") & (results["section"] == "section P")]
+    for metric in ("pearson", "rmse"):
+        found = mine[mine["metric"] == metric].set_index("gene")["value"]
+        np.testing.assert_allclose(found[names], expected.loc[names, metric], rtol=1e-4)
+    # the mean of what was trained on, on the targets' own scale
+    flat = np.concatenate([np.asarray(tl_values(slide, targets)) for slide in slides[1:]]).mean(axis=0)
+    error = np.sqrt(np.mean((np.asarray(tl_values(slides[0], targets)) - flat) ** 2, axis=0))
+    of_mean = results[(results["method"] == "mean") & (results["section"] == "section P")]
+    rmse = of_mean[of_mean["metric"] == "rmse"].set_index("gene")["value"]
+    np.testing.assert_allclose(rmse[names], error, rtol=1e-3)
+    figure = pl.cross_validation(results)
+    assert "ceiling" not in figure.axes[0].get_title()
+    # finished folds are those of these values only
+    pd.testing.assert_frame_equal(tl.cross_validate(slides, targets=targets, out=tmp_path, **FIT), results)
+    slides[0].obs["score"] += 1
+    slides[0].obsm["fractions"] *= 0.5
+    with pytest.raises(ValueError, match="other data"):
+        tl.cross_validate(slides, targets=targets, out=tmp_path, **FIT)
+
+
+def tl_values(slide: AnnData, targets: str | list[str]) -> pd.DataFrame:
+    return slide.obsm[targets] if isinstance(targets, str) else slide.obs[targets]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"genes": ["A", "B"]}, "`genes` passed"),
+        ({"layer": "raw"}, "`layer` passed"),
+        ({"expression": [section(7)]}, "`expression` passed"),
+    ],
+)
+def test_held_out_targets_stand_alone(options, words):
+    with pytest.raises(ValueError, match=words):
+        tl.cross_validate(slides_of_patients(), targets="fractions", **FIT | options)
+
+
+def test_held_out_targets_that_do_not_vary_in_a_fold():
+    slides = slides_of_patients()
+    for slide in slides[1:]:
+        slide.obs["score"] = 3.0
+    with pytest.raises(ValueError, match="nothing to learn of 'score'"):
+        tl.cross_validate(slides, targets=["score"], **FIT)

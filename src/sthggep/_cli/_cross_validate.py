@@ -10,7 +10,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
-from sthggep._cli._files import PLACES, check_folder, gene_list, read_slides
+from sthggep._cli._files import PLACES, check_folder, gene_list, read_slides, targets_of
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ sthggep cross-validate --config held-out/run.yaml         (goes on with the fold
     help="Held out of the training sections to stop early.",
 )
 @options.genes
+@options.targets
 @options.training
 @options.look
 @options.layer
@@ -66,6 +67,7 @@ def cross_validate(
     out: Path,
     baseline: tuple[str, ...],
     genes: tuple[str, ...],
+    targets: str | None,
     validation: str,
     expression: tuple[Path, ...],
     size_um: tuple[float, ...],
@@ -89,6 +91,7 @@ def cross_validate(
         data,
         out=out / FOLDS,
         genes=panel,
+        targets=targets_of(targets),
         baselines=[name for name in baseline if name != "none"],
         validation=None if validation == "none" else validation,
         expression=further or None,
@@ -113,6 +116,9 @@ def table_text(results: pd.DataFrame) -> str:
     table.insert(0, "held out", groups.reindex(table.index))
     overall = means.mean()
     table.loc["all sections"] = {"held out": "", **overall.map("{:.3f}".format)}
+    if "ceiling" not in overall:
+        table = table.rename_axis(index=None, columns=None).rename(columns={"mean": "train mean"})
+        return f"Pearson correlation, mean over targets\n{table.to_string()}"
     shares = ", ".join(
         f"{name} {percent(overall[name] / overall['ceiling'])}" for name in overall.index if name != "ceiling"
     )

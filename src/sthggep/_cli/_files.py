@@ -154,3 +154,10 @@ def gene_list(given: Sequence[str]) -> list[str] | None:
         )
         raise ValueError(msg)
     return genes or None
+
+
+def targets_of(given: str | None) -> str | list[str] | None:
+    """What `tl.fit` takes: a key of obsm, or a list of columns of obs."""
+    if given is None or not given.startswith("obs:"):
+        return given
+    return [name.strip() for name in given.removeprefix("obs:").split(",") if name.strip()]

@@ -9,7 +9,7 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import PLACES, gene_list, read_slides
+from sthggep._cli._files import PLACES, gene_list, read_slides, targets_of
 from sthggep._log import log
 
 EXAMPLES = """
@@ -39,12 +39,7 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (flags win over the fi
     help="Held out to stop early: auto, sections, blocks, none, or names of sections (may be repeated).  [default: auto]",
 )
 @options.genes
-@options.option(
-    "--targets",
-    heading=options.TRAINING,
-    metavar="KEY|obs:COLUMN,…",
-    help="Learn these instead of genes: a key of obsm, or columns of obs (obs:score,purity).",
-)
+@options.targets
 @options.option(
     "--checkpoint-dir",
     type=options.FILE,
@@ -113,13 +108,6 @@ def free_for_model(out: Path, *, overwrite: bool) -> None:
     from sthggep._store import check_free
 
     check_free(out, overwrite=overwrite)
-
-
-def targets_of(given: str | None) -> str | list[str] | None:
-    """What `tl.fit` takes: a key of obsm, or a list of columns of obs."""
-    if given is None or not given.startswith("obs:"):
-        return given
-    return [name.strip() for name in given.removeprefix("obs:").split(",") if name.strip()]
 
 
 def held_out(validation: tuple[str, ...]) -> str | list[str] | None:

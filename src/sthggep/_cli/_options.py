@@ -68,6 +68,12 @@ genes = option(
     multiple=True,
     help="Text file with a gene a line, or names with commas between them. May be repeated.",
 )
+targets = option(
+    "--targets",
+    heading=TRAINING,
+    metavar="KEY|obs:COLUMN,…",
+    help="Learn these instead of genes: a key of obsm, or columns of obs (obs:score,purity).",
+)
 preset = option(
     "--preset",
     type=click.Choice(["default", "paper"]),

@@ -20,6 +20,7 @@ MODEL, CEILING = "hggep", "ceiling"
 COLUMNS = ("group", "section", "method", "gene", "metric", "value")
 MARKERS = "osD^vP"
 LETTER = 0.065  # inches, of the names of sections
+TITLE_INCHES = 6.5  # of the title in one line
 SLOT = 0.76  # share of a section's width that its methods are spread over
 
 
@@ -127,7 +128,8 @@ def _draw(ax: Axes, summary: pd.DataFrame, sections: pd.DataFrame, results: pd.D
     _draw_groups(ax, sections)
     _name_sections(ax, names, results, several)
     ax.set(ylabel=LABELS[metric], xlim=(-0.6, len(names) - 0.4 + several))
-    ax.set_title(_title(summary, methods, metric), pad=16 if _grouped(sections) else 6)
+    narrow = figure_of(ax).get_size_inches()[0] < TITLE_INCHES
+    ax.set_title(_title(summary, methods, metric, narrow=narrow), pad=16 if _grouped(sections) else 6)
     _legend(ax)
 
 
@@ -192,7 +194,7 @@ def _name_sections(ax: Axes, names: list[str], results: pd.DataFrame, several: b
     ax.set_xlabel(f"held-out section{grouped}{starred}")
 
 
-def _title(summary: pd.DataFrame, methods: list[str], metric: str) -> str:
+def _title(summary: pd.DataFrame, methods: list[str], metric: str, *, narrow: bool) -> str:
     """What the model reached on average, its share of the ceiling, and the best of the others."""
     means = summary.groupby("method")["mean"].mean()
     parts = []
@@ -204,4 +206,4 @@ def _title(summary: pd.DataFrame, methods: list[str], metric: str) -> str:
     if len(others):
         best = str(others.idxmin() if metric == "rmse" else others.idxmax())
         parts.append(f"best baseline: {_label(best)} {others[best]:.3f}")
-    return "; ".join(parts)
+    return "\n".join(parts) if narrow else "; ".join(parts)

@@ -27,10 +27,12 @@ from sthggep.pp._patches import patches as cut
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from spatialdata import SpatialData
 
 TISSUE_INCHES = 3.4
+TALLEST_INCHES = 4.6
+LEAST_INCHES = 1.8  # of the width of the tissue, however tall
 PATCH_INCHES = 1.15
 TAG = {"facecolor": "black", "edgecolor": "none", "pad": 1.2}
 
@@ -121,14 +123,16 @@ def patches(
     columns = int(np.ceil(np.sqrt(len(chosen))))
     lines = int(np.ceil(len(chosen) / columns))
     with style():
-        height = max(TISSUE_INCHES * view.height / view.width + 0.6, lines * (PATCH_INCHES + 0.2) + 0.5)
+        tall = view.height / view.width
+        tissue = max(LEAST_INCHES, min(TISSUE_INCHES, TALLEST_INCHES / tall))
+        needed = lines * (PATCH_INCHES + 0.2) + 0.5
+        height = max(tissue * tall + 0.6, needed)
         width = max(columns, 2) * PATCH_INCHES + 0.3
-        size = figsize or (TISSUE_INCHES + width, height)
-        figure = new_figure(size, dpi)
-        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(TISSUE_INCHES, width))[0]
+        figure = new_figure(figsize or (tissue + width, height), dpi)
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(tissue, width))[0]
         _draw_squares(left.subplots(), found, view, chosen)
         right.suptitle(f"{len(chosen)} of {len(found)} patches\n{_field_of_view(found)}", fontsize=8)
-        _draw_patches(right.subplots(lines, columns, squeeze=False).ravel(), found, chosen)
+        _draw_patches(_places(right, lines, columns, spare=(height - needed) / PATCH_INCHES), found, chosen)
         save_figure(figure, save)
     return figure
 
@@ -148,7 +152,13 @@ def _draw_squares(ax: Axes, found: Patches, view: View, chosen: NDArray[np.intp]
     draw_scale_bar(ax, view, slide.mpp)
 
 
-def _draw_patches(axes: NDArray[np.object_], found: Patches, chosen: NDArray[np.intp]) -> None:
+def _places(figure: SubFigure, lines: int, columns: int, spare: float) -> list[Axes]:
+    """Axes for patches, row by row; what is higher than they are stays empty below them, not between."""
+    grid = figure.add_gridspec(lines + 1, columns, height_ratios=[1.0] * lines + [max(spare, 1e-3)])
+    return [figure.add_subplot(grid[line, column]) for line in range(lines) for column in range(columns)]
+
+
+def _draw_patches(axes: Sequence[Axes], found: Patches, chosen: NDArray[np.intp]) -> None:
     names = found.slide.adata.obs_names[found.slide.rows]
     for ax in axes:
         empty_axes(ax)

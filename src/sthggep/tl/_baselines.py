@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sthggep.tl._evaluate import column_pearson
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import Ridge
 
 Floats = NDArray[np.float32]
 PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
@@ -70,7 +74,7 @@ def ridge(train: Sequence[Measured], test: Sequence[Seen]) -> list[Floats]:
     x = np.vstack([found for found, _ in pairs])
     y = np.vstack([found - found.mean(axis=0) for _, found in pairs])
     model = Ridge(choose_penalty(x, y, _parts(train))).fit(x, y)
-    return [np.asarray(model.predict(s.standardised) + _mean(train), dtype=np.float32) for s in test]
+    return [_predicted(model, s.standardised) + _mean(train) for s in test]
 
 
 def choose_penalty(x: Floats, y: Floats, parts: NDArray[np.intp]) -> float:
@@ -84,9 +88,14 @@ def choose_penalty(x: Floats, y: Floats, parts: NDArray[np.intp]) -> float:
     found = np.zeros(len(PENALTIES))
     for kept, left_out in GroupKFold(min(INNER_FOLDS, n_parts)).split(x, groups=parts):
         for i, penalty in enumerate(PENALTIES):
-            predicted = Ridge(penalty).fit(x[kept], y[kept]).predict(x[left_out])
+            predicted = _predicted(Ridge(penalty).fit(x[kept], y[kept]), x[left_out])
             found[i] += _mean_correlation(predicted, y[left_out], parts[left_out])
     return PENALTIES[int(found.argmax())]
+
+
+def _predicted(model: Ridge, x: Floats) -> Floats:
+    """One column a target; of a single one scikit-learn drops the axis."""
+    return np.asarray(model.predict(x), dtype=np.float32).reshape(len(x), -1)
 
 
 def _mean_correlation(predicted: Floats, measured: Floats, parts: NDArray[np.intp]) -> float:

@@ -29,6 +29,7 @@ def cross_validate(
     *,
     group_key: str = "patient",
     genes: Sequence[str] | None = None,
+    targets: str | Sequence[str] | None = None,
     preset: str = "default",
     baselines: Sequence[str] = ("mean", "nearest_patch", "ridge"),
     out: str | Path | None = None,
@@ -71,6 +72,9 @@ def cross_validate(
     genes
         The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of each fold's training sections, less genes that the
         held-out sections do not list.
+    targets
+        What is predicted instead of genes, a key of ``obsm`` or columns of ``obs``; see :func:`sthggep.tl.fit`. Scored on
+        their own scale, without a ceiling, which is known of counts alone.
     preset
         See :func:`sthggep.tl.fit`.
     baselines
@@ -162,7 +166,8 @@ def cross_validate(
         "show": show_progress_bar,
     }
     changes = {"obsm": obsm, "max_epochs": max_epochs, "learning_rate": learning_rate, "n_members": n_members}
-    options = Options.of(group_key, genes, preset, baselines, training, encoder=encoder, size_um=size_um, **changes)
+    look = {"encoder": encoder, "size_um": size_um, "targets": targets}
+    options = Options.of(group_key, genes, preset, baselines, training, **look, **changes)  # type: ignore[arg-type]
     plan = make_plan(slides, options, where, mpp=mpp, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.further)
     if leaks:

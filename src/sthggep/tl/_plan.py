@@ -11,20 +11,21 @@ import numpy as np
 
 from sthggep._checks import listing, one_of, unique
 from sthggep._data import frozen_stages
-from sthggep._expression import counts
+from sthggep._expression import counts, log10_cp10k
 from sthggep._gene_names import gene_columns
 from sthggep._presets import PRESETS
 from sthggep._slide import resolve
+from sthggep._targets import find_targets, spread_of
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._genes import choose_panel
 from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
-from sthggep.tl._choices import adapt, look_through
+from sthggep.tl._choices import adapt, look_through, without_counts
 from sthggep.tl._fit import distinct_names, further_sections
 from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
 from sthggep.tl._leaks import refuse_further, refuse_leaks
-from sthggep.tl._refusals import check_features, check_slides, learns_programmes
+from sthggep.tl._refusals import check_features, check_inputs, check_slides, learns_programmes, replaces_genes
 from sthggep.tl._run_folder import plain
-from sthggep.tl._signature import features_id, signature
+from sthggep.tl._signature import digest, features_id, signature
 from sthggep.tl._train import Prepared, prepare
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from sthggep._presets import Preset
     from sthggep._slide import Slide
+    from sthggep._targets import Targets, Values
     from sthggep.tl._folds import Fold
     from sthggep.tl._signature import Signature
 
@@ -49,6 +51,8 @@ class Options:
     preset: Preset
     baselines: tuple[str, ...]
     training: Mapping[str, Any]
+    targets: str | list[str] | None = None
+    """What is predicted instead of genes, as it was asked for."""
 
     @classmethod
     def of(
@@ -61,6 +65,7 @@ class Options:
         *,
         encoder: str | None = None,
         size_um: float | Sequence[float] | None = None,
+        targets: str | Sequence[str] | None = None,
         **changes: Any,
     ) -> Options:
         """Checked options; ``changes`` are the user's own numbers in the preset."""
@@ -70,9 +75,14 @@ class Options:
         unique(chosen, "`baselines`", "Name each once.")
         if training["validation"] is not None:
             one_of(training["validation"], VALIDATIONS, "`validation` (or None)")
-        adapted = look_through(adapt(PRESETS[one_of(preset, PRESETS, "preset")], **changes), encoder, size_um)
+        start_from = PRESETS[one_of(preset, PRESETS, "preset")]
+        if targets is not None:
+            replaces_genes(genes=genes, layer=training["layer"])
+            start_from = without_counts(start_from)
+            targets = targets if isinstance(targets, str) else [str(name) for name in targets]
+        adapted = look_through(adapt(start_from, **changes), encoder, size_um)
         panel = None if genes is None else [str(gene) for gene in genes]
-        return cls(group_key, panel, preset, adapted, tuple(chosen), training)
+        return cls(group_key, panel, preset, adapted, tuple(chosen), training, targets)
 
     def parameters(self) -> dict[str, Any]:
         """Plain types; of the weights, what is in them rather than where they are."""
@@ -81,6 +91,7 @@ class Options:
         return {
             "group_key": self.group_key,
             "genes": self.genes,
+            "targets": self.targets,
             "preset": self.preset_name,
             "baselines": list(self.baselines),
             **kept,
@@ -113,11 +124,24 @@ class Plan:
     further: list[Slide]
     further_signatures: list[Signature]
     further_groups: list[str]
+    targets: Targets | None = None
+
+    def measured(self, i: int, panel: Sequence[str]) -> tuple[Values, Values | None]:
+        """What was measured in a section, on the scale that is learnt, and the counts behind it where there are any."""
+        slide = self.slides[i]
+        if self.targets is not None:
+            return self.targets.read(slide), None
+        raw = counts(slide.adata, panel, layer=self.options.training["layer"], rows=slide.rows)
+        return log10_cp10k(raw), raw
 
     def panel(self, fold: Fold) -> list[str]:
         """The genes of one fold, from its training sections alone, and the check that they can be learnt from."""
         layer, inputs = self.options.training["layer"], self.options.preset.inputs
         train = [self.slides[i] for i in fold.train]
+        if self.targets is not None:
+            check_inputs(train, inputs)
+            spread_of([self.targets.read(slide) for slide in train], self.targets)
+            return list(self.targets.names)
         panel = self.options.genes
         if panel is None:
             listed = set.intersection(*[set(map(str, self.slides[i].adata.var_names)) for i in fold.test])
@@ -156,6 +180,7 @@ class Plan:
                     "content": marks.content,
                     "mpp": slide.mpp,
                     "features": features_id(slide, self.options.preset.inputs.obsm),
+                    "targets": None if self.targets is None else digest(self.targets.read(slide)),
                 }
                 for slide, group, marks in zip(self.slides, self.groups, self.signatures, strict=True)
             },
@@ -191,6 +216,8 @@ def make_plan(
 ) -> Plan:
     """Find the sections, group them, and refuse what would leak."""
     if expression is not None:
+        if options.targets is not None:
+            replaces_genes(expression=expression)
         learns_programmes(options.preset)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
@@ -205,7 +232,8 @@ def make_plan(
     further_groups = groups_of(further, options.group_key)
     folds = add_further(folds, found, further, further_groups, options.group_key)
     marks = [signature(slide, slide.name, layer) for slide in further]
-    plan = Plan(options, named, signatures, groups, folds, further, marks, further_groups)
+    targets = None if options.targets is None else find_targets(options.targets, found)
+    plan = Plan(options, named, signatures, groups, folds, further, marks, further_groups, targets)
     refuse_further(plan)
     plan.check_features()
     return plan

@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._describe import describe_inputs
-from sthggep._expression import counts, log10_cp10k
 from sthggep.tl._answers import check_fit
 from sthggep.tl._baselines import BASELINES, Measured, Seen
 from sthggep.tl._evaluate import noise_ceiling, score
@@ -29,13 +28,12 @@ METRICS = ("pearson", "spearman", "rmse")
 def run_fold(plan: Plan, prepared: Prepared, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
     """Scores of the fold's held-out sections; their counts are read once all methods have predicted."""
     predicted = {MODEL: _by_model(plan, prepared, fold, panel)} | _by_baselines(plan, seen, fold, panel)
-    layer, seed = plan.options.training["layer"], plan.options.training["seed"]
+    seed = plan.options.training["seed"]
     parts = []
     for at, i in enumerate(fold.test):
-        slide = plan.slides[i]
-        raw = counts(slide.adata, panel, layer=layer, rows=slide.rows)
-        scores = score_section({name: values[at] for name, values in predicted.items()}, raw, panel, seed)
-        scores.insert(0, "section", slide.name)
+        here = {name: values[at] for name, values in predicted.items()}
+        scores = score_section(here, *plan.measured(i, panel), panel, seed)
+        scores.insert(0, "section", plan.slides[i].name)
         parts.append(scores)
     found = pd.concat(parts, ignore_index=True)
     found.insert(0, "group", fold.group)
@@ -54,6 +52,7 @@ def _by_model(plan: Plan, prepared: Prepared, fold: Fold, panel: Sequence[str]) 
         options.preset,
         prepared=prepared.at(fold.train),
         further=[plan.further[i] for i in fold.further],
+        targets=plan.targets,
         **options.training,
     )
     for i in fold.test:
@@ -62,19 +61,22 @@ def _by_model(plan: Plan, prepared: Prepared, fold: Fold, panel: Sequence[str]) 
 
 
 def _by_baselines(plan: Plan, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> dict[str, list[Floats]]:
-    names, layer = plan.options.baselines, plan.options.training["layer"]
+    names = plan.options.baselines
     train = []
     for i in fold.train if names else ():
-        slide = plan.slides[i]
-        raw = counts(slide.adata, panel, layer=layer, rows=slide.rows)
-        train.append(Measured(seen[i], log10_cp10k(raw), raw.sum(axis=1) > 0, slide.xy))
+        values, raw = plan.measured(i, panel)
+        filled = np.ones(len(values), dtype=bool) if raw is None else raw.sum(axis=1) > 0
+        train.append(Measured(seen[i], values, filled, plan.slides[i].xy))
     return {name: BASELINES[name](train, [seen[i] for i in fold.test]) for name in names}
 
 
-def score_section(predicted: Mapping[str, Floats], raw: Floats, panel: Sequence[str], seed: int) -> pd.DataFrame:
-    """Scores of one section: a row for each method, metric and gene, and one for each gene's ceiling."""
-    measured = log10_cp10k(raw)
+def score_section(
+    predicted: Mapping[str, Floats], measured: Floats, raw: Floats | None, panel: Sequence[str], seed: int
+) -> pd.DataFrame:
+    """Scores of one section: a row for each method, metric and gene, and where there are counts one for each ceiling."""
     tables = [_long(_scores(values, measured), name, panel) for name, values in predicted.items()]
+    if raw is None:
+        return pd.concat(tables, ignore_index=True)
     ceiling = noise_ceiling(raw, np.random.default_rng(seed))
     tables.append(_long(pd.DataFrame({CEILING: ceiling}), CEILING, panel))
     return pd.concat(tables, ignore_index=True)

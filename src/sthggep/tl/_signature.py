@@ -44,7 +44,7 @@ class Signature:
     @property
     def content(self) -> str:
         """Changes with the image, the positions, the counts, or the order of the spots."""
-        return _digest(str(self.image), str(self.positions), self.low, self.high, self.codes)
+        return digest(str(self.image), str(self.positions), self.low, self.high, self.codes)
 
 
 def signature(slide: Slide, name: str, layer: str | None) -> Signature:
@@ -99,10 +99,11 @@ def _layout(slide: Slide) -> str | None:
     there = float(np.prod([len(np.unique(column)) for column in places.T]))
     if is_interleaved(array_xy):
         there = there / 2
-    return None if slide.n_spots > FULL * there else _digest(places)
+    return None if slide.n_spots > FULL * there else digest(places)
 
 
-def _digest(*parts: Any) -> str:
+def digest(*parts: Any) -> str:
+    """Short hash of texts and arrays."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
@@ -114,14 +115,14 @@ def _image(slide: Slide) -> str | None:
     if not slide.levels:
         return None
     pixels = slide.levels[-1].sample(SAMPLES_ACROSS)
-    return None if pixels.size == 0 or pixels.min() == pixels.max() else _digest(str(pixels.shape), pixels)
+    return None if pixels.size == 0 or pixels.min() == pixels.max() else digest(str(pixels.shape), pixels)
 
 
 def _positions(xy: NDArray[np.float64]) -> str | None:
     """Hash of where the spots are, in any order; ``None`` where they fill a drawn grid, as those of many sections may."""
     rounded = np.round(xy, 2)
     on_grid = len(np.unique(rounded[:, 0])) * len(np.unique(rounded[:, 1])) <= 2 * len(rounded)
-    return None if on_grid or len(rounded) < 3 else _digest(rounded[np.lexsort(rounded.T)])
+    return None if on_grid or len(rounded) < 3 else digest(rounded[np.lexsort(rounded.T)])
 
 
 def _spot_codes(slide: Slide, layer: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
