@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 
@@ -62,6 +63,17 @@ def test_scanpy_works_on_it_and_leaves_the_source_alone(slide, tmp_path: Path):
     assert (set(slide.uns), set(slide.obsm), set(slide.varm)) == keys
     out.write_h5ad(tmp_path / "out.h5ad")
     np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "out.h5ad").X, slide.obsm["hggep"])
+
+
+def test_decoupler_takes_it_unchanged(slide):
+    """Its mean of a set is that of the predicted genes."""
+    dc = pytest.importorskip("decoupler")
+    out = tl.to_adata(slide)
+    sets = pd.DataFrame({"source": "set", "target": list(out.var_names[[0, 2, 3]]), "weight": 1.0})
+    dc.mt.waggr(out, sets, tmin=2, fun="wmean", times=0)
+    expected = slide.obsm["hggep"][:, [0, 2, 3]].mean(axis=1)
+    np.testing.assert_allclose(out.obsm["score_waggr"]["set"], expected, rtol=1e-5)
+    assert set(slide.obsm) == {"spatial", "morphology", "hggep"}
 
 
 def test_another_key_and_a_slide_without_coordinates(slide):
