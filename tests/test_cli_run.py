@@ -133,7 +133,7 @@ def test_advice_is_in_shell_words():
     assert in_shell_words("Pass `mpp=`, or `key_added='mine'`.", command) == "Pass --mpp, or --key-added mine."
     assert in_shell_words("Pass `overwrite=True`.", command) == "Pass --overwrite."
     assert in_shell_words("`genes=[...]` or `library_key`", command) == "--genes or --library-key"
-    for other in ("`size_um=None`", "`adata.obs_names_make_unique()`", "obs['mpp']", "`X`"):
+    for other in ("`anndata.read_h5ad`", "`adata.obs_names_make_unique()`", "obs['mpp']", "`X`"):
         assert in_shell_words(other, command) == other
 
 

@@ -160,6 +160,11 @@ def test_float_in_unit_range_is_stretched():
     assert one_value(filled([-0.1, 0.2, 1.04], np.float32)) == [0, 51, 255]
 
 
+def test_float_around_zero_is_refused():
+    with pytest.raises(ValueError, match=r"from -1 to 1 were found.*`\(image \+ 1\) / 2`"):
+        one_value(filled([-1.0, 0.2, 1.0], np.float32))
+
+
 def test_float_beyond_one_is_0_to_255():
     assert one_value(filled([0.6, 128.4, 260.0], np.float32)) == [1, 128, 255]
 

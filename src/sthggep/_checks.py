@@ -34,11 +34,16 @@ def counted(things: int | Sized, one: str, many: str | None = None) -> str:
 
 
 def no_slide(data: object) -> TypeError:
-    """The error for what is no slide, such as a list of some."""
-    return TypeError(
-        f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. Pass one slide, and loop over a list: "
-        "`fit`, `cross_validate`, `gene_panel`, `summary`, `gene_map`, `colours` and `report` alone take several at once."
-    )
+    """The error for what is no slide, such as a list of some, or a file."""
+    advice = "Pass one slide."
+    if isinstance(data, list | tuple):
+        advice = (
+            "Pass one slide, and loop over a list: `fit`, `cross_validate`, `gene_panel`, `summary`, `gene_map`, `colours` "
+            "and `report` alone take several at once."
+        )
+    elif isinstance(data, str | Path):
+        advice = "Read the file first: `anndata.read_h5ad`, `spatialdata.read_zarr`, or of a bare image `sthggep.io.read_slide`."
+    return TypeError(f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. {advice}")
 
 
 def warn_user(message: str) -> None:
@@ -94,6 +99,14 @@ def unique_names(adata: AnnData) -> None:
     )
 
 
+def gene_list(genes: Iterable[str], what: str = "genes") -> list[str]:
+    """The genes of an argument, which a single name is not."""
+    if isinstance(genes, str):
+        msg = f"`{what}` must be a list of genes, found {genes!r}. Pass `{what}=[{genes!r}]`."
+        raise TypeError(msg)
+    return [str(gene) for gene in genes]
+
+
 def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "var_names") -> NDArray[np.intp]:
     """Columns of ``genes``, or an error that names the absent ones."""
     index = {str(name): i for i, name in enumerate(available)}
@@ -106,7 +119,8 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
         msg = (
             f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. "
             f"It holds {len(index)} genes, such as {listing(index, 4)}. "
-            "Check the naming (symbols against Ensembl ids), or pass `genes=` that are all there."
+            "Check the naming (symbols against Ensembl ids; names in a text column of `var` are found, too), or pass `genes=` "
+            "that are all there."
         )
         raise KeyError(msg)
     return np.array([index[gene] for gene in wanted], dtype=np.intp)
@@ -115,7 +129,7 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
 def predicted_genes(genes: Iterable[str], known: Iterable[str], where: str) -> NDArray[np.intp]:
     """Columns of ``genes`` among those that a model predicts, or an error with the names that come near."""
     index = {str(name): i for i, name in enumerate(known)}
-    wanted = [str(gene) for gene in genes]
+    wanted = gene_list(genes)
     if not wanted:
         msg = f"`genes` is empty. Pass some of the {counted(index, 'gene')} of {where}."
         raise ValueError(msg)

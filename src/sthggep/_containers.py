@@ -24,7 +24,8 @@ TABLE = "table"
 IN_TISSUE = "in_tissue"
 NO_IMAGE = (
     "Pass the SpatialData that holds the image, or an AnnData with `uns['spatial'][section]['images']` "
-    "(`sthggep.io.read_st` and `scanpy` / `squidpy` readers write it)."
+    "(`sthggep.io.read_st` and `scanpy` / `squidpy` readers write it; `anndata.concat` keeps it with "
+    "`uns_merge='unique'`), or with the path of its file in `['metadata']['source_image_path']` there."
 )
 
 
@@ -59,7 +60,10 @@ def table_of(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
         # Nothing else can be meant: Visium HD names its tables by their bins
         (table_key,) = data.tables
         log.info("The table %r is used, the only one.", table_key)
-    table: AnnData = has_key(data.tables, table_key, "the tables of the SpatialData", "Pass `table_key=`.")
+    advice = "Pass `table_key=`."
+    if not data.tables:
+        advice = "A slide without spots gets some over its tissue by `sthggep.pp.tissue_grid(data)`."
+    table: AnnData = has_key(data.tables, table_key, "the tables of the SpatialData", advice)
     return table
 
 

@@ -181,6 +181,13 @@ class Level:
         finite = [cut[np.isfinite(cut)] for cut in self._fetch(sorted(windows))]
         largest = max((float(cut.max()) for cut in finite if cut.size), default=0.0)
         kind = self.array.dtype.kind
+        lowest = min((float(cut.min()) for cut in finite if cut.size), default=0.0)
+        if lowest < -0.25 * max(largest, 1.0):  # resampling overshoots by less
+            msg = (
+                f"Image values from {lowest:g} to {largest:g} were found; 0 to 1 or 0 to 255 were expected. Undo the "
+                "normalisation first, such as `(image + 1) / 2` of -1 to 1."
+            )
+            raise ValueError(msg)
         if kind == "f":
             factor, range_ = (255.0, "0-1") if largest <= _UNIT_MAX else (1.0, "0-255")
         else:
@@ -237,9 +244,10 @@ def _check_pixels(array: Any, axes: str) -> None:
     channel = _AXES[axes][2]
     channels = 1 if channel is None else shape[channel]
     if channels not in (1, 3, 4):
+        last = "; channels go last: `np.moveaxis(image, 0, -1)`" if axes == "yxc" and shape[0] in (1, 3, 4) else ""
         msg = (
             f"Expected an image with 1 (gray), 3 (RGB) or 4 (RGBA) channels, found {channels} (shape {shape}, axes "
-            f"{axes!r}). Choose the H&E image, or its three colour channels, first."
+            f"{axes!r}). Choose the H&E image, or its three colour channels, first{last}."
         )
         raise ValueError(msg)
     if np.dtype(array.dtype).kind not in "uif":

@@ -22,6 +22,13 @@ ON_GLASS = 0.3
 
 def warn_of_misplaced(slide: Slide) -> None:
     """Warn where x and y seem swapped, by the tissue under the spots or by their array, or hardly any are on tissue."""
+    if _blank(slide):
+        msg = (
+            f"Section {slide.name!r}: no tissue is seen in its image, which is of one colour throughout. Is it the H&E "
+            "image, with values from 0 to 255 (or 0 to 1 as float)? See `sthggep.pl.patches(data)`."
+        )
+        warn_user(msg)
+        return
     if slide.n_spots < FEWEST_SPOTS or not slide.levels:
         return
     share, swapped = on_tissue(slide)
@@ -39,11 +46,16 @@ def warn_of_misplaced(slide: Slide) -> None:
         msg = (
             f"Section {slide.name!r}: columns of the array run down the image and its rows across, as where x and y are "
             "swapped, and the outline of the tissue does not tell. Coordinates must be (x, y), not (row, column): see "
-            "`sthggep.pl.patches(data)`. Where the image is mirrored and turned against the array, all is well."
+            "`sthggep.pl.patches(data)`. They are right only if the image was mirrored and turned by 90° against the array."
         )
     else:
         return
     warn_user(msg)
+
+
+def _blank(slide: Slide) -> bool:
+    pixels = sample_of(slide)
+    return pixels is not None and tissue_mask(pixels) is None
 
 
 def _array_transposed(slide: Slide) -> bool:

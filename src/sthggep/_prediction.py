@@ -54,6 +54,7 @@ class Prediction:
 
 def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     """The prediction under ``key``, or an error that says what there is."""
+    _names_one(key)
     keys = prediction_keys(key)
     there = [k for k, v in adata.uns.items() if isinstance(v, dict) and v.get("tool") == TOOL and "units" in v]
     first = f"Predictions: {there or 'none'}. Call `sthggep.tl.predict(data, model, key_added={key!r})` first."
@@ -81,6 +82,16 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     targets = Targets.from_dict(record["targets"], panel) if "targets" in record else None
     seen = tuple(map(str, record.get("params", {}).get("learnt_from", ())))
     return Prediction(key, values, genes, panel, str(record["units"]), targets, path and str(path), seen)
+
+
+def _names_one(key: object) -> None:
+    """Refuse what is no name of a prediction, such as the model that made it."""
+    if not isinstance(key, str):
+        msg = (
+            f"`key` must be the name of a prediction, such as 'hggep', found {type(key).__name__}. What was predicted is in the "
+            "slide: a model is passed to `sthggep.tl.predict` alone."
+        )
+        raise TypeError(msg)
 
 
 def stored(path: str, key: str) -> dict[str, Any]:

@@ -93,7 +93,8 @@ class Predictor:
 
     def __repr__(self) -> str:
         weights = sum(parameter.numel() for parameter in self.members.parameters())
-        slides = self.training.get("sections", [])
+        # After fine-tuning, those of the model that it went on from as well
+        slides = [*self.training.get("model_sections", []), *self.training.get("sections", [])]
         return (
             f"HGGEP ({self.preset}): {counted(self.genes, 'gene' if self.targets is None else 'target')} from {self.inputs}; "
             f"{counted(len(self.members), 'network')}, {weights / 1e6:.1f} M weights; "

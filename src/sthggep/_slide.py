@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import listing, no_slide, positive
+from sthggep._checks import counted, listing, no_slide, positive, warn_user
 from sthggep._containers import TABLE, Found, anndata_image, from_anndata, is_spatialdata, table_of, under_tissue
 from sthggep._keys import ARRAY_COLUMNS
 from sthggep._lattice import is_interleaved, lattice_mpp, lattice_pitch
@@ -96,8 +96,7 @@ class Slide:
         if self.mpp is None:
             msg = (
                 f"Section {self.name!r}: microns per pixel are not known (no metadata, no array positions with a known "
-                "pitch). Pass `mpp=` (microns per full-resolution pixel), or ask for patches in pixels "
-                "by `size_um=None`."
+                "pitch). Pass `mpp=`, microns per full-resolution pixel: scanners say it, about 0.25 at 40x and 0.5 at 20x."
             )
             raise ValueError(msg)
         return self.mpp
@@ -223,8 +222,12 @@ def _find_mpp(slide: Slide, given: float | None, found: Found) -> tuple[float | 
     if said is not None:
         if measured and not 1 / MPP_TOLERANCE < said / measured < MPP_TOLERANCE:
             whose = f"mpp={said:.4g} was passed" if source == "argument" else f"the metadata say {said:.4g} µm/px"
-            text = "Section %s: %s, but the spot pitch says %.4g µm/px. Is it that of this very image?"
-            log.warning(text, slide.name, whose, measured)
+            msg = (
+                f"Section {slide.name!r}: {whose}, but by the distance of the spots it is {measured:.4g}. Either that number or "
+                "the coordinates belong to another resolution of the image: coordinates must be pixels of its full "
+                "resolution. See `sthggep.pl.patches(data)`."
+            )
+            warn_user(msg)
         return said, source
     if measured is None and found.stated_mpp is not None:
         log.info("Section %s: %.4g µm/px, as the image file says.", slide.name, found.stated_mpp)
@@ -256,9 +259,12 @@ def _check(slide: Slide) -> None:
     if broken.any():
         names = slide.adata.obs_names[slide.rows[broken]]
         msg = (
-            f"Section {slide.name!r}: {int(broken.sum())} spots have no coordinates (NaN): {listing(names, 5)}. "
+            f"Section {slide.name!r}: {counted(int(broken.sum()), 'spot')} without coordinates (NaN): {listing(names, 5)}. "
             "Drop them first."
         )
+        raise ValueError(msg)
+    if slide.n_spots > 2 and (slide.xy == slide.xy[0]).all():
+        msg = f"Section {slide.name!r}: all {slide.n_spots} spots have the same coordinates, {tuple(slide.xy[0].tolist())}."
         raise ValueError(msg)
     if slide.levels:
         _check_inside(slide)

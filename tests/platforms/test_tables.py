@@ -49,7 +49,7 @@ def test_a_disguised_table_teaches_and_scores_the_same(plain: AnnData, disguised
         with warnings.catch_warnings():
             # nothing is said of genes that are not in the table
             warnings.filterwarnings("error", message="None of the model's")
-            warnings.filterwarnings("ignore", message="Predicted is tissue")
+            warnings.filterwarnings("ignore", message="The prediction is of tissue")
             tl.predict(slide, model, show_progress_bar=False)
         scores.append(tl.evaluate(slide))
         figure = pl.gene_map(slide, "NUCL1", image=False)

@@ -64,14 +64,24 @@ def test_spots_on_bare_glass():
     assert "only 0% of the spots lie on what looks like tissue" in message
 
 
+@pytest.mark.parametrize("value", [0, 1, 255])
+def test_an_image_of_one_colour(model: HGGEP, value: int):
+    """Such as one stored as 0 to 1 and cast to integers."""
+    slide = recoloured(toy(seed=6), lambda pixels: np.full_like(pixels, value))
+    (message,) = said(tl.predict, slide, model, show_progress_bar=False)
+    assert "no tissue is seen in its image, which is of one colour throughout" in message
+
+
 def test_tissue_that_the_model_has_learnt_from(model: HGGEP, tmp_path: Path):
     model.save(tmp_path / "model")
     again = HGGEP.load(tmp_path / "model")
     seen, new = toy(), toy(seed=5)
     (message,) = said(tl.predict, seen, again, show_progress_bar=False)
-    assert message.startswith("Predicted is tissue that the model has learnt from")
+    assert message.startswith("The prediction is of tissue that the model has learnt from")
     assert [
-        text for text in said(tl.evaluate, seen) if text.startswith("Scored is tissue that the model has learnt from")
+        text
+        for text in said(tl.evaluate, seen)
+        if text.startswith("The score is of tissue that the model has learnt from")
     ]
     # some of its spots are still the same tissue
     assert said(tl.predict, seen[10:40].copy(), again, show_progress_bar=False) == [message]

@@ -98,6 +98,14 @@ def test_some_genes_only():
         tl.evaluate(adata, genes=["OTHER"])
 
 
+def test_what_is_no_name_of_a_prediction_or_no_list_of_genes():
+    adata = example()
+    with pytest.raises(TypeError, match=r"name of a prediction, such as 'hggep', found dict.*tl\.predict"):
+        tl.evaluate(adata, {})
+    with pytest.raises(TypeError, match=r"`genes` must be a list of genes, found 'A'. Pass `genes=\['A'\]`"):
+        tl.evaluate(adata, genes="A")
+
+
 def test_counts_in_a_layer():
     adata = example()
     expected = tl.evaluate(adata)

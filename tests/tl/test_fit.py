@@ -92,7 +92,7 @@ def test_names_that_several_slides_share(pair, genes):
     slides = [toy(0, section="A"), toy(1, section="A"), toy(2, section="A-2"), toy(3, section="A")]
     fitted = tl.fit(slides, genes=genes, validation=["A-2"], **QUICK)
     assert fitted.training["sections"] == ["A", "A-3", "A-2", "A-4"]
-    assert fitted.training["validation"] == ["('A-2',)"]
+    assert fitted.training["validation"] == ["A-2"]
 
 
 def test_spatial_key_is_where_it_says(pair):

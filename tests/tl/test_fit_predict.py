@@ -112,7 +112,7 @@ def test_history_has_a_row_an_epoch(model):
     first, last = history[history["epoch"] == 0], history.groupby("member").tail(1)
     assert last["train_loss"].mean() < first["train_loss"].mean()
     # Each member holds out another section
-    assert model.training["validation"] == ["('toy1',)", "('toy2',)"]
+    assert model.training["validation"] == ["toy1", "toy2"]
 
 
 def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):

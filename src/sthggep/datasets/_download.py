@@ -88,6 +88,10 @@ def locate(source: Source, root: str | Path | None) -> Folder:
     shared = os.environ.get("STHGGEP_DATA")
     if shared and (Path(shared).expanduser() / source.name).is_dir():
         return Folder(source, Path(shared).expanduser() / source.name, remote=False)
+    if shared:
+        logger.warning(
+            "%s: $STHGGEP_DATA is %s, where there is no folder %s/: downloading.", source.name, shared, source.name
+        )
     import pooch
 
     return Folder(source, Path(pooch.os_cache("sthggep")) / source.name, remote=True)

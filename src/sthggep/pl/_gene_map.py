@@ -267,5 +267,7 @@ def _colour_bar(ax: Any, extend: str, height: float) -> None:
     """A bar under its map, in so far that its numbers do not stick out."""
     place = ax.inset_axes((0.06, -2 * BAR_INCHES / height, 0.88, BAR_INCHES / height))
     bar = ax.figure.colorbar(ax.collections[0], cax=place, extend=extend, orientation="horizontal")
+    low, high = bar.norm.vmin, bar.norm.vmax
+    bar.set_ticks([low, (low + high) / 2, high], labels=[f"{value:.3g}" for value in (low, (low + high) / 2, high)])
     bar.outline.set_visible(False)
     bar.solids.set(alpha=1)

@@ -80,12 +80,12 @@ def scores(
     ValueError
         The metric is not among the scores, or no gene has a score.
     """
-    table = _table(data, key, table_key)
+    table, seen = _table(data, key, table_key)
     one_of(metric, [column for column in LABELS if column in table], "metric")
     by_gene = _by_gene(table, metric)
     with style():
         if ax is not None:
-            _draw_genes(ax, by_gene, metric)
+            _draw_genes(ax, by_gene, metric, seen)
             save_figure(figure_of(ax), save)
             return ax
         widths = {"genes": 4.4}
@@ -97,7 +97,7 @@ def scores(
         figure = new_figure(figsize or (min(sum(widths.values()), 7.2), 3.0), dpi)
         row = figure.subplots(1, len(widths), squeeze=False, width_ratios=list(widths.values()))[0]
         panels = dict(zip(widths, row, strict=True))
-        _draw_genes(panels["genes"], by_gene, metric)
+        _draw_genes(panels["genes"], by_gene, metric, seen)
         if "best" in panels:
             fit = max(1, int((figure.get_figheight() - BEST_MARGIN) * 72 / NEXT_LABEL))
             _draw_best(panels["best"], by_gene.iloc[: min(n_top, fit)], metric)
@@ -107,16 +107,21 @@ def scores(
     return figure
 
 
-def _table(data: AnnData | SpatialData | pd.DataFrame, key: str, table_key: str) -> pd.DataFrame:
+def _table(data: AnnData | SpatialData | pd.DataFrame, key: str, table_key: str) -> tuple[pd.DataFrame, bool]:
+    """The scores, and whether they are of tissue that the model has learnt from, as far as the slide tells."""
+    seen = False
     if isinstance(data, pd.DataFrame):
         table = data
     else:
+        uns = table_of(data, table_key).uns
         first = f"Call `sthggep.tl.evaluate(data, {key!r})` first."
-        table = has_key(table_of(data, table_key).uns, prediction_keys(key).scores, "uns", first)
+        table = has_key(uns, prediction_keys(key).scores, "uns", first)
+        record = uns.get(prediction_keys(key).uns)
+        seen = isinstance(record, dict) and len(record.get("params", {}).get("learnt_from", ())) > 0
     if not any(column in table for column in LABELS):
         msg = f"Scores have one of the columns {listing(LABELS)}; these are {listing(table.columns)}."
         raise KeyError(msg)
-    return table
+    return table, seen
 
 
 def _by_gene(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -130,7 +135,7 @@ def _by_gene(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return means.sort_values(metric, ascending=metric == "rmse", na_position="last", kind="stable")
 
 
-def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str) -> None:
+def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, seen: bool) -> None:
     scored = by_gene[by_gene[metric].notna()]
     n = len(scored)
     rank = np.arange(1, n + 1)
@@ -139,7 +144,7 @@ def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str) -> None:
     (dots,) = ax.plot(rank, scored[metric], "o", ms=size, mew=0, color=COLOURS[0], label=LABELS[metric], zorder=3)
     margin = max(0.8, 0.01 * n)
     ax.set_xlim(1 - margin, n + margin)
-    ax.set(ylabel=LABELS[metric], title=_title(scored, metric))
+    ax.set(ylabel=LABELS[metric], title=_title(scored, metric) + "\n(on tissue of the training)" * seen)
     constant = f"; {len(by_gene) - n} constant, left out" if n < len(by_gene) else ""
     ax.set_xlabel(f"genes, best first ({n}{constant})")
     if metric != "rmse":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthggep._checks import genes_present, listing
+from sthggep._checks import counted, gene_list, genes_present, listing
 from sthggep._expression import Floats, counts
 from sthggep._slide import resolve
 
@@ -107,8 +107,12 @@ def choose_panel(
     """As :func:`gene_panel`, of sections that were resolved already."""
     shared = set.intersection(*[set(map(str, s.adata.var_names)) for s in sections]) if sections else set()
     genes = [str(gene) for gene in sections[0].adata.var_names if str(gene) in shared] if sections else []
+    if not sections:
+        msg = "There are no slides to choose genes from: at least one is needed."
+        raise ValueError(msg)
     if not genes:
-        msg = "The slides share no genes: are all named alike (symbols or Ensembl ids)? At least one slide is needed."
+        named = "; ".join(f"{s.name!r}: {listing(s.adata.var_names, 2)}" for s in sections[:5])
+        msg = f"The slides share no genes: are all named alike (symbols or Ensembl ids)? Their genes are {named}."
         raise ValueError(msg)
 
     wanted = _wanted(include, genes)
@@ -131,18 +135,16 @@ def choose_panel(
     if max_genes is not None and len(panel) > max_genes:
         kept = set(sorted(panel, key=lambda gene: (gene not in wanted, -votes[gene], -seen[gene], gene))[:max_genes])
         panel = [gene for gene in panel if gene in kept]
-    log.info("Panel: %d of %d shared genes, from %d sections.", len(panel), len(genes), len(sections))
+    log.info("Panel: %d of %d shared genes, from %s.", len(panel), len(genes), counted(sections, "section"))
     return panel
 
 
 def _wanted(include: Sequence[str], shared: Sequence[str]) -> set[str]:
     """Genes that must be in the panel; all of them are shared by the slides."""
-    if isinstance(include, str):
-        msg = f"`include` must be a list of genes, found {include!r}. Pass `include=[{include!r}]`."
-        raise TypeError(msg)
+    include = gene_list(include, "include")
     if len(include):
         genes_present(include, shared, "the genes that all slides share")
-    return {str(gene) for gene in include}
+    return set(include)
 
 
 def _most_variable(genes: list[str], found: Floats, n_top: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import has_key, listing, predicted_genes, unique
+from sthggep._checks import gene_list, has_key, listing, predicted_genes, unique
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,10 +49,7 @@ def check_fit(model: HGGEP, slide: Slide) -> None:
 
 def chosen_genes(model: HGGEP, genes: Sequence[str]) -> list[str]:
     """The genes asked for, all of which the model predicts."""
-    if isinstance(genes, str):
-        msg = f"`genes` must be a list of genes, found {genes!r}. Pass `genes=[{genes!r}]`."
-        raise TypeError(msg)
-    names = [str(gene) for gene in genes]
+    names = gene_list(genes)
     predicted_genes(names, model.genes, "the model (all names are in its `genes`)")
     unique(names, "The genes to predict", "List each once.")
     return names

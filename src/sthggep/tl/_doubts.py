@@ -37,7 +37,7 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
         warnings.warn(msg, UserWarning, stacklevel=3)
     seen = learnt_from(model, slides)
     if seen:
-        warnings.warn(_seen(seen, "Predicted is"), UserWarning, stacklevel=3)
+        warnings.warn(_seen(seen, "The prediction is of"), UserWarning, stacklevel=3)
     return seen
 
 
@@ -95,7 +95,7 @@ def learnt_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
 def warn_of_seen(names: Sequence[str]) -> None:
     """Warn that scores of these sections say nothing about new tissue."""
     if names:
-        warnings.warn(_seen(names, "Scored is"), UserWarning, stacklevel=3)
+        warnings.warn(_seen(names, "The score is of"), UserWarning, stacklevel=3)
 
 
 def _seen(names: Sequence[str], what: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sthggep._checks import one_of
+from sthggep._checks import gene_list, one_of
 from sthggep._expression import counts
 from sthggep._slide import Slide, resolve
 from sthggep._targets import find_targets
@@ -197,7 +197,7 @@ def fit(
             shapes_key=shapes_key,
             spatial_key=spatial_key,
         )
-    panel = [str(gene) for gene in genes]
+    panel = gene_list(genes)
     if learnt is None:
         check_counts(found, panel, layer)
     check_inputs(found, chosen.inputs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthggep._checks import listing, one_of, unique
+from sthggep._checks import gene_list, listing, one_of, unique
 from sthggep._data import frozen_stages
 from sthggep._expression import counts, log10_cp10k
 from sthggep._gene_names import gene_columns
@@ -81,7 +81,7 @@ class Options:
             start_from = without_counts(start_from)
             targets = targets if isinstance(targets, str) else [str(name) for name in targets]
         adapted = look_through(adapt(start_from, **changes), encoder, size_um)
-        panel = None if genes is None else [str(gene) for gene in genes]
+        panel = None if genes is None else gene_list(genes)
         return cls(group_key, panel, preset, adapted, tuple(chosen), training, targets)
 
     def parameters(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import positive
+from sthggep._log import log
 from sthggep.tl._compared import Compared, compared
 from sthggep.tl._doubts import warn_of_seen
 from sthggep.tl._evaluate import ceiling_of, column_pearson
@@ -155,6 +156,9 @@ def interval(section: Compared, n_boot: int, level: float, rng: np.random.Genera
     """Quantiles of the mean correlation over samples of blocks of spots; NaN where there are too few to draw from."""
     block = blocks(section.slide)
     n_blocks = int(block.max()) + 1
+    if n_boot and n_blocks < LEAST_BLOCKS:
+        text = "Section %s: no interval, since its %d spots make %d blocks to draw from, of %d needed."
+        log.info(text, section.name, len(section.predicted), n_blocks, LEAST_BLOCKS)
     if n_boot == 0 or n_blocks < LEAST_BLOCKS:
         return float("nan"), float("nan")
     times = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_boot)[:, block]

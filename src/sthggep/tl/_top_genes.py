@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sthggep._checks import positive
+from sthggep._log import log
 from sthggep._prediction import read_prediction
 from sthggep._slide import table_of
 
@@ -34,7 +35,7 @@ def top_genes(
     data
         Slide with a prediction.
     n
-        How many genes.
+        How many genes at most; fewer where fewer have a rank.
     key
         Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     by
@@ -56,8 +57,7 @@ def top_genes(
     KeyError
         There is no such prediction.
     ValueError
-        ``by`` is needed, since the model noted nothing of its training slides, or it ranks fewer than ``n`` of the
-        predicted genes.
+        ``by`` is needed, since the model noted nothing of its training slides, or it ranks none of the predicted genes.
 
     Examples
     --------
@@ -71,12 +71,11 @@ def top_genes(
     values = pd.Series(by, dtype=float).dropna()
     ranked = values.groupby(values.index.astype(str), sort=False).mean()
     ranked = ranked[ranked.index.isin(prediction.genes)].sort_values(ascending=False, kind="stable")
-    if len(ranked) < n:
-        msg = (
-            f"{n} genes were asked for, but only {len(ranked)} of the {len(prediction.genes)} genes of the prediction "
-            f"{key!r} have a rank. Ask for fewer, or pass `by=` with a number for more of them."
-        )
+    if ranked.empty:
+        msg = f"`by` ranks none of the {len(prediction.genes)} genes of the prediction {key!r}. Pass a number a gene, by its name."
         raise ValueError(msg)
+    if len(ranked) < n:
+        log.info("%d genes have a rank, of %d asked for: all of them are returned.", len(ranked), n)
     return [str(gene) for gene in ranked.index[:n]]
 
 

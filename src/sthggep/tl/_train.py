@@ -129,7 +129,7 @@ def _record(
         "n_spots": [slide.n_spots for slide in slides],
         "mpp": [slide.mpp for slide in slides],
         "pitch_um": [None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
-        "validation": [str(held_out) for held_out in plan],
+        "validation": [", ".join(held_out) if isinstance(held_out, tuple) else str(held_out) for held_out in plan],
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
         "marks": [asdict(marks(slide)) for slide in slides],
@@ -273,8 +273,8 @@ def _say_start(
     what = f"Training {networks}" if parent is None else f"Going on with {networks} of {parent.id}"
     spots = sum(slide.n_spots for slide in slides)
     tissue = f"{len(slides)} section{'s' if len(slides) > 1 else ''} ({spots} spots)"
-    text = "%s: %s, %s, %d epochs at most, on %s."
-    log.info(text, what, counted(genes, learnt), tissue, preset.recipe.max_epochs, device)
+    text = "%s: %s, %s, %s at most, on %s."
+    log.info(text, what, counted(genes, learnt), tissue, counted(preset.recipe.max_epochs, "epoch"), device)
 
 
 def _outcome(history: pd.DataFrame) -> str:

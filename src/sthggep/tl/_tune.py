@@ -55,11 +55,11 @@ def brings_its_own(**given: object) -> None:
 
 def tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
     """The genes of the model, or some of them."""
-    from sthggep._checks import genes_present
+    from sthggep._checks import gene_list, genes_present
 
     if genes is None:
         return parent.genes
-    panel = [str(gene) for gene in genes]
+    panel = gene_list(genes)
     genes_present(panel, parent.genes, "the model that is trained on (fine-tuning cannot add genes)")
     return panel
 
