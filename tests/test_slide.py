@@ -487,7 +487,8 @@ def test_missing_coordinates():
     adata = section(exact_image(), [[10.0, 10.0], [np.nan, 20.0], [np.inf, 5.0]])
     refused(adata, ValueError, r"2 spots without coordinates \(NaN\): 'spot1', 'spot2'")
     refused(adata, ValueError, "without coordinates", need_image=False)
-    refused(adata[[0, 0, 0]].copy(), ValueError, "all 3 spots have the same coordinates")
+    one_place = section(exact_image(), [[10.0, 20.0]] * 3)
+    refused(one_place, ValueError, "all 3 spots have the same coordinates")
     refused(
         section(exact_image()), KeyError, "'X_spatial' is not in obsm, which holds 'spatial'", spatial_key="X_spatial"
     )

@@ -42,9 +42,9 @@ def test_only_genes_that_all_slides_share_in_the_order_of_the_first():
     first = slide({"C": detected_in(20), "A": detected_in(20), "X": detected_in(20), "B": detected_in(20)})
     second = slide({"A": detected_in(20), "B": detected_in(20), "C": detected_in(20), "Y": detected_in(20)})
     assert pp.gene_panel([first, second]) == ["C", "A", "B"]
-    with pytest.raises(ValueError, match="share no genes.*'C', 'A'.*; .*'Z'"):
+    with pytest.raises(ValueError, match=r"share no genes.*'C', 'A'.*; .*'Z'"):
         pp.gene_panel([first, slide({"Z": detected_in(20)})])
-    with pytest.raises(ValueError, match="no slides.*at least one"):
+    with pytest.raises(ValueError, match=r"no slides.*at least one"):
         pp.gene_panel([])
 
 
