@@ -1,0 +1,382 @@
+"""Cohorts: many slides by the workers of a dask cluster, killed and gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import anndata
+import numpy as np
+import pytest
+from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin
+
+from sthggep import HGGEP, datasets, tl
+from sthggep.tl import _cohort_run, _cohort_tasks, _predict_cohort
+
+# Blocks are 16 batches: of one spot each, so that a small section has several
+QUIET = {"show_progress_bar": False, "device": "cpu", "batch_size": 1}
+SIZE_UM = (1500.0, 1200.0)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A scheduler and a worker, threads of this process that are reached by TCP."""
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(processes=False, protocol="tcp://", **options) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(cluster):
+    with Client(cluster, set_as_default=False) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def drawn(light_model: HGGEP) -> list[anndata.AnnData]:
+    """Three sections, and what `tl.predict` says of them."""
+    slides = [datasets.toy(seed=seed, size_um=SIZE_UM, mpp=2.0, n_genes=20) for seed in (5, 6)]
+    slides.append(datasets.toy(seed=7, size_um=(900.0, 900.0), mpp=2.0, n_genes=20))
+    for slide in slides:
+        tl.predict(slide, light_model, key_added="expected", **QUIET)
+    return slides
+
+
+@pytest.fixture
+def cohort(drawn, light_model, tmp_path, monkeypatch) -> dict[str, anndata.AnnData]:
+    """The sections as files of the current folder, beside their model; by name of the file."""
+    monkeypatch.chdir(tmp_path)
+    found = dict(zip(("a.h5ad", "b.zarr", "c.h5ad"), drawn, strict=True))
+    for name, slide in found.items():
+        bare = slide.copy()
+        del bare.obsm["expected"], bare.uns["expected"]
+        bare.write_zarr(name) if name.endswith("zarr") else bare.write_h5ad(name)
+    light_model.save("model")
+    return found
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list[tuple]:
+    """What the worker in this process is asked to do."""
+    done = []
+    for name, step in list(_cohort_tasks.STEPS.items()):
+
+        def counted(job, *which, name=name, step=step):
+            done.append((name, job.slide.name, *which))
+            return step(job, *which)
+
+        monkeypatch.setitem(_cohort_tasks.STEPS, name, counted)
+    return done
+
+
+def n_blocks(slide: anndata.AnnData) -> int:
+    return -(-slide.n_obs // 16)
+
+
+def assert_whole(folder: str, cohort: dict[str, anndata.AnnData], names=("a.h5ad", "b.zarr", "c.h5ad")) -> None:
+    """The predictions are there, those of `tl.predict` to the digit, and nothing else."""
+    assert sorted(p.name for p in Path(folder).iterdir()) == sorted(f"{Path(name).stem}.h5ad" for name in names)
+    for name in names:
+        found = anndata.read_h5ad(Path(folder) / f"{Path(name).stem}.h5ad")
+        np.testing.assert_array_equal(found.X, cohort[name].obsm["expected"])
+        assert found.obs_names.equals(cohort[name].obs_names)
+        assert found.uns["hggep"]["model"] == cohort[name].uns["expected"]["model"]
+
+
+# ---------------------------------------------------------------- what is predicted
+
+
+def test_a_cohort_is_what_predict_says(cohort, client, steps):
+    table = tl.predict_cohort(list(cohort), "model", out="p", scheduler=client, **QUIET)
+    assert_whole("p", cohort)
+    assert table["status"].tolist() == ["written"] * 3
+    assert table["n_obs"].tolist() == [slide.n_obs for slide in cohort.values()]
+    assert table["n_genes"].tolist() == [20] * 3
+    assert table["path"].tolist() == [str(Path("p", f"{name}.h5ad").absolute()) for name in "abc"]
+    assert table["error"].tolist() == [""] * 3
+    # The last is no larger than a block: one task
+    assert n_blocks(cohort["a.h5ad"]) > 1 == n_blocks(cohort["c.h5ad"])
+    expected = 3 + sum(n_blocks(cohort[name]) + 1 for name in ("a.h5ad", "b.zarr"))
+    assert len(steps) == len(set(steps)) == expected
+    assert client.scheduler_info()["workers"]  # a client that was given stays open
+
+
+def test_a_second_call_does_nothing(cohort, cluster, steps):
+    tl.predict_cohort(list(cohort), "model", out="p", scheduler=cluster.scheduler_address, **QUIET)
+    before = {path: path.stat().st_mtime_ns for path in Path("p").iterdir()}
+    steps.clear()
+    # Nobody is at that address, and nobody is asked
+    table = tl.predict_cohort(list(cohort), "model", out="p", scheduler="tcp://127.0.0.1:9", **QUIET)
+    assert table["status"].tolist() == ["kept"] * 3
+    assert table["n_obs"].tolist() == [slide.n_obs for slide in cohort.values()]
+    assert steps == []
+    assert {path: path.stat().st_mtime_ns for path in Path("p").iterdir()} == before
+
+
+def test_options_are_those_of_predict(cohort, client, light_model):
+    genes = light_model.genes[4:1:-1]
+    asked = {"genes": genes, "latent": True, "key_added": "mine", "window": 12}
+    tl.predict_cohort(["a.h5ad"], light_model, out="p", scheduler=client, **asked, **QUIET)
+    found, kept = anndata.read_h5ad("p/a.h5ad"), anndata.read_h5ad("a.h5ad")
+    tl.predict(kept, light_model, **asked, **QUIET)
+    assert found.var_names.tolist() == genes
+    np.testing.assert_array_equal(found.X, kept.obsm["mine"])
+    np.testing.assert_array_equal(found.obsm["X_mine"], kept.obsm["X_mine"])
+
+
+def test_images_get_spots(cohort, client):
+    from PIL import Image
+
+    picture = next(iter(cohort["c.h5ad"].uns["spatial"].values()))["images"]["hires"]
+    Image.fromarray(np.asarray(picture)).save("biopsy.png")
+    asked = {"spacing_um": 300, "mpp": 2}
+    table = tl.predict_cohort(["biopsy.png", "c.h5ad"], "model", out="p", scheduler=client, **asked, **QUIET)
+    assert table["status"].tolist() == ["written"] * 2
+    found = anndata.read_h5ad("p/biopsy.h5ad")
+    steps = np.diff(np.unique(found.obsm["spatial"][:, 1]))
+    assert found.n_obs > 3
+    assert np.allclose(steps[steps > 1], steps.max(), rtol=0.02)
+    assert np.isfinite(found.X).all()
+
+
+# ---------------------------------------------------------------- workers and clients that are lost
+
+
+class _Wait(Exception):
+    """Not yet."""
+
+
+def until(true, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_lost_worker_costs_its_block(cohort, light_model, tmp_path):
+    said = tmp_path / "said"
+
+    class Dies(WorkerPlugin):
+        """Each worker writes down its blocks; the first at block 1 is killed in the middle of it."""
+
+        def setup(self, worker):
+            from sthggep.tl._cohort_tasks import STEPS
+
+            encode = STEPS["encode"]
+
+            def watched(job, block):
+                first = not said.exists() or f"\n{block.number}\n" not in f"\n{said.read_text()}"
+                with said.open("a") as file:
+                    file.write(f"{block.number}\n")
+                if first and block.number == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return encode(job, block)
+
+            STEPS["encode"] = watched
+
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(processes=True, **options) as found, Client(found, set_as_default=False) as client:
+        client.register_plugin(Dies())
+        before = set(client.run(os.getpid).values())
+        table = tl.predict_cohort(["a.h5ad"], light_model, out="p", scheduler=client, **QUIET)
+        after = set(client.run(os.getpid).values())
+    assert before.isdisjoint(after)
+    assert table["status"].tolist() == ["written"]
+    assert_whole("p", cohort, ["a.h5ad"])
+    numbers = [int(line) for line in said.read_text().split()]
+    assert sorted(numbers) == sorted([*range(n_blocks(cohort["a.h5ad"])), 1])
+
+
+SCRIPT = """
+from distributed import Client
+from sthggep import tl
+client = Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None)
+tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler=client, device="cpu", batch_size=1)
+"""
+
+
+def test_a_killed_cohort_goes_on(cohort, client, steps):
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT], start_new_session=True)
+    state = Path("p") / ".cohort" / "a"
+    until(lambda: process.poll() is not None or list(state.glob("*.npy")))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not Path("p/a.h5ad").exists()
+    kept = len(list(state.glob("*.npy")))
+    assert 0 < kept <= n_blocks(cohort["a.h5ad"])
+    tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler=client, **QUIET)
+    assert_whole("p", cohort, ["a.h5ad"])
+    assert [name for name, *_ in steps].count("encode") == n_blocks(cohort["a.h5ad"]) - kept
+
+
+def test_what_failed_half_way_goes_on(cohort, client, steps, monkeypatch):
+    encode, finish = _cohort_tasks.STEPS["encode"], _cohort_tasks.STEPS["finish"]
+
+    def broken(job, block):
+        if block.number == 1:
+            msg = "the disk is full"
+            raise OSError(msg)
+        return encode(job, block)
+
+    with monkeypatch.context() as patched:
+        patched.setitem(_cohort_tasks.STEPS, "encode", broken)
+        table = tl.predict_cohort(["a.h5ad", "c.h5ad"], "model", out="p", scheduler=client, **QUIET)
+    assert table["status"].tolist() == ["failed", "written"]
+    assert table["error"].tolist() == ["OSError: the disk is full", ""]
+    assert table["n_obs"].isna().tolist() == [True, False]
+    assert finish  # of no slide whose blocks are not there
+    assert ("finish", "a.h5ad") not in steps
+    kept = len(list(Path("p/.cohort/a").glob("*.npy")))
+    steps.clear()
+    table = tl.predict_cohort(["a.h5ad", "c.h5ad"], "model", out="p", scheduler=client, **QUIET)
+    assert table["status"].tolist() == ["written", "kept"]
+    assert [step for step, *_ in steps].count("encode") == n_blocks(cohort["a.h5ad"]) - kept
+    assert_whole("p", cohort, ["a.h5ad", "c.h5ad"])
+
+
+def test_what_the_cluster_says_of_a_task():
+    run = object.__new__(_cohort_run._Run)
+    lost = KilledWorker("task", SimpleNamespace(address="tcp://there"), 3)
+    answer = run._answer(SimpleNamespace(status="error", exception=lambda: lost))
+    assert answer.error.startswith("its worker was lost 4 times at the same task")
+    other = SimpleNamespace(status="error", exception=lambda: ModuleNotFoundError("No module named 'sthggep'"))
+    assert run._answer(other).error == "ModuleNotFoundError: No module named 'sthggep'"
+    with pytest.raises(ConnectionError, match="went away. What is finished is kept"):
+        run._answer(SimpleNamespace(status="cancelled"))
+
+
+def test_workers_that_see_other_files(cohort, client, steps):
+    job = SimpleNamespace(slide=Path("absent.h5ad"), model=Path("model"), record={"version": "0"}, client=os.getpid())
+    assert "absent.h5ad is not to be seen on the machine of the worker" in _cohort_tasks.attempt("begin", job).error
+    job.slide = Path("a.h5ad")
+    assert "you have 0. Install the same version" in _cohort_tasks.attempt("begin", job).error
+
+
+# ---------------------------------------------------------------- slides that fail, and what is refused
+
+
+def test_a_bad_slide_does_not_stop_the_others(cohort, client, caplog):
+    Path("bad.h5ad").write_bytes(b"no slide")
+    glass = anndata.read_h5ad("c.h5ad")
+    del glass.uns["spatial"]
+    glass.write_h5ad("glass.h5ad")
+    table = tl.predict_cohort(["bad.h5ad", "glass.h5ad", "c.h5ad"], "model", out="p", scheduler=client, **QUIET)
+    assert table["status"].tolist() == ["failed", "failed", "written"]
+    bad, glass, good = table["error"]
+    assert "bad.h5ad cannot be read" in bad
+    assert "image" in glass
+    assert good == ""
+    np.testing.assert_array_equal(anndata.read_h5ad("p/c.h5ad").X, cohort["c.h5ad"].obsm["expected"])
+    assert "2 of 3 slides failed: 'bad.h5ad', 'glass.h5ad'." in caplog.text
+
+
+def test_other_predictions_are_left_alone(cohort, client, light_model):
+    names = ["a.h5ad", "c.h5ad"]
+    given = {"out": "p", "scheduler": client, **QUIET}
+    tl.predict_cohort(names, "model", **given)
+    before = {path.name: path.read_bytes() for path in Path("p").iterdir()}
+    with pytest.raises(FileExistsError, match="is of another genes .and 1 more such files.*overwrite=True"):
+        tl.predict_cohort(names, "model", genes=light_model.genes[:3], **given)
+    os.utime("c.h5ad")
+    with pytest.raises(FileExistsError, match=r"c\.h5ad is of another slide; it is left alone"):
+        tl.predict_cohort(names, "model", **given)
+    Path("p/b.h5ad").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"b\.h5ad was not written by `predict_cohort`"):
+        tl.predict_cohort(["b.zarr"], "model", **given)
+    Path("p/b.h5ad").unlink()
+    assert {path.name: path.read_bytes() for path in Path("p").iterdir()} == before
+    table = tl.predict_cohort(names, "model", overwrite=True, **given)
+    assert table["status"].tolist() == ["kept", "written"]
+    assert_whole("p", cohort, names)
+
+
+def test_another_model_is_another_prediction(cohort, client, light_model):
+    tl.predict_cohort(["c.h5ad"], "model", out="p", scheduler=client, **QUIET)
+    other = HGGEP.load("model")
+    next(iter(other.members.parameters())).data.add_(0.1)
+    with pytest.raises(FileExistsError, match="is of another model"):
+        tl.predict_cohort(["c.h5ad"], other, out="p", scheduler=client, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("slides", "options", "error", "fault"),
+    [
+        ([], {}, ValueError, "must be a list of files, found"),
+        ("a.h5ad", {}, ValueError, "must be a list of files, found 'a.h5ad'"),
+        (["absent.h5ad"], {}, FileNotFoundError, "absent.h5ad does not exist"),
+        (["a.h5ad", "sub/a.h5ad"], {}, ValueError, "would all be written to .*a.h5ad"),
+        (["a.h5ad"], {"out": "."}, ValueError, "would be written over a slide that is read"),
+        (["a.h5ad"], {"out": "p.h5ad"}, ValueError, "must be a folder"),
+        (["a.h5ad"], {"out": "c.h5ad"}, FileExistsError, "must be a folder"),
+        (["a.h5ad"], {"model": "absent"}, FileNotFoundError, "No model is called 'absent'"),
+        (["a.h5ad"], {"genes": ["ABSENT"]}, KeyError, "ABSENT"),
+        (["a.h5ad"], {"counts": True}, ValueError, "no head for counts"),
+        (["a.h5ad"], {"uncertainty": True}, ValueError, "this model has one"),
+        (["a.h5ad"], {"window": "all"}, ValueError, "Unknown window 'all'"),
+        (["a.h5ad"], {"window": -1}, ValueError, "positive"),
+        (["a.h5ad"], {"spacing_um": 0}, ValueError, "positive"),
+        (["a.h5ad"], {"workers": 0}, ValueError, "positive"),
+        (["a.h5ad"], {"workers": 2, "scheduler": "tcp://a:1"}, ValueError, "Pass one of them"),
+    ],
+)
+def test_nothing_begins_with_a_mistake(cohort, monkeypatch, slides, options, error, fault):
+    monkeypatch.setattr(_predict_cohort, "connected", lambda *_: pytest.fail("work began"))
+    Path("sub").mkdir()
+    Path("sub/a.h5ad").symlink_to("../a.h5ad")
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(error, match=fault):
+        tl.predict_cohort(slides, **{"model": "model", "out": "p", **QUIET, **options})
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_nobody_answers(cohort, monkeypatch):
+    monkeypatch.setattr(_cohort_run, "SECONDS", 0.5)
+    with pytest.raises(ConnectionError, match="No scheduler of dask answers at 'tcp://127.0.0.1:9'"):
+        tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler="tcp://127.0.0.1:9", **QUIET)
+    with pytest.raises(ConnectionError, match="No scheduler of dask answers at 'nonsense'"):
+        tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler="nonsense", **QUIET)
+    assert not Path("p").exists()
+
+
+def test_a_script_that_a_worker_imports(monkeypatch):
+    import multiprocessing
+
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RuntimeError, match="if __name__ == '__main__'"), _cohort_run.connected(None, 1):
+        pytest.fail("workers were started")
+
+
+# ---------------------------------------------------------------- from a shell
+
+
+def test_from_a_shell_by_a_scheduler(shell, cohort, cluster):
+    words = ("predict", "a.h5ad", "b.zarr", "--model", "model", "--out", "p", "--batch-size", 1, "--device", "cpu")
+    done = shell(*words, "--scheduler", cluster.scheduler_address)
+    assert done.exit_code == 0, done.stderr
+    assert "p/a.h5ad written (" in done.stderr
+    assert f"20 genes at {cohort['b.zarr'].n_obs} spots" in done.stderr
+    assert_whole("p", cohort, ["a.h5ad", "b.zarr"])
+    Path("run.yaml").write_text(f"scheduler: {cluster.scheduler_address}\n")
+    done = shell(*words, "--config", "run.yaml")
+    assert done.exit_code == 0, done.stderr
+    assert "2 of 2 slides are predicted already." in done.stderr
+    done = shell(*words, "--config", "run.yaml", "--latent")
+    assert done.exit_code == 1
+    assert "is of another latent (and 1 more such files); it is left alone. Pass another --out, or --overwrite" in done.stderr
+
+
+def test_from_a_shell_by_workers_of_its_own(shell, cohort):
+    Path("bad.h5ad").write_bytes(b"no slide")
+    words = ("predict", "c.h5ad", "bad.h5ad", "--model", "model", "--out", "p", "--batch-size", 1, "--device", "cpu")
+    done = shell(*words, "--workers", 1)
+    assert done.exit_code == 1
+    assert "bad.h5ad failed: ValueError:" in done.stderr
+    assert "Error: 1 of 2 slides failed: 'bad.h5ad'. The same call tries them again.\n" in done.stderr
+    np.testing.assert_array_equal(anndata.read_h5ad("p/c.h5ad").X, cohort["c.h5ad"].obsm["expected"])
+    assert shell(*words, "--workers", 0).exit_code == 2
+    assert shell(*words, "--workers", 1, "--scheduler", "tcp://a:1").exit_code == 1
