@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,19 @@ from types import SimpleNamespace
 import anndata
 import numpy as np
 import pytest
+import torch
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin
 
 from sthggep import HGGEP, datasets, tl
+from sthggep._data import Inputs
+from sthggep.nn import FeatureHGGEPNet
+from sthggep.pp._encoders import FrozenEncoder, state_of
 from sthggep.tl import _cohort_run, _cohort_tasks, _predict_cohort
 
 # Blocks are 16 batches: of one spot each, so that a small section has several
 QUIET = {"show_progress_bar": False, "device": "cpu", "batch_size": 1}
 SIZE_UM = (1500.0, 1200.0)
+NAMES = ("a.h5ad", "b.zarr", "c.h5ad")
 
 
 @pytest.fixture(scope="module")
@@ -38,26 +44,45 @@ def client(cluster):
 
 
 @pytest.fixture(scope="module")
-def drawn(light_model: HGGEP) -> list[anndata.AnnData]:
+def quick() -> HGGEP:
+    """A network that has learnt nothing, on features of the true encoder."""
+    torch.manual_seed(0)
+    frozen = FrozenEncoder("shufflenet_he", None, torch.device("cpu"))
+    net = FeatureHGGEPNet([frozen.entry.dim], 4, dim=16, heads=2, rank=2)
+    net.programmes.loadings.normal_()
+    inputs = Inputs("features", (160.0,), frozen.entry.size_px, "shufflenet_he", flips=False)
+    return HGGEP([net], ["FAT1", "STRO1", "IMMU1", "PLEO1"], inputs, encoder_state=state_of(frozen.module))
+
+
+@pytest.fixture(scope="module")
+def drawn(quick: HGGEP) -> list[anndata.AnnData]:
     """Three sections, and what `tl.predict` says of them."""
     slides = [datasets.toy(seed=seed, size_um=SIZE_UM, mpp=2.0, n_genes=20) for seed in (5, 6)]
     slides.append(datasets.toy(seed=7, size_um=(900.0, 900.0), mpp=2.0, n_genes=20))
     for slide in slides:
-        tl.predict(slide, light_model, key_added="expected", **QUIET)
+        tl.predict(slide, quick, key_added="expected", **QUIET)
+        assert (slide.obsm["expected"].std(axis=0) > 1e-3).all()
     return slides
 
 
-@pytest.fixture
-def cohort(drawn, light_model, tmp_path, monkeypatch) -> dict[str, anndata.AnnData]:
-    """The sections as files of the current folder, beside their model; by name of the file."""
-    monkeypatch.chdir(tmp_path)
-    found = dict(zip(("a.h5ad", "b.zarr", "c.h5ad"), drawn, strict=True))
-    for name, slide in found.items():
+@pytest.fixture(scope="module")
+def written(drawn, quick, tmp_path_factory) -> Path:
+    """The sections as files, and their model beside them."""
+    folder = tmp_path_factory.mktemp("cohort")
+    for name, slide in zip(NAMES, drawn, strict=True):
         bare = slide.copy()
         del bare.obsm["expected"], bare.uns["expected"]
-        bare.write_zarr(name) if name.endswith("zarr") else bare.write_h5ad(name)
-    light_model.save("model")
-    return found
+        bare.write_zarr(folder / name) if name.endswith("zarr") else bare.write_h5ad(folder / name)
+    quick.save(folder / "model")
+    return folder
+
+
+@pytest.fixture
+def cohort(written, drawn, tmp_path, monkeypatch) -> dict[str, anndata.AnnData]:
+    """Those files in the current folder; what they hold by their names."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    return dict(zip(NAMES, drawn, strict=True))
 
 
 @pytest.fixture
@@ -78,7 +103,7 @@ def n_blocks(slide: anndata.AnnData) -> int:
     return -(-slide.n_obs // 16)
 
 
-def assert_whole(folder: str, cohort: dict[str, anndata.AnnData], names=("a.h5ad", "b.zarr", "c.h5ad")) -> None:
+def assert_whole(folder: str, cohort: dict[str, anndata.AnnData], names=NAMES) -> None:
     """The predictions are there, those of `tl.predict` to the digit, and nothing else."""
     assert sorted(p.name for p in Path(folder).iterdir()) == sorted(f"{Path(name).stem}.h5ad" for name in names)
     for name in names:
@@ -96,7 +121,7 @@ def test_a_cohort_is_what_predict_says(cohort, client, steps):
     assert_whole("p", cohort)
     assert table["status"].tolist() == ["written"] * 3
     assert table["n_obs"].tolist() == [slide.n_obs for slide in cohort.values()]
-    assert table["n_genes"].tolist() == [20] * 3
+    assert table["n_genes"].tolist() == [4] * 3
     assert table["path"].tolist() == [str(Path("p", f"{name}.h5ad").absolute()) for name in "abc"]
     assert table["error"].tolist() == [""] * 3
     # The last is no larger than a block: one task
@@ -118,12 +143,12 @@ def test_a_second_call_does_nothing(cohort, cluster, steps):
     assert {path: path.stat().st_mtime_ns for path in Path("p").iterdir()} == before
 
 
-def test_options_are_those_of_predict(cohort, client, light_model):
-    genes = light_model.genes[4:1:-1]
+def test_options_are_those_of_predict(cohort, client, quick):
+    genes = quick.genes[4:1:-1]
     asked = {"genes": genes, "latent": True, "key_added": "mine", "window": 12}
-    tl.predict_cohort(["a.h5ad"], light_model, out="p", scheduler=client, **asked, **QUIET)
+    tl.predict_cohort(["a.h5ad"], quick, out="p", scheduler=client, **asked, **QUIET)
     found, kept = anndata.read_h5ad("p/a.h5ad"), anndata.read_h5ad("a.h5ad")
-    tl.predict(kept, light_model, **asked, **QUIET)
+    tl.predict(kept, quick, **asked, **QUIET)
     assert found.var_names.tolist() == genes
     np.testing.assert_array_equal(found.X, kept.obsm["mine"])
     np.testing.assert_array_equal(found.obsm["X_mine"], kept.obsm["X_mine"])
@@ -147,10 +172,6 @@ def test_images_get_spots(cohort, client):
 # ---------------------------------------------------------------- workers and clients that are lost
 
 
-class _Wait(Exception):
-    """Not yet."""
-
-
 def until(true, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -158,38 +179,53 @@ def until(true, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_lost_worker_costs_its_block(cohort, light_model, tmp_path):
-    said = tmp_path / "said"
+def dies_at_block_1(said: Path) -> WorkerPlugin:
+    """Workers that write down what they encode; the first at block 1 is killed in the middle of it."""
 
     class Dies(WorkerPlugin):
-        """Each worker writes down its blocks; the first at block 1 is killed in the middle of it."""
-
         def setup(self, worker):
-            from sthggep.tl._cohort_tasks import STEPS
+            from sthggep.pp._kept_blocks import KeptBlocks
 
-            encode = STEPS["encode"]
+            make = KeptBlocks.make
+            if make.__name__ == "watched":
+                return
 
-            def watched(job, block):
-                first = not said.exists() or f"\n{block.number}\n" not in f"\n{said.read_text()}"
+            def watched(self, number, done=None):
                 with said.open("a") as file:
-                    file.write(f"{block.number}\n")
-                if first and block.number == 1:
+                    file.write(f"{number}\n")
+                if said.read_text().split().count("1") == 1 == number:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return encode(job, block)
+                return make(self, number, done)
 
-            STEPS["encode"] = watched
+            KeptBlocks.make = watched
 
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(processes=True, **options) as found, Client(found, set_as_default=False) as client:
-        client.register_plugin(Dies())
-        before = set(client.run(os.getpid).values())
-        table = tl.predict_cohort(["a.h5ad"], light_model, out="p", scheduler=client, **QUIET)
-        after = set(client.run(os.getpid).values())
-    assert before.isdisjoint(after)
-    assert table["status"].tolist() == ["written"]
-    assert_whole("p", cohort, ["a.h5ad"])
+    return Dies()
+
+
+def test_a_lost_worker_costs_its_block(shell, cohort, tmp_path, monkeypatch):
+    """From a shell, by a process of its own; a bad slide stands beside."""
+    said, pids = tmp_path / "said", []
+
+    def watched(client, jobs, **options):
+        client.register_plugin(dies_at_block_1(said))
+        pids.append(client.run(os.getpid))
+        found = _cohort_run.run_jobs(client, jobs, **options)
+        pids.append(client.run(os.getpid))
+        return found
+
+    monkeypatch.setattr(_predict_cohort, "run_jobs", watched)
+    Path("bad.h5ad").write_bytes(b"no slide")
+    words = ("predict", "a.h5ad", "bad.h5ad", "--model", "model", "--out", "p", "--batch-size", 1, "--device", "cpu")
+    done = shell(*words, "--workers", 1)
+    assert done.exit_code == 1, done.stderr
+    assert "bad.h5ad failed: ValueError: " in done.stderr
+    assert "Error: 1 of 2 slides failed: 'bad.h5ad'. The same call tries them again.\n" in done.stderr
+    before, after = (set(found.values()) for found in pids)
+    assert len(before) == len(after) == 1
+    assert before.isdisjoint({*after, os.getpid()})
     numbers = [int(line) for line in said.read_text().split()]
     assert sorted(numbers) == sorted([*range(n_blocks(cohort["a.h5ad"])), 1])
+    np.testing.assert_array_equal(anndata.read_h5ad("p/a.h5ad").X, cohort["a.h5ad"].obsm["expected"])
 
 
 SCRIPT = """
@@ -214,28 +250,22 @@ def test_a_killed_cohort_goes_on(cohort, client, steps):
     assert [name for name, *_ in steps].count("encode") == n_blocks(cohort["a.h5ad"]) - kept
 
 
-def test_what_failed_half_way_goes_on(cohort, client, steps, monkeypatch):
-    encode, finish = _cohort_tasks.STEPS["encode"], _cohort_tasks.STEPS["finish"]
-
-    def broken(job, block):
-        if block.number == 1:
-            msg = "the disk is full"
-            raise OSError(msg)
-        return encode(job, block)
+def test_blocks_of_a_slide_that_failed_are_kept(cohort, client, steps, monkeypatch):
+    def broken(job):
+        msg = "the disk is full"
+        raise OSError(msg)
 
     with monkeypatch.context() as patched:
-        patched.setitem(_cohort_tasks.STEPS, "encode", broken)
+        patched.setitem(_cohort_tasks.STEPS, "finish", broken)
         table = tl.predict_cohort(["a.h5ad", "c.h5ad"], "model", out="p", scheduler=client, **QUIET)
     assert table["status"].tolist() == ["failed", "written"]
     assert table["error"].tolist() == ["OSError: the disk is full", ""]
     assert table["n_obs"].isna().tolist() == [True, False]
-    assert finish  # of no slide whose blocks are not there
-    assert ("finish", "a.h5ad") not in steps
-    kept = len(list(Path("p/.cohort/a").glob("*.npy")))
+    assert len(list(Path("p/.cohort/a").glob("*.npy"))) == n_blocks(cohort["a.h5ad"])
     steps.clear()
     table = tl.predict_cohort(["a.h5ad", "c.h5ad"], "model", out="p", scheduler=client, **QUIET)
     assert table["status"].tolist() == ["written", "kept"]
-    assert [step for step, *_ in steps].count("encode") == n_blocks(cohort["a.h5ad"]) - kept
+    assert steps == [("begin", "a.h5ad")]
     assert_whole("p", cohort, ["a.h5ad", "c.h5ad"])
 
 
@@ -246,7 +276,7 @@ def test_what_the_cluster_says_of_a_task():
     assert answer.error.startswith("its worker was lost 4 times at the same task")
     other = SimpleNamespace(status="error", exception=lambda: ModuleNotFoundError("No module named 'sthggep'"))
     assert run._answer(other).error == "ModuleNotFoundError: No module named 'sthggep'"
-    with pytest.raises(ConnectionError, match="went away. What is finished is kept"):
+    with pytest.raises(ConnectionError, match=r"went away\. What is finished is kept"):
         run._answer(SimpleNamespace(status="cancelled"))
 
 
@@ -275,13 +305,13 @@ def test_a_bad_slide_does_not_stop_the_others(cohort, client, caplog):
     assert "2 of 3 slides failed: 'bad.h5ad', 'glass.h5ad'." in caplog.text
 
 
-def test_other_predictions_are_left_alone(cohort, client, light_model):
+def test_other_predictions_are_left_alone(cohort, client, quick):
     names = ["a.h5ad", "c.h5ad"]
     given = {"out": "p", "scheduler": client, **QUIET}
     tl.predict_cohort(names, "model", **given)
     before = {path.name: path.read_bytes() for path in Path("p").iterdir()}
-    with pytest.raises(FileExistsError, match="is of another genes .and 1 more such files.*overwrite=True"):
-        tl.predict_cohort(names, "model", genes=light_model.genes[:3], **given)
+    with pytest.raises(FileExistsError, match=r"is of another genes .and 1 more such files.*overwrite=True"):
+        tl.predict_cohort(names, "model", genes=quick.genes[:3], **given)
     os.utime("c.h5ad")
     with pytest.raises(FileExistsError, match=r"c\.h5ad is of another slide; it is left alone"):
         tl.predict_cohort(names, "model", **given)
@@ -295,7 +325,7 @@ def test_other_predictions_are_left_alone(cohort, client, light_model):
     assert_whole("p", cohort, names)
 
 
-def test_another_model_is_another_prediction(cohort, client, light_model):
+def test_another_model_is_another_prediction(cohort, client, quick):
     tl.predict_cohort(["c.h5ad"], "model", out="p", scheduler=client, **QUIET)
     other = HGGEP.load("model")
     next(iter(other.members.parameters())).data.add_(0.1)
@@ -336,7 +366,7 @@ def test_nothing_begins_with_a_mistake(cohort, monkeypatch, slides, options, err
 
 def test_nobody_answers(cohort, monkeypatch):
     monkeypatch.setattr(_cohort_run, "SECONDS", 0.5)
-    with pytest.raises(ConnectionError, match="No scheduler of dask answers at 'tcp://127.0.0.1:9'"):
+    with pytest.raises(ConnectionError, match=r"No scheduler of dask answers at 'tcp://127\.0\.0\.1:9'"):
         tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler="tcp://127.0.0.1:9", **QUIET)
     with pytest.raises(ConnectionError, match="No scheduler of dask answers at 'nonsense'"):
         tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler="nonsense", **QUIET)
@@ -359,7 +389,7 @@ def test_from_a_shell_by_a_scheduler(shell, cohort, cluster):
     done = shell(*words, "--scheduler", cluster.scheduler_address)
     assert done.exit_code == 0, done.stderr
     assert "p/a.h5ad written (" in done.stderr
-    assert f"20 genes at {cohort['b.zarr'].n_obs} spots" in done.stderr
+    assert f"4 genes at {cohort['b.zarr'].n_obs} spots" in done.stderr
     assert_whole("p", cohort, ["a.h5ad", "b.zarr"])
     Path("run.yaml").write_text(f"scheduler: {cluster.scheduler_address}\n")
     done = shell(*words, "--config", "run.yaml")
@@ -367,16 +397,15 @@ def test_from_a_shell_by_a_scheduler(shell, cohort, cluster):
     assert "2 of 2 slides are predicted already." in done.stderr
     done = shell(*words, "--config", "run.yaml", "--latent")
     assert done.exit_code == 1
-    assert "is of another latent (and 1 more such files); it is left alone. Pass another --out, or --overwrite" in done.stderr
+    assert (
+        "is of another latent (and 1 more such files); it is left alone. Pass another --out, or --overwrite"
+        in done.stderr
+    )
 
 
-def test_from_a_shell_by_workers_of_its_own(shell, cohort):
-    Path("bad.h5ad").write_bytes(b"no slide")
-    words = ("predict", "c.h5ad", "bad.h5ad", "--model", "model", "--out", "p", "--batch-size", 1, "--device", "cpu")
-    done = shell(*words, "--workers", 1)
-    assert done.exit_code == 1
-    assert "bad.h5ad failed: ValueError:" in done.stderr
-    assert "Error: 1 of 2 slides failed: 'bad.h5ad'. The same call tries them again.\n" in done.stderr
-    np.testing.assert_array_equal(anndata.read_h5ad("p/c.h5ad").X, cohort["c.h5ad"].obsm["expected"])
-    assert shell(*words, "--workers", 0).exit_code == 2
-    assert shell(*words, "--workers", 1, "--scheduler", "tcp://a:1").exit_code == 1
+def test_wrong_usage(shell, cohort):
+    words = ("predict", "c.h5ad", "--model", "model", "--out")
+    assert shell(*words, "p", "--workers", 0).exit_code == 2
+    assert shell(*words, "p", "--workers", 1, "--scheduler", "tcp://a:1").exit_code == 1
+    done = shell(*words, "p.h5ad", "--workers", 1)
+    assert (done.exit_code, "--out must be a folder" in done.stderr) == (1, True)
