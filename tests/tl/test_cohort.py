@@ -373,12 +373,24 @@ def test_nobody_answers(cohort, monkeypatch):
     assert not Path("p").exists()
 
 
-def test_a_script_that_a_worker_imports(monkeypatch):
-    import multiprocessing
+def test_workers_do_not_import_the_script(monkeypatch):
+    """A script whose calls stand under no `if __name__ == "__main__"` would begin anew in each of them."""
+    from multiprocessing.spawn import get_preparation_data
 
-    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
-    with pytest.raises(RuntimeError, match="if __name__ == '__main__'"), _cohort_run.connected(None, 1):
-        pytest.fail("workers were started")
+    def imported() -> set[str]:
+        return {"init_main_from_name", "init_main_from_path"} & set(get_preparation_data("worker"))
+
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", "script.py", raising=False)
+    monkeypatch.setattr(main, "__spec__", None)
+    assert imported() == {"init_main_from_path"}
+    with _cohort_run.no_main():
+        assert imported() == set()
+    assert (main.__file__, main.__spec__) == ("script.py", None)
+    monkeypatch.delattr(main, "__file__")
+    with _cohort_run.no_main():
+        assert imported() == set()
+    assert not hasattr(main, "__file__")
 
 
 # ---------------------------------------------------------------- from a shell

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,8 +30,6 @@ def connected(scheduler: str | Client | None, workers: int) -> Iterator[Client]:
     ------
     ConnectionError
         Nobody answers at that address.
-    RuntimeError
-        Worker processes cannot be started.
     """
     from distributed import Client, LocalCluster
 
@@ -48,24 +47,27 @@ def connected(scheduler: str | Client | None, workers: int) -> Iterator[Client]:
         with client:
             yield client
     else:
-        _refuse_spawned()
-        # Dask would share out the memory and kill a worker that takes more than its part
-        limits: dict[str, Any] = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
+        # Dask would share out the memory and kill a worker that takes more than its part; and it warns of each slow exit
+        limits: dict[str, Any] = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
+        limits |= {"dashboard_address": "127.0.0.1:0"}
         with (
+            no_main(),
             LocalCluster(n_workers=workers, processes=True, **limits) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
             yield client
 
 
-def _refuse_spawned() -> None:
-    """A worker process imports the script that it was started from: that must not start workers again."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        msg = (
-            "Worker processes import your script anew, and the call stands where it runs on import. Put it under "
-            "`if __name__ == '__main__':`."
-        )
-        raise RuntimeError(msg)
+@contextmanager
+def no_main() -> Iterator[None]:
+    """Workers import sthggep alone: a script that each of them imported would begin its cohort anew."""
+    main: Any = sys.modules["__main__"]
+    held = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    vars(main).update(dict.fromkeys(held))  # as in a notebook, which is not imported either
+    try:
+        yield
+    finally:
+        vars(main).update(held)
 
 
 class Outcome(NamedTuple):

@@ -73,10 +73,10 @@ def predict_cohort(
         name: what :func:`sthggep.tl.predict` writes to its ``out``.
     scheduler
         Address of a dask scheduler, such as ``"tcp://host:8786"``, or a client of one. Slides and ``out`` must lie on a disk that all
-        workers share, under the same path, and sthggep must be installed there. ``None`` starts processes on this machine.
+        workers share, under the same path, and the same version of sthggep must be installed there, with what the model needs:
+        encoders of your own are registered on the workers, too. ``None`` starts processes on this machine.
     workers
         Processes on this machine, with a thread, a slide and a model each; ``None`` starts one.
-        In a script, the call must stand under ``if __name__ == "__main__":``, which worker processes skip.
     overwrite
         Replace files in ``out`` that are predictions of another model, of other options, or of a slide that was another then.
     spacing_um
