@@ -145,8 +145,10 @@ def test_a_second_call_does_nothing(cohort, cluster, steps):
 
 def test_options_are_those_of_predict(cohort, client, quick):
     genes = quick.genes[4:1:-1]
-    asked = {"genes": genes, "latent": True, "key_added": "mine", "window": 12}
-    tl.predict_cohort(["a.h5ad"], quick, out="p", scheduler=client, **asked, **QUIET)
+    asked = {"genes": genes, "latent": True, "key_added": "mine", "window": np.int64(12)}
+    for status in ("written", "kept"):
+        table = tl.predict_cohort(["a.h5ad"], quick, out="p", scheduler=client, **asked, **QUIET)
+        assert table["status"].tolist() == [status]
     found, kept = anndata.read_h5ad("p/a.h5ad"), anndata.read_h5ad("a.h5ad")
     tl.predict(kept, quick, **asked, **QUIET)
     assert found.var_names.tolist() == genes

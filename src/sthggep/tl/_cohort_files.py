@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sthggep._checks import listing
 from sthggep._slide_files import kind_of
@@ -65,15 +65,10 @@ def state_of(job: Job) -> State:
             there, made = json.loads(file.attrs[NOTE]), Made(*map(int, file["X"].shape))
     except (OSError, KeyError, ValueError, TypeError):
         return State(differs="was not written by `predict_cohort`")
-    wanted = json.loads(json.dumps(job.record))
+    wanted, options = job.record, there.get("options", {})
     names = [name for name in wanted if name != "options" and there.get(name) != wanted[name]]
-    names += [name for name, value in wanted["options"].items() if _get(there, name) != value]
+    names += [name for name, value in wanted["options"].items() if options.get(name) != value]
     return State(differs=f"is of another {', '.join(names)}") if names else State(made)
-
-
-def _get(there: Mapping[str, Any], name: str) -> Any:
-    """An option of a record, which may be of another version."""
-    return there.get("options", {}).get(name)
 
 
 def refuse_others(jobs: Sequence[Job], states: Sequence[State]) -> None:

@@ -35,7 +35,7 @@ def connected(scheduler: str | Client | None, workers: int) -> Iterator[Client]:
 
     if isinstance(scheduler, Client):
         yield scheduler
-    elif isinstance(scheduler, str):
+    elif scheduler is not None:
         try:
             client = Client(scheduler, timeout=SECONDS, set_as_default=False)
         except (OSError, ValueError) as reason:
@@ -114,7 +114,8 @@ class _Run:
                 if at not in self.outcomes:
                     self._go_on(at, self._answer(future))
         finally:
-            self.client.cancel([future for _, future in self.running.values()])
+            if self.client.status == "running":
+                self.client.cancel([future for _, future in self.running.values()])
         return [self.outcomes[at] for at in range(len(self.jobs))]
 
     def _submit(self, step: str, at: int, *which: Any) -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep.model import HGGEP
+    from sthggep.pp._encoders import FrozenEncoder
     from sthggep.pp._kept_blocks import KeptBlocks
     from sthggep.tl._answers import Asked
 
@@ -135,13 +137,17 @@ class Work:
         asked = look(model, data, **{name: options[name] for name in (*ASKED, *PLACES)})
         return cls(job, model, data, asked, options)
 
+    @cached_property
+    def encoder(self) -> FrozenEncoder | None:
+        """The encoder that the model looks through."""
+        return self.model.encoder(device=self.options["device"])
+
     def blocks(self, section: int) -> KeptBlocks | None:
         """Blocks of features of a section; ``None`` where it has none."""
         from sthggep._data import kept_blocks
 
-        encoder = self.model.encoder(device=self.options["device"])
         slide, inputs = self.asked.slides[section], self.model.inputs
-        return kept_blocks(slide, inputs, encoder, self.options["batch_size"], self.job.folder)
+        return kept_blocks(slide, inputs, self.encoder, self.options["batch_size"], self.job.folder)
 
     def finish(self) -> Made:
         """Predict, note in the file what it depends on, and move it to its place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -134,20 +135,8 @@ def predict_cohort(
         "window": window,
     }
     _check_options(found, options, batch_size, spacing_um)
-    known = {"version": version("sthggep"), "model": found.id, "options": options | {"spacing_um": spacing_um}}
-    jobs = [
-        Job(
-            slide=slide,
-            target=target,
-            folder=folder / STATE / slide.stem,
-            model=folder / STATE / found.id,
-            record={"slide": stamp(slide), **known},
-            spacing_um=spacing_um,
-            options=options | {"batch_size": batch_size, "device": device},
-            client=os.getpid(),
-        )
-        for slide, target in targets.items()
-    ]
+    computed = {"batch_size": batch_size, "device": device}
+    jobs = [_job(slide, target, found, options, computed, spacing_um) for slide, target in targets.items()]
     states = [state_of(job) for job in jobs]
     if not overwrite:
         refuse_others(jobs, states)
@@ -157,9 +146,11 @@ def predict_cohort(
         log.info("%d of %s are predicted already.", len(jobs) - len(todo), counted(jobs, "slide"))
     if todo:
         with connected(scheduler, n_workers) as client:
-            _keep_model(found, jobs[0].model)
+            if not jobs[0].model.exists():
+                found.save(jobs[0].model)
             done = run_jobs(client, [jobs[at] for at in todo], show=show_progress_bar)
-        outcomes = _merged(outcomes, todo, done)
+        for at, outcome in zip(todo, done, strict=True):
+            outcomes[at] = outcome
     if not any(outcome.error for outcome in outcomes):
         shutil.rmtree(folder / STATE, ignore_errors=True)
     return _table(jobs, states, outcomes)
@@ -187,16 +178,28 @@ def _check_options(model: HGGEP, options: Mapping[str, Any], batch_size: int, sp
         positive(spacing_um, "`spacing_um`")
 
 
-def _keep_model(model: HGGEP, folder: Path) -> None:
-    """Put the model where workers find it: its name here may mean nothing on their machines."""
-    if not folder.exists():
-        model.save(folder)
-
-
-def _merged(outcomes: Sequence[Outcome], todo: Sequence[int], done: Sequence[Outcome]) -> list[Outcome]:
-    """Outcomes of all slides."""
-    new = dict(zip(todo, done, strict=True))
-    return [new.get(at, outcome) for at, outcome in enumerate(outcomes)]
+def _job(
+    slide: Path,
+    target: Path,
+    model: HGGEP,
+    options: Mapping[str, Any],
+    computed: Mapping[str, Any],
+    spacing_um: float | None,
+) -> Job:
+    """All that workers need to know of a slide; the model's own name may mean nothing on their machines."""
+    # As it is read back: plain types, numbers of numpy too
+    asked = json.loads(json.dumps({**options, "spacing_um": spacing_um}, default=lambda number: number.item()))
+    state = target.parent / STATE
+    return Job(
+        slide=slide,
+        target=target,
+        folder=state / slide.stem,
+        model=state / model.id,
+        record={"slide": stamp(slide), "model": model.id, "version": version("sthggep"), "options": asked},
+        spacing_um=spacing_um,
+        options={**options, **computed},
+        client=os.getpid(),
+    )
 
 
 def _table(jobs: Sequence[Job], states: Sequence[State], outcomes: Sequence[Outcome]) -> pd.DataFrame:
