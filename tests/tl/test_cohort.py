@@ -15,7 +15,7 @@ import anndata
 import numpy as np
 import pytest
 import torch
-from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin
+from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin
 
 from sthggep import HGGEP, datasets, tl
 from sthggep._data import Inputs
@@ -272,14 +272,18 @@ def test_blocks_of_a_slide_that_failed_are_kept(cohort, client, steps, monkeypat
 
 
 def test_what_the_cluster_says_of_a_task():
-    run = object.__new__(_cohort_run._Run)
+    def answer(error: Exception):
+        def result():
+            raise error
+
+        return object.__new__(_cohort_run._Run)._answer(SimpleNamespace(result=result))
+
     lost = KilledWorker("task", SimpleNamespace(address="tcp://there"), 3)
-    answer = run._answer(SimpleNamespace(status="error", exception=lambda: lost))
-    assert answer.error.startswith("its worker was lost 4 times at the same task")
-    other = SimpleNamespace(status="error", exception=lambda: ModuleNotFoundError("No module named 'sthggep'"))
-    assert run._answer(other).error == "ModuleNotFoundError: No module named 'sthggep'"
+    assert answer(lost).error.startswith("its worker was lost 4 times at the same task")
+    other = ModuleNotFoundError("No module named 'sthggep'")
+    assert answer(other).error == "ModuleNotFoundError: No module named 'sthggep'"
     with pytest.raises(ConnectionError, match=r"went away\. What is finished is kept"):
-        run._answer(SimpleNamespace(status="cancelled"))
+        answer(CancelledError("task"))
 
 
 def test_workers_that_see_other_files(cohort, client, steps):

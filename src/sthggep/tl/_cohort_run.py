@@ -127,19 +127,19 @@ class _Run:
 
     def _answer(self, future: Future[Answer]) -> Answer:
         """What a task said; one that never came to an end has lost its worker again and again."""
-        if future.status == "finished":
-            found: Answer = future.result()
-            return found
-        if future.status != "error":
-            msg = "The scheduler of dask went away. What is finished is kept: make the same call again to go on."
-            raise ConnectionError(msg)
-        from distributed import KilledWorker
+        from distributed import CancelledError, KilledWorker
 
-        error = future.exception()
-        if isinstance(error, KilledWorker):
-            times = counted(error.allowed_failures + 1, "time")
+        try:
+            found: Answer = future.result()
+        except CancelledError as reason:
+            msg = "The scheduler of dask went away. What is finished is kept: make the same call again to go on."
+            raise ConnectionError(msg) from reason
+        except KilledWorker as reason:
+            times = counted(reason.allowed_failures + 1, "time")
             return Answer(error=f"its worker was lost {times} at the same task: it may need more memory than there is.")
-        return Answer(error=f"{type(error).__name__}: {error}")
+        except Exception as reason:  # noqa: BLE001
+            return Answer(error=f"{type(reason).__name__}: {reason}")
+        return found
 
     def _go_on(self, at: int, answer: Answer) -> None:
         """Ask for what comes next of a job."""
