@@ -59,6 +59,7 @@ qualname_overrides = {
 nitpicky = True
 INVENTORIES = {
     "anndata": "https://anndata.readthedocs.io/en/stable/",
+    "distributed": "https://distributed.dask.org/en/stable/",
     "lightning": "https://lightning.ai/docs/pytorch/stable/",
     "matplotlib": "https://matplotlib.org/stable/",
     "numpy": "https://numpy.org/doc/stable/",

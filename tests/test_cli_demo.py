@@ -76,4 +76,4 @@ def test_demo_on_real_tissue(data_root, monkeypatch):
     images = test.uns["spatial"]["MOB3"]["images"]
     _demo._drop_what_a_file_has(test)
     assert "fullres" not in images
-    tl._predict.resolve(test)  # the image is found in its own file
+    tl._answers.resolve(test)  # the image is found in its own file

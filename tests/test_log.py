@@ -95,6 +95,16 @@ def test_lines_now_and_then_where_no_bar_can_be(alone, clock):
     assert done.n == 10
 
 
+def test_there_may_be_more_to_do_than_was_known(alone, clock):
+    stream = alone(io.StringIO())
+    with progress(3, "Cohort", "task", show=True) as done:
+        done.grow(5)
+        for _ in range(2):
+            done.update()
+        assert done.bar.total == 8
+    assert stream.getvalue().splitlines()[0] == "Cohort: task 2 of 8"
+
+
 def test_nothing_where_progress_is_not_wanted(alone, clock):
     stream = alone(io.StringIO())
     with progress(200, "Training", "epoch", show=False) as done:

@@ -29,7 +29,17 @@ PROMISED = {
     "sthggep.io": {"read_slide", "read_st"},
     "sthggep.pl": {"agreement", "colours", "cross_validation", "gene_map", "history", "patches", "report", "scores"},
     "sthggep.pp": {"encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder", "tissue_grid"},
-    "sthggep.tl": {"agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"},
+    "sthggep.tl": {
+        "agreement",
+        "cross_validate",
+        "evaluate",
+        "fit",
+        "predict",
+        "predict_cohort",
+        "summary",
+        "to_adata",
+        "top_genes",
+    },
 }
 
 # Options that mean the same wherever they stand: keyword-only, with this default.
@@ -73,7 +83,7 @@ LAYERS = (
     {"datasets"},
     {"nn"},
     {"pp"},
-    {"_data", "_neighbourhood", "_windowed"},
+    {"_data", "_neighbourhood", "_slide_files", "_windowed"},
     {"_training", "_presets", "_checkpoints"},
     {"model", "HGGEP", "_card", "_describe", "_lazyslide", "_predictor"},
     {"tl"},
@@ -81,7 +91,7 @@ LAYERS = (
     {"_cli", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-HEAVY = ("lightning", "matplotlib.pyplot", "scanpy", "spatialdata", "squidpy", "torch")
+HEAVY = ("distributed", "lightning", "matplotlib.pyplot", "scanpy", "spatialdata", "squidpy", "torch")
 
 
 # ---------------------------------------------------------------- what is public

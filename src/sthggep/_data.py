@@ -22,8 +22,9 @@ from sthggep._neighbourhood import neighbourhoods, positions
 from sthggep.nn import spatial_incidence
 from sthggep.nn._programmes import Measured
 from sthggep.nn._published import TABLE_ROWS
-from sthggep.pp._encode import Rows, encode
+from sthggep.pp._encode import Encoding, Rows, encode
 from sthggep.pp._features import feature_record, is_done
+from sthggep.pp._kept_blocks import KeptBlocks
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def network_inputs(
     batch_size: int,
     show: bool = False,
     pitch_um: float | None = None,
+    blocks: Path | None = None,
 ) -> tuple[Any, ...]:
     """Tensors of one section, in the order in which its network takes them.
 
@@ -109,7 +111,8 @@ def network_inputs(
         # Positions stay in numpy, on the CPU: the network wants float64, which some accelerators do not have
         return patches, array_positions(slide) if inputs.reference else positions(slide)
     near, held = neighbourhoods(slide, n_neighbors, pitch_um)
-    stages = [torch.from_numpy(stage[:]) for stage in frozen_stages(slide, inputs, encoder, batch_size, show)]
+    features = frozen_stages(slide, inputs, encoder, batch_size, show, blocks=blocks)
+    stages = [torch.from_numpy(stage[:]) for stage in features]
     return stages, near.rows, near.offsets, spatial_incidence(held.rows), slide.n_spots
 
 
@@ -139,25 +142,50 @@ def frozen_stages(
     show: bool,
     *,
     folder: Path | None = None,
+    blocks: Path | None = None,
 ) -> list[Rows]:
-    """One feature array a stage: those that are in ``obsm`` already, else computed; kept in ``folder``, if one is given."""
-    table = slide.adata
+    """One feature array a stage: those that are in ``obsm`` already, else computed; kept in ``folder``, if one is given.
+
+    ``blocks`` is a folder of finished blocks, which stay there.
+    """
     if encoder is None:
         return [given_features(slide, key) for key in inputs.obsm]
+    found = _described(slide, inputs, encoder)
+    if new := [size for size, values in found.items() if values is None]:
+        done = encode(
+            slide, encoder, new, flips=inputs.flips, batch_size=batch_size, show=show, folder=folder, blocks=blocks
+        )
+        found |= dict(zip(new, done, strict=True))
+    stages = [found[size] for size in inputs.sizes_um if size is not None]
+    return [values for values in stages if values is not None]
+
+
+def kept_blocks(
+    slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, batch_size: int, folder: Path
+) -> KeptBlocks | None:
+    """Blocks in which :func:`frozen_stages` computes features; ``None`` where it has none to compute, or keeps none."""
+    if encoder is None:
+        return None
+    new = [size for size, values in _described(slide, inputs, encoder).items() if values is None]
+    if not new:
+        return None
+    return KeptBlocks.of(folder, Encoding(slide, encoder, new, flips=inputs.flips, batch_size=batch_size))
+
+
+def _described(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, Rows | None]:
+    """Features that are in ``obsm`` already, for each field of view; ``None`` where they are still to be computed."""
+    table = slide.adata
     sizes = [size for size in inputs.sizes_um if size is not None]
     if len(sizes) < len(inputs.sizes_um):
         msg = "Features of a frozen encoder need a field of view in microns."
         raise ValueError(msg)
     keys = {size: feature_key(inputs.encoder, size) for size in sizes}
-    found: dict[float, Rows] = {
+    return {
         size: np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
-        for size, key in keys.items()
         if is_done(table, key, feature_record(encoder, size, inputs.flips), slide)
+        else None
+        for size, key in keys.items()
     }
-    if new := [size for size in keys if size not in found]:
-        done = encode(slide, encoder, new, flips=inputs.flips, batch_size=batch_size, show=show, folder=folder)
-        found |= dict(zip(new, done, strict=True))
-    return [found[size] for size in sizes]
 
 
 def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: Any) -> Section:

@@ -57,15 +57,17 @@ def describe_windows(
     device: torch.device,
     show: bool = False,
     halo: int | None = None,
+    blocks: Path | None = None,
 ) -> Iterator[tuple[NDArray[np.intp], Predicted]]:
     """Spots of the section, and what the model says of them: all at once where they fit one window.
 
     ``halo`` leaves out steps of the network around a window; ``None`` leaves out none, and the windows do not show.
+    ``blocks`` is a folder of finished blocks of features, which stay there.
     """
     net: Any = model.members[0]
     size = window_size(model.inputs, slide, window)
     asked: dict[str, Any] = {"latent": latent, "counts": counts, "spread": spread}
-    options: dict[str, Any] = {"batch_size": batch_size, "show": show, "pitch_um": model.pitch_um}
+    options: dict[str, Any] = {"batch_size": batch_size, "show": show, "pitch_um": model.pitch_um, "blocks": blocks}
     if size is None:
         neighbors = int(getattr(net, "n_neighbors", 1))
         given = network_inputs(slide, model.inputs, encoder, n_neighbors=neighbors, **options)

@@ -41,6 +41,12 @@ class Progress:
         if time.monotonic() - Progress.last_line > 10 * EVERY:
             Progress.last_line = time.monotonic()
 
+    def grow(self, steps: int) -> None:
+        """There is more to do than was known."""
+        self.total += steps
+        self.bar.total = self.total
+        self.bar.refresh()
+
     def update(self, steps: int = 1, shown: Mapping[str, float] | None = None) -> None:
         """Go on by some steps; ``shown`` are figures to stand beside."""
         self.n += steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from sthggep._checks import one_of, positive
+from sthggep._checks import one_of, positive, warn_user
 from sthggep._data import Inputs, Section, array_positions, frozen_stages
 from sthggep._neighbourhood import neighbourhoods, positions, separate
 from sthggep._rows import row_steps
@@ -37,14 +36,18 @@ STATISTICS = 5  # their place among what a network is fed of a window
 Fed = tuple[Window, tuple[Any, ...]]
 
 
-def window_size(inputs: Inputs, slide: Slide, window: int | str | None) -> int | None:
-    """Spots a window of a section; ``None`` where it is looked at whole."""
+def most_spots(inputs: Inputs, window: int | str | None) -> int | None:
+    """Spots of a window at most; ``None`` where sections are looked at whole, whatever their size."""
     if isinstance(window, str):
         # Networks that attend over the whole section say something else of a part of it
         window = WINDOW if one_of(window, ["auto"], "window") and inputs.kind != "patches" else None
-    if window is None or slide.n_spots <= int(positive(window, "`window`")):
-        return None
-    return int(window)
+    return None if window is None else int(positive(window, "`window`"))
+
+
+def window_size(inputs: Inputs, slide: Slide, window: int | str | None) -> int | None:
+    """Spots a window of a section; ``None`` where it is looked at whole."""
+    most = most_spots(inputs, window)
+    return None if most is None or slide.n_spots <= most else most
 
 
 def check_window(inputs: Inputs, slide: Slide, window: int | str | None) -> None:
@@ -56,7 +59,7 @@ def check_window(inputs: Inputs, slide: Slide, window: int | str | None) -> None
             "attends over, and measures distances by, all spots that it is shown: the result differs from that of the "
             "whole section. Pass `window=None` for the published result."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)
 
 
 def windowed_inputs(
@@ -72,6 +75,7 @@ def windowed_inputs(
     halo: int | None = None,
     pitch_um: float | None = None,
     members: Sequence[Any] = (),
+    blocks: Path | None = None,
 ) -> Iterator[Fed]:
     """Windows of a section, each with the tensors of its spots in the order in which the network takes them.
 
@@ -100,6 +104,8 @@ def windowed_inputs(
     members
         Trained networks, each of which scales features its own way: statistics are a list, one for each of them. Without
         any they are those of networks that are still to be trained.
+    blocks
+        Folder of finished blocks of features, which stay there; ``None`` keeps none.
     """
     xy = positions(slide)
     if inputs.kind == "patches":
@@ -109,7 +115,7 @@ def windowed_inputs(
     cores = [part[core] for part in separate(slide, pitch_um) for core in split_spots(xy[part], window)]
     near, held = neighbourhoods(slide, net.n_neighbors, pitch_um)
     ties = Ties(near.rows.numpy(), held.rows.numpy())
-    stages = frozen_stages(slide, inputs, encoder, batch_size, show, folder=folder)
+    stages = frozen_stages(slide, inputs, encoder, batch_size, show, folder=folder, blocks=blocks)
     known = section_statistics(stages, ties, cores, [member.scale for member in members] or [None])
     statistics = known if members else known[0]
     for core in cores:

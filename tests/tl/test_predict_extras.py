@@ -138,12 +138,12 @@ def test_sections_of_one_object(slide):
 
 
 def test_spots_of_other_regions_are_not_numbers(slide, monkeypatch):
-    from sthggep.tl import _predict
+    from sthggep.tl import _answers
 
     other = slide.copy()
     together = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
-    resolve = _predict.resolve
-    monkeypatch.setattr(_predict, "resolve", lambda *a, **k: resolve(*a, **k)[1:])
+    resolve = _answers.resolve
+    monkeypatch.setattr(_answers, "resolve", lambda *a, **k: resolve(*a, **k)[1:])
     tl.predict(together, on_features("zinb"), library_key="which", latent=True, counts=True, **QUIET)
     for name in ("hggep", "X_hggep", "hggep_counts"):
         assert np.isnan(together.obsm[name][: slide.n_obs]).all()

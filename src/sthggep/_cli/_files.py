@@ -9,47 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._log import log
+from sthggep._slide_files import kind_of, read_slide
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-PLACES = ("table_key", "shapes_key", "spatial_key", "library_key", "coordinate_system", "mpp")
-IMAGES = (".tif", ".tiff", ".svs", ".jpg", ".jpeg", ".png")
-EXPECTED = "an AnnData (.h5ad, .zarr) or a SpatialData (.zarr) was expected"
 LISTS = (".txt", ".tsv", ".csv", ".list")
-
-
-def kind_of(path: Path) -> str:
-    """``"anndata"``, ``"spatialdata"`` or ``"image"``, by the ending and by what a .zarr says of itself."""
-    if not path.exists():
-        near = [p.name for p in path.parent.glob("*") if p.suffix in (".h5ad", ".zarr")] if path.parent.is_dir() else []
-        beside = f" Slides beside it: {', '.join(sorted(near)[:8])}." if near else ""
-        msg = f"{path} does not exist; {EXPECTED}.{beside}"
-        raise FileNotFoundError(msg)
-    ending = path.suffix.lower()
-    if ending == ".h5ad":
-        return "anndata"
-    if ending in IMAGES:
-        return "image"
-    if ending != ".zarr":
-        msg = f"{path} has an unknown ending; {EXPECTED}."
-        raise ValueError(msg)
-    import zarr
-
-    with readable(path):
-        of_anndata = zarr.open_group(path, mode="r").attrs.get("encoding-type") == "anndata"
-    return "anndata" if of_anndata else "spatialdata"
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Say which file it was that could not be read."""
-    try:
-        yield
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as reason:
-        msg = f"{path} cannot be read: {EXPECTED}. {type(reason).__name__}: {reason}"
-        raise ValueError(msg) from reason
 
 
 @contextmanager
@@ -60,22 +26,6 @@ def about(path: Path) -> Iterator[None]:
     except Exception as error:
         error.add_note(str(path))
         raise
-
-
-def read_slide(path: Path) -> AnnData | SpatialData:
-    """An AnnData or a SpatialData from disk."""
-    kind = kind_of(path)
-    if kind == "image":
-        msg = f"{path} is a bare image: it holds no counts; {EXPECTED}. `sthggep predict` takes images."
-        raise ValueError(msg)
-    with readable(path):
-        if kind == "spatialdata":
-            from spatialdata import read_zarr
-
-            return read_zarr(path)
-        import anndata
-
-        return anndata.read_h5ad(path) if path.suffix.lower() == ".h5ad" else anndata.read_zarr(path)
 
 
 def read_slides(paths: Sequence[Path], **places: Any) -> list[AnnData | SpatialData]:

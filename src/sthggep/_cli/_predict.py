@@ -10,8 +10,9 @@ from click.core import ParameterSource
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
-from sthggep._cli._files import PLACES, about, describe, gene_list, kind_of, read_slide, whole, write_slide
+from sthggep._cli._files import about, describe, gene_list, whole, write_slide
 from sthggep._log import log
+from sthggep._slide_files import PLACES, SPACING_UM, kind_of, opened
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 ANNDATA = (".h5ad", ".zarr")
 ENDINGS = {"anndata": ANNDATA, "image": ANNDATA, "spatialdata": (".zarr",)}
-SPACING_UM = 100.0
-GRID = "tissue_grid"
 BUNDLED = "her2st"
+COHORT = "Many slides"
 EXAMPLES = """
 sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumour: the model of the package)
 sthggep predict slide.zarr --model my-model --out predicted.zarr   (a SpatialData)
 sthggep predict a.h5ad b.h5ad c.zarr --model my-model --out predicted/
 sthggep predict slide.h5ad --out some.h5ad --genes FASN,GNAS,SCD --latent
+sthggep predict slides/*.h5ad --model my-model --out predicted/ --workers 4
 sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image without spots)
 """
 
@@ -73,6 +74,19 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 @options.spots
 @options.images
 @options.window
+@options.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    heading=COHORT,
+    help="Processes on this machine that share the slides, and large slides block by block. Writes predictions only; the "
+    "same command goes on where it was killed.",
+)
+@options.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    heading=COHORT,
+    help="The same by the workers of a dask scheduler, such as tcp://host:8786.",
+)
 @options.compute
 @options.run
 @click.pass_obj
@@ -90,6 +104,8 @@ def predict(
     spacing_um: float | None,
     predictions_only: bool,
     window: str,
+    workers: int | None,
+    scheduler: str | None,
     **rest: Any,
 ) -> None:
     """Predict the expression at every spot of slides, and write the slides with the prediction in them.
@@ -97,9 +113,9 @@ def predict(
     Counts are not needed. SLIDES may be AnnData (.h5ad, .zarr), SpatialData (.zarr), or bare images (TIFF, SVS, JPEG, PNG).
     """
     chosen = gene_list(genes)
-    as_table = predictions_only or spacing_um is not None
-    targets = outputs(slides, out, as_table=as_table)
-    todo = free(targets, overwrite=overwrite, skip_existing=skip_existing)
+    cohort = workers is not None or scheduler is not None
+    targets = outputs(slides, out, as_table=cohort or predictions_only or spacing_um is not None)
+    todo = free(targets, overwrite=overwrite or cohort, skip_existing=skip_existing)
     if not todo:
         log.info("Nothing to do: all %d files are there.", len(targets))
         return
@@ -114,9 +130,13 @@ def predict(
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
         log.info("That is the model of the package: it knows breast tumours only. Another one: --model FOLDER")
     rest |= {"genes": chosen, "counts": size_factors or counts, "window": options.window_of(window)}
+    if cohort:
+        many = {"spacing_um": spacing_um, "workers": workers, "scheduler": scheduler, "overwrite": overwrite}
+        predict_many(list(todo), loaded, {**rest, **many, "out": out, "show_progress_bar": run.show})
+        return
     for at, (slide, target) in enumerate(todo.items(), start=1):
         with about(slide), whole(target) as part:
-            data, places = opened(slide, spacing_um, rest)
+            data, places = told(slide, spacing_um, rest)
             settings = {**rest, **places, "show_progress_bar": run.show, "out": part if predictions_only else None}
             made = predict_into(data, loaded, settings)
             if not predictions_only:
@@ -125,6 +145,15 @@ def predict(
     if not predictions_only:
         key = "" if rest["key_added"] == "hggep" else f" --key {rest['key_added']}"
         log.info("Next, where counts were measured: sthggep evaluate %s%s", target, key)
+
+
+def predict_many(slides: list[Path], model: HGGEP, settings: dict[str, Any]) -> None:
+    """Predict slides by several processes; those that failed make the command fail, once all others are done."""
+    from sthggep import tl
+
+    table = tl.predict_cohort(slides, model, **settings)
+    if (table["status"] == "failed").any():
+        click.get_current_context().exit(1)
 
 
 def predict_into(data: AnnData | SpatialData, model: HGGEP, settings: dict[str, Any]) -> str:
@@ -179,20 +208,15 @@ def free(targets: dict[Path, Path], *, overwrite: bool, skip_existing: bool) -> 
     return {slide: target for slide, target in targets.items() if not (skip_existing and target.exists())}
 
 
-def opened(path: Path, spacing_um: float | None, rest: dict[str, Any]) -> tuple[AnnData | SpatialData, dict[str, Any]]:
-    """A slide, with new spots over its tissue where they are wanted, and where its spots are then."""
-    kind = kind_of(path)
+def told(path: Path, spacing_um: float | None, rest: dict[str, Any]) -> tuple[AnnData | SpatialData, dict[str, Any]]:
+    """A slide and where its spots are, with a line on what was read or laid over the tissue."""
+    from sthggep._slide import table_of
+
     places = {name: rest[name] for name in PLACES}
-    if kind != "image" and spacing_um is None:
-        data = read_slide(path)
+    data, elsewhere = opened(path, spacing_um, image_key=rest["image_key"], **places)
+    if kind_of(path) != "image" and spacing_um is None:
         describe(data, path, **places)
-        return data, {}
-
-    from sthggep import io, pp
-
-    spacing_um = SPACING_UM if spacing_um is None else spacing_um
-    data = io.read_slide(path, mpp=rest["mpp"]) if kind == "image" else read_slide(path)
-    grid = pp.tissue_grid(data, spacing_um=spacing_um, key_added=GRID, image_key=rest["image_key"], **places)
-    log.info("%s: %d spots laid over the tissue, %g µm apart", path, grid.n_obs, spacing_um)
-    # In a SpatialData the grid is a table beside others; of an AnnData it is an object of its own
-    return (grid, {}) if kind == "anndata" else (data, {"table_key": GRID, "shapes_key": None})
+    else:
+        n_spots = table_of(data, elsewhere.get("table_key", rest["table_key"])).n_obs
+        log.info("%s: %d spots laid over the tissue, %g µm apart", path, n_spots, spacing_um or SPACING_UM)
+    return data, elsewhere

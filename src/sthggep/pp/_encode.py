@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._keys import feature_key
-from sthggep._progress import progress
+from sthggep._progress import Progress, progress
 from sthggep._rows import RowFile
 from sthggep.pp._feature_cache import FeatureCache, describe, image_fingerprint, key_of
+from sthggep.pp._kept_blocks import KeptBlocks
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def encode(
     show: bool = False,
     cache: str | Path | None = None,
     folder: Path | None = None,
+    blocks: Path | None = None,
 ) -> list[Rows]:
     """Features of one section, an array (n_spots, dim) for each field of view.
 
@@ -78,6 +80,8 @@ def encode(
         Folder of the features kept between runs; ``None`` asks ``$STHGGEP_FEATURE_CACHE``.
     folder
         Where to write features that memory need not hold; ``None`` returns them in memory.
+    blocks
+        Folder of finished blocks, which are kept there and not done again; ``None`` keeps none.
     """
     shape = (slide.n_spots, frozen.entry.dim or 0)
     kept = FeatureCache.chosen(cache)
@@ -98,26 +102,63 @@ def encode(
                 new[size] = RowFile.create(folder / f"{feature_key(slide.name, size)}.npy", *shape)
             else:
                 new[size] = np.empty(shape, dtype=np.float32)
-        _fill(new, slide, frozen, flips=flips, batch_size=batch_size, show=show)
+        if new:
+            encoding = Encoding(slide, frozen, list(new), flips=flips, batch_size=batch_size)
+            _fill(new, encoding, show=show, kept=None if blocks is None else KeptBlocks.of(blocks, encoding))
     found |= new
     return [found[size] if folder is not None else found[size][:] for size in sizes_um]
 
 
-def _fill(
-    outs: dict[float, Rows], slide: Slide, frozen: FrozenEncoder, *, flips: bool, batch_size: int, show: bool
-) -> None:
-    """Encode the patches of all fields of view, while the next ones are read."""
-    if not outs:
-        return
-    cuts = {size: Patches(slide, size_um=size, size_px=frozen.entry.size_px) for size in outs}
-    order = min(cuts.values(), key=lambda cut: cut.size_um or 0).sweep()
-    batches = [(size, order[start : start + batch_size]) for start in range(0, len(order), batch_size) for size in cuts]
-    tasks = (partial(cuts[size].__getitem__, rows) for size, rows in batches)
+class Encoding:
+    """Patches of a section on their way through an encoder.
+
+    Parameters
+    ----------
+    slide
+        The section.
+    frozen
+        The encoder.
+    sizes_um
+        Fields of view.
+    flips
+        Average over the four flips of each patch.
+    batch_size
+        Patches at a time.
+    """
+
+    def __init__(
+        self, slide: Slide, frozen: FrozenEncoder, sizes_um: Sequence[float], *, flips: bool, batch_size: int
+    ) -> None:
+        self.slide, self.frozen, self.flips, self.batch_size = slide, frozen, flips, batch_size
+        self.cuts = {size: Patches(slide, size_um=size, size_px=frozen.entry.size_px) for size in sizes_um}
+        # Spots in the order of a sweep over the image
+        self.order = min(self.cuts.values(), key=lambda cut: cut.size_um or 0).sweep()
+
+    def run(
+        self, rows: NDArray[np.intp], done: Progress | None = None
+    ) -> Iterator[tuple[float, slice, NDArray[np.float32]]]:
+        """Encode these spots while the next ones are read: field of view, place among ``rows``, and values."""
+        starts = range(0, len(rows), self.batch_size)
+        batches = [(size, slice(start, start + self.batch_size)) for start in starts for size in self.cuts]
+        tasks = (partial(self.cuts[size].__getitem__, rows[at]) for size, at in batches)
+        for (size, at), patches in zip(batches, ahead(tasks), strict=True):
+            yield size, at, self.frozen(patches, flips=self.flips)
+            if done is not None:
+                done.update(len(rows[at]))
+
+
+def _fill(outs: dict[float, Rows], encoding: Encoding, *, show: bool, kept: KeptBlocks | None) -> None:
+    """Features of all fields of view, in one sweep or block after block."""
+    order, slide = encoding.order, encoding.slide
     label = f"Features of {slide.name} at {', '.join(f'{size:g}' for size in outs)} µm"
     with progress(len(order) * len(outs), label, "patch", show=show, leave=False) as done:
-        for (size, rows), patches in zip(batches, ahead(tasks), strict=True):
-            outs[size][rows] = frozen(patches, flips=flips)
-            done.update(len(rows))
+        if kept is None:
+            for size, at, values in encoding.run(order, done):
+                outs[size][order[at]] = values
+        else:
+            for number, rows in enumerate(kept.rows):
+                for size, values in zip(outs, kept.get(number, done), strict=True):
+                    outs[size][rows] = values
     for level in slide.levels:
         if level.blocks is not None:
             level.blocks.forget()

@@ -7,8 +7,19 @@ from sthggep.tl._cross_validate import cross_validate
 from sthggep.tl._evaluate import evaluate
 from sthggep.tl._fit import fit
 from sthggep.tl._predict import predict
+from sthggep.tl._predict_cohort import predict_cohort
 from sthggep.tl._summary import summary
 from sthggep.tl._to_adata import to_adata
 from sthggep.tl._top_genes import top_genes
 
-__all__ = ["agreement", "cross_validate", "evaluate", "fit", "predict", "summary", "to_adata", "top_genes"]
+__all__ = [
+    "agreement",
+    "cross_validate",
+    "evaluate",
+    "fit",
+    "predict",
+    "predict_cohort",
+    "summary",
+    "to_adata",
+    "top_genes",
+]

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import gene_list, has_key, listing, predicted_genes, unique
+from sthggep._checks import gene_list, has_key, listing, may_write, predicted_genes, unique, warn_user
+from sthggep._keys import prediction_keys
+from sthggep._slide import resolve, table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
+    from sthggep._keys import PredictionKeys
     from sthggep._slide import Slide
     from sthggep.model import HGGEP
+
+
+class Asked(NamedTuple):
+    """What is to be predicted of a slide, once all of it was found to be possible."""
+
+    table: AnnData
+    key: PredictionKeys
+    beside: list[str]
+    """Arrays that are wanted beside the prediction."""
+    genes: list[str]
+    depth: NDArray[np.float32] | None
+    """Size factors of expected counts."""
+    slides: list[Slide]
+
+
+def look(
+    model: HGGEP,
+    data: AnnData | SpatialData,
+    *,
+    key_added: str,
+    genes: Sequence[str] | None,
+    latent: bool,
+    counts: bool | str,
+    uncertainty: bool,
+    window: int | str | None,
+    table_key: str,
+    **places: Any,
+) -> Asked:
+    """Refuse, before work starts, what the model cannot say of this slide, and what must not be written to it."""
+    from sthggep._windowed import check_window
+
+    table = table_of(data, table_key)
+    key = prediction_keys(key_added)
+    may_write(table, key.obsm)
+    asked_for = {key.latent: latent, key.counts: counts, key.std: uncertainty}
+    beside = [name for name, asked in asked_for.items() if asked]
+    for name in beside:
+        may_write(table, name, of=key.uns)
+    if uncertainty:
+        check_several(model)
+    chosen = model.genes if genes is None else chosen_genes(model, genes)
+    depth = depth_of(model, table, counts)
+    slides = resolve(data, table_key=table_key, need_image=model.inputs.needs_image, **places)
+    for slide in slides:
+        check_fit(model, slide)
+        check_window(model.inputs, slide, window)
+    return Asked(table, key, beside, chosen, depth, slides)
 
 
 def check_fit(model: HGGEP, slide: Slide) -> None:
@@ -44,7 +94,7 @@ def check_fit(model: HGGEP, slide: Slide) -> None:
             f"Section {slide.name!r} has {slide.mpp:.3g} µm/px, the model was trained at {np.median(trained):.3g}: "
             f"its patches of {inputs.size_px} px show another field of view. Resample the image, or train in microns."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)
 
 
 def chosen_genes(model: HGGEP, genes: Sequence[str]) -> list[str]:
@@ -64,10 +114,8 @@ def check_several(model: HGGEP) -> None:
         raise ValueError(msg)
 
 
-def depth_of(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.float32] | None:
-    """Size factors that expected counts are multiplied by; refuses what the model cannot say."""
-    if not counts:
-        return None
+def check_counts(model: HGGEP) -> None:
+    """Counts come from a head of their own."""
     if not model.has_counts:
         from sthggep._presets import PRESETS
 
@@ -78,6 +126,13 @@ def depth_of(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.flo
             f"a preset with such a head: {listing(able)}."
         )
         raise ValueError(msg)
+
+
+def depth_of(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.float32] | None:
+    """Size factors that expected counts are multiplied by; refuses what the model cannot say."""
+    if not counts:
+        return None
+    check_counts(model)
     if not isinstance(counts, str):
         return None
     factors = has_key(table.obs, counts, "obs", "Pass the column of size factors, or `counts=True`.")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthggep._checks import genes_present, may_write, written_beside
+from sthggep._checks import genes_present, written_beside
 from sthggep._device import resolve_device
-from sthggep._keys import TOOL, prediction_keys
-from sthggep._slide import resolve, table_of
-from sthggep.tl._answers import check_fit, check_several, chosen_genes, depth_of
+from sthggep._keys import TOOL
+from sthggep.tl._answers import look
 from sthggep.tl._outputs import Outputs, check_out, partial, write_store
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ def predict(
     mpp: float | None = None,
     window: int | str | None = "auto",
     out: str | Path | None = None,
+    checkpoint_dir: str | Path | None = None,
     batch_size: int = 64,
     device: str = "auto",
     show_progress_bar: bool = True,
@@ -86,6 +86,10 @@ def predict(
         A file to be written block by block, for predictions that memory should not hold: ``"….zarr"`` or ``"….h5ad"``. It
         is an AnnData with the prediction as ``X``, as :func:`sthggep.tl.to_adata` makes it, without pictures: open it by
         ``anndata.read_h5ad(out, backed="r")`` or ``anndata.experimental.read_lazy(out)``. ``None`` writes to ``obsm``.
+    checkpoint_dir
+        A folder where finished blocks of features are kept (16 batches of spots each, 22 kB a spot): the same call goes on
+        where a killed one was. Blocks are known by image, encoder, spots and resolution; delete the folder when you like.
+        ``None`` keeps none. Models that look at patches or at ``obsm`` have no such blocks.
     batch_size
         Patches encoded at a time.
     device
@@ -136,10 +140,10 @@ def predict(
 
     See Also
     --------
+    sthggep.tl.predict_cohort : many slides, by several processes or machines.
     sthggep.tl.to_adata : predictions as ``X``.
     """
     from sthggep._describe import describe_windows
-    from sthggep._windowed import check_window
     from sthggep.tl._doubts import warn_of_doubts
 
     found = load_model(model)
@@ -148,19 +152,15 @@ def predict(
         from sthggep.pp._features import copied
 
         data = copied(data)
-    table = table_of(data, table_key)
-    key = prediction_keys(key_added)
-    may_write(table, key.obsm)
-    asked_for = {key.latent: latent, key.counts: counts, key.std: uncertainty}
-    beside = [name for name, asked in asked_for.items() if asked]
-    for name in beside:
-        may_write(table, name, of=key.uns)
-    if uncertainty:
-        check_several(found)
-    chosen = found.genes if genes is None else chosen_genes(found, genes)
-    depth = depth_of(found, table, counts)
-    slides = resolve(
+    table, key, beside, chosen, depth, slides = look(
+        found,
         data,
+        key_added=key_added,
+        genes=genes,
+        latent=latent,
+        counts=counts,
+        uncertainty=uncertainty,
+        window=window,
         image_key=image_key,
         table_key=table_key,
         shapes_key=shapes_key,
@@ -168,11 +168,7 @@ def predict(
         coordinate_system=coordinate_system,
         library_key=library_key,
         mpp=mpp,
-        need_image=found.inputs.needs_image,
     )
-    for slide in slides:
-        check_fit(found, slide)
-        check_window(found.inputs, slide, window)
     seen = warn_of_doubts(found, slides, table)
     record = _record(found, slides, chosen, counts, seen) | {"obsm": np.array(beside, dtype=object)}
     with nullcontext() if path is None else partial(path) as folder:
@@ -188,6 +184,7 @@ def predict(
             "batch_size": batch_size,
             "device": where,
             "show": show_progress_bar,
+            "blocks": None if checkpoint_dir is None else Path(checkpoint_dir),
         }
         for slide in slides:
             for rows, part in describe_windows(found, slide, **options):
