@@ -173,6 +173,7 @@ def predict(
     for slide in slides:
         check_fit(found, slide)
         check_window(found.inputs, slide, window)
+    slides = [found.normalised(slide) for slide in slides]
     seen = warn_of_doubts(found, slides, table)
     record = _record(found, slides, chosen, counts, seen) | {"obsm": np.array(beside, dtype=object)}
     with nullcontext() if path is None else partial(path) as folder:
@@ -224,6 +225,7 @@ def _record(
         "versions": versions(),
         "params": {
             "preset": model.preset,
+            "stain": model.inputs.stain or "none",
             "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
             "learnt_from": np.array(seen, dtype=object),
