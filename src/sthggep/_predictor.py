@@ -82,7 +82,17 @@ class Predictor:
         return dict(self.training["stain"]) if self.inputs.stain else None
 
     def normalised(self, slide: Slide) -> Slide:
-        """The slide as this model looks at it: in the stain of its training slides, where it normalises stain."""
+        """The slide as this model looks at it: in the stain of its training slides, where it normalises stain.
+
+        Parameters
+        ----------
+        slide
+            One section.
+
+        Returns
+        -------
+        The section, whose patches come in those colours.
+        """
         return slide if slide.stain is not None else normalised(slide, self.stain)
 
     def on_scale(self, outputs: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:

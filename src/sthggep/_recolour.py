@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 Statistics = Mapping[str, Any]
 """What is known of a stain, in plain lists: ``mean`` and ``spread``, or ``stains`` and ``strength``."""
 LEVELS = 65  # of each channel in the table, the most that Pillow takes: between them it interpolates
-Colours = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Recolouring:
         return ImageFilter.Color3DLUT(LEVELS, (found / 255).clip(0, 1).astype(np.float32).ravel())
 
 
-def reinhard(rgb: Colours, source: Statistics, reference: Statistics) -> Colours:
+def reinhard(rgb: Floats, source: Statistics, reference: Statistics) -> Floats:
     """Mean and spread of each axis of CIELAB brought to those of the reference (Reinhard et al. 2001)."""
     from skimage.color import lab2rgb, rgb2lab
 
@@ -79,7 +79,7 @@ def reinhard(rgb: Colours, source: Statistics, reference: Statistics) -> Colours
     return np.asarray(lab2rgb(lab) * 255, dtype=np.float64)
 
 
-def macenko(rgb: Colours, source: Statistics, reference: Statistics) -> Colours:
+def macenko(rgb: Floats, source: Statistics, reference: Statistics) -> Floats:
     """Optical density taken apart by the slide's own stains, put together by those of the reference (Macenko et al. 2009)."""
     strength = np.append(np.array(reference["strength"]) / np.array(source["strength"]), 1.0)
     turn = np.linalg.inv(_basis(source)) @ np.diag(strength) @ _basis(reference)
@@ -88,7 +88,7 @@ def macenko(rgb: Colours, source: Statistics, reference: Statistics) -> Colours:
     return np.asarray(256 * np.exp(-density @ turn) - 1, dtype=np.float64)
 
 
-def _basis(stain: Statistics) -> Colours:
+def _basis(stain: Statistics) -> Floats:
     """Unit vectors of optical density as rows: haematoxylin, eosin, and what is neither."""
     both = np.array(stain["stains"], dtype=np.float64)
     rows = np.vstack([both, np.cross(*both)])
