@@ -74,7 +74,7 @@ class Predictor:
 
     @property
     def stain(self) -> dict[str, Any] | None:
-        """Stain that slides are brought to before they are looked at: ``method``, and its statistics; ``None`` for none.
+        """Stain that slides are brought to before they are looked at, ``method`` and statistics; ``None`` where they are not.
 
         Of ``"reinhard"``, ``mean`` and ``spread`` of L*, a* and b*; of ``"macenko"``, ``stains`` (unit vectors of optical density
         in red, green and blue; haematoxylin, eosin) and their ``strength`` (99th percentiles).

@@ -102,12 +102,12 @@ def fit(
         is meant for.
     stain
         Stain normalisation: ``"reinhard"`` (mean and spread of the tissue's colours, in CIELAB) or ``"macenko"``
-        (haematoxylin and eosin taken apart in optical density, as ``squidpy.experimental.im`` does). Patches of each slide are
-        brought to the mean stain of the training slides before the encoder sees them; :func:`sthggep.tl.predict` does so
-        with new slides. It is estimated on the tissue of each slide's coarsest resolution; a slide that shows too little of it
-        keeps its colours, with a warning. Features that :func:`sthggep.pp.features` wrote of a slide's own colours are
-        refused. ``None`` leaves colours as they are: features are centred within each slide all the same, and on the
-        sections of our benchmarks VERDICT.
+        (haematoxylin and eosin taken apart in optical density, as ``squidpy.experimental.im`` estimates them, each with its own
+        hue and strength). Patches of each slide are brought to the mean stain of the training slides before they are looked
+        at; :func:`sthggep.tl.predict` does so with new slides. Stain is estimated on the tissue of each slide's coarsest
+        resolution; a slide that shows too little of it keeps its colours, with a warning. Features that
+        :func:`sthggep.pp.features` wrote of a slide's own colours are refused. ``None`` leaves colours as they are; features
+        are centred within each slide all the same, and on our benchmarks normalisation did not help.
     max_epochs, learning_rate, n_members
         Instead of the preset's: epochs at most, step size, networks that are averaged.
     weights
