@@ -100,7 +100,9 @@ def test_the_reference_is_the_mean_of_slides_that_tell_theirs(slide: Slide, stai
         both["mean"], np.mean([stain_of(s, "reinhard")["mean"] for s in (slide, other)], axis=0), atol=1e-4
     )
     assert fit_reference([slide], None) is None
-    with pytest.raises(ValueError, match=r"none of 1 section \('toy1'\) shows enough tissue.*`stain=None`"):
+    with pytest.raises(
+        ValueError, match=r"none of 1 section \('toy1'\) tells it: too little tissue.*another `stain`, or None"
+    ):
         fit_reference([blank], "macenko")
 
 

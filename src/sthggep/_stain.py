@@ -55,7 +55,7 @@ def _in_density(pixels: NDArray[np.uint8]) -> Statistics | None:
     sdata = SpatialData(images={"tissue": picture}, labels={"tissue_tissue": tissue})
     try:
         found = fit_stain_reference(sdata, "tissue", method="macenko")
-    except RuntimeError:  # neither direction is near haematoxylin's or eosin's
+    except RuntimeError:  # a direction is more than 45 degrees from haematoxylin's or eosin's
         return None
     return {"stains": [_plain(row) for row in found.stain_matrix.T[:2]], "strength": _plain(found.max_concentrations)}
 
@@ -71,8 +71,9 @@ def fit_reference(slides: Sequence[Slide], method: str | None) -> dict[str, Any]
     found = [stain for slide in slides if (stain := stain_of(slide, method)) is not None]
     if not found:
         msg = (
-            f"`stain={method!r}` needs to see the stain of a training slide, but none of {counted(slides, 'section')} "
-            f"({listing((slide.name for slide in slides), 4)}) shows enough tissue in an image that can be read. Pass `stain=None`."
+            f"`stain={method!r}` needs to know the stain of a training slide, but none of {counted(slides, 'section')} "
+            f"({listing((slide.name for slide in slides), 4)}) tells it: too little tissue, an image that is too "
+            "large to be read whole, or a stain too unlike H&E. Pass another `stain`, or None."
         )
         raise ValueError(msg)
     means = {name: np.mean([stain[name] for stain in found], axis=0).round(5).tolist() for name in found[0]}
