@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 # Read when numpy, numba and torch are first imported, hence before anything else.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -14,6 +15,7 @@ if "numba" in sys.modules:
     sys.modules["numba"].core.config.reload_config()
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from anndata import AnnData
 
@@ -133,3 +135,27 @@ def light_model(toy: AnnData):
     another = datasets.toy(seed=1, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=toy.n_vars)
     options = {"size_um": 160, "n_members": 1, "max_epochs": 20, "validation": None, "show_progress_bar": False}
     return tl.fit([toy, another], genes=list(toy.var_names), device="cpu", **options)
+
+
+@pytest.fixture(scope="session")
+def stains() -> SimpleNamespace:
+    """Changes of stain: each is of the kind that the method of its name undoes."""
+    from skimage.color import lab2rgb, rgb2lab
+
+    def basis(*vectors: tuple[float, float, float]) -> np.ndarray:
+        rows = np.vstack([vectors, np.cross(*vectors)])
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    here, there = basis((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), basis((0.55, 0.75, 0.36), (0.20, 0.93, 0.30))
+
+    def restained(pixels: np.ndarray) -> np.ndarray:
+        """Haematoxylin stronger, eosin weaker, both of another hue."""
+        density = -np.log((pixels.astype(float) + 1) / 256) @ np.linalg.inv(here) @ np.diag([1.6, 0.6, 1]) @ there
+        return np.rint(256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)
+
+    def shifted(pixels: np.ndarray) -> np.ndarray:
+        """Darker, bluer, with less contrast: a scanner of another make."""
+        lab = (rgb2lab(pixels) - (80, 10, -5)) * (0.9, 0.8, 1.1) + (72, 10, -13)
+        return np.rint(lab2rgb(lab) * 255).astype(np.uint8)
+
+    return SimpleNamespace(changes={"reinhard": shifted, "macenko": restained}, vectors=here[:2])

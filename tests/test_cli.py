@@ -82,10 +82,12 @@ def test_targets_from_the_shell():
 
 def test_choices_are_those_of_the_library():
     from sthggep._presets import PRESETS
+    from sthggep._stain import METHODS
     from sthggep.tl._baselines import BASELINES
 
     choices = {param.name: getattr(param.type, "choices", ()) for param in main.commands["cross-validate"].params}
     assert list(choices["preset"]) == sorted(PRESETS)
+    assert tuple(choices["stain"]) == METHODS
     assert set(choices["baseline"]) == {*BASELINES, "none"}
 
 
@@ -106,7 +108,8 @@ def test_options_arrive(shell, files, monkeypatch):
     words = (
         "fit a.h5ad b.h5ad -o m --preset paper --genes more.txt --genes IMMU1,PLEO1 --weights w --max-epochs 3 --layer raw "
         "--mpp 1.9 --device cpu --seed 4 --encoder e --model old --n-members 2 --learning-rate 1e-4 --batch-size 8 "
-        "--size-um 80 --size-um 160 --obsm f --expression c.h5ad --validation toy1 --validation toy2 --image-key hires --window 500 -q"
+        "--size-um 80 --size-um 160 --stain macenko --obsm f --expression c.h5ad "
+        "--validation toy1 --validation toy2 --image-key hires --window 500 -q"
     )
     done = shell(*words.split())
     assert done.exit_code == 0, done.stderr
@@ -124,6 +127,7 @@ def test_options_arrive(shell, files, monkeypatch):
         "encoder": "e",
         "weights": "w",
         "size_um": [80.0, 160.0],
+        "stain": "macenko",
         "obsm": ["f"],
         "n_members": 2,
         "max_epochs": 3,

@@ -84,8 +84,8 @@ def sample_of(slide: Slide) -> NDArray[np.uint8] | None:
     return None if float(level.shape[0]) * level.shape[1] > MOST_PIXELS else level.sample(SAMPLES_ACROSS)
 
 
-def tissue_colours(slide: Slide) -> Colours | None:
-    """Colours of the tissue under and between the spots; ``None`` where the image cannot tell.
+def tissue_pixels(slide: Slide) -> NDArray[np.uint8] | None:
+    """Pixels ``(n, 3)`` of the tissue under and between the spots, as scanned; ``None`` where the image cannot tell.
 
     Off the spots are ink, frames and what lies on the glass.
     """
@@ -93,11 +93,17 @@ def tissue_colours(slide: Slide) -> Colours | None:
     tissue = None if pixels is None else tissue_mask(pixels)
     if pixels is None or tissue is None:
         return None
+    return np.asarray(pixels[tissue & _near_spots(slide, tissue.shape)])
+
+
+def tissue_colours(slide: Slide) -> Colours | None:
+    """Colours of the tissue under and between the spots, as they are looked at; ``None`` where the image cannot tell."""
+    pixels = tissue_pixels(slide)
+    if pixels is None or len(pixels) < FEWEST_PIXELS:
+        return None
     from skimage.color import rgb2lab
 
-    found = rgb2lab(pixels[tissue & _near_spots(slide, tissue.shape)])
-    if len(found) < FEWEST_PIXELS:
-        return None
+    found = rgb2lab(pixels if slide.stain is None else slide.stain(pixels))
     return Colours(slide.name, _rounded(found.mean(axis=0)), _rounded(found.std(axis=0)))
 
 

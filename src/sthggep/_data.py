@@ -40,6 +40,7 @@ class Inputs:
     """What a model looks at: patches end to end, features of a frozen encoder, or arrays that are in ``obsm``.
 
     ``sizes_um`` holds one field of view a stage; patches take the first, and ``None`` there means pixels as published.
+    ``stain`` names a normalisation; what it was fitted to is in the record of the training.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Inputs:
     flips: bool = True
     obsm: tuple[str, ...] = ()
     reference: bool = False
+    stain: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -63,7 +65,8 @@ class Inputs:
     def __str__(self) -> str:
         sizes = ", ".join(f"{size:g} µm" if size else f"{self.size_px} px" for size in self.sizes_um)
         looks = {"patches": f"patches of {sizes}", "features": f"{self.encoder} features of {sizes}"}
-        return looks.get(self.kind, f"obsm {listing(self.obsm)}")
+        found = looks.get(self.kind, f"obsm {listing(self.obsm)}")
+        return found if self.stain is None else f"{found}, stain normalised ({self.stain})"
 
     @property
     def needs_image(self) -> bool:
@@ -182,7 +185,7 @@ def _described(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[flo
     keys = {size: feature_key(inputs.encoder, size) for size in sizes}
     return {
         size: np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
-        if is_done(table, key, feature_record(encoder, size, inputs.flips), slide)
+        if is_done(table, key, feature_record(encoder, size, inputs.flips, slide.stain), slide)
         else None
         for size, key in keys.items()
     }

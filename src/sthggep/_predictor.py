@@ -15,6 +15,7 @@ from sthggep._checks import counted, genes_present, listing, unique
 from sthggep._describe import Predicted, describe_windows
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
+from sthggep._stain import normalised
 from sthggep._targets import Targets
 from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
@@ -57,7 +58,7 @@ class Predictor:
         # Weights of the encoder that are not held here are known by their own short name
         encoder = weights_id(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
         content = [weights_id(self.members.state_dict()), encoder or weights_id({}), *self.genes]
-        content += [repr(self.training["targets"])] if "targets" in self.training else []
+        content += [repr(self.training[name]) for name in ("targets", "stain") if name in self.training]
         return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
     @property
@@ -70,6 +71,29 @@ class Predictor:
         """What is predicted where that is no genes; ``genes`` then holds their names."""
         found = self.training.get("targets")
         return None if found is None else Targets.from_dict(found, self.genes)
+
+    @property
+    def stain(self) -> dict[str, Any] | None:
+        """Stain that slides are brought to before they are looked at, ``method`` and statistics; ``None`` where they are not.
+
+        Of ``"reinhard"``, ``mean`` and ``spread`` of L*, a* and b*; of ``"macenko"``, ``stains`` (unit vectors of optical density
+        in red, green and blue; haematoxylin, eosin) and their ``strength`` (99th percentiles).
+        """
+        return dict(self.training["stain"]) if self.inputs.stain else None
+
+    def normalised(self, slide: Slide) -> Slide:
+        """The slide as this model looks at it: in the stain of its training slides, where it normalises stain.
+
+        Parameters
+        ----------
+        slide
+            One section.
+
+        Returns
+        -------
+        The section, whose patches come in those colours.
+        """
+        return slide if slide.stain is not None else normalised(slide, self.stain)
 
     def on_scale(self, outputs: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:
         """What the networks put out, on the scale of the predictions: targets that are no genes are learnt standardised.
@@ -227,6 +251,7 @@ class Predictor:
             raise ValueError(msg)
         check_window(self.inputs, slide, window)
         where = resolve_device(device)
+        slide = self.normalised(slide)
         parts = describe_windows(
             self,
             slide,

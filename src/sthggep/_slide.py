@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._image import Level
+    from sthggep._recolour import Recolouring
 
 log = logging.getLogger("sthggep")
 VISIUM_PITCH_UM = 100.0
@@ -43,6 +44,7 @@ class Slide:
     mpp_source: str = ""
     spot_diameter: float | None = None
     image: str | None = None
+    stain: Recolouring | None = field(default=None, repr=False)
 
     @property
     def n_spots(self) -> int:

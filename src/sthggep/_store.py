@@ -16,7 +16,7 @@ from sthggep._checks import listing
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2  # since then: stain normalisation, which earlier versions would leave out
 CONFIG, TENSORS = "config.json", "model.safetensors"
 
 

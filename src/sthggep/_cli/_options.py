@@ -103,6 +103,12 @@ look = together(
         heading=LOOK,
         help="Field of view in µm instead of the preset's. May be repeated.",
     ),
+    option(
+        "--stain",
+        type=click.Choice(["reinhard", "macenko"]),
+        heading=LOOK,
+        help="Bring each slide's stain to the mean of the training slides'.",
+    ),
     option("--weights", heading=LOOK, help="Weights of the encoder: a file, a folder, or random."),
     option(
         "--obsm", multiple=True, heading=LOOK, help="Features of your own: key in obsm of each slide. May be repeated."

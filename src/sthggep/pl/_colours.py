@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,8 @@ def colours(
     Left a row of swatches for each section: its tissue at the mean of a* and b*, dark, middling and light (one standard
     deviation of L* either way). Right the mean colours in CIELAB, whose distances are about those that one sees. The dashed
     lines go around the range of the training sections, 9 units away: :func:`sthggep.tl.predict` warns of slides outside.
-    The number behind a new slide is its distance from that range, bold where it is warned of.
+    The number behind a new slide is its distance from that range, bold where it is warned of. Of a model with stain
+    normalisation, colours are those after it.
 
     Parameters
     ----------
@@ -85,8 +86,8 @@ def colours(
         "coordinate_system": coordinate_system,
         "library_key": library_key,
     }
-    seen = _seen(model, options)
-    new = _measured(sections_of(data, **options))
+    seen, look = _seen(model, options)
+    new = _measured([look(slide) for slide in sections_of(data, **options)])
     known = ColourRange.of(seen)
     shown = _some(seen)
     with style():
@@ -101,12 +102,12 @@ def colours(
     return figure
 
 
-def _seen(model: Any, options: dict[str, Any]) -> list[Colours]:
-    """Colours of the training sections, by the model's record or from the slides themselves."""
+def _seen(model: Any, options: dict[str, Any]) -> tuple[list[Colours], Callable[[Slide], Slide]]:
+    """Colours of the training sections, by the model's record or from the slides themselves; and how slides are looked at."""
     from sthggep.tl._predict import load_model
 
     if not (model is None or isinstance(model, str | Path) or hasattr(model, "training")):
-        return _measured(sections_of(model, **options))
+        return _measured(sections_of(model, **options)), lambda slide: slide
     found = load_model(model)
     seen = seen_colours(found.training)
     if not seen:
@@ -115,7 +116,7 @@ def _seen(model: Any, options: dict[str, Any]) -> list[Colours]:
             "the slides that it was trained on in its place: `sthggep.pl.colours(data, slides)`."
         )
         raise ValueError(msg)
-    return seen
+    return seen, found.normalised
 
 
 def _measured(slides: Sequence[Slide]) -> list[Colours]:

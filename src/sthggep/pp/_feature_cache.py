@@ -98,7 +98,7 @@ def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, i
     """All that the features of a section depend on; ``None`` where the encoder's weights cannot be told apart."""
     if frozen.weights == UNVERSIONED:
         return None
-    entry = frozen.entry
+    entry, recoloured = frozen.entry, slide.stain and slide.stain.to_dict()
     return {
         "format": FORMAT,
         "section": slide.name,
@@ -113,7 +113,7 @@ def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, i
         "mpp": slide.require_mpp(),
         "spots": hashlib.sha256(np.ascontiguousarray(slide.xy).tobytes()).hexdigest(),
         "n_spots": slide.n_spots,
-    }
+    } | ({"stain": recoloured} if recoloured else {})
 
 
 def key_of(record: dict[str, Any]) -> str:

@@ -14,12 +14,15 @@ from sthggep._device import resolve_device
 from sthggep._keys import TOOL, feature_key
 from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve, table_of
+from sthggep._stain import check_reference, normalised
 from sthggep.pp._encode import encode
 from sthggep.pp._encoders import FrozenEncoder, find_encoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from sthggep._recolour import Recolouring
 
 
 def features(
@@ -30,6 +33,7 @@ def features(
     key_added: str | None = None,
     weights: str | Path | None = None,
     flips: bool = True,
+    stain: Mapping[str, Any] | None = None,
     batch_size: int = 64,
     cache: str | Path | None = None,
     image_key: str | None = None,
@@ -63,6 +67,9 @@ def features(
         torch's download cache, then downloads with a checksum; encoders of other packages see to their own.
     flips
         Average over the four flips of each patch: slower, steadier.
+    stain
+        What a model that was fitted by ``tl.fit(stain=...)`` brings colours to, ``model.stain``: the slides are looked at in the
+        colours of its training slides, as it needs them. ``None`` leaves the colours as they are.
     batch_size
         Patches at a time.
     cache
@@ -92,7 +99,7 @@ def features(
         The features; NaN for spots of regions that were not asked for. Of a longer name of an encoder the last part is
         taken: ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
     ``uns["X_<encoder>_<µm>"]`` : dict
-        Encoder, weights, field of view, patch size, flips; sections and their microns per pixel. A section that is
+        Encoder, weights, field of view, patch size, flips, stain normalisation if there is one; sections and their microns per pixel. A section that is
         there already with the same record is not done again.
 
     Raises
@@ -115,6 +122,8 @@ def features(
         msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each."
         raise ValueError(msg)
     find_encoder(encoder)
+    if stain is not None:
+        check_reference(stain)
     data = copied(data) if copy else data
     table = table_of(data, table_key)
     keys = {size: key_added or feature_key(encoder, size) for size in sizes}
@@ -133,8 +142,9 @@ def features(
     for slide in slides:
         slide.require_mpp()
         warn_of_misplaced(slide)
+    slides = [normalised(slide, stain) for slide in slides]
     frozen = FrozenEncoder(encoder, weights, resolve_device(device))
-    records = {size: feature_record(frozen, size, flips) for size in keys}
+    records = {size: feature_record(frozen, size, flips, slides[0].stain) for size in keys}
     found: dict[float, list[tuple[Slide, NDArray[np.float32]]]] = {size: [] for size in keys}
     for slide in slides:
         new = [size for size, key in keys.items() if not is_done(table, key, records[size], slide)]
@@ -165,9 +175,11 @@ def _write(
     table.uns[key] = record | sections
 
 
-def feature_record(frozen: FrozenEncoder, size_um: float, flips: bool) -> dict[str, Any]:
+def feature_record(
+    frozen: FrozenEncoder, size_um: float, flips: bool, stain: Recolouring | None = None
+) -> dict[str, Any]:
     """What the features depend on, beside the image: the record in ``uns``."""
-    return {
+    record = {
         "tool": TOOL,
         "encoder": frozen.entry.name,
         "weights": frozen.weights,
@@ -175,6 +187,7 @@ def feature_record(frozen: FrozenEncoder, size_um: float, flips: bool) -> dict[s
         "size_px": frozen.entry.size_px,
         "flips": flips,
     }
+    return record if stain is None else record | {"stain": stain.id}
 
 
 def is_done(table: AnnData, key: str, record: dict[str, Any], slide: Slide | None = None) -> bool:
@@ -190,7 +203,18 @@ def is_done(table: AnnData, key: str, record: dict[str, Any], slide: Slide | Non
 
 def _agrees(table: AnnData, key: str, record: dict[str, Any]) -> bool:
     there = table.uns.get(key)
-    return key in table.obsm and isinstance(there, Mapping) and all(there.get(k) == v for k, v in record.items())
+    if key not in table.obsm or not isinstance(there, Mapping):
+        return False
+    # Features of a slide's own colours have no entry for the stain
+    return all(there.get(name) == record.get(name) for name in {*record, "stain"})
+
+
+def holds_plain(table: AnnData, key: str, encoder: str, section: str) -> bool:
+    """Whether features of this section by this encoder are there, of its own colours."""
+    there = table.uns.get(key)
+    if key not in table.obsm or not isinstance(there, Mapping) or there.get("encoder") != encoder:
+        return False
+    return section in _sections(there) and not there.get("stain")
 
 
 def _sections(record: Mapping[str, Any]) -> dict[str, float]:

@@ -62,6 +62,8 @@ class Patches:
         out = (
             np.stack([self._resample(patch) for patch in found]) if found else np.empty((0, *self.shape[1:]), np.uint8)
         )
+        if self.slide.stain is not None:
+            out = self.slide.stain(out)
         return out[0] if np.ndim(chosen) == 0 else out
 
     def sweep(self) -> NDArray[np.intp]:

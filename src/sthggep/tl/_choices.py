@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthggep._checks import positive
+from sthggep._stain import check_stain
 
 if TYPE_CHECKING:
     from sthggep._presets import Preset
@@ -37,14 +38,18 @@ def adapt(
     return replace(preset, inputs=inputs, recipe=recipe, n_members=members)
 
 
-def look_through(preset: Preset, encoder: str | None, size_um: float | Sequence[float] | None) -> Preset:
-    """The preset, looking through another encoder, or at other fields of view."""
-    if encoder is None and size_um is None:
+def look_through(
+    preset: Preset, encoder: str | None, size_um: float | Sequence[float] | None, stain: str | None = None
+) -> Preset:
+    """The preset, looking through another encoder, at other fields of view, or at normalised stain."""
+    if encoder is None and size_um is None and stain is None:
         return preset
     inputs, net = preset.inputs, dict(preset.net)
     if inputs.kind == "obsm":
-        msg = "`obsm` holds features that are there already: `encoder` and `size_um` do not go with it. Leave one out."
+        msg = "`obsm` holds features that are there already: `encoder`, `size_um` and `stain` do not go with it. Leave one out."
         raise ValueError(msg)
+    if stain is not None:
+        inputs = replace(inputs, stain=check_stain(stain))
     if encoder is not None:
         from sthggep.pp._encoders import find_encoder
 

@@ -38,6 +38,7 @@ def cross_validate(
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
+    stain: str | None = None,
     max_epochs: int | None = None,
     learning_rate: float | None = None,
     n_members: int | None = None,
@@ -60,7 +61,8 @@ def cross_validate(
 
     In each fold the panel, the normalisation, the model with its early stopping, and the baselines are fitted anew on
     the other groups; the counts of the held-out sections are read only to score what was predicted. Image features are
-    frozen and know no counts: they are computed once for all folds.
+    frozen and know no counts: they are computed once for all folds, or with ``stain`` once for each, since what it brings
+    colours to is fitted anew, too.
 
     Parameters
     ----------
@@ -91,7 +93,7 @@ def cross_validate(
         Further sections with raw counts, no image needed, that teach gene programmes; see :func:`sthggep.tl.fit`. Each fold
         leaves out those of its held-out group: of the same ``obs[group_key]``, which they must have too, or with
         ``group_key="section"`` of the same name. The baselines do not look at them, and neither does the panel.
-    obsm, encoder, size_um, max_epochs, learning_rate, n_members, weights
+    obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members, weights
         See :func:`sthggep.tl.fit`.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
@@ -166,7 +168,7 @@ def cross_validate(
         "show": show_progress_bar,
     }
     changes = {"obsm": obsm, "max_epochs": max_epochs, "learning_rate": learning_rate, "n_members": n_members}
-    look = {"encoder": encoder, "size_um": size_um, "targets": targets}
+    look = {"encoder": encoder, "size_um": size_um, "stain": stain, "targets": targets}
     options = Options.of(group_key, genes, preset, baselines, training, **look, **changes)  # type: ignore[arg-type]
     plan = make_plan(slides, options, where, mpp=mpp, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.further)
@@ -184,12 +186,14 @@ def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, d
     panels = {fold.number: plan.panel(fold) for fold in plan.folds if fold.number not in found}
     if found:
         log.info("%d of %d folds are finished already in %s.", len(found), len(plan.folds), out)
-    if panels:
+    if panels and not plan.looks_anew:
         prepared, seen = plan.look()
     for fold in plan.folds:
         if fold.number in found:
             continue
         start = time.perf_counter()
+        if plan.looks_anew:
+            prepared, seen = plan.look(fold)
         scores = run_fold(plan, prepared, seen, fold, panels[fold.number])
         record = {
             "fold": fold.number,

@@ -36,6 +36,7 @@ def fit(
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
+    stain: str | None = None,
     max_epochs: int | None = None,
     learning_rate: float | None = None,
     n_members: int | None = None,
@@ -99,6 +100,14 @@ def fit(
     size_um
         Field of view in microns, or several, each a latent stage: instead of the preset's, or of those that the encoder
         is meant for.
+    stain
+        Stain normalisation: ``"reinhard"`` (mean and spread of the tissue's colours, in CIELAB) or ``"macenko"``
+        (haematoxylin and eosin taken apart in optical density, as ``squidpy.experimental.im`` estimates them, each with its own
+        hue and strength). Patches of each slide are brought to the mean stain of the training slides before they are looked
+        at; :func:`sthggep.tl.predict` does so with new slides. Stain is estimated on the tissue of each slide's coarsest
+        resolution; a slide that shows too little of it keeps its colours, with a warning. Features that
+        :func:`sthggep.pp.features` wrote of a slide's own colours are refused. ``None`` leaves colours as they are; features
+        are centred within each slide all the same, and on our benchmarks normalisation did not help.
     max_epochs, learning_rate, n_members
         Instead of the preset's: epochs at most, step size, networks that are averaged.
     weights
@@ -166,11 +175,11 @@ def fit(
         parent = load_model(model)
         of_genes(parent)
         start_from = tuning_preset(parent, preset)
-        brings_its_own(obsm=obsm, encoder=encoder, size_um=size_um, weights=weights)
+        brings_its_own(obsm=obsm, encoder=encoder, size_um=size_um, stain=stain, weights=weights)
         genes = tuning_genes(parent, genes)
         preset = parent.preset
     chosen = adapt(start_from, obsm, max_epochs, learning_rate, n_members)
-    chosen = look_through(chosen, encoder, size_um)
+    chosen = look_through(chosen, encoder, size_um, stain)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     where = {
         "image_key": image_key,

@@ -15,6 +15,7 @@ from sthggep._expression import counts, log10_cp10k
 from sthggep._gene_names import gene_columns
 from sthggep._presets import PRESETS
 from sthggep._slide import resolve
+from sthggep._stain import fit_reference, normalised
 from sthggep._targets import find_targets, spread_of
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._genes import choose_panel
@@ -66,6 +67,7 @@ class Options:
         encoder: str | None = None,
         size_um: float | Sequence[float] | None = None,
         targets: str | Sequence[str] | None = None,
+        stain: str | None = None,
         **changes: Any,
     ) -> Options:
         """Checked options; ``changes`` are the user's own numbers in the preset."""
@@ -80,7 +82,7 @@ class Options:
             replaces_genes(genes=genes, layer=training["layer"])
             start_from = without_counts(start_from)
             targets = targets if isinstance(targets, str) else [str(name) for name in targets]
-        adapted = look_through(adapt(start_from, **changes), encoder, size_um)
+        adapted = look_through(adapt(start_from, **changes), encoder, size_um, stain)
         panel = None if genes is None else gene_list(genes)
         return cls(group_key, panel, preset, adapted, tuple(chosen), training, targets)
 
@@ -190,17 +192,26 @@ class Plan:
             ],
         }
 
-    def look(self) -> tuple[Prepared, list[Seen]]:
-        """What models and baselines see of each section, computed once: no counts are in it."""
+    @property
+    def looks_anew(self) -> bool:
+        """Whether sections look otherwise in each fold: their stain is brought to that of its training sections."""
+        return self.options.preset.inputs.stain is not None
+
+    def look(self, fold: Fold | None = None) -> tuple[Prepared, list[Seen]]:
+        """What models and baselines see of each section, in a fold or in all of them: no counts are in it."""
         options, run = self.options, self.options.training
+        stain = (
+            None if fold is None else fit_reference([self.slides[i] for i in fold.train], options.preset.inputs.stain)
+        )
+        slides = [normalised(slide, stain) for slide in self.slides]
         asked = {name: run[name] for name in ("batch_size", "device", "show")}
-        prepared = prepare(self.slides, options.preset, run["weights"], **asked)
+        prepared = prepare(slides, options.preset, run["weights"], **asked)
         if options.borrows_features:
             inputs = PRESETS["default"].inputs
             encoder = FrozenEncoder(inputs.encoder, run["weights"], run["device"])
-            stages = [frozen_stages(slide, inputs, encoder, run["batch_size"], run["show"]) for slide in self.slides]
+            stages = [frozen_stages(slide, inputs, encoder, run["batch_size"], run["show"]) for slide in slides]
         elif options.preset.inputs.kind == "patches":
-            return prepared, [Seen(slide.n_spots, None) for slide in self.slides]
+            return prepared, [Seen(slide.n_spots, None) for slide in slides]
         else:
             stages = [[stage.numpy() for stage in fed[0]] for fed in prepared.inputs]
         return prepared, [Seen(len(found[0]), np.hstack([stage[:] for stage in found])) for found in stages]

@@ -221,6 +221,7 @@ def _record(
         "versions": versions(),
         "params": {
             "preset": model.preset,
+            "stain": model.inputs.stain or "none",
             "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
             "learnt_from": np.array(seen, dtype=object),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sthggep._checks import counted, unique
+from sthggep._checks import counted, listing, unique
 from sthggep._expression import counts
 from sthggep._given import feature_names, given_features, same_features
+from sthggep._keys import feature_key
 from sthggep._placement import warn_of_misplaced
+from sthggep.pp._features import holds_plain
 
 if TYPE_CHECKING:
     from sthggep._data import Inputs
@@ -68,7 +70,26 @@ def check_inputs(slides: Sequence[Slide], inputs: Inputs) -> None:
         if any(size is not None for size in inputs.sizes_um):
             slide.require_mpp()
         warn_of_misplaced(slide)
+        refuse_own_colours(slide, inputs)
     check_features(slides, inputs.obsm)
+
+
+def refuse_own_colours(slide: Slide, inputs: Inputs) -> None:
+    """Refuse features that were made of a slide's own colours where normalised ones are learnt from.
+
+    To make them anew unasked could take hours, or find less of the image than there was.
+    """
+    if inputs.stain is None or inputs.kind != "features":
+        return
+    keys = [feature_key(inputs.encoder, size) for size in inputs.sizes_um if size is not None]
+    plain = [key for key in keys if holds_plain(slide.adata, key, inputs.encoder, slide.name)]
+    if plain:
+        msg = (
+            f"Section {slide.name!r}: obsm holds {listing(plain)}, features of its own colours, but `stain={inputs.stain!r}` "
+            f"learns from normalised ones. Delete them (`del slide.obsm[{plain[0]!r}]`) and make the same call: with the image "
+            "at hand it computes its own. Or pass `stain=None`."
+        )
+        raise ValueError(msg)
 
 
 def check_features(slides: Sequence[Slide], obsm: Sequence[str]) -> None:

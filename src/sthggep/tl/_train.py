@@ -63,6 +63,7 @@ def train_on(
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
     from sthggep._data import measured
+    from sthggep._stain import fit_reference, normalised
     from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
@@ -78,6 +79,8 @@ def train_on(
         like |= {"plan": plan, "seed": seed, "weights": weights, "window": window}
         kept = open_training(checkpoint_dir, slides, genes, preset, **like)
     others = [measured(slide, genes, layer) for slide in further]
+    stain = fit_reference(slides, preset.inputs.stain) if parent is None else parent.stain
+    slides = [normalised(slide, stain) for slide in slides]
 
     def begin(member: int, split: Sequence[Section]) -> nn.Module:
         if parent is not None:
@@ -101,6 +104,8 @@ def train_on(
         by_gene = held_out_pearson(members, splits)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
     record = _record(slides, preset, plan, seed, encoder, parent, further) | learnt
+    if stain is not None:
+        record["stain"] = stain
     if by_gene is not None:
         record["held_out_pearson"] = by_gene
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
