@@ -200,7 +200,7 @@ def test_prediction_and_its_observed_counterpart():
     np.testing.assert_allclose(observed(whole(adata, 2), prediction), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
     adata.uns["hggep"]["panel"] = np.array(["A", "B", "C"], object)
     np.testing.assert_allclose(observed(whole(adata), read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
-    with pytest.raises(KeyError, match="Not among the 2 genes of the prediction .*: 'B'"):
+    with pytest.raises(KeyError, match=r"Not among the 2 genes of the prediction .*: 'B'"):
         prediction.columns(["B"])
 
 
