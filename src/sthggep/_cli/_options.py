@@ -32,7 +32,7 @@ def together(*options: Decorator) -> Decorator:
     return add
 
 
-class Window(click.ParamType[str]):
+class Window(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A number of spots, auto or none; kept as it is written."""
 
     name = "window"
