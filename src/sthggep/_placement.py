@@ -22,16 +22,20 @@ ON_GLASS = 0.3
 
 def warn_of_misplaced(slide: Slide) -> None:
     """Warn where x and y seem swapped, by the tissue under the spots or by their array, or hardly any are on tissue."""
-    if _blank(slide):
+    pixels = sample_of(slide)
+    if pixels is None:
+        return
+    tissue = tissue_mask(pixels)
+    if tissue is None:
         msg = (
             f"Section {slide.name!r}: no tissue is seen in its image, which is of one colour throughout. Is it the H&E "
             "image, with values from 0 to 255 (or 0 to 1 as float)? See `sthggep.pl.patches(data)`."
         )
         warn_user(msg)
         return
-    if slide.n_spots < FEWEST_SPOTS or not slide.levels:
+    if slide.n_spots < FEWEST_SPOTS:
         return
-    share, swapped = on_tissue(slide)
+    share, swapped = _shares(slide, tissue)
     if swapped > share + BETTER_SWAPPED:
         msg = (
             f"Section {slide.name!r}: {share:.0%} of the spots lie on tissue, but {swapped:.0%} would with x and y swapped. "
@@ -53,11 +57,6 @@ def warn_of_misplaced(slide: Slide) -> None:
     warn_user(msg)
 
 
-def _blank(slide: Slide) -> bool:
-    pixels = sample_of(slide)
-    return pixels is not None and tissue_mask(pixels) is None
-
-
 def _array_transposed(slide: Slide) -> bool:
     array_xy = slide.array_xy()
     return array_xy is not None and is_transposed(array_xy, slide.xy)
@@ -67,8 +66,10 @@ def on_tissue(slide: Slide) -> tuple[float, float]:
     """Share of the spots on tissue: as they are, and with x and y swapped; NaN where the image cannot tell."""
     pixels = sample_of(slide)
     tissue = None if pixels is None else tissue_mask(pixels)
-    if tissue is None:
-        return np.nan, np.nan
+    return (np.nan, np.nan) if tissue is None else _shares(slide, tissue)
+
+
+def _shares(slide: Slide, tissue: NDArray[np.bool_]) -> tuple[float, float]:
     shrink = np.array(tissue.shape[::-1]) / slide.size
 
     def share(xy: NDArray[np.float64]) -> float:

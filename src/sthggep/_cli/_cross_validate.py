@@ -117,12 +117,11 @@ def table_text(results: pd.DataFrame) -> str:
     table.insert(0, "held out", groups.reindex(table.index))
     overall = means.mean()
     table.loc["all sections"] = {"held out": "", **overall.map("{:.3f}".format)}
+    table = table.rename_axis(index=None, columns=None).rename(columns={"mean": "train mean"})
     if "ceiling" not in overall:
-        table = table.rename_axis(index=None, columns=None).rename(columns={"mean": "train mean"})
         return f"Pearson correlation, mean over targets\n{table.to_string()}"
     shares = ", ".join(
         f"{name} {percent(overall[name] / overall['ceiling'])}" for name in overall.index if name != "ceiling"
     )
-    table = table.rename_axis(index=None, columns=None).rename(columns={"mean": "train mean"})
     text = f"Pearson correlation, mean over genes\n{table.to_string()}"
     return f"{text}\nOf the ceiling: {shares}."
