@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,6 +78,16 @@ def describe_windows(
         parts = windowed_inputs(slide, model.inputs, encoder, net, size, **options)
         for (rows, core), given in parts:
             yield rows[core], describe_inputs(model, given, device, columns, **asked).of(core)
+
+
+def gathered(parts: Iterable[tuple[NDArray[np.intp], Predicted]]) -> Predicted:
+    """Windows put together, in the order of the section's spots."""
+    rows, found = zip(*parts, strict=True)
+    if len(found) == 1:
+        whole: Predicted = found[0]
+        return whole
+    stacked = (None if kind[0] is None else np.concatenate(kind) for kind in zip(*found, strict=True))
+    return Predicted(*stacked).of(np.argsort(np.concatenate(rows)))  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sthggep._checks import counted, genes_present, listing, unique
-from sthggep._describe import Predicted, describe_windows
+from sthggep._describe import Predicted, describe_windows, gathered
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
 from sthggep._stain import normalised
@@ -264,13 +264,7 @@ class Predictor:
             device=where,
             show=show,
         )
-        rows, found = zip(*parts, strict=True)
-        if len(found) == 1:
-            whole: Predicted = found[0]
-            return whole
-        back = np.argsort(np.concatenate(rows))
-        stacked = (None if kind[0] is None else np.concatenate(kind) for kind in zip(*found, strict=True))
-        return Predicted(*stacked).of(back)  # type: ignore[arg-type]
+        return gathered(parts)
 
 
 def _check_genes(member: nn.Module, n_genes: int) -> None:

@@ -14,11 +14,12 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from sthggep import _presets, datasets, pp, tl
+from sthggep import _presets, _windowed, datasets, pp, tl
 from sthggep._expression import counts, log10_cp10k
 from sthggep._keys import feature_key
 from sthggep._slide import resolve
 from sthggep.pp import _registry
+from sthggep.pp._encode import Encoding
 from sthggep.tl import _baselines, _run_fold
 from sthggep.tl._baselines import Measured, Seen
 from sthggep.tl._folds import Fold, shared_patients
@@ -258,6 +259,33 @@ def test_features_are_computed_once_and_objects_are_left_alone(four, genes, monk
         np.testing.assert_array_equal(library["images"]["hires"], kept["images"]["hires"])
 
 
+def test_sections_in_windows_are_seen_as_fit_and_predict_see_them(four, genes, predictions, monkeypatch):
+    """Features are encoded once; training goes through windows, predictions and baselines do not show them."""
+    monkeypatch.setattr(_windowed, "WINDOW", 5)
+    encoded, run = [], Encoding.run
+    monkeypatch.setattr(Encoding, "run", lambda self, rows, *a: encoded.append(len(rows)) or run(self, rows, *a))
+    options = {**QUICK, "obsm": None, "size_um": 320.0, "weights": "random", "encoder": "shufflenet"}
+    windowed = tl.cross_validate(four[1:], genes=genes, baselines=("ridge",), **options)
+    assert sum(encoded) == sum(slide.n_obs for slide in four[1:])
+
+    model = tl.fit(four[2:], genes=genes, **options)
+    assert model.training["sections"] == ["toy3", "toy4"]
+    tl.predict(four[1], model, show_progress_bar=False)
+    np.testing.assert_allclose(predictions[0]["hggep"], four[1].obsm["hggep"], atol=1e-5)
+
+    whole = tl.cross_validate(four[1:], genes=genes, baselines=("ridge",), window=None, **options)
+    assert windowed.attrs["parameters"]["window"] == "auto"
+    np.testing.assert_allclose(predictions[0]["ridge"], predictions[3]["ridge"], atol=1e-4)
+    assert abs(predictions[0]["hggep"] - predictions[3]["hggep"]).max() > 1e-4
+    pd.testing.assert_index_equal(windowed.index, whole.index)
+
+
+def test_a_window_that_is_none_is_refused_at_once(four, genes, trained):
+    with pytest.raises(ValueError, match="window"):
+        tl.cross_validate(four[1:], genes=genes, window=0, **QUICK)
+    assert trained == []
+
+
 # ---------------------------------------------------------------- leaks
 
 
@@ -481,7 +509,7 @@ def linear(n: int, seed: int, noise: float = 0.05) -> tuple[Measured, np.ndarray
     true = (x @ np.random.default_rng(99).normal(size=(6, 4)) + 3).astype(np.float32)
     y = true + rng.normal(scale=noise, size=true.shape).astype(np.float32)
     stain = 5 * seed + (1 + seed) * x  # another laboratory, the same tissue
-    return Measured(Seen(n, stain.astype(np.float32)), y, np.ones(n, bool), rng.uniform(0, 1000, (n, 2))), true
+    return Measured(Seen(n, [stain.astype(np.float32)]), y, np.ones(n, bool), rng.uniform(0, 1000, (n, 2))), true
 
 
 @pytest.mark.parametrize("n_train", [1, 3])

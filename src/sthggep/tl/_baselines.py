@@ -14,6 +14,8 @@ from sthggep.tl._evaluate import column_pearson
 if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
 
+    from sthggep.pp._encode import Rows
+
 Floats = NDArray[np.float32]
 PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
 INNER_FOLDS = 5  # at most: each costs as much as a fit
@@ -24,16 +26,17 @@ class Seen:
     """A section as far as prediction may look at it: no counts."""
 
     n_spots: int
-    features: Floats | None
+    stages: Sequence[Rows] = ()
 
     @property
     def standardised(self) -> Floats:
-        """Features with mean 0 and spread 1 over the section, which takes out its stain and scanner."""
-        if self.features is None:
+        """Features of all stages with mean 0 and spread 1 over the section, which takes out its stain and scanner."""
+        if not self.stages:
             msg = "This baseline needs features."
             raise ValueError(msg)
-        spread = np.maximum(self.features.std(axis=0), 1e-6)
-        return np.asarray((self.features - self.features.mean(axis=0)) / spread, dtype=np.float32)
+        features = np.hstack([stage[:] for stage in self.stages])
+        spread = np.maximum(features.std(axis=0), 1e-6)
+        return np.asarray((features - features.mean(axis=0)) / spread, dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted, listing
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep.tl._plan import Plan
+    from sthggep.tl._plan import Looked, Plan
 
 log = logging.getLogger("sthggep")
 SAME_PATIENT = "same patient"
@@ -51,6 +53,7 @@ def cross_validate(
     coordinate_system: str | None = None,
     library_key: str | None = None,
     mpp: float | None = None,
+    window: int | str | None = "auto",
     batch_size: int = 64,
     trainer_kwargs: dict[str, Any] | None = None,
     device: str = "auto",
@@ -101,6 +104,10 @@ def cross_validate(
         Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
     mpp
         Microns per full-resolution pixel, of all slides. ``None`` takes each slide's metadata, else its spot pitch.
+    window
+        Spots looked at at a time, of sections that have more; see :func:`sthggep.tl.fit`. Features of such sections wait in
+        a temporary folder. ``"nearest_patch"`` and ``"ridge"`` need them in memory at once: of very large sections leave
+        these out by ``baselines=["mean"]``.
     batch_size
         Patches encoded at a time.
     trainer_kwargs
@@ -161,6 +168,7 @@ def cross_validate(
         "validation": validation,
         "weights": weights,
         "layer": layer,
+        "window": window,
         "batch_size": batch_size,
         "trainer_kwargs": trainer_kwargs,
         "device": resolve_device(device),
@@ -186,28 +194,30 @@ def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, d
     panels = {fold.number: plan.panel(fold) for fold in plan.folds if fold.number not in found}
     if found:
         log.info("%d of %d folds are finished already in %s.", len(found), len(plan.folds), out)
-    if panels and not plan.looks_anew:
-        prepared, seen = plan.look()
-    for fold in plan.folds:
-        if fold.number in found:
-            continue
-        start = time.perf_counter()
-        if plan.looks_anew:
-            prepared, seen = plan.look(fold)
-        scores = run_fold(plan, prepared, seen, fold, panels[fold.number])
-        record = {
-            "fold": fold.number,
-            "group": fold.group,
-            "sections": [plan.slides[i].name for i in fold.test],
-            "n_train": len(fold.train),
-            "n_expression": len(fold.further),
-            "n_genes": len(panels[fold.number]),
-            "seconds": round(time.perf_counter() - start, 2),
-        }
-        store.write(fold.number, scores, record)
-        found[fold.number] = scores, record
-        text = "Fold %d of %d (%s held out): PCC %s; %.0f s."
-        log.info(text, fold.number + 1, len(plan.folds), fold.group, _pearson(scores), record["seconds"])
+    looked: Looked | None = None
+    with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
+        for fold in plan.folds:
+            if fold.number in found:
+                continue
+            start = time.perf_counter()
+            if looked is None or plan.looks_anew:
+                # What an earlier fold looked at goes as soon as it is not needed
+                rmtree(folder)
+                looked = plan.look(Path(folder), fold)
+            scores = run_fold(plan, looked, fold, panels[fold.number])
+            record = {
+                "fold": fold.number,
+                "group": fold.group,
+                "sections": [plan.slides[i].name for i in fold.test],
+                "n_train": len(fold.train),
+                "n_expression": len(fold.further),
+                "n_genes": len(panels[fold.number]),
+                "seconds": round(time.perf_counter() - start, 2),
+            }
+            store.write(fold.number, scores, record)
+            found[fold.number] = scores, record
+            text = "Fold %d of %d (%s held out): PCC %s; %.0f s."
+            log.info(text, fold.number + 1, len(plan.folds), fold.group, _pearson(scores), record["seconds"])
     return [found[fold.number] for fold in plan.folds]
 
 

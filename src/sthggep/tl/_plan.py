@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sthggep._checks import gene_list, listing, one_of, unique
 from sthggep._data import frozen_stages
@@ -17,6 +16,7 @@ from sthggep._presets import PRESETS
 from sthggep._slide import resolve
 from sthggep._stain import fit_reference, normalised
 from sthggep._targets import find_targets, spread_of
+from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._genes import choose_panel
 from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from sthggep._presets import Preset
     from sthggep._slide import Slide
     from sthggep._targets import Targets, Values
+    from sthggep.pp._encode import Rows
     from sthggep.tl._folds import Fold
     from sthggep.tl._signature import Signature
 
 VALIDATIONS = ("auto", "sections", "blocks")
+BLOCKS = "blocks"  # of features, kept while folds are run
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Options:
     def parameters(self) -> dict[str, Any]:
         """Plain types; of the weights, what is in them rather than where they are."""
         run = self.training
-        kept = {name: plain(run[name]) for name in ("validation", "layer", "trainer_kwargs", "seed")}
+        kept = {name: plain(run[name]) for name in ("validation", "layer", "window", "trainer_kwargs", "seed")}
         return {
             "group_key": self.group_key,
             "genes": self.genes,
@@ -109,9 +111,23 @@ class Options:
         return FrozenEncoder(self.preset.inputs.encoder, self.training["weights"]).weights
 
     @property
+    def reads_features(self) -> bool:
+        """Whether baselines want features."""
+        return any(name in NEED_FEATURES for name in self.baselines)
+
+    @property
     def borrows_features(self) -> bool:
-        """Whether baselines want features and the model has none to lend: it looks at patches."""
-        return self.preset.inputs.kind == "patches" and any(name in NEED_FEATURES for name in self.baselines)
+        """Whether they do and the model has none to lend: it looks at patches."""
+        return self.preset.inputs.kind == "patches" and self.reads_features
+
+
+class Looked(NamedTuple):
+    """What models and baselines see of each section: no counts are in it."""
+
+    prepared: Prepared
+    seen: list[Seen]
+    blocks: Path
+    """Folder of features, of sections in windows."""
 
 
 @dataclass(frozen=True)
@@ -197,24 +213,33 @@ class Plan:
         """Whether sections look otherwise in each fold: their stain is brought to that of its training sections."""
         return self.options.preset.inputs.stain is not None
 
-    def look(self, fold: Fold | None = None) -> tuple[Prepared, list[Seen]]:
-        """What models and baselines see of each section, in a fold or in all of them: no counts are in it."""
+    def look(self, folder: Path, fold: Fold) -> Looked:
+        """Look at all sections as a fold sees them, which is alike for all folds unless stain is normalised.
+
+        Of sections that are gone through in windows, what is seen lies in ``folder``, which is made.
+        """
         options, run = self.options, self.options.training
-        stain = (
-            None if fold is None else fit_reference([self.slides[i] for i in fold.train], options.preset.inputs.stain)
-        )
+        folder.mkdir(exist_ok=True)
+        stain = fit_reference([self.slides[i] for i in fold.train], options.preset.inputs.stain)
         slides = [normalised(slide, stain) for slide in self.slides]
-        asked = {name: run[name] for name in ("batch_size", "device", "show")}
-        prepared = prepare(slides, options.preset, run["weights"], **asked)
+        asked = {name: run[name] for name in ("batch_size", "device", "show", "window")}
+        prepared = prepare(slides, options.preset, run["weights"], folder=folder, blocks=folder / BLOCKS, **asked)
+        inputs, encoder = options.preset.inputs, prepared.encoder
         if options.borrows_features:
             inputs = PRESETS["default"].inputs
             encoder = FrozenEncoder(inputs.encoder, run["weights"], run["device"])
-            stages = [frozen_stages(slide, inputs, encoder, run["batch_size"], run["show"]) for slide in slides]
-        elif options.preset.inputs.kind == "patches":
-            return prepared, [Seen(slide.n_spots, None) for slide in slides]
-        else:
-            stages = [[stage.numpy() for stage in fed[0]] for fed in prepared.inputs]
-        return prepared, [Seen(len(found[0]), np.hstack([stage[:] for stage in found])) for found in stages]
+        seen = []
+        for number, (slide, fed) in enumerate(zip(slides, prepared.inputs, strict=True)):
+            stages: Sequence[Rows] = ()
+            if options.reads_features and not (isinstance(fed, list) or options.borrows_features):
+                stages = [stage.numpy() for stage in fed[0]]
+            elif options.reads_features:
+                kept = folder / f"features-{number}"
+                kept.mkdir()
+                again = {"folder": kept, "blocks": folder / BLOCKS}
+                stages = frozen_stages(slide, inputs, encoder, run["batch_size"], run["show"], **again)
+            seen.append(Seen(slide.n_spots, stages))
+        return Looked(prepared, seen, folder / BLOCKS)
 
 
 def make_plan(
@@ -247,4 +272,6 @@ def make_plan(
     plan = Plan(options, named, signatures, groups, folds, further, marks, further_groups, targets)
     refuse_further(plan)
     plan.check_features()
+    for slide in named:
+        check_window(options.preset.inputs, slide, options.training["window"])
     return plan

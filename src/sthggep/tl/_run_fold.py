@@ -9,25 +9,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._describe import describe_inputs
+from sthggep._describe import describe_inputs, describe_windows, gathered
 from sthggep.tl._answers import check_fit
 from sthggep.tl._baselines import BASELINES, Measured, Seen
 from sthggep.tl._evaluate import noise_ceiling, score
 from sthggep.tl._train import train_on
 
 if TYPE_CHECKING:
+    from sthggep.model import HGGEP
     from sthggep.tl._folds import Fold
-    from sthggep.tl._plan import Plan
-    from sthggep.tl._train import Prepared
+    from sthggep.tl._plan import Looked, Plan
 
 Floats = NDArray[np.float32]
 MODEL, CEILING = "hggep", "ceiling"
 METRICS = ("pearson", "spearman", "rmse")
 
 
-def run_fold(plan: Plan, prepared: Prepared, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
+def run_fold(plan: Plan, looked: Looked, fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
     """Scores of the fold's held-out sections; their counts are read once all methods have predicted."""
-    predicted = {MODEL: _by_model(plan, prepared, fold, panel)} | _by_baselines(plan, seen, fold, panel)
+    predicted = {MODEL: _by_model(plan, looked, fold, panel)} | _by_baselines(plan, looked.seen, fold, panel)
     seed = plan.options.training["seed"]
     parts = []
     for at, i in enumerate(fold.test):
@@ -41,7 +41,7 @@ def run_fold(plan: Plan, prepared: Prepared, seen: Sequence[Seen], fold: Fold, p
     return found
 
 
-def _by_model(plan: Plan, prepared: Prepared, fold: Fold, panel: Sequence[str]) -> list[Floats]:
+def _by_model(plan: Plan, looked: Looked, fold: Fold, panel: Sequence[str]) -> list[Floats]:
     """Predictions of a model that was trained on the fold's training sections."""
     options = plan.options
     train = [plan.slides[i] for i in fold.train]
@@ -50,14 +50,25 @@ def _by_model(plan: Plan, prepared: Prepared, fold: Fold, panel: Sequence[str]) 
         panel,
         options.preset_name,
         options.preset,
-        prepared=prepared.at(fold.train),
+        prepared=looked.prepared.at(fold.train),
         further=[plan.further[i] for i in fold.further],
         targets=plan.targets,
         **options.training,
     )
     for i in fold.test:
         check_fit(model, plan.slides[i])
-    return [describe_inputs(model, prepared.inputs[i], options.training["device"]).expression for i in fold.test]
+    return [_predicted(plan, looked, model, i) for i in fold.test]
+
+
+def _predicted(plan: Plan, looked: Looked, model: HGGEP, i: int) -> Floats:
+    """Expression of a held-out section; in windows, each network judges features by the whole of it on its own scale."""
+    fed, run = looked.prepared.inputs[i], plan.options.training
+    if not isinstance(fed, list):
+        return describe_inputs(model, fed, run["device"]).expression
+    asked = {name: run[name] for name in ("window", "batch_size", "device", "show")}
+    slide = model.normalised(plan.slides[i])
+    parts = describe_windows(model, slide, encoder=looked.prepared.encoder, blocks=looked.blocks, **asked)
+    return gathered(parts).expression
 
 
 def _by_baselines(plan: Plan, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> dict[str, list[Floats]]:

@@ -200,8 +200,12 @@ def prepare(
     parent: HGGEP | None = None,
     window: int | str | None = None,
     folder: Path | None = None,
+    blocks: Path | None = None,
 ) -> Prepared:
-    """What the networks are fed, from images and positions alone; that of windows is kept in ``folder``."""
+    """What the networks are fed, from images and positions alone; that of windows is kept in ``folder``.
+
+    ``blocks`` is a folder of finished blocks of features, which stay there, of sections in windows.
+    """
     from sthggep._data import network_inputs
     from sthggep._windowed import kept_windows, window_size
     from sthggep.pp._encoders import FrozenEncoder
@@ -221,7 +225,8 @@ def prepare(
             inputs.append(network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, **options))
         else:
             net = parent.members[0] if parent else shape_of(preset)
-            inputs.append(kept_windows(folder / str(number), slide, preset.inputs, encoder, net, size, **options))
+            kept = folder / str(number)
+            inputs.append(kept_windows(kept, slide, preset.inputs, encoder, net, size, blocks=blocks, **options))
     return Prepared(inputs, encoder)
 
 
