@@ -58,8 +58,12 @@ class ColourRange:
         return float(np.linalg.norm(mean - np.clip(mean, self.low, self.high)))
 
 
-def tissue_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """Which pixels are tissue: more colour than the threshold of Otsu between glass and stain; ``None`` if all are alike."""
+def stained_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Pixels with more colour than the threshold of Otsu between glass and stain; ``None`` if all are alike.
+
+    For colours and outlines, where pale fat and gaps say nothing. Which area is tissue, those included, is
+    :func:`sthggep.pp._tissue.tissue_mask`.
+    """
     from scipy.ndimage import uniform_filter
     from skimage.filters import threshold_otsu
 
@@ -90,7 +94,7 @@ def tissue_pixels(slide: Slide) -> NDArray[np.uint8] | None:
     Off the spots are ink, frames and what lies on the glass.
     """
     pixels = sample_of(slide)
-    tissue = None if pixels is None else tissue_mask(pixels)
+    tissue = None if pixels is None else stained_pixels(pixels)
     if pixels is None or tissue is None:
         return None
     return np.asarray(pixels[tissue & _near_spots(slide, tissue.shape)])

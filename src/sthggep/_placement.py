@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import warn_user
-from sthggep._colours import sample_of, tissue_mask
+from sthggep._colours import sample_of, stained_pixels
 from sthggep._lattice import is_transposed
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def warn_of_misplaced(slide: Slide) -> None:
     pixels = sample_of(slide)
     if pixels is None:
         return
-    tissue = tissue_mask(pixels)
+    tissue = stained_pixels(pixels)
     if tissue is None:
         msg = (
             f"Section {slide.name!r}: no tissue is seen in its image, which is of one colour throughout. Is it the H&E "
@@ -65,7 +65,7 @@ def _array_transposed(slide: Slide) -> bool:
 def on_tissue(slide: Slide) -> tuple[float, float]:
     """Share of the spots on tissue: as they are, and with x and y swapped; NaN where the image cannot tell."""
     pixels = sample_of(slide)
-    tissue = None if pixels is None else tissue_mask(pixels)
+    tissue = None if pixels is None else stained_pixels(pixels)
     return (np.nan, np.nan) if tissue is None else _shares(slide, tissue)
 
 

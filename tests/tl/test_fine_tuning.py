@@ -197,7 +197,10 @@ def test_what_is_refused(tissue, parent, options, error, words):
 
 def test_slides_that_do_not_fit(tissue, parent):
     lacking = tissue["new"][:, :-1].copy()
-    with pytest.raises(KeyError, match=r"1 of 16 genes are not in var_names.*pass `genes=`"):
+    with pytest.raises(
+        KeyError,
+        match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning learns the genes of `model`\).*pass `genes=`",
+    ):
         tl.fit(lacking, model=parent, **OPTIONS)
     assert tl.fit(lacking, model=parent, genes=list(lacking.var_names), **{**OPTIONS, "max_epochs": 1}).genes
     narrow = tissue["new"].copy()

@@ -13,7 +13,13 @@ from sthggep._expression import counts
 from sthggep._slide import Slide, resolve
 from sthggep._targets import find_targets
 from sthggep.tl._choices import adapt, look_through, without_counts
-from sthggep.tl._refusals import check_counts, check_inputs, learns_programmes, of_genes, replaces_genes
+from sthggep.tl._refusals import (
+    check_counts,
+    check_inputs,
+    learns_programmes,
+    refuse_foreign_genes,
+    replaces_genes,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -158,6 +164,7 @@ def fit(
     from sthggep._device import resolve_device
     from sthggep._presets import PRESETS
     from sthggep._windowed import check_window
+    from sthggep.tl._answers import check_fit
     from sthggep.tl._train import train_on
 
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
@@ -168,15 +175,10 @@ def fit(
         learns_programmes(start_from, new=model is None)
     parent = None
     if model is not None:
-        from sthggep.tl._answers import check_fit
-        from sthggep.tl._predict import load_model
-        from sthggep.tl._tune import brings_its_own, tuning_genes, tuning_preset
+        from sthggep.tl._tune import go_on_from
 
-        parent = load_model(model)
-        of_genes(parent)
-        start_from = tuning_preset(parent, preset)
-        brings_its_own(obsm=obsm, encoder=encoder, size_um=size_um, stain=stain, weights=weights)
-        genes = tuning_genes(parent, genes)
+        own = {"obsm": obsm, "encoder": encoder, "size_um": size_um, "stain": stain, "weights": weights}
+        parent, start_from, genes = go_on_from(model, preset, genes, own)
         preset = parent.preset
     chosen = adapt(start_from, obsm, max_epochs, learning_rate, n_members)
     chosen = look_through(chosen, encoder, size_um, stain)
@@ -208,6 +210,8 @@ def fit(
         )
     panel = gene_list(genes)
     if learnt is None:
+        if parent is not None:
+            refuse_foreign_genes(panel, found)
         check_counts(found, panel, layer)
     check_inputs(found, chosen.inputs)
     for slide in further:

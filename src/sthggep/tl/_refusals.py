@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sthggep._checks import counted, listing, unique
 from sthggep._expression import counts
+from sthggep._gene_names import gene_columns
 from sthggep._given import feature_names, given_features, same_features
 from sthggep._keys import feature_key
 from sthggep._placement import warn_of_misplaced
@@ -32,6 +33,14 @@ def of_genes(parent: HGGEP) -> None:
     if parent.targets is not None:
         msg = f"`model` predicts {parent.targets.where}, no genes: such a model cannot be gone on from. Train anew by `targets`."
         raise ValueError(msg)
+
+
+def refuse_foreign_genes(genes: Sequence[str], slides: Sequence[Slide]) -> None:
+    """Refuse genes of a model that a slide to be trained on lacks, and say whose genes they are."""
+    for slide in slides:
+        gene_columns(
+            slide.adata.var, genes, f"var_names of section {slide.name!r} (fine-tuning learns the genes of `model`)"
+        )
 
 
 def learns_programmes(preset: Preset, *, new: bool = True) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 GENTLER = 0.1  # learning rate of fine-tuning, relative to that of training
+
+
+def go_on_from(
+    model: HGGEP | str | Path, preset: str, genes: Sequence[str] | None, own: Mapping[str, object]
+) -> tuple[HGGEP, Preset, list[str]]:
+    """The model to be trained on, how, and its genes; ``own`` is what the user chose that a model has already."""
+    from sthggep.tl._predict import load_model
+    from sthggep.tl._refusals import of_genes
+
+    parent = load_model(model)
+    of_genes(parent)
+    start_from = tuning_preset(parent, preset)
+    brings_its_own(**own)
+    return parent, start_from, tuning_genes(parent, genes)
 
 
 def tuning_preset(parent: HGGEP, preset: str) -> Preset:
