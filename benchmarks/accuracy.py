@@ -28,7 +28,7 @@ import pandas as pd
 import sthggep
 from sthggep._presets import PRESETS, Preset
 from sthggep.pp._feature_cache import VARIABLE
-from sthggep.tl import _networks
+from sthggep.tl import _networks, _penalty
 
 HER2ST = ("B4", "C2", "C3", "C4", "C5")
 MOB = ("MOB1", "MOB3")
@@ -64,14 +64,15 @@ ABLATIONS: dict[str, tuple[Callable[[Preset], Preset], dict[str, Any]]] = {
     "one field of view, 160 µm": (lambda preset: preset, {"size_um": 160.0}),
     "two fields of view, 160 and 640 µm": (lambda preset: preset, {"size_um": (160.0, 640.0)}),
     "no hypergraph": (net(hypergraph=False), {}),
-    "no attention over neighbours": (net(depth=0), {}),
-    "neither": (net(hypergraph=False, depth=0), {}),
-    "4 gene programmes": (net(rank=4), {}),
+    "attention over the nearest spots": (net(depth=1), {}),
+    "3 gene programmes": (net(rank=3), {}),
+    "12 gene programmes": (net(rank=12), {}),
     "32 gene programmes": (net(rank=32), {}),
     "no damping of the programmes": (net(damping=0.0), {}),
+    "penalty 1 everywhere": (lambda preset: preset, {"penalties": (1.0,)}),
     "each stage scaled as one block": (net(blocks=None), {}),
-    "no correlation in the loss": (recipe(correlation=0.0), {}),
-    "ZINB beside it": (counting, {}),
+    "correlation in the loss": (recipe(correlation=1.0), {}),
+    "ZINB in the loss": (counting, {}),
     "one network instead of five": (lambda preset: preset, {"n_members": 1}),
     "closed form alone": (lambda preset: preset, {"shares": (0.0,)}),
     "network alone": (lambda preset: preset, {"shares": (1.0,)}),
@@ -79,15 +80,19 @@ ABLATIONS: dict[str, tuple[Callable[[Preset], Preset], dict[str, Any]]] = {
 
 
 @contextmanager
-def variant(change: Callable[[Preset], Preset], shares: tuple[float, ...] | None) -> Iterator[str]:
-    """A preset under a name of its own, for as long as it is needed."""
-    kept = _networks.SHARES
+def variant(
+    change: Callable[[Preset], Preset],
+    shares: tuple[float, ...] = _networks.SHARES,
+    penalties: tuple[float, ...] = _penalty.PENALTIES,
+) -> Iterator[str]:
+    """A preset under a name of its own, with what held-out tissue may choose, for as long as it is needed."""
+    kept = _networks.SHARES, _penalty.PENALTIES
     PRESETS["variant"] = change(PRESETS["default"])
-    _networks.SHARES = shares or kept
+    _networks.SHARES, _penalty.PENALTIES = shares, penalties
     try:
         yield "variant"
     finally:
-        _networks.SHARES = kept
+        _networks.SHARES, _penalty.PENALTIES = kept
         del PRESETS["variant"]
 
 
@@ -185,21 +190,25 @@ def main_tables(run: Run, root: Path, panel: list[str] | None) -> None:
 
 
 def ablation_table(run: Run, root: Path, panel: list[str] | None) -> None:
-    """One part changed at a time: sections held out, and patients held out."""
-    slides = sections("her2st", HER2ST, root, ("shufflenet_he", "shufflenet"))
+    """One part changed at a time: sections, patients and animals held out."""
+    breast, bulbs = (
+        sections(dataset, names, root, ("shufflenet_he", "shufflenet"))
+        for dataset, names in (("her2st", HER2ST), ("mob", MOB))
+    )
+    of_c = [section for section in HER2ST if section != "B4"]
     rows = {}
-    for at, (name, (change, options)) in enumerate(ABLATIONS.items()):
-        options = dict(options)
-        found = []
-        with variant(change, options.pop("shares", None)) as preset:
-            for group in ("section", "patient"):
-                folder = f"ablation-{at}-{group}"
-                table = run.table(folder, slides, group_key=group, genes=panel, preset=preset, baselines=(), **options)
-                found.append(table.loc["hggep"])
-        left, apart = found
-        of_c = [section for section in HER2ST if section != "B4"]
-        rows[name] = [left["mean"], apart["B4"], apart[of_c].mean()]
-    columns = ["sections held out, mean", "patients held out: B4", "C2–C5"]
+    for at, (name, (change, given)) in enumerate(ABLATIONS.items()):
+        free = {key: given[key] for key in ("shares", "penalties") if key in given}
+        options = {"baselines": ()} | {key: value for key, value in given.items() if key not in free}
+        with variant(change, **free) as preset:
+            left, apart = (
+                run.table(f"ablation-{at}-{group}", breast, group_key=group, genes=panel, preset=preset, **options)
+                for group in ("section", "patient")
+            )
+            animals = run.table(f"ablation-{at}-mob", bulbs, group_key="section", preset=preset, **options)
+        left, apart, animals = (table.loc["hggep"] for table in (left, apart, animals))
+        rows[name] = [left["mean"], apart["B4"], apart[of_c].mean(), *animals[list(MOB)]]
+    columns = ["sections held out, mean", "patients held out: B4", "C2–C5", "animals held out: MOB1", "MOB3"]
     run.page("ablations", markdown(pd.DataFrame(rows, index=columns).T, "default preset"))
 
 

@@ -20,10 +20,9 @@ DEFAULT = [
     ("ShuffleNetV2 ×0.5, frozen (adapted to H&E)", PURPLE),
     ("mean maps of four stages", PURPLE),
     ("centred and scaled within the section", PURPLE),
-    ("1 attention block a field of view:\neach spot looks at itself and its 8 nearest", BLUE),
     ("hypergraph convolution\n(hyperedges of adjacent spots)", ORANGE),
     ("attention fusion of views and hypergraph", GREEN),
-    ("12 gene programmes, decoded into all genes", INK),
+    ("6 gene programmes, decoded into all genes", INK),
 ]
 
 fig, ax = plt.subplots(figsize=(9.4, 6.4), layout="constrained")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from sthggep import HGGEP, datasets, pl, tl
 from sthggep._data import Inputs
 from sthggep._describe import describe_windows
+from sthggep._presets import PRESETS
 from sthggep._slide import resolve_one
 from sthggep.nn import HGGEPNet
 
@@ -30,9 +33,14 @@ def sections() -> list[anndata.AnnData]:
 
 @pytest.fixture(scope="module")
 def quick(sections) -> HGGEP:
-    model = tl.fit(sections[:2], genes=list(sections[0].var_names), **FIT)
+    """Networks that look at neighbours and hyperedges; they and the shortcut both count."""
+    attentive = replace(PRESETS["default"], net={**PRESETS["default"].net, "depth": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "default", attentive)
+        model = tl.fit(sections[:2], genes=list(sections[0].var_names), **FIT)
+    assert model.members[0].hops == ("hyperedges", "hyperedges", "neighbors")
     for member in model.members:
-        member.blend.fill_(0.5)  # network and shortcut both count
+        member.blend.fill_(0.5)
     return model
 
 

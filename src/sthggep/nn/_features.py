@@ -23,11 +23,11 @@ ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
 class FeatureHGGEPNet(nn.Module):
     """Stages of frozen features, refined over nearby spots, tied by hyperedges and fused.
 
-    Like ``HGGEPNet`` it refines every stage by its own transformer, ties the spots by a hypergraph convolution over the
-    stages together, and fuses stages and hypergraph into one vector a spot. Unlike it:
+    Like ``HGGEPNet`` it ties the spots by a hypergraph convolution over the stages together, and fuses stages and hypergraph
+    into one vector a spot. Unlike it:
 
-    - attention sees the nearest spots only (cost linear in the spots, and a section of any size looks alike);
-    - positions enter as distances between spots only (shifting a section changes nothing);
+    - attention, if any, sees the nearest spots only (cost linear in the spots, and a section of any size looks alike);
+    - positions enter as distances between spots at most (shifting a section changes nothing);
     - the hyperedges come with the section (each spot with those around it) rather than from the features;
     - features are judged against the rest of their section, so that stain and scanner drop out;
     - a few gene programmes are predicted rather than each gene, and decoded (see ``GeneProgrammes``);
@@ -144,14 +144,15 @@ class FeatureHGGEPNet(nn.Module):
         known = [None] * len(features) if statistics is None else statistics.stages
         return [scale(stage, given) for scale, stage, given in zip(self.scale, features, known, strict=True)]
 
-    def _spread(
+    @torch.no_grad()
+    def spread(
         self,
         features: Sequence[Sequence[Tensor]],
         incidences: Sequence[Tensor | None],
         masks: Sequence[Tensor],
         statistics: Sequence[SectionStatistics | None],
     ) -> Iterator[Tensor]:
-        """What the shortcut is solved on, of the training spots of each section."""
+        """What the shortcut is solved on, of the spots of each section that ``masks`` says; else as for ``start``."""
         for stages, incidence, mask, given in zip(features, incidences, masks, statistics, strict=True):
             tied = incidence if self.hypergraph is not None else None
             contrast = None if given is None else given.contrast
@@ -193,7 +194,7 @@ class FeatureHGGEPNet(nn.Module):
             scale.start(nth_stage(i, features, known))  # type: ignore[operator]
         weights = [spot_weights(size) for size in _at(library_sizes, masks)]
         scores = self.programmes.start(by_section(_at(targets, masks), known), by_section(weights, known), further)
-        self.shortcut.start(self._spread(features, incidences, masks, known), scores, weights)
+        self.shortcut.start(self.spread(features, incidences, masks, known), scores, weights)
 
     @torch.no_grad()
     def adapt(
@@ -225,7 +226,7 @@ class FeatureHGGEPNet(nn.Module):
             scale.adapt(nth_stage(i, features, known), share)  # type: ignore[operator]
         shown = by_section(_at(targets, masks), known)
         scores = self.programmes.adapt(shown, by_section(weights, known), share if whole_panel else 1.0)
-        self.shortcut.adapt(self._spread(features, incidences, masks, known), scores, weights, ADAPT_PENALTY)
+        self.shortcut.adapt(self.spread(features, incidences, masks, known), scores, weights, ADAPT_PENALTY)
 
     def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
         """All stages side by side, each with the same share."""

@@ -62,6 +62,32 @@ class LinearShortcut(nn.Module):
         """
         self.weight.copy_(_solve(features, scores, weights, self.penalty, torch.zeros_like(self.weight)))
 
+    def path(
+        self,
+        features: Iterable[Tensor],
+        scores: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        penalties: Sequence[float],
+    ) -> list[Tensor]:
+        """The weights that each of several penalties gives, from one decomposition; they are not taken.
+
+        Parameters
+        ----------
+        features, scores, weights
+            As for ``start``, of some thousand spots at most.
+        penalties
+            Of the ridge.
+
+        Returns
+        -------
+        For each penalty, weights ``(2 × width, rank)``.
+        """
+        root = torch.cat(list(weights)).double().sqrt().unsqueeze(1)
+        x, y = torch.cat(list(features)).double() * root, torch.cat(list(scores)).double() * root
+        sizes, vectors = torch.linalg.eigh(x @ x.T)
+        turned = vectors.T @ y
+        return [(x.T @ (vectors @ (turned / (sizes + penalty).unsqueeze(1)))).float() for penalty in penalties]
+
     def adapt(
         self, features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float
     ) -> None:

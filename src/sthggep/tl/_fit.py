@@ -75,8 +75,7 @@ def fit(
         of the panel's counts, so that a panel of few genes says how these share their counts: for a few genes of
         interest, train on many and name the few in :func:`sthggep.tl.predict`.
     preset
-        ``"default"``: HGGEP's stages, neighbourhood attention and hypergraph on frozen image features of several fields of
-        view; minutes on a laptop. ``"paper"``: the published network, sizes and losses, end to end; made for a GPU.
+        ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; minutes on a laptop. ``"paper"``: the published network, sizes and losses, end to end; made for a GPU.
     model
         A model to go on from, or the folder it was saved to: fine-tuning. What it looks at, its networks, their number and
         its gene programmes stay (as many as genes at most). Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut

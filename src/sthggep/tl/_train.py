@@ -69,6 +69,7 @@ def train_on(
     from sthggep.pp._encoders import state_of
     from sthggep.tl._kept_training import open_training
     from sthggep.tl._networks import build_network, held_out_pearson, settle
+    from sthggep.tl._penalty import solve_on_all, with_penalty
     from sthggep.tl._tune import continued, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
@@ -97,11 +98,15 @@ def train_on(
         sections, learnt = _sections(slides, prepared.inputs, genes, layer, targets, seed)
         windows = cut(sections)
         splits = [masked(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
+        if parent is None:
+            preset = with_penalty(preset, splits, begin)
         members, history = _train_members(
             preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show, folder=kept
         )
         settle(members, splits, None if parent is None else shares_of(parent, len(members)))
         by_gene = held_out_pearson(members, splits)
+        if parent is None:
+            solve_on_all(members, splits)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
     record = _record(slides, preset, plan, seed, encoder, parent, further) | learnt
     if stain is not None:

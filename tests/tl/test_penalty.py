@@ -1,0 +1,103 @@
+"""The ridge penalty of the closed form is chosen on held-out tissue."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from sthggep import datasets, tl
+from sthggep._presets import PRESETS
+from sthggep.nn._shortcut import LinearShortcut
+from sthggep.tl import _penalty
+from sthggep.tl._penalty import PENALTIES, with_penalty
+
+QUICK = {"obsm": "X_mine", "n_members": 2, "max_epochs": 1, "device": "cpu", "show_progress_bar": False}
+
+
+def toy(seed: int, noise: float = 0.0, width: int = 300):
+    """A section with many features, of which the first few say how its genes vary; the rest is as loud as ``noise``."""
+    slide = datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=8.0, n_genes=8)
+    rng = np.random.default_rng(seed)
+    told = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    slide.obsm["X_mine"] = np.hstack([told, noise * rng.normal(size=(slide.n_obs, width))]).astype(np.float32)
+    return slide
+
+
+def penalty(model) -> float:
+    (found,) = {member.config["penalty"] for member in model.members}
+    assert {member.shortcut.penalty for member in model.members} == {found}
+    return found
+
+
+def test_more_where_features_are_noise():
+    """Of features that are the same throughout nothing is learnt: what tells is alone in the one, drowned in the other."""
+    clear, drowned = ([toy(seed, noise) for seed in range(3)] for noise in (0.0, 1.0))
+    genes = list(clear[0].var_names)
+    low, high = (penalty(tl.fit(slides, genes=genes, **QUICK)) for slides in (clear, drowned))
+    assert low < high
+    assert low in PENALTIES
+
+
+def test_one_for_all_members_that_predicts_held_out_tissue_best(monkeypatch, caplog):
+    """Each penalty by itself is worse, or as good, on the sections that members hold out."""
+    slides = [toy(seed, 1.0) for seed in range(3)]
+    genes, options = list(slides[0].var_names), {**QUICK, "n_members": 3}
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        chosen = penalty(tl.fit(slides, genes=genes, **options))
+    assert f"Ridge penalty, by held-out tissue: {chosen:g}." in caplog.text
+
+    def held_out(value: float) -> float:
+        monkeypatch.setattr(_penalty, "PENALTIES", (value,))
+        model = tl.fit(slides, genes=genes, **options)
+        assert penalty(model) == value
+        errors = []
+        for member, slide in zip(model.members, slides, strict=True):
+            member.blend.fill_(0.0)
+            alone = slide.copy()
+            model.members = torch.nn.ModuleList([member])
+            tl.predict(alone, model, show_progress_bar=False)
+            errors.append(tl.evaluate(alone)["pearson"].mean())
+        return float(np.mean(errors))
+
+    with pytest.warns(UserWarning, match="learnt from"):
+        found = {value: held_out(value) for value in (PENALTIES[0], chosen, PENALTIES[-1])}
+    assert max(found, key=found.__getitem__) == chosen
+
+
+def test_blocks_of_a_single_section():
+    slide = toy(0, 1.0)
+    assert penalty(tl.fit(slide, genes=list(slide.var_names), **QUICK)) in PENALTIES
+
+
+def test_the_presets_own_where_nothing_is_held_out():
+    slides = [toy(0), toy(1)]
+    assert penalty(tl.fit(slides, genes=list(slides[0].var_names), validation=None, **QUICK)) == 1.0
+
+
+def test_of_many_spots_some_are_asked(monkeypatch):
+    monkeypatch.setattr(_penalty, "MOST_SPOTS", 4)
+    masks = [torch.tensor([True] * 7 + [False]), torch.tensor([False, True, True])]
+    first, second = _penalty.thinned(masks)
+    assert first.nonzero().ravel().tolist() == [0, 3, 6]
+    assert second.tolist() == [False, True, False]
+    slides = [toy(seed, 1.0) for seed in range(2)]
+    assert penalty(tl.fit(slides, genes=list(slides[0].var_names), **QUICK)) in PENALTIES
+
+
+def test_networks_without_a_shortcut_are_left_alone():
+    assert with_penalty(PRESETS["paper"], [], lambda *_: pytest.fail("nothing to begin")) is PRESETS["paper"]
+
+
+def test_path_is_the_solution_at_each_penalty():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(40, 60, generator=generator), torch.randn(40, 2, generator=generator)
+    weights = torch.rand(40, generator=generator)
+    parts = [x[:10], x[10:]], [y[:10], y[10:]], [weights[:10], weights[10:]]
+    penalties = (0.1, 2.0)
+    for value, found in zip(penalties, LinearShortcut(30, 2).path(*parts, penalties), strict=True):
+        alone = LinearShortcut(30, 2, value)
+        alone.start(*parts)
+        torch.testing.assert_close(found, alone.weight, rtol=1e-4, atol=1e-6)
