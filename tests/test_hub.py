@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from urllib.parse import unquote
 
 import pytest
@@ -51,9 +52,9 @@ class Hub(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         self.server.asked.append((self.path, self.headers.get("Authorization")))
         if self.path == "/api/repos/create":
-            self.server.created.append(asked := json.loads(body))
             if self.headers.get("Authorization") == "Bearer hf_reader":
                 return self.answer({"error": "You may only read."}, 403)
+            self.server.created.append(asked := json.loads(body))
             return self.answer({"url": f"{self.server.url}/{asked['organization']}/{asked['name']}"})
         if self.path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
@@ -75,8 +76,10 @@ class Hub(BaseHTTPRequestHandler):
         path, commits = unquote(self.path.split("?")[0]), self.server.commits
         found = re.search(r"^(?:/api/models)?/(\w+/[\w-]+)/?(?:(revision|tree|resolve)/([^/]+))?/?(.*)$", path)
         repo, what, revision, file = found.groups()
-        if repo != NAME or not commits:
+        if repo != NAME or not (commits or self.server.created):
             return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+        if not commits:  # there, and empty: older versions of huggingface_hub look at it before the first commit
+            return self.answer({"id": repo})
         sha = list(commits)[-1] if revision in {None, "main"} else revision
         if sha not in commits:
             return self.answer({"error": "No such revision"}, 404, X_Error_Code="RevisionNotFound")
@@ -100,7 +103,9 @@ def server(monkeypatch, tmp_path):
     found.commits, found.messages, found.created, found.asked = {}, [], [], []
     # HF_ENDPOINT and HF_HOME are read once, when the package is first imported
     address = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + address)
+    # older versions of huggingface_hub keep a second name for it
+    for module in (constants, import_module("huggingface_hub.file_download")):
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + address, raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", found.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
