@@ -59,6 +59,7 @@ sthggep cross-validate --config held-out/run.yaml         (goes on with the fold
 @options.spots
 @options.images
 @options.compute
+@options.window
 @options.run
 @click.pass_obj
 def cross_validate(
@@ -73,6 +74,7 @@ def cross_validate(
     expression: tuple[Path, ...],
     size_um: tuple[float, ...],
     obsm: tuple[str, ...],
+    window: str,
     **rest: Any,
 ) -> None:
     """Hold out one patient (or section) after the other, and score the model beside simple baselines.
@@ -98,6 +100,7 @@ def cross_validate(
         expression=further or None,
         size_um=options.several(size_um),
         obsm=options.several(obsm),
+        window=options.window_of(window),
         show_progress_bar=run.show,
         **rest,
     )
