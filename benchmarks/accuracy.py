@@ -28,7 +28,7 @@ import pandas as pd
 import sthggep
 from sthggep._presets import PRESETS, Preset
 from sthggep.pp._feature_cache import VARIABLE
-from sthggep.tl import _networks, _penalty
+from sthggep.tl import _closed_form, _networks
 
 HER2ST = ("B4", "C2", "C3", "C4", "C5")
 MOB = ("MOB1", "MOB3")
@@ -83,16 +83,16 @@ ABLATIONS: dict[str, tuple[Callable[[Preset], Preset], dict[str, Any]]] = {
 def variant(
     change: Callable[[Preset], Preset],
     shares: tuple[float, ...] = _networks.SHARES,
-    penalties: tuple[float, ...] = _penalty.PENALTIES,
+    penalties: tuple[float, ...] = _closed_form.PENALTIES,
 ) -> Iterator[str]:
     """A preset under a name of its own, with what held-out tissue may choose, for as long as it is needed."""
-    kept = _networks.SHARES, _penalty.PENALTIES
+    kept = _networks.SHARES, _closed_form.PENALTIES
     PRESETS["variant"] = change(PRESETS["default"])
-    _networks.SHARES, _penalty.PENALTIES = shares, penalties
+    _networks.SHARES, _closed_form.PENALTIES = shares, penalties
     try:
         yield "variant"
     finally:
-        _networks.SHARES, _penalty.PENALTIES = kept
+        _networks.SHARES, _closed_form.PENALTIES = kept
         del PRESETS["variant"]
 
 

@@ -22,7 +22,7 @@ DEFAULT = [
     ("centred and scaled within the section", PURPLE),
     ("hypergraph convolution\n(hyperedges of adjacent spots)", ORANGE),
     ("attention fusion of views and hypergraph", GREEN),
-    ("6 gene programmes, decoded into all genes", INK),
+    ("a few gene programmes, decoded into all genes", INK),
 ]
 
 fig, ax = plt.subplots(figsize=(9.4, 6.4), layout="constrained")

@@ -67,9 +67,9 @@ def train_on(
     from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
+    from sthggep.tl._closed_form import solve_on_all, with_ridge
     from sthggep.tl._kept_training import open_training
     from sthggep.tl._networks import build_network, held_out_pearson, settle
-    from sthggep.tl._penalty import solve_on_all, with_penalty
     from sthggep.tl._tune import continued, shares_of
     from sthggep.tl._validation import apply_plan, plan_validation
 
@@ -99,7 +99,7 @@ def train_on(
         windows = cut(sections)
         splits = [masked(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
         if parent is None:
-            preset = with_penalty(preset, splits, begin)
+            preset = with_ridge(preset, splits, begin)
         members, history = _train_members(
             preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show, folder=kept
         )

@@ -1,4 +1,4 @@
-"""The ridge penalty of the closed form: what held-out tissue says of it, before any network is trained."""
+"""What held-out tissue says of the closed form, before any network is trained: how many programmes, how strong a ridge."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sthggep._checks import counted
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -22,27 +23,29 @@ PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13).round
 MOST_SPOTS = 3000
 
 
-def with_penalty(
+def with_ridge(
     preset: Preset, splits: Sequence[Sequence[Section]], begin: Callable[[int, Sequence[Section]], nn.Module]
 ) -> Preset:
-    """The preset with the penalty that predicts held-out tissue best, one for all members.
+    """The preset with the ridge penalty and the number of programmes that predict held-out tissue best, one for all members.
 
-    What is right depends on the tissue: more where counts are low and sections differ, less where features tell much. All
-    members' held-out tissue together is all training tissue. Where nothing is held out the preset's own stays.
+    What is right depends on the tissue: a stronger ridge and fewer programmes where counts are low and sections differ,
+    a weaker one and more where features tell much, or where further counts teach the programmes. All members' held-out
+    tissue together is all training tissue. Where nothing is held out the preset's own stay.
     """
     import torch
 
     if preset.network != "FeatureHGGEPNet":
         return preset
-    errors = torch.zeros(len(PENALTIES), dtype=torch.float64)
-    for member, split in enumerate(splits):
-        if any(section.validate.any() for section in split):
-            errors += _errors(begin(member, split), split)
-    if not errors.any():
+    asked = [(m, split) for m, split in enumerate(splits) if any(section.validate.any() for section in split)]
+    if not asked:
         return preset
-    chosen = PENALTIES[int(errors.argmin())]
-    log.info("Ridge penalty, by held-out tissue: %g.", chosen)
-    return replace(preset, net={**preset.net, "penalty": chosen})
+    # Few spots or genes allow fewer programmes than the preset: of those, what all members have
+    found = [_agreement(begin(member, split), split) for member, split in asked]
+    most = min(each.shape[1] for each in found)
+    best = int(torch.stack([each[:, :most] for each in found]).sum(dim=0).argmax())
+    penalty, rank = PENALTIES[best // most], best % most + 1
+    log.info("By held-out tissue: ridge penalty %g, %s.", penalty, counted(rank, "gene programme"))
+    return replace(preset, net={**preset.net, "penalty": penalty, "rank": rank})
 
 
 def solve_on_all(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> None:
@@ -67,8 +70,8 @@ class _Scored(NamedTuple):
     weights: list[Tensor]
 
 
-def _errors(net: Any, split: Sequence[Section]) -> Tensor:
-    """Squared error of the scores of held-out spots, each worth what its counts are, for each penalty."""
+def _agreement(net: Any, split: Sequence[Section]) -> Tensor:
+    """Correlation of predicted with measured scores within held-out sections, summed: penalties × first programmes."""
     import torch
 
     learnt, asked = ([s for s in split if getattr(s, part).any()] for part in ("train", "validate"))
@@ -76,14 +79,19 @@ def _errors(net: Any, split: Sequence[Section]) -> Tensor:
     paths = net.shortcut.path(*known, PENALTIES)
     held_out = _scored(net, asked, thinned([section.validate for section in asked]))
     x = torch.split(torch.cat(list(held_out.features)), [len(scores) for scores in held_out.scores])
-    found = torch.zeros(len(PENALTIES), dtype=torch.float64)
-    for features, scores, weight in zip(x, held_out.scores, held_out.weights, strict=True):
+    found = torch.zeros(len(PENALTIES), len(net.programmes.damp), dtype=torch.float64)
+    for features, measured, weight in zip(x, held_out.scores, held_out.weights, strict=True):
+        truth = _within(measured, weight)
         for i, path in enumerate(paths):
-            # Only what differs between spots of a section is predicted
-            off = (features @ path - scores) * net.programmes.damp
-            off = off - (weight @ off) / weight.sum()
-            found[i] += float(weight @ off.square().sum(dim=1))
+            predicted = _within(features @ path, weight) * net.programmes.damp
+            shared, own = ((weight @ (predicted * other)).cumsum(dim=0) for other in (truth, predicted))
+            found[i] += shared / own.clamp_min(1e-12).sqrt() / (weight @ truth.square()).sum().clamp_min(1e-12).sqrt()
     return found
+
+
+def _within(scores: Tensor, weight: Tensor) -> Tensor:
+    """Around the section's mean: only what differs between its spots is predicted."""
+    return scores - (weight @ scores) / weight.sum()
 
 
 def _scored(net: Any, sections: Sequence[Section], masks: Sequence[Tensor]) -> _Scored:
@@ -102,7 +110,7 @@ def _scored(net: Any, sections: Sequence[Section], masks: Sequence[Tensor]) -> _
 
 
 def thinned(masks: Sequence[Tensor]) -> list[Tensor]:
-    """Every second of the spots, third and so on, so that no more than ``MOST_SPOTS`` are left: they say the same of a penalty."""
+    """Every second of the spots, third and so on, so that no more than ``MOST_SPOTS`` are left: they say the same of a ridge."""
     import torch
 
     step = -(-sum(int(mask.sum()) for mask in masks) // MOST_SPOTS)
