@@ -33,10 +33,11 @@ def test_files_are_small():
 
 def test_predicts_without_a_model(predicted):
     model = HGGEP.from_pretrained("her2st")
-    assert len(model.genes) == 785
+    assert len(model.genes) == 853
+    assert {"ERBB2", "EPCAM", "KRT19", "MKI67", "FASN", "GNAS"} <= set(model.genes)
     assert model.training["sections"] == ["B4", "C2", "C3", "C4", "C5"]
     for slide in predicted:
-        assert slide.obsm["hggep"].shape == (slide.n_obs, 785)
+        assert slide.obsm["hggep"].shape == (slide.n_obs, 853)
         assert np.isfinite(slide.obsm["hggep"]).all()
         assert slide.uns["hggep"]["model"] == model.id
         # Tissue of several kinds is not one and the same to it
