@@ -14,7 +14,7 @@ from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
 from sthggep.nn._programmes import GeneProgrammes, Measured, spot_weights
 from sthggep.nn._shortcut import LinearShortcut
-from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, by_section, check_stages, nth_stage
+from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, by_section, check_stages, nth_stage, of_spots
 
 ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
 ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
@@ -52,14 +52,10 @@ class FeatureHGGEPNet(nn.Module):
         Attention heads.
     n_neighbors
         Spots attended to, the spot itself included; read by whoever builds the graph.
-    dropout
-        Dropout inside.
-    input_dropout
-        Dropout of the features.
-    penalty
-        Ridge penalty of the shortcut.
-    damping
-        Of the gene programmes.
+    dropout, input_dropout
+        Dropout inside; of the features.
+    penalty, damping
+        Of the shortcut's ridge; of the gene programmes.
     count_head
         Distribution of the raw counts; ``None`` for no such head.
     hypergraph
@@ -192,8 +188,8 @@ class FeatureHGGEPNet(nn.Module):
         known = statistics or [None] * len(features)
         for i, scale in enumerate(self.scale):
             scale.start(nth_stage(i, features, known))  # type: ignore[operator]
-        weights = [spot_weights(size) for size in _at(library_sizes, masks)]
-        scores = self.programmes.start(by_section(_at(targets, masks), known), by_section(weights, known), further)
+        weights = [spot_weights(size) for size in of_spots(library_sizes, masks)]
+        scores = self.programmes.start(by_section(of_spots(targets, masks), known), by_section(weights, known), further)
         self.shortcut.start(self.spread(features, incidences, masks, known), scores, weights)
 
     @torch.no_grad()
@@ -218,13 +214,13 @@ class FeatureHGGEPNet(nn.Module):
             Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
             their means and spreads are those of these sections.
         """
-        weights = [spot_weights(size) for size in _at(library_sizes, masks)]
+        weights = [spot_weights(size) for size in of_spots(library_sizes, masks)]
         worth = float(torch.cat(weights).sum())
         share = worth / (worth + ADAPT_PRIOR)
         known = statistics or [None] * len(features)
         for i, scale in enumerate(self.scale):
             scale.adapt(nth_stage(i, features, known), share)  # type: ignore[operator]
-        shown = by_section(_at(targets, masks), known)
+        shown = by_section(of_spots(targets, masks), known)
         scores = self.programmes.adapt(shown, by_section(weights, known), share if whole_panel else 1.0)
         self.shortcut.adapt(self.spread(features, incidences, masks, known), scores, weights, ADAPT_PENALTY)
 
@@ -302,7 +298,3 @@ class FeatureHGGEPNet(nn.Module):
             together = torch.stack([view.float() for view in views]).mean(dim=0)
             views.append(self.hypergraph(together, incidence, n_hyperedges or len(together)))
         return views
-
-
-def _at(values: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-    return [one[mask] for one, mask in zip(values, masks, strict=True)]

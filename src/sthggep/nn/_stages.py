@@ -115,6 +115,11 @@ def mean_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (share @ (x - mean).square()).sqrt()
 
 
+def of_spots(values: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """Of each section the spots that its mask says."""
+    return [one[mask] for one, mask in zip(values, masks, strict=True)]
+
+
 def by_section(parts: Sequence[Tensor], known: Sequence[SectionStatistics | None]) -> list[Tensor]:
     """Windows of a section, which share its statistics, put together again."""
     groups: list[list[Tensor]] = []

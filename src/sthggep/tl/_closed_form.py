@@ -97,15 +97,15 @@ def _within(scores: Tensor, weight: Tensor) -> Tensor:
 def _scored(net: Any, sections: Sequence[Section], masks: Sequence[Tensor]) -> _Scored:
     """What the closed form is solved on, or asked of."""
     from sthggep.nn._programmes import spot_weights
-    from sthggep.nn._stages import by_section
+    from sthggep.nn._stages import by_section, of_spots
     from sthggep.tl._networks import statistics_of
 
     statistics = [statistics_of(section) for section in sections]
     inputs = [section.inputs for section in sections]
     features = net.spread([fed[0] for fed in inputs], [fed[3] for fed in inputs], masks, statistics)
-    weights = [spot_weights(section.library_sizes[at]) for section, at in zip(sections, masks, strict=True)]
-    targets = [section.target[at] for section, at in zip(sections, masks, strict=True)]
-    weights, targets = by_section(weights, statistics), by_section(targets, statistics)
+    targets = by_section(of_spots([section.target for section in sections], masks), statistics)
+    sizes = by_section(of_spots([section.library_sizes for section in sections], masks), statistics)
+    weights = [spot_weights(size) for size in sizes]
     return _Scored(features, net.programmes.adapt(targets, weights, 0.0), weights)
 
 

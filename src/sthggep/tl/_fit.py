@@ -82,9 +82,11 @@ def fit(
         of the default preset is solved as a ridge towards its old weights, so that few spots change it little and many a
         lot; means and spreads of the genes move likewise. The model itself is not changed.
     validation
-        What is held out to stop early: ``"sections"`` (whole sections), ``"blocks"`` (blocks of tissue of each section),
+        What is held out to stop early, and to choose ridge penalty, number of gene programmes and share of the networks of the
+        default preset: ``"sections"`` (whole sections), ``"blocks"`` (blocks of tissue of each section),
         names of sections, or ``None`` (nothing: all epochs are run). ``"auto"`` holds out sections where there are several,
-        else blocks. Each network of an ensemble holds out another part, so that all tissue is learnt from. Spots are never
+        else blocks. Each network of an ensemble holds out another part, so that all tissue is learnt from; the default
+        preset's linear shortcut learns from all of it in the end. Spots are never
         held out one by one: their neighbours would tell.
     expression
         Further sections with raw counts of the same genes, no image needed: they say which genes rise and fall together
