@@ -93,4 +93,5 @@ def test_counts_of_a_table_with_ensembl_ids():
     adata = ad.AnnData(values, var=var(VERSIONED, gene_symbols=SYMBOLS))
     np.testing.assert_array_equal(counts(adata, ["GNAS", "ERBB2"]), values[:, [3, 0]])
     assert unmeasured(adata, SYMBOLS) == ""
-    assert unmeasured(adata, ["TP53", "FASN"]).startswith("2 of the panel's 2 genes are not in var_names")
+    assert unmeasured(adata, ["TP53", "TP63"]).startswith("2 of the panel's 2 genes are not in var_names")
+    assert unmeasured(adata, ["TP53", "FASN"]) == "1 of the panel's 2 genes are not in var_names ('TP53')"

@@ -116,14 +116,22 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
         raise ValueError(msg)
     absent = [gene for gene in wanted if gene not in index]
     if absent:
+        near = [f"{gene!r}: {names}" for gene in absent[:5] if (names := ", ".join(near_names(gene, index)))]
+        told = f"Near names: {'; '.join(near)}. " if near else ""
         msg = (
             f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. "
-            f"It holds {len(index)} genes, such as {listing(index, 4)}. "
+            f"It holds {len(index)} genes, such as {listing(index, 4)}. {told}"
             "Check the naming (symbols against Ensembl ids; names in a text column of `var` are found, too), or pass `genes=` "
             "that are all there."
         )
         raise KeyError(msg)
     return np.array([index[gene] for gene in wanted], dtype=np.intp)
+
+
+def near_names(gene: str, known: Iterable[str]) -> list[str]:
+    """Names that a misspelt one may have meant, whatever its capitals."""
+    by_capitals = {name.upper(): name for name in known}
+    return [by_capitals[found] for found in get_close_matches(gene.upper(), by_capitals, n=3)]
 
 
 def predicted_genes(genes: Iterable[str], known: Iterable[str], where: str) -> NDArray[np.intp]:
@@ -135,11 +143,8 @@ def predicted_genes(genes: Iterable[str], known: Iterable[str], where: str) -> N
         raise ValueError(msg)
     absent = [gene for gene in dict.fromkeys(wanted) if gene not in index]
     if absent:
-        by_capitals = {name.upper(): name for name in index}
-        near = {gene: get_close_matches(gene.upper(), by_capitals, n=3) for gene in absent[:5]}
-        hints = [
-            repr(g) + (f" (near: {', '.join(by_capitals[n] for n in ns)})" if ns else "") for g, ns in near.items()
-        ]
+        near = {gene: near_names(gene, index) for gene in absent[:5]}
+        hints = [repr(gene) + (f" (near: {', '.join(names)})" if names else "") for gene, names in near.items()]
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         msg = (
             f"Not among the {counted(index, 'gene')} of {where}: {', '.join(hints)}{more}. A model predicts the genes that it "

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import counted, has_key, listing
-from sthggep._gene_names import gene_columns, names_genes
+from sthggep._gene_names import gene_columns, known_genes
 
 log = logging.getLogger("sthggep")
 Floats = NDArray[np.float32]
 # Where others keep raw counts beside a normalised X
 COUNT_LAYERS = ("counts", "raw_counts")
+ENOUGH = 0.5  # of a panel
 LOOKED_AT = 200  # spots, to tell whether a layer may be raw counts
 
 
@@ -69,15 +70,24 @@ def counts(
     raise ValueError(msg)
 
 
+def measurable(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> list[str]:
+    """Those of the genes that there are values of, where most are."""
+    return max((known_genes(var, genes) for _, _, var in _sources(adata, layer)), key=len, default=[])
+
+
+def enough(there: Sequence[str], genes: Sequence[str]) -> bool:
+    """Whether so many of a panel's genes are there that counts per 10,000 of them are about the same scale."""
+    return len(there) >= max(min(2, len(genes)), ENOUGH * len(genes))
+
+
 def unmeasured(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> str:
-    """Why nothing was measured of these genes, in a few words; empty where they have values, whatever these are."""
-    holders = [var for _, _, var in _sources(adata, layer)]
-    if not holders:
+    """Why too little was measured of these genes, in a few words; empty where they have values, whatever these are."""
+    if not any(True for _ in _sources(adata, layer)):
         return "X is empty"
-    if any(names_genes(var, genes) for var in holders):
+    there = measurable(adata, genes, layer)
+    if enough(there, genes):
         return ""
-    known = {str(name) for var in holders for name in var.index}
-    absent = [gene for gene in genes if str(gene) not in known]
+    absent = [gene for gene in map(str, genes) if gene not in set(there)]
     return f"{len(absent)} of the panel's {len(genes)} genes are not in var_names ({listing(absent, 3)})"
 
 

@@ -80,6 +80,17 @@ def names_genes(var: pd.DataFrame, genes: Sequence[str]) -> bool:
     return True
 
 
+def known_genes(var: pd.DataFrame, genes: Sequence[str]) -> list[str]:
+    """Those of the genes that a table holds, by the name that knows most of them."""
+    wanted = [str(gene) for gene in genes]
+    if names_genes(var, wanted):
+        return wanted
+    names = {str(name) for name in var.index}
+    found = [[gene for gene in wanted if gene in names]]
+    found += [[g for g in wanted if _unversioned(g) in keys] for keys in map(set, _namings(var).values())]
+    return max(found, key=len)
+
+
 def shares_genes(var: pd.DataFrame, genes: Sequence[str]) -> bool:
     """Whether a table holds any of these genes, by whatever name."""
     wanted = {_unversioned(str(gene)) for gene in genes}

@@ -11,8 +11,8 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import genes_present, has_key, predicted_genes
-from sthggep._expression import counts, log10_cp10k, unmeasured
+from sthggep._checks import counted, gene_list, genes_present, has_key, listing, predicted_genes, warn_user
+from sthggep._expression import counts, enough, log10_cp10k, measurable, unmeasured
 from sthggep._keys import TOOL, prediction_keys
 from sthggep._targets import Targets
 
@@ -42,6 +42,14 @@ class Prediction:
         """Columns of ``genes``; all of them for ``None``."""
         if genes is None:
             return np.arange(len(self.genes))
+        left = [gene for gene in map(str, gene_list(genes)) if gene in set(self.panel) - set(self.genes)]
+        if left:
+            msg = (
+                f"The model predicts {listing(left, 5)}, but {self.key!r} holds {counted(self.genes, 'gene')} that were asked for. "
+                f"Predict again with them: `sthggep.tl.predict(data, model, genes={[*self.genes[:2], *left[:2]]})`, or without `genes=` "
+                "for all."
+            )
+            raise KeyError(msg)
         return predicted_genes(
             genes, self.genes, f"the prediction {self.key!r} (all names: `uns[{self.key!r}]['genes']`)"
         )
@@ -60,7 +68,12 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     first = f"Predictions: {there or 'none'}. Call `sthggep.tl.predict(data, model, key_added={key!r})` first."
     written = adata.uns.get(keys.uns)
     path = written.get("path") if isinstance(written, dict) and keys.obsm not in adata.obsm else None
-    values = stored(str(path), key)["X"] if path else has_key(adata.obsm, keys.obsm, "obsm", first)
+    if path:
+        values = stored(str(path), key)["X"]
+    elif is_prediction(adata, key):
+        values = adata.X
+    else:
+        values = has_key(adata.obsm, keys.obsm, "obsm", first)
     record = has_key(adata.uns, keys.uns, "uns", first)
     if not isinstance(record, dict) or record.get("tool") != TOOL or "genes" not in record:
         msg = f"uns[{keys.uns!r}] is not a record of sthggep. {first}"
@@ -84,6 +97,16 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     return Prediction(key, values, genes, panel, str(record["units"]), targets, path and str(path), seen)
 
 
+def is_prediction(adata: AnnData, key: str = "hggep") -> bool:
+    """Whether a table is a prediction by itself, as `to_adata` and files of predictions are: its genes are what was predicted."""
+    record = adata.uns.get(prediction_keys(key).uns)
+    if not isinstance(record, dict) or record.get("tool") != TOOL or prediction_keys(key).obsm in adata.obsm:
+        return False
+    if "path" in record:  # this is a slide that knows where its prediction is
+        return False
+    return [str(gene) for gene in record.get("genes", ())] == list(map(str, adata.var_names)) and adata.X is not None
+
+
 def _names_one(key: object) -> None:
     """Refuse what is no name of a prediction, such as the model that made it."""
     if not isinstance(key, str):
@@ -104,30 +127,59 @@ def stored(path: str, key: str) -> dict[str, Any]:
             f"uns[{key!r}]['path'], or call `sthggep.tl.predict` again."
         )
         raise FileNotFoundError(msg)
-    if path.endswith(".zarr"):
-        import zarr
-
-        group = zarr.open_group(path, mode="r")
-    else:
-        import h5py
-
-        group = h5py.File(path, "r")
+    group = opened(path)
     names = prediction_keys(key)
     elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts", names.std: "layers/std"}
     return {name: read_elem_lazy(group[place]) for name, place in elements.items() if place in group}
 
 
+def opened(path: str) -> Any:
+    """The root of an AnnData's file, to be read from."""
+    if path.endswith(".zarr"):
+        import zarr
+
+        return zarr.open_group(path, mode="r")
+    import h5py
+
+    return h5py.File(path, "r")
+
+
+def measured_panel(adata: AnnData, prediction: Prediction, layer: str | None = None) -> list[str]:
+    """The panel as far as there are counts of it; a warning says what is absent, an error where that is too much.
+
+    A slide of another reference may lack a gene or two: their share of the counts is small, and so is what is missed.
+    """
+    if prediction.targets is not None:
+        return prediction.panel
+    there = measurable(adata, prediction.panel, layer)
+    if not enough(there, prediction.panel):
+        return prediction.panel  # reading its counts says what is wrong
+    if len(there) < len(prediction.panel):
+        absent = sorted(set(prediction.panel) - set(there))
+        warn_user(
+            f"{len(absent)} of the {len(prediction.panel)} genes of the panel of {prediction.key!r} are not in var_names: "
+            f"{listing(absent, 5)}. They are left out, and what was measured is counts per 10,000 of the other {len(there)}."
+        )
+    return there
+
+
 def observed(slide: Slide, prediction: Prediction, *, layer: str | None = None) -> Values:
-    """What was measured in a section, on the prediction's own scale, columns as in the prediction."""
+    """What was measured in a section, on the prediction's own scale, columns as in the prediction; NaN of absent genes."""
+    panel = measured_panel(slide.adata, prediction, layer)
     if prediction.targets is None:
-        measured = log10_cp10k(counts(slide.adata, prediction.panel, layer=layer, rows=slide.rows))
+        measured = log10_cp10k(counts(slide.adata, panel, layer=layer, rows=slide.rows))
     else:
         measured = prediction.targets.read(slide)
-    return measured[:, genes_present(prediction.genes, prediction.panel, "the panel")]
+    there = [gene in set(panel) for gene in prediction.genes]
+    out = np.full((len(measured), len(prediction.genes)), np.nan, dtype=np.float32)
+    out[:, there] = measured[:, genes_present(np.array(prediction.genes)[there], panel, "the panel")]
+    return out
 
 
 def unobserved(slide: Slide, prediction: Prediction, *, layer: str | None = None) -> str:
     """Why nothing was measured of what is predicted, in a few words; empty where there are values, whatever these are."""
     if prediction.targets is not None:
         return prediction.targets.absent(slide)
+    if is_prediction(slide.adata, prediction.key):
+        return "this is a prediction by itself, without counts"
     return unmeasured(slide.adata, prediction.panel, layer)

@@ -121,9 +121,15 @@ class Predictor:
         slides = [*self.training.get("model_sections", []), *self.training.get("sections", [])]
         return (
             f"HGGEP ({self.preset}): {counted(self.genes, 'gene' if self.targets is None else 'target')} from {self.inputs}; "
-            f"{counted(len(self.members), 'network')}, {weights / 1e6:.1f} M weights; "
+            f"{counted(len(self.members), 'network')}{self._share}, {weights / 1e6:.1f} M weights; "
             f"trained on {counted(slides, 'section')} ({listing(slides, 6)})"
         )
+
+    @property
+    def _share(self) -> str:
+        """How much of the prediction is the networks', in words, where a linear shortcut has the rest."""
+        shares = [float(member.blend) for member in self.members if hasattr(member, "blend")]  # type: ignore[arg-type]
+        return f" (share {float(np.mean(shares)):g}, the linear shortcut has the rest)" if shares else ""
 
     def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
         """The frozen encoder that this model looks through, with its weights.

@@ -283,8 +283,8 @@ def test_nothing_to_evaluate():
     adata = example()
     with pytest.raises(KeyError, match=r"'other' is not in obsm.*Predictions: \['hggep'\]"):
         tl.evaluate(adata, "other")
-    adata = adata[:, ["A", "B"]].copy()
-    with pytest.raises(KeyError, match="1 of 3 genes are not in var_names: 'C'"):
+    adata = adata[:, ["A"]].copy()
+    with pytest.raises(KeyError, match="2 of 3 genes are not in var_names: 'B', 'C'"):
         tl.evaluate(adata)
     assert "hggep_scores" not in adata.uns
 

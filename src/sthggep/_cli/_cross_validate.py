@@ -120,7 +120,7 @@ def table_text(results: pd.DataFrame) -> str:
     table.insert(0, "held out", groups.reindex(table.index))
     overall = means.mean()
     table.loc["all sections"] = {"held out": "", **overall.map("{:.3f}".format)}
-    table = table.rename_axis(index=None, columns=None).rename(columns={"mean": "train mean"})
+    table = table.rename_axis(index=None, columns=None).rename(columns={"mean": "mean of training"})
     if "ceiling" not in overall:
         return f"Pearson correlation, mean over targets\n{table.to_string()}"
     shares = ", ".join(

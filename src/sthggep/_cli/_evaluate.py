@@ -20,6 +20,7 @@ SHOWN = 10
 EXAMPLES = """
 sthggep evaluate predicted.h5ad
 sthggep evaluate predicted/*.h5ad --out scores.csv --summary sections.csv
+sthggep evaluate slides/*.h5ad --predicted predicted/     # what `sthggep predict --workers` wrote
 sthggep evaluate predicted.h5ad --genes GNAS,FASN --layer counts
 """
 
@@ -29,6 +30,9 @@ sthggep evaluate predicted.h5ad --genes GNAS,FASN --layer counts
 @options.option("--out", "-o", type=options.FILE, metavar="CSV", help="Write the scores of each gene in each section.")
 @options.option("--summary", type=options.FILE, metavar="CSV", help="Write the table of sections.")
 @options.option("--key", default="hggep", help="Name of the prediction.")
+@options.option(
+    "--predicted", type=options.FILE, metavar="FOLDER", help="Predictions in files of their own, of the slides' names."
+)
 @options.genes
 @options.option("--moran", is_flag=True, help="Say, too, how smooth the maps are (in the file of --out).")
 @options.option("--seed", type=int, default=0, help="Of the noise ceiling and of the interval.")
@@ -40,6 +44,7 @@ def evaluate(
     out: Path | None,
     summary: Path | None,
     key: str,
+    predicted: Path | None,
     genes: tuple[str, ...],
     moran: bool,
     **rest: Any,
@@ -62,7 +67,9 @@ def evaluate(
     for slide in slides:
         with about(slide):
             data = read_slide(slide)
-            log.info("%s read; scoring obsm[%r]", slide, key)
+            if predicted is not None:
+                tl.attach(data, predicted / slide.name, key=key)
+            log.info("%s read; scoring %r", slide, key)
             found = tl.summary(data, key, genes=chosen, **rest)
             per_gene = tl.evaluate(data, key, genes=chosen, moran=moran, **rest)
         if "section" not in per_gene:

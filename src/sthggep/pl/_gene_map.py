@@ -268,6 +268,9 @@ def _colour_bar(ax: Any, extend: str, height: float) -> None:
     place = ax.inset_axes((0.06, -2 * BAR_INCHES / height, 0.88, BAR_INCHES / height))
     bar = ax.figure.colorbar(ax.collections[0], cax=place, extend=extend, orientation="horizontal")
     low, high = bar.norm.vmin, bar.norm.vmax
-    bar.set_ticks([low, (low + high) / 2, high], labels=[f"{value:.3g}" for value in (low, (low + high) / 2, high)])
+    # As many decimals for all three as tell them apart
+    decimals = int(np.clip(1 - np.floor(np.log10(high - low)), 0, 6)) if high > low else 2
+    places = [low, (low + high) / 2, high]
+    bar.set_ticks(places, labels=[f"{value:.{decimals}f}" for value in places])
     bar.outline.set_visible(False)
     bar.solids.set(alpha=1)

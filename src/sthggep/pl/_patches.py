@@ -119,7 +119,7 @@ def patches(
     slide = found.slide
     warn_of_misplaced(slide)
     chosen = spread_spots(slide, n, seed) if spots is None else spots_named(slide, spots)
-    view = view_of(slide, margin=max(0.6 * found.width, 1.5 * spot_diameter(slide)))
+    view = view_of(slide, margin=max(slide.size))  # all of the image: where no spots are tells, too
     columns = int(np.ceil(np.sqrt(len(chosen))))
     lines = int(np.ceil(len(chosen) / columns))
     with style():

@@ -42,8 +42,8 @@ def scores(
 ) -> Figure | Axes:
     """Draw the score of every gene, best first, against its noise ceiling.
 
-    Counts are noisy: even a perfect prediction correlates with them only so far. That ceiling is drawn in gray, with a
-    line that smooths it over genes of like rank; the title says which share of it was reached, on average over the genes
+    Counts are noisy: even a perfect prediction correlates with them only so far. That ceiling is drawn in gray: as
+    bars, or of many genes as dots with a line that smooths them over genes of like rank; the title says which share of it was reached, on average over the genes
     that have one. Of more than 30 genes, the best are named in a panel of their own. With several sections a gene's dot
     is its mean over sections, and one more panel shows the sections.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sthggep.tl._agreement import agreement
+from sthggep.tl._attach import attach
 from sthggep.tl._cross_validate import cross_validate
 from sthggep.tl._evaluate import evaluate
 from sthggep.tl._fit import fit
@@ -14,6 +15,7 @@ from sthggep.tl._top_genes import top_genes
 
 __all__ = [
     "agreement",
+    "attach",
     "cross_validate",
     "evaluate",
     "fit",

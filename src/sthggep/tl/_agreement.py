@@ -179,6 +179,7 @@ def _points(slide: Slide, prediction: Prediction, n_pcs: int, layer: str | None,
         log.info("Section %s: nothing measured to cluster, since %s.", slide.name, why)
     else:
         measured = observed(slide, prediction, layer=layer)
+        measured = measured[:, ~np.isnan(measured).all(axis=0)]  # genes that are not in the table
         points["observed"] = principal_components(measured, n_pcs, seed)
     points["coordinates"] = (slide.xy - slide.xy.mean(axis=0)) / slide.pitch()
     return points

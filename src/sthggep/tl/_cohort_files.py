@@ -68,6 +68,8 @@ def state_of(job: Job) -> State:
     wanted, options = job.record, there.get("options", {})
     names = [name for name in wanted if name != "options" and there.get(name) != wanted[name]]
     names += [name for name, value in wanted["options"].items() if options.get(name) != value]
+    if names == ["slide"]:
+        return State(differs="was made before its slide was changed (size or time of the file)")
     return State(differs=f"is of another {', '.join(names)}") if names else State(made)
 
 

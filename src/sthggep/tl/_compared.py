@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, listing
 from sthggep._expression import counts, log10_cp10k
-from sthggep._prediction import Prediction, read_prediction
+from sthggep._prediction import Prediction, is_prediction, measured_panel, read_prediction
 from sthggep._slide import Slide, resolve, table_of
 
 if TYPE_CHECKING:
@@ -55,17 +55,33 @@ def compared(
     table = table_of(data, table_key)
     slides = resolve(data, table_key=table_key, need_image=False, **where)
     prediction = read_prediction(table, key)
-    names = [prediction.genes[i] for i in prediction.columns(genes)]
-    columns, at = prediction.columns(names), genes_present(names, prediction.panel, "the panel")
+    _refuse_prediction_alone(table, key)
+    panel = measured_panel(table, prediction, layer)
+    asked = [prediction.genes[i] for i in prediction.columns(genes)]
+    names = [gene for gene in asked if gene in set(panel)]
+    # Of genes that are all absent the error says where they were looked for
+    at = genes_present(names or asked, panel, "var_names")
+    columns = prediction.columns(names)
     out = []
     for slide in _predicted(slides, prediction):
         predicted, seen = prediction.take(slide.rows, columns), slide.name in prediction.learnt_from
         if prediction.targets is None:
-            raw = counts(table, prediction.panel, layer=layer, rows=slide.rows)
+            raw = counts(table, panel, layer=layer, rows=slide.rows)
             out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at, seen))
         else:
             out.append(Compared(slide, names, predicted, prediction.targets.read(slide)[:, at], None, at, seen))
     return out, len(slides)
+
+
+def _refuse_prediction_alone(table: AnnData, key: str) -> None:
+    """Say how a prediction that was written to a file of its own meets the counts of its slide."""
+    if is_prediction(table, key):
+        msg = (
+            f"This is the prediction {key!r} by itself, without counts to score it by: they are in the slide that it was made "
+            f"of. Read that slide, and tell it of the prediction by `sthggep.tl.attach(slide, 'the prediction.h5ad', key={key!r})`; "
+            "in the shell, `sthggep evaluate slides/*.h5ad --predicted predicted/`."
+        )
+        raise ValueError(msg)
 
 
 def _predicted(slides: list[Slide], prediction: Prediction) -> list[Slide]:
