@@ -18,6 +18,8 @@ FEWEST_SPOTS = 20
 # Seven real sections: 77-96 % of the spots on tissue, 15-70 percentage points fewer with x and y swapped
 BETTER_SWAPPED = 0.1
 ON_GLASS = 0.3
+# Tissue goes on so much farther than the spots, to the right and down alike; seven real sections: 0.95 to 1.31 times
+SHRUNK, ALIKE = 1.4, 1.15
 
 
 def warn_of_misplaced(slide: Slide) -> None:
@@ -52,9 +54,28 @@ def warn_of_misplaced(slide: Slide) -> None:
             "swapped, and the outline of the tissue does not tell. Coordinates must be (x, y), not (row, column): see "
             "`sthggep.pl.patches(data)`. They are right only if the image was mirrored and turned by 90° against the array."
         )
+    elif shrunk := _shrunk(slide, tissue):
+        msg = (
+            f"Section {slide.name!r}: the tissue goes on {shrunk:.1f} times as far as the spots, to the right and down alike, as "
+            "where coordinates are pixels of a smaller copy of the image (hires, lowres). They must be pixels of its full "
+            "resolution: divide them by the copy's scale factor, if they are not. See `sthggep.pl.patches(data)`."
+        )
     else:
         return
     warn_user(msg)
+
+
+def _shrunk(slide: Slide, tissue: NDArray[np.bool_]) -> float:
+    """How much farther than the spots the tissue reaches, where that looks like a scale factor; else 0."""
+    rows, columns = np.nonzero(tissue)
+    if not len(rows):
+        return 0.0
+    step = np.array(slide.size) / np.array(tissue.shape[::-1])
+    # A speck of dust, or a lone spot, is no border
+    far = np.array([np.percentile(columns, 99), np.percentile(rows, 99)]) * step
+    ratio = far / (np.percentile(slide.xy, 99, axis=0) + slide.pitch() / 2)
+    alike = ratio.max() / ratio.min() < ALIKE
+    return float(ratio.mean()) if ratio.min() > SHRUNK and alike else 0.0
 
 
 def _array_transposed(slide: Slide) -> bool:

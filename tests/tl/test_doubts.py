@@ -52,6 +52,22 @@ def test_swapped_coordinates_that_fit_the_image_all_the_same():
     assert f"{other:.0%} would with x and y swapped" in message
 
 
+@pytest.mark.parametrize("factor", [0.3, 0.55])
+def test_coordinates_of_a_smaller_copy_of_the_image(factor: float):
+    """They lie on tissue, and the spot pitch gives another scale: the tissue beyond the spots tells."""
+    slide = datasets.toy(seed=3, size_um=(2400.0, 2400.0), mpp=2.0, n_genes=4)
+    next(iter(slide.uns["spatial"].values()))["metadata"].pop("mpp", None)
+    assert said(pp.features, slide.copy(), size_um=120, weights="random", show_progress_bar=False) == []
+    slide.obsm["spatial"] = slide.obsm["spatial"] * factor
+    (message,) = said(pp.features, slide, size_um=120, weights="random", show_progress_bar=False)
+    assert "times as far as the spots" in message
+    assert "full resolution" in message
+    # an array on a part of the tissue is none: where it ends there is no scale in it
+    part = datasets.toy(seed=3, size_um=(2400.0, 2400.0), mpp=2.0, n_genes=4)
+    part = part[part.obsm["spatial"][:, 0] < 600].copy()
+    assert said(pp.features, part, size_um=120, weights="random", show_progress_bar=False) == []
+
+
 def test_spots_on_bare_glass():
     slide = toy()
     entry = slide.uns["spatial"][next(iter(slide.uns["spatial"]))]
