@@ -11,7 +11,7 @@ import torch
 from sthggep import datasets, tl
 from sthggep._presets import PRESETS
 from sthggep.nn._shortcut import LinearShortcut
-from sthggep.tl import _closed_form
+from sthggep.tl import _closed_form, _validation
 from sthggep.tl._closed_form import PENALTIES, with_ridge
 
 QUICK = {"obsm": "X_mine", "n_members": 2, "max_epochs": 1, "device": "cpu", "show_progress_bar": False}
@@ -102,3 +102,17 @@ def test_path_is_the_solution_at_each_penalty():
         alone = LinearShortcut(30, 2, value)
         alone.start(*parts)
         torch.testing.assert_close(found, alone.weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n_slides", "parts"), [(3, ["toy1", "toy2", "toy3"]), (1, [0, 1, 2, 3, 4])])
+def test_few_networks_do_not_make_the_choice_a_narrow_one(monkeypatch, n_slides, parts):
+    """A single network holds out one part, but all are asked."""
+    seen, apply_plan = [], _validation.apply_plan
+    monkeypatch.setattr(_validation, "apply_plan", lambda *a: seen.append(a[2]) or apply_plan(*a))
+    slides = [toy(seed, 1.0) for seed in range(n_slides)]
+    genes = list(slides[0].var_names)
+    one = tl.fit(slides, genes=genes, **{**QUICK, "n_members": 1})
+    of_the_network, *asked = [part[0] if isinstance(part, tuple) else part for part in seen]
+    assert of_the_network == parts[0]
+    assert sorted(set(asked)) == parts
+    assert penalty(one) == penalty(tl.fit(slides, genes=genes, **{**QUICK, "n_members": 5}))

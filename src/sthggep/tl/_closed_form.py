@@ -29,8 +29,8 @@ def with_ridge(
     """The preset with the ridge penalty and the number of programmes that predict held-out tissue best, one for all members.
 
     What is right depends on the tissue: a stronger ridge and fewer programmes where counts are low and sections differ,
-    a weaker one and more where features tell much, or where further counts teach the programmes. All members' held-out
-    tissue together is all training tissue. Where nothing is held out the preset's own stay.
+    a weaker one and more where features tell much, or where further counts teach the programmes. Each split holds out another
+    part; together they are asked of all training tissue, or much of it. Where nothing is held out the preset's own stay.
     """
     import torch
 

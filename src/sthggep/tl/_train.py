@@ -71,7 +71,7 @@ def train_on(
     from sthggep.tl._kept_training import open_training
     from sthggep.tl._networks import build_network, held_out_pearson, settle
     from sthggep.tl._tune import continued, shares_of
-    from sthggep.tl._validation import apply_plan, plan_validation
+    from sthggep.tl._validation import apply_plan, judges, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
     kept = None
@@ -99,7 +99,10 @@ def train_on(
         windows = cut(sections)
         splits = [masked(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
         if parent is None:
-            preset = with_ridge(preset, splits, begin)
+            asked_of = judges(slides, validation, preset.n_members)
+            preset = with_ridge(
+                preset, [masked(windows, apply_plan(sections, slides, part)) for part in asked_of], begin
+            )
         members, history = _train_members(
             preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show, folder=kept
         )

@@ -47,6 +47,12 @@ def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | N
     raise ValueError(msg)
 
 
+def judges(slides: Sequence[Slide], validation: str | Sequence[str] | None, n_members: int) -> list[HeldOut]:
+    """What is held out to choose on, which takes several parts of the tissue however few members there are."""
+    plan = plan_validation(slides, validation, max(n_members, FOLDS))
+    return plan if len(set(plan)) > 1 else plan[:1]
+
+
 def _named(wanted: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
     absent = [name for name in wanted if name not in names]
     if absent or not wanted or set(names) <= set(wanted):
