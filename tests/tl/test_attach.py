@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from sthggep import datasets, pl, tl
 from sthggep._cli import main
 from sthggep._expression import counts, log10_cp10k
+from sthggep._slide import resolve_one
 from sthggep.tl._evaluate import column_pearson
 
 QUIET = {"show_progress_bar": False}
@@ -109,7 +110,10 @@ def test_a_slide_without_a_gene_of_the_panel(slide, model):
     with pytest.warns(UserWarning, match="left out"):
         figure = pl.gene_map(lacking, [kept[0], gone])
     titles = " ".join(ax.get_title() for ax in figure.axes)
-    assert "PCC n/a" in titles
+    assert f"{gone}\npredicted PCC" not in titles
+    assert [ax.get_label() for ax in figure.axes if "not measured" in [text.get_text() for text in ax.texts]] == [
+        f"{resolve_one(lacking).name}: {gone} observed"
+    ]
     assert f"PCC {scores.loc[kept[0], 'pearson']:.2f}" in titles
     with (
         pytest.warns(UserWarning, match="left out"),

@@ -249,7 +249,7 @@ def _name_section(axes: _SectionAxes, item: Maps, layout: _Layout) -> None:
 def _draw_map(ax: Axes, item: Maps, i: int, kind: str, alpha_img: float, options: dict[str, Any]) -> None:
     values = item.predicted if kind == "predicted" else item.observed
     draw_tissue(ax, item.view, alpha=alpha_img, gray=True)
-    if values is None:
+    if values is None or np.isnan(values[:, i]).all():
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center")
         return
     draw_spots(ax, item.slide.xy, item.diameter, array=values[:, i], **options)
@@ -257,7 +257,7 @@ def _draw_map(ax: Axes, item: Maps, i: int, kind: str, alpha_img: float, options
 
 def _said(item: Maps, i: int, kind: str) -> str:
     """What a map shows, and how well the prediction follows what was measured."""
-    if kind == "observed" or item.observed is None:
+    if kind == "observed" or item.observed is None or np.isnan(item.observed[:, i]).all():
         return kind
     r = pcc(item.observed[:, i], item.predicted[:, i])
     return f"{kind}  PCC {'n/a' if np.isnan(r) else f'{r:.2f}'}"
