@@ -20,7 +20,7 @@ SHOWN = 10
 EXAMPLES = """
 sthggep evaluate predicted.h5ad
 sthggep evaluate predicted/*.h5ad --out scores.csv --summary sections.csv
-sthggep evaluate slides/*.h5ad --predicted predicted/     # what `sthggep predict --workers` wrote
+sthggep evaluate slides/*.h5ad --predicted predicted/
 sthggep evaluate predicted.h5ad --genes GNAS,FASN --layer counts
 """
 
