@@ -1,8 +1,8 @@
 """The tables of docs/benchmarks.md, made again from real sections.
 
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt            # under an hour on two cores
-    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --ablations # hours
-    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --stain     # that part of them alone
+    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --ablations # about 70 minutes
+    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --stain     # the table of stain normalisation
     python benchmarks/accuracy.py ... --write                                             # and put them into the page
 
 Everything is held out by `sthggep.tl.cross_validate`: per-gene Pearson correlation within the held-out section, mean over genes, on

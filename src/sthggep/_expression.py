@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ def measurable(adata: AnnData, genes: Sequence[str], layer: str | None = None) -
     return max((known_genes(var, genes) for _, _, var in _sources(adata, layer)), key=len, default=[])
 
 
-def enough(there: Sequence[str], genes: Sequence[str]) -> bool:
+def enough(there: Collection[str], genes: Sequence[str]) -> bool:
     """Whether so many of a panel's genes are there that counts per 10,000 of them are about the same scale."""
     return len(there) >= max(min(2, len(genes)), ENOUGH * len(genes))
 
@@ -84,10 +84,10 @@ def unmeasured(adata: AnnData, genes: Sequence[str], layer: str | None = None) -
     """Why too little was measured of these genes, in a few words; empty where they have values, whatever these are."""
     if not any(True for _ in _sources(adata, layer)):
         return "X is empty"
-    there = measurable(adata, genes, layer)
+    there = set(measurable(adata, genes, layer))
     if enough(there, genes):
         return ""
-    absent = [gene for gene in map(str, genes) if gene not in set(there)]
+    absent = [gene for gene in map(str, genes) if gene not in there]
     return f"{len(absent)} of the panel's {len(genes)} genes are not in var_names ({listing(absent, 3)})"
 
 

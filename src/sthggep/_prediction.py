@@ -42,7 +42,8 @@ class Prediction:
         """Columns of ``genes``; all of them for ``None``."""
         if genes is None:
             return np.arange(len(self.genes))
-        left = [gene for gene in map(str, gene_list(genes)) if gene in set(self.panel) - set(self.genes)]
+        not_asked_for = set(self.panel) - set(self.genes)
+        left = [gene for gene in gene_list(genes) if gene in not_asked_for]
         if left:
             msg = (
                 f"The model predicts {listing(left, 5)}, but {self.key!r} holds {counted(self.genes, 'gene')} that were asked for. "
@@ -170,7 +171,8 @@ def observed(slide: Slide, prediction: Prediction, *, layer: str | None = None) 
         measured = log10_cp10k(counts(slide.adata, panel, layer=layer, rows=slide.rows))
     else:
         measured = prediction.targets.read(slide)
-    there = [gene in set(panel) for gene in prediction.genes]
+    known = set(panel)
+    there = [gene in known for gene in prediction.genes]
     out = np.full((len(measured), len(prediction.genes)), np.nan, dtype=np.float32)
     out[:, there] = measured[:, genes_present(np.array(prediction.genes)[there], panel, "the panel")]
     return out

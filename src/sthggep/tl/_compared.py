@@ -58,7 +58,8 @@ def compared(
     _refuse_prediction_alone(table, key)
     panel = measured_panel(table, prediction, layer)
     asked = [prediction.genes[i] for i in prediction.columns(genes)]
-    names = [gene for gene in asked if gene in set(panel)]
+    known = set(panel)
+    names = [gene for gene in asked if gene in known]
     # Of genes that are all absent the error says where they were looked for
     at = genes_present(names or asked, panel, "var_names")
     columns = prediction.columns(names)

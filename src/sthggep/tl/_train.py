@@ -97,12 +97,11 @@ def train_on(
         encoder = prepared.encoder
         sections, learnt = _sections(slides, prepared.inputs, genes, layer, targets, seed)
         windows = cut(sections)
-        splits = [masked(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
-        if parent is None:
-            asked_of = judges(slides, validation, preset.n_members)
-            preset = with_ridge(
-                preset, [masked(windows, apply_plan(sections, slides, part)) for part in asked_of], begin
-            )
+        wider = [] if parent else judges(slides, validation, preset.n_members)
+        splits, asked_of = (
+            [masked(windows, apply_plan(sections, slides, part)) for part in parts] for parts in (plan, wider)
+        )
+        preset = with_ridge(preset, asked_of, begin)
         members, history = _train_members(
             preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show, folder=kept
         )
