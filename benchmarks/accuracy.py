@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt            # under an hour on two cores
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --ablations # about 70 minutes
-    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --stain     # the table of stain normalisation
+    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --stain     # the table of stain normalization
     python benchmarks/accuracy.py ... --write                                             # and put them into the page
 
 Everything is held out by `sthggep.tl.cross_validate`: per-gene Pearson correlation within the held-out section, mean over genes, on
@@ -54,8 +54,8 @@ ABLATIONS: dict[str, tuple[Callable[[Preset], Preset], dict[str, Any]]] = {
     "one field of view, 160 µm": (lambda preset: preset, {"size_um": 160.0}),
     "no hypergraph": (net(hypergraph=False), {}),
     "attention over the nearest spots": (net(depth=1), {}),
-    "no damping of the programmes": (net(damping=0.0), {}),
-    "penalty 1 everywhere, programmes chosen": (lambda preset: preset, {"penalties": (1.0,)}),
+    "no damping of the programs": (net(damping=0.0), {}),
+    "penalty 1 everywhere, programs chosen": (lambda preset: preset, {"penalties": (1.0,)}),
     "one network instead of five": (lambda preset: preset, {"n_members": 1}),
     "closed form alone": (lambda preset: preset, {"shares": (0.0,)}),
     "network alone": (lambda preset: preset, {"shares": (1.0,)}),
@@ -196,7 +196,7 @@ def ablation_table(run: Run, root: Path, panel: list[str] | None) -> None:
 
 
 def stain_table(run: Run, root: Path, panel: list[str] | None) -> None:
-    """Stain normalised or not, by one network: patients, animals and sections held out; features are made anew in each fold."""
+    """Stain normalized or not, by one network: patients, animals and sections held out; features are made anew in each fold."""
     # The fold of B4 is the same whether sections or patients are held out
     os.environ.setdefault(VARIABLE, str(run.out / "features"))
     breast = [sthggep.datasets.her2st(name, root=root / "her2st") for name in HER2ST]
@@ -228,7 +228,7 @@ def main() -> None:
         "--out", type=Path, default=Path("accuracy-output"), help="folder for finished folds and the CSV"
     )
     parser.add_argument("--ablations", action="store_true", help="the ablation table instead of the main ones")
-    parser.add_argument("--stain", action="store_true", help="the table of stain normalisation alone")
+    parser.add_argument("--stain", action="store_true", help="the table of stain normalization alone")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md and docs/_tables")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)

@@ -1,4 +1,4 @@
-"""Adapt ShuffleNetV2 ×0.5 to unlabelled H&E by contrastive learning: how the encoder `shufflenet_he` was made.
+"""Adapt ShuffleNetV2 ×0.5 to unlabeled H&E by contrastive learning: how the encoder `shufflenet_he` was made.
 
     python benchmarks/adapt_encoder.py --her2st $STHGGEP_DATA/her2st --mob $STHGGEP_DATA/mob --out shufflenet_he.safetensors
 
@@ -47,12 +47,12 @@ class Tissue:
         # As fine as the scan allows, as coarse as the default preset looks
         self.range_mpp = (0.36, COARSEST_MPP) if self.levels[0][0] < 2 else (2.2, 5.0)
 
-    def crops(self, centres: np.ndarray, mpp: float, rng: np.random.Generator) -> Tensor:
+    def crops(self, centers: np.ndarray, mpp: float, rng: np.random.Generator) -> Tensor:
         """Float (n, 3, size, size) in 0-255, turned and mirrored at random, some blurred."""
         fine_enough = [level for level in self.levels if level[0] <= mpp * 1.05]
         own, level = fine_enough[-1] if fine_enough else self.levels[0]
         width = max(16, round(SIZE * mpp / own))
-        corner = np.rint(centres / own - width / 2).astype(int)
+        corner = np.rint(centers / own - width / 2).astype(int)
         found = [_turned(patch, rng) for patch in level.read(np.hstack([corner, corner + width]))]
         out = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float()
         if rng.random() < 0.4 and width > 60:
@@ -77,10 +77,10 @@ def views(tissues: list[Tissue], rng: np.random.Generator) -> tuple[Tensor, Tens
     for _ in range(GROUPS):
         tissue = tissues[rng.integers(len(tissues))]
         mpp = float(np.exp(rng.uniform(*np.log(tissue.range_mpp))))
-        centres = tissue.places[rng.integers(len(tissue.places), size=PLACES)] + rng.uniform(-3, 3, (PLACES, 2))
+        centers = tissue.places[rng.integers(len(tissue.places), size=PLACES)] + rng.uniform(-3, 3, (PLACES, 2))
         for found in (first, second):
             shift = rng.uniform(-0.25, 0.25, (PLACES, 2)) * mpp * SIZE
-            found.append(tissue.crops(centres + shift, mpp * float(np.exp(rng.uniform(-0.25, 0.25))), rng))
+            found.append(tissue.crops(centers + shift, mpp * float(np.exp(rng.uniform(-0.25, 0.25))), rng))
     return torch.cat([*first, *second]), torch.arange(GROUPS).repeat_interleave(PLACES)
 
 

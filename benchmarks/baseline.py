@@ -1,6 +1,6 @@
 """The network of the paper preset written plainly: what the speed of ours is measured against.
 
-float32 throughout, contiguous tensors, attention with explicit weight matrices, one loop turn a spot for neighbours and
+float32 throughout, contiguous tensors, attention with explicit weight matrices, one loop turn a spot for neighbors and
 hyperedges, one pass a distillation copy. It takes its weights from one of our networks and gives the same numbers
 (`tests/test_benchmarks.py`).
 """
@@ -31,10 +31,10 @@ def gradient_enhancement(module: Any, x: Tensor) -> Tensor:
     taps = edge.weight.squeeze(2)
     cross = torch.zeros(*taps.shape[:2], 9)
     cross[..., [1, 3, 4, 5, 7]] = taps
-    centre = taps.sum(dim=-1)[..., None, None]
+    center = taps.sum(dim=-1)[..., None, None]
     theta = -float(edge.spread[0, 4])
     response = F.conv2d(x, cross.reshape(*taps.shape[:2], 3, 3), stride=2, padding=1)
-    response = response - theta * F.conv2d(x, centre, stride=2)
+    response = response - theta * F.conv2d(x, center, stride=2)
     return in_turn(module.merge, torch.cat([plain, in_turn(list(module.cross)[1:], response)], dim=1))
 
 
@@ -87,7 +87,7 @@ def neighbors(positions: np.ndarray, k: int, reach: float = 2.0) -> list[list[in
 
 @torch.no_grad()
 def hyperedges(features: Tensor, near: list[list[int]], n_selected: int) -> Tensor:
-    """Each spot with the most similar of its neighbours."""
+    """Each spot with the most similar of its neighbors."""
     rows = torch.full((len(near), n_selected + 1), -1)
     for i, own in enumerate(near):
         others = torch.tensor([j for j in own if j != i], dtype=torch.long)

@@ -137,18 +137,18 @@ def section(n: int) -> Section:
 
 
 def training_calls(n: int) -> Calls:
-    """A step of the optimiser: ours, and six float32 passes. Both on one network, whose weights move a little."""
+    """A step of the optimizer: ours, and six float32 passes. Both on one network, whose weights move a little."""
     net, given = HGGEPNet(N_GENES), section(n)
     module = Training(net, PRESETS["paper"].recipe)
     module.log = module.log_dict = lambda *_, **__: None
-    optimiser = torch.optim.AdamW(net.parameters(), 1e-5, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-5, weight_decay=0.0)
     precision = "auto" if faster_in_bf16(CPU) else "float32"
 
     def step(loss: Callable[[], torch.Tensor]) -> None:
         net.train()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss().backward()
-        optimiser.step()
+        optimizer.step()
 
     def ours() -> torch.Tensor:
         with lowered(CPU, precision):
@@ -231,7 +231,7 @@ def feature_work(n: int) -> Work:
 
 
 def hypergraph_calls(n: int) -> Calls:
-    """Spatial neighbours and hyperedges, and those of the most similar of eight neighbours."""
+    """Spatial neighbors and hyperedges, and those of the most similar of eight neighbors."""
     where = positions(n)
     features = torch.randn(n, 64, generator=torch.Generator().manual_seed(0))
 
@@ -264,7 +264,7 @@ def prediction_calls(n: int) -> Calls:
 
 
 def prediction_work(n: int) -> Work:
-    """Projections of the stages and attention's own, programmes and genes."""
+    """Projections of the stages and attention's own, programs and genes."""
     dim, rank = 128, PRESETS["default"].net["rank"]
     stage = 2 * 1360 * dim + 2 * 6 * dim**2
     return Work(full=(4 * stage + 4 * dim * dim + 2 * dim * rank + 2 * rank * N_GENES) * n / 1e9)

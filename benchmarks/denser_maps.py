@@ -103,7 +103,7 @@ def main() -> None:
 
     maps = {
         "the model's map": grid.obsm["hggep"][between],
-        "the model's map, nearest neighbours": grid.obsm["nearest"][between],
+        "the model's map, nearest neighbors": grid.obsm["nearest"][between],
         "the truth at the spots, interpolated": interpolated(truth(given.test, spots)),
         "the prediction at the spots, interpolated": interpolated(test.obsm["hggep"]),
         "the counts at the spots, interpolated": interpolated(scale(test.X.toarray())),

@@ -148,7 +148,7 @@ def plot(found: dict[str, Any], docs: Path) -> None:
     looks = {
         "sthggep": {"color": style.BLUE, "marker": "o"},
         "plain": {"color": style.ORANGE, "marker": "s"},
-        "floor": {"color": style.GREY, "linestyle": "--"},
+        "floor": {"color": style.GRAY, "linestyle": "--"},
     }
     fig, axes = plt.subplots(1, len(cases), figsize=(3 * len(cases), 2.9), squeeze=False, layout="constrained")
     for ax, case in zip(axes[0], cases.values(), strict=True):

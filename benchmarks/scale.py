@@ -93,13 +93,13 @@ def model_of(options: argparse.Namespace):
 
 
 def _stand_in(model) -> None:
-    """Instead of the network, means of a 4 × 4 grid of colours, repeated: reading and all that follows stay as they are."""
+    """Instead of the network, means of a 4 × 4 grid of colors, repeated: reading and all that follows stay as they are."""
     import torch
 
     from sthggep import pp
     from sthggep.pp._encoders import FrozenEncoder
 
-    class Colours(torch.nn.Module):
+    class Colors(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("weight", torch.randn(48, 1360, generator=torch.Generator().manual_seed(0)))
@@ -107,7 +107,7 @@ def _stand_in(model) -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1) @ self.weight
 
-    pp.register_encoder("stand_in", Colours(), size_px=224, dim=1360)
+    pp.register_encoder("stand_in", Colors(), size_px=224, dim=1360)
     model.inputs = dataclasses.replace(model.inputs, encoder="stand_in")
     model.encoder_state, model.training["encoder_weights"] = None, FrozenEncoder("stand_in").weights
 

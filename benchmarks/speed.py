@@ -63,7 +63,7 @@ def child(name: str, call: str, n: int) -> None:
     """One call, its peak memory printed."""
     run = CASES[name].calls(n)[call]
     if CASES[name].warm_memory:
-        run()  # what is kept from call to call, such as the optimiser's averages, is there beforehand
+        run()  # what is kept from call to call, such as the optimizer's averages, is there beforehand
     print(json.dumps(measure.peak(run)))
 
 

@@ -149,7 +149,7 @@ def stains() -> SimpleNamespace:
     here, there = basis((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), basis((0.55, 0.75, 0.36), (0.20, 0.93, 0.30))
 
     def restained(pixels: np.ndarray) -> np.ndarray:
-        """Haematoxylin stronger, eosin weaker, both of another hue."""
+        """Hematoxylin stronger, eosin weaker, both of another hue."""
         density = -np.log((pixels.astype(float) + 1) / 256) @ np.linalg.inv(here) @ np.diag([1.6, 0.6, 1]) @ there
         return np.rint(256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)
 

@@ -63,7 +63,7 @@ def test_plain_network_predicts_the_same(baseline, section):
         torch.testing.assert_close(getattr(plain, name), getattr(ours, name), rtol=1e-4, atol=1e-5)
 
 
-def test_plain_neighbours_and_hyperedges_are_the_same(baseline, section):
+def test_plain_neighbors_and_hyperedges_are_the_same(baseline, section):
     net, xy = network(), section[1]
     near, rows = baseline.neighbors(xy, 8), net.neighbors(xy).tolist()
     assert near == [[j for j in row if j >= 0] for row in rows]

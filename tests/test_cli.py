@@ -216,7 +216,7 @@ def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
     done = shell("predict", "a.h5ad", "--out", "d.h5ad")
     assert done.exit_code == 0, done.stderr
     assert asked[0] == "her2st"
-    assert "it knows breast tumours only" in done.stderr
+    assert "it knows breast tumors only" in done.stderr
     assert "16 genes at 72 spots" in done.stderr
     assert "Held-out scores: `sthggep cross-validate`." in done.stderr  # the library's warning, in shell words
 

@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from sthggep import datasets, pp
-from sthggep._data import Inputs, Section, Sections, array_positions, labelled, network_inputs
+from sthggep._data import Inputs, Section, Sections, array_positions, labeled, network_inputs
 from sthggep._expression import log10_cp10k, size_factors
 from sthggep._given import given_features
 from sthggep._slide import resolve_one
@@ -165,7 +165,7 @@ def test_targets_and_masks(tissue):
     tissue.X[1] = 0
     tissue.layers["raw"] = tissue.X * 2
     genes = list(tissue.var_names[[4, 0, 2]])
-    section = labelled(resolve_one(tissue), genes, None, ())
+    section = labeled(resolve_one(tissue), genes, None, ())
     raw = tissue.X[:, [4, 0, 2]]
     np.testing.assert_array_equal(section.counts.numpy(), raw)
     np.testing.assert_allclose(section.target.numpy(), log10_cp10k(raw), rtol=1e-6)
@@ -174,7 +174,7 @@ def test_targets_and_masks(tissue):
     # There is nothing to learn from a spot without counts
     assert (~section.train).nonzero().flatten().tolist() == [1]
     assert not section.validate.any()
-    layered = labelled(resolve_one(tissue), genes, "raw", ())
+    layered = labeled(resolve_one(tissue), genes, "raw", ())
     np.testing.assert_array_equal(layered.counts.numpy(), 2 * raw)
 
 

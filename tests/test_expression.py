@@ -78,16 +78,16 @@ def test_only_layers_of_counts_are_offered():
         counts(adata, ["A"])
 
 
-def normalised() -> ad.AnnData:
-    """As most tables come: log-normalised in ``X``."""
+def normalized() -> ad.AnnData:
+    """As most tables come: log-normalized in ``X``."""
     adata = table(np.log1p(COUNTS))
     adata.layers["scaled"] = COUNTS - 1
     return adata
 
 
 @pytest.mark.parametrize("name", ["counts", "raw_counts"])
-def test_raw_counts_beside_a_normalised_x(name: str, caplog: pytest.LogCaptureFixture):
-    adata = normalised()
+def test_raw_counts_beside_a_normalized_x(name: str, caplog: pytest.LogCaptureFixture):
+    adata = normalized()
     adata.layers[name] = sparse.csr_matrix(COUNTS)
     with caplog.at_level(logging.INFO, logger="sthggep"):
         np.testing.assert_array_equal(counts(adata, ["C", "A"], rows=np.array([1])), COUNTS[[1]][:, [2, 0]])
@@ -101,7 +101,7 @@ def test_raw_counts_beside_a_normalised_x(name: str, caplog: pytest.LogCaptureFi
 
 def test_raw_counts_in_raw_with_more_genes(caplog: pytest.LogCaptureFixture):
     full = table(sparse.csr_matrix(COUNTS))
-    adata = normalised()[:, ["C"]].copy()
+    adata = normalized()[:, ["C"]].copy()
     adata.raw = full
     with caplog.at_level(logging.INFO, logger="sthggep"):
         np.testing.assert_array_equal(counts(adata, ["B", "C"]), COUNTS[:, [1, 2]])
@@ -110,7 +110,7 @@ def test_raw_counts_in_raw_with_more_genes(caplog: pytest.LogCaptureFixture):
 
 
 def test_nothing_raw_anywhere_is_said_of_x():
-    adata = normalised()
+    adata = normalized()
     adata.raw = adata.copy()
     adata.layers["counts"] = COUNTS + 0.5
     with pytest.raises(

@@ -12,7 +12,7 @@ from sthggep._lattice import (
     lattice_mpp,
     lattice_pitch,
     lay_out,
-    neighbour_offsets,
+    neighbor_offsets,
     sublattices,
 )
 
@@ -46,7 +46,7 @@ def test_interleaved_array_is_measured_along_the_diagonal():
     array = array[array.sum(axis=1) % 2 == 0]
     assert lattice_mpp(array, array * 10.0, 141.42) == pytest.approx(10.0, rel=1e-4)
     assert is_interleaved(array)
-    assert (1, 1) in set(map(tuple, neighbour_offsets(array).astype(int)))
+    assert (1, 1) in set(map(tuple, neighbor_offsets(array).astype(int)))
 
 
 def test_visium_hexagons():
@@ -57,7 +57,7 @@ def test_visium_hexagons():
     assert lattice_mpp(array, pixels, 100.0) == pytest.approx(0.25, rel=1e-6)
 
 
-def test_a_few_misplaced_spots_do_not_change_what_neighbours_are():
+def test_a_few_misplaced_spots_do_not_change_what_neighbors_are():
     array = grid(20, 20)
     array = array[array.sum(axis=1) % 2 == 0]
     pixels = array * 10.0
@@ -83,7 +83,7 @@ def test_sparse_selection():
     ("array", "pixels", "words"),
     [
         (grid(), rotated(grid(), 100, 0)[np.random.default_rng(0).permutation(108)], "do not follow the array"),
-        ([[1, 1], [20, 1], [40, 30]], [[0, 0], [1, 1], [2, 2]], "neighbours"),
+        ([[1, 1], [20, 1], [40, 30]], [[0, 0], [1, 1], [2, 2]], "neighbors"),
         ([[1, 1]], [[5, 5]], "at least two spots"),
         ([[1, 1], [2, np.nan]], [[5, 5], [6, 6]], "1 array positions are NaN"),
         ([[1, 1], [2, 1], [3, 1]], [[5, 5], [6, 6]], "2 spots"),
@@ -123,7 +123,7 @@ def test_a_lattice_is_made_of_coarser_ones(layout: str, factor: int):
     for part in parts:
         near = np.sort(np.linalg.norm(xy[part][:, None] - xy[part][None], axis=2), axis=1)
         np.testing.assert_allclose(near[:, 1], 40 * factor)
-        # inside, the neighbours are as many as before
+        # inside, the neighbors are as many as before
         assert (near < 1.01 * 40 * factor).sum(axis=1).max() - 1 == (4 if layout == "square" else 6)
 
 

@@ -74,14 +74,14 @@ def test_predictions_are_those_of_predict(model, tiles):
     same = spots(*tiles)
     tl.predict(same, model, show_progress_bar=False)
     np.testing.assert_allclose(found, same.obsm["hggep"], atol=1e-5)
-    # Neighbours count: the same tiles elsewhere are predicted otherwise
+    # Neighbors count: the same tiles elsewhere are predicted otherwise
     moved = run(model.as_lazyslide_model(), tiles[0], np.random.default_rng(0).permutation(tiles[1]))
     assert np.abs(found.to_numpy() - moved.to_numpy()).max() > 1e-3
 
 
 def test_tiles_denser_than_the_training_spots(model, tiles):
     near = run(model.as_lazyslide_model(), *tiles)
-    # 256 pixels of 0.39 µm are 100 µm: half the pitch that was learnt
+    # 256 pixels of 0.39 µm are 100 µm: half the pitch that was learned
     far = run(model.as_lazyslide_model(mpp=0.39), *tiles)
     dense = spots(*tiles)
     dense.obs[["array_x", "array_y"]] = ((tiles[1] - 1000) / 256).astype(int)

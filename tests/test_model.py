@@ -262,7 +262,7 @@ def test_no_random_encoder_stands_in(slides):
         {"networks": []},
         {"networks": [{"class": "Unknown", "config": {}}]},
         {"networks": [{"class": "HGGEPNet", "config": {"n_genes": 2, "width": 3}}]},
-        {"inputs": {"kind": "patches", "colour": 1}},
+        {"inputs": {"kind": "patches", "color": 1}},
         {"inputs": None},
         {"history": 3},
         {"id": "hggep-custom-0"},
@@ -330,3 +330,21 @@ def test_names_and_folders(tmp_path, monkeypatch):
         HGGEP.from_pretrained("her2st-v1")
     monkeypatch.chdir(tmp_path)
     assert HGGEP.from_pretrained("mine").id == HGGEP.load("mine").id
+
+
+def test_a_model_of_an_earlier_format_is_read_under_the_names_of_today(model, slides, tmp_path):
+    """Until format 3 tensors and record had British names."""
+    from safetensors.torch import load_file, save_file
+
+    model.save(tmp_path / "old")
+    path = tmp_path / "old" / "config.json"
+    config = json.loads(path.read_text())
+    config["training"]["colours"] = config["training"].pop("colors")
+    path.write_text(json.dumps(config | {"format": 2, "id": "hggep-default-of-other-names"}))
+    tensors = load_file(tmp_path / "old" / "model.safetensors")
+    renamed = {name.replace(".programs.", ".programmes."): value for name, value in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    save_file(renamed, tmp_path / "old" / "model.safetensors")
+    found = sthggep.HGGEP.load(tmp_path / "old")
+    assert found.training["colors"] == model.training["colors"]
+    assert found.id == model.id

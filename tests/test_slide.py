@@ -32,8 +32,8 @@ def ramp(width: int = WIDTH, height: int = HEIGHT, step: int = 2) -> NDArray[np.
     return np.stack([x // step, y // step, np.zeros_like(x)], axis=-1).astype(np.uint8)
 
 
-def centre(patch: NDArray[np.uint8], step: float = 2) -> NDArray[np.float64]:
-    """Centre (x, y) of a window of the ramp, in its pixels."""
+def center(patch: NDArray[np.uint8], step: float = 2) -> NDArray[np.float64]:
+    """Center (x, y) of a window of the ramp, in its pixels."""
     return patch[..., :2].mean(axis=(0, 1)) * step + step / 2
 
 
@@ -120,7 +120,7 @@ def test_indexing_is_that_of_an_array():
         cut[3]
 
 
-def test_centres_between_pixels():
+def test_centers_between_pixels():
     image = exact_image()
     adata = section(image, [[100.7, 80.2], [100.3, 80.6], [101.0, 79.0]])
     pixels = pp.patches(adata, size_px=20)
@@ -138,11 +138,11 @@ def test_field_of_view_in_microns(mpp: float, width: int):
     for patch, (x, y), box in zip(cut[:], XY, cut.boxes(), strict=True):
         assert (box[2] - box[0], box[3] - box[1]) == (width, width)
         assert patch.shape == (32, 32, 3)
-        np.testing.assert_allclose(centre(patch), (x, y), atol=0.6)
+        np.testing.assert_allclose(center(patch), (x, y), atol=0.6)
         assert span(patch) == pytest.approx(width, abs=2)
 
 
-def test_a_window_that_is_not_whole_pixels_stays_centred():
+def test_a_window_that_is_not_whole_pixels_stays_centered():
     cut = pp.patches(section(ramp()), size_um=50.9, size_px=51, mpp=1.0)
     np.testing.assert_allclose((cut.boxes()[:, :2] + cut.boxes()[:, 2:]) / 2, XY, atol=0.5)
 
@@ -152,7 +152,7 @@ def test_hires_with_its_scale_factor():
     cut = pp.patches(section(ramp(), np.array(XY) * 4.0, key="hires", scale=0.25), size_um=160, size_px=16, mpp=1.0)
     assert cut.level.scale == (0.25, 0.25)
     for patch, xy in zip(cut[:], XY, strict=True):
-        np.testing.assert_allclose(centre(patch), xy, atol=0.6)
+        np.testing.assert_allclose(center(patch), xy, atol=0.6)
     np.testing.assert_array_equal(cut.boxes()[0], [320, 240, 480, 400])
     # asked for in full-resolution pixels, the field of view is the same, enlarged
     coarse = pp.patches(section(ramp(), np.array(XY) * 4.0, key="hires", scale=0.25), size_px=160)
@@ -171,7 +171,7 @@ def test_the_coarsest_resolution_with_enough_pixels_is_used():
         assert cut.level.scale[0] == scale
         assert cut[0].shape == (40, 40, 3)
         # both ramps say a quarter of the full-resolution position
-        np.testing.assert_allclose(centre(cut[0], 4), (200, 160), atol=4)
+        np.testing.assert_allclose(center(cut[0], 4), (200, 160), atol=4)
         assert span(cut[0], 4) == pytest.approx(size_um, abs=5), width
 
 
@@ -261,7 +261,7 @@ def test_the_source_file_stands_behind_hires_only_if_it_is_the_same_image(tmp_pa
     # finest first, whichever came from where
     assert [level.scale[0] for level in resolve_one(adata).levels] == [1.0, 0.75, 0.5]
     patch = pp.patches(adata, size_px=40)[0]
-    np.testing.assert_allclose(centre(patch, 4), (200, 160), atol=1)
+    np.testing.assert_allclose(center(patch, 4), (200, 160), atol=1)
     tifffile.imwrite(path, ramp(600, 800))
     with caplog.at_level(logging.WARNING, logger="sthggep"):
         assert [level.scale[0] for level in resolve_one(adata).levels] == [0.75]

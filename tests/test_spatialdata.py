@@ -147,7 +147,7 @@ def test_rotated_image_is_cut_upright_in_its_own_pixels(degrees):
     assert_exact(pp.patches(sdata, size_px=20), half[:, :2] + 10, image)
 
 
-def test_polygons_are_cut_at_their_centre():
+def test_polygons_are_cut_at_their_center():
     image = exact_image()
     from shapely.geometry import box
 
@@ -335,8 +335,8 @@ def test_levels_that_are_not_exact_halves(tmp_path: Path):
         middle = cut[:][..., :2].mean(axis=(1, 2)) * 603 / 255
         np.testing.assert_allclose(middle, xy, atol=3.2)
         # the box is exact to half a pixel of its level
-        centre = (cut.boxes()[:, :2] + cut.boxes()[:, 2:]) / 2
-        np.testing.assert_allclose(centre, xy, atol=0.51 / cut.level.scale[0])
+        center = (cut.boxes()[:, :2] + cut.boxes()[:, 2:]) / 2
+        np.testing.assert_allclose(center, xy, atol=0.51 / cut.level.scale[0])
     assert found == [1.0, pytest.approx(301 / 603), pytest.approx(150 / 603)]
     assert cut.slide.mpp_source == "metadata"
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from sthggep import datasets
-from sthggep._colours import tissue_colours, tissue_pixels
+from sthggep._colors import tissue_colors, tissue_pixels
 from sthggep._image import Level
-from sthggep._recolour import MAPS, Recolouring
+from sthggep._recolor import MAPS, Recoloring
 from sthggep._slide import Slide, resolve_one
-from sthggep._stain import METHODS, check_stain, fit_reference, normalised, stain_of
+from sthggep._stain import METHODS, check_stain, fit_reference, normalized, stain_of
 from sthggep.pp._patches import Patches
 
 
@@ -36,7 +36,7 @@ def through(slide: Slide, change) -> Slide:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_slide_in_its_own_stain_is_unchanged(slide: Slide, method: str):
-    same = normalised(slide, fit_reference([slide], method))
+    same = normalized(slide, fit_reference([slide], method))
     found, before = Patches(same, size_um=110)[:], Patches(slide, size_um=110)[:]
     assert np.abs(found.astype(int) - before).max() <= 1
     every = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -46,10 +46,10 @@ def test_a_slide_in_its_own_stain_is_unchanged(slide: Slide, method: str):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_known_change_of_stain_is_taken_back(slide: Slide, stains: SimpleNamespace, method: str):
     other = through(slide, stains.changes[method])
-    seen, goal = tissue_colours(other), tissue_colours(slide)
+    seen, goal = tissue_colors(other), tissue_colors(slide)
     assert np.linalg.norm(np.subtract(seen.mean, goal.mean)) > 5
-    back = normalised(other, fit_reference([slide], method))
-    found = tissue_colours(back)
+    back = normalized(other, fit_reference([slide], method))
+    found = tissue_colors(back)
     np.testing.assert_allclose(found.mean, goal.mean, atol=0.6)
     np.testing.assert_allclose(found.spread, goal.spread, atol=0.6)
     # and pixel for pixel, not only on average: what is left is rounding and where the estimates differ
@@ -78,16 +78,16 @@ def test_the_table_is_the_map(slide: Slide, stains: SimpleNamespace, method: str
     source, reference = (stain_of(s, method) for s in (through(slide, stains.changes[method]), slide))
     pixels = tissue_pixels(slide)
     exact = MAPS[method](pixels.astype(float), source, reference).clip(0, 255)
-    found = Recolouring(method, reference, source)(pixels)
+    found = Recoloring(method, reference, source)(pixels)
     assert found.dtype == np.uint8
     assert found.shape == pixels.shape
     assert np.abs(found - exact).max() < 2
 
 
-def test_colours_that_a_screen_has_not_make_no_noise(slide: Slide, recwarn):
+def test_colors_that_a_screen_has_not_make_no_noise(slide: Slide, recwarn):
     source = {"mean": [60.0, 25.0, -15.0], "spread": [12.0, 8.0, 7.0]}
     far = {"mean": [20.0, -60.0, 90.0], "spread": [40.0, 40.0, 40.0]}
-    found = Recolouring("reinhard", far, source)(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8))
+    found = Recoloring("reinhard", far, source)(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8))
     assert found.shape == (9, 9, 3)
     assert len(recwarn) == 0
 
@@ -107,26 +107,26 @@ def test_the_reference_is_the_mean_of_slides_that_tell_theirs(slide: Slide, stai
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_slide_with_too_little_tissue_keeps_its_colours(slide: Slide, stains: SimpleNamespace, method: str):
+def test_a_slide_with_too_little_tissue_keeps_its_colors(slide: Slide, stains: SimpleNamespace, method: str):
     reference = fit_reference([through(slide, stains.changes[method])], method)
     # As much as a few nuclei
     little = through(slide, lambda pixels: np.where(np.arange(len(pixels))[:, None, None] < 2, 60, 240) * [1, 1, 1])
     little = replace(little, levels=(Level(little.levels[0].array.astype(np.uint8), little.levels[0].scale),))
-    with pytest.warns(UserWarning, match=rf"'toy1': too little tissue.*`stain='{method}'`.*its own colours"):
-        found = normalised(little, reference)
+    with pytest.warns(UserWarning, match=rf"'toy1': too little tissue.*`stain='{method}'`.*its own colors"):
+        found = normalized(little, reference)
     np.testing.assert_array_equal(Patches(found, size_um=110)[:], Patches(little, size_um=110)[:])
     assert found.stain.to_dict() is None
 
 
-def test_unknown_normalisations():
+def test_unknown_normalizations():
     assert check_stain(None) is None
     with pytest.raises(
-        ValueError, match=r"Unknown stain normalisation.*'reinhart'.*Did you mean 'reinhard'.*'macenko'"
+        ValueError, match=r"Unknown stain normalization.*'reinhart'.*Did you mean 'reinhard'.*'macenko'"
     ):
         check_stain("reinhart")
 
 
 def test_the_id_is_that_of_the_reference(slide: Slide):
-    one = normalised(slide, fit_reference([slide], "reinhard")).stain
+    one = normalized(slide, fit_reference([slide], "reinhard")).stain
     assert one.id == replace(one, source=None).id
     assert one.id != replace(one, reference=one.reference | {"mean": [1.0, 2.0, 3.0]}).id

@@ -76,7 +76,7 @@ def test_weights_of_the_losses(pair):
     assert once["mse"].item() == pytest.approx(expected)
 
 
-def test_both_count_heads_are_learnt_from(pair):
+def test_both_count_heads_are_learned_from(pair):
     for head in ("zinb", "nb"):
         net = network(pair, count_head=head)
         history = train(net, pair, replace(RECIPE, count_nll=0.1, max_epochs=6), seed=0, device=CPU)
@@ -85,16 +85,16 @@ def test_both_count_heads_are_learnt_from(pair):
     assert "train_counts" not in history
 
 
-def test_only_the_masked_spots_are_learnt_from():
+def test_only_the_masked_spots_are_learned_from():
     whole = section("A")
     train_on = torch.arange(25) < 15
     one = whole._replace(train=train_on, validate=~train_on)
-    spoilt = one._replace(target=torch.where(train_on[:, None], one.target, 99.0))
+    spoiled = one._replace(target=torch.where(train_on[:, None], one.target, 99.0))
     recipe = replace(RECIPE, max_epochs=1)
-    found = [fitted([given], recipe)[0].state_dict() for given in (one, spoilt)]
+    found = [fitted([given], recipe)[0].state_dict() for given in (one, spoiled)]
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    spoilt = one._replace(target=torch.where(train_on[:, None], 99.0, one.target))
-    assert not torch.equal(fitted([spoilt], recipe)[0].state_dict()["scores.weight"], found[0]["scores.weight"])
+    spoiled = one._replace(target=torch.where(train_on[:, None], 99.0, one.target))
+    assert not torch.equal(fitted([spoiled], recipe)[0].state_dict()["scores.weight"], found[0]["scores.weight"])
 
 
 def test_training_mode_whatever_the_network_came_in(pair):

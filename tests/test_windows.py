@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from sthggep._neighbourhood import HYPEREDGE_REACH, HYPEREDGE_SPOTS
+from sthggep._neighborhood import HYPEREDGE_REACH, HYPEREDGE_SPOTS
 from sthggep._windows import Ties, renumbered, split_spots, window_of, within
 from sthggep.nn import spatial_neighbors
 
 
 def scattered(n: int = 300) -> np.ndarray:
-    """Spots of uneven density: being a neighbour is not mutual."""
+    """Spots of uneven density: being a neighbor is not mutual."""
     rng = np.random.default_rng(0)
     return np.vstack([rng.normal(0, 1.5, (n // 2, 2)), rng.uniform(-12, 12, (n - n // 2, 2))])
 

@@ -1,4 +1,4 @@
-"""What the drawings share: colours, type, the place they are saved in."""
+"""What the drawings share: colors, type, the place they are saved in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 FOLDER = Path(__file__).parents[1] / "_static" / "drawings"
-INK, GREY, PALE = "#22313f", "#7b8794", "#eef1f4"
+INK, GRAY, PALE = "#22313f", "#7b8794", "#eef1f4"
 BLUE, ORANGE, GREEN, PURPLE = "#2a6fb0", "#d9772b", "#3d8f5f", "#7d5ba6"
 
 mpl.use("agg")
@@ -20,7 +20,7 @@ mpl.rcParams.update(
         "font.family": "DejaVu Sans",
         "font.size": 9,
         "axes.titlesize": 10,
-        "axes.edgecolor": GREY,
+        "axes.edgecolor": GRAY,
         "axes.labelcolor": INK,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -58,16 +58,16 @@ def bare(ax: Any) -> Any:
 
 
 def box(ax: Any, xy: tuple[float, float], size: tuple[float, float], text: str, **options: Any) -> None:
-    """A rounded box around its centre, with words in it."""
-    colour, fill, fontsize = options.get("colour", INK), options.get("fill", PALE), options.get("fontsize", 8.5)
+    """A rounded box around its center, with words in it."""
+    color, fill, fontsize = options.get("color", INK), options.get("fill", PALE), options.get("fontsize", 8.5)
     x, y = xy[0] - size[0] / 2, xy[1] - size[1] / 2
     ax.add_patch(
-        FancyBboxPatch((x, y), *size, boxstyle="round,pad=0,rounding_size=0.08", fc=fill, ec=colour, lw=1.2, zorder=2)
+        FancyBboxPatch((x, y), *size, boxstyle="round,pad=0,rounding_size=0.08", fc=fill, ec=color, lw=1.2, zorder=2)
     )
     ax.text(*xy, text, ha="center", va="center", fontsize=fontsize, zorder=3, linespacing=1.25)
 
 
-def arrow(ax: Any, start: tuple[float, float], end: tuple[float, float], colour: str = GREY, **options: Any) -> None:
+def arrow(ax: Any, start: tuple[float, float], end: tuple[float, float], color: str = GRAY, **options: Any) -> None:
     """An arrow from one place to another."""
-    style = {"arrowstyle": "-|>", "color": colour, "lw": 1.2, "shrinkA": 0, "shrinkB": 0, **options}
+    style = {"arrowstyle": "-|>", "color": color, "lw": 1.2, "shrinkA": 0, "shrinkB": 0, **options}
     ax.annotate("", end, start, arrowprops=style, zorder=1)

@@ -16,9 +16,9 @@ cases = {
     "scale factor left out:\npixels of a smaller image": (xy * 0.5, ORANGE),
 }
 fig, axes = plt.subplots(1, 3, figsize=(9.4, 2.9), layout="constrained")
-for ax, (title, (points, colour)) in zip(axes, cases.items(), strict=True):
+for ax, (title, (points, color)) in zip(axes, cases.items(), strict=True):
     bare(ax).imshow(image)
-    ax.scatter(*points.T, s=7, color=colour, lw=0)
+    ax.scatter(*points.T, s=7, color=color, lw=0)
     ax.set(xlim=(-60, 3660), ylim=(3660, -60))
-    ax.set_title(title, color=colour)
+    ax.set_title(title, color=color)
 save(fig, __file__)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from _style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, arrow, bare, box, save
+from _style import BLUE, GRAY, GREEN, INK, ORANGE, PURPLE, arrow, bare, box, save
 from matplotlib import pyplot as plt
 
 PAPER = [
-    ("112 × 112 pixels around each spot", GREY),
+    ("112 × 112 pixels around each spot", GRAY),
     ("gradient enhancement (GEM)", PURPLE),
-    ("ShuffleNetV2 ×0.5, learnt", PURPLE),
+    ("ShuffleNetV2 ×0.5, learned", PURPLE),
     ("three levels, each through CBAM", PURPLE),
     ("position, then 4 transformer blocks a level:\neach spot looks at all spots of the section", BLUE),
     ("hypergraph convolution\n(hyperedges chosen by the features)", ORANGE),
@@ -16,29 +16,29 @@ PAPER = [
     ("expression of each gene;  ZINB of the counts", INK),
 ]
 DEFAULT = [
-    ("80, 160, 320 and 640 µm around each spot", GREY),
+    ("80, 160, 320 and 640 µm around each spot", GRAY),
     ("ShuffleNetV2 ×0.5, frozen (adapted to H&E)", PURPLE),
     ("mean maps of four stages", PURPLE),
-    ("centred and scaled within the section", PURPLE),
+    ("centered and scaled within the section", PURPLE),
     ("hypergraph convolution\n(hyperedges of adjacent spots)", ORANGE),
     ("attention fusion of views and hypergraph", GREEN),
-    ("a few gene programmes, decoded into all genes", INK),
+    ("a few gene programs, decoded into all genes", INK),
 ]
 
 fig, ax = plt.subplots(figsize=(9.4, 6.4), layout="constrained")
 bare(ax).set(xlim=(-2.6, 8.6), ylim=(-7.9, 0.95))
 for x, title, steps in ((0, "as published", PAPER), (5.2, "default preset", DEFAULT)):
     ax.text(x, 0.72, title, ha="center", fontsize=11, fontweight="bold")
-    for row, (text, colour) in enumerate(steps):
-        box(ax, (x, -row), (4.3, 0.66), text, colour=colour, fill="white" if colour == INK else colour + "1c")
+    for row, (text, color) in enumerate(steps):
+        box(ax, (x, -row), (4.3, 0.66), text, color=color, fill="white" if color == INK else color + "1c")
         if row:
             arrow(ax, (x, -row + 0.67), (x, -row + 0.34))
 # The linear way round
 last = 1 - len(DEFAULT)
-ax.plot([7.35, 8.05, 8.05], [-3, -3, last], color=GREY, lw=1.2, ls=(0, (4, 2)))
+ax.plot([7.35, 8.05, 8.05], [-3, -3, last], color=GRAY, lw=1.2, ls=(0, (4, 2)))
 arrow(ax, (8.05, last), (7.37, last))
 shortcut = "linear shortcut: ridge on features and\ntheir means over the hyperedges"
 ax.text(8.2, (last - 3) / 2, shortcut, rotation=90, va="center", ha="left", fontsize=8.5)
-ax.text(0, -7.62, "end to end, 116 million weights", ha="center", fontsize=8.5, color=GREY)
-ax.text(5.2, last - 0.62, "five networks averaged", ha="center", fontsize=8.5, color=GREY)
+ax.text(0, -7.62, "end to end, 116 million weights", ha="center", fontsize=8.5, color=GRAY)
+ax.text(5.2, last - 0.62, "five networks averaged", ha="center", fontsize=8.5, color=GRAY)
 save(fig, __file__, "svg")

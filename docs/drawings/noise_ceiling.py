@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from _style import BLUE, GREY, ORANGE, bare, save
+from _style import BLUE, GRAY, ORANGE, bare, save
 from matplotlib import pyplot as plt
 
 import sthggep
@@ -51,10 +51,10 @@ for depth in DEPTHS:
     poisson = rng.poisson(dense(adata.layers["true_rate"])).astype(np.float32)
     for raw, (_, found) in zip((poisson, dense(adata.X)), kinds.values(), strict=True):
         found.append(np.array(reached(raw, truth))[:, follows])
-ax.plot([0, 1], [0, 1], color=GREY, lw=1)
-for label, (colour, found) in kinds.items():
+ax.plot([0, 1], [0, 1], color=GRAY, lw=1)
+for label, (color, found) in kinds.items():
     x, y = np.concatenate(found, axis=1)
-    ax.scatter(x, y, s=8, color=colour, alpha=0.6, lw=0, label=label)
+    ax.scatter(x, y, s=8, color=color, alpha=0.6, lw=0, label=label)
     print(f"{label}: the truth reaches the ceiling {np.nanmedian(y - x):+.3f} (median over genes and depths)")
 ax.set(xlabel="ceiling, from the counts alone", ylabel="correlation of the truth\nwith the counts", aspect="equal")
 ax.set(xlim=(0, 1.02), ylim=(-0.15, 1.02))

@@ -8,14 +8,14 @@ from matplotlib import pyplot as plt
 
 rng = np.random.default_rng(4)
 fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), layout="constrained", sharey=True)
-centres, colours = ((1.0, 1.1), (2.1, 1.9), (3.0, 3.2)), (BLUE, ORANGE, GREEN)
-measured = [y + 0.35 * rng.standard_normal(60) for _, y in centres]
-predicted = [x + 0.25 * rng.standard_normal(60) for x, _ in centres]
-for x, y, colour in zip(predicted, measured, colours, strict=True):
+centers, colors = ((1.0, 1.1), (2.1, 1.9), (3.0, 3.2)), (BLUE, ORANGE, GREEN)
+measured = [y + 0.35 * rng.standard_normal(60) for _, y in centers]
+predicted = [x + 0.25 * rng.standard_normal(60) for x, _ in centers]
+for x, y, color in zip(predicted, measured, colors, strict=True):
     axes[0].scatter(x, y, s=10, color=INK, alpha=0.6, lw=0)
-    axes[1].scatter(x, y, s=10, color=colour, alpha=0.75, lw=0)
+    axes[1].scatter(x, y, s=10, color=color, alpha=0.75, lw=0)
     at = (x.mean(), y.max() + 0.12)
-    axes[1].annotate(f"r = {np.corrcoef(x, y)[0, 1]:.2f}", at, ha="center", color=colour, fontsize=9)
+    axes[1].annotate(f"r = {np.corrcoef(x, y)[0, 1]:.2f}", at, ha="center", color=color, fontsize=9)
 pooled = np.corrcoef(np.concatenate(predicted), np.concatenate(measured))[0, 1]
 axes[0].set(title=f"three sections pooled: r = {pooled:.2f}", xlabel="predicted", ylabel="measured")
 axes[1].set(title="the same spots, section by section", xlabel="predicted")

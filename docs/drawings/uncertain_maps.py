@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from _style import GREY, bare, save
+from _style import GRAY, bare, save
 from matplotlib import pyplot as plt
 
 import sthggep
@@ -23,10 +23,10 @@ predicted = slide.obsm["hggep"]
 
 fig, axes = plt.subplots(3, 4, figsize=(8.2, 6.4), layout="constrained")
 for row, (gene, column) in enumerate(zip(GENES, at, strict=True)):
-    maps = {"truth": truth, "measured": measured, "predicted": predicted, "predicted, own colours": predicted}
+    maps = {"truth": truth, "measured": measured, "predicted": predicted, "predicted, own colors": predicted}
     low, high = np.quantile(measured[:, column], [0.01, 0.99])
     for ax, (title, values) in zip(axes[row], maps.items(), strict=True):
-        own = title.endswith("own colours")
+        own = title.endswith("own colors")
         limits = {} if own else {"vmin": low, "vmax": high}
         bare(ax).scatter(
             *slide.obsm["spatial"].T, c=values[:, column], s=42, marker="s", lw=0, cmap="viridis", **limits
@@ -39,7 +39,7 @@ for row, (gene, column) in enumerate(zip(GENES, at, strict=True)):
     axes[row, 0].set_ylabel(f"{gene}: follows {GENES[gene]}", fontsize=9)
     text = f"Pearson {found['pearson']:.2f}   ceiling {found['ceiling']:.2f}"
     axes[row, 2].set_xlabel(text, fontsize=9)
-    axes[row, 3].set_xlabel(f"spread {predicted[:, column].std():.3f}", color=GREY, fontsize=9)
+    axes[row, 3].set_xlabel(f"spread {predicted[:, column].std():.3f}", color=GRAY, fontsize=9)
 save(fig, __file__)
 print(scores.loc[list(GENES), ["pearson", "ceiling", "mean_observed"]].round(3).to_string())
 print(f"{scores['pearson'].mean():.3f} of {scores['ceiling'].mean():.3f}")

@@ -21,7 +21,7 @@ STATE, BEST, FINISHED = "epoch.ckpt", "best", "finished.pt"
 class KeptEpochs(Checkpoint):
     """Writes all that the rest of the training depends on at the end of every epoch.
 
-    Weights, optimiser, schedule, epoch and callbacks are Lightning's; random states and curves are added. Half an epoch is
+    Weights, optimizer, schedule, epoch and callbacks are Lightning's; random states and curves are added. Half an epoch is
     not worth keeping.
 
     Parameters

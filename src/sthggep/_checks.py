@@ -38,7 +38,7 @@ def no_slide(data: object) -> TypeError:
     advice = "Pass one slide."
     if isinstance(data, list | tuple):
         advice = (
-            "Pass one slide, and loop over a list: `fit`, `cross_validate`, `gene_panel`, `summary`, `gene_map`, `colours` "
+            "Pass one slide, and loop over a list: `fit`, `cross_validate`, `gene_panel`, `summary`, `gene_map`, `colors` "
             "and `report` alone take several at once."
         )
     elif isinstance(data, str | Path):
@@ -129,7 +129,7 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
 
 
 def near_names(gene: str, known: Iterable[str]) -> list[str]:
-    """Names that a misspelt one may have meant, whatever its capitals."""
+    """Names that a misspelled one may have meant, whatever its capitals."""
     by_capitals = {name.upper(): name for name in known}
     return [by_capitals[found] for found in get_close_matches(gene.upper(), by_capitals, n=3)]
 

@@ -18,9 +18,9 @@ from sthggep._checks import listing
 from sthggep._expression import counts, log10_cp10k, size_factors
 from sthggep._given import given_features
 from sthggep._keys import feature_key
-from sthggep._neighbourhood import neighbourhoods, positions
+from sthggep._neighborhood import neighborhoods, positions
 from sthggep.nn import spatial_incidence
-from sthggep.nn._programmes import Measured
+from sthggep.nn._programs import Measured
 from sthggep.nn._published import TABLE_ROWS
 from sthggep.pp._encode import Encoding, Rows, encode
 from sthggep.pp._features import feature_record, is_done
@@ -40,7 +40,7 @@ class Inputs:
     """What a model looks at: patches end to end, features of a frozen encoder, or arrays that are in ``obsm``.
 
     ``sizes_um`` holds one field of view a stage; patches take the first, and ``None`` there means pixels as published.
-    ``stain`` names a normalisation; what it was fitted to is in the record of the training.
+    ``stain`` names a normalization; what it was fitted to is in the record of the training.
     """
 
     kind: str
@@ -66,7 +66,7 @@ class Inputs:
         sizes = ", ".join(f"{size:g} µm" if size else f"{self.size_px} px" for size in self.sizes_um)
         looks = {"patches": f"patches of {sizes}", "features": f"{self.encoder} features of {sizes}"}
         found = looks.get(self.kind, f"obsm {listing(self.obsm)}")
-        return found if self.stain is None else f"{found}, stain normalised ({self.stain})"
+        return found if self.stain is None else f"{found}, stain normalized ({self.stain})"
 
     @property
     def needs_image(self) -> bool:
@@ -87,7 +87,7 @@ class Section(NamedTuple):
 
     @property
     def library_sizes(self) -> Tensor:
-        """Counts of each spot; where no counts are learnt, so many that every spot is worth the same."""
+        """Counts of each spot; where no counts are learned, so many that every spot is worth the same."""
         if self.counts.shape[1]:
             return self.counts.sum(dim=1)
         return torch.full((len(self.target),), MANY_COUNTS)
@@ -106,14 +106,14 @@ def network_inputs(
 ) -> tuple[Any, ...]:
     """Tensors of one section, in the order in which its network takes them.
 
-    Spots that are denser than ``pitch_um``, at which the network learnt, are tied to others at about that distance.
+    Spots that are denser than ``pitch_um``, at which the network learned, are tied to others at about that distance.
     """
     if inputs.kind == "patches":
         cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
         patches = torch.from_numpy(cut[:]).permute(0, 3, 1, 2).contiguous()
         # Positions stay in numpy, on the CPU: the network wants float64, which some accelerators do not have
         return patches, array_positions(slide) if inputs.reference else positions(slide)
-    near, held = neighbourhoods(slide, n_neighbors, pitch_um)
+    near, held = neighborhoods(slide, n_neighbors, pitch_um)
     features = frozen_stages(slide, inputs, encoder, batch_size, show, blocks=blocks)
     stages = [torch.from_numpy(stage[:]) for stage in features]
     return stages, near.rows, near.offsets, spatial_incidence(held.rows), slide.n_spots
@@ -191,7 +191,7 @@ def _described(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[flo
     }
 
 
-def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: Any) -> Section:
+def labeled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: Any) -> Section:
     """A section with its measured expression, all spots for training."""
     raw = counts(slide.adata, genes, layer=layer, rows=slide.rows)
     # A spot without counts has no expression to learn from
@@ -208,7 +208,7 @@ def labelled(slide: Slide, genes: Sequence[str], layer: str | None, inputs: Any)
 
 
 def taught(slide: Slide, values: NDArray[np.float32], inputs: Any) -> Section:
-    """A section with targets that are no counts, standardised, all spots for training."""
+    """A section with targets that are no counts, standardized, all spots for training."""
     every = torch.ones(slide.n_spots, dtype=torch.bool)
     none, ones = torch.empty((slide.n_spots, 0)), torch.ones(slide.n_spots)
     return Section(slide.name, inputs, torch.from_numpy(values), none, ones, every, ~every)
@@ -224,7 +224,7 @@ def spatial_blocks(xy: NDArray[np.float64], fold: int, n_folds: int) -> NDArray[
     """Spots of whole blocks of tissue, about one in ``n_folds``; folds do not overlap and cover all spots."""
     low, high = xy.min(axis=0), xy.max(axis=0)
     cell = np.minimum((xy - low) / np.maximum(high - low, 1e-9) * BLOCKS_ACROSS, BLOCKS_ACROSS - 1).astype(int)
-    # Neighbouring blocks fall into different folds, so that a fold is spread over the section
+    # Neighboring blocks fall into different folds, so that a fold is spread over the section
     return np.asarray((cell[:, 0] + 2 * cell[:, 1]) % n_folds == fold % n_folds)
 
 

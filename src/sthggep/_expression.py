@@ -1,4 +1,4 @@
-"""Raw counts of a gene panel, checked, and the scale on which expression is learnt and judged."""
+"""Raw counts of a gene panel, checked, and the scale on which expression is learned and judged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sthggep._gene_names import gene_columns, known_genes
 
 log = logging.getLogger("sthggep")
 Floats = NDArray[np.float32]
-# Where others keep raw counts beside a normalised X
+# Where others keep raw counts beside a normalized X
 COUNT_LAYERS = ("counts", "raw_counts")
 ENOUGH = 0.5  # of a panel
 LOOKED_AT = 200  # spots, to tell whether a layer may be raw counts
@@ -28,7 +28,7 @@ def counts(
 ) -> Floats:
     """Raw counts of a panel, dense.
 
-    Without ``layer`` they are looked for in ``X``; where that holds something else, such as log-normalised values, in
+    Without ``layer`` they are looked for in ``X``; where that holds something else, such as log-normalized values, in
     the layers ``"counts"`` and ``"raw_counts"`` and in ``raw``, and the log says so.
 
     Parameters

@@ -185,7 +185,7 @@ class Level:
         if lowest < -0.25 * max(largest, 1.0):  # resampling overshoots by less
             msg = (
                 f"Image values from {lowest:g} to {largest:g} were found; 0 to 1 or 0 to 255 were expected. Undo the "
-                "normalisation first, such as `(image + 1) / 2` of -1 to 1."
+                "normalization first, such as `(image + 1) / 2` of -1 to 1."
             )
             raise ValueError(msg)
         if kind == "f":
@@ -247,7 +247,7 @@ def _check_pixels(array: Any, axes: str) -> None:
         last = "; channels go last: `np.moveaxis(image, 0, -1)`" if axes == "yxc" and shape[0] in (1, 3, 4) else ""
         msg = (
             f"Expected an image with 1 (gray), 3 (RGB) or 4 (RGBA) channels, found {channels} (shape {shape}, axes "
-            f"{axes!r}). Choose the H&E image, or its three colour channels, first{last}."
+            f"{axes!r}). Choose the H&E image, or its three color channels, first{last}."
         )
         raise ValueError(msg)
     if np.dtype(array.dtype).kind not in "uif":

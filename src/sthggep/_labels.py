@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from sthggep._checks import listing
 
-# The finest resolution of at most this many pixels is enough for a centre, and is read in a second
+# The finest resolution of at most this many pixels is enough for a center, and is read in a second
 ENOUGH_PX = 10_000_000
 
 
-def label_centres(element: Any, labels: NDArray[Any], region: str) -> NDArray[np.float64]:
-    """Centres (x, y) of labels, the mean of their pixels, in the raster's own coordinates.
+def label_centers(element: Any, labels: NDArray[Any], region: str) -> NDArray[np.float64]:
+    """Centers (x, y) of labels, the mean of their pixels, in the raster's own coordinates.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ def label_centres(element: Any, labels: NDArray[Any], region: str) -> NDArray[np
     """
     for array in _resolutions(element):
         # A small label may be lost in a coarse raster: then the next finer one tells
-        centres = _centres(array)
-        places = centres.index.get_indexer(pd.Index(labels))
+        centers = _centers(array)
+        places = centers.index.get_indexer(pd.Index(labels))
         if (places >= 0).all():
-            return centres.to_numpy()[places]
+            return centers.to_numpy()[places]
     absent = labels[places < 0]
     msg = (
         f"The table's rows of region {region!r} name the labels {region!r} by their number, but {len(absent)} of them "
@@ -64,7 +64,7 @@ def _resolutions(element: Any) -> list[Any]:
     return arrays[start::-1]
 
 
-def _centres(array: Any) -> pd.DataFrame:
+def _centers(array: Any) -> pd.DataFrame:
     """Mean x and y of every label's pixels, by label."""
     pixels = np.asarray(array.transpose("y", "x").data)
     labels, inverse, n = np.unique(pixels, return_inverse=True, return_counts=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Array positions this far apart are tried as neighbours; Visium's are (2, 0) and (1, 1).
+# Array positions this far apart are tried as neighbors; Visium's are (2, 0) and (1, 1).
 _REACH = 4
-# Rounding puts a few spots on places the array does not have; a real neighbour occurs about as often as any other.
+# Rounding puts a few spots on places the array does not have; a real neighbor occurs about as often as any other.
 _PRESENT = 0.25
-# The neighbours after the nearest are 1.41 (square) and 1.73 (hexagonal) times as far.
+# The neighbors after the nearest are 1.41 (square) and 1.73 (hexagonal) times as far.
 _SAME_LENGTH = 1.2
 # Beyond half a pitch of scatter the two sets of coordinates do not belong together.
 _MAX_SCATTER = 0.5
@@ -20,9 +20,9 @@ _UNEXPLAINED = 0.1
 def lattice_mpp(array_xy: ArrayLike, xy: ArrayLike, pitch_um: float) -> float:
     """Microns per pixel of a slide whose spots stand on a printed lattice.
 
-    Fits `pixel = A @ array + b` by least squares and measures the fitted lattice between nearest neighbours, so that
+    Fits `pixel = A @ array + b` by least squares and measures the fitted lattice between nearest neighbors, so that
     jitter of single spots does not shorten the pitch (the median distance to the nearest spot is 3-8 % low).
-    Neighbours are the array offsets that occur: on an interleaved array (legacy ST 2K, Visium) `(1, 0)` does not.
+    Neighbors are the array offsets that occur: on an interleaved array (legacy ST 2K, Visium) `(1, 0)` does not.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def lattice_mpp(array_xy: ArrayLike, xy: ArrayLike, pitch_um: float) -> float:
     xy
         The same spots in pixels, `(n, 2)` as `(x, y)`.
     pitch_um
-        Microns between nearest neighbours: legacy ST 200 (1K array) or 141 (2K array), Visium 100.
+        Microns between nearest neighbors: legacy ST 200 (1K array) or 141 (2K array), Visium 100.
 
     Returns
     -------
@@ -40,26 +40,26 @@ def lattice_mpp(array_xy: ArrayLike, xy: ArrayLike, pitch_um: float) -> float:
     Raises
     ------
     ValueError
-        If the coordinates are malformed, if no two spots are neighbours, or if the pixels do not follow the array.
+        If the coordinates are malformed, if no two spots are neighbors, or if the pixels do not follow the array.
     """
     return float(pitch_um) / lattice_pitch(array_xy, xy)
 
 
 def lattice_pitch(array_xy: ArrayLike, xy: ArrayLike) -> float:
-    """Pixels between nearest neighbours of the fitted lattice (see :func:`lattice_mpp`)."""
+    """Pixels between nearest neighbors of the fitted lattice (see :func:`lattice_mpp`)."""
     array, pixels = _checked(array_xy, "array positions"), _checked(xy, "pixel positions")
     if len(array) != len(pixels):
         msg = f"One array position a spot is needed, found {len(array)} for {len(pixels)} spots."
         raise ValueError(msg)
-    centred_array, centred_pixels = array - array.mean(axis=0), pixels - pixels.mean(axis=0)
-    matrix = np.linalg.lstsq(centred_array, centred_pixels, rcond=None)[0]
-    lengths = np.linalg.norm(neighbour_offsets(array) @ matrix, axis=1)
+    centered_array, centered_pixels = array - array.mean(axis=0), pixels - pixels.mean(axis=0)
+    matrix = np.linalg.lstsq(centered_array, centered_pixels, rcond=None)[0]
+    lengths = np.linalg.norm(neighbor_offsets(array) @ matrix, axis=1)
     lengths = lengths[lengths > 0]
     if not lengths.size:
         msg = "All spots have the same pixel position; pass mpp (microns per pixel) instead."
         raise ValueError(msg)
     pitch = float(lengths[lengths <= lengths.min() * _SAME_LENGTH].mean())
-    scatter = float(np.sqrt(np.mean(np.sum((centred_array @ matrix - centred_pixels) ** 2, axis=1))))
+    scatter = float(np.sqrt(np.mean(np.sum((centered_array @ matrix - centered_pixels) ** 2, axis=1))))
     if scatter > _MAX_SCATTER * pitch:
         msg = (
             f"The pixel positions do not follow the array positions: they scatter by {scatter:.1f} px about a lattice "
@@ -83,8 +83,8 @@ def is_transposed(array_xy: ArrayLike, xy: ArrayLike) -> bool:
     return bool(crosswise and np.linalg.det(matrix) < 0)
 
 
-def neighbour_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:
-    """Array offsets `(m, 2)` at which spots have neighbours, each direction once.
+def neighbor_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:
+    """Array offsets `(m, 2)` at which spots have neighbors, each direction once.
 
     Raises
     ------
@@ -100,21 +100,21 @@ def neighbour_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:
     offsets = np.array([(dx, dy) for dx in steps for dy in steps if (dx, dy) > (0, 0)])
     found = np.array([np.isin(codes + dx * width + dy, codes).sum() for dx, dy in offsets])
     if not found.any():
-        msg = f"No two of the {len(positions)} spots are neighbours on the array; pass mpp (microns per pixel) instead."
+        msg = f"No two of the {len(positions)} spots are neighbors on the array; pass mpp (microns per pixel) instead."
         raise ValueError(msg)
     present: NDArray[np.float64] = offsets[found >= _PRESENT * found.max()].astype(np.float64)
     return present
 
 
 def lay_out(size: tuple[float, float], pitch: float, layout: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Array positions `(n, 2)` and centres `(n, 2)` of a lattice centred on a field, a quarter pitch clear of its border.
+    """Array positions `(n, 2)` and centers `(n, 2)` of a lattice centered on a field, a quarter pitch clear of its border.
 
     Parameters
     ----------
     size
         Width and height of the field.
     pitch
-        Distance between nearest neighbours, in the same unit.
+        Distance between nearest neighbors, in the same unit.
     layout
         `"square"` as on legacy ST arrays, `"hex"` as on Visium (array columns then count by twos).
     """
@@ -143,7 +143,7 @@ def sublattices(array_xy: ArrayLike, factor: int) -> list[NDArray[np.intp]]:
 
 def is_interleaved(array_xy: ArrayLike) -> bool:
     """Whether only every other place of the array has a spot, as on the legacy 2K array."""
-    return not (np.abs(neighbour_offsets(array_xy)).sum(axis=1) == 1).any()
+    return not (np.abs(neighbor_offsets(array_xy)).sum(axis=1) == 1).any()
 
 
 def _checked(values: ArrayLike, what: str) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class LazySlideModel:
     """What ``lazyslide.tl.feature_prediction`` calls: features and places of all tiles in, a column a gene out.
 
-    Tiles are tied to their neighbours, hence ``needs_coords``, and in batches they would miss some: ``whole_slide``.
+    Tiles are tied to their neighbors, hence ``needs_coords``, and in batches they would miss some: ``whole_slide``.
     """
 
     needs_coords: ClassVar[bool] = True
@@ -77,7 +77,7 @@ class LazySlideModel:
             raise ValueError(msg)
         xy = np.empty(0) if coords is None else np.asarray(coords, dtype=np.float64)
         if xy.shape != (len(values), 2):
-            msg = f"`coords` must be (x, y) of all {len(values)} tiles, found an array of shape {xy.shape}: tiles are tied to neighbours."
+            msg = f"`coords` must be (x, y) of all {len(values)} tiles, found an array of shape {xy.shape}: tiles are tied to neighbors."
             raise ValueError(msg)
         stages = np.split(values, np.cumsum(widths)[:-1], axis=1)
         found = self.predictor.predict_slide(self._slide(stages, xy), device=self.device)
@@ -90,6 +90,6 @@ class LazySlideModel:
             table.obsm[key] = stage
         slide = Slide("tiles", table, np.arange(len(xy)), xy, mpp=self.mpp)
         if self.mpp is not None:
-            # Where tiles are denser than the spots that were learnt from, neighbours are looked for on this array
+            # Where tiles are denser than the spots that were learned from, neighbors are looked for on this array
             table.obs[["array_x", "array_y"]] = np.rint((xy - xy.min(axis=0)) / slide.pitch()).astype(np.int64)
         return slide

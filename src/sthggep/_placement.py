@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import warn_user
-from sthggep._colours import sample_of, stained_pixels
+from sthggep._colors import sample_of, stained_pixels
 from sthggep._lattice import is_transposed
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def warn_of_misplaced(slide: Slide) -> None:
     tissue = stained_pixels(pixels)
     if tissue is None:
         msg = (
-            f"Section {slide.name!r}: no tissue is seen in its image, which is of one colour throughout. Is it the H&E "
+            f"Section {slide.name!r}: no tissue is seen in its image, which is of one color throughout. Is it the H&E "
             "image, with values from 0 to 255 (or 0 to 1 as float)? See `sthggep.pl.patches(data)`."
         )
         warn_user(msg)

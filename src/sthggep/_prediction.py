@@ -35,7 +35,7 @@ class Prediction:
     """Where they stand in a table, of predictions of something else than genes; all of the panel."""
     path: str | None = None
     """The file that holds the values; ``None`` where they are in ``obsm``."""
-    learnt_from: tuple[str, ...] = ()
+    learned_from: tuple[str, ...] = ()
     """Sections whose tissue the model was trained on."""
 
     def columns(self, genes: Sequence[str] | None = None) -> NDArray[np.intp]:
@@ -94,7 +94,7 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
         )
         raise ValueError(msg)
     targets = Targets.from_dict(record["targets"], panel) if "targets" in record else None
-    seen = tuple(map(str, record.get("params", {}).get("learnt_from", ())))
+    seen = tuple(map(str, record.get("params", {}).get("learned_from", ())))
     return Prediction(key, values, genes, panel, str(record["units"]), targets, path and str(path), seen)
 
 

@@ -15,7 +15,7 @@ from sthggep._checks import counted, genes_present, listing, unique
 from sthggep._describe import Predicted, describe_windows, gathered
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
-from sthggep._stain import normalised
+from sthggep._stain import normalized
 from sthggep._targets import Targets
 from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
@@ -77,12 +77,12 @@ class Predictor:
         """Stain that slides are brought to before they are looked at, ``method`` and statistics; ``None`` where they are not.
 
         Of ``"reinhard"``, ``mean`` and ``spread`` of L*, a* and b*; of ``"macenko"``, ``stains`` (unit vectors of optical density
-        in red, green and blue; haematoxylin, eosin) and their ``strength`` (99th percentiles).
+        in red, green and blue; hematoxylin, eosin) and their ``strength`` (99th percentiles).
         """
         return dict(self.training["stain"]) if self.inputs.stain else None
 
-    def normalised(self, slide: Slide) -> Slide:
-        """The slide as this model looks at it: in the stain of its training slides, where it normalises stain.
+    def normalized(self, slide: Slide) -> Slide:
+        """The slide as this model looks at it: in the stain of its training slides, where it normalizes stain.
 
         Parameters
         ----------
@@ -91,12 +91,12 @@ class Predictor:
 
         Returns
         -------
-        The section, whose patches come in those colours.
+        The section, whose patches come in those colors.
         """
-        return slide if slide.stain is not None else normalised(slide, self.stain)
+        return slide if slide.stain is not None else normalized(slide, self.stain)
 
     def on_scale(self, outputs: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:
-        """What the networks put out, on the scale of the predictions: targets that are no genes are learnt standardised.
+        """What the networks put out, on the scale of the predictions: targets that are no genes are learned standardized.
 
         Parameters
         ----------
@@ -178,7 +178,7 @@ class Predictor:
 
     @property
     def pitch_um(self) -> float | None:
-        """Microns between neighbouring spots of the training sections (their median); ``None`` where it is not known."""
+        """Microns between neighboring spots of the training sections (their median); ``None`` where it is not known."""
         known = [pitch for pitch in self.training.get("pitch_um", []) if pitch]
         return float(np.median(known)) if known else None
 
@@ -257,7 +257,7 @@ class Predictor:
             raise ValueError(msg)
         check_window(self.inputs, slide, window)
         where = resolve_device(device)
-        slide = self.normalised(slide)
+        slide = self.normalized(slide)
         parts = describe_windows(
             self,
             slide,

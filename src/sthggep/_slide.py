@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._image import Level
-    from sthggep._recolour import Recolouring
+    from sthggep._recolor import Recoloring
 
 log = logging.getLogger("sthggep")
 VISIUM_PITCH_UM = 100.0
@@ -44,7 +44,7 @@ class Slide:
     mpp_source: str = ""
     spot_diameter: float | None = None
     image: str | None = None
-    stain: Recolouring | None = field(default=None, repr=False)
+    stain: Recoloring | None = field(default=None, repr=False)
 
     @property
     def n_spots(self) -> int:
@@ -294,6 +294,6 @@ def _check_inside(slide: Slide) -> None:
 
 
 def _outside(xy: NDArray[np.float64], width: float, height: float) -> NDArray[np.bool_]:
-    """Spots whose centre is off the image, a pixel of rounding allowed."""
+    """Spots whose center is off the image, a pixel of rounding allowed."""
     inside = (xy >= -1).all(axis=1) & (xy[:, 0] <= width + 1) & (xy[:, 1] <= height + 1)
     return np.asarray(~inside)

@@ -15,7 +15,7 @@ from sthggep._checks import has_key, listing, unique_names
 from sthggep._containers import Found, mapping, number, table_of
 from sthggep._image import Level
 from sthggep._keys import TOOL
-from sthggep._labels import label_centres
+from sthggep._labels import label_centers
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -104,7 +104,7 @@ def spots_key(key: str) -> str:
 def add_spots(sdata: SpatialData, table: AnnData, key: str, image: str, diameter: float) -> None:
     """Write a table and, linked to it, its spots as circles in the pixels of an image: wherever that is, they are.
 
-    ``table.obsm["spatial"]`` holds their centres.
+    ``table.obsm["spatial"]`` holds their centers.
     """
     from spatialdata.models import ShapesModel, TableModel
     from spatialdata.transformations import get_transformation
@@ -137,10 +137,10 @@ def _wsi_mpp(sdata: SpatialData) -> float | None:
 
 
 def _spots(sdata: SpatialData, region: str, instances: Any) -> tuple[Any, NDArray[np.float64], float | None]:
-    """The element that a table's rows annotate, their centres in its own coordinates, and their diameter."""
+    """The element that a table's rows annotate, their centers in its own coordinates, and their diameter."""
     if region in sdata.labels:
         element = sdata.labels[region]
-        found = label_centres(element, instances.to_numpy(), region)
+        found = label_centers(element, instances.to_numpy(), region)
         return element, found, None
     element = has_key(sdata.shapes, region, "the shapes of the SpatialData", "Pass `shapes_key=`.")
     shapes = _shapes_of_rows(element, instances, region)
@@ -159,7 +159,7 @@ def _shapes_of_rows(element: Any, instances: Any, region: str) -> Any:
 
 
 def _xenium_mpp(table: AnnData, rows: NDArray[np.intp], xy: NDArray[np.float64]) -> float | None:
-    """Microns per pixel of an image over Xenium cells: their table holds the centres in microns, turned or not."""
+    """Microns per pixel of an image over Xenium cells: their table holds the centers in microns, turned or not."""
     if "spatial" not in table.obsm or len(rows) < 2:
         return None
     microns = np.asarray(table.obsm["spatial"], dtype=np.float64)[rows, :2]
@@ -210,15 +210,15 @@ def _choose_image(
 
 
 def _likeliest(sdata: SpatialData, keys: list[str]) -> list[str]:
-    """Of several images the one at full resolution, else those in colour: Xenium's stains have names of their own."""
-    for wanted in (lambda key: key.endswith("full_image"), lambda key: _in_colour(sdata.images[key])):
+    """Of several images the one at full resolution, else those in color: Xenium's stains have names of their own."""
+    for wanted in (lambda key: key.endswith("full_image"), lambda key: _in_color(sdata.images[key])):
         chosen = [key for key in keys if wanted(key)]
         if len(keys) > 1 and len(chosen) == 1:
             return chosen
     return keys
 
 
-def _in_colour(element: Any) -> bool:
+def _in_color(element: Any) -> bool:
     from spatialdata.models import get_channel_names
 
     return {str(name).lower() for name in get_channel_names(element)} in ({"r", "g", "b"}, {"r", "g", "b", "a"})

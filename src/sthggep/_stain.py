@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, one_of, warn_user
-from sthggep._colours import tissue_pixels
-from sthggep._recolour import MAPS, Recolouring, Statistics
+from sthggep._colors import tissue_pixels
+from sthggep._recolor import MAPS, Recoloring, Statistics
 
 if TYPE_CHECKING:
     from sthggep._slide import Slide
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 METHODS = tuple(MAPS)
 # Of some 260,000 that are looked at: a slide with less tissue says too little of its stain
 FEWEST_PIXELS = 500
-FLAT = 0.1  # CIELAB units: a picture of one colour
+FLAT = 0.1  # CIELAB units: a picture of one color
 
 
 def check_stain(name: str | None) -> str | None:
-    """Refuse a stain normalisation that there is not."""
-    return None if name is None else one_of(name, METHODS, "stain normalisation (`stain`, or None)")
+    """Refuse a stain normalization that there is not."""
+    return None if name is None else one_of(name, METHODS, "stain normalization (`stain`, or None)")
 
 
 def stain_of(slide: Slide, method: str) -> Statistics | None:
@@ -44,18 +44,18 @@ def _in_lab(pixels: NDArray[np.uint8]) -> Statistics | None:
 
 
 def _in_density(pixels: NDArray[np.uint8]) -> Statistics | None:
-    """Directions of haematoxylin and eosin, and how much of each there is at the 99th percentile."""
+    """Directions of hematoxylin and eosin, and how much of each there is at the 99th percentile."""
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel, Labels2DModel
     from squidpy.experimental.im import fit_stain_reference
 
-    # Squidpy's normalisation estimates on the very image that it changes, so that of it the estimate alone serves patches
+    # Squidpy's normalization estimates on the very image that it changes, so that of it the estimate alone serves patches
     picture = Image2DModel.parse(pixels.T[:, None, :], dims=("c", "y", "x"))
     tissue = Labels2DModel.parse(np.ones((1, len(pixels)), dtype=np.uint8), dims=("y", "x"))
     sdata = SpatialData(images={"tissue": picture}, labels={"tissue_tissue": tissue})
     try:
         found = fit_stain_reference(sdata, "tissue", method="macenko")
-    except RuntimeError:  # a direction is more than 45 degrees from haematoxylin's or eosin's
+    except RuntimeError:  # a direction is more than 45 degrees from hematoxylin's or eosin's
         return None
     return {"stains": [_plain(row) for row in found.stain_matrix.T[:2]], "strength": _plain(found.max_concentrations)}
 
@@ -80,7 +80,7 @@ def fit_reference(slides: Sequence[Slide], method: str | None) -> dict[str, Any]
     return {"method": method, **means}
 
 
-def normalised(slide: Slide, reference: Mapping[str, Any] | None) -> Slide:
+def normalized(slide: Slide, reference: Mapping[str, Any] | None) -> Slide:
     """The slide, to be looked at in the stain of others; one that does not tell its own stays as it is, with a warning."""
     if reference is None:
         return slide
@@ -89,15 +89,15 @@ def normalised(slide: Slide, reference: Mapping[str, Any] | None) -> Slide:
     if source is None:
         warn_user(
             f"Section {slide.name!r}: too little tissue, or too unlike H&E, to tell its stain (`stain={method!r}`). It is "
-            "looked at in its own colours. See `sthggep.pl.patches(data)`."
+            "looked at in its own colors. See `sthggep.pl.patches(data)`."
         )
     goal = {name: value for name, value in reference.items() if name != "method"}
-    return replace(slide, stain=Recolouring(method, goal, source))
+    return replace(slide, stain=Recoloring(method, goal, source))
 
 
 def check_reference(reference: Mapping[str, Any]) -> str:
-    """Method of a fitted normalisation, or an error that says where there is one."""
+    """Method of a fitted normalization, or an error that says where there is one."""
     if not isinstance(reference, Mapping) or reference.get("method") not in METHODS:
-        msg = f"`stain` must be the record of a fitted normalisation, `model.stain`, found {reference!r}."
+        msg = f"`stain` must be the record of a fitted normalization, `model.stain`, found {reference!r}."
         raise ValueError(msg)
     return str(reference["method"])

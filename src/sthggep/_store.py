@@ -16,7 +16,10 @@ from sthggep._checks import listing
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 2  # since then: stain normalisation, which earlier versions would leave out
+FORMAT = 3  # 2: stain normalization, which earlier versions would leave out; 3: American names
+# Names that formats before 3 used, in the tensors and in the record of the training
+OLD_TENSOR_NAMES = {".programmes.": ".programs."}
+OLD_TRAINING_NAMES = {"colours": "colors"}
 CONFIG, TENSORS = "config.json", "model.safetensors"
 
 
@@ -118,7 +121,15 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (SafetensorError, OSError, ValueError) as reason:
         msg = f"{str(folder / TENSORS)!r} is broken or half-written ({reason}). Save the model again."
         raise ValueError(msg) from reason
-    return config, tensors
+    return (config, tensors) if found >= FORMAT else _renamed(config, tensors)
+
+
+def _renamed(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A model of an earlier format under the names of today. Its id was made of the old names, so it has none."""
+    training = {OLD_TRAINING_NAMES.get(name, name): value for name, value in config.get("training", {}).items()}
+    for old, new in OLD_TENSOR_NAMES.items():
+        tensors = {name.replace(old, new): value for name, value in tensors.items()}
+    return {**config, "training": training, "id": None}, tensors
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What is learnt instead of genes: cell-type fractions, signature scores, any numbers in ``obsm`` or ``obs``."""
+"""What is learned instead of genes: cell-type fractions, signature scores, any numbers in ``obsm`` or ``obs``."""
 
 from __future__ import annotations
 

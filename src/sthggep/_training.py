@@ -1,4 +1,4 @@
-"""One network, its losses and its optimiser, trained by Lightning; nothing about AnnData."""
+"""One network, its losses and its optimizer, trained by Lightning; nothing about AnnData."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WATCHED = "val_pearson"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: weights of the losses, optimiser, length."""
+    """How a network is trained: weights of the losses, optimizer, length."""
 
     max_epochs: int
     learning_rate: float
@@ -51,7 +51,7 @@ class Recipe:
 
 
 class Training(lightning.LightningModule):
-    """Losses and optimiser around a network that is called as ``net(*section.inputs)``.
+    """Losses and optimizer around a network that is called as ``net(*section.inputs)``.
 
     Parameters
     ----------
@@ -127,11 +127,11 @@ class Training(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW (Adam where nothing decays), with the step schedule of the recipe."""
         recipe = self.recipe
-        optimiser = torch.optim.AdamW(self.net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        optimizer = torch.optim.AdamW(self.net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         if recipe.step_epochs is None:
-            return optimiser
-        schedule = torch.optim.lr_scheduler.StepLR(optimiser, recipe.step_epochs, recipe.step_factor)
-        return {"optimizer": optimiser, "lr_scheduler": schedule}
+            return optimizer
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_epochs, recipe.step_factor)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 class Epochs(Callback):

@@ -12,13 +12,13 @@ from scipy.spatial import cKDTree
 
 from sthggep._checks import one_of, positive, warn_user
 from sthggep._data import Inputs, Section, array_positions, frozen_stages
-from sthggep._neighbourhood import neighbourhoods, positions, separate
+from sthggep._neighborhood import neighborhoods, positions, separate
 from sthggep._rows import row_steps
 from sthggep._windows import Ties, Window, renumbered, split_spots, window_of, within
 from sthggep.nn import spatial_incidence
 from sthggep.nn._hyperconv import propagate
 from sthggep.nn._shortcut import contrast_of
-from sthggep.nn._stages import RunningMoments, SectionStatistics, standardised
+from sthggep.nn._stages import RunningMoments, SectionStatistics, standardized
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def windowed_inputs(
     halo
         Steps of the network that the halo covers; ``None`` covers all, and the windows do not show.
     pitch_um
-        Distance of spots at which the network learnt; see ``neighbourhoods``.
+        Distance of spots at which the network learned; see ``neighborhoods``.
     members
         Trained networks, each of which scales features its own way: statistics are a list, one for each of them. Without
         any they are those of networks that are still to be trained.
@@ -113,7 +113,7 @@ def windowed_inputs(
         return
     # Coarser arrays that are interleaved are not tied to each other: a window of one of them has the smaller halo
     cores = [part[core] for part in separate(slide, pitch_um) for core in split_spots(xy[part], window)]
-    near, held = neighbourhoods(slide, net.n_neighbors, pitch_um)
+    near, held = neighborhoods(slide, net.n_neighbors, pitch_um)
     ties = Ties(near.rows.numpy(), held.rows.numpy())
     stages = frozen_stages(slide, inputs, encoder, batch_size, show, folder=folder, blocks=blocks)
     known = section_statistics(stages, ties, cores, [member.scale for member in members] or [None])
@@ -148,7 +148,7 @@ def section_statistics(
         for i, stage in enumerate(stages):
             part = torch.from_numpy(stage[rows])
             for k, scale in enumerate(scales):
-                x = standardised(part, *known[i][1:]) if scale is None else scale[i](part, known[i])
+                x = standardized(part, *known[i][1:]) if scale is None else scale[i](part, known[i])
                 own[k][i].add(x[at])
                 means[k][i].add(propagate(x, incidence, len(rows))[at])
     return [SectionStatistics(known, _contrast(*pair)) for pair in zip(own, means, strict=True)]

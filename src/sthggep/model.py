@@ -136,7 +136,8 @@ class HGGEP(Predictor):
                 history=pd.DataFrame(config["history"]),
             )
             model.members.load_state_dict(under("members.", tensors))
-            model._check_id(config["id"])
+            if config["id"] is not None:
+                model._check_id(config["id"])
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as reason:
             why = shorten(str(reason), 200, placeholder=" …")  # torch names every weight that does not fit
             msg = f"{str(folder)!r}: the record and the weights do not belong together ({why}). Save the model again."
@@ -198,7 +199,7 @@ class HGGEP(Predictor):
         Parameters
         ----------
         name
-            ``"her2st"``, which comes with the package (breast tumours; see its model card in the documentation), a folder
+            ``"her2st"``, which comes with the package (breast tumors; see its model card in the documentation), a folder
             that :meth:`save` wrote, or ``"owner/name"`` of the Hugging Face hub, where :meth:`push_to_hub` put it. A
             folder of that name is taken first.
         revision
@@ -245,11 +246,11 @@ class HGGEP(Predictor):
         ----------
         mpp
             Microns per full-resolution pixel of the slide. With it, tiles that are denser than the training spots are tied
-            to neighbours at the distance that was learnt; ``None`` ties each to the nearest.
+            to neighbors at the distance that was learned; ``None`` ties each to the nearest.
 
         Returns
         -------
-        What LazySlide calls. The slide's tiles are seen all at once, since each is tied to its neighbours.
+        What LazySlide calls. The slide's tiles are seen all at once, since each is tied to its neighbors.
 
         Raises
         ------
@@ -268,9 +269,9 @@ class HGGEP(Predictor):
     def from_reference_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], genes: Sequence[str]) -> HGGEP:
         """Take over weights that the authors' code trained; predictions are as theirs.
 
-        Their behaviour is kept: patches of 112 full-resolution pixels, transposed; absolute array positions from
+        Their behavior is kept: patches of 112 full-resolution pixels, transposed; absolute array positions from
         ``obs[["array_x", "array_y"]]`` (Visium: ``array_col``, ``array_row``), 0 to 63; hyperedges of the most dissimilar
-        neighbours, weighted by pair. Dropout is off, and a spot without neighbours keeps its own features.
+        neighbors, weighted by pair. Dropout is off, and a spot without neighbors keeps its own features.
 
         Parameters
         ----------

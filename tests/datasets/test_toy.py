@@ -46,7 +46,7 @@ def test_layout_of_the_table(section):
     assert section.obs_names.is_unique
     assert section.var_names.is_unique
     assert section.obs["array_x"].dtype == section.obs["array_y"].dtype == np.int64
-    assert set(section.obs["domain"].cat.categories) == {"tumour", "stroma", "immune", "adipose"}
+    assert set(section.obs["domain"].cat.categories) == {"tumor", "stroma", "immune", "adipose"}
     assert section.obs["domain"].nunique() == 4
     assert section.obsm["spatial"].shape == (section.n_obs, 2)
     assert section.obsm["spatial"].dtype == np.float64
@@ -101,7 +101,7 @@ def test_other_seeds_are_other_sections_of_one_species():
     pd.testing.assert_frame_equal(first.var, second.var)
     # what the families share cancels between two genes of one family: the rest follows their quantity, alike in both
     for adata in (first, second):
-        rate, level = np.log(adata.layers["true_rate"]), adata.obsm["morphology"]["fibre"]
+        rate, level = np.log(adata.layers["true_rate"]), adata.obsm["morphology"]["fiber"]
         ratio = rate[:, adata.var_names.get_loc("STRO2")] - rate[:, adata.var_names.get_loc("STRO1")]
         slope = adata.var.loc["STRO2", "slope"] - adata.var.loc["STRO1", "slope"]
         np.testing.assert_allclose(np.polyfit(level, ratio, 1)[0], slope / 0.4, rtol=1e-3)
@@ -186,8 +186,8 @@ def test_nuclei_drawn_are_nuclei_counted(section):
     from skimage.filters import threshold_otsu
     from skimage.measure import label, regionprops_table
 
-    dense = (section.obs["domain"].isin(["tumour", "immune"])).to_numpy()
-    # red is where haematoxylin absorbs and eosin hardly does
+    dense = (section.obs["domain"].isin(["tumor", "immune"])).to_numpy()
+    # red is where hematoxylin absorbs and eosin hardly does
     size = []
     red = full_image(section)[..., 0]
     threshold = threshold_otsu(red[::3, ::3])
@@ -201,19 +201,19 @@ def test_nuclei_drawn_are_nuclei_counted(section):
 def test_niche_looks_beyond_the_spot(section):
     morphology, tree = section.obsm["morphology"], cKDTree(section.obsm["spatial"])
     around = [[j for j in near if j != i] for i, near in enumerate(tree.query_ball_point(section.obsm["spatial"], 350))]
-    neighbours = np.array([morphology["immune"].iloc[near].mean() for near in around])
+    neighbors = np.array([morphology["immune"].iloc[near].mean() for near in around])
     alone = np.corrcoef(morphology["niche"], morphology["immune"])[0, 1]
-    assert np.corrcoef(morphology["niche"], neighbours)[0, 1] > alone + 0.1
+    assert np.corrcoef(morphology["niche"], neighbors)[0, 1] > alone + 0.1
 
 
-@pytest.mark.parametrize(("layout", "neighbours"), [("square", 4), ("hex", 6)])
+@pytest.mark.parametrize(("layout", "neighbors"), [("square", 4), ("hex", 6)])
 @pytest.mark.parametrize("mpp", [1.0, 2.5])
-def test_pitch_in_microns(layout, neighbours, mpp):
+def test_pitch_in_microns(layout, neighbors, mpp):
     adata = toy(layout=layout, pitch_um=100, mpp=mpp, size_um=(1200, 900))
     distance, _ = cKDTree(adata.obsm["spatial"]).query(adata.obsm["spatial"], k=8)
     near = distance[:, 1:] * mpp < 100.5
     np.testing.assert_allclose(distance[:, 1] * mpp, 100, rtol=1e-9)
-    assert near.sum(axis=1).max() == neighbours
+    assert near.sum(axis=1).max() == neighbors
     assert adata.uns["spatial"]["toy1"]["scalefactors"]["spot_diameter_fullres"] == pytest.approx(50 / mpp)
     step = np.array([1, 1]) if layout == "square" else np.array([0.5, np.sqrt(3) / 2])
     array = adata.obs[["array_x", "array_y"]].to_numpy()
@@ -252,8 +252,8 @@ def test_spatialdata_holds_the_same(section):
     to_pixels = np.linalg.inv(
         get_transformation(image, to_coordinate_system="toy1").to_affine_matrix(("x", "y"), ("x", "y"))
     ) @ get_transformation(circles, to_coordinate_system="toy1").to_affine_matrix(("x", "y"), ("x", "y"))
-    centres = np.column_stack([rows.geometry.x, rows.geometry.y, np.ones(len(rows))]) @ to_pixels.T
-    np.testing.assert_allclose(centres[:, :2], section.obsm["spatial"])
+    centers = np.column_stack([rows.geometry.x, rows.geometry.y, np.ones(len(rows))]) @ to_pixels.T
+    np.testing.assert_allclose(centers[:, :2], section.obsm["spatial"])
     assert (rows["radius"] == 27.5).all()
     assert get_extent(image, coordinate_system="toy1")["x"] == (0, 2600)
 

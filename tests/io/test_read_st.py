@@ -219,9 +219,9 @@ def test_nothing_selected(section):
 
 def labels_table() -> pd.DataFrame:
     rows = [
-        (10.4, 19.6, "tumour"),
+        (10.4, 19.6, "tumor"),
         (11.49, 20.51, "fat"),
-        (11.6, 22.0, "tumour"),
+        (11.6, 22.0, "tumor"),
         (40.0, 40.0, "far"),
         (np.nan, 3.0, "lost"),
     ]
@@ -231,7 +231,7 @@ def labels_table() -> pd.DataFrame:
 def test_labels_join_on_rounded_array_positions(section):
     adata = read_st(**frame(section, labels=labels_table()))
     found = adata.obs["label"].dropna().astype(str).to_dict()
-    assert found == {"10x20": "tumour", "11x21": "fat", "12x22": "tumour"}
+    assert found == {"10x20": "tumor", "11x21": "fat", "12x22": "tumor"}
     assert isinstance(adata.obs["label"].dtype, pd.CategoricalDtype)
     assert adata.obs["label"].isna().sum() == 6
 
@@ -239,7 +239,7 @@ def test_labels_join_on_rounded_array_positions(section):
 def test_labels_from_a_file(section):
     labels_table().to_csv(section.folder / "labels.tsv", sep="\t", index=False)
     adata = read_st(**frame(section, labels=section.folder / "labels.tsv"))
-    assert adata.obs.loc["10x20", "label"] == "tumour"
+    assert adata.obs.loc["10x20", "label"] == "tumor"
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def small():
 
 @pytest.fixture
 def grid() -> np.ndarray:
-    """A 5 x 4 array whose border spots have many neighbours at one distance."""
+    """A 5 x 4 array whose border spots have many neighbors at one distance."""
     return np.stack(np.meshgrid(np.arange(5), np.arange(4)), axis=-1).reshape(-1, 2).astype(float)
 
 

@@ -14,14 +14,14 @@ from sthggep.nn._gradient import CrossDifferenceConv
 from sthggep.nn._position import RelativePosition
 
 
-def test_cross_difference_is_a_plus_minus_its_centre():
+def test_cross_difference_is_a_plus_minus_its_center():
     torch.manual_seed(0)
     conv, x = CrossDifferenceConv(2, 4), torch.randn(3, 2, 9, 8)
     plus = torch.zeros(4, 2, 3, 3)
     for tap, (row, column) in enumerate([(0, 1), (1, 0), (1, 1), (1, 2), (2, 1)]):
         plus[:, :, row, column] = conv.weight[:, :, 0, tap]
-    centre = conv.weight.sum(-1, keepdim=True)
-    expected = F.conv2d(x, plus, stride=2, padding=1) - 0.7 * F.conv2d(x, centre, stride=2)
+    center = conv.weight.sum(-1, keepdim=True)
+    expected = F.conv2d(x, plus, stride=2, padding=1) - 0.7 * F.conv2d(x, center, stride=2)
     torch.testing.assert_close(conv(x), expected)
 
 
@@ -79,7 +79,7 @@ def test_attention_is_explicit_softmax():
     torch.testing.assert_close(attention(x), attention.out(torch.cat(heads, dim=1)))
 
 
-def test_neighbour_attention_is_masked_softmax():
+def test_neighbor_attention_is_masked_softmax():
     torch.manual_seed(0)
     attention, x = NeighborAttention(12, heads=3, dropout=0.0), torch.randn(4, 12)
     neighbors = torch.tensor([[0, 1, 2], [1, -1, -1], [2, 0, -1], [-1, -1, -1]])

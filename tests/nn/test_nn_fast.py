@@ -1,4 +1,4 @@
-"""What is done for speed changes nothing: chunks, folded normalisation, versions in one pass, bfloat16."""
+"""What is done for speed changes nothing: chunks, folded normalization, versions in one pass, bfloat16."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sthggep.nn._backbone import interleave
 from sthggep.nn._convolution import ConvSequence
 from sthggep.nn._fusion import SequenceFusion
 from sthggep.nn._gradient import GradientEnhancement
-from sthggep.nn._precision import centred_product, faster_in_bf16, is_lowered, lowered, product_seconds
+from sthggep.nn._precision import centered_product, faster_in_bf16, is_lowered, lowered, product_seconds
 
 CPU = torch.device("cpu")
 DEEP = {"dim": 256, "depth": 2, "heads": 4, "hypergraph_dim": 64, "fusion_layers": 4}
@@ -33,7 +33,7 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def unsettle(module: torch.nn.Module) -> None:
-    """Statistics and weights of normalisation that are no longer those it began with."""
+    """Statistics and weights of normalization that are no longer those it began with."""
     generator = torch.Generator().manual_seed(3)
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -45,7 +45,7 @@ def unsettle(module: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def test_folded_normalisation_is_the_same():
+def test_folded_normalization_is_the_same():
     layers = [torch.nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), torch.nn.BatchNorm2d(6), torch.nn.ReLU()]
     layers += [torch.nn.Conv2d(6, 5, 1, bias=False), torch.nn.BatchNorm2d(5)]
     fast, x = ConvSequence(*layers).eval(), torch.randn(3, 4, 9, 9)
@@ -161,9 +161,9 @@ def test_fusion_in_chunks(monkeypatch):
     assert whole.shape == (2, 15, 16)
 
 
-def test_centred_product_adds_up():
+def test_centered_product_adds_up():
     x, weight = 100 + torch.randn(2, 9, 5), torch.randn(4, 5)
-    differing, common = centred_product(x, weight, weight)
+    differing, common = centered_product(x, weight, weight)
     assert common.shape == (2, 1, 4)
     torch.testing.assert_close(differing + common, x @ weight.T, rtol=1e-5, atol=1e-4)
 
@@ -235,7 +235,7 @@ def test_versions_in_one_pass_are_passes_one_by_one(small, patches, grid, refere
     weights = torch.tensor([1.0, 2.0, -1.0])
     (weights[:, None, None] * out.expression).square().sum().backward()
     sum((weight * one.expression).square().sum() for weight, one in zip(weights, singly, strict=True)).backward()
-    # so small a gradient is rounding alone: batch normalisation takes out what such a parameter adds
+    # so small a gradient is rounding alone: batch normalization takes out what such a parameter adds
     at_least = 1e-4 * max(float(p.grad.abs().max()) for p in nets[1].parameters() if p.grad is not None)
     for (name, found), expected in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
         if expected.grad is None:

@@ -1,4 +1,4 @@
-"""Neighbours, hyperedges and their convolution."""
+"""Neighbors, hyperedges and their convolution."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_spot_in_no_hyperedge_keeps_its_features():
     assert torch.equal(block(x, nothing, 5), x)
 
 
-def test_neighbours_by_hand():
+def test_neighbors_by_hand():
     xy = [(0, 0), (1, 0), (0, 1), (5, 5)]
     rows, offsets = nn.spatial_neighbors(xy, 3, max_distance=2)
     assert rows.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, -1, -1]]
@@ -64,7 +64,7 @@ def test_neighbours_by_hand():
 
 
 @pytest.mark.parametrize("k", [1, 4, 9, 12])
-def test_neighbours_are_the_nearest(k):
+def test_neighbors_are_the_nearest(k):
     xy = np.random.default_rng(0).normal(size=(60, 2))
     distance = np.linalg.norm(xy[:, None] - xy, axis=-1)
     np.testing.assert_array_equal(nn.spatial_neighbors(xy, k).rows, np.argsort(distance, axis=1)[:, :k])

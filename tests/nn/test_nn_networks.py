@@ -9,7 +9,7 @@ import torch
 from sthggep import nn
 
 ZINB = ("expression", "latent", "mean", "dispersion", "dropout")
-# biases that batch normalisation, or the softmax over copies, takes out again
+# biases that batch normalization, or the softmax over copies, takes out again
 CANCELLED = ("gradient.plain.0.bias", "gradient.merge.0.bias", "distillation.2.bias")
 
 
@@ -54,7 +54,7 @@ def test_array_of_any_size_has_positions(small, patches, grid):
 
 @pytest.mark.parametrize("reference", [False, True])
 @torch.no_grad()
-def test_chunks_neighbours_and_bytes_do_not_matter(small, patches, grid, reference):
+def test_chunks_neighbors_and_bytes_do_not_matter(small, patches, grid, reference):
     net = small(reference=reference)
     whole = patches.round().to(torch.uint8)
     expected = net(whole.float(), grid).expression
@@ -175,7 +175,7 @@ def test_feature_net_ignores_order_shift_and_turn(grid, features):
 
 @torch.no_grad()
 def test_feature_net_sees_so_far_and_no_farther(features):
-    """On a line, two blocks over three neighbours and no hyperedges reach two spots away."""
+    """On a line, two blocks over three neighbors and no hyperedges reach two spots away."""
     net, line = _feature_net(hypergraph=False), np.stack([np.arange(20), np.zeros(20)], axis=1)
     changed = [stage.clone() for stage in features]
     # Two spots trade places: the section's mean and spread, by which all spots are judged, stay

@@ -25,7 +25,7 @@ def test_stage_equals_the_authors(name, reference_run, golden):
     assert _error(reference_run[name], golden[name]) < 1e-5
 
 
-def test_neighbours_and_hyperedges_equal_the_authors(reference_run, golden):
+def test_neighbors_and_hyperedges_equal_the_authors(reference_run, golden):
     neighbors = nn.published_neighbors(golden["array_xy"])
     adjacency = np.zeros_like(golden["adjacency"])
     spots, _ = np.nonzero(neighbors.numpy() >= 0)
@@ -98,7 +98,7 @@ def test_lightning_checkpoint_is_unpacked(pair, small, prefix, patches, grid):
 
 
 @pytest.mark.parametrize("names", [("hr.", "hp."), ("hr.0.", "hp.0.")])
-def test_nb_checkpoint_is_recognised(pair, names):
+def test_nb_checkpoint_is_recognized(pair, names):
     net, state = pair
     state = {name: value for name, value in state.items() if not name.startswith(("mean.", "disp.", "pi."))}
     for part in names:

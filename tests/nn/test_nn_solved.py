@@ -1,4 +1,4 @@
-"""What the feature network solves rather than learns: scales, gene programmes, the linear shortcut."""
+"""What the feature network solves rather than learns: scales, gene programs, the linear shortcut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from sthggep import nn
-from sthggep.nn._programmes import GeneProgrammes, spot_weights
+from sthggep.nn._programs import GenePrograms, spot_weights
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.nn._stages import SectionScale
 
@@ -44,29 +44,29 @@ def test_constant_features_and_outliers_stay_finite():
     assert scaled.abs().max().item() <= 8
 
 
-def test_programmes_find_the_factors_behind_the_genes(generator):
+def test_programs_find_the_factors_behind_the_genes(generator):
     factors = torch.randn(300, 2, generator=generator)
     loadings = torch.randn(2, 20, generator=generator)
     target = 3 + factors @ loadings
-    programmes, weights = GeneProgrammes(20, rank=2, damping=0.0), torch.ones(300)
-    (scores,) = programmes.start([target], [weights])
-    torch.testing.assert_close(programmes(scores), target, rtol=1e-3, atol=1e-3)
+    programs, weights = GenePrograms(20, rank=2, damping=0.0), torch.ones(300)
+    (scores,) = programs.start([target], [weights])
+    torch.testing.assert_close(programs(scores), target, rtol=1e-3, atol=1e-3)
 
 
-def test_programmes_centre_each_section_by_itself(generator):
+def test_programs_center_each_section_by_itself(generator):
     target = torch.randn(200, 6, generator=generator)
-    programmes = GeneProgrammes(6, rank=6, damping=0.0)
-    first, second = programmes.start([target, target * 2 + 10], [torch.ones(200)] * 2)
+    programs = GenePrograms(6, rank=6, damping=0.0)
+    first, second = programs.start([target, target * 2 + 10], [torch.ones(200)] * 2)
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(programmes.mean, target.mean(0) * 1.5 + 5, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(programs.mean, target.mean(0) * 1.5 + 5, rtol=1e-3, atol=1e-3)
 
 
-def test_programmes_are_no_more_than_the_data_hold(generator):
+def test_programs_are_no_more_than_the_data_hold(generator):
     target = torch.randn(3, 10, generator=generator)
-    programmes = GeneProgrammes(10, rank=8)
-    programmes.start([target], [torch.ones(3)])
-    assert torch.isfinite(programmes(torch.ones(2, 8))).all()
-    assert int((programmes.damp > 0).sum()) <= 3
+    programs = GenePrograms(10, rank=8)
+    programs.start([target], [torch.ones(3)])
+    assert torch.isfinite(programs(torch.ones(2, 8))).all()
+    assert int((programs.damp > 0).sum()) <= 3
 
 
 def test_spots_with_few_counts_weigh_little():

@@ -19,7 +19,7 @@ PITCH, DIAMETER = 100, 50
 
 
 def gradient() -> np.ndarray:
-    """An image whose colour says where one is: red grows with x, green with y."""
+    """An image whose color says where one is: red grows with x, green with y."""
     y, x = np.mgrid[: HEIGHT // 2, : WIDTH // 2]
     image = np.full((HEIGHT // 2, WIDTH // 2, 3), 128, dtype=np.uint8)
     image[..., 0] = x * 255 / (WIDTH // 2)

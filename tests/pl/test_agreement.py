@@ -19,23 +19,23 @@ def compared(section: Make) -> AnnData:
     """Three columns of tissue each; the prediction tells them apart, in an order of its own."""
     adata = section()
     third = adata.obs["array_x"].to_numpy() // 2
-    adata.obs["label"] = pd.Categorical(np.array(["fat", "stroma", "tumour"])[third])
+    adata.obs["label"] = pd.Categorical(np.array(["fat", "stroma", "tumor"])[third])
     adata.obsm["hggep"] += 3 * np.eye(3)[third][:, [0, 1, 2, 2]].astype(np.float32)
     tl.agreement(adata, labels_key="label", candidates=[3])
     return adata
 
 
-def colours(ax) -> list[str]:
+def colors(ax) -> list[str]:
     (spots,) = ax.collections
-    return [to_hex(colour) for colour in spots.get_facecolors()]
+    return [to_hex(color) for color in spots.get_facecolors()]
 
 
-def test_clusters_take_the_colours_of_labels(compared: AnnData):
+def test_clusters_take_the_colors_of_labels(compared: AnnData):
     he, labels, predicted, observed = pl.agreement(compared).axes
-    own = dict(zip(("fat", "stroma", "tumour"), [c.lower() for c in PALETTE], strict=False))
-    assert colours(labels) == [own[label] for label in compared.obs["label"]]
-    assert colours(predicted) == colours(labels)
-    assert colours(observed) != colours(labels)
+    own = dict(zip(("fat", "stroma", "tumor"), [c.lower() for c in PALETTE], strict=False))
+    assert colors(labels) == [own[label] for label in compared.obs["label"]]
+    assert colors(predicted) == colors(labels)
+    assert colors(observed) != colors(labels)
     assert len(he.images) == len(labels.images) == 1
     assert (he.get_title(), labels.get_title()) == ("H&E", "labels: label")
     assert predicted.get_title() == "predicted: 3 clusters\nARI 1.00"
@@ -47,9 +47,9 @@ def test_legend_names_the_labels(compared: AnnData):
     compared.obs.loc[compared.obs_names[0], "label"] = np.nan
     figure = pl.agreement(compared, image=False)
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["fat", "stroma", "tumour", "no label"]
+    assert [text.get_text() for text in legend.get_texts()] == ["fat", "stroma", "tumor", "no label"]
     assert len(figure.axes) == 3
-    assert colours(figure.axes[0])[0] == MISSING.lower()
+    assert colors(figure.axes[0])[0] == MISSING.lower()
 
 
 def test_nothing_overlaps(compared: AnnData):
@@ -65,12 +65,12 @@ def test_nothing_overlaps(compared: AnnData):
 
 def test_matching_is_the_best_there_is():
     labels = pd.Series(["a"] * 6 + ["b"] * 5)
-    # greedy would give cluster 0 the colour of a (4 spots) and leave 1 none of its 2: 0 → b, 1 → a has more
+    # greedy would give cluster 0 the color of a (4 spots) and leave 1 none of its 2: 0 → b, 1 → a has more
     clusters = pd.Series(["0"] * 4 + ["1"] * 2 + ["0"] * 5)
     assert matched(labels, clusters, {"a": "red", "b": "blue"}) == {"0": "blue", "1": "red"}
 
 
-def test_clusters_left_over_have_colours_of_their_own():
+def test_clusters_left_over_have_colors_of_their_own():
     labels = pd.Series(["a"] * 4 + ["b"] * 4)
     clusters = pd.Series(list("00112233"))
     known = {"a": PALETTE[0], "b": PALETTE[1]}
@@ -83,7 +83,7 @@ def test_other_labels_and_many_of_them(compared: AnnData):
     compared.obs["many"] = [f"{i:02d}" for i in range(compared.n_obs)]
     figure = pl.agreement(compared, labels_key="many")
     assert figure.axes[1].get_title() == "labels: many"
-    assert len(set(colours(figure.axes[1]))) == compared.n_obs
+    assert len(set(colors(figure.axes[1]))) == compared.n_obs
 
 
 def test_a_slide_without_counts(compared: AnnData, tmp_path):

@@ -45,7 +45,7 @@ def test_columns_and_correlation_in_the_title(section: Make):
     assert not figure.axes[0].collections
 
 
-def test_values_and_one_colour_scale(section: Make):
+def test_values_and_one_color_scale(section: Make):
     adata = section()
     _, observed, predicted = pl.gene_map(adata, "ACTB").axes
     np.testing.assert_allclose(spots(observed).get_array(), by_hand(adata, 0), rtol=1e-5)
@@ -55,14 +55,14 @@ def test_values_and_one_colour_scale(section: Make):
     np.testing.assert_allclose(spots(observed).get_clim(), np.percentile(pooled, [2, 98]), rtol=1e-5)
 
 
-def test_colour_bars_and_units(section: Make):
+def test_color_bars_and_units(section: Make):
     figure = pl.gene_map(section(), ["ACTB", "CD74"])
     shown = by_label(figure)
     for gene in ("ACTB", "CD74"):
         assert not shown[f"S1: {gene} observed"].child_axes
         (bar,) = shown[f"S1: {gene} predicted"].child_axes
         assert bar.get_xlim() == pytest.approx(spots(shown[f"S1: {gene} observed"]).get_clim())
-    assert figure.get_supxlabel() == "colours: log10(1 + counts per 10,000 of the panel)"
+    assert figure.get_supxlabel() == "colors: log10(1 + counts per 10,000 of the panel)"
 
 
 def test_spots_are_to_scale_and_on_the_image(section: Make):
@@ -74,7 +74,7 @@ def test_spots_are_to_scale_and_on_the_image(section: Make):
         np.testing.assert_array_equal(spots(ax).get_heights(), np.full(adata.n_obs, 50.0))
         assert ax.get_aspect() == 1
         assert ax.yaxis_inverted()
-    # Colours of the gradient: red is x, green is y; the picture stands where the spots do
+    # Colors of the gradient: red is x, green is y; the picture stands where the spots do
     (picture,) = image.images
     left, right, bottom, top = picture.get_extent()
     pixels = np.asarray(picture.get_array(), dtype=float)
@@ -103,7 +103,7 @@ def test_view_is_cropped_to_the_spots(section: Make):
     figure = pl.gene_map(adata, "ACTB", spot_size=20)
     left, right = figure.axes[0].get_xlim()
     bottom, top = figure.axes[0].get_ylim()
-    assert (left, right, top, bottom) == pytest.approx((70, 630, 70, 430), abs=4)  # 1.5 diameters around the centres
+    assert (left, right, top, bottom) == pytest.approx((70, 630, 70, 430), abs=4)  # 1.5 diameters around the centers
 
 
 def test_scale_bar(section: Make):
@@ -135,7 +135,7 @@ def test_image_stands_once_a_section(section: Make):
     kinds = [f"{gene} {kind}" for gene in ("ACTB", "CD74", "FASN") for kind in ("observed", "predicted")]
     assert list(by_label(figure)) == [f"{name}: {what}" for name in data for what in ("H&E", *kinds)]
     assert [ax.get_label() for ax in figure.axes if ax.get_title() == "H&E"] == ["left: H&E", "right: H&E"]
-    # Colour pictures stand under no map
+    # Color pictures stand under no map
     gray = [np.ptp(np.asarray(ax.images[0].get_array())[..., :3], axis=-1).max() == 0 for ax in figure.axes]
     assert gray == ([False] + 6 * [True]) * 2
     # Titles say which gene, and the correlation in that section
@@ -293,7 +293,7 @@ def test_no_text_is_small_clipped_or_overlapping(section: Make):
 def test_tissue_of_the_training_is_marked(section: Make):
     seen, new = section("seen"), section("new")
     for adata in (seen, new):
-        adata.uns["hggep"]["params"] = {"learnt_from": np.array(["seen"], dtype=object)}
+        adata.uns["hggep"]["params"] = {"learned_from": np.array(["seen"], dtype=object)}
     figure = pl.gene_map({"seen": seen, "new": new}, "FASN")
     names = [ax.get_ylabel() for ax in figure.axes if ax.get_label().endswith("H&E")]
     assert names == ["seen\n(trained on)", "new"]

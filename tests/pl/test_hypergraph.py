@@ -43,10 +43,10 @@ def test_lines_lead_to_the_members_of_the_spots_own_hyperedge(section: Make):
     xy = adata.obsm["spatial"]
     np.testing.assert_array_equal(segments[:, 0], np.tile(xy[7], (4, 1)))
     np.testing.assert_array_equal(segments[:, 1], xy[[1, 6, 7, 8]])
-    everyone, members, centre = (c for c in figure.axes[0].collections if isinstance(c, EllipseCollection))
+    everyone, members, center = (c for c in figure.axes[0].collections if isinstance(c, EllipseCollection))
     np.testing.assert_array_equal(everyone.get_offsets(), xy)
     np.testing.assert_array_equal(members.get_offsets(), xy[[1, 6, 7, 8]])
-    np.testing.assert_array_equal(centre.get_offsets(), xy[[7]])
+    np.testing.assert_array_equal(center.get_offsets(), xy[[7]])
     np.testing.assert_array_equal(everyone.get_widths(), np.full(N, 50.0))
     assert figure.axes[0].get_title() == "S1: hyperedges of 1 of 24 spots\n4 spots each"
 

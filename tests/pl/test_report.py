@@ -57,7 +57,7 @@ def slide() -> AnnData:
         "units": "log",
         "model": "hggep-test",
         "held_out_pearson": np.array([0.1, np.nan, 0.3]),
-        "params": {"learnt_from": np.array([], dtype=object)},
+        "params": {"learned_from": np.array([], dtype=object)},
     }
     return adata
 

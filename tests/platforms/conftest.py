@@ -266,6 +266,6 @@ def xenium_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     np.savetxt(path / "Run_he_imagealignment.csv", he_to_xenium(), delimiter=",")
     specs = {"run_name": "Run", "pixel_size": XENIUM_PX, "analysis_sw_version": "xenium-2.0.0.10"}
     (path / "experiment.xenium").write_text(json.dumps(specs | {"major_version": 5, "minor_version": 1}))
-    centres = np.column_stack([pixels + 0.5, np.ones(len(pixels))]) @ np.linalg.inv(he_to_xenium()).T
-    spots = pd.DataFrame({"array_row": row, "array_col": column, "x": centres[:, 0], "y": centres[:, 1]}, index=ids)
+    centers = np.column_stack([pixels + 0.5, np.ones(len(pixels))]) @ np.linalg.inv(he_to_xenium()).T
+    spots = pd.DataFrame({"array_row": row, "array_col": column, "x": centers[:, 0], "y": centers[:, 1]}, index=ids)
     return Folder(path, spots, image, HE_MPP)

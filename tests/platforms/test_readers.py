@@ -47,7 +47,7 @@ def assert_in_place(data, folder, atol: float = 1e-6, **options: object) -> Slid
 
 
 def assert_on_ramp(slide: Slide, folder, step: float = 4.0) -> None:
-    """A coarser image: colours say where in the full resolution the spots lie, to a pixel of it."""
+    """A coarser image: colors say where in the full resolution the spots lie, to a pixel of it."""
     spots = folder.spots.loc[[str(name) for name in slide.adata.obs_names[slide.rows]]]
     width = 4 / slide.levels[0].scale[0]
     cut = pp.Patches(slide, size_um=width * slide.require_mpp(), size_px=4)
@@ -164,7 +164,7 @@ def test_visium_hd_with_several_bins(hd_folder):
 def test_xenium_with_a_turned_image(xenium_folder):
     sdata = spatialdata_io.xenium(xenium_folder.path)
     assert sdata["table"].uns["spatialdata_attrs"]["region"] == "cell_labels"
-    # among its images the one in colour is meant; cells are labels of a raster; nothing says the pixel size of the H&E
+    # among its images the one in color is meant; cells are labels of a raster; nothing says the pixel size of the H&E
     slide = assert_in_place(sdata, xenium_folder)
     assert (slide.image, slide.name) == ("he_image", "cell_labels")
     assert (slide.mpp, slide.mpp_source) == (pytest.approx(xenium_folder.mpp, rel=1e-6), "metadata")

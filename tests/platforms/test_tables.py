@@ -1,4 +1,4 @@
-"""Tables as they come: log-normalised, with Ensembl ids, with spots off the tissue. Nothing else changes by it."""
+"""Tables as they come: log-normalized, with Ensembl ids, with spots off the tissue. Nothing else changes by it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plain(toy: AnnData) -> AnnData:
 
 @pytest.fixture
 def disguised(toy: AnnData) -> AnnData:
-    """The same section as an analyst may hold it: normalised, Ensembl ids with versions, counts in a layer."""
+    """The same section as an analyst may hold it: normalized, Ensembl ids with versions, counts in a layer."""
     adata = toy.copy()
     adata.layers["counts"] = adata.X.copy()
     adata.X = adata.X.log1p()
@@ -76,7 +76,7 @@ def test_counts_in_raw(plain: AnnData):
     assert tl.fit(few, genes=list(plain.var_names), **FIT).id == tl.fit(plain, genes=list(plain.var_names), **FIT).id
 
 
-def test_spots_off_the_tissue_are_not_learnt_from_scored_or_predicted(plain: AnnData, caplog):
+def test_spots_off_the_tissue_are_not_learned_from_scored_or_predicted(plain: AnnData, caplog):
     off = np.arange(plain.n_obs) % 4 == 0
     whole, genes = plain.copy(), list(plain.var_names)
     whole.obs["in_tissue"] = np.where(off, 0, 1)

@@ -109,8 +109,8 @@ def test_one_finite_row_a_patch(name):
     assert np.isfinite(found).all()
     assert np.abs(found[0] - found[1]).max() > 0
     np.testing.assert_array_equal(patches, before)
-    for grey in (0, 255):
-        assert np.isfinite(encoder(np.full_like(patches, grey))).all()
+    for gray in (0, 255):
+        assert np.isfinite(encoder(np.full_like(patches, gray))).all()
 
 
 def test_the_same_again(name):
@@ -135,7 +135,7 @@ def test_entries_say_what_they_are(name):
     assert entry.name == name
     assert entry.blocks is None or entry.dim is None or sum(entry.blocks) == entry.dim
     assert len(entry.mean) == len(entry.std) == 3
-    assert entry.licence
+    assert entry.license
     assert not entry.files or entry.url or entry.bundled
     row = pp.encoders().loc[name]
     assert row["size_px"] == entry.size_px
@@ -164,7 +164,7 @@ def test_frozen_and_of_one_device(name):
 # ---------------------------------------------------------------- registering
 
 
-def test_pixels_arrive_normalised():
+def test_pixels_arrive_normalized():
     pp.register_encoder("seen", Brightness(), size_px=8, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
     found = FrozenEncoder("seen")(np.full((2, 8, 8, 3), 255, dtype=np.uint8))
     np.testing.assert_allclose(found, [[1.0, 3.0, 0.5]] * 2, rtol=1e-6)
@@ -246,7 +246,7 @@ def test_table_of_encoders(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     EXAMPLES["a module"]()
     table = pp.encoders()
-    assert list(table) == ["dim", "size_px", "size_um", "licence", "available", "how"]
+    assert list(table) == ["dim", "size_px", "size_um", "license", "available", "how"]
     assert set(table.index) >= {"shufflenet", "a module", *(family.pattern for family in FAMILIES.values())}
     assert table.loc["shufflenet", "dim"] == 1360
     assert not table.loc["shufflenet", "available"]
@@ -389,7 +389,7 @@ def test_timm_models_by_name(monkeypatch, pair):
     encoder = FrozenEncoder("timm:tiny.lab")
     assert asked == [("tiny.lab", True, 0)]
     entry = encoder.entry
-    assert (entry.dim, entry.size_px, entry.mean, entry.std, entry.licence) == (
+    assert (entry.dim, entry.size_px, entry.mean, entry.std, entry.license) == (
         12,
         28,
         (0.5,) * 3,
@@ -416,7 +416,7 @@ def test_lazyslide_models_by_name(monkeypatch):
     cards = {"tiny": Slide, "gated": Gated, "cells": lambda: SimpleNamespace(segment=None)}
     monkeypatch.setitem(sys.modules, "lazyslide_models", SimpleNamespace(MODEL_REGISTRY=cards))
     encoder = FrozenEncoder("lazyslide:tiny")
-    assert (encoder.entry.dim, encoder.entry.size_px, encoder.entry.licence) == (12, 20, "MIT, Apache-2.0")
+    assert (encoder.entry.dim, encoder.entry.size_px, encoder.entry.license) == (12, 20, "MIT, Apache-2.0")
     assert encoder(np.zeros((2, 20, 20, 3), dtype=np.uint8)).shape == (2, 12)
     with pytest.raises(ValueError, match=r"Unknown model of lazyslide-models 'tini'\. Did you mean 'tiny'\?"):
         FrozenEncoder("lazyslide:tini")
@@ -428,7 +428,7 @@ def test_lazyslide_models_by_name(monkeypatch):
         FrozenEncoder("lazyslide:tiny", "random")
 
 
-def test_normalisation_of_processors():
+def test_normalization_of_processors():
     from sthggep.pp._families import _scale_of, _size_of
 
     plain = SimpleNamespace(image_mean=[0.5, 0.4, 0.3], image_std=[0.2] * 3, do_rescale=True, rescale_factor=1 / 255)

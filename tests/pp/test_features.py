@@ -81,7 +81,7 @@ def test_the_encoder_sees_the_patch_around_the_spot(section):
     np.testing.assert_allclose(
         adata.obsm["X_shufflenet_120"][4], frozen(patch[None], flips=False)[0], rtol=1e-4, atol=1e-5
     )
-    # mean maps of stages 2 to 5, in torchvision's normalisation
+    # mean maps of stages 2 to 5, in torchvision's normalization
     x = (torch.from_numpy(patch / 255.0).float() - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
         [0.229, 0.224, 0.225]
     )

@@ -89,7 +89,7 @@ def test_order_of_the_rows_does_not_matter(section):
 
 
 @pytest.mark.parametrize("n_spots", [1, 2])
-def test_fewer_spots_than_neighbours(section, n_spots: int):
+def test_fewer_spots_than_neighbors(section, n_spots: int):
     adata = section()[:n_spots].copy()
     adata.obsm["X_f"] = np.ones((n_spots, 3))
     pp.hypergraph(adata, features="X_f")

@@ -279,9 +279,9 @@ def test_from_a_file_to_a_map_and_back(slide_file: Path, light_model, tmp_path: 
     )
     (drawn,) = axes.collections
     assert len(drawn.get_paths()) == grid.n_obs
-    # coloured by the gene, each where it is
-    centres = np.array([path.get_extents().corners().mean(axis=0) for path in drawn.get_paths()])
-    np.testing.assert_allclose(centres, grid.obsm["spatial"], atol=0.5)
+    # colored by the gene, each where it is
+    centers = np.array([path.get_extents().corners().mean(axis=0) for path in drawn.get_paths()])
+    np.testing.assert_allclose(centers, grid.obsm["spatial"], atol=0.5)
     shades = drawn.get_facecolor()[:, :3] @ [0.3, 0.6, 0.1]
     assert np.corrcoef(shades, grid.obsm["hggep"][:, 0])[0, 1] > 0.9
 
@@ -408,8 +408,8 @@ def test_a_map_between_the_spots_follows_the_truth(section: ad.AnnData, light_mo
     assert np.abs(dense[~follows]).max() < 0.3
 
 
-def test_denser_spots_see_the_distances_that_were_learnt(toy: ad.AnnData):
-    """At the very places of the spots a denser map says what the spots say: their neighbours are the same ones."""
+def test_denser_spots_see_the_distances_that_were_learned(toy: ad.AnnData):
+    """At the very places of the spots a denser map says what the spots say: their neighbors are the same ones."""
     model = tl.fit(
         toy, genes=list(toy.var_names[:8]), obsm="morphology", n_members=1, max_epochs=5, validation=None, **QUIET
     )

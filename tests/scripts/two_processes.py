@@ -45,7 +45,7 @@ def learn(folder: Path, processes: int, *, patches: bool) -> None:
     else:
         net = FeatureHGGEPNet([4], 3, input_dropout=0.0, rank=2, **STILL)
     sections = [section(i, patches=patches) for i in (0, 1)]
-    if not patches:  # running statistics of batch normalisation are each process's own, and validation asks for them
+    if not patches:  # running statistics of batch normalization are each process's own, and validation asks for them
         sections += [section(i, patches=patches, validate=True) for i in (2, 3)]
     recipe = Recipe(max_epochs=3, learning_rate=1e-3, count_nll=0.25 if patches else 0.0)
     options = {"devices": 2, "strategy": "ddp_find_unused_parameters_true"}

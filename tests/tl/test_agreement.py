@@ -30,7 +30,7 @@ def domains(lattice) -> ad.AnnData:
     genes = [f"g{i}" for i in range(20)]
     adata = ad.AnnData(rng.poisson(rate).astype(np.float32), var=pd.DataFrame(index=genes))
     adata.obs_names = [f"s{i}" for i in range(adata.n_obs)]
-    adata.obs["domain"] = pd.Categorical(np.array(["tumour", "stroma", "immune", "fat"])[truth])
+    adata.obs["domain"] = pd.Categorical(np.array(["tumor", "stroma", "immune", "fat"])[truth])
     adata.obsm["spatial"] = lattice.square()
     adata.obsm["hggep"] = np.log10(rate).astype(np.float32) + rng.normal(0, 0.02, rate.shape).astype(np.float32)
     adata.uns["hggep"] = RECORD | {"genes": np.array(genes, dtype=object)}

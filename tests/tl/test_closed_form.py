@@ -1,4 +1,4 @@
-"""Ridge penalty and number of programmes are chosen on held-out tissue, which the closed form then learns from, too."""
+"""Ridge penalty and number of programs are chosen on held-out tissue, which the closed form then learns from, too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def penalty(model) -> float:
 
 
 def test_more_where_features_are_noise():
-    """Of features that are the same throughout nothing is learnt: what tells is alone in the one, drowned in the other."""
+    """Of features that are the same throughout nothing is learned: what tells is alone in the one, drowned in the other."""
     clear, drowned = ([toy(seed, noise) for seed in range(3)] for noise in (0.0, 1.0))
     genes = list(clear[0].var_names)
     low, high = (penalty(tl.fit(slides, genes=genes, **QUICK)) for slides in (clear, drowned))
@@ -63,7 +63,7 @@ def test_one_for_all_members_that_predicts_held_out_tissue_best(monkeypatch, cap
             errors.append(tl.evaluate(alone)["pearson"].mean())
         return float(np.mean(errors))
 
-    with pytest.warns(UserWarning, match="learnt from"):
+    with pytest.warns(UserWarning, match="learned from"):
         found = {value: held_out(value) for value in (PENALTIES[0], chosen, PENALTIES[-1])}
     assert max(found, key=found.__getitem__) == chosen
 

@@ -45,11 +45,11 @@ def client(cluster):
 
 @pytest.fixture(scope="module")
 def quick() -> HGGEP:
-    """A network that has learnt nothing, on features of the true encoder."""
+    """A network that has learned nothing, on features of the true encoder."""
     torch.manual_seed(0)
     frozen = FrozenEncoder("shufflenet_he", None, torch.device("cpu"))
     net = FeatureHGGEPNet([frozen.entry.dim], 4, dim=16, heads=2, rank=2)
-    net.programmes.loadings.normal_()
+    net.programs.loadings.normal_()
     inputs = Inputs("features", (160.0,), frozen.entry.size_px, "shufflenet_he", flips=False)
     return HGGEP([net], ["FAT1", "STRO1", "IMMU1", "PLEO1"], inputs, encoder_state=state_of(frozen.module))
 

@@ -195,7 +195,7 @@ def test_held_out_counts_change_no_prediction(four, predictions, trained):
     """Neither the panel nor the model nor a baseline sees them."""
     slides = four[1:]
     tl.cross_validate(slides, **QUICK)
-    (clean, learnt, _), panels = tuple(predictions), trained[0]
+    (clean, learned, _), panels = tuple(predictions), trained[0]
     predictions.clear()
     trained.clear()
     garbage = np.random.default_rng(0).negative_binomial(1, 0.001, slides[0].shape)
@@ -206,7 +206,7 @@ def test_held_out_counts_change_no_prediction(four, predictions, trained):
     for method, found in predictions[0].items():
         np.testing.assert_array_equal(found, clean[method], err_msg=method)
     # Where that section is trained on, it does make a difference
-    assert not np.array_equal(predictions[1]["ridge"][:, :1], learnt["ridge"][:, :1])
+    assert not np.array_equal(predictions[1]["ridge"][:, :1], learned["ridge"][:, :1])
 
 
 def test_panel_is_chosen_on_the_training_sections(four, genes, trained):
@@ -378,7 +378,7 @@ def test_pieces_of_tissue_on_one_scan():
 
 @pytest.fixture
 def further(monkeypatch) -> list[list[str]]:
-    """Names of the further sections that each training learnt from."""
+    """Names of the further sections that each training learned from."""
     seen, train_on = [], _run_fold.train_on
 
     def spy(*given, further=(), **options):
@@ -390,8 +390,8 @@ def further(monkeypatch) -> list[list[str]]:
 
 
 @pytest.fixture
-def two_programmes(monkeypatch) -> None:
-    """Fewer programmes than genes, so that further sections have something to say."""
+def two_programs(monkeypatch) -> None:
+    """Fewer programs than genes, so that further sections have something to say."""
     default = _presets.PRESETS["default"]
     monkeypatch.setitem(_presets.PRESETS, "default", replace(default, net={**default.net, "rank": 2}))
 
@@ -402,7 +402,7 @@ def without_image(slide: AnnData) -> AnnData:
     return slide
 
 
-def test_further_sections_of_the_held_out_patient_are_left_out(four, genes, further, predictions, two_programmes):
+def test_further_sections_of_the_held_out_patient_are_left_out(four, genes, further, predictions, two_programs):
     more = [without_image(toy(4, "P")), without_image(toy(5, "S"))]
     options = {"genes": genes, "baselines": (), "expression": more, **QUICK}
     results = tl.cross_validate(four, **options)
@@ -533,11 +533,11 @@ def test_ridge_chooses_a_strong_penalty_where_features_are_noise():
 
 def test_spots_without_counts_teach_nothing():
     train, _ = linear(120, 0)
-    spoilt = train.expression.copy()
-    spoilt[::3] = 0
+    spoiled = train.expression.copy()
+    spoiled[::3] = 0
     filled = np.ones(120, bool)
     filled[::3] = False
-    one = [Measured(train.section, spoilt, filled, train.xy)]
+    one = [Measured(train.section, spoiled, filled, train.xy)]
     test = [linear(50, 7)[0].section]
     for baseline in _baselines.BASELINES.values():
         (found,) = baseline(one, test)

@@ -1,4 +1,4 @@
-"""What is warned of though nothing fails: swapped coordinates, bare glass, tissue learnt from, genes of elsewhere."""
+"""What is warned of though nothing fails: swapped coordinates, bare glass, tissue learned from, genes of elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anndata import AnnData
 from sthggep import HGGEP, datasets, pp, tl
 from sthggep._placement import on_tissue
 from sthggep._slide import resolve_one
-from sthggep.tl._doubts import learnt_from
+from sthggep.tl._doubts import learned_from
 
 QUICK = {"size_um": 160, "max_epochs": 1, "n_members": 1, "validation": None, "show_progress_bar": False}
 
@@ -81,28 +81,28 @@ def test_spots_on_bare_glass():
 
 
 @pytest.mark.parametrize("value", [0, 1, 255])
-def test_an_image_of_one_colour(model: HGGEP, value: int):
+def test_an_image_of_one_color(model: HGGEP, value: int):
     """Such as one stored as 0 to 1 and cast to integers."""
-    slide = recoloured(toy(seed=6), lambda pixels: np.full_like(pixels, value))
+    slide = recolored(toy(seed=6), lambda pixels: np.full_like(pixels, value))
     (message,) = said(tl.predict, slide, model, show_progress_bar=False)
-    assert "no tissue is seen in its image, which is of one colour throughout" in message
+    assert "no tissue is seen in its image, which is of one color throughout" in message
 
 
-def test_tissue_that_the_model_has_learnt_from(model: HGGEP, tmp_path: Path):
+def test_tissue_that_the_model_has_learned_from(model: HGGEP, tmp_path: Path):
     model.save(tmp_path / "model")
     again = HGGEP.load(tmp_path / "model")
     seen, new = toy(), toy(seed=5)
     (message,) = said(tl.predict, seen, again, show_progress_bar=False)
-    assert message.startswith("The prediction is of tissue that the model has learnt from")
+    assert message.startswith("The prediction is of tissue that the model has learned from")
     assert [
         text
         for text in said(tl.evaluate, seen)
-        if text.startswith("The score is of tissue that the model has learnt from")
+        if text.startswith("The score is of tissue that the model has learned from")
     ]
     # some of its spots are still the same tissue
     assert said(tl.predict, seen[10:40].copy(), again, show_progress_bar=False) == [message]
     assert said(tl.predict, new, again, show_progress_bar=False) == []
-    assert not [text for text in said(tl.evaluate, new) if "learnt" in text]
+    assert not [text for text in said(tl.evaluate, new) if "learned" in text]
 
 
 def test_a_table_without_any_of_the_genes(model: HGGEP):
@@ -113,7 +113,7 @@ def test_a_table_without_any_of_the_genes(model: HGGEP):
     assert "'Mouse0', 'Mouse1'" in message
 
 
-def recoloured(adata: AnnData, change) -> AnnData:
+def recolored(adata: AnnData, change) -> AnnData:
     """The slide with other pixels."""
     out = adata.copy()
     images = next(iter(out.uns["spatial"].values()))["images"]
@@ -122,15 +122,13 @@ def recoloured(adata: AnnData, change) -> AnnData:
     return out
 
 
-def test_tissue_of_other_colours(model: HGGEP):
+def test_tissue_of_other_colors(model: HGGEP):
     new = toy(seed=6)
-    lighter = recoloured(new, lambda pixels: (255 - 0.9 * (255.0 - pixels)).astype(np.uint8))
+    lighter = recolored(new, lambda pixels: (255 - 0.9 * (255.0 - pixels)).astype(np.uint8))
     assert said(tl.predict, lighter, model, show_progress_bar=False) == []
-    (message,) = said(
-        tl.predict, recoloured(new, lambda pixels: pixels[..., [1, 0, 2]]), model, show_progress_bar=False
-    )
-    assert "other colours than the model was trained on" in message
-    assert "sthggep.pl.colours(data, model)" in message
+    (message,) = said(tl.predict, recolored(new, lambda pixels: pixels[..., [1, 0, 2]]), model, show_progress_bar=False)
+    assert "other colors than the model was trained on" in message
+    assert "sthggep.pl.colors(data, model)" in message
 
 
 def test_an_image_coarser_or_finer_than_those_of_the_training(model: HGGEP):
@@ -151,10 +149,10 @@ def test_an_image_coarser_or_finer_than_those_of_the_training(model: HGGEP):
     assert "patches of 160 µm are more blurred than those" in sharp[1]
 
 
-def test_fine_tuned_models_know_the_colours_of_both(model: HGGEP):
+def test_fine_tuned_models_know_the_colors_of_both(model: HGGEP):
     tuned = tl.fit(toy(seed=8), model=model, max_epochs=1, validation=None, show_progress_bar=False)
-    assert tuned.training["colours"][:1] == model.training["colours"]
-    assert len(tuned.training["colours"]) == 2
+    assert tuned.training["colors"][:1] == model.training["colors"]
+    assert len(tuned.training["colors"]) == 2
 
 
 def test_on_real_sections_spots_lie_on_tissue_and_would_not_if_swapped(data_root: Path):
@@ -168,6 +166,6 @@ def test_on_real_sections_spots_lie_on_tissue_and_would_not_if_swapped(data_root
 def test_the_bundled_model_knows_its_sections(data_root: Path):
     known = HGGEP.from_pretrained("her2st")
     small = resolve_one(datasets.her2st("C2", root=data_root / "her2st", fullres=False))
-    assert learnt_from(known, [small]) == [small.name]
+    assert learned_from(known, [small]) == [small.name]
     mouse = resolve_one(datasets.mob("MOB1", root=data_root / "mob"))
-    assert learnt_from(known, [mouse]) == []
+    assert learned_from(known, [mouse]) == []

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from sthggep import HGGEP, datasets, tl
 from sthggep._data import Inputs
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet
-from sthggep.nn._programmes import GeneProgrammes, of_fewer_genes
+from sthggep.nn._programs import GenePrograms, of_fewer_genes
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.tl._tune import with_genes
 
@@ -60,7 +60,7 @@ def rmse(model: HGGEP, slide) -> float:
 # ---------------------------------------------------------------- what it is for
 
 
-def test_new_tissue_is_learnt(tissue, parent, tuned):
+def test_new_tissue_is_learned(tissue, parent, tuned):
     assert score(tuned, tissue["test"]) > score(parent, tissue["test"]) + 0.1
     assert rmse(tuned, tissue["test"]) < rmse(parent, tissue["test"]) - 0.05
 
@@ -93,7 +93,7 @@ def test_what_stays_and_what_is_recorded(parent, tuned):
     assert (tuned.genes, tuned.inputs, tuned.preset) == (parent.genes, parent.inputs, parent.preset)
     assert [m.config for m in tuned.members] == [m.config for m in parent.members]
     for old, new in zip(parent.members, tuned.members, strict=True):
-        assert torch.equal(old.programmes.loadings, new.programmes.loadings)
+        assert torch.equal(old.programs.loadings, new.programs.loadings)
         assert not torch.equal(old.shortcut.weight, new.shortcut.weight)
         assert not torch.equal(old.scores.weight, new.scores.weight)
         # Small steps: the network is still the old one
@@ -130,23 +130,23 @@ def test_some_of_its_genes(tissue, parent):
     tuned = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
     assert tuned.genes == genes
     for old, new in zip(parent.members, tuned.members, strict=True):
-        assert torch.equal(new.programmes.loadings, old.programmes.loadings[:, range(15, 2, -1)])
+        assert torch.equal(new.programs.loadings, old.programs.loadings[:, range(15, 2, -1)])
     assert score(tuned, tissue["test"]) > 0.2
     assert rmse(tuned, tissue["test"]) < 0.6  # on the scale of the smaller panel
 
 
-def test_fewer_genes_than_programmes(tissue, parent):
+def test_fewer_genes_than_programs(tissue, parent):
     genes = parent.genes[::3][:5]
     tuned = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
-    assert [member.programmes.loadings.shape for member in tuned.members] == [(5, 5), (5, 5)]
+    assert [member.programs.loadings.shape for member in tuned.members] == [(5, 5), (5, 5)]
     untouched = HGGEP(
         [with_genes(m, [parent.genes.index(g) for g in genes]) for m in parent.members], genes, parent.inputs
     )
     assert score(tuned, tissue["test"]) > score(untouched, tissue["test"]) + 0.1
     assert rmse(tuned, tissue["test"]) < 0.6 * rmse(untouched, tissue["test"])
-    # A network that has fewer genes than programmes from the start goes on, too, and gives up genes
+    # A network that has fewer genes than programs from the start goes on, too, and gives up genes
     again = tl.fit(tissue["new"], model=tuned, genes=genes[:0:-1], **{**OPTIONS, "max_epochs": 1})
-    assert [member.programmes.loadings.shape for member in again.members] == [(4, 4), (4, 4)]
+    assert [member.programs.loadings.shape for member in again.members] == [(4, 4), (4, 4)]
 
 
 def test_order_of_the_genes_alone_changes_nothing(tissue, parent):
@@ -158,20 +158,20 @@ def test_order_of_the_genes_alone_changes_nothing(tissue, parent):
     np.testing.assert_allclose(tissue["test"].obsm["turned"], tissue["test"].obsm["straight"], atol=1e-3)
 
 
-@pytest.mark.parametrize("columns", [[11, 0, 3, 4, 5, 6, 7, 8, 2], [11, 0, 3], [4]])  # of 8 programmes
+@pytest.mark.parametrize("columns", [[11, 0, 3, 4, 5, 6, 7, 8, 2], [11, 0, 3], [4]])  # of 8 programs
 @pytest.mark.parametrize("head", [None, "zinb", "nb"])
 def test_outputs_that_are_kept(head, columns):
     torch.manual_seed(0)
     net = FeatureHGGEPNet([5], 12, dim=16, heads=2, count_head=head).eval()
     net.blend.fill_(0.3)
-    net.programmes.damp.copy_(torch.linspace(1.0, 0.2, 8))
+    net.programs.damp.copy_(torch.linspace(1.0, 0.2, 8))
     torch.nn.init.normal_(net.shortcut.weight)
     near = torch.tensor([[0, 1], [1, 0], [2, 1]])
     given = ([torch.randn(3, 5)], near, torch.zeros(3, 2, 2), torch.tensor([[0, 1, 1, 2], [0, 0, 1, 1]]), 2)
     kept = with_genes(net, columns).eval()
     with torch.no_grad():
         whole, some = net(*given), kept(*given)
-    assert kept.programmes.loadings.shape == (min(8, len(columns)), len(columns))
+    assert kept.programs.loadings.shape == (min(8, len(columns)), len(columns))
     for name in ("expression", "mean", "dropout", "r", "p"):
         if (full := getattr(whole, name)) is not None:
             torch.testing.assert_close(getattr(some, name), full[:, columns])
@@ -228,16 +228,16 @@ def test_shortcut_moves_as_ridge_towards_the_old_weights():
     torch.testing.assert_close(shortcut.weight, old)
 
 
-def test_programmes_keep_their_scores():
+def test_programs_keep_their_scores():
     generator = torch.Generator().manual_seed(0)
     target = torch.randn(60, 9, generator=generator) @ torch.randn(9, 9, generator=generator)
-    programmes, ones = GeneProgrammes(9, rank=3), torch.ones(60)
-    (scores,) = programmes.start([target], [ones])
-    mean, loadings = programmes.mean.clone(), programmes.loadings.clone()
-    (again,) = programmes.adapt([target + 1], [ones], share=0.25)
+    programs, ones = GenePrograms(9, rank=3), torch.ones(60)
+    (scores,) = programs.start([target], [ones])
+    mean, loadings = programs.mean.clone(), programs.loadings.clone()
+    (again,) = programs.adapt([target + 1], [ones], share=0.25)
     torch.testing.assert_close(again, scores, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(programmes.mean, mean + 0.25, rtol=1e-4, atol=1e-4)
-    assert torch.equal(programmes.loadings, loadings)
+    torch.testing.assert_close(programs.mean, mean + 0.25, rtol=1e-4, atol=1e-4)
+    assert torch.equal(programs.loadings, loadings)
 
 
 def test_measured_and_predicted_scores_stay_of_one_size_with_fewer_genes():
@@ -246,9 +246,9 @@ def test_measured_and_predicted_scores_stay_of_one_size_with_fewer_genes():
     scores, left = torch.randn(40, 6, generator=generator), [7, 0, 4]
     new, damp, turn = of_fewer_genes(loadings[:, left], torch.ones(6))
     torch.testing.assert_close(damp, torch.ones(3))
-    # What is measured of three genes, read in the new programmes, is what the old scores become
+    # What is measured of three genes, read in the new programs, is what the old scores become
     torch.testing.assert_close(scores @ loadings[:, left] @ torch.linalg.pinv(new), scores @ turn, rtol=1e-3, atol=1e-4)
-    # Damping stays with the programmes that are damped
+    # Damping stays with the programs that are damped
     new, damp, turn = of_fewer_genes(loadings[:, left], torch.linspace(1, 0.1, 6))
     torch.testing.assert_close(scores @ turn * damp @ new, scores * torch.linspace(1, 0.1, 6) @ loadings[:, left])
     assert (damp > 0.1).all()

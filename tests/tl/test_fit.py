@@ -98,8 +98,8 @@ def test_names_that_several_slides_share(pair, genes):
 def test_spatial_key_is_where_it_says(pair):
     plain = tl.fit(pair, **QUICK)
     for slide in pair:
-        slide.obsm["centres"] = slide.obsm.pop("spatial")
-    assert tl.fit(pair, spatial_key="centres", **QUICK).id == plain.id
+        slide.obsm["centers"] = slide.obsm.pop("spatial")
+    assert tl.fit(pair, spatial_key="centers", **QUICK).id == plain.id
 
 
 def test_counts_in_a_layer(pair, genes):
@@ -207,7 +207,7 @@ def test_nothing_to_train_on_but_what_is_held_out(pair, genes, caplog):
     assert np.isfinite(fitted.history).all(axis=None)
 
 
-def test_training_and_prediction_see_the_same_neighbours(pair, genes, monkeypatch):
+def test_training_and_prediction_see_the_same_neighbors(pair, genes, monkeypatch):
     seen = []
     forward = FeatureHGGEPNet.forward
 

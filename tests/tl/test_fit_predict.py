@@ -142,10 +142,10 @@ def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
     assert found.item() == pytest.approx(curve.max(), abs=1e-3)
 
 
-def test_held_out_counts_do_not_reach_what_is_learnt(slides, fit_options, monkeypatch):
+def test_held_out_counts_do_not_reach_what_is_learned(slides, fit_options, monkeypatch):
     """But for what held-out tissue is asked for, and for the closed form, which learns from it once nothing is left to ask."""
     monkeypatch.setattr(_closed_form, "PENALTIES", (1.0,))
-    monkeypatch.setattr(_closed_form, "_agreement", lambda net, _: torch.ones(1, len(net.programmes.damp)).cumsum(1))
+    monkeypatch.setattr(_closed_form, "_agreement", lambda net, _: torch.ones(1, len(net.programs.damp)).cumsum(1))
     monkeypatch.setattr(_closed_form, "solve_on_all", lambda *_: None)
     options = {
         **fit_options,
@@ -291,7 +291,7 @@ def test_model_may_be_a_folder(slides, model, tmp_path):
     assert isinstance(sthggep.HGGEP.load(Path(tmp_path / "model")), sthggep.HGGEP)
 
 
-def test_batch_normalisation_knows_the_training_patches():
+def test_batch_normalization_knows_the_training_patches():
     """Else a network of few steps predicts by ImageNet's statistics, and differs from what was trained."""
     from sthggep.nn import HGGEPNet
     from sthggep.tl._networks import _calibrate

@@ -12,7 +12,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from sthggep import tl
-from sthggep.tl._maps import NEIGHBOUR_REACH, _near, local_ssim, morans_i, ssim, ssim_window
+from sthggep.tl._maps import NEIGHBOR_REACH, _near, local_ssim, morans_i, ssim, ssim_window
 
 
 def test_ssim_is_that_of_scikit_image_on_a_full_array(lattice):
@@ -77,7 +77,7 @@ def test_constant_maps(lattice):
 
 
 def test_moran_by_hand(lattice):
-    # a chequerboard: of eight neighbours the four beside are opposite, the four across alike
+    # a checkerboard: of eight neighbors the four beside are opposite, the four across alike
     y, x = np.mgrid[:4, :4]
     board = np.where((x + y) % 2, 1.0, -1.0).reshape(-1, 1)
     beside, across = 2 * (2 * 4 * 3), 2 * (2 * 3 * 3)
@@ -102,10 +102,10 @@ def test_no_threads_are_started():
     assert run.returncode == 0
 
 
-def test_neighbours_of_a_hexagonal_array(lattice):
+def test_neighbors_of_a_hexagonal_array(lattice):
     y, x = np.mgrid[:12, :12]
     xy = np.column_stack([(x + (y % 2) / 2).ravel(), (y * np.sqrt(3) / 2).ravel()]) * 100.0
-    pairs, distance = _near(lattice.slide(xy), NEIGHBOUR_REACH)
+    pairs, distance = _near(lattice.slide(xy), NEIGHBOR_REACH)
     assert np.bincount(pairs.ravel()).max() == 6
     np.testing.assert_allclose(distance, 1, atol=1e-9)
 

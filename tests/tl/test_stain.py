@@ -1,4 +1,4 @@
-"""Models that normalise stain: fitted on training slides, stored, applied to new slides; features of both kinds apart."""
+"""Models that normalize stain: fitted on training slides, stored, applied to new slides; features of both kinds apart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def through(adata: ad.AnnData, change: Callable[[np.ndarray], np.ndarray]) -> ad
 
 
 @pytest.fixture
-def recoloured(stains: SimpleNamespace) -> Callable[[ad.AnnData], ad.AnnData]:
+def recolored(stains: SimpleNamespace) -> Callable[[ad.AnnData], ad.AnnData]:
     """Makes a slide one of another laboratory."""
     return lambda adata: through(adata, stains.changes["macenko"])
 
@@ -51,7 +51,7 @@ def predicted(slide: ad.AnnData, model: HGGEP, **options) -> np.ndarray:
 
 
 @pytest.mark.parametrize("changed", METHODS)
-@pytest.mark.filterwarnings("ignore:Section .* its tissue has other colours")
+@pytest.mark.filterwarnings("ignore:Section .* its tissue has other colors")
 def test_predictions_stay_when_the_stain_changes(fitted, stains: SimpleNamespace, changed: str):
     slide = toy(2)
     other = through(slide, stains.changes[changed])
@@ -71,7 +71,7 @@ def test_the_reference_is_of_the_training_slides_and_travels_with_the_model(fitt
     model = fitted["reinhard"]
     assert model.stain == fit_reference(slides, "reinhard")
     assert fitted[None].stain is None
-    assert "stain normalised (reinhard)" in repr(model)
+    assert "stain normalized (reinhard)" in repr(model)
     assert len({each.id for each in fitted.values()}) == 3
     model.save(tmp_path / "model")
     again = HGGEP.load(tmp_path / "model")
@@ -96,8 +96,8 @@ def test_models_of_earlier_versions_have_none(fitted, tmp_path: Path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_windows_do_not_show(fitted, recoloured, method: str):
-    slide = recoloured(toy(4))
+def test_windows_do_not_show(fitted, recolored, method: str):
+    slide = recolored(toy(4))
     whole = predicted(slide, fitted[method], window=None)
     np.testing.assert_allclose(predicted(slide, fitted[method], window=20), whole, atol=2e-4)
     np.testing.assert_allclose(
@@ -105,7 +105,7 @@ def test_windows_do_not_show(fitted, recoloured, method: str):
     )
 
 
-def test_features_of_own_colours_are_refused_in_training(fitted):
+def test_features_of_own_colors_are_refused_in_training(fitted):
     slide = toy(0)
     pp.features(slide, size_um=160, **QUIET)
     for call in (
@@ -122,9 +122,9 @@ def test_features_of_own_colours_are_refused_in_training(fitted):
     assert sorted(slide.obsm) == ["morphology", "spatial"]
 
 
-def test_features_of_both_kinds_are_told_apart(fitted, recoloured, monkeypatch):
+def test_features_of_both_kinds_are_told_apart(fitted, recolored, monkeypatch):
     model, plain = fitted["macenko"], fitted[None]
-    slide = recoloured(toy(5))
+    slide = recolored(toy(5))
     fresh = {each: predicted(slide, each) for each in (model, plain)}
     pp.features(slide, size_um=160, **QUIET)
     own = slide.obsm[KEY]
@@ -134,7 +134,7 @@ def test_features_of_both_kinds_are_told_apart(fitted, recoloured, monkeypatch):
     assert np.abs(slide.obsm[KEY] - own).max() > 0.01
     np.testing.assert_array_equal(predicted(slide, plain), fresh[plain])
     np.testing.assert_array_equal(
-        predicted(slide, fitted["reinhard"]), predicted(recoloured(toy(5)), fitted["reinhard"])
+        predicted(slide, fitted["reinhard"]), predicted(recolored(toy(5)), fitted["reinhard"])
     )
     with monkeypatch.context() as patched:
         patched.setattr("sthggep._data.encode", None)
@@ -144,8 +144,8 @@ def test_features_of_both_kinds_are_told_apart(fitted, recoloured, monkeypatch):
     np.testing.assert_array_equal(slide.obsm[KEY], own)
 
 
-def test_the_cache_tells_them_apart(fitted, recoloured, tmp_path: Path, monkeypatch):
-    slide = recoloured(toy(5))
+def test_the_cache_tells_them_apart(fitted, recolored, tmp_path: Path, monkeypatch):
+    slide = recolored(toy(5))
     fresh = [predicted(slide, each) for each in fitted.values()]
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     for _ in range(2):
@@ -154,28 +154,28 @@ def test_the_cache_tells_them_apart(fitted, recoloured, tmp_path: Path, monkeypa
         assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_slide_that_does_not_tell_its_stain_is_predicted_in_its_own_colours(fitted):
+def test_a_slide_that_does_not_tell_its_stain_is_predicted_in_its_own_colors(fitted):
     gray = through(toy(6), lambda pixels: np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8))
     with pytest.warns(UserWarning, match=r"'toy7': too little tissue, or too unlike H&E"):
         found = predicted(gray, fitted["reinhard"])
     assert np.isfinite(found).all()
 
 
-def test_colours_are_judged_as_they_are_looked_at(fitted, recoloured, recwarn):
-    other = recoloured(toy(7))
+def test_colors_are_judged_as_they_are_looked_at(fitted, recolored, recwarn):
+    other = recolored(toy(7))
     predicted(other, fitted["reinhard"])
-    assert not [each for each in recwarn if "other colours" in str(each.message)]
+    assert not [each for each in recwarn if "other colors" in str(each.message)]
     predicted(other, fitted[None])
-    assert [each for each in recwarn if "other colours" in str(each.message)]
+    assert [each for each in recwarn if "other colors" in str(each.message)]
     labels = {
-        stain: pl.colours(other, fitted[stain]).axes[0].get_yticklabels()[-1].get_text() for stain in (None, "reinhard")
+        stain: pl.colors(other, fitted[stain]).axes[0].get_yticklabels()[-1].get_text() for stain in (None, "reinhard")
     }
     assert float(labels["reinhard"].split(": ")[1]) < 2 < float(labels[None].split(": ")[1])
 
 
-def test_fine_tuning_keeps_the_stain_of_the_model(fitted, recoloured):
+def test_fine_tuning_keeps_the_stain_of_the_model(fitted, recolored):
     model = fitted["reinhard"]
-    tuned = tl.fit(recoloured(toy(8)), model=model, max_epochs=1, validation=None, **QUIET)
+    tuned = tl.fit(recolored(toy(8)), model=model, max_epochs=1, validation=None, **QUIET)
     assert tuned.stain == model.stain
     assert tuned.inputs == model.inputs
     with pytest.raises(ValueError, match="`stain` passed"):
@@ -204,7 +204,7 @@ def test_each_fold_fits_its_own_reference(monkeypatch):
 
 def test_what_is_refused(fitted):
     slide = toy()
-    with pytest.raises(ValueError, match=r"Unknown stain normalisation.*'vahadane'.*'reinhard', 'macenko'"):
+    with pytest.raises(ValueError, match=r"Unknown stain normalization.*'vahadane'.*'reinhard', 'macenko'"):
         tl.fit(slide, stain="vahadane", **QUICK)
     with pytest.raises(ValueError, match=r"`stain` do not go with it"):
         tl.fit(slide, stain="reinhard", obsm="morphology", **QUIET)

@@ -50,8 +50,8 @@ def test_one_row_by_hand(noisy, lattice):
 def test_tissue_of_the_training_is_marked(noisy):
     assert not tl.summary(noisy, n_boot=0)["trained_on"].any()
     (name,) = tl.summary(noisy, n_boot=0).index
-    noisy.uns["hggep"]["params"] = {"learnt_from": [name]}
-    with pytest.warns(UserWarning, match="The score is of tissue that the model has learnt from"):
+    noisy.uns["hggep"]["params"] = {"learned_from": [name]}
+    with pytest.warns(UserWarning, match="The score is of tissue that the model has learned from"):
         assert tl.summary(noisy, n_boot=0)["trained_on"].all()
 
 
@@ -92,7 +92,7 @@ def test_weights_are_repetitions():
     assert np.isfinite(found[1:, [0, 2]]).all()
 
 
-def test_blocks_are_squares_of_neighbours(lattice):
+def test_blocks_are_squares_of_neighbors(lattice):
     found = blocks(lattice.slide(lattice.square()))
     sizes = np.bincount(found)
     # 576 spots: 4.9 pitches a side, so 24 spots a block and 24 blocks or so

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from sthggep import HGGEP, pl, tl
 
 SIDE = 12
-TYPES = ["tumour", "stroma", "immune"]
+TYPES = ["tumor", "stroma", "immune"]
 FIT = {"obsm": "X_mine", "n_members": 2, "max_epochs": 3, "device": "cpu", "show_progress_bar": False}
 QUIET = {"show_progress_bar": False}
 
@@ -45,7 +45,7 @@ def predicted(trained) -> AnnData:
     return new
 
 
-def test_fractions_are_learnt_on_their_own_scale(trained, predicted):
+def test_fractions_are_learned_on_their_own_scale(trained, predicted):
     assert trained.genes == TYPES
     assert trained.units == "as in obsm['fractions']"
     assert "3 targets from obsm 'X_mine'" in repr(trained)
@@ -111,9 +111,9 @@ def test_signature_scores_of_obs(tmp_path):
 
 
 def test_some_targets_and_what_comes_after(trained, predicted):
-    tl.predict(predicted, trained, key_added="some", genes=["immune", "tumour"], **QUIET)
+    tl.predict(predicted, trained, key_added="some", genes=["immune", "tumor"], **QUIET)
     np.testing.assert_allclose(predicted.obsm["some"], predicted.obsm["hggep"][:, [2, 0]], rtol=1e-5)
-    assert list(tl.evaluate(predicted, "some").index) == ["immune", "tumour"]
+    assert list(tl.evaluate(predicted, "some").index) == ["immune", "tumor"]
     alone = tl.to_adata(predicted)
     assert list(alone.var_names) == TYPES
     np.testing.assert_array_equal(alone.X, predicted.obsm["hggep"])

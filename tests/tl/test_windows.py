@@ -33,7 +33,7 @@ def sections() -> list[anndata.AnnData]:
 
 @pytest.fixture(scope="module")
 def quick(sections) -> HGGEP:
-    """Networks that look at neighbours and hyperedges; they and the shortcut both count."""
+    """Networks that look at neighbors and hyperedges; they and the shortcut both count."""
     attentive = replace(PRESETS["default"], net={**PRESETS["default"].net, "depth": 1})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "default", attentive)
@@ -226,8 +226,8 @@ def test_a_file_that_is_gone_or_of_other_rows(quick, slide, tmp_path):
 
 
 def to_genes(net) -> torch.Tensor:
-    """What the shortcut says of each gene: programmes may change their sign."""
-    return (net.shortcut.weight * net.programmes.damp) @ net.programmes.loadings
+    """What the shortcut says of each gene: programs may change their sign."""
+    return (net.shortcut.weight * net.programs.damp) @ net.programs.loadings
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -243,7 +243,7 @@ def test_training_in_windows(sections, quick):
     assert np.median(r) > 0.95
     # Solved in closed form, over the same spots: windows do not show but for the outliers' share
     first, second = windowed.members[0], whole.members[0]
-    np.testing.assert_allclose(first.programmes.mean, second.programmes.mean, rtol=1e-5)
+    np.testing.assert_allclose(first.programs.mean, second.programs.mean, rtol=1e-5)
     np.testing.assert_allclose(first.scale[0].spread, second.scale[0].spread, rtol=1e-4)
     assert relative(to_genes(first), to_genes(second)) < 0.02
 

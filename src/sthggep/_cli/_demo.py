@@ -149,7 +149,7 @@ def after(out: Path) -> list[str]:
         "Next:",
         f"  sthggep evaluate {out}/predicted.h5ad                             the scores again, of any predicted slide",
         f"  sthggep predict SLIDE.h5ad --model {out}/model --out NEW.h5ad     your slide, by the model trained here",
-        "  sthggep predict SLIDE.h5ad --out NEW.h5ad                         a breast tumour, by the model of the package",
+        "  sthggep predict SLIDE.h5ad --out NEW.h5ad                         a breast tumor, by the model of the package",
         "  sthggep fit A.h5ad B.h5ad --out MODEL                             train on your own sections",
         "  sthggep COMMAND --help                                            all options, with examples",
     ]

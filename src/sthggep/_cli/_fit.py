@@ -16,7 +16,7 @@ from sthggep._slide_files import PLACES
 EXAMPLES = """
 sthggep fit a.h5ad b.h5ad c.zarr --out my-model
 sthggep fit sections/*.h5ad --out my-model --genes panel.txt --layer counts --n-members 3
-sthggep fit mine.h5ad --out tuned --model her2st          (go on from the model for breast tumours)
+sthggep fit mine.h5ad --out tuned --model her2st          (go on from the model for breast tumors)
 sthggep fit sections/*.h5ad --out my-model --write-config run.yaml
 sthggep fit --config run.yaml --seed 1 --out my-model-1   (flags win over the file)
 """

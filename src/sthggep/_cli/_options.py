@@ -90,7 +90,7 @@ training = together(
         multiple=True,
         type=FILE,
         heading=TRAINING,
-        help="Further slide whose counts alone are learnt from: which genes rise and fall together. May be repeated.",
+        help="Further slide whose counts alone are learned from: which genes rise and fall together. May be repeated.",
     ),
     option("--seed", type=int, default=0, heading=TRAINING, help="The same seed gives the same model."),
 )

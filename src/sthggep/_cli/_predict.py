@@ -25,7 +25,7 @@ ENDINGS = {"anndata": ANNDATA, "image": ANNDATA, "spatialdata": (".zarr",)}
 BUNDLED = "her2st"
 COHORT = "Many slides"
 EXAMPLES = """
-sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumour: the model of the package)
+sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumor: the model of the package)
 sthggep predict slide.zarr --model my-model --out predicted.zarr   (a SpatialData)
 sthggep predict a.h5ad b.h5ad c.zarr --model my-model --out predicted/
 sthggep predict slide.h5ad --out some.h5ad --genes FASN,GNAS,SCD --latent
@@ -51,7 +51,7 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     "--model",
     default=BUNDLED,
     metavar="NAME|FOLDER",
-    help="her2st (breast tumours), the folder of a saved model, or OWNER/NAME of the Hugging Face hub.",
+    help="her2st (breast tumors), the folder of a saved model, or OWNER/NAME of the Hugging Face hub.",
 )
 @options.genes
 @options.option("--key-added", default="hggep", help="Name of the prediction: key in obsm and uns.")
@@ -128,7 +128,7 @@ def predict(
     if chosen is not None:
         genes_present(chosen, loaded.genes, "the model")
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
-        log.info("That is the model of the package: it knows breast tumours only. Another one: --model FOLDER")
+        log.info("That is the model of the package: it knows breast tumors only. Another one: --model FOLDER")
     rest |= {"genes": chosen, "counts": size_factors or counts, "window": options.window_of(window)}
     if cohort:
         many = {"spacing_um": spacing_um, "workers": workers, "scheduler": scheduler, "overwrite": overwrite}

@@ -1,4 +1,4 @@
-"""HER2-positive breast tumours, legacy Spatial Transcriptomics (Andersson et al. 2021)."""
+"""HER2-positive breast tumors, legacy Spatial Transcriptomics (Andersson et al. 2021)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMMITS = {
     "res/ST-cluster": "5ef75b9530d59eff0965ad104672e75a7f0e2023",
 }
 _PUBLISHED = numbered([("A", 6), ("B", 6), ("C", 6), ("D", 6), ("E", 3), ("F", 3), ("G", 3), ("H", 3)])
-_LABELLED = ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1")
+_LABELED = ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1")
 _IMAGE = r".+\.(?:jpe?g|tiff?|png)"
 
 
@@ -42,7 +42,7 @@ SOURCE = Source(
 def her2st(
     section: str, *, root: str | Path | None = None, labels: bool = True, image: bool = True, fullres: bool = True
 ) -> AnnData:
-    """One section of the HER2-positive breast tumours of Andersson et al. (Nature Communications 12, 6012, 2021).
+    """One section of the HER2-positive breast tumors of Andersson et al. (Nature Communications 12, 6012, 2021).
 
     Read from `root`, else from `$STHGGEP_DATA/her2st`, else from the download cache, which is filled as needed.
 
@@ -81,7 +81,7 @@ def her2st(
     if image and picture is None:
         msg = f"{section} has no image in {folder.path / _image_folder(section)}: read without. Pass `image=False` to say so."
         warn_user(msg)
-    annotated = _optional(folder, f"data/ST-pat/lbl/{section}_labeled_coordinates.tsv", section in _LABELLED)
+    annotated = _optional(folder, f"data/ST-pat/lbl/{section}_labeled_coordinates.tsv", section in _LABELED)
     clusters = _optional(folder, f"res/ST-cluster/lbl/{section}-cluster-annotation.tsv.gz", True)
     adata = read_st(
         folder.get(f"data/ST-cnts/{section}.tsv.gz"),

@@ -64,7 +64,7 @@ def toy(
 ) -> ad.AnnData | SpatialData:
     """Render a piece of H&E-like tissue and draw the expression of its spots from known rates.
 
-    Tumour nests, collagen, immune aggregates and fat are laid out in microns, drawn with the two stains of a laboratory
+    Tumor nests, collagen, immune aggregates and fat are laid out in microns, drawn with the two stains of a laboratory
     of its own, and measured around each spot. A gene follows one of the quantities measured, and does so alike in every
     section: a model trained on some seeds can be tried on another.
 
@@ -76,12 +76,12 @@ def toy(
     STRO      share of the patch that is collagen
     IMMU      share of its nuclei that are immune (small, round and dark)
     FAT       share of the patch that is empty fat
-    NICH      immune share of the nuclei in a neighbourhood wider than the patch
+    NICH      immune share of the nuclei in a neighborhood wider than the patch
     NOISE     nothing: drawn anew for every spot
     RARE      as NUCL, but some two hundred times less abundant
     ========  ==================================================================
 
-    A patch is a square of 110 µm around the spot; the neighbourhood is a Gaussian of 200 µm.
+    A patch is a square of 110 µm around the spot; the neighborhood is a Gaussian of 200 µm.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def toy(
     mpp
         Microns per pixel of the image.
     pitch_um
-        Distance between neighbouring spots in microns. A spot is half as wide.
+        Distance between neighboring spots in microns. A spot is half as wide.
     layout
         ``"square"`` as on legacy ST arrays, ``"hex"`` as on Visium (array columns then count by twos).
     n_genes
@@ -115,7 +115,7 @@ def toy(
     - ``obs``: ``patient``, ``section``, ``array_x``, ``array_y``, ``domain`` (the largest in the patch) and
       ``library_size``.
     - ``var``: ``family``, ``quantity`` (the column of ``obsm["morphology"]`` that the gene follows) and ``slope``.
-    - ``obsm["spatial"]``: centres (x, y) in pixels of the full-resolution image.
+    - ``obsm["spatial"]``: centers (x, y) in pixels of the full-resolution image.
     - ``obsm["morphology"]``: what was measured around every spot.
     - ``uns["spatial"][section]``: images ``hires`` and, if larger, ``fullres``; scale factors; ``pitch_um``, ``mpp``.
     - ``uns["toy"]``: the parameters.
@@ -186,7 +186,7 @@ def _check(
 
 
 def _spots(tissue: _toy_tissue.Tissue, pitch: float, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Array positions (x, y) and centres in microns of the spots of a centred lattice that lie under tissue."""
+    """Array positions (x, y) and centers in microns of the spots of a centered lattice that lie under tissue."""
     size = tissue.size_um
     array, xy_um = lay_out(size, pitch, layout)
     under = _toy_tissue.tissue_share(tissue, xy_um) > 0.6

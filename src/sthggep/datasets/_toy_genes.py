@@ -18,10 +18,10 @@ NOISE_SIGMA = 0.4  # spread of the log rate of the genes that follow nothing
 
 @dataclass(frozen=True)
 class Family:
-    """Genes that follow one quantity. ``centre`` and ``spread`` are usual values of it, the same for all sections."""
+    """Genes that follow one quantity. ``center`` and ``spread`` are usual values of it, the same for all sections."""
 
     quantity: str  # a column of the morphology table; "" for none
-    centre: float = 0.0
+    center: float = 0.0
     spread: float = 1.0
     abundance: float = 1.0
 
@@ -29,7 +29,7 @@ class Family:
 FAMILIES = {
     "NUCL": Family("nuclear", 0.20, 0.16),
     "PLEO": Family("size", 3.70, 0.38),
-    "STRO": Family("fibre", 0.40, 0.40),
+    "STRO": Family("fiber", 0.40, 0.40),
     "IMMU": Family("immune", 0.30, 0.33),
     "FAT": Family("fat", 0.08, 0.20),
     "NICH": Family("niche", 0.42, 0.22),
@@ -66,7 +66,7 @@ def expected_counts(
     or else their part of the total would follow the tissue after all.
     """
     level = {
-        name: np.clip((morphology[family.quantity].to_numpy() - family.centre) / family.spread, -2.5, 2.5)
+        name: np.clip((morphology[family.quantity].to_numpy() - family.center) / family.spread, -2.5, 2.5)
         for name, family in FAMILIES.items()
         if family.quantity
     }

@@ -1,4 +1,4 @@
-"""The toy tissue as a picture: amounts of haematoxylin and eosin in every pixel, then light through them."""
+"""The toy tissue as a picture: amounts of hematoxylin and eosin in every pixel, then light through them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 from sthggep.datasets._toy_tissue import FINE_UM, GRID_UM, Map, Tissue, noise
 
 # optical density of the two stains in red, green and blue, unit length (the usual reference stain matrix of H&E)
-HAEMATOXYLIN = np.array([0.62, 0.70, 0.36])
+HEMATOXYLIN = np.array([0.62, 0.70, 0.36])
 EOSIN = np.array([0.14, 0.86, 0.48])
 TILE = 512  # pixels, side of a repeating texture
 STREAK_UM = 1.2  # a pixel of the collagen texture, in microns of tissue
@@ -35,10 +35,10 @@ def render(tissue: Tissue, mpp: float, seed: np.random.SeedSequence) -> NDArray[
 
 
 def _stains(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Optical density of one unit of haematoxylin and of eosin, as this section's laboratory made them."""
-    # uniform, not normal: far enough from each other, yet never grey
+    """Optical density of one unit of hematoxylin and of eosin, as this section's laboratory made them."""
+    # uniform, not normal: far enough from each other, yet never gray
     tint, strength = rng.uniform(-0.045, 0.045, (2, 3)), np.exp(rng.uniform(-0.2, 0.2, 2))
-    vectors = np.stack([HAEMATOXYLIN, EOSIN]) + tint
+    vectors = np.stack([HEMATOXYLIN, EOSIN]) + tint
     return np.asarray(vectors * strength[:, None] / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
@@ -62,27 +62,27 @@ def _stain_band(
     band: slice,
     mpp: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Haematoxylin and eosin in a band of rows."""
+    """Hematoxylin and eosin in a band of rows."""
 
     def up(values: Map, step: float = GRID_UM) -> NDArray[np.float32]:
         return _enlarge(values, band, nuclei.shape[1], mpp / step)
 
-    stroma, tumour = up(tissue.weights["stroma"] + tissue.weights["adipose"]), up(tissue.weights["tumour"])
+    stroma, tumor = up(tissue.weights["stroma"] + tissue.weights["adipose"]), up(tissue.weights["tumor"])
     immune = up(tissue.weights["immune"])
-    fibre = _along_fibres(textures["collagen"], up(tissue.along), up(tissue.across))
+    fiber = _along_fibers(textures["collagen"], up(tissue.along), up(tissue.across))
     mottle, grain = (_repeat(textures[name], nuclei.shape) for name in ("cytoplasm", "chromatin"))
-    # deep pink where fibres lie close, white slits where they part
-    eosin = stroma * np.clip(0.50 + 0.20 * fibre + 0.02 * grain, 0.02, 1.1)
-    eosin += tumour * (0.44 + 0.06 * mottle) + immune * (0.27 + 0.08 * mottle)
-    haematoxylin = 0.05 * stroma + tumour * (0.20 + 0.04 * mottle) + immune * (0.26 + 0.08 * mottle)
+    # deep pink where fibers lie close, white slits where they part
+    eosin = stroma * np.clip(0.50 + 0.20 * fiber + 0.02 * grain, 0.02, 1.1)
+    eosin += tumor * (0.44 + 0.06 * mottle) + immune * (0.27 + 0.08 * mottle)
+    hematoxylin = 0.05 * stroma + tumor * (0.20 + 0.04 * mottle) + immune * (0.26 + 0.08 * mottle)
     fat = np.clip((up(tissue.fat, FINE_UM) - 0.3) * 4, 0, 1)
     solid = (1 - fat) * (1 - 0.85 * up(tissue.cleft)) * np.clip(up(tissue.inside) * 3 - 1, 0, 1)
     eosin *= solid * up(tone) * (1 - 0.6 * np.minimum(nuclei, 1))
-    return haematoxylin * solid + nuclei * (1 + 0.2 * grain), eosin
+    return hematoxylin * solid + nuclei * (1 + 0.2 * grain), eosin
 
 
 def _draw_nuclei(nuclei: pd.DataFrame, shape: tuple[int, int], mpp: float) -> NDArray[np.float32]:
-    """Haematoxylin of the nuclei: soft ellipses with a darker rim; the darker wins where two overlap."""
+    """Hematoxylin of the nuclei: soft ellipses with a darker rim; the darker wins where two overlap."""
     table = nuclei.assign(reach=np.ceil(nuclei["long"] / mpp + 1.5).astype(int))
     margin = int(table["reach"].max()) + 1 if len(table) else 0
     canvas = np.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin), dtype=np.float32)
@@ -97,7 +97,7 @@ def _draw_nuclei(nuclei: pd.DataFrame, shape: tuple[int, int], mpp: float) -> ND
 def _stamp(canvas: NDArray[np.float32], nuclei: pd.DataFrame, reach: int, margin: int, mpp: float) -> None:
     """Draw nuclei that fit a square of ``2 * reach + 1`` pixels into the padded canvas."""
     columns = {name: nuclei[name].to_numpy(np.float32)[:, None, None] for name in nuclei.columns}
-    # pixel i covers i to i + 1: its centre is at i + 0.5
+    # pixel i covers i to i + 1: its center is at i + 0.5
     x, y = columns["x"] / mpp - 0.5, columns["y"] / mpp - 0.5
     column, row = np.rint(x).astype(int), np.rint(y).astype(int)
     step = np.arange(-reach, reach + 1)
@@ -115,8 +115,8 @@ def _stamp(canvas: NDArray[np.float32], nuclei: pd.DataFrame, reach: int, margin
     np.maximum.at(canvas.reshape(-1), places.ravel(), value.ravel())
 
 
-def _along_fibres(tile: NDArray[np.float32], along: Map, across: Map) -> NDArray[np.float32]:
-    """Streaks that follow the fibres: a stretched texture, read at (across, along)."""
+def _along_fibers(tile: NDArray[np.float32], along: Map, across: Map) -> NDArray[np.float32]:
+    """Streaks that follow the fibers: a stretched texture, read at (across, along)."""
     row, column = (np.floor(c / STREAK_UM).astype(np.int32) % TILE for c in (across, along))
     return np.asarray(tile.reshape(-1)[row * TILE + column])
 
@@ -135,14 +135,14 @@ def _enlarge(values: Map, band: slice, width: int, ratio: float) -> NDArray[np.f
 
 
 def _light(
-    haematoxylin: NDArray[np.float32],
+    hematoxylin: NDArray[np.float32],
     eosin: NDArray[np.float32],
     vectors: NDArray[np.float64],
     grain: NDArray[np.float32],
     out: NDArray[np.uint8],
 ) -> None:
     """Beer-Lambert: transmitted light falls exponentially with the amount of stain; then a little sensor noise."""
-    sensor = 1.5 * _repeat(grain, haematoxylin.shape)
+    sensor = 1.5 * _repeat(grain, hematoxylin.shape)
     for channel, glass in enumerate((243.0, 241.0, 245.0)):
-        density = haematoxylin * np.float32(vectors[0, channel]) + eosin * np.float32(vectors[1, channel])
+        density = hematoxylin * np.float32(vectors[0, channel]) + eosin * np.float32(vectors[1, channel])
         out[..., channel] = np.clip(np.float32(glass) * np.exp(-density) + sensor, 0, 255)

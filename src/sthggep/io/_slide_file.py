@@ -104,7 +104,7 @@ def _multiscale(arrays: list[Any]) -> DataTree:
     channels, height, width = arrays[0].shape
     scales = {}
     for number, array in enumerate(arrays):
-        # Pixel centres in full-resolution pixels: this is where a pyramid's exact ratio is kept.
+        # Pixel centers in full-resolution pixels: this is where a pyramid's exact ratio is kept.
         y, x = ((np.arange(n) + 0.5) * (whole / n) for n, whole in zip(array.shape[1:], (height, width), strict=True))
         coords = {"c": _CHANNELS[channels], "y": y, "x": x}
         scales[f"scale{number}"] = Dataset({_IMAGE: DataArray(array, dims=("c", "y", "x"), coords=coords)})

@@ -91,7 +91,7 @@ def _check_raw(values: NDArray[Any]) -> None:
     elif values.dtype.kind == "f" and (values != np.rint(values)).any():
         problem = f"{(values != np.rint(values)).sum()} are not whole numbers"
     if problem:
-        msg = f"Expected raw counts, but {problem}. Pass the counts before any normalisation."
+        msg = f"Expected raw counts, but {problem}. Pass the counts before any normalization."
         raise ValueError(msg)
 
 

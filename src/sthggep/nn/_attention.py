@@ -109,7 +109,7 @@ class SelfAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention over the section and a feed-forward layer, each normalised first and added to its input.
+    """Attention over the section and a feed-forward layer, each normalized first and added to its input.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ class TransformerBlock(nn.Module):
 
 
 class DistanceBias(nn.Module):
-    """A learnt bias a head for how far a neighbour is.
+    """A learned bias a head for how far a neighbor is.
 
     Only the distance counts, not the direction: a section has no up, and the same tissue turned around must give
     the same prediction.
@@ -190,7 +190,7 @@ class NeighborAttention(nn.Module):
         """Attend from the rows of ``x`` to the rows in ``neighbors`` (spots, k), where -1 stands for nobody."""
         present = (neighbors >= 0).unsqueeze(-1)
         q = self.query(x).unflatten(-1, (self.heads, -1))
-        # project first, gather after: each spot is projected once, not once a neighbour
+        # project first, gather after: each spot is projected once, not once a neighbor
         k, v = self.key_value(x)[neighbors.clamp_min(0)].unflatten(-1, (2, self.heads, -1)).unbind(2)
         logits = torch.einsum("nhd,nkhd->nkh", q, k).float() / q.shape[-1] ** 0.5 + self.bias(offsets).float()
         weights = logits.masked_fill(~present, torch.finfo(logits.dtype).min).softmax(dim=1)
@@ -201,7 +201,7 @@ class NeighborAttention(nn.Module):
 
 
 class NeighborBlock(nn.Module):
-    """Attention over the nearest spots and a feed-forward layer, each normalised first and added to its input.
+    """Attention over the nearest spots and a feed-forward layer, each normalized first and added to its input.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class NeighborBlock(nn.Module):
         self.feed = FeedForward(dim, hidden, dropout)
 
     def forward(self, x: Tensor, neighbors: Tensor, offsets: Tensor) -> Tensor:
-        """Refine the rows of ``x`` from those of their neighbours."""
+        """Refine the rows of ``x`` from those of their neighbors."""
         x = x + self.attention(self.attention_norm(x), neighbors, offsets)
         out: Tensor = x + self.feed(self.feed_norm(x))
         return out

@@ -61,13 +61,13 @@ class CBAM(nn.Sequential):
 
 
 class SteadyBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that falls back on its running statistics when a batch holds one value a channel.
+    """Batch normalization that falls back on its running statistics when a batch holds one value a channel.
 
-    A section of one spot, pooled to 1 x 1, has no variance to normalise by; torch raises there while training.
+    A section of one spot, pooled to 1 x 1, has no variance to normalize by; torch raises there while training.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise maps ``(n, channels, h, w)``."""
+        """Normalize maps ``(n, channels, h, w)``."""
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
@@ -76,7 +76,7 @@ class SteadyBatchNorm2d(nn.BatchNorm2d):
 
 
 class Level(nn.Sequential):
-    """One latent level: attention, normalisation and a 1 x 1 convolution, flattened to a vector a spot.
+    """One latent level: attention, normalization and a 1 x 1 convolution, flattened to a vector a spot.
 
     Parameters
     ----------

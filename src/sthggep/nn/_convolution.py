@@ -1,4 +1,4 @@
-"""Convolutions as they are fastest: channels last, normalisation folded into the kernel outside training."""
+"""Convolutions as they are fastest: channels last, normalization folded into the kernel outside training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def folded(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel and bias of a convolution that does the normalisation behind it as well.
+    """Kernel and bias of a convolution that does the normalization behind it as well.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def folded(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[T
     bias
         ``(out,)``; ``None`` for zero.
     norm
-        Normalisation of the convolution's output, by its running statistics.
+        Normalization of the convolution's output, by its running statistics.
 
     Returns
     -------
@@ -38,9 +38,9 @@ def folded(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[T
 
 
 class ConvSequence(nn.Sequential):
-    """Convolutions, normalisations and activations in a row.
+    """Convolutions, normalizations and activations in a row.
 
-    Outside training each normalisation is part of the convolution before it: one pass over the maps instead of two.
+    Outside training each normalization is part of the convolution before it: one pass over the maps instead of two.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class ConvSequence(nn.Sequential):
 
 @contextmanager
 def statistics_kept(net: nn.Module) -> Iterator[None]:
-    """Batch normalisation as while training, but its running statistics stay: what passes has passed before."""
+    """Batch normalization as while training, but its running statistics stay: what passes has passed before."""
     layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     for layer in layers:

@@ -12,7 +12,7 @@ from sthggep.nn._attention import NeighborBlock
 from sthggep.nn._fusion import AttentionFusion
 from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
-from sthggep.nn._programmes import GeneProgrammes, Measured, spot_weights
+from sthggep.nn._programs import GenePrograms, Measured, spot_weights
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, by_section, check_stages, nth_stage, of_spots
 
@@ -30,7 +30,7 @@ class FeatureHGGEPNet(nn.Module):
     - positions enter as distances between spots at most (shifting a section changes nothing);
     - the hyperedges come with the section (each spot with those around it) rather than from the features;
     - features are judged against the rest of their section, so that stain and scanner drop out;
-    - a few gene programmes are predicted rather than each gene, and decoded (see ``GeneProgrammes``);
+    - a few gene programs are predicted rather than each gene, and decoded (see ``GenePrograms``);
     - a linear shortcut, solved in closed form over the same stages and hyperedges, is blended with the network; how much
       of each is settled on held-out tissue.
 
@@ -43,11 +43,11 @@ class FeatureHGGEPNet(nn.Module):
     blocks
         Widths of the latent stages inside each of them; ``None`` takes each as one block.
     rank
-        Gene programmes.
+        Gene programs.
     dim
         Features a spot inside the network, a multiple of ``heads``.
     depth
-        Attention blocks a stage; 0 looks at no neighbour.
+        Attention blocks a stage; 0 looks at no neighbor.
     heads
         Attention heads.
     n_neighbors
@@ -55,7 +55,7 @@ class FeatureHGGEPNet(nn.Module):
     dropout, input_dropout
         Dropout inside; of the features.
     penalty, damping
-        Of the shortcut's ridge; of the gene programmes.
+        Of the shortcut's ridge; of the gene programs.
     count_head
         Distribution of the raw counts; ``None`` for no such head.
     hypergraph
@@ -122,7 +122,7 @@ class FeatureHGGEPNet(nn.Module):
         self.fusion = AttentionFusion(dim)
         self.drop = nn.Dropout(dropout)
         self.scores = nn.Linear(dim, rank)
-        self.programmes = GeneProgrammes(n_genes, rank, damping)
+        self.programs = GenePrograms(n_genes, rank, damping)
         self.shortcut = LinearShortcut(sum(feature_dims), rank, penalty)
         self.counts = count_head_for(count_head, dim, n_genes)
         # Share of the network in the prediction, the shortcut has the rest: settled after training
@@ -136,7 +136,7 @@ class FeatureHGGEPNet(nn.Module):
         return (*tied, *near)
 
     def scaled(self, features: Sequence[Tensor], statistics: SectionStatistics | None = None) -> list[Tensor]:
-        """Each stage centred and scaled within the section."""
+        """Each stage centered and scaled within the section."""
         known = [None] * len(features) if statistics is None else statistics.stages
         return [scale(stage, given) for scale, stage, given in zip(self.scale, features, known, strict=True)]
 
@@ -165,7 +165,7 @@ class FeatureHGGEPNet(nn.Module):
         further: Sequence[Measured] = (),
         statistics: Sequence[SectionStatistics | None] | None = None,
     ) -> None:
-        """Set what is solved rather than learnt: feature scales, gene programmes, the shortcut.
+        """Set what is solved rather than learned: feature scales, gene programs, the shortcut.
 
         Parameters
         ----------
@@ -180,7 +180,7 @@ class FeatureHGGEPNet(nn.Module):
         masks
             Training spots ``(n,)``; the others' expression is not looked at.
         further
-            Sections of which only the counts are known: for the gene programmes.
+            Sections of which only the counts are known: for the gene programs.
         statistics
             Of the whole section, for each that is a window of one; ``None`` elsewhere. Windows of a section follow each
             other and share one object.
@@ -189,7 +189,7 @@ class FeatureHGGEPNet(nn.Module):
         for i, scale in enumerate(self.scale):
             scale.start(nth_stage(i, features, known))  # type: ignore[operator]
         weights = [spot_weights(size) for size in of_spots(library_sizes, masks)]
-        scores = self.programmes.start(by_section(of_spots(targets, masks), known), by_section(weights, known), further)
+        scores = self.programs.start(by_section(of_spots(targets, masks), known), by_section(weights, known), further)
         self.shortcut.start(self.spread(features, incidences, masks, known), scores, weights)
 
     @torch.no_grad()
@@ -204,7 +204,7 @@ class FeatureHGGEPNet(nn.Module):
         whole_panel: bool = True,
         statistics: Sequence[SectionStatistics | None] | None = None,
     ) -> None:
-        """Move what is solved towards further sections, as far as their spots carry; the programmes stay.
+        """Move what is solved towards further sections, as far as their spots carry; the programs stay.
 
         Parameters
         ----------
@@ -221,7 +221,7 @@ class FeatureHGGEPNet(nn.Module):
         for i, scale in enumerate(self.scale):
             scale.adapt(nth_stage(i, features, known), share)  # type: ignore[operator]
         shown = by_section(of_spots(targets, masks), known)
-        scores = self.programmes.adapt(shown, by_section(weights, known), share if whole_panel else 1.0)
+        scores = self.programs.adapt(shown, by_section(weights, known), share if whole_panel else 1.0)
         self.shortcut.adapt(self.spread(features, incidences, masks, known), scores, weights, ADAPT_PENALTY)
 
     def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
@@ -248,7 +248,7 @@ class FeatureHGGEPNet(nn.Module):
             Rows ``(n, k)`` of the nearest spots, the spot itself included, -1 where there is none
             (``spatial_neighbors``).
         offsets
-            ``(n, k, 2)`` positions of the neighbours relative to the spot, in units of the spot pitch.
+            ``(n, k, 2)`` positions of the neighbors relative to the spot, in units of the spot pitch.
         incidence
             ``(2, nnz)`` spot and hyperedge (``spatial_incidence``); needed unless ``hypergraph=False``.
         n_hyperedges
@@ -276,7 +276,7 @@ class FeatureHGGEPNet(nn.Module):
             linear = self.shortcut(self._joined(scaled), tied, n_hyperedges, contrast)
             scores = self.blend * scores + (1 - self.blend) * linear
         counts = {} if self.counts is None else self.counts(self.drop(latent))
-        return Output(self.programmes(scores), latent, **counts)
+        return Output(self.programs(scores), latent, **counts)
 
     def _views(
         self,

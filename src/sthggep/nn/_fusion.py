@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sthggep.nn._precision import centred_product, is_lowered
+from sthggep.nn._precision import centered_product, is_lowered
 
 CHUNK = 1024  # spots gone through at once outside training
 
@@ -57,14 +57,14 @@ class SequenceFusion(nn.Module):
         return out.float().mean(dim=0).reshape(views[0].shape)
 
     def _low(self, steps: Tensor) -> Tensor:
-        """The same LSTM with centred bfloat16 products: gates bring spots so close together that torch's own loses them."""
+        """The same LSTM with centered bfloat16 products: gates bring spots so close together that torch's own loses them."""
         with torch.autocast(steps.device.type, enabled=False):
             for layer in range(self.lstm.num_layers):
                 entry, recurrent, first, second = (
                     self.lstm.get_parameter(f"{name}_l{layer}")
                     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
                 )
-                gates, common = centred_product(steps, entry, entry.to(torch.bfloat16))
+                gates, common = centered_product(steps, entry, entry.to(torch.bfloat16))
                 steps = _run(gates, common + (first + second), recurrent)
         return steps
 
@@ -77,7 +77,7 @@ def _run(gates: Tensor, common: Tensor, weight: Tensor) -> Tensor:
     for own, shared in zip(gates, common, strict=True):
         total = own + shared
         if out:  # the first state is zero
-            differing, mean = centred_product(hidden, weight, low)
+            differing, mean = centered_product(hidden, weight, low)
             total = total + differing + mean
         entry, forget, content, leave = total.chunk(4, dim=-1)
         new = torch.sigmoid(entry) * torch.tanh(content)

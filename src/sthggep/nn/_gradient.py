@@ -1,4 +1,4 @@
-"""Gradient enhancement: a learnt edge filter beside a plain convolution, ahead of the backbone."""
+"""Gradient enhancement: a learned edge filter beside a plain convolution, ahead of the backbone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 from sthggep.nn._convolution import ConvSequence, channels_last, folded
 
-TAPS = (1, 3, 4, 5, 7)  # top, left, centre, right, bottom of a 3 x 3 kernel read row by row
-CENTRE = 4
+TAPS = (1, 3, 4, 5, 7)  # top, left, center, right, bottom of a 3 x 3 kernel read row by row
+CENTER = 4
 
 
 class CrossDifferenceConv(nn.Module):
-    """Convolution with a plus-shaped kernel that also responds to the difference from its centre pixel.
+    """Convolution with a plus-shaped kernel that also responds to the difference from its center pixel.
 
-    The response is the plus-shaped convolution minus ``theta`` times the centre pixel weighted by the sum of the
-    taps. Both parts read the same centres, so one 3 x 3 kernel does the work of two convolutions.
+    The response is the plus-shaped convolution minus ``theta`` times the center pixel weighted by the sum of the
+    taps. Both parts read the same centers, so one 3 x 3 kernel does the work of two convolutions.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class CrossDifferenceConv(nn.Module):
     stride
         Step between two outputs.
     theta
-        Share of the centre that is taken away; 0 leaves a plain plus-shaped convolution.
+        Share of the center that is taken away; 0 leaves a plain plus-shaped convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 2, theta: float = 0.7) -> None:
@@ -39,7 +39,7 @@ class CrossDifferenceConv(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         spread = torch.zeros(len(TAPS), 9)
         spread[range(len(TAPS)), list(TAPS)] = 1.0
-        spread[:, CENTRE] -= theta
+        spread[:, CENTER] -= theta
         self.register_buffer("spread", spread, persistent=False)
 
     def kernel(self) -> Tensor:
@@ -62,7 +62,7 @@ class CrossDifferenceConv(nn.Module):
 class GradientEnhancement(nn.Module):
     """Halve an RGB patch while keeping a plain and an edge view of it (the paper's GEM).
 
-    Two branches, each convolution, batch normalisation and ReLU6, are concatenated and merged by a 1 x 1
+    Two branches, each convolution, batch normalization and ReLU6, are concatenated and merged by a 1 x 1
     convolution. That convolution pads by one as published, so 112 pixels become 58.
 
     Parameters

@@ -31,12 +31,12 @@ class HGGEPNet(LatentLevels):
     - hyperedge e holds spot e and the ``n_selected`` most *similar* of its ``n_neighbors`` nearest spots within two
       pitches (released: the most dissimilar; hyperedge e holds the spots that chose e, and never e itself);
     - every hyperedge weighs one (released: each carries the score of an unrelated pair, in the degrees only);
-    - positions are relative to the section's centre, in units of the spot pitch, as projected sines and cosines
+    - positions are relative to the section's center, in units of the spot pitch, as projected sines and cosines
       (released: tables of 64 rows looked up by absolute array position);
-    - ties between neighbours are settled by geometry, so the order of the spots does not matter;
+    - ties between neighbors are settled by geometry, so the order of the spots does not matter;
     - the LSTM starts with open gates (released: torch's start, at which the differences between spots all but vanish).
 
-    In both, dropout acts while training only, and a spot without neighbours keeps its own features.
+    In both, dropout acts while training only, and a spot without neighbors keeps its own features.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class HGGEPNet(LatentLevels):
     hypergraph_dropout
         Dropout of the hypergraph block.
     n_neighbors
-        Spatial neighbours, the spot itself not counted.
+        Spatial neighbors, the spot itself not counted.
     n_selected
-        Neighbours selected into a hyperedge.
+        Neighbors selected into a hyperedge.
     chunk_size
         Patches passed through the convolutions at once outside training; the result does not depend on it.
     precision
@@ -124,7 +124,7 @@ class HGGEPNet(LatentLevels):
         self.distillation = DistillationHead(dim)
 
     def neighbors(self, positions: ArrayLike | Tensor) -> Tensor:
-        """Spatial neighbours of every spot, to be computed once and passed to ``forward`` again and again.
+        """Spatial neighbors of every spot, to be computed once and passed to ``forward`` again and again.
 
         Parameters
         ----------
@@ -234,7 +234,7 @@ class HGGEPNet(LatentLevels):
     ) -> Output:
         """Predict several versions of one section (itself and augmented copies) in one pass.
 
-        As ``forward`` of one after the other: batch normalisation, attention and hyperedges see one version at a time. But
+        As ``forward`` of one after the other: batch normalization, attention and hyperedges see one version at a time. But
         the large products run over all of them together, and while training the maps of each version are computed once
         more on the way back rather than kept, which would take gigabytes.
 

@@ -1,4 +1,4 @@
-"""Who is tied to whom: spatial neighbours and the incidence of hyperedges, in arrays rather than loops.
+"""Who is tied to whom: spatial neighbors and the incidence of hyperedges, in arrays rather than loops.
 
 An incidence is an integer tensor ``(2, nnz)``: row 0 the spot, row 1 the hyperedge that holds it.
 """
@@ -17,12 +17,12 @@ CHUNK_VALUES = 1 << 24  # distances held at once (64 MB)
 
 
 class Neighbors(NamedTuple):
-    """Neighbours of every spot, itself first, nearest next."""
+    """Neighbors of every spot, itself first, nearest next."""
 
     rows: Tensor
-    """``(n, k)`` rows of the neighbours, -1 where there are fewer."""
+    """``(n, k)`` rows of the neighbors, -1 where there are fewer."""
     offsets: Tensor
-    """``(n, k, 2)`` position of the neighbour minus that of the spot, 0 where there is none."""
+    """``(n, k, 2)`` position of the neighbor minus that of the spot, 0 where there is none."""
 
 
 def as_positions(positions: ArrayLike | Tensor) -> NDArray[np.float64]:
@@ -78,7 +78,7 @@ def spatial_neighbors(
     positions
         One (x, y) a spot, in any unit; offsets come back in the same one.
     k
-        Neighbours a spot, itself included.
+        Neighbors a spot, itself included.
     max_distance
         Others farther than this are left out, so a spot on its own has itself alone.
     ties
@@ -116,7 +116,7 @@ def spatial_neighbors(
 
 
 def spatial_incidence(neighbors: Tensor) -> Tensor:
-    """Hyperedges of place: hyperedge ``e`` holds spot ``e`` and its neighbours.
+    """Hyperedges of place: hyperedge ``e`` holds spot ``e`` and its neighbors.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ WAVELENGTHS = (4.0, 256.0)  # in units of the spot pitch: below 4 nothing but al
 
 
 class RelativePosition(nn.Module):
-    """Sines and cosines of the position relative to the section's centre, projected to ``dim`` features.
+    """Sines and cosines of the position relative to the section's center, projected to ``dim`` features.
 
     Shifting the section changes nothing, and no table can overflow.
 
@@ -37,8 +37,8 @@ class RelativePosition(nn.Module):
         """Position features of positions ``(n, 2)`` in units of the spot pitch."""
         xy = as_positions(positions)
         frequency: Tensor = self.get_buffer("frequency")
-        # centred in float64 on the CPU: large coordinates keep their digits, and MPS has no float64
-        centred = torch.from_numpy(xy - xy.mean(axis=0)).float().to(frequency.device)
-        phase = (centred.unsqueeze(-1) * frequency).flatten(1)
+        # centered in float64 on the CPU: large coordinates keep their digits, and MPS has no float64
+        centered = torch.from_numpy(xy - xy.mean(axis=0)).float().to(frequency.device)
+        phase = (centered.unsqueeze(-1) * frequency).flatten(1)
         out: Tensor = self.project(torch.cat([phase.sin(), phase.cos()], dim=1))
         return out

@@ -58,7 +58,7 @@ def is_lowered(device: torch.device) -> bool:
     return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.bfloat16
 
 
-def centred_product(x: Tensor, weight: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+def centered_product(x: Tensor, weight: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
     """``x @ weight.T`` in two parts: of what differs between rows, in bfloat16, and of the rows' mean, in float32.
 
     bfloat16 has eight digits. Where rows differ by a hundredth of their size they would all be rounded to the same few

@@ -25,14 +25,14 @@ class PublishedHypergraph(NamedTuple):
 
 
 def published_neighbors(array_xy: ArrayLike | Tensor, *, k: int = 8, max_distance: float = 2.0) -> Tensor:
-    """Neighbours of the released rule: the nearest by array distance, ties in row order.
+    """Neighbors of the released rule: the nearest by array distance, ties in row order.
 
     Parameters
     ----------
     array_xy
         Integer array positions, one (x, y) a spot.
     k
-        Neighbours a spot, itself not counted.
+        Neighbors a spot, itself not counted.
     max_distance
         Others farther than this are dropped.
 
@@ -47,9 +47,9 @@ def published_hypergraph(features: Tensor, neighbors: Tensor, *, n_selected: int
     r"""Hyperedges of the released rule, quirks included.
 
     Spot i scores every other spot j by :math:`A_{ij} / \sum_j A_{ij} + d_{ij} / \sum_j d_{ij}`, A being the
-    neighbours and d the distance between features over the whole section, and selects the highest scores: the most
-    dissimilar of its neighbours. The pair becomes spot i in hyperedge j, so hyperedge j holds who selected j. A spot
-    without neighbours selects nobody (the released code divides zero by zero there).
+    neighbors and d the distance between features over the whole section, and selects the highest scores: the most
+    dissimilar of its neighbors. The pair becomes spot i in hyperedge j, so hyperedge j holds who selected j. A spot
+    without neighbors selects nobody (the released code divides zero by zero there).
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def _scores(x: Tensor, rows: Tensor, neighbors: Tensor) -> Tensor:
 
 
 class TablePosition(nn.Module):
-    """Absolute positions, one learnt row for each array x and each array y.
+    """Absolute positions, one learned row for each array x and each array y.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The linear way from features to programme scores, solved at once: hard to beat with few sections."""
+"""The linear way from features to program scores, solved at once: hard to beat with few sections."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from sthggep.nn._hyperconv import propagate
 from sthggep.nn._stages import mean_and_spread
 
-NEIGHBOUR_SHARE = 0.5
+NEIGHBOR_SHARE = 0.5
 
 
 class LinearShortcut(nn.Module):
-    """Ridge from a spot's features and the means of its hyperedges to programme scores.
+    """Ridge from a spot's features and the means of its hyperedges to program scores.
 
     Parameters
     ----------
     width
         Features a spot, all stages together.
     rank
-        Programme scores.
+        Program scores.
     penalty
         Of the ridge, against features whose squares add up to about one a spot.
     """
@@ -46,7 +46,7 @@ class LinearShortcut(nn.Module):
         # An average varies less than what it is made of; give it back the spread that its share asks for
         if contrast is None:
             contrast = contrast_of(mean_and_spread(x)[1], mean_and_spread(mean)[1])
-        return torch.cat([x, NEIGHBOUR_SHARE**0.5 * mean * contrast.clamp(max=10)], dim=1)
+        return torch.cat([x, NEIGHBOR_SHARE**0.5 * mean * contrast.clamp(max=10)], dim=1)
 
     def start(self, features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
         """Solve the weighted ridge on training spots.
@@ -56,7 +56,7 @@ class LinearShortcut(nn.Module):
         features
             ``spread`` features of each section's training spots, or of each window's: gone through once.
         scores
-            Programme scores of the same spots.
+            Program scores of the same spots.
         weights
             What each spot is worth.
         """
@@ -98,14 +98,14 @@ class LinearShortcut(nn.Module):
         features, scores, weights
             As for ``start``, of further sections.
         penalty
-            Of the change: minimised is what the old weights leave unexplained, plus ``penalty`` times its square.
+            Of the change: minimized is what the old weights leave unexplained, plus ``penalty`` times its square.
         """
         self.weight.add_(_solve(features, scores, weights, penalty, self.weight))
 
     def forward(
         self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
     ) -> Tensor:
-        """Programme scores ``(n, rank)`` of scaled features ``(n, width)``."""
+        """Program scores ``(n, rank)`` of scaled features ``(n, width)``."""
         return self.spread(x, incidence, n_hyperedges, contrast) @ self.weight
 
 

@@ -31,9 +31,9 @@ class SectionStatistics(NamedTuple):
 
 
 class SectionScale(nn.Module):
-    """Centre and scale each feature within its section, and let each latent stage weigh the same.
+    """Center and scale each feature within its section, and let each latent stage weigh the same.
 
-    Stain, scanner and tissue shift all features of a slide together; what is left after centring differs between spots.
+    Stain, scanner and tissue shift all features of a slide together; what is left after centering differs between spots.
     A stage of 1,024 maps would drown one of 48, so each block is divided by the root of its width.
 
     Parameters
@@ -78,11 +78,11 @@ class SectionScale(nn.Module):
         own = n / (n + PRIOR_SPOTS)
         mean = own * mean + (1 - own) * self.mean
         spread = own * spread + (1 - own) * self.spread
-        return standardised(x, mean, spread) * self.share
+        return standardized(x, mean, spread) * self.share
 
 
-def standardised(x: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
-    """Each column centred and scaled; outliers are brought in."""
+def standardized(x: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+    """Each column centered and scaled; outliers are brought in."""
     return ((x - mean) / spread.clamp_min(1e-6)).clamp(-CLIP, CLIP)
 
 

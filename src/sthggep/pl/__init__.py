@@ -1,9 +1,9 @@
-"""Plots: predicted beside observed, structure, held-out sections, what was cut and tied, colours, curves, scores."""
+"""Plots: predicted beside observed, structure, held-out sections, what was cut and tied, colors, curves, scores."""
 
 from __future__ import annotations
 
 from sthggep.pl._agreement import agreement
-from sthggep.pl._colours import colours
+from sthggep.pl._colors import colors
 from sthggep.pl._cross_validation import cross_validation
 from sthggep.pl._gene_map import gene_map
 from sthggep.pl._history import history
@@ -14,7 +14,7 @@ from sthggep.pl._scores import scores
 
 __all__ = [
     "agreement",
-    "colours",
+    "colors",
     "cross_validation",
     "gene_map",
     "history",

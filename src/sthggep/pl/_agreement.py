@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import has_key
 from sthggep._keys import prediction_keys
 from sthggep._slide import resolve_one, table_of
-from sthggep.pl._figure import COLOURS, new_figure, save_figure, style
+from sthggep.pl._figure import COLORS, new_figure, save_figure, style
 from sthggep.pl._tissue import View, draw_scale_bar, draw_spots, draw_tissue, spot_diameter, view_of
 from sthggep.tl._agreement import ari_nmi, read_labels
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PANEL_INCHES = 1.9
 TALLEST_INCHES = 3.6
 LEGEND_ROW_INCHES = 0.17
-# Black would hide the spots' borders of other panels; the rest are Paul Tol's muted colours, for many labels
-PALETTE = (*(c for c in COLOURS if c != "#000000"), "#882255", "#332288", "#999933", "#44AA99", "#661100", "#6699CC")
+# Black would hide the spots' borders of other panels; the rest are Paul Tol's muted colors, for many labels
+PALETTE = (*(c for c in COLORS if c != "#000000"), "#882255", "#332288", "#999933", "#44AA99", "#661100", "#6699CC")
 MISSING = "#D9D9D9"
 
 
@@ -49,8 +49,8 @@ def agreement(
 ) -> Figure:
     """Draw what :func:`sthggep.tl.agreement` compared: H&E, labels, clusters of the prediction and of the counts.
 
-    Clusters have no names: each takes the colour of one label, so that as many spots as can be have the same colour in
-    both maps; a cluster left over takes a colour that no label has. Titles give the adjusted Rand index (ARI) with the
+    Clusters have no names: each takes the color of one label, so that as many spots as can be have the same color in
+    both maps; a cluster left over takes a color that no label has. Titles give the adjusted Rand index (ARI) with the
     labels and the number of clusters. Spots without a label are pale gray.
 
     Parameters
@@ -119,8 +119,8 @@ def agreement(
             maps[name] = read_labels(slide, column)
     diameter = spot_diameter(slide, spot_size)
     view = view_of(slide, margin=1.5 * diameter)
-    colours = dict(zip(sorted(labels.dropna().unique(), key=_in_order), _palette(), strict=False))
-    shown = colours | ({"no label": MISSING} if labels.isna().any() else {})
+    colors = dict(zip(sorted(labels.dropna().unique(), key=_in_order), _palette(), strict=False))
+    shown = colors | ({"no label": MISSING} if labels.isna().any() else {})
     with style():
         figure, axes = _axes(view, len(maps) + image, shown, figsize, dpi)
         if image:
@@ -128,7 +128,7 @@ def agreement(
             axes[0].set_title("H&E")
         for ax, (name, values) in zip(axes[int(image) :], maps.items(), strict=True):
             draw_tissue(ax, view, alpha=alpha_img, gray=True)
-            own = colours if values is labels else matched(labels, values, colours)
+            own = colors if values is labels else matched(labels, values, colors)
             draw_spots(ax, slide.xy, diameter, facecolors=values.map(own).fillna(MISSING).tolist())
             ax.set_title(name if values is labels else _title(name, labels, values))
         draw_scale_bar(axes[0], view, slide.mpp)
@@ -137,22 +137,22 @@ def agreement(
     return figure
 
 
-def matched(labels: pd.Series, clusters: pd.Series, colours: dict[str, str]) -> dict[str, str]:
-    """Colours of clusters: each takes that of a label of its own, for the most spots alike; others take new ones."""
+def matched(labels: pd.Series, clusters: pd.Series, colors: dict[str, str]) -> dict[str, str]:
+    """Colors of clusters: each takes that of a label of its own, for the most spots alike; others take new ones."""
     from scipy.optimize import linear_sum_assignment
 
-    alike = pd.crosstab(clusters.to_numpy(), labels.to_numpy()).reindex(columns=list(colours), fill_value=0)
+    alike = pd.crosstab(clusters.to_numpy(), labels.to_numpy()).reindex(columns=list(colors), fill_value=0)
     alike = alike.reindex(sorted(clusters.dropna().unique(), key=_in_order), fill_value=0)
     rows, columns = linear_sum_assignment(-alike.to_numpy())
     pairs = zip(alike.index[rows], alike.columns[columns], strict=True)
     # A pair without a spot in common is an accident of the assignment
-    out = {str(c): colours[str(label)] for c, label in pairs if alike.loc[c, label] > 0}
-    fresh = (colour for colour in _palette() if colour not in colours.values())
+    out = {str(c): colors[str(label)] for c, label in pairs if alike.loc[c, label] > 0}
+    fresh = (color for color in _palette() if color not in colors.values())
     return out | {str(c): next(fresh, MISSING) for c in alike.index if str(c) not in out}
 
 
 def _palette() -> list[str]:
-    """Colours for labels and for clusters, distinct as long as can be, then from a long list of the library's."""
+    """Colors for labels and for clusters, distinct as long as can be, then from a long list of the library's."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -188,6 +188,6 @@ def _legend(figure: Figure, shown: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     dot: Any = {"ls": "", "marker": "o", "ms": 5, "mew": 0}
-    handles = [Line2D([], [], color=colour, label=name, **dot) for name, colour in shown.items()]
+    handles = [Line2D([], [], color=color, label=name, **dot) for name, color in shown.items()]
     columns = _legend_columns(shown, figure.get_figwidth())
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.2, columnspacing=1.2)

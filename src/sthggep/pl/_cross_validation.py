@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sthggep._checks import listing, one_of
-from sthggep.pl._figure import COLOURS, figure_of, new_figure, save_figure, style
+from sthggep.pl._figure import COLORS, figure_of, new_figure, save_figure, style
 from sthggep.pl._scores import LABELS
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _draw(ax: Axes, summary: pd.DataFrame, sections: pd.DataFrame, results: pd.D
     for i, method in enumerate(methods):
         found = summary[summary["method"] == method].set_index("section").reindex(names)
         shift = (i - (len(methods) - 1) / 2) * step
-        look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        look: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
         ax.vlines(at + shift, found["low"], found["high"], color=look["color"], lw=1.0, alpha=0.5, zorder=3)
         x, y = [*(at + shift)], [*found["mean"]]
         if several:

@@ -30,8 +30,8 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
 }
-# Okabe and Ito's colours, told apart by colour-blind readers; the pale ones last
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#F0E442")
+# Okabe and Ito's colors, told apart by color-blind readers; the pale ones last
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#F0E442")
 DOT: Any = {"ms": 4.5, "mec": "white", "mew": 0.6, "zorder": 4}
 SAVE_DPI = 300
 

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from sthggep._checks import positive
 from sthggep.pl._figure import new_figure, save_figure, style
-from sthggep.pl._maps import Maps, colour_scale, pcc, read_maps
+from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, sections_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TALLEST_INCHES = 3.6
 LETTER_INCHES = 0.062  # of titles
 GAP_INCHES = 0.12  # between panels
 BAR_INCHES = 0.06
-BAR_ROOM = 0.3  # of a colour bar with its numbers, or of a scale bar
+BAR_ROOM = 0.3  # of a color bar with its numbers, or of a scale bar
 
 
 def gene_map(
@@ -59,14 +59,14 @@ def gene_map(
 ) -> Figure:
     """Draw predicted genes on the tissue: H&E, observed and predicted side by side.
 
-    Each section has its H&E once, and its genes to the right of it. A gene has one colour scale, for observed and
+    Each section has its H&E once, and its genes to the right of it. A gene has one color scale, for observed and
     predicted and for all sections of the figure: from the 2nd to the 98th percentile of all these values taken together.
-    Its colour bar is under the predicted map; a pointed end says that there are values beyond. Predictions vary less than
+    Its color bar is under the predicted map; a pointed end says that there are values beyond. Predictions vary less than
     noisy counts do; to see them on a scale of their own, pass ``observed=False``.
 
     The title of a predicted map gives the Pearson correlation (PCC) with what was observed, over all spots of the
     section, on the prediction's scale and without smoothing; observed values are computed from raw counts for this.
-    Spots are drawn to scale, over the tissue in pale gray. A section that the model has learnt from is marked "(trained
+    Spots are drawn to scale, over the tissue in pale gray. A section that the model has learned from is marked "(trained
     on)" at its name: its PCC says nothing about new tissue.
 
     Parameters
@@ -90,9 +90,9 @@ def gene_map(
     genes_per_row
         Genes side by side; ``None`` takes as many as make four maps in a row. The fewer, the larger are the maps.
     cmap
-        Colour map.
+        Color map.
     vmin, vmax
-        Ends of the colour scale, for every gene: a value, or a percentile such as ``"p98"``.
+        Ends of the color scale, for every gene: a value, or a percentile such as ``"p98"``.
     spot_size
         Diameter of a spot in full-resolution pixels; ``None`` takes the data's own.
     alpha
@@ -122,14 +122,14 @@ def gene_map(
     -------
     The figure. ``figure.axes`` are, section after section, the H&E (where it is shown) and each gene's observed (where it
     is shown) and predicted map; ``ax.get_label()`` says which, such as ``"B4: H&E"`` or ``"B4: FASN predicted"``. A
-    colour bar is the only one of its predicted map's ``child_axes``.
+    color bar is the only one of its predicted map's ``child_axes``.
 
     Raises
     ------
     KeyError
         There is no such prediction, a gene was not predicted, or there is no image.
     ValueError
-        The counts are not raw, or a limit of the colour scale cannot be read.
+        The counts are not raw, or a limit of the color scale cannot be read.
     """
     names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
     slides = sections_of(
@@ -153,14 +153,14 @@ def gene_map(
         for item, axes in zip(maps, drawn, strict=True):
             _name_section(axes, item, layout)
         for i, gene in enumerate(names):
-            norm, extend = colour_scale(maps, i, vmin, vmax)
+            norm, extend = color_scale(maps, i, vmin, vmax)
             options = {"cmap": cmap, "norm": norm, "alpha": alpha}
             for item, axes in zip(maps, drawn, strict=True):
                 for kind, ax in axes.genes[i].items():
                     _draw_map(ax, item, i, kind, alpha_img, options)
                     ax.set_title(layout.break_at.join([gene, _said(item, i, kind)]))
-                _colour_bar(axes.genes[i]["predicted"], extend, layout.height(item))
-        figure.supxlabel(f"colours: {'; '.join(dict.fromkeys(m.units for m in maps))}", x=0.99, ha="right", fontsize=7)
+                _color_bar(axes.genes[i]["predicted"], extend, layout.height(item))
+        figure.supxlabel(f"colors: {'; '.join(dict.fromkeys(m.units for m in maps))}", x=0.99, ha="right", fontsize=7)
         figure.draw_without_rendering()  # the bars' ticks settle, then there is room for their labels
         save_figure(figure, save)
     return figure
@@ -239,7 +239,7 @@ def _name_section(axes: _SectionAxes, item: Maps, layout: _Layout) -> None:
         axes.tissue.set_title("H&E")
         firsts = [axes.tissue]
     name = textwrap.fill(item.slide.name, max(8, int(layout.height(item) / LETTER_INCHES)))
-    if item.learnt_from:
+    if item.learned_from:
         name += "\n(trained on)"
     for ax in firsts:
         ax.set_ylabel(name)
@@ -263,7 +263,7 @@ def _said(item: Maps, i: int, kind: str) -> str:
     return f"{kind}  PCC {'n/a' if np.isnan(r) else f'{r:.2f}'}"
 
 
-def _colour_bar(ax: Any, extend: str, height: float) -> None:
+def _color_bar(ax: Any, extend: str, height: float) -> None:
     """A bar under its map, in so far that its numbers do not stick out."""
     place = ax.inset_axes((0.06, -2 * BAR_INCHES / height, 0.88, BAR_INCHES / height))
     bar = ax.figure.colorbar(ax.collections[0], cax=place, extend=extend, orientation="horizontal")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sthggep._checks import listing
-from sthggep.pl._figure import COLOURS, DOT, new_figure, save_figure, style
+from sthggep.pl._figure import COLORS, DOT, new_figure, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TRAIN, VALIDATION = COLOURS[0], COLOURS[1]
+TRAIN, VALIDATION = COLORS[0], COLORS[1]
 
 
 def history(
@@ -111,7 +111,7 @@ def _kept_title(kept: pd.DataFrame) -> str:
     return f"Validation: {kept['val_pearson'].mean():.3f} at the {epochs}"
 
 
-def _curves(ax: Axes, table: pd.DataFrame, column: str, label: str, colour: str) -> None:
+def _curves(ax: Axes, table: pd.DataFrame, column: str, label: str, color: str) -> None:
     """One thin line a network, and the mean in bold."""
     from matplotlib.ticker import MaxNLocator
 
@@ -120,20 +120,20 @@ def _curves(ax: Axes, table: pd.DataFrame, column: str, label: str, colour: str)
     for member in wide.columns:
         line = wide[member].dropna()
         look = {"lw": 1.6, "label": label} if alone else {"lw": 0.7, "alpha": 0.5}
-        ax.plot(line.index, line, color=colour, **look)
+        ax.plot(line.index, line, color=color, **look)
     common = wide.dropna()
     if not alone:
-        ax.plot(common.index, common.mean(axis=1), color=colour, lw=2, label=f"{label}, mean of {wide.shape[1]}")
+        ax.plot(common.index, common.mean(axis=1), color=color, lw=2, label=f"{label}, mean of {wide.shape[1]}")
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _mark(ax: Axes, table: pd.DataFrame, kept: pd.DataFrame, column: str, has_validation: bool) -> None:
     """A dot where each network's weights are from, a cross where its training stopped."""
-    colour = TRAIN if column == "train_loss" else VALIDATION
+    color = TRAIN if column == "train_loss" else VALIDATION
     why = "best validation correlation" if has_validation else "the last: nothing was held out"
-    ax.plot(kept["epoch"], kept[column], "o", color=colour, label=f"epoch kept ({why})", **DOT)
+    ax.plot(kept["epoch"], kept[column], "o", color=color, label=f"epoch kept ({why})", **DOT)
     if has_validation:
         last = table.loc[table.groupby("member")["epoch"].idxmax()]
         cross: Any = {"marker": "x", "ms": 4, "mew": 1.0, "ls": "", "zorder": 3}
-        ax.plot(last["epoch"], last[column], color=colour, label="training stopped", **cross)
+        ax.plot(last["epoch"], last[column], color=color, label="training stopped", **cross)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import has_key, listing
-from sthggep.pl._figure import COLOURS, figure_of, new_figure, save_figure, style
+from sthggep.pl._figure import COLORS, figure_of, new_figure, save_figure, style
 from sthggep.pl._tissue import (
     draw_scale_bar,
     draw_spots,
@@ -61,7 +61,7 @@ def hypergraph(
 ) -> Figure | Axes:
     """Draw, for a few spots, which others the hypergraph ties them to.
 
-    Each chosen spot has a colour, a black ring and a line to every member of the hyperedges drawn around it; each kind
+    Each chosen spot has a color, a black ring and a line to every member of the hyperedges drawn around it; each kind
     of hyperedge has a line style of its own. Where the record does not say (any more) around which spot a hyperedge was
     drawn, because the incidence is another tool's or rows were dropped since, all that hold the chosen spot are drawn.
 
@@ -202,18 +202,18 @@ def _draw_ties(ax: Axes, slide: Slide, ties: Ties, chosen: NDArray[np.intp], dia
     position[slide.rows] = np.arange(slide.n_spots)
     sizes = []
     for k, spot in enumerate(chosen):
-        colour, centre = COLOURS[k % len(COLOURS)], slide.xy[spot]
+        color, center = COLORS[k % len(COLORS)], slide.xy[spot]
         for which, kind in enumerate(ties.kinds):
             held = [ties.members(edge) for edge in ties.of(int(slide.rows[spot]), kind)]
             sizes += [len(rows) for rows in held]
             rows = np.unique(np.concatenate([np.empty(0, dtype=np.intp), *held]))
             members = slide.xy[position[rows[position[rows] >= 0]]]
-            lines = [np.array([centre, member]) for member in members]
-            # Black on the colour of the first kind: a spot may be tied by both
-            look = {"colors": "black", "lw": 0.8} if which else {"colors": colour, "lw": 1.4}
+            lines = [np.array([center, member]) for member in members]
+            # Black on the color of the first kind: a spot may be tied by both
+            look = {"colors": "black", "lw": 0.8} if which else {"colors": color, "lw": 1.4}
             ax.add_collection(LineCollection(lines, ls=LINES[which % len(LINES)], zorder=3, **look))
-            draw_spots(ax, members, diameter, facecolors=colour, zorder=4)
-        draw_spots(ax, centre[None], diameter, facecolors=colour, edgecolors="black", linewidths=1.2, zorder=5)
+            draw_spots(ax, members, diameter, facecolors=color, zorder=4)
+        draw_spots(ax, center[None], diameter, facecolors=color, edgecolors="black", linewidths=1.2, zorder=5)
     return sizes
 
 
@@ -223,7 +223,7 @@ def _legend(ax: Axes, kinds: list[str]) -> None:
 
     if len(kinds) > 1:
         styles = [("black" if i else "0.5", LINES[i % len(LINES)]) for i in range(len(kinds))]
-        lines = [Line2D([], [], color=colour, lw=1, ls=dashes) for colour, dashes in styles]
+        lines = [Line2D([], [], color=color, lw=1, ls=dashes) for color, dashes in styles]
         ax.legend(lines, kinds, loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=len(kinds), borderaxespad=0.2)
 
 

@@ -1,4 +1,4 @@
-"""What a gene map shows: values, their colour scale and their correlation."""
+"""What a gene map shows: values, their color scale and their correlation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Maps:
     predicted: NDArray[np.float32]
     observed: NDArray[np.float32] | None
     units: str
-    learnt_from: bool
+    learned_from: bool
     """Whether the model was trained on this tissue."""
 
 
@@ -49,7 +49,7 @@ def read_maps(
         predicted=prediction.take(slide.rows, columns),
         observed=None if measured is None else measured[:, columns],
         units=prediction.units,
-        learnt_from=slide.name in prediction.learnt_from,
+        learned_from=slide.name in prediction.learned_from,
     )
 
 
@@ -65,8 +65,8 @@ def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArra
         raise ValueError(msg) from error
 
 
-def colour_scale(maps: list[Maps], gene: int, vmin: Limit, vmax: Limit) -> tuple[Any, str]:
-    """One normalisation for a gene, and the ends of the colour bar beyond which there are values."""
+def color_scale(maps: list[Maps], gene: int, vmin: Limit, vmax: Limit) -> tuple[Any, str]:
+    """One normalization for a gene, and the ends of the color bar beyond which there are values."""
     from matplotlib.colors import Normalize
 
     parts = [values[:, gene] for m in maps for values in (m.observed, m.predicted) if values is not None]

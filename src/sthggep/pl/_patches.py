@@ -145,8 +145,8 @@ def _draw_squares(ax: Axes, found: Patches, view: View, chosen: NDArray[np.intp]
     draw_spots(ax, slide.xy, 0.4 * spot_diameter(slide), facecolors="black", edgecolors="white", linewidths=0.3)
     for number, (x0, y0, x1, y1) in enumerate(found.boxes()[chosen], start=1):
         # A white line under the black one: seen on dark nuclei and on glass. A window may leave the image
-        for colour, width in (("white", 2.2), ("black", 1.1)):
-            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=width, clip_on=False))
+        for color, width in (("white", 2.2), ("black", 1.1)):
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=width, clip_on=False))
         ax.text(x0, y0, str(number), color="white", fontsize=7, ha="right", va="bottom", bbox=TAG, zorder=4)
     ax.set_title(f"{slide.name}: {len(found)} spots")
     draw_scale_bar(ax, view, slide.mpp)

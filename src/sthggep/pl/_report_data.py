@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sthggep._expression import counts
 from sthggep._keys import prediction_keys
 from sthggep._prediction import read_prediction
-from sthggep.pl._maps import Maps, colour_scale, pcc, read_maps
+from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
 from sthggep.tl._evaluate import noise_ceiling
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Included:
 def page_data(found: Sequence[tuple[str, Slide]], *, key: str, layer: str | None, included: Included) -> dict[str, Any]:
     """Sections, genes and maps."""
     if not found:
-        return {"sections": [], "genes": [], "units": "", "colours": [], "learntFrom": []}
+        return {"sections": [], "genes": [], "units": "", "colors": [], "learnedFrom": []}
     first = found[0][1].adata
     prediction = read_prediction(first, key)
     known = _noted(first, key, "held_out_pearson", prediction.genes)
@@ -66,9 +66,9 @@ def page_data(found: Sequence[tuple[str, Slide]], *, key: str, layer: str | None
         "units": prediction.units,
         "heldOut": [known.get(gene) for gene in genes],
         "ends": ends,
-        "colours": _colours(),
+        "colors": _colors(),
         "predictedBy": str(first.uns[prediction_keys(key).uns].get("model", "")),
-        "learntFrom": [name for (name, _), drawn in zip(found, maps, strict=True) if drawn.learnt_from],
+        "learnedFrom": [name for (name, _), drawn in zip(found, maps, strict=True) if drawn.learned_from],
     }
 
 
@@ -151,7 +151,7 @@ def _picture(pixels: NDArray[np.uint8]) -> str:
 
 
 def _ends(maps: list[Maps], gene: int) -> tuple[float, float]:
-    norm, _ = colour_scale(maps, gene, None, None)
+    norm, _ = color_scale(maps, gene, None, None)
     return round(float(norm.vmin), 5), round(float(norm.vmax), 5)
 
 
@@ -192,14 +192,14 @@ def _floats(values: NDArray[np.float64]) -> str:
 
 
 def _bytes(values: NDArray[np.float32], ends: Sequence[tuple[float, float]]) -> str:
-    """A byte a value, gene after gene: 0 to 254 between the ends of the gene's colour scale, 255 where there is none."""
+    """A byte a value, gene after gene: 0 to 254 between the ends of the gene's color scale, 255 where there is none."""
     low, high = np.array(ends, dtype=np.float64).T
     scaled = np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1) * (MISSING - 1)
     out = np.where(np.isfinite(values), np.rint(np.nan_to_num(scaled)), MISSING).astype(np.uint8)
     return base64.b64encode(np.ascontiguousarray(out.T).tobytes()).decode()
 
 
-def _colours() -> list[list[int]]:
+def _colors() -> list[list[int]]:
     import matplotlib as mpl
 
     table = mpl.colormaps["viridis"](np.linspace(0, 1, MISSING))[:, :3]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import has_key, listing, one_of
 from sthggep._keys import prediction_keys
 from sthggep._slide import table_of
-from sthggep.pl._figure import COLOURS, DOT, figure_of, new_figure, save_figure, style
+from sthggep.pl._figure import COLORS, DOT, figure_of, new_figure, save_figure, style
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -108,7 +108,7 @@ def scores(
 
 
 def _table(data: AnnData | SpatialData | pd.DataFrame, key: str, table_key: str) -> tuple[pd.DataFrame, bool]:
-    """The scores, and whether they are of tissue that the model has learnt from, as far as the slide tells."""
+    """The scores, and whether they are of tissue that the model has learned from, as far as the slide tells."""
     seen = False
     if isinstance(data, pd.DataFrame):
         table = data
@@ -117,7 +117,7 @@ def _table(data: AnnData | SpatialData | pd.DataFrame, key: str, table_key: str)
         first = f"Call `sthggep.tl.evaluate(data, {key!r})` first."
         table = has_key(uns, prediction_keys(key).scores, "uns", first)
         record = uns.get(prediction_keys(key).uns)
-        seen = isinstance(record, dict) and len(record.get("params", {}).get("learnt_from", ())) > 0
+        seen = isinstance(record, dict) and len(record.get("params", {}).get("learned_from", ())) > 0
     if not any(column in table for column in LABELS):
         msg = f"Scores have one of the columns {listing(LABELS)}; these are {listing(table.columns)}."
         raise KeyError(msg)
@@ -141,7 +141,7 @@ def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, seen: bool) -> Non
     rank = np.arange(1, n + 1)
     size = 4.0 if n <= FEW_GENES else max(1.8, 4.0 - n / 250)
     ceiling = _draw_ceiling(ax, rank, scored["ceiling"], 0.8 * size) if "ceiling" in scored else {}
-    (dots,) = ax.plot(rank, scored[metric], "o", ms=size, mew=0, color=COLOURS[0], label=LABELS[metric], zorder=3)
+    (dots,) = ax.plot(rank, scored[metric], "o", ms=size, mew=0, color=COLORS[0], label=LABELS[metric], zorder=3)
     margin = max(0.8, 0.01 * n)
     ax.set_xlim(1 - margin, n + margin)
     ax.set(ylabel=LABELS[metric], title=_title(scored, metric) + "\n(on tissue of the training)" * seen)
@@ -185,7 +185,7 @@ def _draw_best(ax: Axes, best: pd.DataFrame, metric: str) -> None:
     bars = " (bar: ceiling)" if "ceiling" in best else ""
     if bars:
         ax.barh(at, best["ceiling"], height=0.7, color="0.87", label="noise ceiling", zorder=1)
-    ax.plot(best[metric], at, "o", ms=4.0, mew=0, color=COLOURS[0], label=LABELS[metric], zorder=3)
+    ax.plot(best[metric], at, "o", ms=4.0, mew=0, color=COLORS[0], label=LABELS[metric], zorder=3)
     ax.set_yticks(at, best.index)
     ax.tick_params(axis="y", length=0)
     ax.set(ylim=(len(best) + 0.6, 0.4), title=f"best {len(best)}{bars}", xlabel=LABELS[metric])
@@ -227,10 +227,10 @@ def _draw_sections(ax: Axes, table: pd.DataFrame, metric: str) -> None:
         capprops=thin,
         flierprops={"markersize": 2, "markeredgewidth": 0.4, "markeredgecolor": "0.5"},
     )
-    ax.plot(at, [group.mean() for group in groups], "o", color=COLOURS[0], label="mean", **DOT)
+    ax.plot(at, [group.mean() for group in groups], "o", color=COLORS[0], label="mean", **DOT)
     if metric == "pearson" and "ceiling" in table:
         ceiling = [by_section.get_group(name)["ceiling"].mean() for name in names]
-        ax.hlines(ceiling, at - 0.4, at + 0.4, color=COLOURS[1], lw=1.5, label="mean ceiling", zorder=3)
+        ax.hlines(ceiling, at - 0.4, at + 0.4, color=COLORS[1], lw=1.5, label="mean ceiling", zorder=3)
     long = max(len(name) for name in names) > 4 or len(names) > 8
     ax.set_xticks(at, names, rotation=90 if long else 0)
     ax.set(title="by section", ylabel=LABELS[metric], xlabel="section")

@@ -161,7 +161,7 @@ def spots_named(slide: Slide, names: Sequence[str]) -> NDArray[np.intp]:
 
 
 def spread_spots(slide: Slide, n: int, seed: int) -> NDArray[np.intp]:
-    """``n`` spots spread over the section, from top to bottom: those nearest to the centres of ``n`` clusters."""
+    """``n`` spots spread over the section, from top to bottom: those nearest to the centers of ``n`` clusters."""
     from sklearn.cluster import KMeans
 
     n = min(int(positive(n, "The number of spots")), slide.n_spots)

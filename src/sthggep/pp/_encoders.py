@@ -40,7 +40,7 @@ class Encoder:
     transform: Callable[[NDArray[np.uint8]], torch.Tensor] | None = None
     """Instead of ``mean`` and ``std``: one uint8 patch (height, width, 3) to a tensor (3, height, width)."""
     read: Callable[[Any], dict[str, Any]] | None = None
-    """Fields of this entry that only the module knows, such as its size and normalisation."""
+    """Fields of this entry that only the module knows, such as its size and normalization."""
     blocks: tuple[int, ...] | None = None
     """Widths of the latent stages that the vector is made of; ``None``: it is one."""
     size_um: tuple[float, ...] | None = None
@@ -50,7 +50,7 @@ class Encoder:
     """File of the weights that comes with the package."""
     url: str = ""
     """Address of the weights; the file name holds the first digits of the content's SHA-256."""
-    licence: str = "not stated"
+    license: str = "not stated"
     how: str = ""
     """How to get it, where it is not simply downloaded from ``url``."""
     portable: bool = False
@@ -82,19 +82,19 @@ ENCODERS = {
         size_um=(80.0, 160.0, 320.0, 640.0),
         files=("shufflenet_v2_x0_5*.pt", "shufflenetv2_x0.5*.pth", "shufflenet*.safetensors"),
         url="https://download.pytorch.org/models/shufflenetv2_x0.5-f707e7126e.pth",
-        licence="BSD-3-Clause (torchvision)",
+        license="BSD-3-Clause (torchvision)",
         portable=True,
         channels_last=True,
     )
 }
-# The same network, adapted here to unlabelled H&E: see the model card
+# The same network, adapted here to unlabeled H&E: see the model card
 ENCODERS["shufflenet_he"] = replace(
     ENCODERS["shufflenet"],
     name="shufflenet_he",
     files=("shufflenet_he*.safetensors",),
     bundled="shufflenet_he.safetensors",
     url="",
-    licence="BSD-3-Clause (this package; start: torchvision's ImageNet weights, BSD-3-Clause and MIT)",
+    license="BSD-3-Clause (this package; start: torchvision's ImageNet weights, BSD-3-Clause and MIT)",
     how="comes with the package",
 )
 

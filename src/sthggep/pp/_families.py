@@ -86,7 +86,7 @@ def _transformers(model: str) -> dict[str, Any]:
         "size_px": _size_of(processor, name),
         "mean": mean,
         "std": std,
-        "licence": "see the model's card",
+        "license": "see the model's card",
     }
 
 
@@ -143,7 +143,7 @@ def _timm(model: str) -> dict[str, Any]:
             "size_px": int(plan["input_size"][-1]),
             "mean": tuple(map(float, plan["mean"])),
             "std": tuple(map(float, plan["std"])),
-            "licence": str(card.get("license") or "see the model's card"),
+            "license": str(card.get("license") or "see the model's card"),
         }
 
     return {"build": build, "encode": lambda module, images: module(images), "read": read}
@@ -170,13 +170,13 @@ def _lazyslide(model: str) -> dict[str, Any]:
             raise ValueError(msg)
         return found
 
-    licence = getattr(card, "license", None) or "not stated"
+    license = getattr(card, "license", None) or "not stated"
     return {
         "build": build,
         "encode": lambda module, images: module.encode_image(images),
         "dim": getattr(card, "encode_dim", None),
         "size_px": getattr(getattr(card, "input_constraint", None), "default_size", None) or 224,
-        "licence": licence if isinstance(licence, str) else ", ".join(licence),
+        "license": license if isinstance(license, str) else ", ".join(license),
     }
 
 

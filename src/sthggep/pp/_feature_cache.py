@@ -98,14 +98,14 @@ def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, i
     """All that the features of a section depend on; ``None`` where the encoder's weights cannot be told apart."""
     if frozen.weights == UNVERSIONED:
         return None
-    entry, recoloured = frozen.entry, slide.stain and slide.stain.to_dict()
+    entry, recolored = frozen.entry, slide.stain and slide.stain.to_dict()
     return {
         "format": FORMAT,
         "section": slide.name,
         "image": image,
         "encoder": entry.name,
         "weights": frozen.weights,
-        "normalised": [list(map(float, entry.mean)), list(map(float, entry.std))],
+        "normalized": [list(map(float, entry.mean)), list(map(float, entry.std))],
         "size_um": float(size_um),
         "size_px": entry.size_px,
         "dim": entry.dim,
@@ -113,7 +113,7 @@ def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, i
         "mpp": slide.require_mpp(),
         "spots": hashlib.sha256(np.ascontiguousarray(slide.xy).tobytes()).hexdigest(),
         "n_spots": slide.n_spots,
-    } | ({"stain": recoloured} if recoloured else {})
+    } | ({"stain": recolored} if recolored else {})
 
 
 def key_of(record: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from sthggep._device import resolve_device
 from sthggep._keys import TOOL, feature_key
 from sthggep._placement import warn_of_misplaced
 from sthggep._slide import Slide, resolve, table_of
-from sthggep._stain import check_reference, normalised
+from sthggep._stain import check_reference, normalized
 from sthggep.pp._encode import encode
 from sthggep.pp._encoders import FrozenEncoder, find_encoder
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._recolour import Recolouring
+    from sthggep._recolor import Recoloring
 
 
 def features(
@@ -54,7 +54,7 @@ def features(
     data
         AnnData with its image in ``uns["spatial"]``, or SpatialData; one or several sections.
     encoder
-        Name of the encoder: ``"shufflenet_he"`` (ShuffleNetV2 ×0.5 adapted to unlabelled H&E, the mean maps of stages 2
+        Name of the encoder: ``"shufflenet_he"`` (ShuffleNetV2 ×0.5 adapted to unlabeled H&E, the mean maps of stages 2
         to 5, 1,360 values; it comes with the package); ``"shufflenet"`` (the same with ImageNet weights); one added by :func:`sthggep.pp.register_encoder`; or, where that package is installed, ``"transformers:<model id or
         folder>"`` (the class token, or the mean of tokens where there is none), ``"timm:<name>"``, ``"lazyslide:<name>"``.
         :func:`sthggep.pp.encoders` lists them.
@@ -68,8 +68,8 @@ def features(
     flips
         Average over the four flips of each patch: slower, steadier.
     stain
-        What a model that was fitted by ``tl.fit(stain=...)`` brings colours to, ``model.stain``: the slides are looked at in the
-        colours of its training slides, as it needs them. ``None`` leaves the colours as they are.
+        What a model that was fitted by ``tl.fit(stain=...)`` brings colors to, ``model.stain``: the slides are looked at in the
+        colors of its training slides, as it needs them. ``None`` leaves the colors as they are.
     batch_size
         Patches at a time.
     cache
@@ -99,7 +99,7 @@ def features(
         The features; NaN for spots of regions that were not asked for. Of a longer name of an encoder the last part is
         taken: ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
     ``uns["X_<encoder>_<µm>"]`` : dict
-        Encoder, weights, field of view, patch size, flips, stain normalisation if there is one; sections and their microns per pixel. A section that is
+        Encoder, weights, field of view, patch size, flips, stain normalization if there is one; sections and their microns per pixel. A section that is
         there already with the same record is not done again.
 
     Raises
@@ -142,7 +142,7 @@ def features(
     for slide in slides:
         slide.require_mpp()
         warn_of_misplaced(slide)
-    slides = [normalised(slide, stain) for slide in slides]
+    slides = [normalized(slide, stain) for slide in slides]
     frozen = FrozenEncoder(encoder, weights, resolve_device(device))
     records = {size: feature_record(frozen, size, flips, slides[0].stain) for size in keys}
     found: dict[float, list[tuple[Slide, NDArray[np.float32]]]] = {size: [] for size in keys}
@@ -176,7 +176,7 @@ def _write(
 
 
 def feature_record(
-    frozen: FrozenEncoder, size_um: float, flips: bool, stain: Recolouring | None = None
+    frozen: FrozenEncoder, size_um: float, flips: bool, stain: Recoloring | None = None
 ) -> dict[str, Any]:
     """What the features depend on, beside the image: the record in ``uns``."""
     record = {
@@ -205,12 +205,12 @@ def _agrees(table: AnnData, key: str, record: dict[str, Any]) -> bool:
     there = table.uns.get(key)
     if key not in table.obsm or not isinstance(there, Mapping):
         return False
-    # Features of a slide's own colours have no entry for the stain
+    # Features of a slide's own colors have no entry for the stain
     return all(there.get(name) == record.get(name) for name in {*record, "stain"})
 
 
 def holds_plain(table: AnnData, key: str, encoder: str, section: str) -> bool:
-    """Whether features of this section by this encoder are there, of its own colours."""
+    """Whether features of this section by this encoder are there, of its own colors."""
     there = table.uns.get(key)
     if key not in table.obsm or not isinstance(there, Mapping) or there.get("encoder") != encoder:
         return False

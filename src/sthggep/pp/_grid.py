@@ -52,7 +52,7 @@ def tissue_grid(
         What holds the image: a SpatialData (of :func:`sthggep.io.read_slide`, or a measured one), or an AnnData with its
         image in ``uns["spatial"]``, with or without spots.
     spacing_um
-        Microns between neighbouring pseudo-spots.
+        Microns between neighboring pseudo-spots.
     size_um
         Side of the square around each, in microns, in which the share of tissue is measured; ``None`` takes
         ``spacing_um``. What a model looks at is its own field of view.
@@ -82,7 +82,7 @@ def tissue_grid(
     ``obs["tissue_fraction"]`` : float
         Share of tissue, 0 to 1.
     ``obsm["spatial"]`` : float64 (n_obs, 2)
-        Centres (x, y) in full-resolution pixels.
+        Centers (x, y) in full-resolution pixels.
     ``uns["spatial"]`` : dict
         For an AnnData its own images, not copied. For a SpatialData the microns per pixel.
     ``uns["tissue_grid"]`` : dict
@@ -101,13 +101,13 @@ def tissue_grid(
     -----
     What a map truly resolves does not grow with its pseudo-spots. Models learn from spots (55 µm wide on Visium, 100 µm
     on legacy arrays) and look at squares around them: the default preset at 80, 160, 320 and 640 µm. What is smaller
-    than the smallest of these is blurred, and neighbours closer than that see much of the same tissue: a spacing below
+    than the smallest of these is blurred, and neighbors closer than that see much of the same tissue: a spacing below
     about half of it adds points, not detail. Between measured spots, on the other hand, there is detail to be had that
     no interpolation has: the image was looked at there. On toy tissue with spots 200 µm apart, a model's map every 67 µm
     followed the truth between the spots at a correlation of 0.90, against 0.82 for its predictions at the spots
     interpolated, and 0.74 for the counts interpolated; on real tissue the gain is smaller.
 
-    Spots that are denser than those a model was trained on are tied to those at about the distances it has learnt, not
+    Spots that are denser than those a model was trained on are tied to those at about the distances it has learned, not
     to the very nearest: see :func:`sthggep.tl.predict`.
 
     Examples
@@ -202,7 +202,7 @@ def _library(source: AnnData | None, name: str, params: dict[str, Any]) -> dict[
 
 
 def _fractions(data: AnnData | SpatialData, slide: Slide, tissue: Any, xy: NDArray[np.float64], width: float) -> Any:
-    """Share of tissue around each centre."""
+    """Share of tissue around each center."""
     if tissue is None:
         return np.ones(len(xy))
     if not isinstance(tissue, str):

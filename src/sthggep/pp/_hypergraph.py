@@ -35,7 +35,7 @@ def hypergraph(
 ) -> AnnData | SpatialData | None:
     """Tie spots by hyperedges: each spot with its nearest, and with those that look most alike nearby.
 
-    The published rule ties a spot to the most *dissimilar* of its spatial neighbours and leaves the spot itself out;
+    The published rule ties a spot to the most *dissimilar* of its spatial neighbors and leaves the spot itself out;
     here a hyperedge holds its spot, and the nearest or the most alike.
 
     Parameters

@@ -28,7 +28,7 @@ def register_encoder(
     transform: Callable[[NDArray[np.uint8]], torch.Tensor] | None = None,
     blocks: Sequence[int] | None = None,
     size_um: float | Sequence[float] | None = None,
-    licence: str = "not stated",
+    license: str = "not stated",
     keep_weights: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -52,7 +52,7 @@ def register_encoder(
     size_px
         Width and height of the patches it is fed.
     mean, std
-        Normalisation of pixels from 0 to 1, one value a channel.
+        Normalization of pixels from 0 to 1, one value a channel.
     transform
         Instead of ``mean`` and ``std``: from one uint8 patch (height, width, 3) to a tensor (3, height, width).
     blocks
@@ -61,10 +61,10 @@ def register_encoder(
     size_um
         Field of view it is meant for, in microns, or several: the default of ``tl.fit(encoder=…)``. ``None`` takes the
         preset's.
-    licence
-        Licence of its weights.
+    license
+        License of its weights.
     keep_weights
-        Save the weights with every model that is fitted on them. Mind their licence.
+        Save the weights with every model that is fitted on them. Mind their license.
     overwrite
         Replace an encoder of that name.
 
@@ -112,7 +112,7 @@ def register_encoder(
         transform=transform,
         blocks=None if blocks is None else tuple(map(int, blocks)),
         size_um=sizes,
-        licence=licence,
+        license=license,
         how="registered in this session",
         portable=keep_weights,
     )
@@ -124,7 +124,7 @@ def encoders() -> pd.DataFrame:
     Returns
     -------
     A row an encoder, by its name: ``dim`` (values a patch), ``size_px`` (width of the patches it is fed), ``size_um``
-    (fields of view it is meant for), ``licence``, ``available`` (whether it can be used at once, without a download or an
+    (fields of view it is meant for), ``license``, ``available`` (whether it can be used at once, without a download or an
     installation) and ``how`` (to get it). Names with ``<…>`` stand for all models of another package.
     """
     import pandas as pd
@@ -133,7 +133,7 @@ def encoders() -> pd.DataFrame:
     for family in FAMILIES.values():
         how = "its models are downloaded when first used" if family.installed else family.install
         rows.append((family.pattern, None, None, "", "the model's own", family.installed, how))
-    columns = ["name", "dim", "size_px", "size_um", "licence", "available", "how"]
+    columns = ["name", "dim", "size_px", "size_um", "license", "available", "how"]
     table = pd.DataFrame(rows, columns=columns).set_index("name")
     return table.astype({"dim": "Int64", "size_px": "Int64", "available": bool})
 
@@ -142,7 +142,7 @@ def _row(entry: Encoder) -> tuple[Any, ...]:
     sizes = ", ".join(f"{size:g}" for size in entry.size_um or ())
     here = not entry.url or _is_here(entry)
     how = entry.how or ("here" if here else f"downloaded when first used, from {entry.url}")
-    return entry.name, entry.dim, entry.size_px, sizes, entry.licence, here, how
+    return entry.name, entry.dim, entry.size_px, sizes, entry.license, here, how
 
 
 def _is_here(entry: Encoder) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.bool_]
 
-# Nuclei and fibres are some microns wide: finer than this nothing is gained, much coarser they are lost
+# Nuclei and fibers are some microns wide: finer than this nothing is gained, much coarser they are lost
 LOOK_UM = 4.0
 LARGEST_PX, READ_PX, ENOUGH_PX = 3000, 8192, 1000
 GRAIN_UM = 20.0  # Gaussian radius: over the gaps between cells
@@ -51,7 +51,7 @@ def tissue_mask(slide: Slide) -> Mask:
 def tissue_fraction(
     mask: Mask, size: tuple[float, float], xy: NDArray[np.float64], width: float
 ) -> NDArray[np.float64]:
-    """Share of tissue in the square of ``width`` around each centre, all in pixels of an image of this size."""
+    """Share of tissue in the square of ``width`` around each center, all in pixels of an image of this size."""
     from scipy.ndimage import uniform_filter
 
     scale = np.array(mask.shape[::-1]) / np.array(size)

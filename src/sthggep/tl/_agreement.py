@@ -54,7 +54,7 @@ def agreement(
         (``obs["label"]``): agreement with them says how much of the measured structure is predicted, not whether it
         is tissue that a pathologist would name.
     method
-        ``"kmeans"``, or ``"leiden"`` on the graph of 15 nearest neighbours, scanpy's with Gaussian weights (it needs igraph:
+        ``"kmeans"``, or ``"leiden"`` on the graph of 15 nearest neighbors, scanpy's with Gaussian weights (it needs igraph:
         ``sthggep[leiden]``).
     candidates
         Numbers of clusters (k-means) or resolutions (Leiden) to choose from, by the highest mean silhouette on the points
@@ -76,7 +76,7 @@ def agreement(
     Returns
     -------
     Rows ``predicted``, ``observed``, ``coordinates``; columns ``ari`` (adjusted Rand index: 1 for the same parts, 0 for
-    chance), ``nmi`` (normalised mutual information; chance is above 0, and more so for many clusters), ``n_clusters``,
+    chance), ``nmi`` (normalized mutual information; chance is above 0, and more so for many clusters), ``n_clusters``,
     ``chosen`` (of the candidates), ``silhouette``, ``n_spots`` (those with a label). Writes to the table:
 
     ``obs[f"{key}_clusters"]``, ``obs[f"{key}_clusters_observed"]`` : categorical
@@ -134,7 +134,7 @@ def read_labels(slide: Slide, labels_key: str) -> pd.Series:
 
 
 def ari_nmi(labels: pd.Series, clusters: pd.Series) -> tuple[float, float]:
-    """Adjusted Rand index and normalised mutual information, over the spots that have both."""
+    """Adjusted Rand index and normalized mutual information, over the spots that have both."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     both = labels.notna().to_numpy() & clusters.notna().to_numpy()

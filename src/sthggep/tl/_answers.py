@@ -65,7 +65,7 @@ def look(
     for slide in slides:
         check_fit(model, slide)
         check_window(model.inputs, slide, window)
-    return Asked(table, key, beside, chosen, depth, [model.normalised(slide) for slide in slides])
+    return Asked(table, key, beside, chosen, depth, [model.normalized(slide) for slide in slides])
 
 
 def check_fit(model: HGGEP, slide: Slide) -> None:

@@ -29,7 +29,7 @@ class Seen:
     stages: Sequence[Rows] = ()
 
     @property
-    def standardised(self) -> Floats:
+    def standardized(self) -> Floats:
         """Features of all stages with mean 0 and spread 1 over the section, which takes out its stain and scanner."""
         if not self.stages:
             msg = "This baseline needs features."
@@ -51,7 +51,7 @@ class Measured:
     @property
     def pair(self) -> tuple[Floats, Floats]:
         """Features and expression of the spots that have counts."""
-        return self.section.standardised[self.filled], self.expression[self.filled]
+        return self.section.standardized[self.filled], self.expression[self.filled]
 
 
 def mean(train: Sequence[Measured], test: Sequence[Seen]) -> list[Floats]:
@@ -66,7 +66,7 @@ def nearest_patch(train: Sequence[Measured], test: Sequence[Seen]) -> list[Float
 
     x, y = (np.vstack(parts) for parts in zip(*(section.pair for section in train), strict=True))
     index = NearestNeighbors(n_neighbors=1).fit(x)
-    return [y[index.kneighbors(section.standardised, return_distance=False)[:, 0]] for section in test]
+    return [y[index.kneighbors(section.standardized, return_distance=False)[:, 0]] for section in test]
 
 
 def ridge(train: Sequence[Measured], test: Sequence[Seen]) -> list[Floats]:
@@ -77,7 +77,7 @@ def ridge(train: Sequence[Measured], test: Sequence[Seen]) -> list[Floats]:
     x = np.vstack([found for found, _ in pairs])
     y = np.vstack([found - found.mean(axis=0) for _, found in pairs])
     model = Ridge(choose_penalty(x, y, _parts(train))).fit(x, y)
-    return [_predicted(model, s.standardised) + _mean(train) for s in test]
+    return [_predicted(model, s.standardized) + _mean(train) for s in test]
 
 
 def choose_penalty(x: Floats, y: Floats, parts: NDArray[np.intp]) -> float:

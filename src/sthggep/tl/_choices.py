@@ -41,7 +41,7 @@ def adapt(
 def look_through(
     preset: Preset, encoder: str | None, size_um: float | Sequence[float] | None, stain: str | None = None
 ) -> Preset:
-    """The preset, looking through another encoder, at other fields of view, or at normalised stain."""
+    """The preset, looking through another encoder, at other fields of view, or at normalized stain."""
     if encoder is None and size_um is None and stain is None:
         return preset
     inputs, net = preset.inputs, dict(preset.net)
@@ -72,5 +72,5 @@ def look_through(
 
 
 def without_counts(preset: Preset) -> Preset:
-    """The preset without what is learnt from counts alone."""
+    """The preset without what is learned from counts alone."""
     return replace(preset, recipe=replace(preset.recipe, count_nll=0.0), net={**preset.net, "count_head": None})

@@ -1,4 +1,4 @@
-"""What held-out tissue says of the closed form, before any network is trained: how many programmes, how strong a ridge."""
+"""What held-out tissue says of the closed form, before any network is trained: how many programs, how strong a ridge."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MOST_SPOTS = 3000
 def with_ridge(
     preset: Preset, splits: Sequence[Sequence[Section]], begin: Callable[[int, Sequence[Section]], nn.Module]
 ) -> Preset:
-    """The preset with the ridge penalty and the number of programmes that predict held-out tissue best, one for all members.
+    """The preset with the ridge penalty and the number of programs that predict held-out tissue best, one for all members.
 
-    What is right depends on the tissue: a stronger ridge and fewer programmes where counts are low and sections differ,
-    a weaker one and more where features tell much, or where further counts teach the programmes. Each split holds out another
+    What is right depends on the tissue: a stronger ridge and fewer programs where counts are low and sections differ,
+    a weaker one and more where features tell much, or where further counts teach the programs. Each split holds out another
     part; together they are asked of all training tissue, or much of it. Where nothing is held out the preset's own stay.
     """
     import torch
@@ -39,19 +39,19 @@ def with_ridge(
     asked = [(m, split) for m, split in enumerate(splits) if any(section.validate.any() for section in split)]
     if not asked:
         return preset
-    # Few spots or genes allow fewer programmes than the preset: of those, what all members have
+    # Few spots or genes allow fewer programs than the preset: of those, what all members have
     found = [_agreement(begin(member, split), split) for member, split in asked]
     most = min(each.shape[1] for each in found)
     best = int(torch.stack([each[:, :most] for each in found]).sum(dim=0).argmax())
     penalty, rank = PENALTIES[best // most], best % most + 1
-    log.info("By held-out tissue: ridge penalty %g, %s.", penalty, counted(rank, "gene programme"))
+    log.info("By held-out tissue: ridge penalty %g, %s.", penalty, counted(rank, "gene program"))
     return replace(preset, net={**preset.net, "penalty": penalty, "rank": rank})
 
 
 def solve_on_all(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> None:
     """Solve each member's closed form anew with the tissue that it held out, of which nothing is left to be asked.
 
-    The programmes stay: the member's network speaks in them, too.
+    The programs stay: the member's network speaks in them, too.
     """
     for member, split in zip(members, splits, strict=True):
         if getattr(member, "shortcut", None) is not None and any(section.validate.any() for section in split):
@@ -66,24 +66,24 @@ class _Scored(NamedTuple):
     features: Iterator[Tensor]
     """Of each section, or of each window of one."""
     scores: list[Tensor]
-    """Measured programme scores of each section."""
+    """Measured program scores of each section."""
     weights: list[Tensor]
 
 
 def _agreement(net: Any, split: Sequence[Section]) -> Tensor:
-    """Correlation of predicted with measured scores within held-out sections, summed: penalties × first programmes."""
+    """Correlation of predicted with measured scores within held-out sections, summed: penalties × first programs."""
     import torch
 
-    learnt, asked = ([s for s in split if getattr(s, part).any()] for part in ("train", "validate"))
-    known = _scored(net, learnt, thinned([section.train for section in learnt]))
+    learned, asked = ([s for s in split if getattr(s, part).any()] for part in ("train", "validate"))
+    known = _scored(net, learned, thinned([section.train for section in learned]))
     paths = net.shortcut.path(*known, PENALTIES)
     held_out = _scored(net, asked, thinned([section.validate for section in asked]))
     x = torch.split(torch.cat(list(held_out.features)), [len(scores) for scores in held_out.scores])
-    found = torch.zeros(len(PENALTIES), len(net.programmes.damp), dtype=torch.float64)
+    found = torch.zeros(len(PENALTIES), len(net.programs.damp), dtype=torch.float64)
     for features, measured, weight in zip(x, held_out.scores, held_out.weights, strict=True):
         truth = _within(measured, weight)
         for i, path in enumerate(paths):
-            predicted = _within(features @ path, weight) * net.programmes.damp
+            predicted = _within(features @ path, weight) * net.programs.damp
             shared, own = ((weight @ (predicted * other)).cumsum(dim=0) for other in (truth, predicted))
             found[i] += shared / own.clamp_min(1e-12).sqrt() / (weight @ truth.square()).sum().clamp_min(1e-12).sqrt()
     return found
@@ -96,7 +96,7 @@ def _within(scores: Tensor, weight: Tensor) -> Tensor:
 
 def _scored(net: Any, sections: Sequence[Section], masks: Sequence[Tensor]) -> _Scored:
     """What the closed form is solved on, or asked of."""
-    from sthggep.nn._programmes import spot_weights
+    from sthggep.nn._programs import spot_weights
     from sthggep.nn._stages import by_section, of_spots
     from sthggep.tl._networks import statistics_of
 
@@ -106,7 +106,7 @@ def _scored(net: Any, sections: Sequence[Section], masks: Sequence[Tensor]) -> _
     targets = by_section(of_spots([section.target for section in sections], masks), statistics)
     sizes = by_section(of_spots([section.library_sizes for section in sections], masks), statistics)
     weights = [spot_weights(size) for size in sizes]
-    return _Scored(features, net.programmes.adapt(targets, weights, 0.0), weights)
+    return _Scored(features, net.programs.adapt(targets, weights, 0.0), weights)
 
 
 def thinned(masks: Sequence[Tensor]) -> list[Tensor]:

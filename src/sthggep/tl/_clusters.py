@@ -57,7 +57,7 @@ def check_method(method: str) -> None:
 
 
 def principal_components(values: Points, n_comps: int, seed: int) -> Points:
-    """Scores of the first components (centred, not scaled); fewer where there are not as many."""
+    """Scores of the first components (centered, not scaled); fewer where there are not as many."""
     from scanpy.pp import pca
 
     n = min(n_comps, min(values.shape) - 1)

@@ -33,7 +33,7 @@ class Compared:
     measured: NDArray[np.float32]
     raw: NDArray[np.float32] | None
     at: NDArray[np.intp]  # columns of `raw` that are `genes`
-    learnt_from: bool = False
+    learned_from: bool = False
     """Whether the model was trained on this tissue."""
 
     @property
@@ -65,7 +65,7 @@ def compared(
     columns = prediction.columns(names)
     out = []
     for slide in _predicted(slides, prediction):
-        predicted, seen = prediction.take(slide.rows, columns), slide.name in prediction.learnt_from
+        predicted, seen = prediction.take(slide.rows, columns), slide.name in prediction.learned_from
         if prediction.targets is None:
             raw = counts(table, panel, layer=layer, rows=slide.rows)
             out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at, seen))

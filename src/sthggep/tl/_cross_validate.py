@@ -62,10 +62,10 @@ def cross_validate(
 ) -> pd.DataFrame:
     """Hold out one patient (or section) after the other, and score what is predicted there.
 
-    In each fold the panel, the normalisation, the model with its early stopping, and the baselines are fitted anew on
+    In each fold the panel, the normalization, the model with its early stopping, and the baselines are fitted anew on
     the other groups; the counts of the held-out sections are read only to score what was predicted. Image features are
     frozen and know no counts: they are computed once for all folds, or with ``stain`` once for each, since what it brings
-    colours to is fitted anew, too.
+    colors to is fitted anew, too.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def cross_validate(
         What is held out of the training sections to stop early: ``"auto"``, ``"sections"``, ``"blocks"`` or ``None``; see
         :func:`sthggep.tl.fit`.
     expression
-        Further sections with raw counts, no image needed, that teach gene programmes; see :func:`sthggep.tl.fit`. Each fold
+        Further sections with raw counts, no image needed, that teach gene programs; see :func:`sthggep.tl.fit`. Each fold
         leaves out those of its held-out group: of the same ``obs[group_key]``, which they must have too, or with
         ``group_key="section"`` of the same name. The baselines do not look at them, and neither does the panel.
     obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members, weights

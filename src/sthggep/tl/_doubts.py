@@ -1,4 +1,4 @@
-"""What is wrong though nothing fails: tissue that the model has learnt from, tissue or pictures it knows nothing of."""
+"""What is wrong though nothing fails: tissue that the model has learned from, tissue or pictures it knows nothing of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
-from sthggep._colours import FAR, ColourRange, image_mpp, seen_colours, tissue_colours
+from sthggep._colors import FAR, ColorRange, image_mpp, seen_colors, tissue_colors
 from sthggep._gene_names import shares_genes
 from sthggep._placement import warn_of_misplaced
 from sthggep.tl._signature import Marks, marks
@@ -23,11 +23,11 @@ SHARPNESS = 1.5
 
 
 def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> list[str]:
-    """Warn of what a user would want to know before trusting the prediction; returns the sections learnt from."""
+    """Warn of what a user would want to know before trusting the prediction; returns the sections learned from."""
     if model.inputs.needs_image:
         for slide in slides:
             warn_of_misplaced(slide)
-        for message in (*_other_colours(model, slides), *_other_sharpness(model, slides)):
+        for message in (*_other_colors(model, slides), *_other_sharpness(model, slides)):
             warnings.warn(message, UserWarning, stacklevel=3)
     if model.targets is None and table.n_vars and not shares_genes(table.var, model.genes):
         msg = (
@@ -35,25 +35,25 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
             f"this table ({listing(table.var_names, 3)}): other tissue or species, or other names for the genes?"
         )
         warnings.warn(msg, UserWarning, stacklevel=3)
-    seen = learnt_from(model, slides)
+    seen = learned_from(model, slides)
     if seen:
         warnings.warn(_seen(seen, "The prediction is of"), UserWarning, stacklevel=3)
     return seen
 
 
-def _other_colours(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
-    """Sections whose tissue has colours that no training section had."""
-    seen = seen_colours(model.training)
+def _other_colors(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
+    """Sections whose tissue has colors that no training section had."""
+    seen = seen_colors(model.training)
     if not seen:
         return
-    known = ColourRange.of(seen)
+    known = ColorRange.of(seen)
     for slide in slides:
-        found = tissue_colours(slide)
+        found = tissue_colors(slide)
         if found is not None and (distance := known.distance(found)) > FAR:
             yield (
-                f"Section {slide.name!r}: its tissue has other colours than the model was trained on, by {distance:.0f} CIELAB "
+                f"Section {slide.name!r}: its tissue has other colors than the model was trained on, by {distance:.0f} CIELAB "
                 f"units (mean L*, a*, b* of {_shown(found.mean)}; training sections {_shown(known.low)} to "
-                f"{_shown(known.high)}): another stain or scanner, or other tissue? See `sthggep.pl.colours(data, model)`."
+                f"{_shown(known.high)}): another stain or scanner, or other tissue? See `sthggep.pl.colors(data, model)`."
             )
 
 
@@ -83,7 +83,7 @@ def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
         )
 
 
-def learnt_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
+def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
     """Names of the sections that the model was trained on, whatever they are called here."""
     known = [Marks(**entry) for entry in model.training.get("marks", [])]
     if not known:
@@ -100,6 +100,6 @@ def warn_of_seen(names: Sequence[str]) -> None:
 
 def _seen(names: Sequence[str], what: str) -> str:
     return (
-        f"{what} tissue that the model has learnt from ({listing(names)}): its score says nothing about new tissue. "
+        f"{what} tissue that the model has learned from ({listing(names)}): its score says nothing about new tissue. "
         "Held-out scores: `sthggep.tl.cross_validate`."
     )

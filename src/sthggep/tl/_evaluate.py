@@ -88,7 +88,7 @@ def evaluate(
     ``mean_observed``
         Mean of the measurement.
     ``moran_observed``, ``moran_predicted``, ``moran_expected``
-        With ``moran``: Moran's I of both maps over neighbouring spots (0 for noise, towards 1 for a smooth map), and what
+        With ``moran``: Moran's I of both maps over neighboring spots (0 for noise, towards 1 for a smooth map), and what
         the measured map would have without the noise of counting. A prediction is too smooth where ``moran_predicted``
         is above ``moran_expected``; to be above ``moran_observed`` it need only be free of noise.
 
@@ -113,7 +113,7 @@ def evaluate(
     in a window, so that holes and borders of the tissue are not made up; a hexagonal array needs no raster. Noise of
     counting lowers it: compare models on one section by it, not sections.
 
-    Moran's I: neighbours are the spots within 1.6 pitches (8 on a square array, 6 on a hexagonal one), weighted alike.
+    Moran's I: neighbors are the spots within 1.6 pitches (8 on a square array, 6 on a hexagonal one), weighted alike.
     Noise adds to a gene's variance and not to the covariance between spots, hence ``moran_expected`` is
     ``moran_observed / ceiling**2``, NaN where ``of_ceiling`` is, too.
     """
@@ -129,7 +129,7 @@ def evaluate(
         library_key=library_key,
     )
     _may_write_scores(table, key)
-    warn_of_seen([section.name for section in sections if section.learnt_from])
+    warn_of_seen([section.name for section in sections if section.learned_from])
     rng = np.random.default_rng(seed)
     parts = [_scores(section, rng, moran) for section in sections]
     if n_sections > 1:

@@ -16,7 +16,7 @@ from sthggep.tl._choices import adapt, look_through, without_counts
 from sthggep.tl._refusals import (
     check_counts,
     check_inputs,
-    learns_programmes,
+    learns_programs,
     refuse_foreign_genes,
     replaces_genes,
 )
@@ -78,24 +78,24 @@ def fit(
         ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; minutes on a laptop. ``"paper"``: the published network, sizes and losses, end to end; made for a GPU.
     model
         A model to go on from, or the folder it was saved to: fine-tuning. What it looks at, its networks, their number and
-        its gene programmes stay (as many as genes at most). Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
+        its gene programs stay (as many as genes at most). Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
         of the default preset is solved as a ridge towards its old weights, so that few spots change it little and many a
         lot; means and spreads of the genes move likewise. The model itself is not changed.
     validation
-        What is held out to stop early, and to choose ridge penalty, number of gene programmes and share of the networks of the
+        What is held out to stop early, and to choose ridge penalty, number of gene programs and share of the networks of the
         default preset: ``"sections"`` (whole sections), ``"blocks"`` (blocks of tissue of each section),
         names of sections, or ``None`` (nothing: all epochs are run). ``"auto"`` holds out sections where there are several,
-        else blocks. Each network of an ensemble holds out another part, so that all tissue is learnt from; the default
+        else blocks. Each network of an ensemble holds out another part, so that all tissue is learned from; the default
         preset's linear shortcut learns from all of it in the end. Spots are never
-        held out one by one: their neighbours would tell.
+        held out one by one: their neighbors would tell.
     expression
         Further sections with raw counts of the same genes, no image needed: they say which genes rise and fall together
-        (the default preset's gene programmes), which helps most where the training slides come from few patients. Never pass
+        (the default preset's gene programs), which helps most where the training slides come from few patients. Never pass
         a section that will be predicted, nor one of its patient where patients are held apart.
     targets
-        What is learnt instead of genes: a key of ``obsm`` (an array or a DataFrame, whose columns are the targets: cell-type
+        What is learned instead of genes: a key of ``obsm`` (an array or a DataFrame, whose columns are the targets: cell-type
         fractions), or a list of columns of ``obs`` (signature scores). Finite numbers for each spot of every slide; counts
-        are not needed and not looked at. They are learnt standardised and predicted on their own scale, which is not kept
+        are not needed and not looked at. They are learned standardized and predicted on their own scale, which is not kept
         to any bounds: fractions may come out slightly below 0, and need not add up to 1.
     obsm
         Keys of features that are in ``obsm`` of every slide (UNI, CONCH, cell counts, of any origin), used instead of the
@@ -108,13 +108,13 @@ def fit(
         Field of view in microns, or several, each a latent stage: instead of the preset's, or of those that the encoder
         is meant for.
     stain
-        Stain normalisation: ``"reinhard"`` (mean and spread of the tissue's colours, in CIELAB) or ``"macenko"``
-        (haematoxylin and eosin taken apart in optical density, as ``squidpy.experimental.im`` estimates them, each with its own
+        Stain normalization: ``"reinhard"`` (mean and spread of the tissue's colors, in CIELAB) or ``"macenko"``
+        (hematoxylin and eosin taken apart in optical density, as ``squidpy.experimental.im`` estimates them, each with its own
         hue and strength). Patches of each slide are brought to the mean stain of the training slides before they are looked
         at; :func:`sthggep.tl.predict` does so with new slides. Stain is estimated on the tissue of each slide's coarsest
-        resolution; a slide that shows too little of it keeps its colours, with a warning. Features that
-        :func:`sthggep.pp.features` wrote of a slide's own colours are refused. ``None`` leaves colours as they are; features
-        are centred within each slide all the same, and on our benchmarks normalisation did not help.
+        resolution; a slide that shows too little of it keeps its colors, with a warning. Features that
+        :func:`sthggep.pp.features` wrote of a slide's own colors are refused. ``None`` leaves colors as they are; features
+        are centered within each slide all the same, and on our benchmarks normalization did not help.
     max_epochs, learning_rate, n_members
         Instead of the preset's: epochs at most, step size, networks that are averaged.
     weights
@@ -150,7 +150,7 @@ def fit(
     Returns
     -------
     The trained model; ``model.history`` holds the curves. After fine-tuning, ``training["model"]`` is the id of the model
-    that it went on from, and ``training["model_sections"]`` what that had learnt from.
+    that it went on from, and ``training["model_sections"]`` what that had learned from.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def fit(
         replaces_genes(genes=genes, model=model, expression=expression, layer=layer)
         start_from = without_counts(start_from)
     if expression is not None:
-        learns_programmes(start_from, new=model is None)
+        learns_programs(start_from, new=model is None)
     parent = None
     if model is not None:
         from sthggep.tl._tune import go_on_from
@@ -195,9 +195,9 @@ def fit(
     found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
     found = distinct_names(found)
     further = further_sections(expression, where)
-    learnt = None if targets is None else find_targets(targets, found)
-    if learnt is not None:
-        genes = learnt.names
+    learned = None if targets is None else find_targets(targets, found)
+    if learned is not None:
+        genes = learned.names
     if genes is None:
         from sthggep.pp import gene_panel
 
@@ -210,7 +210,7 @@ def fit(
             spatial_key=spatial_key,
         )
     panel = gene_list(genes)
-    if learnt is None:
+    if learned is None:
         if parent is not None:
             refuse_foreign_genes(panel, found)
         check_counts(found, panel, layer)
@@ -236,7 +236,7 @@ def fit(
         show=show_progress_bar,
         parent=parent,
         further=further,
-        targets=learnt,
+        targets=learned,
         window=window,
         checkpoint_dir=checkpoint_dir,
     )
@@ -245,7 +245,7 @@ def fit(
 def further_sections(
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None, where: Mapping[str, Any]
 ) -> list[Slide]:
-    """Sections whose counts alone are learnt from; their images are not looked for."""
+    """Sections whose counts alone are learned from; their images are not looked for."""
     more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
     return [slide for data in more for slide in resolve(data, need_image=False, **where)]
 

@@ -17,8 +17,8 @@ Maps = NDArray[np.floating]  # (n_spots, n_genes)
 # As Wang et al. (2004), who proposed SSIM, and scikit-image: a Gaussian of 1.5 pixels (here: pitches), and its constants
 SSIM_SIGMA, SSIM_REACH = 1.5, 5.25
 K1, K2 = 0.01, 0.03
-# Within it lie the eight neighbours (1 and 1.41 pitches) of a square array and the six of a hexagonal one
-NEIGHBOUR_REACH = 1.6
+# Within it lie the eight neighbors (1 and 1.41 pitches) of a square array and the six of a hexagonal one
+NEIGHBOR_REACH = 1.6
 GENES_AT_ONCE = 128
 
 
@@ -51,11 +51,11 @@ def local_ssim(window: sparse.csr_matrix, predicted: Maps, measured: Maps) -> ND
 
 
 def morans_i(slide: Slide, values: Maps) -> NDArray[np.float64]:
-    """Moran's I of each gene map, shape (n_genes,); NaN for a constant one, or where no spot has a neighbour.
+    """Moran's I of each gene map, shape (n_genes,); NaN for a constant one, or where no spot has a neighbor.
 
     Scanpy's and squidpy's start numba's threads, which leaves OpenMP, and so torch, with another number of them.
     """
-    pairs, _ = _near(slide, NEIGHBOUR_REACH)
+    pairs, _ = _near(slide, NEIGHBOR_REACH)
     if not len(pairs):
         return np.full(values.shape[1], np.nan)
     graph = _symmetric(pairs, np.ones(len(pairs)), slide.n_spots)

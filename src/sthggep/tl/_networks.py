@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sthggep._data import Section
     from sthggep._presets import Preset
-    from sthggep.nn._programmes import Measured
+    from sthggep.nn._programs import Measured
 
 
 def build_network(
@@ -73,7 +73,7 @@ def start(net: Any, sections: Sequence[Section], further: Sequence[Measured] = (
 
 
 def _calibrate(net: Any, patches: Sequence[Any]) -> None:
-    """Give batch normalisation the statistics of the training patches: ImageNet's are far off behind the gradient module.
+    """Give batch normalization the statistics of the training patches: ImageNet's are far off behind the gradient module.
 
     A running average would take hundreds of steps to forget them, and predictions would be of another network until then.
     """

@@ -14,7 +14,7 @@ from sthggep._expression import counts, log10_cp10k
 from sthggep._gene_names import gene_columns
 from sthggep._presets import PRESETS
 from sthggep._slide import resolve
-from sthggep._stain import fit_reference, normalised
+from sthggep._stain import fit_reference, normalized
 from sthggep._targets import find_targets, spread_of
 from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
@@ -24,7 +24,7 @@ from sthggep.tl._choices import adapt, look_through, without_counts
 from sthggep.tl._fit import distinct_names, further_sections
 from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
 from sthggep.tl._leaks import refuse_further, refuse_leaks
-from sthggep.tl._refusals import check_features, check_inputs, check_slides, learns_programmes, replaces_genes
+from sthggep.tl._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
 from sthggep.tl._run_folder import plain
 from sthggep.tl._signature import digest, features_id, signature
 from sthggep.tl._train import Prepared, prepare
@@ -145,7 +145,7 @@ class Plan:
     targets: Targets | None = None
 
     def measured(self, i: int, panel: Sequence[str]) -> tuple[Values, Values | None]:
-        """What was measured in a section, on the scale that is learnt, and the counts behind it where there are any."""
+        """What was measured in a section, on the scale that is learned, and the counts behind it where there are any."""
         slide = self.slides[i]
         if self.targets is not None:
             return self.targets.read(slide), None
@@ -153,7 +153,7 @@ class Plan:
         return log10_cp10k(raw), raw
 
     def panel(self, fold: Fold) -> list[str]:
-        """The genes of one fold, from its training sections alone, and the check that they can be learnt from."""
+        """The genes of one fold, from its training sections alone, and the check that they can be learned from."""
         layer, inputs = self.options.training["layer"], self.options.preset.inputs
         train = [self.slides[i] for i in fold.train]
         if self.targets is not None:
@@ -214,14 +214,14 @@ class Plan:
         return self.options.preset.inputs.stain is not None
 
     def look(self, folder: Path, fold: Fold) -> Looked:
-        """Look at all sections as a fold sees them, which is alike for all folds unless stain is normalised.
+        """Look at all sections as a fold sees them, which is alike for all folds unless stain is normalized.
 
         Of sections that are gone through in windows, what is seen lies in ``folder``, which is made.
         """
         options, run = self.options, self.options.training
         folder.mkdir(exist_ok=True)
         stain = fit_reference([self.slides[i] for i in fold.train], options.preset.inputs.stain)
-        slides = [normalised(slide, stain) for slide in self.slides]
+        slides = [normalized(slide, stain) for slide in self.slides]
         asked = {name: run[name] for name in ("batch_size", "device", "show", "window")}
         prepared = prepare(slides, options.preset, run["weights"], folder=folder, blocks=folder / BLOCKS, **asked)
         inputs, encoder = options.preset.inputs, prepared.encoder
@@ -254,7 +254,7 @@ def make_plan(
     if expression is not None:
         if options.targets is not None:
             replaces_genes(expression=expression)
-        learns_programmes(options.preset)
+        learns_programs(options.preset)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
     found = [slide for data in given for slide in resolve(data, mpp=mpp, need_image=need_image, **where)]

@@ -56,13 +56,13 @@ def predict(
         Slide with spots and an image; one or several sections. Counts are not needed and not looked at.
     model
         A trained model, the folder it was saved to, or a name (see :meth:`sthggep.HGGEP.from_pretrained`); ``None`` takes ``"her2st"``, which comes with the package
-        and knows breast tumours only (see its model card).
+        and knows breast tumors only (see its model card).
     key_added
         Name of the prediction.
     genes
         Some of the model's genes, in the order in which they are to be written: less memory. ``None`` predicts all.
     latent
-        Write the networks' latent embedding of each spot, for neighbours, clusters and UMAPs: the fused features of
+        Write the networks' latent embedding of each spot, for neighbors, clusters and UMAPs: the fused features of
         all networks of the model side by side (their axes differ, so they are not averaged).
     counts
         Write expected counts, by models that have a head for counts (``preset="paper"``): the mean of the distribution
@@ -122,12 +122,12 @@ def predict(
     Embedding, counts and spread of an earlier prediction of that name go away with it, if they are not asked for again.
 
     A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
-    one that the model has learnt from, by its image or its spots' places in the array; where its tissue has colours, or its
-    image microns per pixel, that lie outside those of the training (:func:`sthggep.pl.colours` draws the colours); and
+    one that the model has learned from, by its image or its spots' places in the array; where its tissue has colors, or its
+    image microns per pixel, that lie outside those of the training (:func:`sthggep.pl.colors` draws the colors); and
     where the table has none of the model's genes.
 
     Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
-    tied to neighbours at about the distance that the networks have learnt: the array is taken as several coarser ones,
+    tied to neighbors at about the distance that the networks have learned: the array is taken as several coarser ones,
     interleaved.
 
     Raises
@@ -224,7 +224,7 @@ def _record(
             "stain": model.inputs.stain or "none",
             "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
-            "learnt_from": np.array(seen, dtype=object),
+            "learned_from": np.array(seen, dtype=object),
             "mpp": np.array([slide.mpp or np.nan for slide in slides]),
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },

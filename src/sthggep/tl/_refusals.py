@@ -43,10 +43,10 @@ def refuse_foreign_genes(genes: Sequence[str], slides: Sequence[Slide]) -> None:
         )
 
 
-def learns_programmes(preset: Preset, *, new: bool = True) -> None:
-    """Refuse further sections' counts where nothing would be learnt from them."""
+def learns_programs(preset: Preset, *, new: bool = True) -> None:
+    """Refuse further sections' counts where nothing would be learned from them."""
     if not new or preset.network != "FeatureHGGEPNet":
-        msg = "`expression` teaches gene programmes, which only a new model of `preset='default'` learns. Leave it out."
+        msg = "`expression` teaches gene programs, which only a new model of `preset='default'` learns. Leave it out."
         raise ValueError(msg)
 
 
@@ -57,7 +57,7 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
 
 
 def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None) -> None:
-    """Refuse a panel, or counts of it, that nothing can be learnt from."""
+    """Refuse a panel, or counts of it, that nothing can be learned from."""
     unique(genes, "The genes of the panel", "List each once.")
     if len(genes) == 1:
         gene = str(genes[0])
@@ -79,12 +79,12 @@ def check_inputs(slides: Sequence[Slide], inputs: Inputs) -> None:
         if any(size is not None for size in inputs.sizes_um):
             slide.require_mpp()
         warn_of_misplaced(slide)
-        refuse_own_colours(slide, inputs)
+        refuse_own_colors(slide, inputs)
     check_features(slides, inputs.obsm)
 
 
-def refuse_own_colours(slide: Slide, inputs: Inputs) -> None:
-    """Refuse features that were made of a slide's own colours where normalised ones are learnt from.
+def refuse_own_colors(slide: Slide, inputs: Inputs) -> None:
+    """Refuse features that were made of a slide's own colors where normalized ones are learned from.
 
     To make them anew unasked could take hours, or find less of the image than there was.
     """
@@ -94,8 +94,8 @@ def refuse_own_colours(slide: Slide, inputs: Inputs) -> None:
     plain = [key for key in keys if holds_plain(slide.adata, key, inputs.encoder, slide.name)]
     if plain:
         msg = (
-            f"Section {slide.name!r}: obsm holds {listing(plain)}, features of its own colours, but `stain={inputs.stain!r}` "
-            f"learns from normalised ones. Delete them (`del slide.obsm[{plain[0]!r}]`) and make the same call: with the image "
+            f"Section {slide.name!r}: obsm holds {listing(plain)}, features of its own colors, but `stain={inputs.stain!r}` "
+            f"learns from normalized ones. Delete them (`del slide.obsm[{plain[0]!r}]`) and make the same call: with the image "
             "at hand it computes its own. Or pass `stain=None`."
         )
         raise ValueError(msg)

@@ -66,7 +66,7 @@ def _predicted(plan: Plan, looked: Looked, model: HGGEP, i: int) -> Floats:
     if not isinstance(fed, list):
         return describe_inputs(model, fed, run["device"]).expression
     asked = {name: run[name] for name in ("window", "batch_size", "device", "show")}
-    slide = model.normalised(plan.slides[i])
+    slide = model.normalized(plan.slides[i])
     parts = describe_windows(model, slide, encoder=looked.prepared.encoder, blocks=looked.blocks, **asked)
     return gathered(parts).expression
 

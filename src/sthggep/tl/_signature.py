@@ -74,7 +74,7 @@ def features_id(slide: Slide, obsm: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Marks:
-    """What a model remembers of a section that it has learnt from, to know it again; no counts are in it."""
+    """What a model remembers of a section that it has learned from, to know it again; no counts are in it."""
 
     name: str
     image: str | None
@@ -111,7 +111,7 @@ def digest(*parts: Any) -> str:
 
 
 def _image(slide: Slide) -> str | None:
-    """Hash of pixels spread over the coarsest resolution; ``None`` without an image, or of one colour throughout."""
+    """Hash of pixels spread over the coarsest resolution; ``None`` without an image, or of one color throughout."""
     if not slide.levels:
         return None
     pixels = slide.levels[-1].sample(SAMPLES_ACROSS)

@@ -84,7 +84,7 @@ def summary(
     ``ssim``
         Mean structural similarity of the maps.
     ``trained_on``
-        Whether the model has learnt from this very tissue: its row then says nothing about new tissue.
+        Whether the model has learned from this very tissue: its row then says nothing about new tissue.
     ``pooled_pearson``
         Of several sections: mean over genes of the correlation over the spots of all sections together, the same in
         every row. It inflates: a model that only tells sections apart scores high. It is here to be compared with
@@ -101,7 +101,7 @@ def summary(
     -----
     Interval: spots are drawn anew with replacement, in blocks, and the mean over genes is computed in each sample; the
     interval lies between its quantiles. Spots, not genes, since genes rise and fall together in the same spots and
-    would make a much too narrow one; blocks, since neighbouring spots resemble each other. Blocks are squares of about
+    would make a much too narrow one; blocks, since neighboring spots resemble each other. Blocks are squares of about
     ``sqrt(n_spots)`` spots. Fewer than eight blocks give no interval (NaN). It says how far this section could mislead
     about tissue like it, and nothing about other patients: compare the rows for that.
     """
@@ -121,7 +121,7 @@ def summary(
             spatial_key=spatial_key,
             library_key=library_key,
         )[0]
-    warn_of_seen([section.name for section in sections if section.learnt_from])
+    warn_of_seen([section.name for section in sections if section.learned_from])
     rng = np.random.default_rng(seed)
     rows = [_row(section, n_boot, level, rng) for section in sections]
     out = pd.DataFrame(rows, index=pd.Index([section.name for section in sections], name="section"))
@@ -148,7 +148,7 @@ def _row(section: Compared, n_boot: int, level: float, rng: np.random.Generator)
         "ceiling": ceiling[both].mean(),
         "of_ceiling": pearson[both].mean() / (ceiling[both].mean() or np.nan),
         "ssim": pd.Series(ssim(section.slide, section.predicted, section.measured))[scored].mean(),
-        "trained_on": section.learnt_from,
+        "trained_on": section.learned_from,
     }
 
 

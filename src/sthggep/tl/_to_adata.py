@@ -38,14 +38,14 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     -------
     A new AnnData (spots × predicted genes): ``X`` holds the prediction, a copy (a dask array, read when it is asked for,
     where it was written to a file by ``out=``; ``.to_memory()`` reads all), on the scale ``uns[key]["units"]``,
-    which is a logarithm already and must not be normalised again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
+    which is a logarithm already and must not be normalized again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
     the prediction's record come along; so do ``obsm["X_<key>"]``, the latent embedding, and ``layers["counts"]``, expected
     counts, where they were predicted; and ``var["held_out_pearson"]`` and ``var["training_ceiling"]``, where the model knows
     them. Spots without a prediction (off the tissue, or of sections that were not asked for) are left out. ``data`` is
     not changed.
 
     The link to the shapes of a SpatialData comes along, too: ``sdata["predicted"] = sthggep.tl.to_adata(sdata)`` puts a
-    table beside the others that ``spatialdata-plot`` colours shapes by.
+    table beside the others that ``spatialdata-plot`` colors shapes by.
 
     Raises
     ------

@@ -63,7 +63,7 @@ def train_on(
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
     from sthggep._data import measured
-    from sthggep._stain import fit_reference, normalised
+    from sthggep._stain import fit_reference, normalized
     from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
@@ -81,7 +81,7 @@ def train_on(
         kept = open_training(checkpoint_dir, slides, genes, preset, **like)
     others = [measured(slide, genes, layer) for slide in further]
     stain = fit_reference(slides, preset.inputs.stain) if parent is None else parent.stain
-    slides = [normalised(slide, stain) for slide in slides]
+    slides = [normalized(slide, stain) for slide in slides]
 
     def begin(member: int, split: Sequence[Section]) -> nn.Module:
         if parent is not None:
@@ -95,7 +95,7 @@ def train_on(
             asked: dict[str, Any] = {"batch_size": batch_size, "device": device, "show": show, "parent": parent}
             prepared = prepare(slides, preset, weights, window=window, folder=Path(folder), **asked)
         encoder = prepared.encoder
-        sections, learnt = _sections(slides, prepared.inputs, genes, layer, targets, seed)
+        sections, learned = _sections(slides, prepared.inputs, genes, layer, targets, seed)
         windows = cut(sections)
         wider = [] if parent else judges(slides, validation, preset.n_members)
         splits, asked_of = (
@@ -110,7 +110,7 @@ def train_on(
         if parent is None:
             solve_on_all(members, splits)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
-    record = _record(slides, preset, plan, seed, encoder, parent, further) | learnt
+    record = _record(slides, preset, plan, seed, encoder, parent, further) | learned
     if stain is not None:
         record["stain"] = stain
     if by_gene is not None:
@@ -131,7 +131,7 @@ def _record(
     further: Sequence[Slide],
 ) -> dict[str, Any]:
     """What a model notes of the slides that it was trained on, in plain types."""
-    from sthggep._colours import image_mpp, noted_colours
+    from sthggep._colors import image_mpp, noted_colors
     from sthggep._given import feature_names
     from sthggep.tl._signature import marks
     from sthggep.tl._tune import sections_seen
@@ -145,7 +145,7 @@ def _record(
         "seed": seed,
         "encoder_weights": encoder.weights if encoder else None,
         "marks": [asdict(marks(slide)) for slide in slides],
-        "colours": noted_colours(slides) if preset.inputs.needs_image else [],
+        "colors": noted_colors(slides) if preset.inputs.needs_image else [],
         "image_mpp": [image_mpp(slide) for slide in slides],
     }
     if further:
@@ -155,7 +155,7 @@ def _record(
         record["obsm_columns"] = columns
     if parent is not None:
         record |= {"model": parent.id, "model_sections": sections_seen(parent)}
-        for noted in ("marks", "colours", "image_mpp"):
+        for noted in ("marks", "colors", "image_mpp"):
             record[noted] = [*parent.training.get(noted, []), *record[noted]]
     return record
 
@@ -168,14 +168,14 @@ def _sections(
     targets: Targets | None,
     seed: int,
 ) -> tuple[list[Section], dict[str, Any]]:
-    """Sections with what is to be learnt there, and what the record says of that."""
-    from sthggep._data import labelled, taught
+    """Sections with what is to be learned there, and what the record says of that."""
+    from sthggep._data import labeled, taught
     from sthggep._targets import spread_of
 
     both = list(zip(slides, inputs, strict=True))
     if targets is None:
         ceiling = _ceilings(slides, genes, layer, seed)
-        return [labelled(slide, genes, layer, fed) for slide, fed in both], {"ceiling": ceiling}
+        return [labeled(slide, genes, layer, fed) for slide, fed in both], {"ceiling": ceiling}
     values = [targets.read(slide) for slide in slides]
     mean, std = spread_of(values, targets)
     scaled = [((part - mean) / std).astype("float32") for part in values]
@@ -222,7 +222,7 @@ def prepare(
     if parent is None and preset.inputs.kind == "features":
         encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
 
-    # What prediction asks the network for; networks on patches find their neighbours themselves
+    # What prediction asks the network for; networks on patches find their neighbors themselves
     neighbors = int(preset.net.get("n_neighbors", 1))
     options: dict[str, Any] = {"batch_size": batch_size, "show": show}
     inputs: list[Any] = []
@@ -284,14 +284,14 @@ def _say_start(
     preset: Preset,
     device: torch.device,
     parent: HGGEP | None,
-    learnt: str,
+    learned: str,
 ) -> None:
     networks = f"{preset.n_members} network{'s' if preset.n_members > 1 else ''}"
     what = f"Training {networks}" if parent is None else f"Going on with {networks} of {parent.id}"
     spots = sum(slide.n_spots for slide in slides)
     tissue = f"{len(slides)} section{'s' if len(slides) > 1 else ''} ({spots} spots)"
     text = "%s: %s, %s, %s at most, on %s."
-    log.info(text, what, counted(genes, learnt), tissue, counted(preset.recipe.max_epochs, "epoch"), device)
+    log.info(text, what, counted(genes, learned), tissue, counted(preset.recipe.max_epochs, "epoch"), device)
 
 
 def _outcome(history: pd.DataFrame) -> str:

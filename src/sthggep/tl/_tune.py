@@ -88,7 +88,7 @@ def shares_of(parent: HGGEP, n_members: int) -> list[float] | None:
 
 
 def sections_seen(parent: HGGEP) -> list[str]:
-    """All sections that the model has learnt from, its own ancestors' included."""
+    """All sections that the model has learned from, its own ancestors' included."""
     return [*parent.training.get("model_sections", []), *parent.training.get("sections", [])]
 
 
@@ -151,16 +151,16 @@ def with_genes(net: Any, columns: Sequence[int]) -> nn.Module:
             if mine != other:
                 state[name] = state[name].index_select(axis, chosen)
     if fixed and len(columns) < rank:
-        _fewer_programmes(state)
+        _fewer_programs(state)
     small.load_state_dict(state)
     return small  # type: ignore[no-any-return]
 
 
-def _fewer_programmes(state: dict[str, Any]) -> None:
-    """A network has no more programmes than genes: give its scores those that are left."""
-    from sthggep.nn._programmes import of_fewer_genes
+def _fewer_programs(state: dict[str, Any]) -> None:
+    """A network has no more programs than genes: give its scores those that are left."""
+    from sthggep.nn._programs import of_fewer_genes
 
-    loadings, damp, turn = of_fewer_genes(state["programmes.loadings"], state["programmes.damp"])
-    state |= {"programmes.loadings": loadings, "programmes.damp": damp}
+    loadings, damp, turn = of_fewer_genes(state["programs.loadings"], state["programs.damp"])
+    state |= {"programs.loadings": loadings, "programs.damp": damp}
     state["scores.weight"], state["scores.bias"] = turn.T @ state["scores.weight"], turn.T @ state["scores.bias"]
     state["shortcut.weight"] = state["shortcut.weight"] @ turn

@@ -1,4 +1,4 @@
-"""Colours of stained tissue: which pixels are tissue, what colours a section has, how far another's are from those."""
+"""Colors of stained tissue: which pixels are tissue, what colors a section has, how far another's are from those."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FAR = 9.0
 
 
 @dataclass(frozen=True)
-class Colours:
-    """Tissue colours of one section, in CIELAB: L* (dark to light), a* (green to red), b* (blue to yellow)."""
+class Colors:
+    """Tissue colors of one section, in CIELAB: L* (dark to light), a* (green to red), b* (blue to yellow)."""
 
     name: str
     mean: tuple[float, float, float]
@@ -34,50 +34,50 @@ class Colours:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Colours:
+    def from_dict(cls, values: Mapping[str, Any]) -> Colors:
         """Back from JSON."""
         return cls(values["name"], tuple(values["mean"]), tuple(values["spread"]))
 
 
 @dataclass(frozen=True)
-class ColourRange:
-    """What colours a model has seen: from the smallest to the largest mean of the training sections."""
+class ColorRange:
+    """What colors a model has seen: from the smallest to the largest mean of the training sections."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
     @classmethod
-    def of(cls, seen: Sequence[Colours]) -> ColourRange:
+    def of(cls, seen: Sequence[Colors]) -> ColorRange:
         """The range of these sections, one at least."""
         means = np.array([each.mean for each in seen])
         return cls(means.min(axis=0), means.max(axis=0))
 
-    def distance(self, colours: Colours) -> float:
-        """CIELAB units from the nearest colour of the range; 0 inside."""
-        mean = np.array(colours.mean)
+    def distance(self, colors: Colors) -> float:
+        """CIELAB units from the nearest color of the range; 0 inside."""
+        mean = np.array(colors.mean)
         return float(np.linalg.norm(mean - np.clip(mean, self.low, self.high)))
 
 
 def stained_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """Pixels with more colour than the threshold of Otsu between glass and stain; ``None`` if all are alike.
+    """Pixels with more color than the threshold of Otsu between glass and stain; ``None`` if all are alike.
 
-    For colours and outlines, where pale fat and gaps say nothing. Which area is tissue, those included, is
+    For colors and outlines, where pale fat and gaps say nothing. Which area is tissue, those included, is
     :func:`sthggep.pp._tissue.tissue_mask`.
     """
     from scipy.ndimage import uniform_filter
     from skimage.filters import threshold_otsu
 
-    colour = uniform_filter(_colourfulness(pixels), size=3, mode="nearest")
-    if np.ptp(colour) < 1:
+    color = uniform_filter(_colorfulness(pixels), size=3, mode="nearest")
+    if np.ptp(color) < 1:
         return None
-    return np.asarray(colour > threshold_otsu(colour))
+    return np.asarray(color > threshold_otsu(color))
 
 
-def _colourfulness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _colorfulness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """How far a pixel is from gray; of a gray image, how dark it is."""
     values = pixels.astype(np.float64)
-    colour = values.max(axis=-1) - values.min(axis=-1)
-    return np.asarray(colour if colour.any() else 255 - values.mean(axis=-1))
+    color = values.max(axis=-1) - values.min(axis=-1)
+    return np.asarray(color if color.any() else 255 - values.mean(axis=-1))
 
 
 def sample_of(slide: Slide) -> NDArray[np.uint8] | None:
@@ -100,15 +100,15 @@ def tissue_pixels(slide: Slide) -> NDArray[np.uint8] | None:
     return np.asarray(pixels[tissue & _near_spots(slide, tissue.shape)])
 
 
-def tissue_colours(slide: Slide) -> Colours | None:
-    """Colours of the tissue under and between the spots, as they are looked at; ``None`` where the image cannot tell."""
+def tissue_colors(slide: Slide) -> Colors | None:
+    """Colors of the tissue under and between the spots, as they are looked at; ``None`` where the image cannot tell."""
     pixels = tissue_pixels(slide)
     if pixels is None or len(pixels) < FEWEST_PIXELS:
         return None
     from skimage.color import rgb2lab
 
     found = rgb2lab(pixels if slide.stain is None else slide.stain(pixels))
-    return Colours(slide.name, _rounded(found.mean(axis=0)), _rounded(found.std(axis=0)))
+    return Colors(slide.name, _rounded(found.mean(axis=0)), _rounded(found.std(axis=0)))
 
 
 def _near_spots(slide: Slide, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -117,9 +117,9 @@ def _near_spots(slide: Slide, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
     step = np.array(slide.size) / np.array(shape[::-1])
     rows, columns = np.indices(shape[:2])
-    centres = np.column_stack([columns.ravel() + 0.5, rows.ravel() + 0.5]) * step
+    centers = np.column_stack([columns.ravel() + 0.5, rows.ravel() + 0.5]) * step
     reach = max(slide.pitch(), float(step.max()))
-    return np.asarray(np.isfinite(cKDTree(slide.xy).query(centres, distance_upper_bound=reach)[0])).reshape(shape[:2])
+    return np.asarray(np.isfinite(cKDTree(slide.xy).query(centers, distance_upper_bound=reach)[0])).reshape(shape[:2])
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -127,14 +127,14 @@ def _rounded(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return lightness, a, b
 
 
-def noted_colours(slides: Sequence[Slide]) -> list[dict[str, Any]]:
-    """Colours of the sections that a model is trained on, for its record."""
-    return [found.to_dict() for found in map(tissue_colours, slides) if found is not None]
+def noted_colors(slides: Sequence[Slide]) -> list[dict[str, Any]]:
+    """Colors of the sections that a model is trained on, for its record."""
+    return [found.to_dict() for found in map(tissue_colors, slides) if found is not None]
 
 
-def seen_colours(training: Mapping[str, Any]) -> list[Colours]:
-    """Colours that a model's record holds."""
-    return [Colours.from_dict(entry) for entry in training.get("colours", [])]
+def seen_colors(training: Mapping[str, Any]) -> list[Colors]:
+    """Colors that a model's record holds."""
+    return [Colors.from_dict(entry) for entry in training.get("colors", [])]
 
 
 def image_mpp(slide: Slide) -> float | None:

@@ -1,4 +1,4 @@
-"""Colours of tissue: what is measured of a section, and how far another's are from those that a model has seen."""
+"""Colors of tissue: what is measured of a section, and how far another's are from those that a model has seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sthggep import HGGEP, datasets
-from sthggep._colours import FAR, ColourRange, Colours, image_mpp, seen_colours, tissue_colours
+from sthggep._colors import FAR, ColorRange, Colors, image_mpp, seen_colors, tissue_colors
 from sthggep._image import Level
 from sthggep._slide import Slide, resolve_one
 
@@ -32,24 +32,24 @@ def section(image: np.ndarray, name: str = "S", scale: float = 1.0) -> Slide:
     return Slide(name, spots, np.arange(len(SPOTS)), SPOTS / scale, (Level(image, (scale, scale)),), mpp=2.0 * scale)
 
 
-def test_the_colour_is_that_of_the_tissue_under_the_spots_alone():
+def test_the_color_is_that_of_the_tissue_under_the_spots_alone():
     from skimage.color import rgb2lab
 
-    found = tissue_colours(section(drawn()))
+    found = tissue_colors(section(drawn()))
     assert found is not None
     np.testing.assert_allclose(found.mean, rgb2lab(np.array(STAIN) / 255.0), atol=0.01)
     np.testing.assert_allclose(found.spread, 0, atol=0.01)
-    assert Colours.from_dict(found.to_dict()) == found
+    assert Colors.from_dict(found.to_dict()) == found
 
 
-def test_a_picture_that_cannot_tell_has_no_colour():
-    assert tissue_colours(section(np.full((400, 400, 3), 200, dtype=np.uint8))) is None
-    assert tissue_colours(replace(section(drawn()), levels=())) is None
+def test_a_picture_that_cannot_tell_has_no_color():
+    assert tissue_colors(section(np.full((400, 400, 3), 200, dtype=np.uint8))) is None
+    assert tissue_colors(replace(section(drawn()), levels=())) is None
 
 
-def test_distance_is_to_the_nearest_colour_that_was_seen():
-    pale, dark = (Colours(str(light), (light, 10.0, -20.0), (1.0, 1.0, 1.0)) for light in (70.0, 50.0))
-    seen = ColourRange.of([pale, dark])
+def test_distance_is_to_the_nearest_color_that_was_seen():
+    pale, dark = (Colors(str(light), (light, 10.0, -20.0), (1.0, 1.0, 1.0)) for light in (70.0, 50.0))
+    seen = ColorRange.of([pale, dark])
     assert seen.distance(replace(pale, mean=(60.0, 10.0, -20.0))) == 0
     assert seen.distance(replace(pale, mean=(73.0, 14.0, -20.0))) == pytest.approx(5)
 
@@ -60,13 +60,13 @@ def test_resolution_is_that_of_the_image_that_is_there():
 
 
 def test_real_sections_of_one_tissue_are_near_and_those_of_another_far(data_root: Path):
-    known = seen_colours(HGGEP.from_pretrained("her2st").training)
+    known = seen_colors(HGGEP.from_pretrained("her2st").training)
     assert [each.name for each in known] == ["B4", "C2", "C3", "C4", "C5"]
-    assert max(ColourRange.of([a]).distance(b) for a, b in permutations(known, 2)) == pytest.approx(7.92, abs=0.01)
-    c2 = tissue_colours(resolve_one(datasets.her2st("C2", root=data_root / "her2st", fullres=False)))
+    assert max(ColorRange.of([a]).distance(b) for a, b in permutations(known, 2)) == pytest.approx(7.92, abs=0.01)
+    c2 = tissue_colors(resolve_one(datasets.her2st("C2", root=data_root / "her2st", fullres=False)))
     assert c2 is not None
     np.testing.assert_allclose(c2.mean, known[1].mean, atol=0.1)
     bulb = resolve_one(datasets.mob("MOB1", root=data_root / "mob"))
-    found = tissue_colours(bulb)
+    found = tissue_colors(bulb)
     assert found is not None
-    assert ColourRange.of(known).distance(found) > FAR + 1
+    assert ColorRange.of(known).distance(found) > FAR + 1

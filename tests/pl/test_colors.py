@@ -1,4 +1,4 @@
-"""Tissue colours of new slides beside those of the training."""
+"""Tissue colors of new slides beside those of the training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 
 from sthggep import HGGEP, datasets, pl
-from sthggep._colours import seen_colours, tissue_colours
+from sthggep._colors import seen_colors, tissue_colors
 from sthggep._slide import resolve_one
 
 
@@ -24,12 +24,12 @@ def rows(figure: Figure) -> list[str]:
 
 def test_new_slides_stand_beside_the_sections_of_the_model(tmp_path: Path):
     slide = toy()
-    figure = pl.colours({"mine": slide}, save=tmp_path / "colours.pdf")
-    assert (tmp_path / "colours.pdf").stat().st_size > 1000
+    figure = pl.colors({"mine": slide}, save=tmp_path / "colors.pdf")
+    assert (tmp_path / "colors.pdf").stat().st_size > 1000
     *seen, new = rows(figure)
     assert seen == ["B4", "C2", "C3", "C4", "C5"]
-    known = np.array([each.mean for each in seen_colours(HGGEP.from_pretrained("her2st").training)])
-    found = tissue_colours(resolve_one(slide))
+    known = np.array([each.mean for each in seen_colors(HGGEP.from_pretrained("her2st").training)])
+    found = tissue_colors(resolve_one(slide))
     assert found is not None
     far = np.linalg.norm(found.mean - np.clip(found.mean, known.min(axis=0), known.max(axis=0)))
     assert new == f"mine: {far:.1f}"
@@ -42,17 +42,17 @@ def test_new_slides_stand_beside_the_sections_of_the_model(tmp_path: Path):
 
 def test_slides_may_stand_in_for_the_model():
     slide = toy()
-    assert rows(pl.colours(toy(1), [slide]))[-1] != rows(pl.colours(slide, [slide]))[-1]
-    assert rows(pl.colours(slide, [slide]))[-1].endswith(": 0.0")
+    assert rows(pl.colors(toy(1), [slide]))[-1] != rows(pl.colors(slide, [slide]))[-1]
+    assert rows(pl.colors(slide, [slide]))[-1].endswith(": 0.0")
 
 
-def test_what_has_no_colours_is_refused():
+def test_what_has_no_colors_is_refused():
     old = HGGEP.from_pretrained("her2st")
-    del old.training["colours"]
-    with pytest.raises(ValueError, match=r"has no record of colours.*pl\.colours\(data, slides\)"):
-        pl.colours(toy(), old)
+    del old.training["colors"]
+    with pytest.raises(ValueError, match=r"has no record of colors.*pl\.colors\(data, slides\)"):
+        pl.colors(toy(), old)
     blank = toy()
     images = next(iter(blank.uns["spatial"].values()))["images"]
     images["hires"] = np.full_like(images["hires"], 240)
-    with pytest.raises(ValueError, match="No tissue colours could be taken of"):
-        pl.colours(blank)
+    with pytest.raises(ValueError, match="No tissue colors could be taken of"):
+        pl.colors(blank)

@@ -1,4 +1,4 @@
-"""Which spots the networks tie to each other, on arrays as dense as those they learnt from and on denser ones."""
+"""Which spots the networks tie to each other, on arrays as dense as those they learned from and on denser ones."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ HYPEREDGE_SPOTS = 9
 HYPEREDGE_REACH = 1.6  # pitches
 
 
-def neighbourhoods(slide: Slide, n_neighbors: int, pitch_um: float | None = None) -> tuple[Neighbors, Neighbors]:
+def neighborhoods(slide: Slide, n_neighbors: int, pitch_um: float | None = None) -> tuple[Neighbors, Neighbors]:
     """Spots that each spot attends to, and those that its hyperedge holds.
 
-    Both are those at about the distances that the networks have learnt: where the spots stand denser than ``pitch_um``,
-    their array is several coarser ones, interleaved, and a spot's neighbours are of its own.
+    Both are those at about the distances that the networks have learned: where the spots stand denser than ``pitch_um``,
+    their array is several coarser ones, interleaved, and a spot's neighbors are of its own.
     """
     near = _nearest(slide, n_neighbors, pitch_um=pitch_um)
     return near, _nearest(slide, HYPEREDGE_SPOTS, pitch_um=pitch_um, max_distance=HYPEREDGE_REACH)
 
 
 def separate(slide: Slide, pitch_um: float | None = None) -> list[NDArray[np.intp]]:
-    """Spots in groups that have no neighbourhood in common: the coarser arrays, else all together."""
+    """Spots in groups that have no neighborhood in common: the coarser arrays, else all together."""
     factor = slide.denser_than(pitch_um)
     if factor == 1:
         return [np.arange(slide.n_spots)]
@@ -53,5 +53,5 @@ def _nearest(slide: Slide, k: int, *, pitch_um: float | None = None, max_distanc
 
 
 def positions(slide: Slide) -> NDArray[np.float64]:
-    """Centres in units of the spot pitch, around the section's middle."""
+    """Centers in units of the spot pitch, around the section's middle."""
     return np.asarray((slide.xy - slide.xy.mean(axis=0)) / slide.pitch(), dtype=np.float64)

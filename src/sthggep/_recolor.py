@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Recolouring:
+class Recoloring:
     """What is done to the pixels of one slide before an encoder sees them.
 
     Parameters
@@ -50,7 +50,7 @@ class Recolouring:
         return {"method": self.method, "reference": dict(self.reference), "source": dict(self.source)}
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Pixels ``(…, 3)`` in their new colours."""
+        """Pixels ``(…, 3)`` in their new colors."""
         if self.source is None or pixels.size == 0:
             return pixels
         flat = Image.fromarray(np.ascontiguousarray(pixels).reshape(-1, pixels.shape[-2], 3))
@@ -89,7 +89,7 @@ def macenko(rgb: Floats, source: Statistics, reference: Statistics) -> Floats:
 
 
 def _basis(stain: Statistics) -> Floats:
-    """Unit vectors of optical density as rows: haematoxylin, eosin, and what is neither."""
+    """Unit vectors of optical density as rows: hematoxylin, eosin, and what is neither."""
     both = np.array(stain["stains"], dtype=np.float64)
     rows = np.vstack([both, np.cross(*both)])
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))

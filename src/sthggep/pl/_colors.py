@@ -1,4 +1,4 @@
-"""Tissue colours of new slides beside those that a model was trained on."""
+"""Tissue colors of new slides beside those that a model was trained on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import listing
-from sthggep._colours import FAR, ColourRange, Colours, seen_colours, tissue_colours
+from sthggep._colors import FAR, ColorRange, Colors, seen_colors, tissue_colors
 from sthggep.pl._figure import new_figure, save_figure, style
 from sthggep.pl._tissue import sections_of
 
@@ -29,7 +29,7 @@ SWATCHES = (-1.0, 0.0, 1.0)  # standard deviations of L*
 AXES = ("L* (dark to light)", "a* (green to red)", "b* (blue to yellow)")
 
 
-def colours(
+def colors(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
     model: HGGEP | str | Path | AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     *,
@@ -43,13 +43,13 @@ def colours(
     coordinate_system: str | None = None,
     library_key: str | None = None,
 ) -> Figure:
-    """Draw the colours of new slides' tissue beside those of the sections that a model was trained on.
+    """Draw the colors of new slides' tissue beside those of the sections that a model was trained on.
 
     Left a row of swatches for each section: its tissue at the mean of a* and b*, dark, middling and light (one standard
-    deviation of L* either way). Right the mean colours in CIELAB, whose distances are about those that one sees. The dashed
+    deviation of L* either way). Right the mean colors in CIELAB, whose distances are about those that one sees. The dashed
     lines go around the range of the training sections, 9 units away: :func:`sthggep.tl.predict` warns of slides outside.
     The number behind a new slide is its distance from that range, bold where it is warned of. Of a model with stain
-    normalisation, colours are those after it.
+    normalization, colors are those after it.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def colours(
     KeyError
         There is no image.
     ValueError
-        The model has no record of colours, or a picture shows no tissue to take them from.
+        The model has no record of colors, or a picture shows no tissue to take them from.
     """
     options: dict[str, Any] = {
         "image_key": image_key,
@@ -88,7 +88,7 @@ def colours(
     }
     seen, look = _seen(model, options)
     new = _measured([look(slide) for slide in sections_of(data, **options)])
-    known = ColourRange.of(seen)
+    known = ColorRange.of(seen)
     shown = _some(seen)
     with style():
         height = max(2.4, ROW_INCHES * (len(shown) + len(new)) + 0.9)
@@ -102,36 +102,36 @@ def colours(
     return figure
 
 
-def _seen(model: Any, options: dict[str, Any]) -> tuple[list[Colours], Callable[[Slide], Slide]]:
-    """Colours of the training sections, by the model's record or from the slides themselves; and how slides are looked at."""
+def _seen(model: Any, options: dict[str, Any]) -> tuple[list[Colors], Callable[[Slide], Slide]]:
+    """Colors of the training sections, by the model's record or from the slides themselves; and how slides are looked at."""
     from sthggep.tl._predict import load_model
 
     if not (model is None or isinstance(model, str | Path) or hasattr(model, "training")):
         return _measured(sections_of(model, **options)), lambda slide: slide
     found = load_model(model)
-    seen = seen_colours(found.training)
+    seen = seen_colors(found.training)
     if not seen:
         msg = (
-            f"The model {found.id} has no record of colours: it was trained by an earlier version, or without images. Pass "
-            "the slides that it was trained on in its place: `sthggep.pl.colours(data, slides)`."
+            f"The model {found.id} has no record of colors: it was trained by an earlier version, or without images. Pass "
+            "the slides that it was trained on in its place: `sthggep.pl.colors(data, slides)`."
         )
         raise ValueError(msg)
-    return seen, found.normalised
+    return seen, found.normalized
 
 
-def _measured(slides: Sequence[Slide]) -> list[Colours]:
-    found = {slide.name: tissue_colours(slide) for slide in slides}
+def _measured(slides: Sequence[Slide]) -> list[Colors]:
+    found = {slide.name: tissue_colors(slide) for slide in slides}
     blank = [name for name, each in found.items() if each is None]
     if blank:
         msg = (
-            f"No tissue colours could be taken of {listing(blank)}: tissue under the spots was expected, in an image with a "
+            f"No tissue colors could be taken of {listing(blank)}: tissue under the spots was expected, in an image with a "
             "resolution that is not too large to be read whole. See `sthggep.pl.patches(data)`."
         )
         raise ValueError(msg)
     return [each for each in found.values() if each is not None]
 
 
-def _some(seen: Sequence[Colours]) -> list[Colours]:
+def _some(seen: Sequence[Colors]) -> list[Colors]:
     """All sections, or of many some from the darkest to the lightest."""
     if len(seen) <= MOST_ROWS:
         return list(seen)
@@ -140,7 +140,7 @@ def _some(seen: Sequence[Colours]) -> list[Colours]:
 
 
 def _rgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sRGB, 0 to 1, of CIELAB colours; the nearest there is where a screen has none."""
+    """sRGB, 0 to 1, of CIELAB colors; the nearest there is where a screen has none."""
     from skimage.color import lab2rgb
 
     inside = np.array(lab, dtype=np.float64)
@@ -148,7 +148,7 @@ def _rgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(lab2rgb(inside)).clip(0, 1)
 
 
-def _draw_swatches(ax: Axes, seen: Sequence[Colours], new: Sequence[Colours], known: ColourRange, n_seen: int) -> None:
+def _draw_swatches(ax: Axes, seen: Sequence[Colors], new: Sequence[Colors], known: ColorRange, n_seen: int) -> None:
     rows = [*seen, *new]
     lab = np.array([[each.mean] * len(SWATCHES) for each in rows])
     lab[..., 0] += np.array([each.spread[0] for each in rows])[:, None] * SWATCHES
@@ -168,9 +168,9 @@ def _draw_swatches(ax: Axes, seen: Sequence[Colours], new: Sequence[Colours], kn
 
 
 def _draw_means(
-    ax: Axes, seen: Sequence[Colours], new: Sequence[Colours], known: ColourRange, at: tuple[int, int]
+    ax: Axes, seen: Sequence[Colors], new: Sequence[Colors], known: ColorRange, at: tuple[int, int]
 ) -> None:
-    """Two of the three axes of the mean colours, and the line beyond which a slide is warned of."""
+    """Two of the three axes of the mean colors, and the line beyond which a slide is warned of."""
     from matplotlib.patches import FancyBboxPatch
 
     (x, y), (low, high) = at, (known.low, known.high)

@@ -1,4 +1,4 @@
-"""Few numbers in, many genes out: programmes of genes that rise and fall together, read off the training counts."""
+"""Few numbers in, many genes out: programs of genes that rise and fall together, read off the training counts."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def spot_weights(library_sizes: Tensor) -> Tensor:
     return library_sizes / (library_sizes + HALF_WEIGHT) + 0.01
 
 
-class GeneProgrammes(nn.Module):
-    """Decoder from a few programme scores to the expression of all genes.
+class GenePrograms(nn.Module):
+    """Decoder from a few program scores to the expression of all genes.
 
-    The programmes are the leading right singular vectors of the training sections' expression, each gene centred and
-    scaled within its section. What a programme may say is damped by how little it explains: single genes are mostly
-    noise, what they share is not, which is why few programmes predict better than a score for each gene.
+    The programs are the leading right singular vectors of the training sections' expression, each gene centered and
+    scaled within its section. What a program may say is damped by how little it explains: single genes are mostly
+    noise, what they share is not, which is why few programs predict better than a score for each gene.
 
     Parameters
     ----------
     n_genes
         Genes of the panel.
     rank
-        Programmes.
+        Programs.
     damping
-        Power of a programme's singular value, relative to the first, by which it is damped.
+        Power of a program's singular value, relative to the first, by which it is damped.
     """
 
     mean: Tensor
@@ -60,7 +60,7 @@ class GeneProgrammes(nn.Module):
     def start(
         self, targets: Sequence[Tensor], weights: Sequence[Tensor], further: Sequence[Measured] = ()
     ) -> list[Tensor]:
-        """Read the programmes off training sections, and off further ones that are not trained on.
+        """Read the programs off training sections, and off further ones that are not trained on.
 
         Parameters
         ----------
@@ -91,7 +91,7 @@ class GeneProgrammes(nn.Module):
         return [z @ self.loadings.T for z in scaled]
 
     def adapt(self, targets: Sequence[Tensor], weights: Sequence[Tensor], share: float) -> list[Tensor]:
-        """Keep the programmes; move each gene's mean and spread towards those of further sections.
+        """Keep the programs; move each gene's mean and spread towards those of further sections.
 
         Parameters
         ----------
@@ -104,33 +104,33 @@ class GeneProgrammes(nn.Module):
 
         Returns
         -------
-        Scores ``(n, rank)`` of each section in the programmes that are there.
+        Scores ``(n, rank)`` of each section in the programs that are there.
         """
         means, spreads = zip(*map(_mean_and_spread, targets, weights), strict=True)
         self.mean.lerp_(torch.stack(means).mean(dim=0), share)
         self.spread.lerp_(torch.stack(spreads).mean(dim=0), share)
-        # The transpose for a whole panel; of some of its genes, the programmes are no longer at right angles
+        # The transpose for a whole panel; of some of its genes, the programs are no longer at right angles
         inverse = torch.linalg.pinv(self.loadings.double(), rtol=0.1).float()
         return [(t - m) / s @ inverse for t, m, s in zip(targets, means, spreads, strict=True)]
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Expression ``(n, genes)`` of programme scores ``(n, rank)``."""
+        """Expression ``(n, genes)`` of program scores ``(n, rank)``."""
         return self.mean + self.spread * ((scores * self.damp) @ self.loadings)
 
 
 def of_fewer_genes(loadings: Tensor, damp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As many programmes as genes where genes were left out, so that these are decoded as before.
+    """As many programs as genes where genes were left out, so that these are decoded as before.
 
     Parameters
     ----------
     loadings
-        ``(rank, genes)`` with fewer genes than programmes.
+        ``(rank, genes)`` with fewer genes than programs.
     damp
         ``(rank,)``.
 
     Returns
     -------
-    Loadings ``(genes, genes)`` and damping ``(genes,)`` of the new programmes, and what old scores are multiplied by to
+    Loadings ``(genes, genes)`` and damping ``(genes,)`` of the new programs, and what old scores are multiplied by to
     be theirs, ``(rank, genes)``.
     """
     old, size, new = torch.linalg.svd(loadings.double(), full_matrices=False)
