@@ -13,17 +13,16 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sthggep import _log
+from sthggep._version import __version__
 
 if TYPE_CHECKING:
     from sthggep import datasets, io, nn, pl, pp, tl
     from sthggep.model import HGGEP
 
 __all__ = ["HGGEP", "__version__", "datasets", "io", "nn", "pl", "pp", "tl"]
-__version__ = version("sthggep")
 
 _log.set_up()
 

@@ -49,7 +49,7 @@ def html(model: Predictor) -> str:
 
 def card(model: Predictor, repo_id: str) -> str:
     """A model card in Markdown, with the metadata that the hub reads. Names of sections are not in it."""
-    from sthggep import __version__
+    from sthggep._version import __version__
 
     known, noun = facts(model), _noun(model)
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in known.items())

@@ -74,7 +74,7 @@ class HGGEP(Predictor):
         FileExistsError
             The folder is there, and is to be kept or is no model.
         """
-        from sthggep import __version__
+        from sthggep._version import __version__
 
         config = {
             "version": __version__,

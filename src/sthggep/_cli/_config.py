@@ -94,7 +94,7 @@ def _files(patterns: list[str], name: str, path: Path) -> list[str]:
 
 def as_yaml(ctx: click.Context) -> str:
     """All options of a run, defaults too, as a file for ``--config``."""
-    from sthggep import __version__
+    from sthggep._version import __version__
 
     when = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     head = (

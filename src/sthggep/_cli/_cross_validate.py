@@ -12,7 +12,7 @@ from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
 from sthggep._cli._files import check_folder, gene_list, read_slides, targets_of
 from sthggep._log import log
-from sthggep._slide_files import PLACES
+from sthggep.tl._slide_files import PLACES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from sthggep._cli import _options as options
 from sthggep._cli._command import command
 from sthggep._cli._files import about, gene_list
 from sthggep._log import log
-from sthggep._slide_files import kind_of, read_slide
+from sthggep.tl._slide_files import kind_of, read_slide
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._log import log
-from sthggep._slide_files import kind_of, read_slide
+from sthggep.tl._slide_files import kind_of, read_slide
 
 if TYPE_CHECKING:
     from anndata import AnnData

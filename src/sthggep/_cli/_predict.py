@@ -12,7 +12,7 @@ from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
 from sthggep._cli._files import about, describe, gene_list, whole, write_slide
 from sthggep._log import log
-from sthggep._slide_files import PLACES, SPACING_UM, kind_of, opened
+from sthggep.tl._slide_files import PLACES, SPACING_UM, kind_of, opened
 
 if TYPE_CHECKING:
     from anndata import AnnData

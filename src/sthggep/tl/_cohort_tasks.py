@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sthggep._log import log
-from sthggep._slide_files import opened
+from sthggep.tl._slide_files import opened
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,7 +83,7 @@ def attempt(step: str, job: Job, *which: Any) -> Answer:
     with _recorded(job) as seen:
         try:
             value, error = STEPS[step](job, *which), ""
-        except Exception as reason:  # noqa: BLE001
+        except Exception as reason:
             value, error = None, _told(reason)
     return Answer(value, error, tuple(dict.fromkeys(str(w.message) for w in seen if w.category is UserWarning)))
 
@@ -171,7 +171,7 @@ class Work:
 
 def _check_worker(job: Job) -> None:
     """Slides and blocks are on a disk that client and workers share, and they run the same version."""
-    from sthggep import __version__
+    from sthggep._version import __version__
 
     absent = [str(path) for path in (job.slide, job.model) if not path.exists()]
     if absent:

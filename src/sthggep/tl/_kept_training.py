@@ -38,7 +38,7 @@ def open_training(
     targets: Targets | None,
 ) -> Path:
     """The folder, new or of the very same training. How it is computed (device, processes, precision) may differ."""
-    from sthggep import __version__
+    from sthggep._version import __version__
 
     options = {"seed": seed, "layer": layer, "weights": plain(weights), "window": window}
     record = {

@@ -186,7 +186,7 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """What the results depend on, in plain types."""
-        from sthggep import __version__
+        from sthggep._version import __version__
 
         return {
             "version": __version__,
