@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sthggep import _rows
-from sthggep._rows import RowFile
+from sthggep._disk import _rows
+from sthggep._disk._rows import RowFile
 
 
 def test_rows_are_written_and_read_by_number(tmp_path):

@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 
 from sthggep._checks import one_of, positive, warn_user
 from sthggep._data import Inputs, Section, array_positions, frozen_stages
+from sthggep._disk._rows import row_steps
 from sthggep._neighborhood import neighborhoods, positions, separate
-from sthggep._rows import row_steps
 from sthggep._windows import Ties, Window, renumbered, split_spots, window_of, within
 from sthggep.nn import spatial_incidence
 from sthggep.nn._hyperconv import propagate

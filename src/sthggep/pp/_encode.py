@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._disk._rows import RowFile
 from sthggep._keys import feature_key
 from sthggep._progress import Progress, progress
-from sthggep._rows import RowFile
 from sthggep.pp._feature_cache import FeatureCache, describe, image_fingerprint, key_of
 from sthggep.pp._kept_blocks import KeptBlocks
 from sthggep.pp._patches import Patches

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthggep._rows import RowFile
+from sthggep._disk._rows import RowFile
 from sthggep.pp._encoders import UNVERSIONED
 
 if TYPE_CHECKING:

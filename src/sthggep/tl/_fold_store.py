@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sthggep.tl._run_folder import RunFolder, write_text
+from sthggep._disk._run_folder import RunFolder, write_text
 
 if TYPE_CHECKING:
     import pandas as pd

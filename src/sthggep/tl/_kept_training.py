@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthggep.tl._run_folder import RunFolder, plain
+from sthggep._disk._run_folder import RunFolder, plain
 from sthggep.tl._signature import features_id, signature
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._rows import RowFile, row_steps
+from sthggep._disk._rows import RowFile, row_steps
 
 if TYPE_CHECKING:
     from sthggep._describe import Predicted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sthggep._checks import gene_list, listing, one_of, unique
 from sthggep._data import frozen_stages
+from sthggep._disk._run_folder import plain
 from sthggep._expression import counts, log10_cp10k
 from sthggep._gene_names import gene_columns
 from sthggep._presets import PRESETS
@@ -25,7 +26,6 @@ from sthggep.tl._fit import distinct_names, further_sections
 from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
 from sthggep.tl._leaks import refuse_further, refuse_leaks
 from sthggep.tl._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
-from sthggep.tl._run_folder import plain
 from sthggep.tl._signature import digest, features_id, signature
 from sthggep.tl._train import Prepared, prepare
 

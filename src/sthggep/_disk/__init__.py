@@ -1,0 +1,1 @@
+"""Rows and folders on disk, written whole or not at all."""
