@@ -137,7 +137,7 @@ class _Run:
         except KilledWorker as reason:
             times = counted(reason.allowed_failures + 1, "time")
             return Answer(error=f"its worker was lost {times} at the same task: it may need more memory than there is.")
-        except Exception as reason:
+        except Exception as reason:  # noqa: BLE001
             return Answer(error=f"{type(reason).__name__}: {reason}")
         return found
 

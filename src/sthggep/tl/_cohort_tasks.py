@@ -83,7 +83,7 @@ def attempt(step: str, job: Job, *which: Any) -> Answer:
     with _recorded(job) as seen:
         try:
             value, error = STEPS[step](job, *which), ""
-        except Exception as reason:
+        except Exception as reason:  # noqa: BLE001
             value, error = None, _told(reason)
     return Answer(value, error, tuple(dict.fromkeys(str(w.message) for w in seen if w.category is UserWarning)))
 
