@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sthggep
-from sthggep._image import Level
+from sthggep._image._level import Level
 from sthggep._slide import Slide, resolve_one
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._families import IMAGENET_MEAN, IMAGENET_STD

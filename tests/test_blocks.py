@@ -8,8 +8,8 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from sthggep import _blocks
-from sthggep._image import Level
+from sthggep._image import _blocks
+from sthggep._image._level import Level
 
 BLOCK = 64
 

@@ -12,7 +12,7 @@ import pytest
 
 from sthggep import HGGEP, datasets
 from sthggep._colors import FAR, ColorRange, Colors, image_mpp, seen_colors, tissue_colors
-from sthggep._image import Level
+from sthggep._image._level import Level
 from sthggep._slide import Slide, resolve_one
 
 STAIN = (150, 60, 140)

@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 from PIL import Image, ImageFile
 
-from sthggep._image import Level, open_levels, read_mpp
+from sthggep._image._level import Level, open_levels, read_mpp
 
 
 def position_image(height: int = 300, width: int = 400) -> np.ndarray:
@@ -401,7 +401,7 @@ def test_missing_imagecodecs_says_what_to_install(tmp_path: Path):
     assert open_levels(path)[0].shape == (300, 400)
     code = (
         "import sys; sys.modules['imagecodecs'] = None\n"
-        "from sthggep._image import open_levels\n"
+        "from sthggep._image._level import open_levels\n"
         f"try: open_levels({str(path)!r})\n"
         "except ImportError as error: print(error)"
     )

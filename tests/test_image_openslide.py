@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from sthggep import _image_files, io
-from sthggep._image import open_levels, read_mpp
+from sthggep import io
+from sthggep._image import _files as _image_files
+from sthggep._image._level import open_levels, read_mpp
 
 
 @pytest.fixture

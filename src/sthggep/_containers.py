@@ -14,7 +14,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, has_key, listing, no_slide, positive, unique_names
-from sthggep._image import Level, open_levels, read_mpp
+from sthggep._image._level import Level, open_levels, read_mpp
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

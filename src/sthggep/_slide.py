@@ -19,8 +19,8 @@ from sthggep._spatialdata import from_spatialdata, spatialdata_image
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sthggep._image import Level
-    from sthggep._recolor import Recoloring
+    from sthggep._image._level import Level
+    from sthggep._image._recolor import Recoloring
 
 log = logging.getLogger("sthggep")
 VISIUM_PITCH_UM = 100.0

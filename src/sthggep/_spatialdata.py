@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import has_key, listing, unique_names
 from sthggep._containers import Found, mapping, number, table_of
-from sthggep._image import Level
+from sthggep._image._level import Level
 from sthggep._keys import TOOL
 from sthggep._labels import label_centers
 

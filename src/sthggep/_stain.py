@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, one_of, warn_user
 from sthggep._colors import tissue_pixels
-from sthggep._recolor import MAPS, Recoloring, Statistics
+from sthggep._image._recolor import MAPS, Recoloring, Statistics
 
 if TYPE_CHECKING:
     from sthggep._slide import Slide

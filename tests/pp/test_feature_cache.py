@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from sthggep import pp
-from sthggep._image import Level, open_levels
+from sthggep._image._level import Level, open_levels
 from sthggep._slide import resolve_one
 from sthggep.pp import _encode
 from sthggep.pp._encode import ahead, encode

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthggep._image import Level, open_levels, read_mpp
+from sthggep._image._level import Level, open_levels, read_mpp
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -20,7 +20,7 @@ from sthggep._disk._rows import RowFile
 from sthggep.pp._encoders import UNVERSIONED
 
 if TYPE_CHECKING:
-    from sthggep._image import Level
+    from sthggep._image._level import Level
     from sthggep._slide import Slide
     from sthggep.pp._encoders import FrozenEncoder
 

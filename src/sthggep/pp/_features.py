@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._recolor import Recoloring
+    from sthggep._image._recolor import Recoloring
 
 
 def features(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._image import Level
+    from sthggep._image._level import Level
 
 
 class Patches:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._image_openslide import reads, slide_arrays, slide_mpp
+from sthggep._image._openslide import reads, slide_arrays, slide_mpp
 
 logger = logging.getLogger("sthggep")
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sthggep._blocks import Blocks, channels_last
-from sthggep._image_files import open_arrays, read_mpp
+from sthggep._image._blocks import Blocks, channels_last
+from sthggep._image._files import open_arrays, read_mpp
 
 __all__ = ["Level", "open_levels", "read_mpp"]
 

@@ -1,0 +1,1 @@
+"""One image: its levels, files, blocks and colors."""
