@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import sthggep
 from sthggep._image._level import Level
-from sthggep._slide import Slide, resolve_one
+from sthggep._slides._slide import Slide, resolve_one
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._families import IMAGENET_MEAN, IMAGENET_STD
 

@@ -127,7 +127,7 @@ def predict(path: Path, n: int, options: argparse.Namespace) -> dict[str, float]
 
 def throughput(path: Path, n: int, options: argparse.Namespace) -> None:
     """Patches a second: network alone on patches in memory, and read from the slide."""
-    from sthggep._slide import resolve_one
+    from sthggep._slides._slide import resolve_one
     from sthggep.pp._encode import encode
     from sthggep.pp._patches import Patches
 
@@ -161,7 +161,7 @@ def halo_table(path: Path, n: int, options: argparse.Namespace) -> None:
 
     from sthggep import pp
     from sthggep._describe import describe_windows
-    from sthggep._slide import resolve_one
+    from sthggep._slides._slide import resolve_one
 
     adata, model = section(path, n, TRAINED_PITCH), model_of(options)
     pp.features(adata, size_um=model.inputs.sizes_um, flips=options.flips, cache=path.parent / "features")

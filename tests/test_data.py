@@ -14,7 +14,7 @@ from sthggep import datasets, pp
 from sthggep._data import Inputs, Section, Sections, array_positions, labeled, network_inputs
 from sthggep._expression import log10_cp10k, size_factors
 from sthggep._given import given_features
-from sthggep._slide import resolve_one
+from sthggep._slides._slide import resolve_one
 from sthggep.pp._encoders import FrozenEncoder
 
 

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from sthggep._expression import counts, log10_cp10k, size_factors, unmeasured
 from sthggep._prediction import observed, read_prediction
-from sthggep._slide import Slide
+from sthggep._slides._slide import Slide
 
 COUNTS = np.array([[0, 1, 2], [3, 0, 5], [6, 7, 0], [0, 0, 0]], dtype=np.float32)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sthggep._lattice import (
+from sthggep._slides._lattice import (
     is_interleaved,
     is_transposed,
     lattice_mpp,

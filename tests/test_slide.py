@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sthggep import pp, tl
-from sthggep._slide import resolve, resolve_one, table_of
+from sthggep._slides._slide import resolve, resolve_one, table_of
 
 WIDTH, HEIGHT = 400, 300
 
@@ -551,9 +551,9 @@ def test_thumbnail_of_a_large_image_is_made_in_parts(monkeypatch: pytest.MonkeyP
     source = Counted(image)
     lazy = da.from_array(source, chunks=(1024, 1024, 3), asarray=False, meta=np.empty((0, 0, 0), np.uint8))
     slide = resolve_one(section(lazy))
-    monkeypatch.setattr("sthggep._slide.LARGE_PX", 1 << 40)
+    monkeypatch.setattr("sthggep._slides._slide.LARGE_PX", 1 << 40)
     expected, scale = slide.thumbnail(200)
-    monkeypatch.setattr("sthggep._slide.LARGE_PX", 1 << 20)
+    monkeypatch.setattr("sthggep._slides._slide.LARGE_PX", 1 << 20)
     source.reads.clear()
     fresh = resolve_one(section(lazy))
     found, same = fresh.thumbnail(200)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sthggep._predictor import Predictor
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.nn import Output
     from sthggep.pp._encoders import FrozenEncoder
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sthggep._checks import counted, has_key, listing
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 
 def given_features(slide: Slide, key: str) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._slide import Slide
+from sthggep._slides._slide import Slide
 
 if TYPE_CHECKING:
     from torch import nn

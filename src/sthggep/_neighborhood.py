@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sthggep._lattice import sublattices
+from sthggep._slides._lattice import sublattices
 from sthggep.nn import Neighbors, spatial_neighbors
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 # A spot and those next to it: the eight around it on a square array, the six on a hexagonal one
 HYPEREDGE_SPOTS = 9

@@ -17,7 +17,7 @@ from sthggep._keys import TOOL, prediction_keys
 from sthggep._targets import Targets
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 Values = NDArray[np.float32]
 

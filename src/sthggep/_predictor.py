@@ -15,7 +15,7 @@ from sthggep._checks import counted, genes_present, listing, unique
 from sthggep._describe import Predicted, describe_windows, gathered
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
-from sthggep._stain import normalized
+from sthggep._slides._stain import normalized
 from sthggep._targets import Targets
 from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sthggep._data import Inputs
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 
 class Predictor:

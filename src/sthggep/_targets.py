@@ -14,7 +14,7 @@ from sthggep._checks import counted, has_key, listing, unique
 from sthggep._given import feature_names, given_features, same_features
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 Values = NDArray[np.float32]
 

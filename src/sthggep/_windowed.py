@@ -22,7 +22,7 @@ from sthggep.nn._stages import RunningMoments, SectionStatistics, standardized
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep._windows import Rows
     from sthggep.pp._encode import Rows as Features
     from sthggep.pp._encoders import FrozenEncoder

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 from spatialdata.transformations import Identity, get_transformation
 
-from sthggep._spatialdata import _element_levels
+from sthggep._slides._spatialdata import _element_levels
 from sthggep.io import read_slide
 
 

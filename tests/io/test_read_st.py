@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from sthggep import _slide
+from sthggep._slides import _slide
 from sthggep.io import read_st
 
 

@@ -12,7 +12,7 @@ import squidpy as sq
 
 from sthggep import pp, tl
 from sthggep._expression import counts
-from sthggep._slide import Slide, resolve_one
+from sthggep._slides._slide import Slide, resolve_one
 
 spatialdata_io = pytest.importorskip("spatialdata_io")
 
@@ -192,7 +192,7 @@ def test_labels_that_are_nowhere(xenium_folder):
 
 
 def test_small_labels_are_found_in_a_finer_raster(xenium_folder, monkeypatch: pytest.MonkeyPatch):
-    from sthggep import _labels
+    from sthggep._slides import _labels
 
     sdata = spatialdata_io.xenium(xenium_folder.path, transcripts=False)
     fine = resolve_one(sdata).xy

@@ -15,7 +15,7 @@ import tifffile
 
 from sthggep import pp
 from sthggep._image._level import Level, open_levels
-from sthggep._slide import resolve_one
+from sthggep._slides._slide import resolve_one
 from sthggep.pp import _encode
 from sthggep.pp._encode import ahead, encode
 from sthggep.pp._encoders import ENCODERS, UNVERSIONED, FrozenEncoder

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sthggep import datasets, pp
-from sthggep._slide import resolve_one
+from sthggep._slides._slide import resolve_one
 from sthggep.nn import ShuffleNetV2
 from sthggep.pp import _encoders
 from sthggep.pp._encode import encode

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sthggep import datasets
-from sthggep._slide import resolve_one
+from sthggep._slides._slide import resolve_one
 from sthggep.pp._encode import Encoding, encode
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._kept_blocks import KeptBlocks

@@ -11,7 +11,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sthggep._expression import log10_cp10k
-from sthggep._slide import Slide
+from sthggep._slides._slide import Slide
 
 SIDE = 24
 

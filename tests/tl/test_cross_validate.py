@@ -17,14 +17,14 @@ from scipy import sparse
 from sthggep import _presets, _windowed, datasets, pp, tl
 from sthggep._expression import counts, log10_cp10k
 from sthggep._keys import feature_key
-from sthggep._slide import resolve
+from sthggep._slides._fingerprint import signature
+from sthggep._slides._slide import resolve
 from sthggep.pp import _registry
 from sthggep.pp._encode import Encoding
 from sthggep.tl import _baselines, _run_fold
 from sthggep.tl._baselines import Measured, Seen
 from sthggep.tl._folds import Fold, shared_patients
 from sthggep.tl._leaks import what_is_shared
-from sthggep.tl._signature import signature
 
 QUICK = {"obsm": "X_mine", "n_members": 1, "max_epochs": 1, "device": "cpu", "show_progress_bar": False}
 COLUMNS = ["fold", "group", "section", "method", "gene", "metric", "value", "leak"]
@@ -561,7 +561,7 @@ def test_features_of_another_width_are_refused_at_once(four, genes, trained):
 
 
 def test_microns_for_the_baselines_of_the_paper_preset(four, genes, monkeypatch):
-    monkeypatch.setattr("sthggep._slide._find_mpp", lambda *_: (None, ""))
+    monkeypatch.setattr("sthggep._slides._slide._find_mpp", lambda *_: (None, ""))
     options = {**QUICK, "obsm": None, "preset": "paper", "weights": "random"}
     with pytest.raises(
         ValueError, match=r"'nearest_patch', 'ridge' look at .* microns. Pass `mpp=`.*baselines=\['mean'\]"

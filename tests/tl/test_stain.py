@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sthggep import HGGEP, datasets, pl, pp, tl
-from sthggep._slide import resolve_one
-from sthggep._stain import METHODS, fit_reference
+from sthggep._slides._slide import resolve_one
+from sthggep._slides._stain import METHODS, fit_reference
 from sthggep.pp._feature_cache import VARIABLE
 
 QUIET = {"show_progress_bar": False}

@@ -227,7 +227,7 @@ def test_training_notes_how_genes_fared_on_held_out_tissue(slides, tmp_path, mon
 
 
 def held_out_name(adata: ad.AnnData) -> str:
-    from sthggep._slide import resolve_one
+    from sthggep._slides._slide import resolve_one
 
     return resolve_one(adata).name
 

@@ -13,7 +13,7 @@ from sthggep import HGGEP, datasets, pl, tl
 from sthggep._data import Inputs
 from sthggep._describe import describe_windows
 from sthggep._presets import PRESETS
-from sthggep._slide import resolve_one
+from sthggep._slides._slide import resolve_one
 from sthggep.nn import HGGEPNet
 
 QUIET = {"show_progress_bar": False, "device": "cpu"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from anndata import AnnData
 
 from sthggep._checks import warn_user
-from sthggep._lattice import is_interleaved
+from sthggep._slides._lattice import is_interleaved
 from sthggep.datasets._download import Folder, Source, locate
 from sthggep.datasets._mob import PITCH_UM as PITCH_2K_UM
 from sthggep.io import read_st

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from sthggep._lattice import lay_out
+from sthggep._slides._lattice import lay_out
 from sthggep.datasets import _toy_genes, _toy_tissue
 from sthggep.datasets._toy_render import render
 

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 from sthggep._checks import positive, warn_user
 from sthggep._image._level import open_levels
-from sthggep._lattice import is_interleaved, lattice_mpp
+from sthggep._slides._lattice import is_interleaved, lattice_mpp
 from sthggep.io._st_tables import match, read_counts, read_labels, read_spots
 
 logger = logging.getLogger("sthggep")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import listing
-from sthggep._colors import FAR, ColorRange, Colors, seen_colors, tissue_colors
+from sthggep._slides._colors import FAR, ColorRange, Colors, seen_colors, tissue_colors
 from sthggep.pl._figure import new_figure, save_figure, style
 from sthggep.pl._tissue import sections_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
 MOST_ROWS = 12  # training sections that are shown one by one

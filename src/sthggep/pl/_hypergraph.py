@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 PANEL_INCHES = 3.6
 LINES = ("solid", (0, (2, 1)), (0, (0.6, 0.8)))

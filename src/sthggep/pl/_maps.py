@@ -14,7 +14,7 @@ from sthggep._prediction import observed as read_observed
 from sthggep.pl._tissue import View, spot_diameter, view_of
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 log = logging.getLogger("sthggep")
 Limit = float | str | None

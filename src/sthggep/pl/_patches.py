@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._placement import warn_of_misplaced
+from sthggep._slides._placement import warn_of_misplaced
 from sthggep.pl._figure import empty_axes, new_figure, save_figure, style
 from sthggep.pl._tissue import (
     View,

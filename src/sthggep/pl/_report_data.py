@@ -19,7 +19,7 @@ from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
 from sthggep.tl._evaluate import noise_ceiling
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
 log = logging.getLogger("sthggep")

@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import listing, one_of, positive
-from sthggep._slide import Slide, resolve
+from sthggep._slides._slide import Slide, resolve
 from sthggep.pl._figure import empty_axes
 
 if TYPE_CHECKING:

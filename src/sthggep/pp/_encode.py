@@ -22,7 +22,7 @@ from sthggep.pp._kept_blocks import KeptBlocks
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.pp._encoders import FrozenEncoder
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from sthggep.pp._encoders import UNVERSIONED
 
 if TYPE_CHECKING:
     from sthggep._image._level import Level
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.pp._encoders import FrozenEncoder
 
 log = logging.getLogger("sthggep")

@@ -11,13 +11,13 @@ import numpy as np
 
 from sthggep._checks import counted, gene_list, genes_present, listing
 from sthggep._expression import Floats, counts
-from sthggep._slide import resolve
+from sthggep._slides._slide import resolve
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 log = logging.getLogger("sthggep")
 MANY_SPOTS = 20_000  # as many of a section tell its variable genes as well as all of them

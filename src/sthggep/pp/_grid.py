@@ -12,16 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from sthggep._checks import has_key, one_of, positive
 from sthggep._keys import TOOL
-from sthggep._labels import label_raster
-from sthggep._lattice import lay_out
-from sthggep._slide import resolve_image
-from sthggep._spatialdata import add_spots, may_add_spots, source_path, spots_key
+from sthggep._slides._labels import label_raster
+from sthggep._slides._lattice import lay_out
+from sthggep._slides._slide import resolve_image
+from sthggep._slides._spatialdata import add_spots, may_add_spots, source_path, spots_key
 from sthggep.pp._tissue import given_mask, tissue_fraction, tissue_mask
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 log = logging.getLogger("sthggep")
 RECORD = "tissue_grid"

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from sthggep._checks import counted, has_key, may_write, positive
 from sthggep._keys import TOOL
-from sthggep._slide import Slide, resolve, table_of
+from sthggep._slides._slide import Slide, resolve, table_of
 from sthggep.pp._features import copied
 
 if TYPE_CHECKING:

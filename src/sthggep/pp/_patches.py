@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sthggep._checks import positive
-from sthggep._slide import Slide, resolve_one
+from sthggep._slides._slide import Slide, resolve_one
 
 if TYPE_CHECKING:
     from anndata import AnnData

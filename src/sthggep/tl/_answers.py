@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from sthggep._checks import gene_list, has_key, listing, may_write, predicted_genes, unique, warn_user
 from sthggep._keys import prediction_keys
-from sthggep._slide import resolve, table_of
+from sthggep._slides._slide import resolve, table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from sthggep._keys import PredictionKeys
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
 

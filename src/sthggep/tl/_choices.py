@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthggep._checks import positive
-from sthggep._stain import check_stain
+from sthggep._slides._stain import check_stain
 
 if TYPE_CHECKING:
     from sthggep._presets import Preset

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
-from sthggep._colors import FAR, ColorRange, image_mpp, seen_colors, tissue_colors
 from sthggep._gene_names import shares_genes
-from sthggep._placement import warn_of_misplaced
-from sthggep.tl._signature import Marks, marks
+from sthggep._slides._colors import FAR, ColorRange, image_mpp, seen_colors, tissue_colors
+from sthggep._slides._fingerprint import Marks, marks
+from sthggep._slides._placement import warn_of_misplaced
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
 # How many times coarser or finer an image may be than those of the training

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sthggep._expression import log10_cp10k
 from sthggep._keys import prediction_keys
-from sthggep._slide import table_of
+from sthggep._slides._slide import table_of
 from sthggep.tl._compared import Compared, compared
 from sthggep.tl._doubts import warn_of_seen
 from sthggep.tl._maps import morans_i, ssim

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sthggep._checks import counted, has_key, listing
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 BY_SECTION = "section"
 PATIENT = "patient"

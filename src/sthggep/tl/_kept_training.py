@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._disk._run_folder import RunFolder, plain
-from sthggep.tl._signature import features_id, signature
+from sthggep._slides._fingerprint import features_id, signature
 
 if TYPE_CHECKING:
     from sthggep._presets import Preset
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep._targets import Targets
     from sthggep.model import HGGEP
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 Maps = NDArray[np.floating]  # (n_spots, n_genes)
 

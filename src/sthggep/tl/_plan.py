@@ -14,8 +14,9 @@ from sthggep._disk._run_folder import plain
 from sthggep._expression import counts, log10_cp10k
 from sthggep._gene_names import gene_columns
 from sthggep._presets import PRESETS
-from sthggep._slide import resolve
-from sthggep._stain import fit_reference, normalized
+from sthggep._slides._fingerprint import digest, features_id, signature
+from sthggep._slides._slide import resolve
+from sthggep._slides._stain import fit_reference, normalized
 from sthggep._targets import find_targets, spread_of
 from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
@@ -26,7 +27,6 @@ from sthggep.tl._fit import distinct_names, further_sections
 from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
 from sthggep.tl._leaks import refuse_further, refuse_leaks
 from sthggep.tl._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
-from sthggep.tl._signature import digest, features_id, signature
 from sthggep.tl._train import Prepared, prepare
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._presets import Preset
-    from sthggep._slide import Slide
+    from sthggep._slides._fingerprint import Signature
+    from sthggep._slides._slide import Slide
     from sthggep._targets import Targets, Values
     from sthggep.pp._encode import Rows
     from sthggep.tl._folds import Fold
-    from sthggep.tl._signature import Signature
 
 VALIDATIONS = ("auto", "sections", "blocks")
 BLOCKS = "blocks"  # of features, kept while folds are run

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._keys import PredictionKeys
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
 

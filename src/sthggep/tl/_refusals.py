@@ -10,13 +10,13 @@ from sthggep._expression import counts
 from sthggep._gene_names import gene_columns
 from sthggep._given import feature_names, given_features, same_features
 from sthggep._keys import feature_key
-from sthggep._placement import warn_of_misplaced
+from sthggep._slides._placement import warn_of_misplaced
 from sthggep.pp._features import holds_plain
 
 if TYPE_CHECKING:
     from sthggep._data import Inputs
     from sthggep._presets import Preset
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
 

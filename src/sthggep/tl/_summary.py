@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 GENES_AT_ONCE = 512
 # Of fewer blocks, too few different samples can be drawn

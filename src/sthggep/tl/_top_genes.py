@@ -10,7 +10,7 @@ import pandas as pd
 from sthggep._checks import positive
 from sthggep._log import log
 from sthggep._prediction import read_prediction
-from sthggep._slide import table_of
+from sthggep._slides._slide import table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sthggep._data import Section
     from sthggep._presets import Preset
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
     from sthggep._targets import Targets
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder
@@ -63,7 +63,7 @@ def train_on(
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
     from sthggep._data import measured
-    from sthggep._stain import fit_reference, normalized
+    from sthggep._slides._stain import fit_reference, normalized
     from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import state_of
@@ -131,9 +131,9 @@ def _record(
     further: Sequence[Slide],
 ) -> dict[str, Any]:
     """What a model notes of the slides that it was trained on, in plain types."""
-    from sthggep._colors import image_mpp, noted_colors
     from sthggep._given import feature_names
-    from sthggep.tl._signature import marks
+    from sthggep._slides._colors import image_mpp, noted_colors
+    from sthggep._slides._fingerprint import marks
     from sthggep.tl._tune import sections_seen
 
     record: dict[str, Any] = {

@@ -10,7 +10,7 @@ from sthggep._checks import listing
 
 if TYPE_CHECKING:
     from sthggep._data import Section
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 log = logging.getLogger("sthggep")
 FOLDS = 5

@@ -11,10 +11,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, no_slide, positive, warn_user
-from sthggep._containers import TABLE, Found, anndata_image, from_anndata, is_spatialdata, table_of, under_tissue
 from sthggep._keys import ARRAY_COLUMNS
-from sthggep._lattice import is_interleaved, lattice_mpp, lattice_pitch
-from sthggep._spatialdata import from_spatialdata, spatialdata_image
+from sthggep._slides._anndata import TABLE, Found, anndata_image, from_anndata, is_spatialdata, table_of, under_tissue
+from sthggep._slides._lattice import is_interleaved, lattice_mpp, lattice_pitch
+from sthggep._slides._spatialdata import from_spatialdata, spatialdata_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

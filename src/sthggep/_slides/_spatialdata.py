@@ -12,10 +12,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import has_key, listing, unique_names
-from sthggep._containers import Found, mapping, number, table_of
 from sthggep._image._level import Level
 from sthggep._keys import TOOL
-from sthggep._labels import label_centers
+from sthggep._slides._anndata import Found, mapping, number, table_of
+from sthggep._slides._labels import label_centers
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

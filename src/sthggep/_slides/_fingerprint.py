@@ -13,10 +13,10 @@ from scipy import sparse
 
 from sthggep._checks import has_key
 from sthggep._given import given_features
-from sthggep._lattice import is_interleaved
+from sthggep._slides._lattice import is_interleaved
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 SAMPLES_ACROSS = 256  # pixels of the coarsest resolution that are looked at, a side
 NAME_BITS = 20

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, one_of, warn_user
-from sthggep._colors import tissue_pixels
 from sthggep._image._recolor import MAPS, Recoloring, Statistics
+from sthggep._slides._colors import tissue_pixels
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 METHODS = tuple(MAPS)
 # Of some 260,000 that are looked at: a slide with less tissue says too little of its stain

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import warn_user
-from sthggep._colors import sample_of, stained_pixels
-from sthggep._lattice import is_transposed
+from sthggep._slides._colors import sample_of, stained_pixels
+from sthggep._slides._lattice import is_transposed
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 FEWEST_SPOTS = 20
 # Seven real sections: 77-96 % of the spots on tissue, 15-70 percentage points fewer with x and y swapped

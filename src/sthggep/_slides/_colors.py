@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from sthggep._slide import Slide
+    from sthggep._slides._slide import Slide
 
 SAMPLES_ACROSS = 512  # pixels that are looked at, a side
 MOST_PIXELS = 4e8  # a single resolution larger than that is not decoded for a doubt

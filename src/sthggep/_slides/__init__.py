@@ -1,0 +1,1 @@
+"""Containers to sections: where spots and images are, in AnnData and SpatialData."""
