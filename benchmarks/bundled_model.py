@@ -13,7 +13,7 @@ from pathlib import Path
 from anndata import AnnData
 
 import sthggep
-from sthggep._expression import counts
+from sthggep._table._counts import counts
 
 SECTIONS = ("B4", "C2", "C3", "C4", "C5")
 # Asked for by name in breast cancer, whether the panel file has them or not

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sthggep._expression import counts, log10_cp10k, size_factors, unmeasured
-from sthggep._prediction import observed, read_prediction
 from sthggep._slides._slide import Slide
+from sthggep._table._counts import counts, log10_cp10k, size_factors, unmeasured
+from sthggep._table._prediction import observed, read_prediction
 
 COUNTS = np.array([[0, 1, 2], [3, 0, 5], [6, 7, 0], [0, 0, 0]], dtype=np.float32)
 

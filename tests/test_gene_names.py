@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sthggep._expression import counts, unmeasured
-from sthggep._gene_names import gene_columns, names_genes, shares_genes
+from sthggep._table._counts import counts, unmeasured
+from sthggep._table._gene_names import gene_columns, names_genes, shares_genes
 
 SYMBOLS = ["ERBB2", "FASN", "MATR3", "GNAS"]
 IDS = ["ENSG00000141736", "ENSG00000169710", "ENSG00000015479", "ENSG00000087460"]

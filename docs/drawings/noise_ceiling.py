@@ -7,7 +7,7 @@ from _style import BLUE, GRAY, ORANGE, bare, save
 from matplotlib import pyplot as plt
 
 import sthggep
-from sthggep._expression import log10_cp10k
+from sthggep._table._counts import log10_cp10k
 from sthggep.tl._evaluate import column_pearson, noise_ceiling
 
 GENE = "STRO1"

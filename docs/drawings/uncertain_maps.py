@@ -7,7 +7,7 @@ from _style import GRAY, bare, save
 from matplotlib import pyplot as plt
 
 import sthggep
-from sthggep._expression import log10_cp10k
+from sthggep._table._counts import log10_cp10k
 
 GENES = {"STRO1": "collagen", "RARE6": "nuclei, few counts", "NOISE1": "nothing"}
 DEPTH = 600.0

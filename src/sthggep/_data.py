@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sthggep._checks import listing
-from sthggep._expression import counts, log10_cp10k, size_factors
-from sthggep._given import given_features
 from sthggep._keys import feature_key
 from sthggep._neighborhood import neighborhoods, positions
+from sthggep._table._counts import counts, log10_cp10k, size_factors
+from sthggep._table._user_features import given_features
 from sthggep.nn import spatial_incidence
 from sthggep.nn._programs import Measured
 from sthggep.nn._published import TABLE_ROWS

@@ -16,7 +16,7 @@ from sthggep._describe import Predicted, describe_windows, gathered
 from sthggep._device import resolve_device
 from sthggep._keys import UNITS
 from sthggep._slides._stain import normalized
-from sthggep._targets import Targets
+from sthggep._table._targets import Targets
 from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._weights import weights_id

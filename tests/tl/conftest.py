@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from sthggep._expression import log10_cp10k
 from sthggep._slides._slide import Slide
+from sthggep._table._counts import log10_cp10k
 
 SIDE = 24
 

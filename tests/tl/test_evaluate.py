@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse, stats
 
 from sthggep import datasets, tl
-from sthggep._expression import log10_cp10k
+from sthggep._table._counts import log10_cp10k
 from sthggep.tl._evaluate import column_pearson, noise_ceiling, score
 
 GENES = ["A", "B", "C"]

@@ -12,7 +12,7 @@ import torch
 
 import sthggep
 from sthggep import datasets, tl
-from sthggep._expression import counts, log10_cp10k
+from sthggep._table._counts import counts, log10_cp10k
 from sthggep.nn import correlation_loss
 from sthggep.tl import _closed_form
 

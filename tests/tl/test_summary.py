@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sthggep import tl
-from sthggep._expression import log10_cp10k
+from sthggep._table._counts import log10_cp10k
 from sthggep.tl._compared import Compared
 from sthggep.tl._evaluate import column_pearson
 from sthggep.tl._summary import blocks, interval, weighted_pearson
@@ -233,7 +233,7 @@ def held_out_name(adata: ad.AnnData) -> str:
 
 
 def tl_ceiling(adata: ad.AnnData, genes: list[str]) -> np.ndarray:
-    from sthggep._expression import counts
+    from sthggep._table._counts import counts
     from sthggep.tl._evaluate import noise_ceiling
 
     return noise_ceiling(counts(adata, genes), np.random.default_rng(5))

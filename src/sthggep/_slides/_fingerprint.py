@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import has_key
-from sthggep._given import given_features
 from sthggep._slides._lattice import is_interleaved
+from sthggep._table._user_features import given_features
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide

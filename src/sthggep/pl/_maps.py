@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._prediction import Prediction, read_prediction, unobserved
-from sthggep._prediction import observed as read_observed
+from sthggep._table._prediction import Prediction, read_prediction, unobserved
+from sthggep._table._prediction import observed as read_observed
 from sthggep.pl._tissue import View, spot_diameter, view_of
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._expression import counts
 from sthggep._keys import prediction_keys
-from sthggep._prediction import read_prediction
+from sthggep._table._counts import counts
+from sthggep._table._prediction import read_prediction
 from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
 from sthggep.tl._evaluate import noise_ceiling
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthggep._checks import counted, gene_list, genes_present, listing
-from sthggep._expression import Floats, counts
 from sthggep._slides._slide import resolve
+from sthggep._table._counts import Floats, counts
 
 if TYPE_CHECKING:
     from anndata import AnnData

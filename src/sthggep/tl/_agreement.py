@@ -11,8 +11,8 @@ import pandas as pd
 
 from sthggep._checks import has_key, positive
 from sthggep._keys import TOOL, PredictionKeys, prediction_keys
-from sthggep._prediction import Prediction, observed, read_prediction, unobserved
 from sthggep._slides._slide import Slide, resolve_one, table_of
+from sthggep._table._prediction import Prediction, observed, read_prediction, unobserved
 from sthggep.tl._clusters import Clusters, Points, check_method, cluster, principal_components
 
 if TYPE_CHECKING:

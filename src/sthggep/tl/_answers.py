@@ -71,7 +71,7 @@ def look(
 def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
     from sthggep._data import array_positions
-    from sthggep._given import given_features, same_features
+    from sthggep._table._user_features import given_features, same_features
 
     inputs = model.inputs
     if inputs.kind == "obsm":

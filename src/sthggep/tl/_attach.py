@@ -10,8 +10,8 @@ from anndata import AnnData
 
 from sthggep._checks import listing, may_write
 from sthggep._keys import prediction_keys
-from sthggep._prediction import is_prediction, opened
 from sthggep._slides._slide import table_of
+from sthggep._table._prediction import is_prediction, opened
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

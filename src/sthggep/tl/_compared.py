@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, listing
-from sthggep._expression import counts, log10_cp10k
-from sthggep._prediction import Prediction, is_prediction, measured_panel, read_prediction
 from sthggep._slides._slide import Slide, resolve, table_of
+from sthggep._table._counts import counts, log10_cp10k
+from sthggep._table._prediction import Prediction, is_prediction, measured_panel, read_prediction
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
-from sthggep._gene_names import shares_genes
 from sthggep._slides._colors import FAR, ColorRange, image_mpp, seen_colors, tissue_colors
 from sthggep._slides._fingerprint import Marks, marks
 from sthggep._slides._placement import warn_of_misplaced
+from sthggep._table._gene_names import shares_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData

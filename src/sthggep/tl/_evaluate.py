@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._expression import log10_cp10k
 from sthggep._keys import prediction_keys
 from sthggep._slides._slide import table_of
+from sthggep._table._counts import log10_cp10k
 from sthggep.tl._compared import Compared, compared
 from sthggep.tl._doubts import warn_of_seen
 from sthggep.tl._maps import morans_i, ssim

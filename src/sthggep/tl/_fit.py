@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import gene_list, one_of
-from sthggep._expression import counts
 from sthggep._slides._slide import Slide, resolve
-from sthggep._targets import find_targets
+from sthggep._table._counts import counts
+from sthggep._table._targets import find_targets
 from sthggep.tl._choices import adapt, look_through, without_counts
 from sthggep.tl._refusals import (
     check_counts,

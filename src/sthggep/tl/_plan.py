@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sthggep._checks import gene_list, listing, one_of, unique
 from sthggep._data import frozen_stages
 from sthggep._disk._run_folder import plain
-from sthggep._expression import counts, log10_cp10k
-from sthggep._gene_names import gene_columns
 from sthggep._presets import PRESETS
 from sthggep._slides._fingerprint import digest, features_id, signature
 from sthggep._slides._slide import resolve
 from sthggep._slides._stain import fit_reference, normalized
-from sthggep._targets import find_targets, spread_of
+from sthggep._table._counts import counts, log10_cp10k
+from sthggep._table._gene_names import gene_columns
+from sthggep._table._targets import find_targets, spread_of
 from sthggep._windowed import check_window
 from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._genes import choose_panel
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sthggep._presets import Preset
     from sthggep._slides._fingerprint import Signature
     from sthggep._slides._slide import Slide
-    from sthggep._targets import Targets, Values
+    from sthggep._table._targets import Targets, Values
     from sthggep.pp._encode import Rows
     from sthggep.tl._folds import Fold
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import counted, listing, unique
-from sthggep._expression import counts
-from sthggep._gene_names import gene_columns
-from sthggep._given import feature_names, given_features, same_features
 from sthggep._keys import feature_key
 from sthggep._slides._placement import warn_of_misplaced
+from sthggep._table._counts import counts
+from sthggep._table._gene_names import gene_columns
+from sthggep._table._user_features import feature_names, given_features, same_features
 from sthggep.pp._features import holds_plain
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from anndata import AnnData
 
 from sthggep._checks import written_beside
 from sthggep._keys import prediction_keys
-from sthggep._prediction import read_prediction, stored
 from sthggep._slides._slide import table_of
+from sthggep._table._prediction import read_prediction, stored
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

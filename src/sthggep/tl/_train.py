@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sthggep._data import Section
     from sthggep._presets import Preset
     from sthggep._slides._slide import Slide
-    from sthggep._targets import Targets
+    from sthggep._table._targets import Targets
     from sthggep.model import HGGEP
     from sthggep.pp._encoders import FrozenEncoder
 
@@ -131,9 +131,9 @@ def _record(
     further: Sequence[Slide],
 ) -> dict[str, Any]:
     """What a model notes of the slides that it was trained on, in plain types."""
-    from sthggep._given import feature_names
     from sthggep._slides._colors import image_mpp, noted_colors
     from sthggep._slides._fingerprint import marks
+    from sthggep._table._user_features import feature_names
     from sthggep.tl._tune import sections_seen
 
     record: dict[str, Any] = {
@@ -170,7 +170,7 @@ def _sections(
 ) -> tuple[list[Section], dict[str, Any]]:
     """Sections with what is to be learned there, and what the record says of that."""
     from sthggep._data import labeled, taught
-    from sthggep._targets import spread_of
+    from sthggep._table._targets import spread_of
 
     both = list(zip(slides, inputs, strict=True))
     if targets is None:
@@ -187,7 +187,7 @@ def _ceilings(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, 
     """Noise ceiling of each gene, its mean over the sections: which genes can be measured, for `tl.top_genes`."""
     import numpy as np
 
-    from sthggep._expression import counts
+    from sthggep._table._counts import counts
     from sthggep.tl._evaluate import noise_ceiling
 
     rng = np.random.default_rng(seed)

@@ -12,9 +12,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, gene_list, genes_present, has_key, listing, predicted_genes, warn_user
-from sthggep._expression import counts, enough, log10_cp10k, measurable, unmeasured
 from sthggep._keys import TOOL, prediction_keys
-from sthggep._targets import Targets
+from sthggep._table._counts import counts, enough, log10_cp10k, measurable, unmeasured
+from sthggep._table._targets import Targets
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide

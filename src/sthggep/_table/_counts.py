@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import counted, has_key, listing
-from sthggep._gene_names import gene_columns, known_genes
+from sthggep._table._gene_names import gene_columns, known_genes
 
 log = logging.getLogger("sthggep")
 Floats = NDArray[np.float32]
@@ -36,7 +36,7 @@ def counts(
     adata
         Spots × genes.
     genes
-        The panel, in the order of the columns returned; see :func:`sthggep._gene_names.gene_columns` for how it is found.
+        The panel, in the order of the columns returned; see :func:`sthggep._table._gene_names.gene_columns` for how it is found.
     layer
         Layer that holds the raw counts, and no other is looked at.
     rows

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, has_key, listing, unique
-from sthggep._given import feature_names, given_features, same_features
+from sthggep._table._user_features import feature_names, given_features, same_features
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide

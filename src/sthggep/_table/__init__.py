@@ -1,0 +1,1 @@
+"""The numbers of a section: counts, gene names, targets, predictions, scores."""
