@@ -26,8 +26,8 @@ from typing import Any
 import pandas as pd
 
 import sthggep
+from sthggep._encoders._cache import VARIABLE
 from sthggep._presets import PRESETS, Preset
-from sthggep.pp._feature_cache import VARIABLE
 from sthggep.tl import _closed_form, _networks
 
 HER2ST = ("B4", "C2", "C3", "C4", "C5")

@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sthggep
+from sthggep._encoders._families import IMAGENET_MEAN, IMAGENET_STD
+from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._image._level import Level
 from sthggep._slides._slide import Slide, resolve_one
-from sthggep.pp._encoders import FrozenEncoder
-from sthggep.pp._families import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 112
 GROUPS, PLACES = 4, 48  # sections a step, places of each

@@ -201,14 +201,14 @@ def slide(n: int) -> Any:
 @cache
 def encoder() -> Any:
     """The encoder that comes with the package."""
-    from sthggep.pp._encoders import FrozenEncoder
+    from sthggep._encoders._frozen import FrozenEncoder
 
     return FrozenEncoder("shufflenet_he", None, CPU)
 
 
 def feature_calls(n: int) -> Calls:
     """Features of the default preset: four fields of view, four flips each."""
-    from sthggep.pp._encode import encode
+    from sthggep._encoders._encode import encode
 
     inputs = PRESETS["default"].inputs
     return {"sthggep": lambda: encode(slide(n), encoder(), inputs.sizes_um, flips=inputs.flips)}

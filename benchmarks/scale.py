@@ -97,7 +97,7 @@ def _stand_in(model) -> None:
     import torch
 
     from sthggep import pp
-    from sthggep.pp._encoders import FrozenEncoder
+    from sthggep._encoders._frozen import FrozenEncoder
 
     class Colors(torch.nn.Module):
         def __init__(self) -> None:
@@ -127,8 +127,8 @@ def predict(path: Path, n: int, options: argparse.Namespace) -> dict[str, float]
 
 def throughput(path: Path, n: int, options: argparse.Namespace) -> None:
     """Patches a second: network alone on patches in memory, and read from the slide."""
+    from sthggep._encoders._encode import encode
     from sthggep._slides._slide import resolve_one
-    from sthggep.pp._encode import encode
     from sthggep.pp._patches import Patches
 
     model = model_of(options)

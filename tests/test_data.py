@@ -12,10 +12,10 @@ from scipy import sparse
 
 from sthggep import datasets, pp
 from sthggep._data import Inputs, Section, Sections, array_positions, labeled, network_inputs
+from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._slides._slide import resolve_one
 from sthggep._table._counts import log10_cp10k, size_factors
 from sthggep._table._user_features import given_features
-from sthggep.pp._encoders import FrozenEncoder
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sthggep._checks import listing
+from sthggep._encoders._encode import Encoding, Rows, encode
+from sthggep._encoders._kept_blocks import KeptBlocks
 from sthggep._keys import feature_key
 from sthggep._neighborhood import neighborhoods, positions
 from sthggep._table._counts import counts, log10_cp10k, size_factors
@@ -22,14 +24,12 @@ from sthggep._table._user_features import given_features
 from sthggep.nn import spatial_incidence
 from sthggep.nn._programs import Measured
 from sthggep.nn._published import TABLE_ROWS
-from sthggep.pp._encode import Encoding, Rows, encode
 from sthggep.pp._features import feature_record, is_done
-from sthggep.pp._kept_blocks import KeptBlocks
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
+    from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._slides._slide import Slide
-    from sthggep.pp._encoders import FrozenEncoder
 
 BLOCKS_ACROSS = 4
 MANY_COUNTS = 1e6

@@ -18,10 +18,10 @@ from sthggep._windowed import STATISTICS, window_size, windowed_inputs
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._predictor import Predictor
     from sthggep._slides._slide import Slide
     from sthggep.nn import Output
-    from sthggep.pp._encoders import FrozenEncoder
 
 Columns = NDArray[np.intp] | None
 

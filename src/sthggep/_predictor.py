@@ -14,12 +14,12 @@ from torch import nn
 from sthggep._checks import counted, genes_present, listing, unique
 from sthggep._describe import Predicted, describe_windows, gathered
 from sthggep._device import resolve_device
+from sthggep._encoders._frozen import FrozenEncoder
+from sthggep._encoders._weights import weights_id
 from sthggep._keys import UNITS
 from sthggep._slides._stain import normalized
 from sthggep._table._targets import Targets
 from sthggep._windowed import check_window
-from sthggep.pp._encoders import FrozenEncoder
-from sthggep.pp._weights import weights_id
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,10 +22,10 @@ from sthggep.nn._stages import RunningMoments, SectionStatistics, standardized
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
+    from sthggep._encoders._encode import Rows as Features
+    from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._slides._slide import Slide
     from sthggep._windows import Rows
-    from sthggep.pp._encode import Rows as Features
-    from sthggep.pp._encoders import FrozenEncoder
 
 # A Visium section has 4,992 spots at most: it is one window
 WINDOW = 5000

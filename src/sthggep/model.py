@@ -16,11 +16,11 @@ from sthggep import nn as nets
 from sthggep._card import card, html
 from sthggep._checks import genes_present, listing
 from sthggep._data import Inputs
+from sthggep._encoders._weights import bundled
 from sthggep._hub import download, names_repository, upload
 from sthggep._lazyslide import LazySlideModel
 from sthggep._predictor import Predictor
 from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
-from sthggep.pp._weights import bundled
 
 __all__ = ["HGGEP"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from sthggep import datasets, pp, tl
-from sthggep.pp._encoders import ENCODERS, UNVERSIONED, FrozenEncoder, find_encoder
-from sthggep.pp._families import FAMILIES
+from sthggep._encoders._families import FAMILIES
+from sthggep._encoders._frozen import ENCODERS, UNVERSIONED, FrozenEncoder, find_encoder
 
 BUILT_IN = list(ENCODERS)
 QUIET = {"show_progress_bar": False}
@@ -429,7 +429,7 @@ def test_lazyslide_models_by_name(monkeypatch):
 
 
 def test_normalization_of_processors():
-    from sthggep.pp._families import _scale_of, _size_of
+    from sthggep._encoders._families import _scale_of, _size_of
 
     plain = SimpleNamespace(image_mean=[0.5, 0.4, 0.3], image_std=[0.2] * 3, do_rescale=True, rescale_factor=1 / 255)
     assert _scale_of(plain) == (pytest.approx((0.5, 0.4, 0.3)), pytest.approx((0.2,) * 3))

@@ -14,12 +14,12 @@ import pytest
 import tifffile
 
 from sthggep import pp
+from sthggep._encoders import _encode
+from sthggep._encoders._cache import VARIABLE, FeatureCache, image_fingerprint
+from sthggep._encoders._encode import ahead, encode
+from sthggep._encoders._frozen import ENCODERS, UNVERSIONED, FrozenEncoder
 from sthggep._image._level import Level, open_levels
 from sthggep._slides._slide import resolve_one
-from sthggep.pp import _encode
-from sthggep.pp._encode import ahead, encode
-from sthggep.pp._encoders import ENCODERS, UNVERSIONED, FrozenEncoder
-from sthggep.pp._feature_cache import VARIABLE, FeatureCache, image_fingerprint
 
 QUICK = {"encoder": "shufflenet", "weights": "random", "flips": False, "show_progress_bar": False}
 

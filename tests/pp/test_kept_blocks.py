@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sthggep import datasets
+from sthggep._encoders._encode import Encoding, encode
+from sthggep._encoders._frozen import FrozenEncoder
+from sthggep._encoders._kept_blocks import KeptBlocks
 from sthggep._slides._slide import resolve_one
-from sthggep.pp._encode import Encoding, encode
-from sthggep.pp._encoders import FrozenEncoder
-from sthggep.pp._kept_blocks import KeptBlocks
 
 SIZES = (120.0, 240.0)
 OPTIONS = {"flips": False, "batch_size": 1}

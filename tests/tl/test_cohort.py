@@ -19,8 +19,8 @@ from distributed import CancelledError, Client, KilledWorker, LocalCluster, Work
 
 from sthggep import HGGEP, datasets, tl
 from sthggep._data import Inputs
+from sthggep._encoders._frozen import FrozenEncoder, state_of
 from sthggep.nn import FeatureHGGEPNet
-from sthggep.pp._encoders import FrozenEncoder, state_of
 from sthggep.tl import _cohort_run, _cohort_tasks, _predict_cohort
 
 # Blocks are 16 batches: of one spot each, so that a small section has several
@@ -186,7 +186,7 @@ def dies_at_block_1(said: Path) -> WorkerPlugin:
 
     class Dies(WorkerPlugin):
         def setup(self, worker):
-            from sthggep.pp._kept_blocks import KeptBlocks
+            from sthggep._encoders._kept_blocks import KeptBlocks
 
             make = KeptBlocks.make
             if make.__name__ == "watched":

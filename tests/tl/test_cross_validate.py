@@ -15,12 +15,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from sthggep import _presets, _windowed, datasets, pp, tl
+from sthggep._encoders import _registry
+from sthggep._encoders._encode import Encoding
 from sthggep._keys import feature_key
 from sthggep._slides._fingerprint import signature
 from sthggep._slides._slide import resolve
 from sthggep._table._counts import counts, log10_cp10k
-from sthggep.pp import _registry
-from sthggep.pp._encode import Encoding
 from sthggep.tl import _baselines, _run_fold
 from sthggep.tl._baselines import Measured, Seen
 from sthggep.tl._folds import Fold, shared_patients

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from sthggep import HGGEP, datasets, pl, pp, tl
+from sthggep._encoders._cache import VARIABLE
 from sthggep._slides._slide import resolve_one
 from sthggep._slides._stain import METHODS, fit_reference
-from sthggep.pp._feature_cache import VARIABLE
 
 QUIET = {"show_progress_bar": False}
 QUICK = {"size_um": 160, "max_epochs": 1, "n_members": 1, "validation": None, **QUIET}

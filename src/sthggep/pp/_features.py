@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
+from sthggep._encoders._encode import encode
+from sthggep._encoders._frozen import FrozenEncoder, find_encoder
 from sthggep._keys import TOOL, feature_key
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._slides._slide import Slide, resolve, table_of
 from sthggep._slides._stain import check_reference, normalized
-from sthggep.pp._encode import encode
-from sthggep.pp._encoders import FrozenEncoder, find_encoder
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,7 +14,7 @@ from sthggep.tl._evaluate import column_pearson
 if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
 
-    from sthggep.pp._encode import Rows
+    from sthggep._encoders._encode import Rows
 
 Floats = NDArray[np.float32]
 PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)

@@ -51,7 +51,7 @@ def look_through(
     if stain is not None:
         inputs = replace(inputs, stain=check_stain(stain))
     if encoder is not None:
-        from sthggep.pp._encoders import find_encoder
+        from sthggep._encoders._frozen import find_encoder
 
         if inputs.kind == "patches":
             msg = "`encoder` makes features, but this preset looks at patches. Use `preset='default'`."

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._encoders._kept_blocks import KeptBlocks
     from sthggep.model import HGGEP
-    from sthggep.pp._encoders import FrozenEncoder
-    from sthggep.pp._kept_blocks import KeptBlocks
     from sthggep.tl._answers import Asked
 
 PLACES = ("image_key", "table_key", "shapes_key", "spatial_key", "coordinate_system", "library_key", "mpp")

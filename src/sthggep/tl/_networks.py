@@ -32,9 +32,9 @@ def build_network(
     """The preset's network with fresh weights drawn from ``seed``; an image backbone starts at its ImageNet weights."""
     import torch
 
+    from sthggep._encoders._frozen import ENCODERS
+    from sthggep._encoders._weights import load_weights
     from sthggep.nn import FeatureHGGEPNet, HGGEPNet, load_backbone
-    from sthggep.pp._encoders import ENCODERS
-    from sthggep.pp._weights import load_weights
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sthggep._checks import gene_list, listing, one_of, unique
 from sthggep._data import frozen_stages
 from sthggep._disk._run_folder import plain
+from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._presets import PRESETS
 from sthggep._slides._fingerprint import digest, features_id, signature
 from sthggep._slides._slide import resolve
@@ -19,7 +20,6 @@ from sthggep._table._counts import counts, log10_cp10k
 from sthggep._table._gene_names import gene_columns
 from sthggep._table._targets import find_targets, spread_of
 from sthggep._windowed import check_window
-from sthggep.pp._encoders import FrozenEncoder
 from sthggep.pp._genes import choose_panel
 from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
 from sthggep.tl._choices import adapt, look_through, without_counts
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._encoders._encode import Rows
     from sthggep._presets import Preset
     from sthggep._slides._fingerprint import Signature
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets, Values
-    from sthggep.pp._encode import Rows
     from sthggep.tl._folds import Fold
 
 VALIDATIONS = ("auto", "sections", "blocks")

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sthggep._data import Section
+    from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._presets import Preset
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets
     from sthggep.model import HGGEP
-    from sthggep.pp._encoders import FrozenEncoder
 
 
 class Prepared(NamedTuple):
@@ -63,10 +63,10 @@ def train_on(
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
     from sthggep._data import measured
+    from sthggep._encoders._frozen import state_of
     from sthggep._slides._stain import fit_reference, normalized
     from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
-    from sthggep.pp._encoders import state_of
     from sthggep.tl._closed_form import solve_on_all, with_ridge
     from sthggep.tl._kept_training import open_training
     from sthggep.tl._networks import build_network, held_out_pearson, settle
@@ -214,8 +214,8 @@ def prepare(
     ``blocks`` is a folder of finished blocks of features, which stay there, of sections in windows.
     """
     from sthggep._data import network_inputs
+    from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._windowed import kept_windows, window_size
-    from sthggep.pp._encoders import FrozenEncoder
     from sthggep.tl._networks import shape_of
 
     encoder = parent.encoder(device=str(device)) if parent else None

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import one_of
-from sthggep.pp._families import IMAGENET_MEAN, IMAGENET_STD, family_encoder, is_family
-from sthggep.pp._weights import load_weights, weights_id
+from sthggep._encoders._families import IMAGENET_MEAN, IMAGENET_STD, family_encoder, is_family
+from sthggep._encoders._weights import load_weights, weights_id
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import positive
-from sthggep.pp._encoders import ENCODERS, Encoder, builder_of, encode_by
-from sthggep.pp._families import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, is_family
+from sthggep._encoders._families import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, is_family
+from sthggep._encoders._frozen import ENCODERS, Encoder, builder_of, encode_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +146,7 @@ def _row(entry: Encoder) -> tuple[Any, ...]:
 
 
 def _is_here(entry: Encoder) -> bool:
-    from sthggep.pp._weights import cached_weights, local_weights
+    from sthggep._encoders._weights import cached_weights, local_weights
 
     try:
         return bool(local_weights(entry) or cached_weights(entry))

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._disk._rows import RowFile
-from sthggep.pp._encoders import UNVERSIONED
+from sthggep._encoders._frozen import UNVERSIONED
 
 if TYPE_CHECKING:
+    from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._image._level import Level
     from sthggep._slides._slide import Slide
-    from sthggep.pp._encoders import FrozenEncoder
 
 log = logging.getLogger("sthggep")
 VARIABLE = "STHGGEP_FEATURE_CACHE"

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._disk._rows import RowFile
+from sthggep._encoders._cache import FeatureCache, describe, image_fingerprint, key_of
+from sthggep._encoders._kept_blocks import KeptBlocks
 from sthggep._keys import feature_key
 from sthggep._progress import Progress, progress
-from sthggep.pp._feature_cache import FeatureCache, describe, image_fingerprint, key_of
-from sthggep.pp._kept_blocks import KeptBlocks
 from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
+    from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._slides._slide import Slide
-    from sthggep.pp._encoders import FrozenEncoder
 
 T = TypeVar("T")
 Rows = NDArray[np.float32] | RowFile

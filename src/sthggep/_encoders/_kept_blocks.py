@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep.pp._feature_cache import describe, image_fingerprint
+from sthggep._encoders._cache import describe, image_fingerprint
 
 if TYPE_CHECKING:
+    from sthggep._encoders._encode import Encoding
     from sthggep._progress import Progress
-    from sthggep.pp._encode import Encoding
 
 # Batches a block: whole ones, so that the network is fed what it would be fed without blocks
 BATCHES = 16

@@ -1,0 +1,1 @@
+"""Frozen image encoders, and the tissue seen through them."""
