@@ -15,7 +15,7 @@ import baseline
 import numpy as np
 import torch
 
-from sthggep._data import Section
+from sthggep._inputs._stages import Section
 from sthggep._presets import PRESETS
 from sthggep._training import Training
 from sthggep.nn import (

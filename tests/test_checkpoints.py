@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from sthggep._checkpoints import FINISHED, STATE
-from sthggep._data import Section
+from sthggep._inputs._stages import Section
 from sthggep._training import Recipe, train
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
 from sthggep.tl._networks import start

@@ -11,8 +11,8 @@ import torch
 from scipy import sparse
 
 from sthggep import datasets, pp
-from sthggep._data import Inputs, Section, Sections, array_positions, labeled, network_inputs
 from sthggep._encoders._frozen import FrozenEncoder
+from sthggep._inputs._stages import Inputs, Section, Sections, array_positions, labeled, network_inputs
 from sthggep._slides._slide import resolve_one
 from sthggep._table._counts import log10_cp10k, size_factors
 from sthggep._table._user_features import given_features
@@ -87,7 +87,7 @@ def test_features_that_are_there_are_not_computed_again(tissue, monkeypatch):
     assert set(tissue.obsm) == {"spatial", "morphology"}
     pp.features(tissue, "shufflenet", size_um=100.0, weights="random", flips=False, show_progress_bar=False)
     with monkeypatch.context() as patched:
-        patched.setattr("sthggep._data.encode", None)
+        patched.setattr("sthggep._inputs._stages.encode", None)
         kept = network_inputs(resolve_one(tissue), inputs, encoder, **options)
     for one, other in zip(fresh[0], kept[0], strict=True):
         torch.testing.assert_close(one, other)

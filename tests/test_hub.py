@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 
 from sthggep import HGGEP, nn
-from sthggep._data import Inputs
+from sthggep._inputs._stages import Inputs
 from sthggep.tl._predict import load_model
 
 constants = pytest.importorskip("huggingface_hub.constants")

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from sthggep import _training
-from sthggep._data import Section
+from sthggep._inputs._stages import Section
 from sthggep._training import Recipe, Training, train
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
 from sthggep.tl._networks import start

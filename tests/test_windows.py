@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from sthggep._neighborhood import HYPEREDGE_REACH, HYPEREDGE_SPOTS
-from sthggep._windows import Ties, renumbered, split_spots, window_of, within
+from sthggep._inputs._neighborhood import HYPEREDGE_REACH, HYPEREDGE_SPOTS
+from sthggep._inputs._split import Ties, renumbered, split_spots, window_of, within
 from sthggep.nn import spatial_neighbors
 
 

@@ -12,8 +12,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 
-from sthggep._data import network_inputs
-from sthggep._windowed import STATISTICS, window_size, windowed_inputs
+from sthggep._inputs._stages import network_inputs
+from sthggep._inputs._windows import STATISTICS, window_size, windowed_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor

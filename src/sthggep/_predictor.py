@@ -16,15 +16,15 @@ from sthggep._describe import Predicted, describe_windows, gathered
 from sthggep._device import resolve_device
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._encoders._weights import weights_id
+from sthggep._inputs._windows import check_window
 from sthggep._keys import UNITS
 from sthggep._slides._stain import normalized
 from sthggep._table._targets import Targets
-from sthggep._windowed import check_window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sthggep._data import Inputs
+    from sthggep._inputs._stages import Inputs
     from sthggep._slides._slide import Slide
 
 

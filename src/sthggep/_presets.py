@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sthggep._data import Inputs
+from sthggep._inputs._stages import Inputs
 from sthggep._training import Recipe
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sthggep._data import Section
+from sthggep._inputs._stages import Section
 from sthggep._training import Recipe, train
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet, spatial_incidence, spatial_neighbors
 

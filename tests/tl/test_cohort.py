@@ -18,8 +18,8 @@ import torch
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin
 
 from sthggep import HGGEP, datasets, tl
-from sthggep._data import Inputs
 from sthggep._encoders._frozen import FrozenEncoder, state_of
+from sthggep._inputs._stages import Inputs
 from sthggep.nn import FeatureHGGEPNet
 from sthggep.tl import _cohort_run, _cohort_tasks, _predict_cohort
 

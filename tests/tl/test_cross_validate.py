@@ -14,9 +14,10 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from sthggep import _presets, _windowed, datasets, pp, tl
+from sthggep import _presets, datasets, pp, tl
 from sthggep._encoders import _registry
 from sthggep._encoders._encode import Encoding
+from sthggep._inputs import _windows as _windowed
 from sthggep._keys import feature_key
 from sthggep._slides._fingerprint import signature
 from sthggep._slides._slide import resolve
@@ -233,7 +234,7 @@ def test_genes_that_the_held_out_section_does_not_list(four, trained):
 
 
 def test_features_are_computed_once_and_objects_are_left_alone(four, genes, monkeypatch):
-    from sthggep import _data
+    from sthggep._inputs import _stages as _data
 
     seen, encode = [], _data.encode
     monkeypatch.setattr(_data, "encode", lambda slide, *rest, **o: seen.append(slide.name) or encode(slide, *rest, **o))

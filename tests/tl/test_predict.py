@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 
 from sthggep import HGGEP, datasets, tl
-from sthggep._data import Inputs, Patches
+from sthggep._inputs._stages import Inputs, Patches
 from sthggep.nn import HGGEPNet
 from sthggep.tl import _predict
 

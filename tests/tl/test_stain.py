@@ -137,7 +137,7 @@ def test_features_of_both_kinds_are_told_apart(fitted, recolored, monkeypatch):
         predicted(slide, fitted["reinhard"]), predicted(recolored(toy(5)), fitted["reinhard"])
     )
     with monkeypatch.context() as patched:
-        patched.setattr("sthggep._data.encode", None)
+        patched.setattr("sthggep._inputs._stages.encode", None)
         np.testing.assert_array_equal(predicted(slide, model), fresh[model])
     pp.features(slide, size_um=160, **QUIET)
     assert "stain" not in slide.uns[KEY]

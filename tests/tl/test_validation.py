@@ -9,7 +9,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from sthggep._data import BLOCKS_ACROSS, Section, hold_out, hold_out_blocks, spatial_blocks
+from sthggep._inputs._stages import BLOCKS_ACROSS, Section, hold_out, hold_out_blocks, spatial_blocks
 from sthggep._slides._slide import Slide
 from sthggep.tl._validation import FOLDS, apply_plan, plan_validation
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sthggep import HGGEP, datasets, pl, tl
-from sthggep._data import Inputs
 from sthggep._describe import describe_windows
+from sthggep._inputs._stages import Inputs
 from sthggep._presets import PRESETS
 from sthggep._slides._slide import resolve_one
 from sthggep.nn import HGGEPNet

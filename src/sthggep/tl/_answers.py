@@ -48,7 +48,7 @@ def look(
     **places: Any,
 ) -> Asked:
     """Refuse, before work starts, what the model cannot say of this slide, and what must not be written to it."""
-    from sthggep._windowed import check_window
+    from sthggep._inputs._windows import check_window
 
     table = table_of(data, table_key)
     key = prediction_keys(key_added)
@@ -70,7 +70,7 @@ def look(
 
 def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
-    from sthggep._data import array_positions
+    from sthggep._inputs._stages import array_positions
     from sthggep._table._user_features import given_features, same_features
 
     inputs = model.inputs

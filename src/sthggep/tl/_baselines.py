@@ -109,7 +109,7 @@ def _mean_correlation(predicted: Floats, measured: Floats, parts: NDArray[np.int
 
 def _parts(train: Sequence[Measured]) -> NDArray[np.intp]:
     """What is left out together: a training section, or a block of tissue where there is only one."""
-    from sthggep._data import spatial_blocks
+    from sthggep._inputs._stages import spatial_blocks
 
     filled = [section for section in train if section.filled.any()]
     if len(filled) > 1:

@@ -144,7 +144,7 @@ class Work:
 
     def blocks(self, section: int) -> KeptBlocks | None:
         """Blocks of features of a section; ``None`` where it has none."""
-        from sthggep._data import kept_blocks
+        from sthggep._inputs._stages import kept_blocks
 
         slide, inputs = self.asked.slides[section], self.model.inputs
         return kept_blocks(slide, inputs, self.encoder, self.options["batch_size"], self.job.folder)

@@ -163,8 +163,8 @@ def fit(
         The encoder is of a package that is not installed.
     """
     from sthggep._device import resolve_device
+    from sthggep._inputs._windows import check_window
     from sthggep._presets import PRESETS
-    from sthggep._windowed import check_window
     from sthggep.tl._answers import check_fit
     from sthggep.tl._train import train_on
 

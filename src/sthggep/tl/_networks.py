@@ -16,7 +16,7 @@ UNSETTLED = 0.25  # nothing held out to ask
 if TYPE_CHECKING:
     from torch import nn
 
-    from sthggep._data import Section
+    from sthggep._inputs._stages import Section
     from sthggep._presets import Preset
     from sthggep.nn._programs import Measured
 
@@ -95,7 +95,7 @@ def _calibrate(net: Any, patches: Sequence[Any]) -> None:
 
 def statistics_of(section: Section) -> Any:
     """Of the whole section, where this is a window of one; else ``None``."""
-    from sthggep._windowed import STATISTICS
+    from sthggep._inputs._windows import STATISTICS
 
     return section.inputs[STATISTICS] if len(section.inputs) > STATISTICS else None
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sthggep._checks import gene_list, listing, one_of, unique
-from sthggep._data import frozen_stages
 from sthggep._disk._run_folder import plain
 from sthggep._encoders._frozen import FrozenEncoder
+from sthggep._inputs._stages import frozen_stages
+from sthggep._inputs._windows import check_window
 from sthggep._presets import PRESETS
 from sthggep._slides._fingerprint import digest, features_id, signature
 from sthggep._slides._slide import resolve
@@ -19,7 +20,6 @@ from sthggep._slides._stain import fit_reference, normalized
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._table._gene_names import gene_columns
 from sthggep._table._targets import find_targets, spread_of
-from sthggep._windowed import check_window
 from sthggep.pp._genes import choose_panel
 from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
 from sthggep.tl._choices import adapt, look_through, without_counts

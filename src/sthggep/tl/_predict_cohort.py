@@ -166,7 +166,7 @@ def _n_workers(scheduler: str | Client | None, workers: int | None) -> int:
 
 def _check_options(model: HGGEP, options: Mapping[str, Any], batch_size: int, spacing_um: float | None) -> None:
     """Refuse what the model cannot say of any slide."""
-    from sthggep._windowed import most_spots
+    from sthggep._inputs._windows import most_spots
 
     if options["counts"]:
         check_counts(model)

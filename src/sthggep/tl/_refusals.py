@@ -14,7 +14,7 @@ from sthggep._table._user_features import feature_names, given_features, same_fe
 from sthggep.pp._features import holds_plain
 
 if TYPE_CHECKING:
-    from sthggep._data import Inputs
+    from sthggep._inputs._stages import Inputs
     from sthggep._presets import Preset
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sthggep._data import Section
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._inputs._stages import Section
     from sthggep._presets import Preset
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets
@@ -62,10 +62,10 @@ def train_on(
     checkpoint_dir: str | Path | None = None,
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
-    from sthggep._data import measured
     from sthggep._encoders._frozen import state_of
+    from sthggep._inputs._stages import measured
+    from sthggep._inputs._windows import cut, masked
     from sthggep._slides._stain import fit_reference, normalized
-    from sthggep._windowed import cut, masked
     from sthggep.model import HGGEP
     from sthggep.tl._closed_form import solve_on_all, with_ridge
     from sthggep.tl._kept_training import open_training
@@ -169,7 +169,7 @@ def _sections(
     seed: int,
 ) -> tuple[list[Section], dict[str, Any]]:
     """Sections with what is to be learned there, and what the record says of that."""
-    from sthggep._data import labeled, taught
+    from sthggep._inputs._stages import labeled, taught
     from sthggep._table._targets import spread_of
 
     both = list(zip(slides, inputs, strict=True))
@@ -213,9 +213,9 @@ def prepare(
 
     ``blocks`` is a folder of finished blocks of features, which stay there, of sections in windows.
     """
-    from sthggep._data import network_inputs
     from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._windowed import kept_windows, window_size
+    from sthggep._inputs._stages import network_inputs
+    from sthggep._inputs._windows import kept_windows, window_size
     from sthggep.tl._networks import shape_of
 
     encoder = parent.encoder(device=str(device)) if parent else None

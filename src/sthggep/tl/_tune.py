@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from sthggep._data import Section
+    from sthggep._inputs._stages import Section
     from sthggep._presets import Preset
     from sthggep.model import HGGEP
 

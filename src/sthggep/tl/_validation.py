@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sthggep._checks import listing
 
 if TYPE_CHECKING:
-    from sthggep._data import Section
+    from sthggep._inputs._stages import Section
     from sthggep._slides._slide import Slide
 
 log = logging.getLogger("sthggep")
@@ -66,7 +66,7 @@ def _named(wanted: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
 
 def apply_plan(sections: Sequence[Section], slides: Sequence[Slide], held_out: HeldOut) -> list[Section]:
     """Sections with one member's masks."""
-    from sthggep._data import hold_out, hold_out_blocks
+    from sthggep._inputs._stages import hold_out, hold_out_blocks
 
     if held_out is None:
         return list(sections)

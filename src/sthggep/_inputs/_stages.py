@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from sthggep._checks import listing
 from sthggep._encoders._encode import Encoding, Rows, encode
 from sthggep._encoders._kept_blocks import KeptBlocks
+from sthggep._inputs._neighborhood import neighborhoods, positions
 from sthggep._keys import feature_key
-from sthggep._neighborhood import neighborhoods, positions
 from sthggep._table._counts import counts, log10_cp10k, size_factors
 from sthggep._table._user_features import given_features
 from sthggep.nn import spatial_incidence

@@ -11,10 +11,10 @@ import torch
 from scipy.spatial import cKDTree
 
 from sthggep._checks import one_of, positive, warn_user
-from sthggep._data import Inputs, Section, array_positions, frozen_stages
 from sthggep._disk._rows import row_steps
-from sthggep._neighborhood import neighborhoods, positions, separate
-from sthggep._windows import Ties, Window, renumbered, split_spots, window_of, within
+from sthggep._inputs._neighborhood import neighborhoods, positions, separate
+from sthggep._inputs._split import Ties, Window, renumbered, split_spots, window_of, within
+from sthggep._inputs._stages import Inputs, Section, array_positions, frozen_stages
 from sthggep.nn import spatial_incidence
 from sthggep.nn._hyperconv import propagate
 from sthggep.nn._shortcut import contrast_of
@@ -24,8 +24,8 @@ from sthggep.pp._patches import Patches
 if TYPE_CHECKING:
     from sthggep._encoders._encode import Rows as Features
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._inputs._split import Rows
     from sthggep._slides._slide import Slide
-    from sthggep._windows import Rows
 
 # A Visium section has 4,992 spots at most: it is one window
 WINDOW = 5000

@@ -1,0 +1,1 @@
+"""Sections and windows as a network is fed them."""
