@@ -160,8 +160,8 @@ def halo_table(path: Path, n: int, options: argparse.Namespace) -> None:
     import torch
 
     from sthggep import pp
-    from sthggep._describe import describe_windows
     from sthggep._slides._slide import resolve_one
+    from sthggep.model._forward import describe_windows
 
     adata, model = section(path, n, TRAINED_PITCH), model_of(options)
     pp.features(adata, size_um=model.inputs.sizes_um, flips=options.flips, cache=path.parent / "features")

@@ -46,7 +46,7 @@ typehints_defaults = "braces"
 always_use_bars_union = True
 python_use_unqualified_type_names = True
 qualname_overrides = {
-    "sthggep.model.HGGEP": "sthggep.HGGEP",
+    "sthggep.model._hggep.HGGEP": "sthggep.HGGEP",
     "sthggep.pp._patches.Patches": "sthggep.pp.Patches",
     "matplotlib.figure.Figure": "matplotlib.figure.Figure",
     "spatialdata._core.spatialdata.SpatialData": "spatialdata.SpatialData",

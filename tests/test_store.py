@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sthggep import _store
-from sthggep._store import CONFIG, FORMAT, TENSORS, read_folder, write_folder
+from sthggep.model import _store
+from sthggep.model._store import CONFIG, FORMAT, TENSORS, read_folder, write_folder
 
 
 def tensors(value: float = 1.0) -> dict[str, torch.Tensor]:

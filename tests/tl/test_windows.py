@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sthggep import HGGEP, datasets, pl, tl
-from sthggep._describe import describe_windows
 from sthggep._inputs._stages import Inputs
 from sthggep._presets import PRESETS
 from sthggep._slides._slide import resolve_one
+from sthggep.model._forward import describe_windows
 from sthggep.nn import HGGEPNet
 
 QUIET = {"show_progress_bar": False, "device": "cpu"}
@@ -187,7 +187,7 @@ def test_out_replaces_an_earlier_prediction_and_is_replaced(quick, slide, tmp_pa
 
 
 def test_out_is_refused_before_work_starts(quick, slide, tmp_path, monkeypatch):
-    monkeypatch.setattr("sthggep._describe.describe_windows", lambda *a, **k: pytest.fail("work has started"))
+    monkeypatch.setattr("sthggep.model._forward.describe_windows", lambda *a, **k: pytest.fail("work has started"))
     (tmp_path / "there.zarr").mkdir()
     for name, error, fault in (
         ("there.zarr", FileExistsError, "exists already"),
@@ -205,7 +205,7 @@ def test_a_fault_leaves_no_file(quick, slide, tmp_path, monkeypatch):
         yield next(parts)
         raise RuntimeError
 
-    monkeypatch.setattr("sthggep._describe.describe_windows", broken)
+    monkeypatch.setattr("sthggep.model._forward.describe_windows", broken)
     with pytest.raises(RuntimeError):
         tl.predict(slide, quick, out=tmp_path / "a.zarr", window=50, **QUIET)
     assert list(tmp_path.iterdir()) == []

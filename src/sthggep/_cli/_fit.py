@@ -106,7 +106,7 @@ def fit(
 
 def free_for_model(out: Path, *, overwrite: bool) -> None:
     """Refuse, before work starts, a folder that is taken."""
-    from sthggep._store import check_free
+    from sthggep.model._store import check_free
 
     check_free(out, overwrite=overwrite)
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from sthggep._disk._rows import RowFile, row_steps
 
 if TYPE_CHECKING:
-    from sthggep._describe import Predicted
     from sthggep._keys import PredictionKeys
+    from sthggep.model._forward import Predicted
 
 ENDINGS = (".zarr", ".h5ad")
 

@@ -143,7 +143,7 @@ def predict(
     sthggep.tl.predict_cohort : many slides, by several processes or machines.
     sthggep.tl.to_adata : predictions as ``X``.
     """
-    from sthggep._describe import describe_windows
+    from sthggep.model._forward import describe_windows
     from sthggep.tl._doubts import warn_of_doubts
 
     found = load_model(model)
@@ -240,7 +240,7 @@ def _record(
 
 def load_model(model: object) -> HGGEP:
     """The model itself, or the one of that name or folder; ``None`` is the one that comes with the package."""
-    from sthggep.model import BUNDLED_MODELS, HGGEP
+    from sthggep.model._hggep import BUNDLED_MODELS, HGGEP
 
     if isinstance(model, HGGEP):
         return model

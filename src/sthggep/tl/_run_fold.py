@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._describe import describe_inputs, describe_windows, gathered
+from sthggep.model._forward import describe_inputs, describe_windows, gathered
 from sthggep.tl._answers import check_fit
 from sthggep.tl._baselines import BASELINES, Measured, Seen
 from sthggep.tl._evaluate import noise_ceiling, score

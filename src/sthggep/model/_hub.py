@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sthggep._store import CONFIG, TENSORS
+from sthggep.model._store import CONFIG, TENSORS
 
 # owner/name, and neither a path from the root or from here, nor one with several folders
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")

@@ -11,7 +11,7 @@ import numpy as np
 from sthggep._checks import counted, listing
 
 if TYPE_CHECKING:
-    from sthggep._predictor import Predictor
+    from sthggep.model._predictor import Predictor
 
 SHOWN = 6  # sections and genes that are named
 

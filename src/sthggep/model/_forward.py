@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._predictor import Predictor
     from sthggep._slides._slide import Slide
+    from sthggep.model._predictor import Predictor
     from sthggep.nn import Output
 
 Columns = NDArray[np.intp] | None

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sthggep._checks import counted, genes_present, listing, unique
-from sthggep._describe import Predicted, describe_windows, gathered
 from sthggep._device import resolve_device
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._encoders._weights import weights_id
@@ -20,6 +19,7 @@ from sthggep._inputs._windows import check_window
 from sthggep._keys import UNITS
 from sthggep._slides._stain import normalized
 from sthggep._table._targets import Targets
+from sthggep.model._forward import Predicted, describe_windows, gathered
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from sthggep import nn as nets
-from sthggep._card import card, html
 from sthggep._checks import genes_present, listing
 from sthggep._encoders._weights import bundled
-from sthggep._hub import download, names_repository, upload
 from sthggep._inputs._stages import Inputs
-from sthggep._lazyslide import LazySlideModel
-from sthggep._predictor import Predictor
-from sthggep._store import plain, read_checkpoint, read_folder, under, write_folder
+from sthggep.model._card import card, html
+from sthggep.model._hub import download, names_repository, upload
+from sthggep.model._lazyslide import LazySlideModel
+from sthggep.model._predictor import Predictor
+from sthggep.model._store import plain, read_checkpoint, read_folder, under, write_folder
 
 __all__ = ["HGGEP"]
 

@@ -14,7 +14,7 @@ from sthggep._slides._slide import Slide
 if TYPE_CHECKING:
     from torch import nn
 
-    from sthggep._predictor import Predictor
+    from sthggep.model._predictor import Predictor
 
 
 class LazySlideModel:
