@@ -27,8 +27,8 @@ import pandas as pd
 
 import sthggep
 from sthggep._encoders._cache import VARIABLE
-from sthggep._presets import PRESETS, Preset
-from sthggep.tl import _closed_form, _networks
+from sthggep._training import _closed_form, _networks
+from sthggep._training._presets import PRESETS, Preset
 
 HER2ST = ("B4", "C2", "C3", "C4", "C5")
 MOB = ("MOB1", "MOB3")

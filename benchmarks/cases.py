@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from sthggep._inputs._stages import Section
-from sthggep._presets import PRESETS
-from sthggep._training import Training
+from sthggep._training._lightning import Training
+from sthggep._training._presets import PRESETS
 from sthggep.nn import (
     FeatureHGGEPNet,
     HGGEPNet,

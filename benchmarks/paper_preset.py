@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import sthggep
-from sthggep._presets import PRESETS
+from sthggep._training._presets import PRESETS
 
 
 def main() -> None:

@@ -74,8 +74,8 @@ def test_plain_neighbors_and_hyperedges_are_the_same(baseline, section):
 
 def test_plain_training_step_has_the_same_loss_and_gradients(baseline, section):
     from sthggep._inputs._stages import Section
-    from sthggep._presets import PRESETS
-    from sthggep._training import Training
+    from sthggep._training._lightning import Training
+    from sthggep._training._presets import PRESETS
 
     patches, xy, target, counts = section
     nets = [network(**STILL).train() for _ in range(2)]

@@ -18,11 +18,11 @@ import pandas as pd
 import pytest
 import torch
 
-from sthggep._checkpoints import FINISHED, STATE
 from sthggep._inputs._stages import Section
-from sthggep._training import Recipe, train
+from sthggep._training._checkpoints import FINISHED, STATE
+from sthggep._training._lightning import Recipe, train
+from sthggep._training._networks import start
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
-from sthggep.tl._networks import start
 
 SCRIPTS = Path(__file__).parent / "scripts"
 RECIPE = Recipe(max_epochs=6, learning_rate=1e-3, correlation=1.0, step_epochs=2, step_factor=0.5, patience=6)
@@ -102,7 +102,7 @@ def test_finished_is_not_trained_again(sections, tmp_path):
 
 def test_stopped_early_stays_stopped(tmp_path, monkeypatch):
     """Died between the last epoch and the end."""
-    from sthggep import _training
+    from sthggep._training import _lightning as _training
 
     sections = [section("A", 0), section("V", 9, validate=True)]
     recipe = replace(RECIPE, max_epochs=40, patience=1, learning_rate=0.3)

@@ -81,8 +81,8 @@ def test_targets_from_the_shell():
 
 
 def test_choices_are_those_of_the_library():
-    from sthggep._presets import PRESETS
     from sthggep._slides._stain import METHODS
+    from sthggep._training._presets import PRESETS
     from sthggep.tl._baselines import BASELINES
 
     choices = {param.name: getattr(param.type, "choices", ()) for param in main.commands["cross-validate"].params}

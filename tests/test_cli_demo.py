@@ -17,7 +17,7 @@ from sthggep._cli._files import check_folder
 @pytest.fixture
 def small_demo(monkeypatch, slides):
     """The demo, on small toy sections described already and with one short network."""
-    from sthggep import _presets
+    from sthggep._training import _presets
 
     default = _presets.PRESETS["default"]
     inputs, recipe = replace(default.inputs, sizes_um=(160.0,)), replace(default.recipe, max_epochs=2)

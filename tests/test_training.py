@@ -11,11 +11,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from sthggep import _training
 from sthggep._inputs._stages import Section
-from sthggep._training import Recipe, Training, train
+from sthggep._training import _lightning as _training
+from sthggep._training._lightning import Recipe, Training, train
+from sthggep._training._networks import start
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
-from sthggep.tl._networks import start
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(max_epochs=3, learning_rate=1e-3, correlation=1.0)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sthggep._inputs._stages import Section
-from sthggep._training import Recipe, train
+from sthggep._training._lightning import Recipe, train
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet, spatial_incidence, spatial_neighbors
 
 N = 12

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sthggep import datasets, tl
-from sthggep._presets import PRESETS
+from sthggep._training import _closed_form, _validation
+from sthggep._training._closed_form import PENALTIES, with_ridge
+from sthggep._training._presets import PRESETS
 from sthggep.nn._shortcut import LinearShortcut
-from sthggep.tl import _closed_form, _validation
-from sthggep.tl._closed_form import PENALTIES, with_ridge
 
 QUICK = {"obsm": "X_mine", "n_members": 2, "max_epochs": 1, "device": "cpu", "show_progress_bar": False}
 

@@ -14,7 +14,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from sthggep import _presets, datasets, pp, tl
+from sthggep import datasets, pp, tl
 from sthggep._encoders import _registry
 from sthggep._encoders._encode import Encoding
 from sthggep._inputs import _windows as _windowed
@@ -22,6 +22,7 @@ from sthggep._keys import feature_key
 from sthggep._slides._fingerprint import signature
 from sthggep._slides._slide import resolve
 from sthggep._table._counts import counts, log10_cp10k
+from sthggep._training import _presets
 from sthggep.tl import _baselines, _run_fold
 from sthggep.tl._baselines import Measured, Seen
 from sthggep.tl._folds import Fold, shared_patients

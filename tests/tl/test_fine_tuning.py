@@ -9,10 +9,10 @@ from sklearn.linear_model import Ridge
 
 from sthggep import HGGEP, datasets, tl
 from sthggep._inputs._stages import Inputs
+from sthggep._training._fine_tuning import with_genes
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet
 from sthggep.nn._programs import GenePrograms, of_fewer_genes
 from sthggep.nn._shortcut import LinearShortcut
-from sthggep.tl._tune import with_genes
 
 QUIET = {"show_progress_bar": False}
 OPTIONS = {"device": "cpu", "n_members": 2, "max_epochs": 6, **QUIET}

@@ -12,7 +12,8 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from sthggep import _presets, datasets, nn, pp, tl
+from sthggep import datasets, nn, pp, tl
+from sthggep._training import _presets
 from sthggep.nn import FeatureHGGEPNet
 
 QUICK = {"obsm": "X_mine", "n_members": 1, "max_epochs": 2, "device": "cpu", "show_progress_bar": False}

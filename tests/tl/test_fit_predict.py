@@ -13,8 +13,8 @@ import torch
 import sthggep
 from sthggep import datasets, tl
 from sthggep._table._counts import counts, log10_cp10k
+from sthggep._training import _closed_form
 from sthggep.nn import correlation_loss
-from sthggep.tl import _closed_form
 
 QUIET = {"show_progress_bar": False}
 
@@ -119,7 +119,7 @@ def test_history_has_a_row_an_epoch(model):
 def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
     from dataclasses import replace
 
-    from sthggep import _presets
+    from sthggep._training import _presets
 
     default = _presets.PRESETS["default"]
     monkeypatch.setitem(_presets.PRESETS, "default", replace(default, recipe=replace(default.recipe, patience=2)))
@@ -220,7 +220,7 @@ def test_isolated_spot(slides, model):
 def test_paper_preset_from_patch_to_prediction(monkeypatch, weights_root):
     from dataclasses import replace
 
-    from sthggep import _presets
+    from sthggep._training import _presets
 
     small = {"dim": 32, "depth": 1, "heads": 2, "hypergraph_dim": 16, "fusion_layers": 1}
     paper = _presets.PRESETS["paper"]
@@ -293,8 +293,8 @@ def test_model_may_be_a_folder(slides, model, tmp_path):
 
 def test_batch_normalization_knows_the_training_patches():
     """Else a network of few steps predicts by ImageNet's statistics, and differs from what was trained."""
+    from sthggep._training._networks import _calibrate
     from sthggep.nn import HGGEPNet
-    from sthggep.tl._networks import _calibrate
 
     torch.manual_seed(0)
     net = HGGEPNet(4, dim=32, depth=1, heads=2, hypergraph_dim=16, fusion_layers=1)

@@ -207,7 +207,7 @@ def test_training_notes_ceilings_and_predicting_hands_them_on(model, slides, tmp
 
 def test_training_notes_how_genes_fared_on_held_out_tissue(slides, tmp_path, monkeypatch):
     from sthggep import HGGEP
-    from sthggep.tl import _closed_form
+    from sthggep._training import _closed_form
 
     # It is noted before the closed form learns from that tissue, too; here it never does
     monkeypatch.setattr(_closed_form, "solve_on_all", lambda *_: None)

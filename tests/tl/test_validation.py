@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from sthggep._inputs._stages import BLOCKS_ACROSS, Section, hold_out, hold_out_blocks, spatial_blocks
 from sthggep._slides._slide import Slide
-from sthggep.tl._validation import FOLDS, apply_plan, plan_validation
+from sthggep._training._validation import FOLDS, apply_plan, plan_validation
 
 
 def slides(*names: str, side: int = 8) -> list[Slide]:

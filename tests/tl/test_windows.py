@@ -11,8 +11,8 @@ import torch
 
 from sthggep import HGGEP, datasets, pl, tl
 from sthggep._inputs._stages import Inputs
-from sthggep._presets import PRESETS
 from sthggep._slides._slide import resolve_one
+from sthggep._training._presets import PRESETS
 from sthggep.model._forward import describe_windows
 from sthggep.nn import HGGEPNet
 

@@ -117,7 +117,7 @@ def check_several(model: HGGEP) -> None:
 def check_counts(model: HGGEP) -> None:
     """Counts come from a head of their own."""
     if not model.has_counts:
-        from sthggep._presets import PRESETS
+        from sthggep._training._presets import PRESETS
 
         able = [name for name, preset in PRESETS.items() if preset.recipe.count_nll]
         msg = (

@@ -12,8 +12,8 @@ from sthggep._checks import gene_list, one_of
 from sthggep._slides._slide import Slide, resolve
 from sthggep._table._counts import counts
 from sthggep._table._targets import find_targets
-from sthggep.tl._choices import adapt, look_through, without_counts
-from sthggep.tl._refusals import (
+from sthggep._training._choices import adapt, look_through, without_counts
+from sthggep._training._refusals import (
     check_counts,
     check_inputs,
     learns_programs,
@@ -164,9 +164,9 @@ def fit(
     """
     from sthggep._device import resolve_device
     from sthggep._inputs._windows import check_window
-    from sthggep._presets import PRESETS
+    from sthggep._training._presets import PRESETS
+    from sthggep._training._train import train_on
     from sthggep.tl._answers import check_fit
-    from sthggep.tl._train import train_on
 
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
     if targets is not None:
@@ -176,7 +176,7 @@ def fit(
         learns_programs(start_from, new=model is None)
     parent = None
     if model is not None:
-        from sthggep.tl._tune import go_on_from
+        from sthggep._training._fine_tuning import go_on_from
 
         own = {"obsm": obsm, "encoder": encoder, "size_um": size_um, "stain": stain, "weights": weights}
         parent, start_from, genes = go_on_from(model, preset, genes, own)

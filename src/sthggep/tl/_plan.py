@@ -13,31 +13,31 @@ from sthggep._disk._run_folder import plain
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._inputs._stages import frozen_stages
 from sthggep._inputs._windows import check_window
-from sthggep._presets import PRESETS
 from sthggep._slides._fingerprint import digest, features_id, signature
 from sthggep._slides._slide import resolve
 from sthggep._slides._stain import fit_reference, normalized
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._table._gene_names import gene_columns
 from sthggep._table._targets import find_targets, spread_of
+from sthggep._training._choices import adapt, look_through, without_counts
+from sthggep._training._presets import PRESETS
+from sthggep._training._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
+from sthggep._training._train import Prepared, prepare
 from sthggep.pp._genes import choose_panel
 from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
-from sthggep.tl._choices import adapt, look_through, without_counts
 from sthggep.tl._fit import distinct_names, further_sections
 from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
 from sthggep.tl._leaks import refuse_further, refuse_leaks
-from sthggep.tl._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
-from sthggep.tl._train import Prepared, prepare
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from sthggep._encoders._encode import Rows
-    from sthggep._presets import Preset
     from sthggep._slides._fingerprint import Signature
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets, Values
+    from sthggep._training._presets import Preset
     from sthggep.tl._folds import Fold
 
 VALIDATIONS = ("auto", "sections", "blocks")

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._training._train import train_on
 from sthggep.model._forward import describe_inputs, describe_windows, gathered
 from sthggep.tl._answers import check_fit
 from sthggep.tl._baselines import BASELINES, Measured, Seen
 from sthggep.tl._evaluate import noise_ceiling, score
-from sthggep.tl._train import train_on
 
 if TYPE_CHECKING:
     from sthggep.model import HGGEP

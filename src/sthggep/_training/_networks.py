@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sthggep._inputs._stages import Section
-    from sthggep._presets import Preset
+    from sthggep._training._presets import Preset
     from sthggep.nn._programs import Measured
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._inputs._stages import Section
-    from sthggep._presets import Preset
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets
+    from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
 
 
@@ -66,12 +66,12 @@ def train_on(
     from sthggep._inputs._stages import measured
     from sthggep._inputs._windows import cut, masked
     from sthggep._slides._stain import fit_reference, normalized
+    from sthggep._training._closed_form import solve_on_all, with_ridge
+    from sthggep._training._fine_tuning import continued, shares_of
+    from sthggep._training._kept_training import open_training
+    from sthggep._training._networks import build_network, held_out_pearson, settle
+    from sthggep._training._validation import apply_plan, judges, plan_validation
     from sthggep.model import HGGEP
-    from sthggep.tl._closed_form import solve_on_all, with_ridge
-    from sthggep.tl._kept_training import open_training
-    from sthggep.tl._networks import build_network, held_out_pearson, settle
-    from sthggep.tl._tune import continued, shares_of
-    from sthggep.tl._validation import apply_plan, judges, plan_validation
 
     plan = plan_validation(slides, validation, preset.n_members)
     kept = None
@@ -134,7 +134,7 @@ def _record(
     from sthggep._slides._colors import image_mpp, noted_colors
     from sthggep._slides._fingerprint import marks
     from sthggep._table._user_features import feature_names
-    from sthggep.tl._tune import sections_seen
+    from sthggep._training._fine_tuning import sections_seen
 
     record: dict[str, Any] = {
         "sections": [slide.name for slide in slides],
@@ -216,7 +216,7 @@ def prepare(
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._inputs._stages import network_inputs
     from sthggep._inputs._windows import kept_windows, window_size
-    from sthggep.tl._networks import shape_of
+    from sthggep._training._networks import shape_of
 
     encoder = parent.encoder(device=str(device)) if parent else None
     if parent is None and preset.inputs.kind == "features":
@@ -251,7 +251,7 @@ def _train_members(
     """One network a split, begun as ``begin`` says, each from a seed of its own; and the curves of all."""
     import pandas as pd
 
-    from sthggep._training import train
+    from sthggep._training._lightning import train
 
     members, curves = [], []
     epochs = preset.recipe.max_epochs

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sthggep._inputs._stages import Section
-    from sthggep._presets import Preset
+    from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
 
 GENTLER = 0.1  # learning rate of fine-tuning, relative to that of training
@@ -21,8 +21,8 @@ def go_on_from(
     model: HGGEP | str | Path, preset: str, genes: Sequence[str] | None, own: Mapping[str, object]
 ) -> tuple[HGGEP, Preset, list[str]]:
     """The model to be trained on, how, and its genes; ``own`` is what the user chose that a model has already."""
+    from sthggep._training._refusals import of_genes
     from sthggep.tl._predict import load_model
-    from sthggep.tl._refusals import of_genes
 
     parent = load_model(model)
     of_genes(parent)
@@ -35,7 +35,7 @@ def tuning_preset(parent: HGGEP, preset: str) -> Preset:
     """How the model was made, at a lower learning rate: its inputs, its networks, the recipe of their kind."""
     from dataclasses import replace
 
-    from sthggep._presets import PRESETS
+    from sthggep._training._presets import PRESETS
 
     network = type(parent.members[0]).__name__
     if preset not in ("default", parent.preset):
@@ -94,8 +94,8 @@ def sections_seen(parent: HGGEP) -> list[str]:
 
 def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequence[Section]) -> nn.Module:
     """A copy of one of the model's networks, moved towards the training spots of new sections."""
+    from sthggep._training._networks import statistics_of
     from sthggep.nn import FeatureHGGEPNet
-    from sthggep.tl._networks import statistics_of
 
     old: Any = parent.members[member % len(parent.members)]
     columns = [parent.genes.index(gene) for gene in genes]

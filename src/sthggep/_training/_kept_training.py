@@ -14,9 +14,9 @@ from sthggep._disk._run_folder import RunFolder, plain
 from sthggep._slides._fingerprint import features_id, signature
 
 if TYPE_CHECKING:
-    from sthggep._presets import Preset
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets
+    from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
 
 RUN = RunFolder("training", "checkpoint_dir", "training.json")

@@ -15,8 +15,8 @@ from sthggep.pp._features import holds_plain
 
 if TYPE_CHECKING:
     from sthggep._inputs._stages import Inputs
-    from sthggep._presets import Preset
     from sthggep._slides._slide import Slide
+    from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
 
 

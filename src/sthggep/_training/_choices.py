@@ -12,7 +12,7 @@ from sthggep._checks import positive
 from sthggep._slides._stain import check_stain
 
 if TYPE_CHECKING:
-    from sthggep._presets import Preset
+    from sthggep._training._presets import Preset
 
 
 def adapt(

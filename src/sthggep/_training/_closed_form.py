@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sthggep._inputs._stages import Section
-    from sthggep._presets import Preset
+    from sthggep._training._presets import Preset
 
 # Against features whose squares add up to one a spot: from hardly any to so much that little but the strongest is left
 PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13).round(3))
@@ -96,9 +96,9 @@ def _within(scores: Tensor, weight: Tensor) -> Tensor:
 
 def _scored(net: Any, sections: Sequence[Section], masks: Sequence[Tensor]) -> _Scored:
     """What the closed form is solved on, or asked of."""
+    from sthggep._training._networks import statistics_of
     from sthggep.nn._programs import spot_weights
     from sthggep.nn._stages import by_section, of_spots
-    from sthggep.tl._networks import statistics_of
 
     statistics = [statistics_of(section) for section in sections]
     inputs = [section.inputs for section in sections]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sthggep._inputs._stages import Inputs
-from sthggep._training import Recipe
+from sthggep._training._lightning import Recipe
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from sthggep._checkpoints import BEST, KeptEpochs, finish, finished
 from sthggep._inputs._stages import Section, Sections
+from sthggep._training._checkpoints import BEST, KeptEpochs, finish, finished
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
 from sthggep.nn._precision import faster_in_bf16
 
