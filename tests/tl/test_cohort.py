@@ -21,7 +21,9 @@ from sthggep import HGGEP, datasets, tl
 from sthggep._encoders._frozen import FrozenEncoder, state_of
 from sthggep._inputs._stages import Inputs
 from sthggep.nn import FeatureHGGEPNet
-from sthggep.tl import _cohort_run, _cohort_tasks, _predict_cohort
+from sthggep.tl import _predict_cohort
+from sthggep.tl._cohort import _run as _cohort_run
+from sthggep.tl._cohort import _tasks as _cohort_tasks
 
 # Blocks are 16 batches: of one spot each, so that a small section has several
 QUIET = {"show_progress_bar": False, "device": "cpu", "batch_size": 1}

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sthggep._checks import counted, listing, positive
 from sthggep._log import log
 from sthggep.tl._answers import check_counts, check_several, chosen_genes
-from sthggep.tl._cohort_files import State, refuse_others, stamp, state_of, targets_of
-from sthggep.tl._cohort_run import Outcome, connected, run_jobs
-from sthggep.tl._cohort_tasks import Job
+from sthggep.tl._cohort._files import State, refuse_others, stamp, state_of, targets_of
+from sthggep.tl._cohort._run import Outcome, connected, run_jobs
+from sthggep.tl._cohort._tasks import Job
 from sthggep.tl._predict import load_model
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from uuid import uuid4
 from sthggep._checks import counted, warn_user
 from sthggep._log import log
 from sthggep._progress import Progress, progress
-from sthggep.tl._cohort_tasks import Answer, Job, Made, attempt
+from sthggep.tl._cohort._tasks import Answer, Job, Made, attempt
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sthggep._checks import listing
-from sthggep.tl._cohort_tasks import NOTE, Job, Made
+from sthggep.tl._cohort._tasks import NOTE, Job, Made
 from sthggep.tl._slide_files import kind_of
 
 

@@ -1,0 +1,1 @@
+"""Many slides: tasks, workers, files."""
