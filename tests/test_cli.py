@@ -83,7 +83,7 @@ def test_targets_from_the_shell():
 def test_choices_are_those_of_the_library():
     from sthggep._slides._stain import METHODS
     from sthggep._training._presets import PRESETS
-    from sthggep.tl._baselines import BASELINES
+    from sthggep.tl._cross_validation._baselines import BASELINES
 
     choices = {param.name: getattr(param.type, "choices", ()) for param in main.commands["cross-validate"].params}
     assert list(choices["preset"]) == sorted(PRESETS)

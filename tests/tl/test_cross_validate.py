@@ -23,10 +23,10 @@ from sthggep._slides._fingerprint import signature
 from sthggep._slides._slide import resolve
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._training import _presets
-from sthggep.tl import _baselines, _run_fold
-from sthggep.tl._baselines import Measured, Seen
-from sthggep.tl._folds import Fold, shared_patients
-from sthggep.tl._leaks import what_is_shared
+from sthggep.tl._cross_validation import _baselines, _run_fold
+from sthggep.tl._cross_validation._baselines import Measured, Seen
+from sthggep.tl._cross_validation._folds import Fold, shared_patients
+from sthggep.tl._cross_validation._leaks import what_is_shared
 
 QUICK = {"obsm": "X_mine", "n_members": 1, "max_epochs": 1, "device": "cpu", "show_progress_bar": False}
 COLUMNS = ["fold", "group", "section", "method", "gene", "metric", "value", "leak"]

@@ -189,7 +189,7 @@ def test_each_fold_fits_its_own_reference(monkeypatch):
         seen.append(sorted(slide.name for slide in slides))
         return fit_reference(slides, method)
 
-    monkeypatch.setattr("sthggep.tl._plan.fit_reference", noted)
+    monkeypatch.setattr("sthggep.tl._cross_validation._plan.fit_reference", noted)
     slides = [toy(seed, 1000.0) for seed in (0, 1, 2)]
     options = {"size_um": 160, "max_epochs": 1, "n_members": 1, "baselines": ["ridge"], **QUIET}
     found = tl.cross_validate(slides, stain="reinhard", **options)

@@ -12,15 +12,15 @@ from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted, listing
-from sthggep.tl._fold_store import FoldStore
-from sthggep.tl._folds import patient_of, shared_patients
+from sthggep.tl._cross_validation._fold_store import FoldStore
+from sthggep.tl._cross_validation._folds import patient_of, shared_patients
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep.tl._plan import Looked, Plan
+    from sthggep.tl._cross_validation._plan import Looked, Plan
 
 log = logging.getLogger("sthggep")
 SAME_PATIENT = "same patient"
@@ -154,7 +154,7 @@ def cross_validate(
     >>> pearson.pivot_table(index="method", columns="section", values="value")
     """
     from sthggep._device import resolve_device
-    from sthggep.tl._plan import Options, make_plan
+    from sthggep.tl._cross_validation._plan import Options, make_plan
 
     where = {
         "image_key": image_key,
@@ -187,7 +187,7 @@ def cross_validate(
 
 def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
     """Scores and record of every fold: read where it is finished already, else made and kept."""
-    from sthggep.tl._run_fold import run_fold
+    from sthggep.tl._cross_validation._run_fold import run_fold
 
     store = FoldStore(out, plan.record())
     found = {fold.number: kept for fold in plan.folds if (kept := store.read(fold.number)) is not None}

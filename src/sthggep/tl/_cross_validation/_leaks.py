@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthggep.tl._folds import PATIENT, patient_of
+from sthggep.tl._cross_validation._folds import PATIENT, patient_of
 
 if TYPE_CHECKING:
     from sthggep._slides._fingerprint import Signature
     from sthggep._slides._slide import Slide
-    from sthggep.tl._plan import Plan
+    from sthggep.tl._cross_validation._plan import Plan
 
 SAME_SPOTS = 0.5  # share of the smaller section's spots that have a double in the other
 APART = 4.0  # pitches between two pieces of tissue on one scan

@@ -24,10 +24,10 @@ from sthggep._training._presets import PRESETS
 from sthggep._training._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
 from sthggep._training._train import Prepared, prepare
 from sthggep.pp._genes import choose_panel
-from sthggep.tl._baselines import BASELINES, NEED_FEATURES, Seen
+from sthggep.tl._cross_validation._baselines import BASELINES, NEED_FEATURES, Seen
+from sthggep.tl._cross_validation._folds import add_further, groups_of, patient_of, plan_folds
+from sthggep.tl._cross_validation._leaks import refuse_further, refuse_leaks
 from sthggep.tl._fit import distinct_names, further_sections
-from sthggep.tl._folds import add_further, groups_of, patient_of, plan_folds
-from sthggep.tl._leaks import refuse_further, refuse_leaks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets, Values
     from sthggep._training._presets import Preset
-    from sthggep.tl._folds import Fold
+    from sthggep.tl._cross_validation._folds import Fold
 
 VALIDATIONS = ("auto", "sections", "blocks")
 BLOCKS = "blocks"  # of features, kept while folds are run

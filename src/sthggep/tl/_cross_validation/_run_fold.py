@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from sthggep._training._train import train_on
 from sthggep.model._forward import describe_inputs, describe_windows, gathered
 from sthggep.tl._answers import check_fit
-from sthggep.tl._baselines import BASELINES, Measured, Seen
+from sthggep.tl._cross_validation._baselines import BASELINES, Measured, Seen
 from sthggep.tl._evaluate import noise_ceiling, score
 
 if TYPE_CHECKING:
     from sthggep.model import HGGEP
-    from sthggep.tl._folds import Fold
-    from sthggep.tl._plan import Looked, Plan
+    from sthggep.tl._cross_validation._folds import Fold
+    from sthggep.tl._cross_validation._plan import Looked, Plan
 
 Floats = NDArray[np.float32]
 MODEL, CEILING = "hggep", "ceiling"

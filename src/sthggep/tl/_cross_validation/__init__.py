@@ -1,0 +1,1 @@
+"""Cross-validation: plan, folds, leaks, baselines."""
