@@ -23,7 +23,8 @@ import sthggep
 from sthggep._encoders._families import IMAGENET_MEAN, IMAGENET_STD
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._image._level import Level
-from sthggep._slides._slide import Slide, resolve_one
+from sthggep._slides._resolve import resolve_one
+from sthggep._slides._slide import Slide
 
 SIZE = 112
 GROUPS, PLACES = 4, 48  # sections a step, places of each

@@ -15,7 +15,7 @@ import baseline
 import numpy as np
 import torch
 
-from sthggep._inputs._stages import Section
+from sthggep._inputs._section import Section
 from sthggep._training._lightning import Training
 from sthggep._training._presets import PRESETS
 from sthggep.nn import (
@@ -190,7 +190,7 @@ def slide(n: int) -> Any:
     import anndata as ad
     import pandas as pd
 
-    from sthggep._slides._slide import resolve_one
+    from sthggep._slides._resolve import resolve_one
 
     data = ad.AnnData(obs=pd.DataFrame(index=[f"spot{i}" for i in range(n)]))
     data.obsm["spatial"] = 400 + positions(n) * 3200 / int(np.ceil(n**0.5))

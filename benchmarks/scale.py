@@ -128,8 +128,8 @@ def predict(path: Path, n: int, options: argparse.Namespace) -> dict[str, float]
 def throughput(path: Path, n: int, options: argparse.Namespace) -> None:
     """Patches a second: network alone on patches in memory, and read from the slide."""
     from sthggep._encoders._encode import encode
-    from sthggep._slides._slide import resolve_one
-    from sthggep.pp._patches import Patches
+    from sthggep._slides._patches import Patches
+    from sthggep._slides._resolve import resolve_one
 
     model = model_of(options)
     encoder = model.encoder(device="cpu")
@@ -160,19 +160,19 @@ def halo_table(path: Path, n: int, options: argparse.Namespace) -> None:
     import torch
 
     from sthggep import pp
-    from sthggep._slides._slide import resolve_one
+    from sthggep._slides._resolve import resolve_one
     from sthggep.model._forward import describe_windows
 
     adata, model = section(path, n, TRAINED_PITCH), model_of(options)
     pp.features(adata, size_um=model.inputs.sizes_um, flips=options.flips, cache=path.parent / "features")
     slide = resolve_one(adata)
     given = {"encoder": model.encoder(device="cpu"), "batch_size": 64, "device": torch.device("cpu")}
-    ((_, whole),) = describe_windows(model, slide, window=None, **given)
+    ((_, whole),) = describe_windows(model.ensemble, slide, window=None, **given)
     for window in options.windows:
         for halo in (0, 1, 2, 3):
             start = time.perf_counter()
             found = np.empty_like(whole.expression)
-            for rows, part in describe_windows(model, slide, window=window, halo=halo, **given):
+            for rows, part in describe_windows(model.ensemble, slide, window=window, halo=halo, **given):
                 found[rows] = part.expression
             seconds = time.perf_counter() - start
             r = [np.corrcoef(a, b)[0, 1] for a, b in zip(found.T, whole.expression.T, strict=True)]

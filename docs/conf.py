@@ -47,7 +47,7 @@ always_use_bars_union = True
 python_use_unqualified_type_names = True
 qualname_overrides = {
     "sthggep.model._hggep.HGGEP": "sthggep.HGGEP",
-    "sthggep.pp._patches.Patches": "sthggep.pp.Patches",
+    "sthggep._slides._patches.Patches": "sthggep.pp.Patches",
     "matplotlib.figure.Figure": "matplotlib.figure.Figure",
     "spatialdata._core.spatialdata.SpatialData": "spatialdata.SpatialData",
     "torch.Tensor": "torch.Tensor",

@@ -73,7 +73,7 @@ def test_plain_neighbors_and_hyperedges_are_the_same(baseline, section):
 
 
 def test_plain_training_step_has_the_same_loss_and_gradients(baseline, section):
-    from sthggep._inputs._stages import Section
+    from sthggep._inputs._section import Section
     from sthggep._training._lightning import Training
     from sthggep._training._presets import PRESETS
 

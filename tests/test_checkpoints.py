@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 import torch
 
-from sthggep._inputs._stages import Section
+from sthggep._inputs._section import Section
 from sthggep._training._checkpoints import FINISHED, STATE
-from sthggep._training._lightning import Recipe, train
+from sthggep._training._lightning import train
 from sthggep._training._networks import start
+from sthggep._training._presets import Recipe
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
 
 SCRIPTS = Path(__file__).parent / "scripts"

@@ -212,7 +212,7 @@ def test_several_slides_into_a_folder(shell, files, model):
 
 def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
     asked = []
-    monkeypatch.setattr("sthggep.tl._predict.load_model", lambda asked_for: asked.append(asked_for) or model)
+    monkeypatch.setattr("sthggep.model._load.load_model", lambda asked_for: asked.append(asked_for) or model)
     done = shell("predict", "a.h5ad", "--out", "d.h5ad")
     assert done.exit_code == 0, done.stderr
     assert asked[0] == "her2st"

@@ -13,7 +13,8 @@ import pytest
 from sthggep import HGGEP, datasets
 from sthggep._image._level import Level
 from sthggep._slides._colors import FAR, ColorRange, Colors, image_mpp, seen_colors, tissue_colors
-from sthggep._slides._slide import Slide, resolve_one
+from sthggep._slides._resolve import resolve_one
+from sthggep._slides._slide import Slide
 
 STAIN = (150, 60, 140)
 SPOTS = np.stack(np.meshgrid(np.arange(120, 300, 20), np.arange(120, 300, 20)), axis=-1).reshape(-1, 2).astype(float)

@@ -12,10 +12,14 @@ from scipy import sparse
 
 from sthggep import datasets, pp
 from sthggep._encoders._frozen import FrozenEncoder
-from sthggep._inputs._stages import Inputs, Section, Sections, array_positions, labeled, network_inputs
-from sthggep._slides._slide import resolve_one
+from sthggep._inputs._inputs import Inputs
+from sthggep._inputs._section import Section, labeled
+from sthggep._inputs._stages import array_positions
+from sthggep._inputs._windows import network_inputs
+from sthggep._slides._resolve import resolve_one
 from sthggep._table._counts import log10_cp10k, size_factors
 from sthggep._table._user_features import given_features
+from sthggep._training._datamodule import Sections
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import pytest
 
 from sthggep import HGGEP, nn
-from sthggep._inputs._stages import Inputs
-from sthggep.tl._predict import load_model
+from sthggep._inputs._inputs import Inputs
+from sthggep.model._load import load_model
 
 constants = pytest.importorskip("huggingface_hub.constants")
 NAME = "lab/breast-model"

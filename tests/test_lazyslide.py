@@ -12,7 +12,7 @@ import torch
 from anndata import AnnData
 
 from sthggep import HGGEP, nn, tl
-from sthggep._inputs._stages import Inputs
+from sthggep._inputs._inputs import Inputs
 
 N = 12
 

@@ -62,7 +62,7 @@ def alone(monkeypatch):
 
 
 def test_what_is_found_on_a_slide_is_said_once(alone, toy):
-    from sthggep._slides._slide import resolve
+    from sthggep._slides._resolve import resolve
 
     stream = alone(io.StringIO())
     slide = toy.copy()

@@ -15,7 +15,7 @@ from anndata import AnnData
 
 import sthggep
 from sthggep import HGGEP, nn, tl
-from sthggep._inputs._stages import Inputs
+from sthggep._inputs._inputs import Inputs
 
 QUIET = {"show_progress_bar": False}
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sthggep import pp, tl
-from sthggep._slides._slide import resolve, resolve_one, table_of
+from sthggep._slides._anndata import table_of
+from sthggep._slides._resolve import resolve, resolve_one
 
 WIDTH, HEIGHT = 400, 300
 

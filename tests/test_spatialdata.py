@@ -27,7 +27,7 @@ from spatialdata.transformations import (
 )
 
 from sthggep import datasets, io, pp
-from sthggep._slides._slide import resolve, resolve_image, resolve_one
+from sthggep._slides._resolve import resolve, resolve_image, resolve_one
 
 WIDTH, HEIGHT = 400, 300
 XY = np.array([[100.0, 80.0], [200.0, 150.0], [310.0, 220.0], [60.0, 200.0]])

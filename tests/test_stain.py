@@ -13,9 +13,10 @@ from sthggep import datasets
 from sthggep._image._level import Level
 from sthggep._image._recolor import MAPS, Recoloring
 from sthggep._slides._colors import tissue_colors, tissue_pixels
-from sthggep._slides._slide import Slide, resolve_one
+from sthggep._slides._patches import Patches
+from sthggep._slides._resolve import resolve_one
+from sthggep._slides._slide import Slide
 from sthggep._slides._stain import METHODS, check_stain, fit_reference, normalized, stain_of
-from sthggep.pp._patches import Patches
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from sthggep._inputs._stages import Section
+from sthggep._inputs._section import Section
 from sthggep._training import _lightning as _training
-from sthggep._training._lightning import Recipe, Training, train
+from sthggep._training._lightning import Training, train
 from sthggep._training._networks import start
+from sthggep._training._presets import Recipe
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 
 import sthggep
 from sthggep._table._counts import log10_cp10k
-from sthggep.tl._evaluate import column_pearson, noise_ceiling
+from sthggep._table._scores import column_pearson, noise_ceiling
 
 GENE = "STRO1"
 DEPTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)

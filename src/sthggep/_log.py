@@ -6,8 +6,8 @@ import logging
 import sys
 
 log = logging.getLogger("sthggep")
-# Every call looks a slide up anew: what these modules find there is said once
-SAID_ONCE = {"_slide", "_containers", "_expression", "_gene_names"}
+# Every call reads the slide anew; a line with `extra=ONCE` is shown the first time only
+ONCE = {"once": True}
 
 
 class Stderr(logging.Handler):
@@ -19,7 +19,7 @@ class Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        if record.module in SAID_ONCE:
+        if getattr(record, "once", False):
             text = record.getMessage()
             if text in self._said:
                 return

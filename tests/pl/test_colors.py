@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sthggep import HGGEP, datasets, pl
 from sthggep._slides._colors import seen_colors, tissue_colors
-from sthggep._slides._slide import resolve_one
+from sthggep._slides._resolve import resolve_one
 
 
 def toy(seed: int = 0) -> AnnData:

@@ -11,7 +11,8 @@ import scanpy as sc
 import squidpy as sq
 
 from sthggep import pp, tl
-from sthggep._slides._slide import Slide, resolve_one
+from sthggep._slides._resolve import resolve_one
+from sthggep._slides._slide import Slide
 from sthggep._table._counts import counts
 
 spatialdata_io = pytest.importorskip("spatialdata_io")

@@ -15,7 +15,7 @@ from anndata import AnnData
 from PIL import Image
 
 from sthggep import pl, pp, tl
-from sthggep._slides._slide import resolve_one
+from sthggep._slides._resolve import resolve_one
 
 FIT = {"obsm": "morphology", "n_members": 1, "max_epochs": 3, "validation": None, "show_progress_bar": False}
 ENSEMBL = "ENSG{:011d}.{}"

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from sthggep import datasets, pp, tl
+from sthggep._encoders._entry import UNVERSIONED
 from sthggep._encoders._families import FAMILIES
-from sthggep._encoders._frozen import ENCODERS, UNVERSIONED, FrozenEncoder, find_encoder
+from sthggep._encoders._frozen import ENCODERS, FrozenEncoder, find_encoder
 
 BUILT_IN = list(ENCODERS)
 QUIET = {"show_progress_bar": False}

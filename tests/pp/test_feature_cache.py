@@ -16,10 +16,12 @@ import tifffile
 from sthggep import pp
 from sthggep._encoders import _encode
 from sthggep._encoders._cache import VARIABLE, FeatureCache, image_fingerprint
-from sthggep._encoders._encode import ahead, encode
-from sthggep._encoders._frozen import ENCODERS, UNVERSIONED, FrozenEncoder
+from sthggep._encoders._encode import encode
+from sthggep._encoders._entry import UNVERSIONED
+from sthggep._encoders._frozen import ENCODERS, FrozenEncoder
+from sthggep._encoders._sweep import ahead
 from sthggep._image._level import Level, open_levels
-from sthggep._slides._slide import resolve_one
+from sthggep._slides._resolve import resolve_one
 
 QUICK = {"encoder": "shufflenet", "weights": "random", "flips": False, "show_progress_bar": False}
 

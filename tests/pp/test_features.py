@@ -18,10 +18,10 @@ from sthggep import datasets, pp
 from sthggep._encoders import _frozen as _encoders
 from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import ENCODERS, FrozenEncoder
+from sthggep._encoders._record import feature_record, is_done
 from sthggep._encoders._weights import weights_id
-from sthggep._slides._slide import resolve_one
+from sthggep._slides._resolve import resolve_one
 from sthggep.nn import ShuffleNetV2
-from sthggep.pp._features import feature_record, is_done
 
 QUICK = {"encoder": "shufflenet", "weights": "random", "flips": False, "show_progress_bar": False}
 DIM = 1360

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from sthggep import datasets
-from sthggep._encoders._encode import Encoding, encode
+from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._encoders._kept_blocks import KeptBlocks
-from sthggep._slides._slide import resolve_one
+from sthggep._encoders._sweep import Encoding
+from sthggep._slides._resolve import resolve_one
 
 SIZES = (120.0, 240.0)
 OPTIONS = {"flips": False, "batch_size": 1}

@@ -20,7 +20,7 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Affine, Identity, get_transformation
 
 from sthggep import datasets, io, pl, pp, tl
-from sthggep._slides._slide import resolve_image, resolve_one
+from sthggep._slides._resolve import resolve_image, resolve_one
 from sthggep.datasets import _toy_genes, _toy_tissue
 from sthggep.pp._tissue import tissue_mask
 

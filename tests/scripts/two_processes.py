@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sthggep._inputs._stages import Section
-from sthggep._training._lightning import Recipe, train
+from sthggep._inputs._section import Section
+from sthggep._training._lightning import train
+from sthggep._training._presets import Recipe
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet, spatial_incidence, spatial_neighbors
 
 N = 12

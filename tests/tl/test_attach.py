@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from sthggep import datasets, pl, tl
 from sthggep._cli import main
-from sthggep._slides._slide import resolve_one
+from sthggep._slides._resolve import resolve_one
 from sthggep._table._counts import counts, log10_cp10k
-from sthggep.tl._evaluate import column_pearson
+from sthggep._table._scores import column_pearson
 
 QUIET = {"show_progress_bar": False}
 

@@ -19,7 +19,7 @@ from distributed import CancelledError, Client, KilledWorker, LocalCluster, Work
 
 from sthggep import HGGEP, datasets, tl
 from sthggep._encoders._frozen import FrozenEncoder, state_of
-from sthggep._inputs._stages import Inputs
+from sthggep._inputs._inputs import Inputs
 from sthggep.nn import FeatureHGGEPNet
 from sthggep.tl import _predict_cohort
 from sthggep.tl._cohort import _run as _cohort_run

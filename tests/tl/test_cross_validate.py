@@ -16,11 +16,11 @@ from scipy import sparse
 
 from sthggep import datasets, pp, tl
 from sthggep._encoders import _registry
-from sthggep._encoders._encode import Encoding
+from sthggep._encoders._sweep import Encoding
 from sthggep._inputs import _windows as _windowed
 from sthggep._keys import feature_key
 from sthggep._slides._fingerprint import signature
-from sthggep._slides._slide import resolve
+from sthggep._slides._resolve import resolve
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._training import _presets
 from sthggep.tl._cross_validation import _baselines, _run_fold
@@ -563,7 +563,7 @@ def test_features_of_another_width_are_refused_at_once(four, genes, trained):
 
 
 def test_microns_for_the_baselines_of_the_paper_preset(four, genes, monkeypatch):
-    monkeypatch.setattr("sthggep._slides._slide._find_mpp", lambda *_: (None, ""))
+    monkeypatch.setattr("sthggep._slides._resolve._find_mpp", lambda *_: (None, ""))
     options = {**QUICK, "obsm": None, "preset": "paper", "weights": "random"}
     with pytest.raises(
         ValueError, match=r"'nearest_patch', 'ridge' look at .* microns. Pass `mpp=`.*baselines=\['mean'\]"

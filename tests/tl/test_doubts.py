@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from sthggep import HGGEP, datasets, pp, tl
 from sthggep._slides._placement import on_tissue
-from sthggep._slides._slide import resolve_one
+from sthggep._slides._resolve import resolve_one
 from sthggep.tl._doubts import learned_from
 
 QUICK = {"size_um": 160, "max_epochs": 1, "n_members": 1, "validation": None, "show_progress_bar": False}

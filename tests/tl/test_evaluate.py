@@ -13,7 +13,7 @@ from scipy import sparse, stats
 
 from sthggep import datasets, tl
 from sthggep._table._counts import log10_cp10k
-from sthggep.tl._evaluate import column_pearson, noise_ceiling, score
+from sthggep._table._scores import column_pearson, noise_ceiling, score
 
 GENES = ["A", "B", "C"]
 COLUMNS = ["pearson", "spearman", "rmse", "ceiling", "of_ceiling", "ssim", "mean_observed"]

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from sthggep import HGGEP, datasets, tl
-from sthggep._inputs._stages import Inputs
+from sthggep._inputs._inputs import Inputs
 from sthggep._training._fine_tuning import with_genes
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet
 from sthggep.nn._programs import GenePrograms, of_fewer_genes

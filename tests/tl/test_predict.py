@@ -10,7 +10,8 @@ import torch
 from anndata import AnnData
 
 from sthggep import HGGEP, datasets, tl
-from sthggep._inputs._stages import Inputs, Patches
+from sthggep._inputs._inputs import Inputs
+from sthggep._inputs._stages import Patches
 from sthggep.nn import HGGEPNet
 from sthggep.tl import _predict
 

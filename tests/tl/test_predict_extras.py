@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from sthggep import HGGEP, datasets, tl
-from sthggep._inputs._stages import Inputs
+from sthggep._inputs._inputs import Inputs
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet, Output, nb_nll
 
 QUIET = {"show_progress_bar": False}

@@ -13,7 +13,7 @@ import pytest
 
 from sthggep import HGGEP, datasets, pl, pp, tl
 from sthggep._encoders._cache import VARIABLE
-from sthggep._slides._slide import resolve_one
+from sthggep._slides._resolve import resolve_one
 from sthggep._slides._stain import METHODS, fit_reference
 
 QUIET = {"show_progress_bar": False}

@@ -11,8 +11,8 @@ import pytest
 
 from sthggep import tl
 from sthggep._table._counts import log10_cp10k
+from sthggep._table._scores import column_pearson
 from sthggep.tl._compared import Compared
-from sthggep.tl._evaluate import column_pearson
 from sthggep.tl._summary import blocks, interval, weighted_pearson
 
 COLUMNS = [
@@ -227,13 +227,13 @@ def test_training_notes_how_genes_fared_on_held_out_tissue(slides, tmp_path, mon
 
 
 def held_out_name(adata: ad.AnnData) -> str:
-    from sthggep._slides._slide import resolve_one
+    from sthggep._slides._resolve import resolve_one
 
     return resolve_one(adata).name
 
 
 def tl_ceiling(adata: ad.AnnData, genes: list[str]) -> np.ndarray:
     from sthggep._table._counts import counts
-    from sthggep.tl._evaluate import noise_ceiling
+    from sthggep._table._scores import noise_ceiling
 
     return noise_ceiling(counts(adata, genes), np.random.default_rng(5))

@@ -9,9 +9,10 @@ import pytest
 import torch
 from anndata import AnnData
 
-from sthggep._inputs._stages import BLOCKS_ACROSS, Section, hold_out, hold_out_blocks, spatial_blocks
+from sthggep._inputs._section import Section
+from sthggep._slides._lattice import BLOCKS_ACROSS, spatial_blocks
 from sthggep._slides._slide import Slide
-from sthggep._training._validation import FOLDS, apply_plan, plan_validation
+from sthggep._training._validation import FOLDS, apply_plan, hold_out, hold_out_blocks, plan_validation
 
 
 def slides(*names: str, side: int = 8) -> list[Slide]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sthggep import HGGEP, datasets, pl, tl
-from sthggep._inputs._stages import Inputs
-from sthggep._slides._slide import resolve_one
+from sthggep._inputs._inputs import Inputs
+from sthggep._slides._resolve import resolve_one
 from sthggep._training._presets import PRESETS
 from sthggep.model._forward import describe_windows
 from sthggep.nn import HGGEPNet
@@ -52,7 +52,13 @@ def slide(sections) -> anndata.AnnData:
 def described(model, slide, **options):
     """All that a model says, with the windows put together."""
     parts = describe_windows(
-        model, resolve_one(slide), latent=True, encoder=None, batch_size=8, device=torch.device("cpu"), **options
+        model.ensemble,
+        resolve_one(slide),
+        latent=True,
+        encoder=None,
+        batch_size=8,
+        device=torch.device("cpu"),
+        **options,
     )
     rows, found = zip(*parts, strict=True)
     back = np.argsort(np.concatenate(rows))

@@ -43,7 +43,7 @@ def read_slides(paths: Sequence[Path], **places: Any) -> list[AnnData | SpatialD
 
 def describe(data: AnnData | SpatialData, path: Path, **places: Any) -> None:
     """Say what was read, and where the microns per pixel come from."""
-    from sthggep._slides._slide import resolve
+    from sthggep._slides._resolve import resolve
 
     for slide in resolve(data, need_image=False, **places):
         scale = "µm/px not known" if slide.mpp is None else f"{slide.mpp:.4g} µm/px (from the {slide.mpp_source})"

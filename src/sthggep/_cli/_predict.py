@@ -121,7 +121,7 @@ def predict(
         return
 
     from sthggep._checks import genes_present
-    from sthggep.tl._predict import load_model
+    from sthggep.model._load import load_model
 
     loaded = load_model(model)
     log.info("%s", loaded)
@@ -159,7 +159,7 @@ def predict_many(slides: list[Path], model: HGGEP, settings: dict[str, Any]) -> 
 def predict_into(data: AnnData | SpatialData, model: HGGEP, settings: dict[str, Any]) -> str:
     """Predict one slide, and say what was made."""
     from sthggep import tl
-    from sthggep._slides._slide import table_of
+    from sthggep._slides._anndata import table_of
 
     tl.predict(data, model, **settings)
     table, key = table_of(data, settings["table_key"]), settings["key_added"]
@@ -210,7 +210,7 @@ def free(targets: dict[Path, Path], *, overwrite: bool, skip_existing: bool) -> 
 
 def told(path: Path, spacing_um: float | None, rest: dict[str, Any]) -> tuple[AnnData | SpatialData, dict[str, Any]]:
     """A slide and where its spots are, with a line on what was read or laid over the tissue."""
-    from sthggep._slides._slide import table_of
+    from sthggep._slides._anndata import table_of
 
     places = {name: rest[name] for name in PLACES}
     data, elsewhere = opened(path, spacing_um, image_key=rest["image_key"], **places)

@@ -43,7 +43,7 @@ def report(slides: tuple[Path, ...], out: Path, model: str | None, genes: tuple[
         kind_of(slide)
 
     from sthggep import pl
-    from sthggep.tl._predict import load_model
+    from sthggep.model._load import load_model
 
     loaded = None if model is None else load_model(model)
     found = {}

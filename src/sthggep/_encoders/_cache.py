@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -17,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._disk._rows import RowFile
-from sthggep._encoders._frozen import UNVERSIONED
+from sthggep._encoders._entry import UNVERSIONED
+from sthggep._log import log
 
 if TYPE_CHECKING:
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._image._level import Level
     from sthggep._slides._slide import Slide
 
-log = logging.getLogger("sthggep")
 VARIABLE = "STHGGEP_FEATURE_CACHE"
 FORMAT = 1
 VALUES, RECORD = "features.npy", "record.json"

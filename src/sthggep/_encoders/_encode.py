@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sthggep._disk._rows import RowFile
 from sthggep._encoders._cache import FeatureCache, describe, image_fingerprint, key_of
 from sthggep._encoders._kept_blocks import KeptBlocks
+from sthggep._encoders._sweep import Encoding, FeatureArray
 from sthggep._keys import feature_key
-from sthggep._progress import Progress, progress
-from sthggep.pp._patches import Patches
+from sthggep._progress import progress
 
 if TYPE_CHECKING:
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._slides._slide import Slide
-
-T = TypeVar("T")
-Rows = NDArray[np.float32] | RowFile
-AHEAD = 3  # batches cut before they are asked for
-MOST_THREADS = 4
-
-
-def ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Results of tasks in order, a few of them worked on by threads before they are asked for."""
-    threads = max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="sthggep-patches") as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(task))
-                if len(waiting) >= AHEAD + threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def encode(
@@ -59,7 +32,7 @@ def encode(
     cache: str | Path | None = None,
     folder: Path | None = None,
     blocks: Path | None = None,
-) -> list[Rows]:
+) -> list[FeatureArray]:
     """Features of one section, an array (n_spots, dim) for each field of view.
 
     Parameters
@@ -89,9 +62,9 @@ def encode(
     if kept is not None and sizes_um:
         image = image_fingerprint(slide.levels)
         records = {size: describe(slide, frozen, size, flips, image) for size in sizes_um}
-    found: dict[float, Rows] = {}
+    found: dict[float, FeatureArray] = {}
     with ExitStack() as stack:
-        new: dict[float, Rows] = {}
+        new: dict[float, FeatureArray] = {}
         for size, record in records.items():
             there = kept.find(key_of(record), shape) if kept and record else None
             if there is not None:
@@ -109,45 +82,7 @@ def encode(
     return [found[size] if folder is not None else found[size][:] for size in sizes_um]
 
 
-class Encoding:
-    """Patches of a section on their way through an encoder.
-
-    Parameters
-    ----------
-    slide
-        The section.
-    frozen
-        The encoder.
-    sizes_um
-        Fields of view.
-    flips
-        Average over the four flips of each patch.
-    batch_size
-        Patches at a time.
-    """
-
-    def __init__(
-        self, slide: Slide, frozen: FrozenEncoder, sizes_um: Sequence[float], *, flips: bool, batch_size: int
-    ) -> None:
-        self.slide, self.frozen, self.flips, self.batch_size = slide, frozen, flips, batch_size
-        self.cuts = {size: Patches(slide, size_um=size, size_px=frozen.entry.size_px) for size in sizes_um}
-        # Spots in the order of a sweep over the image
-        self.order = min(self.cuts.values(), key=lambda cut: cut.size_um or 0).sweep()
-
-    def run(
-        self, rows: NDArray[np.intp], done: Progress | None = None
-    ) -> Iterator[tuple[float, slice, NDArray[np.float32]]]:
-        """Encode these spots while the next ones are read: field of view, place among ``rows``, and values."""
-        starts = range(0, len(rows), self.batch_size)
-        batches = [(size, slice(start, start + self.batch_size)) for start in starts for size in self.cuts]
-        tasks = (partial(self.cuts[size].__getitem__, rows[at]) for size, at in batches)
-        for (size, at), patches in zip(batches, ahead(tasks), strict=True):
-            yield size, at, self.frozen(patches, flips=self.flips)
-            if done is not None:
-                done.update(len(rows[at]))
-
-
-def _fill(outs: dict[float, Rows], encoding: Encoding, *, show: bool, kept: KeptBlocks | None) -> None:
+def _fill(outs: dict[float, FeatureArray], encoding: Encoding, *, show: bool, kept: KeptBlocks | None) -> None:
     """Features of all fields of view, in one sweep or block after block."""
     order, slide = encoding.order, encoding.slide
     label = f"Features of {slide.name} at {', '.join(f'{size:g}' for size in outs)} µm"

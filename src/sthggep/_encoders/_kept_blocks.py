@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sthggep._encoders._cache import describe, image_fingerprint
 
 if TYPE_CHECKING:
-    from sthggep._encoders._encode import Encoding
+    from sthggep._encoders._sweep import Encoding
     from sthggep._progress import Progress
 
 # Batches a block: whole ones, so that the network is fed what it would be fed without blocks

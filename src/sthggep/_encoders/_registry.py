@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import positive
+from sthggep._encoders._entry import Encoder
 from sthggep._encoders._families import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, is_family
-from sthggep._encoders._frozen import ENCODERS, Encoder, builder_of, encode_by
+from sthggep._encoders._frozen import ENCODERS, builder_of, encode_by
 
 if TYPE_CHECKING:
     import pandas as pd

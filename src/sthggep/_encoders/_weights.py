@@ -13,7 +13,7 @@ from sthggep._progress import can_draw
 if TYPE_CHECKING:
     import torch
 
-    from sthggep._encoders._frozen import Encoder
+    from sthggep._encoders._entry import Encoder
 
 FOLDER_VARIABLE = "STHGGEP_WEIGHTS"
 StateDict = dict[str, "torch.Tensor"]

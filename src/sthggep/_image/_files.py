@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import os
 import re
 import zlib
@@ -17,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._image._openslide import reads, slide_arrays, slide_mpp
-
-logger = logging.getLogger("sthggep")
+from sthggep._log import log
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GZIP_START = b"\x1f\x8b"
@@ -66,7 +64,7 @@ def read_mpp(path: str | Path) -> float | None:
     else:
         mpp = slide_mpp(Path(path)) if reads(Path(path)) else None
     if mpp is not None and not _MPP_RANGE[0] <= mpp <= _MPP_RANGE[1]:
-        logger.info("%s states %.4g microns per pixel, not a microscope's: ignored", path, mpp)
+        log.info("%s states %.4g microns per pixel, not a microscope's: ignored", path, mpp)
         return None
     return mpp
 

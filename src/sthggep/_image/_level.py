@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sthggep._image._blocks import Blocks, channels_last
 from sthggep._image._files import open_arrays, read_mpp
+from sthggep._log import ONCE, log
 
 __all__ = ["Level", "open_levels", "read_mpp"]
 
-logger = logging.getLogger("sthggep")
 
 WHITE = 255
 _AXES = {"yx": (0, 1, None), "yxc": (0, 1, 2), "cyx": (1, 2, 0)}
@@ -192,7 +191,7 @@ class Level:
             factor, range_ = (255.0, "0-1") if largest <= _UNIT_MAX else (1.0, "0-255")
         else:
             factor, range_ = (1.0, "0-255") if largest <= WHITE else (1 / 257, "0-65535")
-        logger.info("image values (%s, up to %g in a sample) read as %s", self.array.dtype, largest, range_)
+        log.info("image values (%s, up to %g in a sample) read as %s", self.array.dtype, largest, range_, extra=ONCE)
         return factor
 
 

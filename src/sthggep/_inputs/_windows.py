@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,16 +14,17 @@ from sthggep._checks import one_of, positive, warn_user
 from sthggep._disk._rows import row_steps
 from sthggep._inputs._neighborhood import neighborhoods, positions, separate
 from sthggep._inputs._split import Ties, Window, renumbered, split_spots, window_of, within
-from sthggep._inputs._stages import Inputs, Section, array_positions, frozen_stages
+from sthggep._inputs._stages import array_positions, frozen_stages
+from sthggep._slides._patches import Patches
 from sthggep.nn import spatial_incidence
 from sthggep.nn._hyperconv import propagate
 from sthggep.nn._shortcut import contrast_of
 from sthggep.nn._stages import RunningMoments, SectionStatistics, standardized
-from sthggep.pp._patches import Patches
 
 if TYPE_CHECKING:
-    from sthggep._encoders._encode import Rows as Features
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._encoders._sweep import FeatureArray
+    from sthggep._inputs._inputs import Inputs
     from sthggep._inputs._split import Rows
     from sthggep._slides._slide import Slide
 
@@ -127,7 +128,7 @@ def windowed_inputs(
 
 
 def section_statistics(
-    stages: Sequence[Features], ties: Ties, cores: Sequence[Rows], scales: Sequence[Any]
+    stages: Sequence[FeatureArray], ties: Ties, cores: Sequence[Rows], scales: Sequence[Any]
 ) -> list[SectionStatistics]:
     """What all spots of a section are judged against, found part by part, for each way of scaling.
 
@@ -199,40 +200,27 @@ def _on_disk(values: torch.Tensor, path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-class Cut(NamedTuple):
-    """A section, or a window of one, as a training sample."""
+def network_inputs(
+    slide: Slide,
+    inputs: Inputs,
+    encoder: FrozenEncoder | None,
+    *,
+    n_neighbors: int,
+    batch_size: int,
+    show: bool = False,
+    pitch_um: float | None = None,
+    blocks: Path | None = None,
+) -> tuple[Any, ...]:
+    """Tensors of one section, in the order in which its network takes them.
 
-    number: int
-    """Of its section."""
-    rows: torch.Tensor | None
-    """Spots of the section; ``None`` for all."""
-    core: torch.Tensor | None
-    """Which of them are this window's own."""
-    section: Section
-
-
-def cut(sections: Sequence[Section]) -> list[Cut]:
-    """Sections whose inputs are windows, as those windows."""
-    out = []
-    for number, section in enumerate(sections):
-        if not isinstance(section.inputs, list):
-            out.append(Cut(number, None, None, section))
-            continue
-        for found, given in section.inputs:
-            rows, core = torch.from_numpy(found.rows), torch.zeros(len(found.rows), dtype=torch.bool)
-            core[torch.from_numpy(found.core)] = True
-            parts = (part[rows] for part in section[2:])
-            out.append(Cut(number, rows, core, Section(section.name, given, *parts)))
-    return out
-
-
-def masked(cuts: Sequence[Cut], sections: Sequence[Section]) -> list[Section]:
-    """Samples with the masks of their sections; the halo of a window is only looked at."""
-    out = []
-    for number, rows, core, sample in cuts:
-        whole = sections[number]
-        if rows is None or core is None:
-            out.append(whole)
-        else:
-            out.append(sample._replace(train=whole.train[rows] & core, validate=whole.validate[rows] & core))
-    return out
+    Spots that are denser than ``pitch_um``, at which the network learned, are tied to others at about that distance.
+    """
+    if inputs.kind == "patches":
+        cut = Patches(slide, size_um=inputs.sizes_um[0], size_px=inputs.size_px)
+        patches = torch.from_numpy(cut[:]).permute(0, 3, 1, 2).contiguous()
+        # Positions stay in numpy, on the CPU: the network wants float64, which some accelerators do not have
+        return patches, array_positions(slide) if inputs.reference else positions(slide)
+    near, held = neighborhoods(slide, n_neighbors, pitch_um)
+    features = frozen_stages(slide, inputs, encoder, batch_size, show, blocks=blocks)
+    stages = [torch.from_numpy(stage[:]) for stage in features]
+    return stages, near.rows, near.offsets, spatial_incidence(held.rows), slide.n_spots

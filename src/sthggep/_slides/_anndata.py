@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 
 from sthggep._checks import counted, has_key, listing, no_slide, positive, unique_names
 from sthggep._image._level import Level, open_levels, read_mpp
+from sthggep._log import ONCE, log
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-log = logging.getLogger("sthggep")
 TABLE = "table"
 IN_TISSUE = "in_tissue"
 NO_IMAGE = (
@@ -59,7 +58,7 @@ def table_of(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
     if table_key == TABLE and table_key not in data.tables and len(data.tables) == 1:
         # Nothing else can be meant: Visium HD names its tables by their bins
         (table_key,) = data.tables
-        log.info("The table %r is used, the only one.", table_key)
+        log.info("The table %r is used, the only one.", table_key, extra=ONCE)
     advice = "Pass `table_key=`."
     if not data.tables:
         advice = "A slide without spots gets some over its tissue by `sthggep.pp.tissue_grid(data)`."
@@ -81,7 +80,7 @@ def under_tissue(found: Found) -> NDArray[np.bool_]:
         raise ValueError(msg)
     if not under.all():
         text = "Section %s: %d of %d spots are off the tissue (obs['in_tissue'] is 0) and are left out."
-        log.info(text, found.name, int((~under).sum()), len(under))
+        log.info(text, found.name, int((~under).sum()), len(under), extra=ONCE)
     return under
 
 
@@ -221,13 +220,24 @@ def _source_levels(path: Any, coarser: list[Level], name: str) -> list[Level]:
     """The image file beside the data, if it is there and is the one that the smaller images were made from."""
     if path is None or not Path(str(path)).is_file():
         if path is not None and coarser:
-            log.info("Section %s: the image file %s is not there; the smaller image is used.", name, path)
+            log.info("Section %s: the image file %s is not there; the smaller image is used.", name, path, extra=ONCE)
         return []
     levels = open_levels(Path(str(path)))
     if coarser:
         hires = coarser[0]
         expected = np.array(hires.shape) / hires.scale[::-1]
         if np.abs(expected / levels[0].shape - 1).max() > 0.02:
-            log.warning("Section %s: %s has another size than its hires image says; it is not used.", name, path)
+            log.warning(
+                "Section %s: %s has another size than its hires image says; it is not used.", name, path, extra=ONCE
+            )
             return []
     return levels
+
+
+def copied(data: AnnData | SpatialData) -> AnnData | SpatialData:
+    """A copy that can be changed without touching ``data``."""
+    if not hasattr(data, "tables"):
+        return data.copy()
+    from spatialdata import deepcopy
+
+    return deepcopy(data)

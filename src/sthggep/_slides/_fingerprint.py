@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from scipy import sparse
 
 from sthggep._checks import has_key
 from sthggep._slides._lattice import is_interleaved
-from sthggep._table._user_features import given_features
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -60,16 +58,6 @@ def signature(slide: Slide, name: str, layer: str | None) -> Signature:
         codes=codes,
         rich=np.unique(codes[totals >= RICH]),
     )
-
-
-def features_id(slide: Slide, obsm: Sequence[str]) -> str | None:
-    """Changes with the features that the user brought."""
-    if not obsm:
-        return None
-    found = hashlib.sha256()
-    for key in obsm:
-        found.update(np.ascontiguousarray(given_features(slide, key)).tobytes())
-    return found.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -155,3 +155,14 @@ def _checked(values: ArrayLike, what: str) -> NDArray[np.float64]:
         msg = f"{int((~np.isfinite(array)).any(axis=1).sum())} {what} are NaN or infinite; drop those spots first."
         raise ValueError(msg)
     return array
+
+
+BLOCKS_ACROSS = 4
+
+
+def spatial_blocks(xy: NDArray[np.float64], fold: int, n_folds: int) -> NDArray[np.bool_]:
+    """Spots of whole blocks of tissue, about one in ``n_folds``; folds do not overlap and cover all spots."""
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    cell = np.minimum((xy - low) / np.maximum(high - low, 1e-9) * BLOCKS_ACROSS, BLOCKS_ACROSS - 1).astype(int)
+    # Neighboring blocks fall into different folds, so that a fold is spread over the section
+    return np.asarray((cell[:, 0] + 2 * cell[:, 1]) % n_folds == fold % n_folds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import counted, has_key, listing
+from sthggep._log import ONCE, log
 from sthggep._table._gene_names import gene_columns, known_genes
 
-log = logging.getLogger("sthggep")
 Floats = NDArray[np.float32]
 # Where others keep raw counts beside a normalized X
 COUNT_LAYERS = ("counts", "raw_counts")
@@ -62,7 +61,7 @@ def counts(
             first = first or reason
             continue
         if layer is None and where != "X":
-            log.info("Raw counts are read from %s. Pass `layer=` to choose another.", where)
+            log.info("Raw counts are read from %s. Pass `layer=` to choose another.", where, extra=ONCE)
         return values
     if first is not None:
         raise first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 
@@ -11,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, listing
+from sthggep._log import ONCE, log
 
-log = logging.getLogger("sthggep")
 # ENSG00000141736.14, ENSMUSG00000002985.17, also with _PAR_Y: the version says nothing about which gene it is
 _VERSION = re.compile(r"^(ENS[A-Z]*[GT]\d{11})\.\d+")
 
@@ -67,7 +66,7 @@ def gene_columns(var: pd.DataFrame, genes: Sequence[str], where: str = "var_name
         raise ValueError(msg)
     twice = int(pd.Index(found[label][found[label].duplicated()]).isin(plain).sum())
     more = f"; {twice} more columns of the same names are left alone" if twice else ""
-    log.info("Genes are found by %s (var_names are such as %s)%s.", label, listing(names, 2), more)
+    log.info("Genes are found by %s (var_names are such as %s)%s.", label, listing(names, 2), more, extra=ONCE)
     return columns
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -54,3 +55,13 @@ def same_features(slide: Slide, key: str, names: Sequence[str] | None, where: st
         f"column {at} on: {listing(found[at:], 3)} instead of {listing(names[at:], 3)}."
     )
     raise ValueError(msg)
+
+
+def features_id(slide: Slide, obsm: Sequence[str]) -> str | None:
+    """Changes with the features that the user brought."""
+    if not obsm:
+        return None
+    found = hashlib.sha256()
+    for key in obsm:
+        found.update(np.ascontiguousarray(given_features(slide, key)).tobytes())
+    return found.hexdigest()[:16]

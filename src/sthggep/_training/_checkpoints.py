@@ -13,7 +13,7 @@ from torch import nn
 if TYPE_CHECKING:
     import lightning
 
-    from sthggep._inputs._stages import Sections
+    from sthggep._training._datamodule import Sections
 
 STATE, BEST, FINISHED = "epoch.ckpt", "best", "finished.pt"
 

@@ -14,7 +14,7 @@ from sthggep._log import log
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sthggep._inputs._stages import Section
+    from sthggep._inputs._section import Section
     from sthggep._training._presets import Preset
 
 # Against features whose squares add up to one a spot: from hardly any to so much that little but the strongest is left

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from sthggep._inputs._stages import Section
+    from sthggep._inputs._section import Section
     from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
 
@@ -22,7 +22,7 @@ def go_on_from(
 ) -> tuple[HGGEP, Preset, list[str]]:
     """The model to be trained on, how, and its genes; ``own`` is what the user chose that a model has already."""
     from sthggep._training._refusals import of_genes
-    from sthggep.tl._predict import load_model
+    from sthggep.model._load import load_model
 
     parent = load_model(model)
     of_genes(parent)

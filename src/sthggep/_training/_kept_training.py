@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._disk._run_folder import RunFolder, plain
-from sthggep._slides._fingerprint import features_id, signature
+from sthggep._slides._fingerprint import signature
+from sthggep._table._user_features import features_id
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide

@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,35 +18,17 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from sthggep._inputs._stages import Section, Sections
 from sthggep._training._checkpoints import BEST, KeptEpochs, finish, finished
+from sthggep._training._datamodule import Sections
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
 from sthggep.nn._precision import faster_in_bf16
 
 if TYPE_CHECKING:
+    from sthggep._inputs._section import Section
     from sthggep._progress import Progress
+    from sthggep._training._presets import Recipe
 
 WATCHED = "val_pearson"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained: weights of the losses, optimizer, length."""
-
-    max_epochs: int
-    learning_rate: float
-    weight_decay: float = 0.0
-    patience: int = 20
-    step_epochs: int | None = None
-    step_factor: float = 0.9
-    mse: float = 1.0
-    correlation: float = 0.0
-    count_nll: float = 0.0
-    distillation: float = 0.0
-    n_copies: int = 5
-    clip: float | None = None
-    precision: str = "32-true"
-    min_steps: int = 1
 
 
 class Training(lightning.LightningModule):

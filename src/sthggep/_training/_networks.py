@@ -16,7 +16,7 @@ UNSETTLED = 0.25  # nothing held out to ask
 if TYPE_CHECKING:
     from torch import nn
 
-    from sthggep._inputs._stages import Section
+    from sthggep._inputs._section import Section
     from sthggep._training._presets import Preset
     from sthggep.nn._programs import Measured
 
@@ -153,7 +153,7 @@ def held_out_pearson(members: Sequence[Any], splits: Sequence[Sequence[Section]]
     import numpy as np
     import torch
 
-    from sthggep.tl._evaluate import column_pearson
+    from sthggep._table._scores import column_pearson
 
     found = []
     with torch.inference_mode():

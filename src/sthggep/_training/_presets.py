@@ -5,8 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sthggep._inputs._stages import Inputs
-from sthggep._training._lightning import Recipe
+from sthggep._inputs._inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: weights of the losses, optimizer, length."""
+
+    max_epochs: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    patience: int = 20
+    step_epochs: int | None = None
+    step_factor: float = 0.9
+    mse: float = 1.0
+    correlation: float = 0.0
+    count_nll: float = 0.0
+    distillation: float = 0.0
+    n_copies: int = 5
+    clip: float | None = None
+    precision: str = "32-true"
+    min_steps: int = 1
 
 
 @dataclass(frozen=True)

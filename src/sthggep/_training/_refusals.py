@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import counted, listing, unique
+from sthggep._encoders._record import holds_plain
 from sthggep._keys import feature_key
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._counts import counts
 from sthggep._table._gene_names import gene_columns
 from sthggep._table._user_features import feature_names, given_features, same_features
-from sthggep.pp._features import holds_plain
 
 if TYPE_CHECKING:
-    from sthggep._inputs._stages import Inputs
+    from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
     from sthggep._training._presets import Preset
     from sthggep.model import HGGEP

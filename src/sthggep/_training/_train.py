@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted
 from sthggep._log import log
 from sthggep._progress import progress
+from sthggep._training._prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,25 +20,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._inputs._stages import Section
+    from sthggep._inputs._section import Section
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets
     from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
-
-
-class Prepared(NamedTuple):
-    """What the networks are fed of each slide (no counts are in it), and the encoder behind it.
-
-    Of a slide that is gone through in windows, their list stands in place of the tensors.
-    """
-
-    inputs: list[Any]
-    encoder: FrozenEncoder | None
-
-    def at(self, chosen: Sequence[int]) -> Prepared:
-        """The same of some of the slides."""
-        return Prepared([self.inputs[i] for i in chosen], self.encoder)
 
 
 def train_on(
@@ -63,8 +50,7 @@ def train_on(
 ) -> HGGEP:
     """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
     from sthggep._encoders._frozen import state_of
-    from sthggep._inputs._stages import measured
-    from sthggep._inputs._windows import cut, masked
+    from sthggep._inputs._section import cut, masked, measured
     from sthggep._slides._stain import fit_reference, normalized
     from sthggep._training._closed_form import solve_on_all, with_ridge
     from sthggep._training._fine_tuning import continued, shares_of
@@ -169,7 +155,7 @@ def _sections(
     seed: int,
 ) -> tuple[list[Section], dict[str, Any]]:
     """Sections with what is to be learned there, and what the record says of that."""
-    from sthggep._inputs._stages import labeled, taught
+    from sthggep._inputs._section import labeled, taught
     from sthggep._table._targets import spread_of
 
     both = list(zip(slides, inputs, strict=True))
@@ -188,53 +174,12 @@ def _ceilings(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, 
     import numpy as np
 
     from sthggep._table._counts import counts
-    from sthggep.tl._evaluate import noise_ceiling
+    from sthggep._table._scores import noise_ceiling
 
     rng = np.random.default_rng(seed)
     found = [noise_ceiling(counts(s.adata, genes, layer=layer, rows=s.rows), rng) for s in slides]
     # A gene without counts has no ceiling: nothing of it can be had
     return [round(float(ceiling), 4) for ceiling in np.nan_to_num(found).mean(axis=0)]
-
-
-def prepare(
-    slides: Sequence[Slide],
-    preset: Preset,
-    weights: str | Path | None,
-    *,
-    batch_size: int,
-    device: torch.device,
-    show: bool,
-    parent: HGGEP | None = None,
-    window: int | str | None = None,
-    folder: Path | None = None,
-    blocks: Path | None = None,
-) -> Prepared:
-    """What the networks are fed, from images and positions alone; that of windows is kept in ``folder``.
-
-    ``blocks`` is a folder of finished blocks of features, which stay there, of sections in windows.
-    """
-    from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._inputs._stages import network_inputs
-    from sthggep._inputs._windows import kept_windows, window_size
-    from sthggep._training._networks import shape_of
-
-    encoder = parent.encoder(device=str(device)) if parent else None
-    if parent is None and preset.inputs.kind == "features":
-        encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
-
-    # What prediction asks the network for; networks on patches find their neighbors themselves
-    neighbors = int(preset.net.get("n_neighbors", 1))
-    options: dict[str, Any] = {"batch_size": batch_size, "show": show}
-    inputs: list[Any] = []
-    for number, slide in enumerate(slides):
-        size = window_size(preset.inputs, slide, window)
-        if size is None or folder is None:
-            inputs.append(network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, **options))
-        else:
-            net = parent.members[0] if parent else shape_of(preset)
-            kept = folder / str(number)
-            inputs.append(kept_windows(kept, slide, preset.inputs, encoder, net, size, blocks=blocks, **options))
-    return Prepared(inputs, encoder)
 
 
 def _train_members(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from sthggep._checks import listing
+from sthggep._log import log
+from sthggep._slides._lattice import spatial_blocks
 
 if TYPE_CHECKING:
-    from sthggep._inputs._stages import Section
+    from sthggep._inputs._section import Section
     from sthggep._slides._slide import Slide
 
-log = logging.getLogger("sthggep")
 FOLDS = 5
 MIN_SPOTS_FOR_BLOCKS = 20
 # One member's share: names of sections, ("block", fold), or nothing
@@ -66,8 +70,6 @@ def _named(wanted: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
 
 def apply_plan(sections: Sequence[Section], slides: Sequence[Slide], held_out: HeldOut) -> list[Section]:
     """Sections with one member's masks."""
-    from sthggep._inputs._stages import hold_out, hold_out_blocks
-
     if held_out is None:
         return list(sections)
     if isinstance(held_out, int):
@@ -78,3 +80,23 @@ def apply_plan(sections: Sequence[Section], slides: Sequence[Slide], held_out: H
         log.info("All spots with counts are in what was to be held out (%s): nothing is held out.", held_out)
         return list(sections)
     return split
+
+
+def hold_out(sections: Sequence[Section], names: Sequence[str]) -> list[Section]:
+    """Sections named are validated on, the others trained on."""
+    none = [torch.zeros_like(section.train) for section in sections]
+    return [
+        section._replace(train=empty, validate=section.train) if section.name in names else section
+        for section, empty in zip(sections, none, strict=True)
+    ]
+
+
+def hold_out_blocks(
+    sections: Sequence[Section], xy: Sequence[NDArray[np.float64]], fold: int, n_folds: int
+) -> list[Section]:
+    """Blocks of each section are validated on, the rest trained on."""
+    out = []
+    for section, where in zip(sections, xy, strict=True):
+        block = torch.from_numpy(spatial_blocks(where, fold, n_folds))
+        out.append(section._replace(train=section.train & ~block, validate=section.train & block))
+    return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -13,9 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from sthggep._checks import one_of
+from sthggep._log import log
 from sthggep._progress import can_draw
-
-logger = logging.getLogger("sthggep")
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def locate(source: Source, root: str | Path | None) -> Folder:
     if shared and (Path(shared).expanduser() / source.name).is_dir():
         return Folder(source, Path(shared).expanduser() / source.name, remote=False)
     if shared:
-        logger.warning(
+        log.warning(
             "%s: $STHGGEP_DATA is %s, where there is no folder %s/: downloading.", source.name, shared, source.name
         )
     import pooch
@@ -103,7 +101,7 @@ def fetch(source: Source, relative: str, path: Path) -> Path:
     url = f"{override.rstrip('/')}/{relative}" if override else source.url(relative)
     known = checksums().get(source.name, {}).get(relative)
     if known is None and not path.exists():
-        logger.warning("%s: no checksum is known for %s; what arrives is not verified", source.name, relative)
+        log.warning("%s: no checksum is known for %s; what arrives is not verified", source.name, relative)
     return _retrieve(source, url, path, known)
 
 

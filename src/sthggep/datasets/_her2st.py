@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from anndata import AnnData
@@ -11,8 +10,6 @@ from sthggep._checks import warn_user
 from sthggep.datasets._download import Folder, Source, checksums, locate, numbered
 from sthggep.io import read_st
 from sthggep.io._st_tables import read_labels
-
-logger = logging.getLogger("sthggep")
 
 # The commits that hold these folders as they were published; the default branch may change.
 _COMMITS = {

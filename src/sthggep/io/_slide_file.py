@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sthggep._image._level import Level, open_levels, read_mpp
+from sthggep._log import log
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataTree
 
-logger = logging.getLogger("sthggep")
 
 _IMAGE = "image"
 _CHANNELS = {1: ["gray"], 3: ["r", "g", "b"], 4: ["r", "g", "b", "a"]}
@@ -58,7 +57,7 @@ def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
     levels = open_levels(path)
     stated = read_mpp(path) if mpp is None else mpp
     if stated is None:
-        logger.warning("%s does not state its microns per pixel; pass mpp= to work in microns", path)
+        log.warning("%s does not state its microns per pixel; pass mpp= to work in microns", path)
     sdata = SpatialData(images={_IMAGE: _multiscale(_channels_first(levels))})
     sdata.attrs["sthggep"] = {
         "mpp": None if stated is None else float(stated),

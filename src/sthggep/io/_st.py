@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from scipy.sparse import csr_matrix
 
 from sthggep._checks import positive, warn_user
 from sthggep._image._level import open_levels
+from sthggep._log import log
 from sthggep._slides._lattice import is_interleaved, lattice_mpp
 from sthggep.io._st_tables import match, read_counts, read_labels, read_spots
-
-logger = logging.getLogger("sthggep")
 
 _PREVIEW = 2000
 
@@ -96,7 +94,7 @@ def read_st(
     if image is not None:
         _add_image(library, Path(image), adata.obsm["spatial"], fullres=fullres)
     adata.uns["spatial"] = {section: library}
-    logger.info("%s: %d spots, %d genes", section, adata.n_obs, adata.n_vars)
+    log.info("%s: %d spots, %d genes", section, adata.n_obs, adata.n_vars)
     return adata
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, unique, warn_user
-
-logger = logging.getLogger("sthggep")
+from sthggep._log import log
 
 _ID = r"^\s*[Xx]?(-?\d+(?:\.\d+)?)[xX_](-?\d+(?:\.\d+)?)\s*$"
 FEW = 0.05  # of the spots
@@ -165,7 +163,7 @@ def read_labels(source: str | Path | pd.DataFrame, spots: pd.DataFrame, section:
             f"{_examples(by_place.index)}; spots: {_examples(_pairs(spots))}). x and y are array positions, not pixels."
         )
         raise ValueError(msg)
-    logger.info("%s: %d of %d spots have a label", section, found.notna().sum(), len(spots))
+    log.info("%s: %d of %d spots have a label", section, found.notna().sum(), len(spots))
     return pd.Categorical(found.to_numpy())
 
 
@@ -201,6 +199,6 @@ def _report(section: str, why: str, positions: NDArray[np.int64], n: int) -> Non
         return
     msg = f"{section}: left out, since {why}: {len(positions)} of {counted(n, 'spot')} ({_examples(positions)})."
     if len(positions) <= FEW * n:
-        logger.info(msg)
+        log.info(msg)
     else:
         warn_user(f"{msg} Are both tables of this section, and whole?")

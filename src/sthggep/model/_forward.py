@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,19 +12,31 @@ import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from sthggep._inputs._stages import network_inputs
-from sthggep._inputs._windows import STATISTICS, window_size, windowed_inputs
+from sthggep._inputs._windows import STATISTICS, network_inputs, window_size, windowed_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
-    from sthggep.model._predictor import Predictor
     from sthggep.nn import Output
 
 Columns = NDArray[np.intp] | None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks whose predictions are averaged, with what a forward pass needs to know of the model."""
+
+    members: nn.ModuleList
+    inputs: Inputs
+    pitch_um: float | None
+    """Microns between neighboring spots of the training sections."""
+    on_scale: Callable[[Tensor, Columns], Tensor]
+    """Turns outputs of the networks into predictions."""
 
 
 class Predicted(NamedTuple):
@@ -44,7 +57,7 @@ class Predicted(NamedTuple):
 
 
 def describe_windows(
-    model: Predictor,
+    ensemble: Ensemble,
     slide: Slide,
     *,
     columns: Columns = None,
@@ -64,20 +77,20 @@ def describe_windows(
     ``halo`` leaves out steps of the network around a window; ``None`` leaves out none, and the windows do not show.
     ``blocks`` is a folder of finished blocks of features, which stay there.
     """
-    net: Any = model.members[0]
-    size = window_size(model.inputs, slide, window)
+    net: Any = ensemble.members[0]
+    size = window_size(ensemble.inputs, slide, window)
     asked: dict[str, Any] = {"latent": latent, "counts": counts, "spread": spread}
-    options: dict[str, Any] = {"batch_size": batch_size, "show": show, "pitch_um": model.pitch_um, "blocks": blocks}
+    options: dict[str, Any] = {"batch_size": batch_size, "show": show, "pitch_um": ensemble.pitch_um, "blocks": blocks}
     if size is None:
         neighbors = int(getattr(net, "n_neighbors", 1))
-        given = network_inputs(slide, model.inputs, encoder, n_neighbors=neighbors, **options)
-        yield np.arange(slide.n_spots), describe_inputs(model, given, device, columns, **asked)
+        given = network_inputs(slide, ensemble.inputs, encoder, n_neighbors=neighbors, **options)
+        yield np.arange(slide.n_spots), describe_inputs(ensemble, given, device, columns, **asked)
         return
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
-        options |= {"folder": Path(folder), "halo": halo, "members": list(model.members)}
-        parts = windowed_inputs(slide, model.inputs, encoder, net, size, **options)
+        options |= {"folder": Path(folder), "halo": halo, "members": list(ensemble.members)}
+        parts = windowed_inputs(slide, ensemble.inputs, encoder, net, size, **options)
         for (rows, core), given in parts:
-            yield rows[core], describe_inputs(model, given, device, columns, **asked).of(core)
+            yield rows[core], describe_inputs(ensemble, given, device, columns, **asked).of(core)
 
 
 def gathered(parts: Iterable[tuple[NDArray[np.intp], Predicted]]) -> Predicted:
@@ -92,7 +105,7 @@ def gathered(parts: Iterable[tuple[NDArray[np.intp], Predicted]]) -> Predicted:
 
 @torch.inference_mode()
 def describe_inputs(
-    model: Predictor,
+    ensemble: Ensemble,
     given: tuple[Any, ...],
     device: torch.device,
     columns: Columns = None,
@@ -105,7 +118,7 @@ def describe_inputs(
     given = move_data_to_device(given, device)
     found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     try:
-        for number, member in enumerate(model.members.to(device)):
+        for number, member in enumerate(ensemble.members.to(device)):
             # Of a window, each network has the section's statistics on its own scale
             out: Output = member(*(part[number] if i == STATISTICS else part for i, part in enumerate(given)))
             expected = out.expected_counts() if counts else None
@@ -113,9 +126,9 @@ def describe_inputs(
                 (_chosen(out.expression, columns), out.latent if latent else None, _chosen(expected, columns))  # type: ignore[arg-type]
             )
     finally:
-        model.members.cpu()
+        ensemble.members.cpu()
     expression, latents, means = zip(*found, strict=True)
-    stacked = model.on_scale(torch.stack(expression), columns)
+    stacked = ensemble.on_scale(torch.stack(expression), columns)
     return Predicted(
         _array(stacked.mean(dim=0)),
         _array(torch.cat(latents, dim=1)) if latent else None,

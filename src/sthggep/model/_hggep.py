@@ -15,7 +15,7 @@ from torch import nn
 from sthggep import nn as nets
 from sthggep._checks import genes_present, listing
 from sthggep._encoders._weights import bundled
-from sthggep._inputs._stages import Inputs
+from sthggep._inputs._inputs import Inputs
 from sthggep.model._card import card, html
 from sthggep.model._hub import download, names_repository, upload
 from sthggep.model._lazyslide import LazySlideModel

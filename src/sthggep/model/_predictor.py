@@ -19,12 +19,12 @@ from sthggep._inputs._windows import check_window
 from sthggep._keys import UNITS
 from sthggep._slides._stain import normalized
 from sthggep._table._targets import Targets
-from sthggep.model._forward import Predicted, describe_windows, gathered
+from sthggep.model._forward import Ensemble, Predicted, describe_windows, gathered
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sthggep._inputs._stages import Inputs
+    from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
 
 
@@ -183,6 +183,11 @@ class Predictor:
         return float(np.median(known)) if known else None
 
     @property
+    def ensemble(self) -> Ensemble:
+        """The networks, and what a forward pass needs to know of the model."""
+        return Ensemble(self.members, self.inputs, self.pitch_um, self.on_scale)
+
+    @property
     def has_counts(self) -> bool:
         """Whether the networks say how counts are distributed, beside the expression."""
         return all(member.config.get("count_head") is not None for member in self.members)  # type: ignore[union-attr, operator]
@@ -259,7 +264,7 @@ class Predictor:
         where = resolve_device(device)
         slide = self.normalized(slide)
         parts = describe_windows(
-            self,
+            self.ensemble,
             slide,
             columns=columns,
             latent=latent,

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from sthggep._checks import has_key
 from sthggep._keys import prediction_keys
-from sthggep._slides._slide import resolve_one, table_of
+from sthggep._slides._anndata import table_of
+from sthggep._slides._resolve import resolve_one
+from sthggep._table._labels import ari_nmi, read_labels
 from sthggep.pl._figure import COLORS, new_figure, save_figure, style
 from sthggep.pl._tissue import View, draw_scale_bar, draw_spots, draw_tissue, spot_diameter, view_of
-from sthggep.tl._agreement import ari_nmi, read_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

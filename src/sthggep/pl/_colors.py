@@ -104,7 +104,7 @@ def colors(
 
 def _seen(model: Any, options: dict[str, Any]) -> tuple[list[Colors], Callable[[Slide], Slide]]:
     """Colors of the training sections, by the model's record or from the slides themselves; and how slides are looked at."""
-    from sthggep.tl._predict import load_model
+    from sthggep.model._load import load_model
 
     if not (model is None or isinstance(model, str | Path) or hasattr(model, "training")):
         return _measured(sections_of(model, **options)), lambda slide: slide

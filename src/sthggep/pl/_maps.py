@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._log import log
 from sthggep._table._prediction import Prediction, read_prediction, unobserved
 from sthggep._table._prediction import observed as read_observed
 from sthggep.pl._tissue import View, spot_diameter, view_of
@@ -16,7 +16,6 @@ from sthggep.pl._tissue import View, spot_diameter, view_of
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
-log = logging.getLogger("sthggep")
 Limit = float | str | None
 
 

@@ -21,14 +21,15 @@ from sthggep.pl._tissue import (
     spread_spots,
     view_of,
 )
-from sthggep.pp._patches import Patches
-from sthggep.pp._patches import patches as cut
+from sthggep.pp import patches as cut
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
     from spatialdata import SpatialData
+
+    from sthggep._slides._patches import Patches
 
 TISSUE_INCHES = 3.4
 TALLEST_INCHES = 4.6

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
-from sthggep._slides._slide import resolve
+from sthggep._slides._resolve import resolve
 from sthggep.pl._report_data import Included, model_notes, page_data
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._keys import prediction_keys
+from sthggep._log import log
 from sthggep._table._counts import counts
 from sthggep._table._prediction import read_prediction
+from sthggep._table._scores import noise_ceiling
 from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
-from sthggep.tl._evaluate import noise_ceiling
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
-log = logging.getLogger("sthggep")
 MOST_BYTES = 20_000_000
 MISSING = 255  # of a byte: no value
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import has_key, listing, one_of
 from sthggep._keys import prediction_keys
-from sthggep._slides._slide import table_of
+from sthggep._slides._anndata import table_of
 from sthggep.pl._figure import COLORS, DOT, figure_of, new_figure, save_figure, style
 
 if TYPE_CHECKING:

@@ -11,13 +11,15 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import listing, one_of, positive
-from sthggep._slides._slide import Slide, resolve
+from sthggep._slides._resolve import resolve
 from sthggep.pl._figure import empty_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
     from spatialdata import SpatialData
+
+    from sthggep._slides._slide import Slide
 
 # Pixels of a printed panel: 2.7 inches at 300 dots an inch
 PANEL_PX = 800

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sthggep._checks import has_key, one_of, positive
 from sthggep._keys import TOOL
+from sthggep._log import log
 from sthggep._slides._labels import label_raster
 from sthggep._slides._lattice import lay_out
-from sthggep._slides._slide import resolve_image
+from sthggep._slides._resolve import resolve_image
 from sthggep._slides._spatialdata import add_spots, may_add_spots, source_path, spots_key
 from sthggep.pp._tissue import given_mask, tissue_fraction, tissue_mask
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from sthggep._slides._slide import Slide
 
-log = logging.getLogger("sthggep")
 RECORD = "tissue_grid"
 
 

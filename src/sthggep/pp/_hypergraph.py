@@ -10,13 +10,15 @@ from scipy import sparse
 
 from sthggep._checks import counted, has_key, may_write, positive
 from sthggep._keys import TOOL
-from sthggep._slides._slide import Slide, resolve, table_of
-from sthggep.pp._features import copied
+from sthggep._slides._anndata import copied, table_of
+from sthggep._slides._resolve import resolve
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
+
+    from sthggep._slides._slide import Slide
 
 
 def hypergraph(

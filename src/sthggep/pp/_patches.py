@@ -2,104 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from sthggep._checks import positive
-from sthggep._slides._slide import Slide, resolve_one
+from sthggep._slides._patches import Patches
+from sthggep._slides._resolve import resolve_one
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-    from sthggep._image._level import Level
-
-
-class Patches:
-    """Square patches around the spots of one section, read when they are asked for.
-
-    Parameters
-    ----------
-    slide
-        The section.
-    size_um
-        Field of view in microns. ``None`` cuts ``size_px`` full-resolution pixels.
-    size_px
-        Width and height of the patches returned.
-
-    Notes
-    -----
-    ``patches[3]``, ``patches[10:20]`` and ``patches[[4, 2]]`` give uint8 arrays (n, size_px, size_px, 3). Where the
-    window leaves the image it is filled with white, as glass is. The window is taken from the coarsest resolution that
-    still has ``size_px`` pixels for it, its corner rounded to a whole pixel, then resampled.
-    """
-
-    def __init__(self, slide: Slide, *, size_um: float | None = None, size_px: int = 112) -> None:
-        self.slide = slide
-        self.size_um = None if size_um is None else positive(float(size_um), "`size_um`")
-        self.size_px = int(positive(size_px, "`size_px`"))
-        self.width = float(size_px) if size_um is None else float(size_um) / slide.require_mpp()
-        self.level: Level = _level_for(slide, self.width, self.size_px)
-
-    def __len__(self) -> int:
-        return self.slide.n_spots
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Number of patches, height, width, channels."""
-        return len(self), self.size_px, self.size_px, 3
-
-    def boxes(self) -> NDArray[np.float64]:
-        """Window of each patch as cut: x0, y0, x1, y1 in full-resolution pixels, shape (n_spots, 4)."""
-        return np.asarray(self._level_boxes(np.arange(len(self))) / np.tile(self.level.scale, 2), dtype=np.float64)
-
-    def __getitem__(self, index: int | slice | ArrayLike) -> NDArray[np.uint8]:
-        chosen = np.arange(len(self))[index]  # type: ignore[index]
-        found = self.level.read(self._level_boxes(np.atleast_1d(chosen)))
-        out = (
-            np.stack([self._resample(patch) for patch in found]) if found else np.empty((0, *self.shape[1:]), np.uint8)
-        )
-        if self.slide.stain is not None:
-            out = self.slide.stain(out)
-        return out[0] if np.ndim(chosen) == 0 else out
-
-    def sweep(self) -> NDArray[np.intp]:
-        """Order of the patches in which each block of the image is read about once."""
-        return self.level.sweep(self.slide.xy * np.array(self.level.scale))
-
-    def batches(self, batch_size: int) -> Iterator[NDArray[np.uint8]]:
-        """All patches in order, ``batch_size`` at a time."""
-        for start in range(0, len(self), int(positive(batch_size, "`batch_size`"))):
-            yield self[start : start + batch_size]
-
-    def _level_boxes(self, chosen: NDArray[np.intp]) -> NDArray[np.int64]:
-        scale = np.array(self.level.scale)
-        width = np.maximum(1, np.rint(self.width * scale)).astype(np.int64)
-        corner = self.slide.xy[chosen] * scale - width / 2
-        # As published, coordinates are truncated where pixels are asked for; microns take the nearest pixel
-        corner = (np.floor(corner) if self.size_um is None else np.rint(corner)).astype(np.int64)
-        return np.hstack([corner, corner + width])
-
-    def _resample(self, patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if patch.shape[:2] == (self.size_px, self.size_px):
-            return patch
-        from PIL import Image
-
-        size = (self.size_px, self.size_px)
-        return np.asarray(Image.fromarray(patch).resize(size, Image.Resampling.BILINEAR))
-
-    def __repr__(self) -> str:
-        view = f"{self.size_um:g} µm" if self.size_um else f"{self.size_px} full-resolution px"
-        return f"Patches of {self.slide.name!r}: {len(self)} × {self.size_px} × {self.size_px} px, field of view {view}"
-
-
-def _level_for(slide: Slide, width: float, size_px: int) -> Level:
-    """The coarsest resolution with enough pixels; the finest where none has."""
-    enough = [level for level in slide.levels if width * min(level.scale) >= size_px - 0.5]
-    return enough[-1] if enough else slide.levels[0]
 
 
 def patches(

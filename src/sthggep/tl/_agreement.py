@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from sthggep._checks import has_key, positive
+from sthggep._checks import positive
 from sthggep._keys import TOOL, PredictionKeys, prediction_keys
-from sthggep._slides._slide import Slide, resolve_one, table_of
+from sthggep._log import log
+from sthggep._slides._anndata import table_of
+from sthggep._slides._resolve import resolve_one
+from sthggep._table._labels import ari_nmi, read_labels
 from sthggep._table._prediction import Prediction, observed, read_prediction, unobserved
 from sthggep.tl._clusters import Clusters, Points, check_method, cluster, principal_components
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-log = logging.getLogger("sthggep")
+    from sthggep._slides._slide import Slide
 
 
 def agreement(
@@ -120,26 +122,6 @@ def agreement(
         "seed": int(seed),
     }
     return scores
-
-
-def read_labels(slide: Slide, labels_key: str) -> pd.Series:
-    """Labels of the section's spots as text, missing where there is none."""
-    obs = slide.adata.obs.iloc[slide.rows]
-    column = pd.Series(has_key(obs, labels_key, "obs", "Pass the column of labels as `labels_key=`."))
-    labels = column.astype(object).where(column.notna(), None).map(str, na_action="ignore")
-    if not labels.notna().any():
-        msg = f"obs[{labels_key!r}] holds no label for any of the {len(labels)} spots of section {slide.name!r}."
-        raise ValueError(msg)
-    return labels
-
-
-def ari_nmi(labels: pd.Series, clusters: pd.Series) -> tuple[float, float]:
-    """Adjusted Rand index and normalized mutual information, over the spots that have both."""
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
-    both = labels.notna().to_numpy() & clusters.notna().to_numpy()
-    a, b = labels[both].astype(str), clusters[both].astype(str)
-    return float(adjusted_rand_score(a, b)), float(normalized_mutual_info_score(a, b))
 
 
 def _may_write(table: AnnData, keys: PredictionKeys, labels_key: str) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sthggep._checks import gene_list, has_key, listing, may_write, predicted_genes, unique, warn_user
 from sthggep._keys import prediction_keys
-from sthggep._slides._slide import resolve, table_of
+from sthggep._slides._anndata import table_of
+from sthggep._slides._resolve import resolve
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from sthggep._checks import listing, may_write
 from sthggep._keys import prediction_keys
-from sthggep._slides._slide import table_of
+from sthggep._slides._anndata import table_of
 from sthggep._table._prediction import is_prediction, opened
 
 if TYPE_CHECKING:

@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, listing
-from sthggep._slides._slide import Slide, resolve, table_of
+from sthggep._slides._anndata import table_of
+from sthggep._slides._resolve import resolve
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._table._prediction import Prediction, is_prediction, measured_panel, read_prediction
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from sthggep._slides._slide import Slide
 
 
 @dataclass(frozen=True)

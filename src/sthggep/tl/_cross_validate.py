@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 import warnings
@@ -12,6 +11,7 @@ from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted, listing
+from sthggep._log import log
 from sthggep.tl._cross_validation._fold_store import FoldStore
 from sthggep.tl._cross_validation._folds import patient_of, shared_patients
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from sthggep.tl._cross_validation._plan import Looked, Plan
 
-log = logging.getLogger("sthggep")
 SAME_PATIENT = "same patient"
 
 
@@ -154,7 +153,8 @@ def cross_validate(
     >>> pearson.pivot_table(index="method", columns="section", values="value")
     """
     from sthggep._device import resolve_device
-    from sthggep.tl._cross_validation._plan import Options, make_plan
+    from sthggep.tl._cross_validation._options import Options
+    from sthggep.tl._cross_validation._plan import make_plan
 
     where = {
         "image_key": image_key,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import gene_list, one_of
-from sthggep._slides._slide import Slide, resolve
+from sthggep._slides._resolve import distinct_names, further_sections, resolve
 from sthggep._table._counts import counts
 from sthggep._table._targets import find_targets
 from sthggep._training._choices import adapt, look_through, without_counts
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep.model import HGGEP
-
-log = logging.getLogger("sthggep")
 
 
 def fit(
@@ -240,25 +236,3 @@ def fit(
         window=window,
         checkpoint_dir=checkpoint_dir,
     )
-
-
-def further_sections(
-    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None, where: Mapping[str, Any]
-) -> list[Slide]:
-    """Sections whose counts alone are learned from; their images are not looked for."""
-    more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
-    return [slide for data in more for slide in resolve(data, need_image=False, **where)]
-
-
-def distinct_names(slides: Sequence[Slide]) -> list[Slide]:
-    """Sections of different files may share a name; history and validation need them apart."""
-    given, taken = {slide.name for slide in slides}, set[str]()
-    out = []
-    for slide in slides:
-        name, times = slide.name, 1
-        while name in taken or (times > 1 and name in given):
-            times += 1
-            name = f"{slide.name}-{times}"
-        taken.add(name)
-        out.append(replace(slide, name=name))
-    return out

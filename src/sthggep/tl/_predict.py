@@ -12,6 +12,7 @@ import numpy as np
 from sthggep._checks import genes_present, written_beside
 from sthggep._device import resolve_device
 from sthggep._keys import TOOL
+from sthggep._slides._anndata import copied
 from sthggep.tl._answers import look
 from sthggep.tl._outputs import Outputs, check_out, partial, write_store
 
@@ -144,13 +145,12 @@ def predict(
     sthggep.tl.to_adata : predictions as ``X``.
     """
     from sthggep.model._forward import describe_windows
+    from sthggep.model._load import load_model
     from sthggep.tl._doubts import warn_of_doubts
 
     found = load_model(model)
     path = None if out is None else check_out(out)
     if copy:
-        from sthggep.pp._features import copied
-
         data = copied(data)
     table, key, beside, chosen, depth, slides = look(
         found,
@@ -187,7 +187,7 @@ def predict(
             "blocks": None if checkpoint_dir is None else Path(checkpoint_dir),
         }
         for slide in slides:
-            for rows, part in describe_windows(found, slide, **options):
+            for rows, part in describe_windows(found.ensemble, slide, **options):
                 outputs.add(slide.rows[rows], part)
         if path is not None:
             write_store(path, outputs, table, key, chosen, record)
@@ -236,22 +236,6 @@ def _record(
             known = dict(zip(model.genes, model.training[noted], strict=True))
             record[name] = np.array([known[gene] for gene in genes], dtype=np.float64)
     return record
-
-
-def load_model(model: object) -> HGGEP:
-    """The model itself, or the one of that name or folder; ``None`` is the one that comes with the package."""
-    from sthggep.model._hggep import BUNDLED_MODELS, HGGEP
-
-    if isinstance(model, HGGEP):
-        return model
-    if model is None:
-        return HGGEP.from_pretrained(BUNDLED_MODELS[0])
-    if isinstance(model, Path):
-        return HGGEP.load(model)
-    if isinstance(model, str):
-        return HGGEP.from_pretrained(model)
-    msg = f"`model` must be an HGGEP, or the folder of a saved one, found {type(model).__name__}."
-    raise TypeError(msg)
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,6 @@ from sthggep.tl._answers import check_counts, check_several, chosen_genes
 from sthggep.tl._cohort._files import State, refuse_others, stamp, state_of, targets_of
 from sthggep.tl._cohort._run import Outcome, connected, run_jobs
 from sthggep.tl._cohort._tasks import Job
-from sthggep.tl._predict import load_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,6 +114,8 @@ def predict_cohort(
     >>> table = sthggep.tl.predict_cohort(["a.h5ad", "b.zarr"], "her2st", out="predicted", workers=2)
     >>> table[table["status"] == "failed"]
     """
+    from sthggep.model._load import load_model
+
     folder = Path(out).expanduser().absolute()
     targets = targets_of(slides, folder)
     n_workers = _n_workers(scheduler, workers)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from sthggep._checks import positive
 from sthggep._log import log
+from sthggep._table._scores import column_pearson
 from sthggep.tl._compared import Compared, compared
 from sthggep.tl._doubts import warn_of_seen
-from sthggep.tl._evaluate import ceiling_of, column_pearson
+from sthggep.tl._evaluate import ceiling_of
 from sthggep.tl._maps import ssim
 
 if TYPE_CHECKING:

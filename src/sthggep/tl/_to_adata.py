@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,13 @@ from anndata import AnnData
 
 from sthggep._checks import written_beside
 from sthggep._keys import prediction_keys
-from sthggep._slides._slide import table_of
+from sthggep._log import log
+from sthggep._slides._anndata import table_of
 from sthggep._table._prediction import read_prediction, stored
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-log = logging.getLogger("sthggep")
 LINK = "spatialdata_attrs"  # how SpatialData knows which shapes a table's rows are
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sthggep._checks import positive
 from sthggep._log import log
-from sthggep._slides._slide import table_of
+from sthggep._slides._anndata import table_of
 from sthggep._table._prediction import read_prediction
 
 if TYPE_CHECKING:

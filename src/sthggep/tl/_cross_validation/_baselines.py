@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep.tl._evaluate import column_pearson
+from sthggep._table._scores import column_pearson
 
 if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
 
-    from sthggep._encoders._encode import Rows
+    from sthggep._encoders._sweep import FeatureArray
 
 Floats = NDArray[np.float32]
 PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
@@ -26,7 +26,7 @@ class Seen:
     """A section as far as prediction may look at it: no counts."""
 
     n_spots: int
-    stages: Sequence[Rows] = ()
+    stages: Sequence[FeatureArray] = ()
 
     @property
     def standardized(self) -> Floats:
@@ -109,7 +109,7 @@ def _mean_correlation(predicted: Floats, measured: Floats, parts: NDArray[np.int
 
 def _parts(train: Sequence[Measured]) -> NDArray[np.intp]:
     """What is left out together: a training section, or a block of tissue where there is only one."""
-    from sthggep._inputs._stages import spatial_blocks
+    from sthggep._slides._lattice import spatial_blocks
 
     filled = [section for section in train if section.filled.any()]
     if len(filled) > 1:

@@ -12,7 +12,6 @@ from sthggep.tl._cross_validation._folds import PATIENT, patient_of
 if TYPE_CHECKING:
     from sthggep._slides._fingerprint import Signature
     from sthggep._slides._slide import Slide
-    from sthggep.tl._cross_validation._plan import Plan
 
 SAME_SPOTS = 0.5  # share of the smaller section's spots that have a double in the other
 APART = 4.0  # pitches between two pieces of tissue on one scan
@@ -24,23 +23,13 @@ def refuse_leaks(slides: Sequence[Slide], signatures: Sequence[Signature], group
     for j in range(len(slides)):
         for i in range(j):
             if groups[i] != groups[j] and (same := what_is_shared(signatures[i], signatures[j])):
-                found.append(f"{_called(slides[i], groups[i])} and {_called(slides[j], groups[j])} share {same}")
-    _refuse(found)
+                found.append(
+                    f"{describe_section(slides[i], groups[i])} and {describe_section(slides[j], groups[j])} share {same}"
+                )
+    refuse_shared(found)
 
 
-def refuse_further(plan: Plan) -> None:
-    """Refuse further sections that are the tissue of a section which is predicted after learning from their counts."""
-    found = []
-    for fold in plan.folds:
-        for i in fold.test:
-            for j in fold.further:
-                if same := what_is_shared(plan.signatures[i], plan.further_signatures[j]):
-                    further = _called(plan.further[j], plan.further_groups[j])
-                    found.append(f"{_called(plan.slides[i], fold.group)} and, in `expression`, {further} share {same}")
-    _refuse(found)
-
-
-def _refuse(found: Sequence[str]) -> None:
+def refuse_shared(found: Sequence[str]) -> None:
     if found:
         more = f" … and {len(found) - 5} more pairs" if len(found) > 5 else ""
         msg = (
@@ -50,7 +39,7 @@ def _refuse(found: Sequence[str]) -> None:
         raise ValueError(msg)
 
 
-def _called(slide: Slide, group: str) -> str:
+def describe_section(slide: Slide, group: str) -> str:
     patient = patient_of(slide)
     of_patient = "" if patient is None else f" ({PATIENT} {patient!r})"
     return f"section {slide.name!r}{of_patient}" + ("" if group in (slide.name, patient) else f" of group {group!r}")

@@ -3,122 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sthggep._checks import gene_list, listing, one_of, unique
-from sthggep._disk._run_folder import plain
+from sthggep._checks import listing
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._inputs._stages import frozen_stages
 from sthggep._inputs._windows import check_window
-from sthggep._slides._fingerprint import digest, features_id, signature
-from sthggep._slides._slide import resolve
+from sthggep._slides._fingerprint import digest, signature
+from sthggep._slides._resolve import distinct_names, further_sections, resolve
 from sthggep._slides._stain import fit_reference, normalized
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._table._gene_names import gene_columns
+from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets, spread_of
-from sthggep._training._choices import adapt, look_through, without_counts
+from sthggep._table._user_features import features_id
+from sthggep._training._prepare import Prepared, prepare
 from sthggep._training._presets import PRESETS
 from sthggep._training._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
-from sthggep._training._train import Prepared, prepare
-from sthggep.pp._genes import choose_panel
-from sthggep.tl._cross_validation._baselines import BASELINES, NEED_FEATURES, Seen
+from sthggep.tl._cross_validation._baselines import NEED_FEATURES, Seen
 from sthggep.tl._cross_validation._folds import add_further, groups_of, patient_of, plan_folds
-from sthggep.tl._cross_validation._leaks import refuse_further, refuse_leaks
-from sthggep.tl._fit import distinct_names, further_sections
+from sthggep.tl._cross_validation._leaks import describe_section, refuse_leaks, refuse_shared, what_is_shared
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._encoders._encode import Rows
+    from sthggep._encoders._sweep import FeatureArray
     from sthggep._slides._fingerprint import Signature
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets, Values
-    from sthggep._training._presets import Preset
     from sthggep.tl._cross_validation._folds import Fold
+    from sthggep.tl._cross_validation._options import Options
 
-VALIDATIONS = ("auto", "sections", "blocks")
 BLOCKS = "blocks"  # of features, kept while folds are run
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is done in each fold: the panel if it is given, the model, the baselines, how models are trained."""
-
-    group_key: str
-    genes: list[str] | None
-    preset_name: str
-    preset: Preset
-    baselines: tuple[str, ...]
-    training: Mapping[str, Any]
-    targets: str | list[str] | None = None
-    """What is predicted instead of genes, as it was asked for."""
-
-    @classmethod
-    def of(
-        cls,
-        group_key: str,
-        genes: Sequence[str] | None,
-        preset: str,
-        baselines: Sequence[str],
-        training: Mapping[str, Any],
-        *,
-        encoder: str | None = None,
-        size_um: float | Sequence[float] | None = None,
-        targets: str | Sequence[str] | None = None,
-        stain: str | None = None,
-        **changes: Any,
-    ) -> Options:
-        """Checked options; ``changes`` are the user's own numbers in the preset."""
-        chosen = [baselines] if isinstance(baselines, str) else list(baselines)
-        for name in chosen:
-            one_of(name, BASELINES, "baseline")
-        unique(chosen, "`baselines`", "Name each once.")
-        if training["validation"] is not None:
-            one_of(training["validation"], VALIDATIONS, "`validation` (or None)")
-        start_from = PRESETS[one_of(preset, PRESETS, "preset")]
-        if targets is not None:
-            replaces_genes(genes=genes, layer=training["layer"])
-            start_from = without_counts(start_from)
-            targets = targets if isinstance(targets, str) else [str(name) for name in targets]
-        adapted = look_through(adapt(start_from, **changes), encoder, size_um, stain)
-        panel = None if genes is None else gene_list(genes)
-        return cls(group_key, panel, preset, adapted, tuple(chosen), training, targets)
-
-    def parameters(self) -> dict[str, Any]:
-        """Plain types; of the weights, what is in them rather than where they are."""
-        run = self.training
-        kept = {name: plain(run[name]) for name in ("validation", "layer", "window", "trainer_kwargs", "seed")}
-        return {
-            "group_key": self.group_key,
-            "genes": self.genes,
-            "targets": self.targets,
-            "preset": self.preset_name,
-            "baselines": list(self.baselines),
-            **kept,
-            **{name: plain(value) for name, value in asdict(self.preset).items()},
-            "encoder_weights": self.encoder_weights,
-        }
-
-    @cached_property
-    def encoder_weights(self) -> str | None:
-        """Short name of the weights that images are looked at with; ``None`` where none are."""
-        if self.preset.inputs.kind == "obsm":
-            return None
-        return FrozenEncoder(self.preset.inputs.encoder, self.training["weights"]).weights
-
-    @property
-    def reads_features(self) -> bool:
-        """Whether baselines want features."""
-        return any(name in NEED_FEATURES for name in self.baselines)
-
-    @property
-    def borrows_features(self) -> bool:
-        """Whether they do and the model has none to lend: it looks at patches."""
-        return self.preset.inputs.kind == "patches" and self.reads_features
 
 
 class Looked(NamedTuple):
@@ -230,7 +149,7 @@ class Plan:
             encoder = FrozenEncoder(inputs.encoder, run["weights"], run["device"])
         seen = []
         for number, (slide, fed) in enumerate(zip(slides, prepared.inputs, strict=True)):
-            stages: Sequence[Rows] = ()
+            stages: Sequence[FeatureArray] = ()
             if options.reads_features and not (isinstance(fed, list) or options.borrows_features):
                 stages = [stage.numpy() for stage in fed[0]]
             elif options.reads_features:
@@ -275,3 +194,17 @@ def make_plan(
     for slide in named:
         check_window(options.preset.inputs, slide, options.training["window"])
     return plan
+
+
+def refuse_further(plan: Plan) -> None:
+    """Refuse further sections that are the tissue of a section which is predicted after learning from their counts."""
+    found = []
+    for fold in plan.folds:
+        for i in fold.test:
+            for j in fold.further:
+                if same := what_is_shared(plan.signatures[i], plan.further_signatures[j]):
+                    further = describe_section(plan.further[j], plan.further_groups[j])
+                    found.append(
+                        f"{describe_section(plan.slides[i], fold.group)} and, in `expression`, {further} share {same}"
+                    )
+    refuse_shared(found)

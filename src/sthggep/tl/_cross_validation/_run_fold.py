@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._table._scores import noise_ceiling, score
 from sthggep._training._train import train_on
 from sthggep.model._forward import describe_inputs, describe_windows, gathered
 from sthggep.tl._answers import check_fit
 from sthggep.tl._cross_validation._baselines import BASELINES, Measured, Seen
-from sthggep.tl._evaluate import noise_ceiling, score
 
 if TYPE_CHECKING:
     from sthggep.model import HGGEP
@@ -64,10 +64,10 @@ def _predicted(plan: Plan, looked: Looked, model: HGGEP, i: int) -> Floats:
     """Expression of a held-out section; in windows, each network judges features by the whole of it on its own scale."""
     fed, run = looked.prepared.inputs[i], plan.options.training
     if not isinstance(fed, list):
-        return describe_inputs(model, fed, run["device"]).expression
+        return describe_inputs(model.ensemble, fed, run["device"]).expression
     asked = {name: run[name] for name in ("window", "batch_size", "device", "show")}
     slide = model.normalized(plan.slides[i])
-    parts = describe_windows(model, slide, encoder=looked.prepared.encoder, blocks=looked.blocks, **asked)
+    parts = describe_windows(model.ensemble, slide, encoder=looked.prepared.encoder, blocks=looked.blocks, **asked)
     return gathered(parts).expression
 
 

@@ -1,0 +1,87 @@
+"""Patches of a section on their way through an encoder, cut ahead of the network."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sthggep._disk._rows import RowFile
+from sthggep._slides._patches import Patches
+
+if TYPE_CHECKING:
+    from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._progress import Progress
+    from sthggep._slides._slide import Slide
+
+T = TypeVar("T")
+
+
+FeatureArray = NDArray[np.float32] | RowFile
+
+
+AHEAD = 3  # batches cut before they are asked for
+
+
+MOST_THREADS = 4
+
+
+def ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Results of tasks in order, a few of them worked on by threads before they are asked for."""
+    threads = max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="sthggep-patches") as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(task))
+                if len(waiting) >= AHEAD + threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class Encoding:
+    """Patches of a section on their way through an encoder.
+
+    Parameters
+    ----------
+    slide
+        The section.
+    frozen
+        The encoder.
+    sizes_um
+        Fields of view.
+    flips
+        Average over the four flips of each patch.
+    batch_size
+        Patches at a time.
+    """
+
+    def __init__(
+        self, slide: Slide, frozen: FrozenEncoder, sizes_um: Sequence[float], *, flips: bool, batch_size: int
+    ) -> None:
+        self.slide, self.frozen, self.flips, self.batch_size = slide, frozen, flips, batch_size
+        self.cuts = {size: Patches(slide, size_um=size, size_px=frozen.entry.size_px) for size in sizes_um}
+        # Spots in the order of a sweep over the image
+        self.order = min(self.cuts.values(), key=lambda cut: cut.size_um or 0).sweep()
+
+    def run(
+        self, rows: NDArray[np.intp], done: Progress | None = None
+    ) -> Iterator[tuple[float, slice, NDArray[np.float32]]]:
+        """Encode these spots while the next ones are read: field of view, place among ``rows``, and values."""
+        starts = range(0, len(rows), self.batch_size)
+        batches = [(size, slice(start, start + self.batch_size)) for start in starts for size in self.cuts]
+        tasks = (partial(self.cuts[size].__getitem__, rows[at]) for size, at in batches)
+        for (size, at), patches in zip(batches, ahead(tasks), strict=True):
+            yield size, at, self.frozen(patches, flips=self.flips)
+            if done is not None:
+                done.update(len(rows[at]))
