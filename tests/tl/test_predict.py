@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from sthggep import HGGEP, datasets, tl
 from sthggep._inputs._inputs import Inputs
-from sthggep._inputs._stages import Patches
+from sthggep._slides._patches import Patches
 from sthggep.nn import HGGEPNet
 from sthggep.tl import _predict
 

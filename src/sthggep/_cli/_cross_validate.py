@@ -10,9 +10,8 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
-from sthggep._cli._files import check_folder, gene_list, read_slides, targets_of
+from sthggep._cli._files import PLACES, check_folder, gene_list, read_slides, targets_of
 from sthggep._log import log
-from sthggep.tl._slide_files import PLACES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from sthggep._cli import _options as options
 from sthggep._cli._command import command
 from sthggep._cli._files import about, gene_list
 from sthggep._log import log
-from sthggep.tl._slide_files import kind_of, read_slide
+from sthggep._slides._container_files import kind_of, read_container
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ def evaluate(
     sections, scores = [], []
     for slide in slides:
         with about(slide):
-            data = read_slide(slide)
+            data = read_container(slide)
             if predicted is not None:
                 tl.attach(data, predicted / slide.name, key=key)
             log.info("%s read; scoring %r", slide, key)

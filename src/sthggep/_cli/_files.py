@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._log import log
-from sthggep.tl._slide_files import kind_of, read_slide
+from sthggep._slides._container_files import kind_of, read_container
+from sthggep.tl._slide_files import PLACES, SPACING_UM, open_with_spots
+
+__all__ = ["PLACES", "SPACING_UM", "open_with_spots"]
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,7 +38,7 @@ def read_slides(paths: Sequence[Path], **places: Any) -> list[AnnData | SpatialD
     found = []
     for path in paths:
         with about(path):
-            data = read_slide(path)
+            data = read_container(path)
             describe(data, path, **places)
         found.append(data)
     return found

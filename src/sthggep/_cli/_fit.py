@@ -9,9 +9,8 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import gene_list, read_slides, targets_of
+from sthggep._cli._files import PLACES, gene_list, read_slides, targets_of
 from sthggep._log import log
-from sthggep.tl._slide_files import PLACES
 
 EXAMPLES = """
 sthggep fit a.h5ad b.h5ad c.zarr --out my-model

@@ -10,9 +10,18 @@ from click.core import ParameterSource
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
-from sthggep._cli._files import about, describe, gene_list, whole, write_slide
+from sthggep._cli._files import (
+    PLACES,
+    SPACING_UM,
+    about,
+    describe,
+    gene_list,
+    kind_of,
+    open_with_spots,
+    whole,
+    write_slide,
+)
 from sthggep._log import log
-from sthggep.tl._slide_files import PLACES, SPACING_UM, kind_of, opened
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -213,7 +222,7 @@ def told(path: Path, spacing_um: float | None, rest: dict[str, Any]) -> tuple[An
     from sthggep._slides._anndata import table_of
 
     places = {name: rest[name] for name in PLACES}
-    data, elsewhere = opened(path, spacing_um, image_key=rest["image_key"], **places)
+    data, elsewhere = open_with_spots(path, spacing_um, image_key=rest["image_key"], **places)
     if kind_of(path) != "image" and spacing_um is None:
         describe(data, path, **places)
     else:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sthggep._checks import listing
+from sthggep._slides._container_files import kind_of
 from sthggep.tl._cohort._tasks import NOTE, Job, Made
-from sthggep.tl._slide_files import kind_of
 
 
 class State(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sthggep._log import log
-from sthggep.tl._slide_files import opened
+from sthggep.tl._slide_files import open_with_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -132,7 +132,7 @@ class Work:
         from sthggep.tl._answers import look
 
         model = HGGEP.load(job.model)
-        data, elsewhere = opened(job.slide, job.spacing_um, **job.places)
+        data, elsewhere = open_with_spots(job.slide, job.spacing_um, **job.places)
         options = {**job.options, **elsewhere}
         asked = look(model, data, **{name: options[name] for name in (*ASKED, *PLACES)})
         return cls(job, model, data, asked, options)
