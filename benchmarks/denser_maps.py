@@ -91,7 +91,7 @@ def main() -> None:
     grid = sthggep.pp.tissue_grid(test, spacing_um=given.spacing)
     sthggep.pp.features(grid, size_um=SIZES_UM, **QUIET)
     sthggep.tl.predict(grid, model, **QUIET)
-    model.training["pitch_um"] = []
+    model.training.pitch_um = []
     sthggep.tl.predict(grid, model, key_added="nearest", **QUIET)
 
     spots, places = test.obsm["spatial"] * MPP, grid.obsm["spatial"] * MPP

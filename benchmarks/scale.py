@@ -109,7 +109,7 @@ def _stand_in(model) -> None:
 
     pp.register_encoder("stand_in", Colors(), size_px=224, dim=1360)
     model.inputs = dataclasses.replace(model.inputs, encoder="stand_in")
-    model.encoder_state, model.training["encoder_weights"] = None, FrozenEncoder("stand_in").weights
+    model.encoder_state, model.training.encoder_weights = None, FrozenEncoder("stand_in").weights
 
 
 def predict(path: Path, n: int, options: argparse.Namespace) -> dict[str, float]:
@@ -161,18 +161,18 @@ def halo_table(path: Path, n: int, options: argparse.Namespace) -> None:
 
     from sthggep import pp
     from sthggep._slides._resolve import resolve_one
-    from sthggep.model._forward import describe_windows
+    from sthggep.model._forward import predict_windows
 
     adata, model = section(path, n, TRAINED_PITCH), model_of(options)
     pp.features(adata, size_um=model.inputs.sizes_um, flips=options.flips, cache=path.parent / "features")
     slide = resolve_one(adata)
     given = {"encoder": model.encoder(device="cpu"), "batch_size": 64, "device": torch.device("cpu")}
-    ((_, whole),) = describe_windows(model.ensemble, slide, window=None, **given)
+    ((_, whole),) = predict_windows(model.ensemble, slide, window=None, **given)
     for window in options.windows:
         for halo in (0, 1, 2, 3):
             start = time.perf_counter()
             found = np.empty_like(whole.expression)
-            for rows, part in describe_windows(model.ensemble, slide, window=window, halo=halo, **given):
+            for rows, part in predict_windows(model.ensemble, slide, window=window, halo=halo, **given):
                 found[rows] = part.expression
             seconds = time.perf_counter() - start
             r = [np.corrcoef(a, b)[0, 1] for a, b in zip(found.T, whole.expression.T, strict=True)]

@@ -35,7 +35,7 @@ def test_predicts_without_a_model(predicted):
     model = HGGEP.from_pretrained("her2st")
     assert len(model.genes) == 853
     assert {"ERBB2", "EPCAM", "KRT19", "MKI67", "FASN", "GNAS"} <= set(model.genes)
-    assert model.training["sections"] == ["B4", "C2", "C3", "C4", "C5"]
+    assert model.training.sections == ["B4", "C2", "C3", "C4", "C5"]
     for slide in predicted:
         assert slide.obsm["hggep"].shape == (slide.n_obs, 853)
         assert np.isfinite(slide.obsm["hggep"]).all()
@@ -64,5 +64,5 @@ def test_encoder_is_usable_alone_without_download(tissue, monkeypatch):
     assert slide.obsm["X_shufflenet_he_160"].shape == (slide.n_obs, 1360)
     # The model looks through the very same encoder: its features are taken as they are
     model = HGGEP.from_pretrained("her2st")
-    assert model.training["encoder_weights"] == slide.uns["X_shufflenet_he_160"]["weights"]
+    assert model.training.encoder_weights == slide.uns["X_shufflenet_he_160"]["weights"]
     assert "shufflenet_he" in sthggep.pp.encoders().query("available").index

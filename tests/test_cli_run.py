@@ -47,7 +47,7 @@ def test_a_run_is_repeated_from_its_own_record(shell, files):
     assert HGGEP.load("n").id == HGGEP.load("m").id
     other = shell("fit", "--config", "m/run.yaml", "--out", "o", "--seed", 1)
     assert other.exit_code == 0, other.stderr
-    assert HGGEP.load("o").training["seed"] == 1
+    assert HGGEP.load("o").training.seed == 1
 
 
 def test_flags_win_over_the_file(shell, files, evaluated):

@@ -346,5 +346,5 @@ def test_a_model_of_an_earlier_format_is_read_under_the_names_of_today(model, sl
     assert renamed.keys() != tensors.keys()
     save_file(renamed, tmp_path / "old" / "model.safetensors")
     found = sthggep.HGGEP.load(tmp_path / "old")
-    assert found.training["colors"] == model.training["colors"]
+    assert found.training.colors == model.training.colors
     assert found.id == model.id

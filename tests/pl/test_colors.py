@@ -28,7 +28,7 @@ def test_new_slides_stand_beside_the_sections_of_the_model(tmp_path: Path):
     assert (tmp_path / "colors.pdf").stat().st_size > 1000
     *seen, new = rows(figure)
     assert seen == ["B4", "C2", "C3", "C4", "C5"]
-    known = np.array([each.mean for each in seen_colors(HGGEP.from_pretrained("her2st").training)])
+    known = np.array([each.mean for each in seen_colors(HGGEP.from_pretrained("her2st").training.colors)])
     found = tissue_colors(resolve_one(slide))
     assert found is not None
     far = np.linalg.norm(found.mean - np.clip(found.mean, known.min(axis=0), known.max(axis=0)))
@@ -48,7 +48,7 @@ def test_slides_may_stand_in_for_the_model():
 
 def test_what_has_no_colors_is_refused():
     old = HGGEP.from_pretrained("her2st")
-    del old.training["colors"]
+    del old.training.colors
     with pytest.raises(ValueError, match=r"has no record of colors.*pl\.colors\(data, slides\)"):
         pl.colors(toy(), old)
     blank = toy()

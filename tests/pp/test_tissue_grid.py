@@ -425,7 +425,7 @@ def test_denser_spots_see_the_distances_that_were_learned(toy: ad.AnnData):
     dense.uns["spatial"] = sparse.uns["spatial"]
     for slide in (sparse, dense):
         tl.predict(slide, model, **QUIET)
-    model.training["pitch_um"] = []  # as models of earlier versions
+    model.training.pitch_um = []  # as models of earlier versions
     tl.predict(dense, model, key_added="nearest", **QUIET)
     n = sparse.n_obs
     # what is left is that features are judged against all spots of the section

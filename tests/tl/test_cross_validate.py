@@ -19,7 +19,7 @@ from sthggep._encoders import _registry
 from sthggep._encoders._sweep import Encoding
 from sthggep._inputs import _windows as _windowed
 from sthggep._keys import feature_key
-from sthggep._slides._fingerprint import signature
+from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._resolve import resolve
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._training import _presets
@@ -271,7 +271,7 @@ def test_sections_in_windows_are_seen_as_fit_and_predict_see_them(four, genes, p
     assert sum(encoded) == sum(slide.n_obs for slide in four[1:])
 
     model = tl.fit(four[2:], genes=genes, **options)
-    assert model.training["sections"] == ["toy3", "toy4"]
+    assert model.training.sections == ["toy3", "toy4"]
     tl.predict(four[1], model, show_progress_bar=False)
     np.testing.assert_allclose(predictions[0]["hggep"], four[1].obsm["hggep"], atol=1e-5)
 
@@ -303,7 +303,7 @@ def shares(a: AnnData, b: AnnData) -> str:
     marks = []
     for data in (a, b):
         (slide,) = resolve(data)
-        marks.append(signature(slide, slide.name, None))
+        marks.append(section_fingerprint(slide, slide.name, None))
     return what_is_shared(*marks)
 
 

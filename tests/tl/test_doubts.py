@@ -151,8 +151,8 @@ def test_an_image_coarser_or_finer_than_those_of_the_training(model: HGGEP):
 
 def test_fine_tuned_models_know_the_colors_of_both(model: HGGEP):
     tuned = tl.fit(toy(seed=8), model=model, max_epochs=1, validation=None, show_progress_bar=False)
-    assert tuned.training["colors"][:1] == model.training["colors"]
-    assert len(tuned.training["colors"]) == 2
+    assert tuned.training.colors[:1] == model.training.colors
+    assert len(tuned.training.colors) == 2
 
 
 def test_on_real_sections_spots_lie_on_tissue_and_would_not_if_swapped(data_root: Path):

@@ -98,9 +98,9 @@ def test_what_stays_and_what_is_recorded(parent, tuned):
         assert not torch.equal(old.scores.weight, new.scores.weight)
         # Small steps: the network is still the old one
         assert torch.corrcoef(torch.stack([old.scores.weight.flatten(), new.scores.weight.flatten()]))[0, 1] > 0.95
-    assert tuned.training["model"] == parent.id != tuned.id
-    assert tuned.training["model_sections"] == ["toy1", "toy6"]
-    assert tuned.training["sections"] == ["toy2"]
+    assert tuned.training.model == parent.id != tuned.id
+    assert tuned.training.model_sections == ["toy1", "toy6"]
+    assert tuned.training.sections == ["toy2"]
 
 
 def test_seed_and_disk(tissue, parent, tuned, tmp_path):
@@ -111,9 +111,9 @@ def test_seed_and_disk(tissue, parent, tuned, tmp_path):
     tuned.save(tmp_path / "tuned")
     back = HGGEP.load(tmp_path / "tuned")
     assert back.id == tuned.id
-    assert back.training["model"] == parent.id
+    assert back.training.model == parent.id
     again = tl.fit(tissue["old"], model=back, **{**OPTIONS, "max_epochs": 1})
-    assert again.training["model_sections"] == ["toy1", "toy6", "toy2"]
+    assert again.training.model_sections == ["toy1", "toy6", "toy2"]
 
 
 def test_without_held_out_tissue_the_blend_stays(tissue, parent):
@@ -277,7 +277,7 @@ def test_encoder_comes_along(slides, model, monkeypatch):
     monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)  # nothing may be downloaded
     tuned = tl.fit(slides[2], model=model, **{**OPTIONS, "max_epochs": 1})
-    assert tuned.training["encoder_weights"] == model.training["encoder_weights"]
+    assert tuned.training.encoder_weights == model.training.encoder_weights
     for name, value in tuned.encoder_state.items():
         assert torch.equal(value, model.encoder_state[name])
     tl.predict(slides[1], tuned, **QUIET)

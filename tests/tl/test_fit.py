@@ -74,12 +74,12 @@ def test_sections_of_one_object_are_as_good_as_objects(pair, genes):
     together = anndata.concat(pair, label="which", keys=["toy1", "toy2"], index_unique="-", uns_merge="unique")
     apart = tl.fit(pair, genes=genes, **QUICK)
     joined = tl.fit(together, genes=genes, library_key="which", **QUICK)
-    assert joined.training["sections"] == ["toy1", "toy2"]
+    assert joined.training.sections == ["toy1", "toy2"]
     assert joined.id == apart.id
     # Rows in any order
     mixed = together[np.random.default_rng(0).permutation(together.n_obs)].copy()
     shuffled = tl.fit(mixed, genes=genes, library_key="which", **QUICK)
-    assert sorted(shuffled.training["n_spots"]) == sorted(apart.training["n_spots"])
+    assert sorted(shuffled.training.n_spots) == sorted(apart.training.n_spots)
 
 
 def test_spatialdata_trains_the_same_model(pair, genes):
@@ -92,8 +92,8 @@ def test_spatialdata_trains_the_same_model(pair, genes):
 def test_names_that_several_slides_share(pair, genes):
     slides = [toy(0, section="A"), toy(1, section="A"), toy(2, section="A-2"), toy(3, section="A")]
     fitted = tl.fit(slides, genes=genes, validation=["A-2"], **QUICK)
-    assert fitted.training["sections"] == ["A", "A-3", "A-2", "A-4"]
-    assert fitted.training["validation"] == ["A-2"]
+    assert fitted.training.sections == ["A", "A-3", "A-2", "A-4"]
+    assert fitted.training.validation == ["A-2"]
 
 
 def test_spatial_key_is_where_it_says(pair):
@@ -143,7 +143,7 @@ def test_tables_and_sparse_matrices_are_features_too(pair, genes):
 def test_columns_of_tables_are_told_apart(pair, genes):
     fitted = tl.fit(pair, genes=genes, **{**QUICK, "obsm": "morphology"})
     columns = list(pair[0].obsm["morphology"])
-    assert fitted.training["obsm_columns"] == {"morphology": columns}
+    assert fitted.training.obsm_columns == {"morphology": columns}
     pair[1].obsm["morphology"] = pair[1].obsm["morphology"][[columns[0], *columns[:0:-1]]]
     with pytest.raises(ValueError, match=r"'toy2' must hold the columns of the model's training.*from column 1 on"):
         tl.predict(pair[1], fitted, show_progress_bar=False)
@@ -186,7 +186,7 @@ def test_broken_features_are_refused(pair, genes):
 
 def test_one_section_holds_out_blocks(genes):
     fitted = tl.fit(toy(0), genes=genes, **{**QUICK, "n_members": 3})
-    assert fitted.training["validation"] == ["0", "1", "2"]
+    assert fitted.training.validation == ["0", "1", "2"]
     assert fitted.history["val_pearson"].notna().all()
     assert list(fitted.history)[:5] == ["member", "epoch", "train_loss", "val_loss", "val_pearson"]
     assert fitted.history["member"].tolist() == [0, 0, 1, 1, 2, 2]

@@ -113,7 +113,7 @@ def test_history_has_a_row_an_epoch(model):
     first, last = history[history["epoch"] == 0], history.groupby("member").tail(1)
     assert last["train_loss"].mean() < first["train_loss"].mean()
     # Each member holds out another section
-    assert model.training["validation"] == ["toy1", "toy2"]
+    assert model.training.validation == ["toy1", "toy2"]
 
 
 def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
@@ -186,7 +186,7 @@ def test_spatialdata_gives_the_same(slides, model, tmp_path):
     np.testing.assert_array_equal(back["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
     mixed = [slides[0], sdata]
     fitted = tl.fit(mixed, weights="random", n_members=1, max_epochs=1, device="cpu", **QUIET)
-    assert fitted.training["sections"] == ["toy1", "toy3"]
+    assert fitted.training.sections == ["toy1", "toy3"]
 
 
 def test_features_of_any_encoder(slides, fit_options):

@@ -226,7 +226,7 @@ def test_microns_must_be_known_where_they_are_needed(slide):
 
 def test_a_fault_leaves_nothing_behind(quick, slide, monkeypatch):
     monkeypatch.setattr(
-        "sthggep.model._forward.describe_windows", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("out of memory"))
+        "sthggep.model._forward.predict_windows", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("out of memory"))
     )
     with pytest.raises(RuntimeError):
         tl.predict(slide, quick, **QUIET)

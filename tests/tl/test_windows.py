@@ -13,7 +13,7 @@ from sthggep import HGGEP, datasets, pl, tl
 from sthggep._inputs._inputs import Inputs
 from sthggep._slides._resolve import resolve_one
 from sthggep._training._presets import PRESETS
-from sthggep.model._forward import describe_windows
+from sthggep.model._forward import predict_windows
 from sthggep.nn import HGGEPNet
 
 QUIET = {"show_progress_bar": False, "device": "cpu"}
@@ -51,7 +51,7 @@ def slide(sections) -> anndata.AnnData:
 
 def described(model, slide, **options):
     """All that a model says, with the windows put together."""
-    parts = describe_windows(
+    parts = predict_windows(
         model.ensemble,
         resolve_one(slide),
         latent=True,
@@ -193,7 +193,7 @@ def test_out_replaces_an_earlier_prediction_and_is_replaced(quick, slide, tmp_pa
 
 
 def test_out_is_refused_before_work_starts(quick, slide, tmp_path, monkeypatch):
-    monkeypatch.setattr("sthggep.model._forward.describe_windows", lambda *a, **k: pytest.fail("work has started"))
+    monkeypatch.setattr("sthggep.model._forward.predict_windows", lambda *a, **k: pytest.fail("work has started"))
     (tmp_path / "there.zarr").mkdir()
     for name, error, fault in (
         ("there.zarr", FileExistsError, "exists already"),
@@ -207,11 +207,11 @@ def test_out_is_refused_before_work_starts(quick, slide, tmp_path, monkeypatch):
 
 def test_a_fault_leaves_no_file(quick, slide, tmp_path, monkeypatch):
     def broken(model, slide, **options):
-        parts = describe_windows(model, slide, **options)
+        parts = predict_windows(model, slide, **options)
         yield next(parts)
         raise RuntimeError
 
-    monkeypatch.setattr("sthggep.model._forward.describe_windows", broken)
+    monkeypatch.setattr("sthggep.model._forward.predict_windows", broken)
     with pytest.raises(RuntimeError):
         tl.predict(slide, quick, out=tmp_path / "a.zarr", window=50, **QUIET)
     assert list(tmp_path.iterdir()) == []

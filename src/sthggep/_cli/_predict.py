@@ -16,12 +16,12 @@ from sthggep._cli._files import (
     about,
     describe,
     gene_list,
-    kind_of,
     open_with_spots,
     whole,
     write_slide,
 )
 from sthggep._log import log
+from sthggep._slides._container_files import kind_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -22,6 +22,12 @@ class Window(NamedTuple):
     """Which of ``rows`` are predicted."""
 
 
+def whole_window(n_spots: int) -> Window:
+    """The window that predicts a whole section."""
+    every = np.arange(n_spots)
+    return Window(every, every)
+
+
 def window_of(core: Rows, rows: Rows) -> Window:
     """A window that predicts ``core`` and looks at ``rows``."""
     rows = np.union1d(core, rows)

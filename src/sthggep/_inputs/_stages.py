@@ -18,6 +18,7 @@ from sthggep.nn._published import TABLE_ROWS
 
 if TYPE_CHECKING:
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._inputs._compute import Compute
     from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
 
@@ -44,8 +45,7 @@ def frozen_stages(
     slide: Slide,
     inputs: Inputs,
     encoder: FrozenEncoder | None,
-    batch_size: int,
-    show: bool,
+    compute: Compute,
     *,
     folder: Path | None = None,
     blocks: Path | None = None,
@@ -59,7 +59,14 @@ def frozen_stages(
     found = _described(slide, inputs, encoder)
     if new := [size for size, values in found.items() if values is None]:
         done = encode(
-            slide, encoder, new, flips=inputs.flips, batch_size=batch_size, show=show, folder=folder, blocks=blocks
+            slide,
+            encoder,
+            new,
+            flips=inputs.flips,
+            batch_size=compute.batch_size,
+            show=compute.show_progress,
+            folder=folder,
+            blocks=blocks,
         )
         found |= dict(zip(new, done, strict=True))
     stages = [found[size] for size in inputs.sizes_um if size is not None]

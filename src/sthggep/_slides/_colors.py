@@ -132,9 +132,9 @@ def noted_colors(slides: Sequence[Slide]) -> list[dict[str, Any]]:
     return [found.to_dict() for found in map(tissue_colors, slides) if found is not None]
 
 
-def seen_colors(training: Mapping[str, Any]) -> list[Colors]:
-    """Colors that a model's record holds."""
-    return [Colors.from_dict(entry) for entry in training.get("colors", [])]
+def seen_colors(entries: Sequence[Mapping[str, Any]]) -> list[Colors]:
+    """Colors that the record of a training holds."""
+    return [Colors.from_dict(entry) for entry in entries]
 
 
 def image_mpp(slide: Slide) -> float | None:

@@ -27,8 +27,8 @@ FULL = 0.9  # share of an array beyond which its holes say little
 
 
 @dataclass(frozen=True)
-class Signature:
-    """Marks of one section; ``None`` where a mark would say nothing."""
+class SectionFingerprint:
+    """ModelFingerprint of one section; ``None`` where a mark would say nothing."""
 
     name: str | None
     image: str | None
@@ -45,10 +45,10 @@ class Signature:
         return digest(str(self.image), str(self.positions), self.low, self.high, self.codes)
 
 
-def signature(slide: Slide, name: str, layer: str | None) -> Signature:
-    """Marks of a section that the user calls ``name``."""
+def section_fingerprint(slide: Slide, name: str, layer: str | None) -> SectionFingerprint:
+    """ModelFingerprint of a section that the user calls ``name``."""
     codes, totals = _spot_codes(slide, layer)
-    return Signature(
+    return SectionFingerprint(
         name=None if name in NOBODYS_NAMES else name,
         image=_image(slide),
         positions=_positions(slide.xy),
@@ -61,21 +61,21 @@ def signature(slide: Slide, name: str, layer: str | None) -> Signature:
 
 
 @dataclass(frozen=True)
-class Marks:
+class ModelFingerprint:
     """What a model remembers of a section that it has learned from, to know it again; no counts are in it."""
 
     name: str
     image: str | None
     layout: str | None
 
-    def same_tissue(self, other: Marks) -> bool:
+    def same_tissue(self, other: ModelFingerprint) -> bool:
         """Whether the other is the same section, perhaps at another resolution or with some of its spots."""
         return any(a is not None and a == b for a, b in ((self.image, other.image), (self.layout, other.layout)))
 
 
-def marks(slide: Slide) -> Marks:
+def model_fingerprint(slide: Slide) -> ModelFingerprint:
     """Name, pixels, and which places of the array are taken."""
-    return Marks(slide.name, _image(slide), _layout(slide))
+    return ModelFingerprint(slide.name, _image(slide), _layout(slide))
 
 
 def _layout(slide: Slide) -> str | None:

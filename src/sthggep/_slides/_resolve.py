@@ -203,7 +203,7 @@ def _outside(xy: NDArray[np.float64], width: float, height: float) -> NDArray[np
     return np.asarray(~inside)
 
 
-def further_sections(
+def extra_sections_of(
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None, where: Mapping[str, Any]
 ) -> list[Slide]:
     """Sections whose counts alone are learned from; their images are not looked for."""

@@ -13,7 +13,7 @@ from torch import nn
 if TYPE_CHECKING:
     import lightning
 
-    from sthggep._training._datamodule import Sections
+    from sthggep._training._datamodule import SectionDataModule
 
 STATE, BEST, FINISHED = "epoch.ckpt", "best", "finished.pt"
 
@@ -32,7 +32,7 @@ class KeptEpochs(Checkpoint):
         The sections, whose order is drawn.
     """
 
-    def __init__(self, folder: Path, data: Sections) -> None:
+    def __init__(self, folder: Path, data: SectionDataModule) -> None:
         self.path, self.data = folder / STATE, data
         self.random: dict[str, Any] | None = None
         self.stopped = False

@@ -1,4 +1,4 @@
-"""Sections of a training, one a step."""
+"""Windows of the training sections, one a step."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ import torch
 from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
-    from sthggep._inputs._section import Section
-
-    pass
+    from sthggep._inputs._section import SectionWindow
 
 
-class Sections(lightning.LightningDataModule):
-    """Feeds whole sections, one a step.
+class SectionDataModule(lightning.LightningDataModule):
+    """Feeds the windows of sections, one a step.
 
     Parameters
     ----------
-    sections
-        Each says by its masks which of its spots are trained and validated on.
+    windows
+        Their masks say which spots are trained and validated on.
     seed
-        Order of the training sections.
+        Order of the training windows.
     min_steps
-        Steps an epoch at least: few sections are gone through several times.
+        Fewest steps of an epoch: few windows are repeated within it.
     """
 
-    def __init__(self, sections: Sequence[Section], seed: int = 0, min_steps: int = 1) -> None:
+    def __init__(self, windows: Sequence[SectionWindow], seed: int = 0, min_steps: int = 1) -> None:
         super().__init__()
-        training = [section for section in sections if section.train.any()]
+        training = [window for window in windows if window.train.any()]
         self.training = training * -(-min_steps // max(1, len(training)))
-        self.validation = [section for section in sections if section.validate.any()]
+        self.validation = [window for window in windows if window.validate.any()]
         self.generator = torch.Generator().manual_seed(seed)
 
-    def train_dataloader(self) -> DataLoader[Section]:
-        """Training sections, in a new order each epoch."""
+    def train_dataloader(self) -> DataLoader[SectionWindow]:
+        """Training windows, in a new order each epoch."""
         return DataLoader(
             self.training,  # type: ignore[arg-type]
             batch_size=None,
@@ -45,13 +43,13 @@ class Sections(lightning.LightningDataModule):
             collate_fn=_as_it_is,
         )
 
-    def val_dataloader(self) -> list[Any] | DataLoader[Section]:
-        """Validation sections; none where nothing is held out."""
+    def val_dataloader(self) -> list[Any] | DataLoader[SectionWindow]:
+        """Windows with held-out spots; none where nothing is held out."""
         if not self.validation:
             return []
         return DataLoader(self.validation, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
 
 
-def _as_it_is(section: Any) -> Any:
+def _as_it_is(window: Any) -> Any:
     """Positions stay numpy arrays: the default would make tensors of them."""
-    return section
+    return window

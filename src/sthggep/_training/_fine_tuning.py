@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from sthggep._inputs._section import Section
+    from sthggep._inputs._section import SectionWindow
     from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
+    from sthggep.nn import HGGEPNet
 
 GENTLER = 0.1  # learning rate of fine-tuning, relative to that of training
 
 
-def go_on_from(
+def open_parent(
     model: HGGEP | str | Path, preset: str, genes: Sequence[str] | None, own: Mapping[str, object]
 ) -> tuple[HGGEP, Preset, list[str]]:
     """The model to be trained on, how, and its genes; ``own`` is what the user chose that a model has already."""
@@ -26,12 +27,12 @@ def go_on_from(
 
     parent = load_model(model)
     of_genes(parent)
-    start_from = tuning_preset(parent, preset)
-    brings_its_own(**own)
-    return parent, start_from, tuning_genes(parent, genes)
+    start_from = fine_tuning_preset(parent, preset)
+    refuse_own_choices(**own)
+    return parent, start_from, fine_tuning_genes(parent, genes)
 
 
-def tuning_preset(parent: HGGEP, preset: str) -> Preset:
+def fine_tuning_preset(parent: HGGEP, preset: str) -> Preset:
     """How the model was made, at a lower learning rate: its inputs, its networks, the recipe of their kind."""
     from dataclasses import replace
 
@@ -57,7 +58,7 @@ def tuning_preset(parent: HGGEP, preset: str) -> Preset:
     )
 
 
-def brings_its_own(**given: object) -> None:
+def refuse_own_choices(**given: object) -> None:
     """Refuse what a model to be trained on has already."""
     passed = [f"`{name}`" for name, value in given.items() if value is not None]
     if passed:
@@ -68,7 +69,7 @@ def brings_its_own(**given: object) -> None:
         raise ValueError(msg)
 
 
-def tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
+def fine_tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
     """The genes of the model, or some of them."""
     from sthggep._checks import gene_list, genes_present
 
@@ -80,56 +81,43 @@ def tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
 
 
 def shares_of(parent: HGGEP, n_members: int) -> list[float] | None:
-    """How much of each network the model asks for, beside its shortcut; ``None`` where there is none."""
-    found = [getattr(member, "blend", None) for member in parent.members]
-    if any(blend is None for blend in found):
-        return None
-    return [float(found[member % len(found)]) for member in range(n_members)]  # type: ignore[arg-type]
-
-
-def sections_seen(parent: HGGEP) -> list[str]:
-    """All sections that the model has learned from, its own ancestors' included."""
-    return [*parent.training.get("model_sections", []), *parent.training.get("sections", [])]
-
-
-def continued(parent: HGGEP, member: int, genes: Sequence[str], sections: Sequence[Section]) -> nn.Module:
-    """A copy of one of the model's networks, moved towards the training spots of new sections."""
-    from sthggep._training._networks import statistics_of
+    """Share of each network in the model's prediction; ``None`` for networks without a linear shortcut."""
     from sthggep.nn import FeatureHGGEPNet
 
-    old: Any = parent.members[member % len(parent.members)]
+    shares = [float(member.blend) for member in parent.members if isinstance(member, FeatureHGGEPNet)]
+    return [shares[member % len(shares)] for member in range(n_members)] if shares else None
+
+
+def fine_tuned(parent: HGGEP, member: int, genes: Sequence[str], windows: Sequence[SectionWindow]) -> nn.Module:
+    """A copy of one of the model's networks, moved towards the training spots of new sections."""
+    from sthggep.nn import FeatureHGGEPNet, HGGEPNet
+
+    old = parent.members[member % len(parent.members)]
     columns = [parent.genes.index(gene) for gene in genes]
-    whole = sorted(columns) == list(range(len(parent.genes)))
-    net: Any = deepcopy(old) if list(genes) == parent.genes else with_genes(old, columns)
-    training = [section for section in sections if section.train.any()]
+    whole_panel = sorted(columns) == list(range(len(parent.genes)))
+    net = deepcopy(old) if list(genes) == parent.genes else with_genes(old, columns)
+    training = [window for window in windows if window.train.any()]
     if isinstance(net, FeatureHGGEPNet):
-        net.blend.fill_(1.0)  # the network trains by itself; how much of it is asked for is settled afterwards
-        net.adapt(
-            [section.inputs[0] for section in training],
-            [section.inputs[3] for section in training],
-            [section.target for section in training],
-            [section.library_sizes for section in training],
-            [section.train for section in training],
-            whole_panel=whole,
-            statistics=[statistics_of(section) for section in training],
-        )
+        net.blend.fill_(1.0)  # the network trains by itself; its share is chosen afterwards
+        net.adapt([window.sample(window.train) for window in training], whole_panel=whole_panel)
     else:
-        _shift_mean(net, training, whole_panel=whole)
-    return net.train(False)  # type: ignore[no-any-return]
+        assert isinstance(net, HGGEPNet)
+        _shift_mean(net, training, whole_panel=whole_panel)
+    return net.train(False)
 
 
-def _shift_mean(net: Any, sections: Sequence[Section], *, whole_panel: bool) -> None:
-    """Let the mean prediction meet the new tissue's, as far as its spots carry."""
+def _shift_mean(net: HGGEPNet, windows: Sequence[SectionWindow], *, whole_panel: bool) -> None:
+    """Move the mean prediction to that of the new tissue, as far as its spots carry."""
     import torch
 
     from sthggep.nn._features import ADAPT_PRIOR
 
     net.eval()
     with torch.no_grad():
-        left = [(s.target - net(*s.inputs).expression.float())[s.train] for s in sections]
-        n_spots = sum(len(part) for part in left)
+        residuals = [(w.target - net(*w.inputs).expression.float())[w.train] for w in windows]
+        n_spots = sum(len(part) for part in residuals)
         share = n_spots / (n_spots + ADAPT_PRIOR) if whole_panel else 1.0
-        net.heads.get_parameter("expression.1.bias").add_(share * torch.cat(left).mean(dim=0))
+        net.heads.get_parameter("expression.1.bias").add_(share * torch.cat(residuals).mean(dim=0))
 
 
 def with_genes(net: Any, columns: Sequence[int]) -> nn.Module:

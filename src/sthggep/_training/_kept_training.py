@@ -11,56 +11,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._disk._run_folder import RunFolder, plain
-from sthggep._slides._fingerprint import signature
+from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._table._user_features import features_id
+from sthggep._version import __version__
 
 if TYPE_CHECKING:
-    from sthggep._slides._slide import Slide
-    from sthggep._table._targets import Targets
-    from sthggep._training._presets import Preset
-    from sthggep.model import HGGEP
+    from sthggep._training._task import TrainingTask
+    from sthggep._training._validation import HeldOut
 
 RUN = RunFolder("training", "checkpoint_dir", "training.json")
 
 
-def open_training(
-    folder: str | Path,
-    slides: Sequence[Slide],
-    genes: Sequence[str],
-    preset: Preset,
-    *,
-    plan: Sequence[Any],
-    seed: int,
-    layer: str | None,
-    weights: str | Path | None,
-    window: int | str | None,
-    parent: HGGEP | None,
-    further: Sequence[Slide],
-    targets: Targets | None,
-) -> Path:
-    """The folder, new or of the very same training. How it is computed (device, processes, precision) may differ."""
-    from sthggep._version import __version__
-
-    options = {"seed": seed, "layer": layer, "weights": plain(weights), "window": window}
+def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Path:
+    """The folder of a training, new or of the very same one. How it is computed (device, processes, precision) may differ."""
+    options, preset, targets = task.options, task.preset, task.targets
+    seed, layer, weights, window = options.compute.seed, options.layer, plain(options.weights), options.window
     record = {
         "version": __version__,
-        "options": options | {name: plain(value) for name, value in asdict(preset).items()},
-        "genes": list(genes),
+        "options": {"seed": seed, "layer": layer, "weights": weights, "window": window}
+        | {name: plain(value) for name, value in asdict(preset).items()},
+        "genes": list(task.genes),
         "validation": [str(held_out) for held_out in plan],
-        "model": None if parent is None else parent.id,
+        "model": None if task.parent is None else task.parent.id,
         "sections": {
             slide.name: {
-                "content": signature(slide, slide.name, layer).content,
+                "content": section_fingerprint(slide, slide.name, layer).content,
                 "mpp": slide.mpp,
                 "features": features_id(slide, preset.inputs.obsm),
                 "targets": None if targets is None else _digest(targets.read(slide)),
             }
-            for slide in slides
+            for slide in task.slides
         },
-        "expression": {slide.name: signature(slide, slide.name, layer).content for slide in further},
+        "expression": {s.name: section_fingerprint(s, s.name, layer).content for s in task.extra_sections},
     }
-    RUN.open(Path(folder), record)
-    return Path(folder)
+    folder = Path(str(options.checkpoint_dir))
+    RUN.open(folder, record)
+    return folder
 
 
 def _digest(values: Any) -> str:

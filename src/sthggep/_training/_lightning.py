@@ -6,7 +6,7 @@ import itertools
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,13 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from sthggep._training._checkpoints import BEST, KeptEpochs, finish, finished
-from sthggep._training._datamodule import Sections
+from sthggep._training._datamodule import SectionDataModule
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
 from sthggep.nn._precision import faster_in_bf16
+from sthggep.nn._section import PatchInputs
 
 if TYPE_CHECKING:
-    from sthggep._inputs._section import Section
+    from sthggep._inputs._section import SectionWindow
     from sthggep._progress import Progress
     from sthggep._training._presets import Recipe
 
@@ -32,7 +33,7 @@ WATCHED = "val_pearson"
 
 
 class Training(lightning.LightningModule):
-    """Losses and optimizer around a network that is called as ``net(*section.inputs)``.
+    """Losses and optimizer around a network that is called as ``net(*window.inputs)``.
 
     Parameters
     ----------
@@ -50,54 +51,55 @@ class Training(lightning.LightningModule):
         self.augmentation = torch.Generator().manual_seed(seed)
         self.rows: list[dict[str, float]] = []
 
-    def training_step(self, section: Section, _: int) -> Tensor:
+    def training_step(self, window: SectionWindow, _: int) -> Tensor:
         """Loss of one section, over its training spots."""
         if not self.recipe.distillation:
-            parts = self.losses(section, self.net(*section.inputs), section.train)
+            parts = self.losses(window, self.net(*window.inputs), window.train)
         else:
-            first, copies = self._with_copies(section)
-            parts = self.losses(section, first, section.train)
-            parts["distillation"] = self.recipe.distillation * self._distil(section, first, copies)
+            first, copies = self._with_copies(window)
+            parts = self.losses(window, first, window.train)
+            parts["distillation"] = self.recipe.distillation * self._distil(window, first, copies)
         total: Tensor = torch.stack(list(parts.values())).sum()
         figures = {f"train_{name}": part for name, part in parts.items()} | {"train_loss": total}
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return total
 
-    def losses(self, section: Section, out: Output, at: Tensor) -> dict[str, Tensor]:
+    def losses(self, window: SectionWindow, out: Output, at: Tensor) -> dict[str, Tensor]:
         """Weighted parts of the loss over the spots ``at``, self-distillation aside."""
         recipe = self.recipe
-        predicted, target = out.expression[at], section.target[at]
+        predicted, target = out.expression[at], window.target[at]
         parts = {"mse": recipe.mse * nn.functional.mse_loss(predicted, target)}
         if recipe.correlation:
             parts["correlation"] = recipe.correlation * correlation_loss(predicted, target)
         if recipe.count_nll and out.mean is not None and out.dispersion is not None and out.dropout is not None:
             nll = zinb_nll(
-                section.counts[at], out.mean[at], out.dispersion[at], out.dropout[at], section.size_factors[at]
+                window.counts[at], out.mean[at], out.dispersion[at], out.dropout[at], window.size_factors[at]
             )
             parts["counts"] = recipe.count_nll * nll
         elif recipe.count_nll and out.r is not None and out.p is not None:
-            parts["counts"] = recipe.count_nll * nb_nll(section.counts[at], out.r[at], out.p[at])
+            parts["counts"] = recipe.count_nll * nb_nll(window.counts[at], out.r[at], out.p[at])
         return parts
 
-    def _with_copies(self, section: Section) -> tuple[Output, Output]:
+    def _with_copies(self, window: SectionWindow) -> tuple[Output, Output]:
         """Prediction of the section, and of its augmented copies."""
-        patches, *rest = section.inputs
+        assert isinstance(window.inputs, PatchInputs)
+        patches, *rest = window.inputs
         copies = (augment_section(patches, generator=self.augmentation) for _ in range(self.recipe.n_copies))
         out: Output = self.net.versions(itertools.chain([patches], copies), *rest)  # type: ignore[operator]
         first, others = zip(*((None, None) if one is None else (one[0], one[1:]) for one in out), strict=True)
         return Output(*first), Output(*others)
 
-    def _distil(self, section: Section, first: Output, copies: Output) -> Tensor:
+    def _distil(self, window: SectionWindow, first: Output, copies: Output) -> Tensor:
         """Squared distance to what augmented copies of the section agree on."""
         coefficients: Tensor = self.net.coefficient(copies.latent)  # type: ignore[operator]
-        at = section.train
+        at = window.train
         return self_distillation(first.expression[at], copies.expression[:, at], coefficients[:, at])
 
-    def validation_step(self, section: Section, _: int) -> None:
+    def validation_step(self, window: SectionWindow, _: int) -> None:
         """The same loss, and the mean gene-wise correlation, on spots held out."""
-        out, at = self.net(*section.inputs), section.validate
-        loss = torch.stack(list(self.losses(section, out, at).values())).sum()
-        pearson = 1 - correlation_loss(out.expression[at], section.target[at])
+        out, at = self.net(*window.inputs), window.validate
+        loss = torch.stack(list(self.losses(window, out, at).values())).sum()
+        pearson = 1 - correlation_loss(out.expression[at], window.target[at])
         self.log_dict({"val_loss": loss, WATCHED: pearson}, batch_size=1, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
@@ -133,15 +135,15 @@ class Epochs(Callback):
         self.done.update(1, {name: float(found[key]) for name, key in shown.items() if key in found})
 
 
-def train(
+def train_network(
     net: nn.Module,
-    sections: list[Section],
+    windows: list[SectionWindow],
     recipe: Recipe,
     *,
     seed: int,
     device: torch.device,
     done: Progress | None = None,
-    trainer_kwargs: dict[str, Any] | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
     folder: Path | None = None,
 ) -> pd.DataFrame:
     """Train a network in place; with held-out spots, stop early and keep the best epoch.
@@ -154,7 +156,7 @@ def train(
     """
     rows = None if folder is None else finished(folder, net)
     if rows is None:
-        rows = _train(net, sections, recipe, seed, device, done, dict(trainer_kwargs or {}), folder)
+        rows = _train(net, windows, recipe, seed, device, done, dict(trainer_kwargs or {}), folder)
     net.eval().cpu()
     found = pd.DataFrame(rows)
     first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in found]
@@ -163,7 +165,7 @@ def train(
 
 def _train(
     net: nn.Module,
-    sections: list[Section],
+    windows: list[SectionWindow],
     recipe: Recipe,
     seed: int,
     device: torch.device,
@@ -172,7 +174,7 @@ def _train(
     folder: Path | None,
 ) -> list[dict[str, float]]:
     """Curves of a training by Lightning; the network has the weights of its best epoch."""
-    data = Sections(sections, seed, recipe.min_steps)
+    data = SectionDataModule(windows, seed, recipe.min_steps)
     module = Training(net, recipe, seed)
     with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as passing:
         torch.manual_seed(seed)

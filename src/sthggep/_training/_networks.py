@@ -1,83 +1,80 @@
-"""A fresh network for a preset, started from what the training spots say."""
+"""Networks of a preset: built, started from training windows, weighted against the linear shortcut."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sthggep._log import log
-
-# A quarter at most: networks overfit few patients more than a ridge does, and the held-out tissue that is asked also stopped
-# their training, which flatters them
-SHARES = (0.0, 0.25)
-UNSETTLED = 0.25  # nothing held out to ask
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sthggep._inputs._section import Section
-    from sthggep._training._presets import Preset
-    from sthggep.nn._programs import Measured
+    from sthggep._inputs._section import SectionWindow
+    from sthggep._training._presets import Preset, Recipe
+    from sthggep.nn import HGGEPNet
+    from sthggep.nn._section import CountsOnly
 
 
 def build_network(
     preset: Preset,
-    sections: Sequence[Section],
+    windows: Sequence[SectionWindow],
     n_genes: int,
     weights: str | Path | None,
     seed: int,
-    further: Sequence[Measured] = (),
+    extra: Sequence[CountsOnly] = (),
 ) -> nn.Module:
-    """The preset's network with fresh weights drawn from ``seed``; an image backbone starts at its ImageNet weights."""
+    """A network of the preset with weights drawn from ``seed``, started from training windows.
+
+    An image backbone starts from its ImageNet weights. ``extra`` are sections of which only the counts are known.
+    """
     import torch
 
     from sthggep._encoders._frozen import ENCODERS
     from sthggep._encoders._weights import load_weights
     from sthggep.nn import FeatureHGGEPNet, HGGEPNet, load_backbone
+    from sthggep.nn._section import FeatureInputs
 
+    net: FeatureHGGEPNet | HGGEPNet
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        options: dict[str, Any] = dict(preset.net)
         if preset.network == "HGGEPNet":
-            net: nn.Module = HGGEPNet(n_genes, **options)
+            net = HGGEPNet(n_genes, **preset.net)
             if weights != "random":
-                load_backbone(net.backbone, load_weights(ENCODERS["shufflenet"], weights))  # type: ignore[arg-type]
+                load_backbone(net.backbone, load_weights(ENCODERS["shufflenet"], weights))
         else:
-            widths = [stage.shape[1] for stage in sections[0].inputs[0]]
-            net = FeatureHGGEPNet(widths, n_genes, **options)
-    start(net, sections, further)
+            inputs = windows[0].inputs
+            assert isinstance(inputs, FeatureInputs)
+            net = FeatureHGGEPNet([stage.shape[1] for stage in inputs.features], n_genes, **preset.net)
+    start_network(net, windows, extra)
     return net
 
 
-def start(net: Any, sections: Sequence[Section], further: Sequence[Measured] = ()) -> None:
-    """Begin where the training spots' means, or solutions in closed form, are already."""
+def start_network(net: nn.Module, windows: Sequence[SectionWindow], extra: Sequence[CountsOnly] = ()) -> None:
+    """Start a network from the training spots: closed forms are solved, or outputs begin at the genes' means."""
     import torch
 
-    from sthggep.nn import FeatureHGGEPNet
+    from sthggep.nn import FeatureHGGEPNet, HGGEPNet
 
-    training = [section for section in sections if section.train.any()]
+    training = [window for window in windows if window.train.any()]
     if isinstance(net, FeatureHGGEPNet):
-        net.start(
-            [section.inputs[0] for section in training],
-            [section.inputs[3] for section in training],
-            [section.target for section in training],
-            [section.library_sizes for section in training],
-            [section.train for section in training],
-            further,
-            [statistics_of(section) for section in training],
-        )
-    else:
-        net.heads.start_at(torch.cat([section.target[section.train] for section in training]).mean(dim=0))
-        _calibrate(net, [section.inputs[0] for section in training])
+        net.start([window.sample(window.train) for window in training], extra)
+        return
+    assert isinstance(net, HGGEPNet)
+    net.heads.start_at(torch.cat([window.target[window.train] for window in training]).mean(dim=0))
+    _calibrate(net, training)
 
 
-def _calibrate(net: Any, patches: Sequence[Any]) -> None:
-    """Give batch normalization the statistics of the training patches: ImageNet's are far off behind the gradient module.
+def _calibrate(net: HGGEPNet, windows: Sequence[SectionWindow]) -> None:
+    """Set the statistics of batch normalization to those of the training patches.
 
-    A running average would take hundreds of steps to forget them, and predictions would be of another network until then.
+    ImageNet's statistics do not hold behind the gradient module, and a running average would take hundreds of steps to
+    forget them.
     """
     import torch
+
+    from sthggep.nn._section import PatchInputs
 
     layers = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     momentum = [layer.momentum for layer in layers]
@@ -86,84 +83,88 @@ def _calibrate(net: Any, patches: Sequence[Any]) -> None:
         layer.momentum = None  # the plain average over all that passes
     net.train()
     with torch.no_grad():
-        for section in patches:
-            net.encode(section)
+        for window in windows:
+            assert isinstance(window.inputs, PatchInputs)
+            net.encode(window.inputs.patches)
     net.eval()
-    for layer, kept in zip(layers, momentum, strict=True):
-        layer.momentum = kept
-
-
-def statistics_of(section: Section) -> Any:
-    """Of the whole section, where this is a window of one; else ``None``."""
-    from sthggep._inputs._windows import STATISTICS
-
-    return section.inputs[STATISTICS] if len(section.inputs) > STATISTICS else None
+    for layer, value in zip(layers, momentum, strict=True):
+        layer.momentum = value
 
 
 def shape_of(preset: Preset) -> nn.Module:
-    """A tiny network that reaches as far as the preset's own."""
+    """A network without weights that reaches as far as the preset's own."""
     import torch
 
     from sthggep.nn import FeatureHGGEPNet, HGGEPNet
 
-    if preset.network == "HGGEPNet":
-        with torch.device("meta"):
-            return HGGEPNet(1, **preset.net)
     with torch.device("meta"):
+        if preset.network == "HGGEPNet":
+            return HGGEPNet(1, **preset.net)
         return FeatureHGGEPNet([1], 1, **{**preset.net, "blocks": None})
 
 
-def settle(members: Sequence[Any], splits: Sequence[Sequence[Section]], before: Sequence[float] | None = None) -> None:
-    """How much of the prediction is the networks', how much the shortcuts': what all held-out tissue says, for all alike.
+def choose_share(
+    members: Sequence[nn.Module],
+    splits: Sequence[Sequence[SectionWindow]],
+    recipe: Recipe,
+    before: Sequence[float] | None = None,
+) -> None:
+    """Choose how much of the prediction is the networks' on all held-out tissue; the linear shortcut has the rest.
 
-    One member's held-out section is too little to choose on; all members' together are all training tissue. Where nothing
-    is held out, networks that were trained on keep the share they had ``before``.
+    One member's held-out section is too little to choose on; those of all members together are all training tissue. All
+    members get the same share. Where nothing is held out, fine-tuned networks keep the share that they had ``before``.
     """
     import torch
 
     from sthggep.nn import FeatureHGGEPNet, correlation_loss
 
-    asked = [(m, s) for m, split in zip(members, splits, strict=True) for s in split if s.validate.any()]
-    if not isinstance(members[0], FeatureHGGEPNet):
+    nets = [member for member in members if isinstance(member, FeatureHGGEPNet)]
+    if not nets:
         return
-    if before is not None and not asked:
-        for member, blend in zip(members, before, strict=True):
-            member.blend.fill_(blend)
+    pairs = [
+        (net, window) for net, split in zip(nets, splits, strict=True) for window in split if window.validate.any()
+    ]
+    if before is not None and not pairs:
+        for net, blend in zip(nets, before, strict=True):
+            net.blend.fill_(blend)
         return
-    found = dict.fromkeys(SHARES if asked else (UNSETTLED,), 0.0)
+    losses = dict.fromkeys(recipe.shares if pairs else (recipe.default_share,), 0.0)
     with torch.inference_mode():
-        for share in found:
-            for member in members:
-                member.blend.fill_(share)
-            losses = [correlation_loss(m(*s.inputs).expression[s.validate], s.target[s.validate]) for m, s in asked]
-            found[share] = float(sum(losses))
-    best = min(found, key=found.__getitem__)
-    for member in members:
-        member.blend.fill_(best)
-    if asked:
-        what = "the linear shortcut predicts alone" if best == 0 else "the rest is the linear shortcut's"
-        log.info("Share of the networks in the prediction, by held-out tissue: %g; %s.", best, what)
+        for share in losses:
+            for net in nets:
+                net.blend.fill_(share)
+            losses[share] = float(
+                sum(correlation_loss(net(*w.inputs).expression[w.validate], w.target[w.validate]) for net, w in pairs)
+            )
+    best = min(losses, key=losses.__getitem__)
+    for net in nets:
+        net.blend.fill_(best)
+    if pairs:
+        rest = "the linear shortcut predicts alone" if best == 0 else "the linear shortcut has the rest"
+        log.info("Share of the networks in the prediction, chosen on held-out tissue: %g; %s.", best, rest)
 
 
-def held_out_pearson(members: Sequence[Any], splits: Sequence[Sequence[Section]]) -> list[float | None] | None:
-    """Mean over the held-out tissue of each gene's Pearson correlation within it; ``None`` where nothing was held out.
+def held_out_pearson(
+    members: Sequence[nn.Module], splits: Sequence[Sequence[SectionWindow]]
+) -> list[float | None] | None:
+    """Mean Pearson correlation of each gene on held-out tissue; ``None`` where nothing was held out.
 
-    Each member is asked on what it was not trained on. That tissue stopped its training, which flatters it a little.
+    Each member predicts the tissue that it was not trained on. That tissue stopped its training, which flatters it a little.
     """
     import numpy as np
     import torch
 
     from sthggep._table._scores import column_pearson
 
-    found = []
+    correlations = []
     with torch.inference_mode():
         for member, split in zip(members, splits, strict=True):
-            for section in (s for s in split if s.validate.sum() > 2):
-                predicted = member(*section.inputs).expression[section.validate].float().numpy()
-                found.append(column_pearson(predicted, section.target[section.validate].numpy()))
-    if not found:
+            for window in (w for w in split if w.validate.sum() > 2):
+                predicted = member(*window.inputs).expression[window.validate].float().numpy()
+                correlations.append(column_pearson(predicted, window.target[window.validate].numpy()))
+    if not correlations:
         return None
-    values = np.asarray(found)
+    values = np.asarray(correlations)
     known = np.isfinite(values)
     means = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return [round(float(mean), 4) if n else None for mean, n in zip(means, known.sum(axis=0), strict=True)]

@@ -1,69 +1,70 @@
-"""What the networks of a training are fed, made once."""
+"""Inputs of the networks of a training, made once from images and positions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from sthggep._encoders._frozen import FrozenEncoder
 
 if TYPE_CHECKING:
-    import torch
-
-    from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._inputs._windows import WindowInputs
     from sthggep._slides._slide import Slide
     from sthggep._training._presets import Preset
+    from sthggep._training._task import TrainingOptions
     from sthggep.model import HGGEP
 
 
 class Prepared(NamedTuple):
-    """What the networks are fed of each slide (no counts are in it), and the encoder behind it.
+    """Inputs of the networks for each slide (no counts are in them), and the encoder behind them."""
 
-    Of a slide that is gone through in windows, their list stands in place of the tensors.
-    """
-
-    inputs: list[Any]
+    windows: list[list[WindowInputs]]
+    """Windows of each slide: one of a slide that is read whole."""
     encoder: FrozenEncoder | None
 
     def at(self, chosen: Sequence[int]) -> Prepared:
-        """The same of some of the slides."""
-        return Prepared([self.inputs[i] for i in chosen], self.encoder)
+        """The same for some of the slides."""
+        return Prepared([self.windows[i] for i in chosen], self.encoder)
 
 
 def prepare(
     slides: Sequence[Slide],
     preset: Preset,
-    weights: str | Path | None,
+    options: TrainingOptions,
     *,
-    batch_size: int,
-    device: torch.device,
-    show: bool,
     parent: HGGEP | None = None,
-    window: int | str | None = None,
     folder: Path | None = None,
     blocks: Path | None = None,
 ) -> Prepared:
-    """What the networks are fed, from images and positions alone; that of windows is kept in ``folder``.
+    """Read what the networks are fed.
 
-    ``blocks`` is a folder of finished blocks of features, which stay there, of sections in windows.
+    Parameters
+    ----------
+    slides
+        Sections.
+    preset
+        What is read of them, for which network.
+    options
+        How it is computed; ``window`` is the most spots of a window.
+    parent
+        The model to fine-tune, whose encoder and network are used.
+    folder
+        Where features of sections of several windows are written; ``None`` reads all sections whole.
+    blocks
+        Folder of finished blocks of features, which stay there.
     """
-    from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._inputs._windows import kept_windows, network_inputs, window_size
+    from sthggep._inputs._windows import InputSource, stored_windows
     from sthggep._training._networks import shape_of
 
-    encoder = parent.encoder(device=str(device)) if parent else None
+    compute = options.compute
+    encoder = parent.encoder(device=str(compute.device)) if parent else None
     if parent is None and preset.inputs.kind == "features":
-        encoder = FrozenEncoder(preset.inputs.encoder, weights, device)
-
-    # What prediction asks the network for; networks on patches find their neighbors themselves
-    neighbors = int(preset.net.get("n_neighbors", 1))
-    options: dict[str, Any] = {"batch_size": batch_size, "show": show}
-    inputs: list[Any] = []
-    for number, slide in enumerate(slides):
-        size = window_size(preset.inputs, slide, window)
-        if size is None or folder is None:
-            inputs.append(network_inputs(slide, preset.inputs, encoder, n_neighbors=neighbors, **options))
-        else:
-            net = parent.members[0] if parent else shape_of(preset)
-            kept = folder / str(number)
-            inputs.append(kept_windows(kept, slide, preset.inputs, encoder, net, size, blocks=blocks, **options))
-    return Prepared(inputs, encoder)
+        encoder = FrozenEncoder(preset.inputs.encoder, options.weights, compute.device)
+    net = parent.members[0] if parent else shape_of(preset)
+    source = InputSource(preset.inputs, encoder, net, compute, window=options.window, blocks=blocks)
+    windows = [
+        stored_windows(source, slide, None if folder is None else folder / str(number))
+        for number, slide in enumerate(slides)
+    ]
+    return Prepared(windows, encoder)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from sthggep._inputs._inputs import Inputs
+
+# For features whose squares add up to one a spot: from hardly any ridge to one that leaves the strongest effects only
+PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13).round(3))
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,13 @@ class Recipe:
     clip: float | None = None
     precision: str = "32-true"
     min_steps: int = 1
+    penalties: tuple[float, ...] = PENALTIES
+    """Ridge penalties that are tried on held-out tissue."""
+    shares: tuple[float, ...] = (0.0, 0.25)
+    """Shares of the networks in the prediction that are tried on held-out tissue. A quarter at most: networks overfit few
+    patients more than a ridge does, and that tissue also stopped their training, which flatters them."""
+    default_share: float = 0.25
+    """Share of the networks where nothing is held out to choose on."""
 
 
 @dataclass(frozen=True)

@@ -1,216 +1,185 @@
-"""From checked slides to a trained model."""
+"""From a checked training task to a trained model."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from sthggep._checks import counted
 from sthggep._log import log
 from sthggep._progress import progress
-from sthggep._training._prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from torch import nn
 
-    from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._inputs._section import Section
+    from sthggep._inputs._section import Section, SectionWindow
     from sthggep._slides._slide import Slide
-    from sthggep._table._targets import Targets
+    from sthggep._training._prepare import Prepared
     from sthggep._training._presets import Preset
+    from sthggep._training._task import TrainingTask
+    from sthggep._training._validation import HeldOut
     from sthggep.model import HGGEP
+    from sthggep.model._record import TrainingRecord
+    from sthggep.nn._section import CountsOnly
 
 
-def train_on(
-    slides: Sequence[Slide],
-    genes: Sequence[str],
-    name: str,
-    preset: Preset,
-    *,
-    validation: str | Sequence[str] | None,
-    weights: str | Path | None,
-    layer: str | None,
-    batch_size: int,
-    trainer_kwargs: dict[str, Any] | None,
-    device: torch.device,
-    seed: int,
-    show: bool,
-    parent: HGGEP | None = None,
-    further: Sequence[Slide] = (),
-    targets: Targets | None = None,
-    prepared: Prepared | None = None,
-    window: int | str | None = None,
-    checkpoint_dir: str | Path | None = None,
-) -> HGGEP:
-    """Train the members of the ensemble on checked slides, fresh ones or a model's, turned into tensors unless they are."""
+class BeginNetwork(Protocol):
+    """Makes the network of one member of the ensemble from its training windows."""
+
+    def __call__(self, preset: Preset, member: int, windows: Sequence[SectionWindow]) -> nn.Module:
+        """A network of this preset, started from these windows."""
+
+
+def train(task: TrainingTask, prepared: Prepared | None = None) -> HGGEP:
+    """Train an ensemble of networks.
+
+    Parameters
+    ----------
+    task
+        Checked slides, genes, preset and options.
+    prepared
+        Inputs of the networks for the slides, where they were made before; ``None`` makes them.
+
+    Returns
+    -------
+    The trained model.
+    """
     from sthggep._encoders._frozen import state_of
-    from sthggep._inputs._section import cut, masked, measured
+    from sthggep._inputs._section import counts_only, windows_of
     from sthggep._slides._stain import fit_reference, normalized
-    from sthggep._training._closed_form import solve_on_all, with_ridge
-    from sthggep._training._fine_tuning import continued, shares_of
+    from sthggep._training._closed_form import choose_ridge, refit_on_all
+    from sthggep._training._fine_tuning import shares_of
     from sthggep._training._kept_training import open_training
-    from sthggep._training._networks import build_network, held_out_pearson, settle
-    from sthggep._training._validation import apply_plan, judges, plan_validation
+    from sthggep._training._networks import choose_share, held_out_pearson
+    from sthggep._training._prepare import prepare
+    from sthggep._training._record import record_training
+    from sthggep._training._validation import plan_choices, plan_validation
     from sthggep.model import HGGEP
 
-    plan = plan_validation(slides, validation, preset.n_members)
-    kept = None
-    if checkpoint_dir is not None:
-        like: dict[str, Any] = {"layer": layer, "parent": parent, "further": further, "targets": targets}
-        like |= {"plan": plan, "seed": seed, "weights": weights, "window": window}
-        kept = open_training(checkpoint_dir, slides, genes, preset, **like)
-    others = [measured(slide, genes, layer) for slide in further]
-    stain = fit_reference(slides, preset.inputs.stain) if parent is None else parent.stain
-    slides = [normalized(slide, stain) for slide in slides]
-
-    def begin(member: int, split: Sequence[Section]) -> nn.Module:
-        if parent is not None:
-            return continued(parent, member, genes, split)
-        return build_network(preset, split, len(genes), weights, seed + member, others)
-
-    _say_start(slides, genes, preset, device, parent, "gene" if targets is None else "target")
+    preset, options, parent = task.preset, task.options, task.parent
+    plan = plan_validation(task.slides, options.validation, task.n_members)
+    folder = None if options.checkpoint_dir is None else open_training(task, plan)
+    extra = [counts_only(slide, task.genes, options.layer) for slide in task.extra_sections]
+    stain = fit_reference(task.slides, preset.inputs.stain) if parent is None else parent.stain
+    task = replace(task, slides=[normalized(slide, stain) for slide in task.slides])
+    begin = _begin_with(task, extra)
+    _log_start(task)
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sthggep-") as scratch:
         if prepared is None:
-            asked: dict[str, Any] = {"batch_size": batch_size, "device": device, "show": show, "parent": parent}
-            prepared = prepare(slides, preset, weights, window=window, folder=Path(folder), **asked)
-        encoder = prepared.encoder
-        sections, learned = _sections(slides, prepared.inputs, genes, layer, targets, seed)
-        windows = cut(sections)
-        wider = [] if parent else judges(slides, validation, preset.n_members)
-        splits, asked_of = (
-            [masked(windows, apply_plan(sections, slides, part)) for part in parts] for parts in (plan, wider)
-        )
-        preset = with_ridge(preset, asked_of, begin)
-        members, history = _train_members(
-            preset, splits, begin, trainer_kwargs=trainer_kwargs, device=device, seed=seed, show=show, folder=kept
-        )
-        settle(members, splits, None if parent is None else shares_of(parent, len(members)))
-        by_gene = held_out_pearson(members, splits)
+            prepared = prepare(task.slides, preset, options, parent=parent, folder=Path(scratch))
+        sections, record = _read_sections(task, prepared)
+        windows = windows_of(sections)
+        splits = _split(windows, sections, task.slides, plan)
         if parent is None:
-            solve_on_all(members, splits)
+            choices = plan_choices(task.slides, options.validation, task.n_members)
+            preset = choose_ridge(preset, _split(windows, sections, task.slides, choices), begin)
+        members, history = _train_members(replace(task, preset=preset), splits, begin, folder)
+        choose_share(members, splits, preset.recipe, None if parent is None else shares_of(parent, len(members)))
+        record.held_out_pearson = held_out_pearson(members, splits)
+        if parent is None:
+            refit_on_all(members, splits)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
-    record = _record(slides, preset, plan, seed, encoder, parent, further) | learned
-    if stain is not None:
-        record["stain"] = stain
-    if by_gene is not None:
-        record["held_out_pearson"] = by_gene
+    encoder = prepared.encoder
+    record = record_training(record, task, plan, encoder, stain)
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
     held = state_of(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None
-    return HGGEP(members, genes, preset.inputs, preset=name, encoder_state=state, training=record, history=history)
+    return HGGEP(
+        members,
+        task.genes,
+        preset.inputs,
+        preset=task.preset_name,
+        encoder_state=state,
+        training=record,
+        history=history,
+    )
 
 
-def _record(
-    slides: Sequence[Slide],
-    preset: Preset,
-    plan: Sequence[Any],
-    seed: int,
-    encoder: FrozenEncoder | None,
-    parent: HGGEP | None,
-    further: Sequence[Slide],
-) -> dict[str, Any]:
-    """What a model notes of the slides that it was trained on, in plain types."""
-    from sthggep._slides._colors import image_mpp, noted_colors
-    from sthggep._slides._fingerprint import marks
-    from sthggep._table._user_features import feature_names
-    from sthggep._training._fine_tuning import sections_seen
+def _begin_with(task: TrainingTask, extra: Sequence[CountsOnly]) -> BeginNetwork:
+    """How the networks of this task begin: fresh, or as those of the model to fine-tune."""
+    from sthggep._training._fine_tuning import fine_tuned
+    from sthggep._training._networks import build_network
 
-    record: dict[str, Any] = {
-        "sections": [slide.name for slide in slides],
-        "n_spots": [slide.n_spots for slide in slides],
-        "mpp": [slide.mpp for slide in slides],
-        "pitch_um": [None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
-        "validation": [", ".join(held_out) if isinstance(held_out, tuple) else str(held_out) for held_out in plan],
-        "seed": seed,
-        "encoder_weights": encoder.weights if encoder else None,
-        "marks": [asdict(marks(slide)) for slide in slides],
-        "colors": noted_colors(slides) if preset.inputs.needs_image else [],
-        "image_mpp": [image_mpp(slide) for slide in slides],
-    }
-    if further:
-        record["expression"] = [slide.name for slide in further]
-    columns = {key: feature_names(slides[0], key) for key in preset.inputs.obsm}
-    if any(columns.values()):
-        record["obsm_columns"] = columns
-    if parent is not None:
-        record |= {"model": parent.id, "model_sections": sections_seen(parent)}
-        for noted in ("marks", "colors", "image_mpp"):
-            record[noted] = [*parent.training.get(noted, []), *record[noted]]
-    return record
+    def begin(preset: Preset, member: int, windows: Sequence[SectionWindow]) -> nn.Module:
+        if task.parent is not None:
+            return fine_tuned(task.parent, member, task.genes, windows)
+        seed = task.options.compute.seed + member
+        return build_network(preset, windows, len(task.genes), task.options.weights, seed, extra)
+
+    return begin
 
 
-def _sections(
-    slides: Sequence[Slide],
-    inputs: Sequence[Any],
-    genes: Sequence[str],
-    layer: str | None,
-    targets: Targets | None,
-    seed: int,
-) -> tuple[list[Section], dict[str, Any]]:
-    """Sections with what is to be learned there, and what the record says of that."""
-    from sthggep._inputs._section import labeled, taught
+def _split(
+    windows: Sequence[SectionWindow], sections: Sequence[Section], slides: Sequence[Slide], plan: Sequence[HeldOut]
+) -> list[list[SectionWindow]]:
+    """The windows with the masks of each part of the plan."""
+    from sthggep._inputs._section import with_masks
+    from sthggep._training._validation import apply_plan
+
+    return [with_masks(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
+
+
+def _read_sections(task: TrainingTask, prepared: Prepared) -> tuple[list[Section], TrainingRecord]:
+    """Sections with their targets, and a record with what is known of these."""
+    from sthggep._inputs._section import section_of_counts, section_of_targets
     from sthggep._table._targets import spread_of
+    from sthggep.model._record import TrainingRecord
 
-    both = list(zip(slides, inputs, strict=True))
+    pairs = list(zip(task.slides, prepared.windows, strict=True))
+    targets, layer = task.targets, task.options.layer
     if targets is None:
-        ceiling = _ceilings(slides, genes, layer, seed)
-        return [labeled(slide, genes, layer, fed) for slide, fed in both], {"ceiling": ceiling}
-    values = [targets.read(slide) for slide in slides]
+        sections = [section_of_counts(slide, task.genes, layer, windows) for slide, windows in pairs]
+        return sections, TrainingRecord(ceiling=_ceilings(task))
+    values = [targets.read(slide) for slide in task.slides]
     mean, std = spread_of(values, targets)
     scaled = [((part - mean) / std).astype("float32") for part in values]
-    sections = [taught(slide, part, fed) for (slide, fed), part in zip(both, scaled, strict=True)]
-    return sections, {"targets": {**targets.to_dict(), "mean": mean.tolist(), "std": std.tolist()}}
+    sections = [section_of_targets(slide, part, windows) for (slide, windows), part in zip(pairs, scaled, strict=True)]
+    return sections, TrainingRecord(targets={**targets.to_dict(), "mean": mean.tolist(), "std": std.tolist()})
 
 
-def _ceilings(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, seed: int) -> list[float]:
-    """Noise ceiling of each gene, its mean over the sections: which genes can be measured, for `tl.top_genes`."""
+def _ceilings(task: TrainingTask) -> list[float]:
+    """Noise ceiling of each gene, its mean over the sections; a gene without counts has a ceiling of 0."""
     import numpy as np
 
     from sthggep._table._counts import counts
     from sthggep._table._scores import noise_ceiling
 
-    rng = np.random.default_rng(seed)
-    found = [noise_ceiling(counts(s.adata, genes, layer=layer, rows=s.rows), rng) for s in slides]
-    # A gene without counts has no ceiling: nothing of it can be had
-    return [round(float(ceiling), 4) for ceiling in np.nan_to_num(found).mean(axis=0)]
+    rng = np.random.default_rng(task.options.compute.seed)
+    ceilings = [
+        noise_ceiling(counts(slide.adata, task.genes, layer=task.options.layer, rows=slide.rows), rng)
+        for slide in task.slides
+    ]
+    return [round(float(ceiling), 4) for ceiling in np.nan_to_num(ceilings).mean(axis=0)]
 
 
 def _train_members(
-    preset: Preset,
-    splits: Sequence[list[Section]],
-    begin: Callable[[int, Sequence[Section]], nn.Module],
-    *,
-    trainer_kwargs: dict[str, Any] | None,
-    device: torch.device,
-    seed: int,
-    show: bool,
-    folder: Path | None = None,
+    task: TrainingTask, splits: Sequence[list[SectionWindow]], begin: BeginNetwork, folder: Path | None
 ) -> tuple[list[nn.Module], pd.DataFrame]:
-    """One network a split, begun as ``begin`` says, each from a seed of its own; and the curves of all."""
+    """One network for each split, each from a seed of its own, and the curves of all."""
     import pandas as pd
 
-    from sthggep._training._lightning import train
+    from sthggep._training._lightning import train_network
 
     members, curves = [], []
-    epochs = preset.recipe.max_epochs
-    with progress(len(splits) * epochs, "Training", "epoch", show=show) as done:
+    recipe, compute = task.preset.recipe, task.options.compute
+    epochs = recipe.max_epochs
+    with progress(len(splits) * epochs, "Training", "epoch", show=compute.show_progress) as done:
         for member, split in enumerate(splits):
-            net = begin(member, split)
-            history = train(
+            net = begin(task.preset, member, split)
+            history = train_network(
                 net,
                 split,
-                preset.recipe,
-                seed=seed + member,
-                device=device,
+                recipe,
+                seed=compute.seed + member,
+                device=compute.device,
                 done=done,
-                trainer_kwargs=trainer_kwargs,
+                trainer_kwargs=task.options.trainer_kwargs,
                 folder=None if folder is None else folder / f"network-{member}",
             )
             history.insert(0, "member", member)
@@ -223,20 +192,13 @@ def _train_members(
     return members, pd.concat(curves, ignore_index=True)
 
 
-def _say_start(
-    slides: Sequence[Slide],
-    genes: Sequence[str],
-    preset: Preset,
-    device: torch.device,
-    parent: HGGEP | None,
-    learned: str,
-) -> None:
-    networks = f"{preset.n_members} network{'s' if preset.n_members > 1 else ''}"
-    what = f"Training {networks}" if parent is None else f"Going on with {networks} of {parent.id}"
-    spots = sum(slide.n_spots for slide in slides)
-    tissue = f"{len(slides)} section{'s' if len(slides) > 1 else ''} ({spots} spots)"
-    text = "%s: %s, %s, %s at most, on %s."
-    log.info(text, what, counted(genes, learned), tissue, counted(preset.recipe.max_epochs, "epoch"), device)
+def _log_start(task: TrainingTask) -> None:
+    networks, parent = counted(range(task.n_members), "network"), task.parent
+    what = f"Training {networks}" if parent is None else f"Fine-tuning {networks} of {parent.id}"
+    sections = f"{counted(task.slides, 'section')} ({sum(slide.n_spots for slide in task.slides)} spots)"
+    outputs = counted(task.genes, "gene" if task.targets is None else "target")
+    epochs = counted(task.preset.recipe.max_epochs, "epoch")
+    log.info("%s: %s, %s, %s at most, on %s.", what, outputs, sections, epochs, task.options.compute.device)
 
 
 def _outcome(history: pd.DataFrame) -> str:

@@ -51,7 +51,7 @@ def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | N
     raise ValueError(msg)
 
 
-def judges(slides: Sequence[Slide], validation: str | Sequence[str] | None, n_members: int) -> list[HeldOut]:
+def plan_choices(slides: Sequence[Slide], validation: str | Sequence[str] | None, n_members: int) -> list[HeldOut]:
     """What is held out to choose on, which takes several parts of the tissue however few members there are."""
     plan = plan_validation(slides, validation, max(n_members, FOLDS))
     return plan if len(set(plan)) > 1 else plan[:1]

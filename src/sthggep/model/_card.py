@@ -19,26 +19,26 @@ SHOWN = 6  # sections and genes that are named
 def facts(model: Predictor) -> dict[str, str]:
     """What a model predicts, from what, and how well it did while training; what is not known is left out."""
     training, noun = model.training, _noun(model)
-    sections, weights = training.get("sections", []), sum(one.numel() for one in model.members.parameters())
+    weights = sum(one.numel() for one in model.members.parameters())
     found = {
         "predicts": f"{counted(model.genes, noun)}, {model.units}",
         "looks at": str(model.inputs),
         "is": f"{counted(len(model.members), 'network')}, preset {model.preset}, {weights / 1e6:.1f} M weights",
-        "trained on": f"{counted(sections, 'section')}{_spots(training.get('n_spots', []))}",
+        "trained on": f"{counted(training.sections, 'section')}{_spots(training.n_spots)}",
     }
     if model.pitch_um:
         found["spot pitch"] = f"{model.pitch_um:g} µm"
-    if training.get("model"):
-        found["goes on from"] = str(training["model"])
-    for name, key in (("held-out Pearson", "held_out_pearson"), ("noise ceiling", "ceiling")):
-        if (mean := _mean(training.get(key))) is not None:
+    if training.model:
+        found["fine-tuned from"] = training.model
+    for name, values in (("held-out Pearson", training.held_out_pearson), ("noise ceiling", training.ceiling)):
+        if (mean := _mean(values)) is not None:
             found[name] = f"{mean:.3f}, the mean over {noun}s"
     return found
 
 
 def html(model: Predictor) -> str:
     """The facts as a table, and the names of sections and genes."""
-    sections = listing(model.training.get("sections", []), SHOWN)
+    sections = listing(model.training.sections, SHOWN)
     names = {"sections": sections, f"{_noun(model)}s": listing(model.genes, SHOWN)}
     rows = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
@@ -60,7 +60,7 @@ def card(model: Predictor, repo_id: str) -> str:
         table=table,
         predicts=known["predicts"],
         noun=noun,
-        best=_best(model.genes, noun, model.training.get("held_out_pearson")),
+        best=_best(model.genes, noun, model.training.held_out_pearson),
         genes=", ".join(model.genes),
         n_genes=len(model.genes),
     )

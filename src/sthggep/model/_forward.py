@@ -1,4 +1,4 @@
-"""What a model says about the spots of a section, all at once or a window after the other."""
+"""Predictions of the networks of a model for the spots of a section, window by window."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +14,15 @@ from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sthggep._inputs._windows import STATISTICS, network_inputs, window_size, windowed_inputs
+from sthggep._inputs._windows import InputSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._inputs._compute import Compute
     from sthggep._inputs._inputs import Inputs
+    from sthggep._inputs._windows import WindowInputs
     from sthggep._slides._slide import Slide
     from sthggep.nn import Output
 
@@ -40,7 +42,7 @@ class Ensemble:
 
 
 class Predicted(NamedTuple):
-    """What a model says about the spots of one section; ``None`` where it was not asked for."""
+    """Predictions for the spots of one section; ``None`` for what was not requested."""
 
     expression: NDArray[np.float32]
     """``(n, genes)``, on the model's scale."""
@@ -56,92 +58,98 @@ class Predicted(NamedTuple):
         return Predicted(*(None if values is None else values[rows] for values in self))  # type: ignore[arg-type]
 
 
-def describe_windows(
+@dataclass(frozen=True)
+class Quantities:
+    """What is predicted of each spot, beside the expression."""
+
+    columns: Columns = None
+    """Genes, as columns of the networks' outputs; ``None`` for all."""
+    latent: bool = False
+    counts: bool = False
+    spread: bool = False
+
+
+def predict_windows(
     ensemble: Ensemble,
     slide: Slide,
     *,
-    columns: Columns = None,
-    latent: bool = False,
-    counts: bool = False,
-    spread: bool = False,
-    window: int | str | None = "auto",
     encoder: FrozenEncoder | None,
-    batch_size: int,
-    device: torch.device,
-    show: bool = False,
+    compute: Compute,
+    quantities: Quantities | None = None,
+    window: int | str | None = "auto",
     halo: int | None = None,
     blocks: Path | None = None,
 ) -> Iterator[tuple[NDArray[np.intp], Predicted]]:
-    """Spots of the section, and what the model says of them: all at once where they fit one window.
+    """Spots of a section with their predictions, window by window.
 
-    ``halo`` leaves out steps of the network around a window; ``None`` leaves out none, and the windows do not show.
-    ``blocks`` is a folder of finished blocks of features, which stay there.
+    Parameters
+    ----------
+    ensemble
+        The networks.
+    slide
+        The section.
+    encoder
+        The frozen encoder, where there is one.
+    compute
+        Device, batch size, progress.
+    quantities
+        What is predicted; ``None`` for the expression of all genes.
+    window
+        Most spots of a window; ``"auto"`` takes 5,000 where windows do not change the result.
+    halo
+        Steps of the network that the halo of a window covers; ``None`` covers all, and windows do not change the result.
+    blocks
+        Folder of finished blocks of features, which stay there.
     """
-    net: Any = ensemble.members[0]
-    size = window_size(ensemble.inputs, slide, window)
-    asked: dict[str, Any] = {"latent": latent, "counts": counts, "spread": spread}
-    options: dict[str, Any] = {"batch_size": batch_size, "show": show, "pitch_um": ensemble.pitch_um, "blocks": blocks}
-    if size is None:
-        neighbors = int(getattr(net, "n_neighbors", 1))
-        given = network_inputs(slide, ensemble.inputs, encoder, n_neighbors=neighbors, **options)
-        yield np.arange(slide.n_spots), describe_inputs(ensemble, given, device, columns, **asked)
-        return
+    members, net = list(ensemble.members), ensemble.members[0]
+    source = InputSource(
+        ensemble.inputs, encoder, net, compute, ensemble.pitch_um, members, window=window, halo=halo, blocks=blocks
+    )
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
-        options |= {"folder": Path(folder), "halo": halo, "members": list(ensemble.members)}
-        parts = windowed_inputs(slide, ensemble.inputs, encoder, net, size, **options)
-        for (rows, core), given in parts:
-            yield rows[core], describe_inputs(ensemble, given, device, columns, **asked).of(core)
+        for one in source.windows(slide, Path(folder)):
+            rows, core = one.window
+            predicted = predict_window(ensemble, one, compute.device, quantities or Quantities())
+            yield rows[core], predicted if len(core) == len(rows) else predicted.of(core)
 
 
-def gathered(parts: Iterable[tuple[NDArray[np.intp], Predicted]]) -> Predicted:
-    """Windows put together, in the order of the section's spots."""
-    rows, found = zip(*parts, strict=True)
-    if len(found) == 1:
-        whole: Predicted = found[0]
+def gather(parts: Iterable[tuple[NDArray[np.intp], Predicted]]) -> Predicted:
+    """Predictions of all windows, in the order of the section's spots."""
+    rows, predictions = zip(*parts, strict=True)
+    if len(predictions) == 1:
+        whole: Predicted = predictions[0]
         return whole
-    stacked = (None if kind[0] is None else np.concatenate(kind) for kind in zip(*found, strict=True))
+    stacked = (None if kind[0] is None else np.concatenate(kind) for kind in zip(*predictions, strict=True))
     return Predicted(*stacked).of(np.argsort(np.concatenate(rows)))  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
-def describe_inputs(
-    ensemble: Ensemble,
-    given: tuple[Any, ...],
-    device: torch.device,
-    columns: Columns = None,
-    *,
-    latent: bool = False,
-    counts: bool = False,
-    spread: bool = False,
-) -> Predicted:
-    """What the networks say of what they are fed."""
-    given = move_data_to_device(given, device)
-    found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+def predict_window(ensemble: Ensemble, window: WindowInputs, device: torch.device, quantities: Quantities) -> Predicted:
+    """Predictions of the networks, averaged, for all spots of a window."""
+    columns = quantities.columns
+    window = move_data_to_device(window, device)
+    expressions, latents, means = [], [], []
     try:
         for number, member in enumerate(ensemble.members.to(device)):
-            # Of a window, each network has the section's statistics on its own scale
-            out: Output = member(*(part[number] if i == STATISTICS else part for i, part in enumerate(given)))
-            expected = out.expected_counts() if counts else None
-            found.append(
-                (_chosen(out.expression, columns), out.latent if latent else None, _chosen(expected, columns))  # type: ignore[arg-type]
-            )
+            out: Output = member(*window.of_member(number))
+            expressions.append(_columns_of(out.expression, columns))
+            if quantities.latent:
+                latents.append(out.latent)
+            if quantities.counts and (expected := out.expected_counts()) is not None:
+                means.append(_columns_of(expected, columns))
     finally:
         ensemble.members.cpu()
-    expression, latents, means = zip(*found, strict=True)
-    stacked = ensemble.on_scale(torch.stack(expression), columns)
+    stacked = ensemble.on_scale(torch.stack(expressions), columns)
     return Predicted(
         _array(stacked.mean(dim=0)),
-        _array(torch.cat(latents, dim=1)) if latent else None,
-        _array(torch.stack(means).mean(dim=0)) if counts else None,
-        _array(stacked.std(dim=0)) if spread else None,
+        _array(torch.cat(latents, dim=1)) if latents else None,
+        _array(torch.stack(means).mean(dim=0)) if means else None,
+        _array(stacked.std(dim=0)) if quantities.spread else None,
     )
 
 
-def _chosen(values: Tensor | None, columns: Columns) -> Tensor | None:
+def _columns_of(values: Tensor, columns: Columns) -> Tensor:
     """Some columns, in that order; ``None`` takes all."""
-    if values is None or columns is None:
-        return values
-    return values[:, torch.from_numpy(columns).to(values.device)]
+    return values if columns is None else values[:, torch.from_numpy(columns).to(values.device)]
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:

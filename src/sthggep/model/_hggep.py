@@ -20,6 +20,7 @@ from sthggep.model._card import card, html
 from sthggep.model._hub import download, names_repository, upload
 from sthggep.model._lazyslide import LazySlideModel
 from sthggep.model._predictor import Predictor
+from sthggep.model._record import TrainingRecord
 from sthggep.model._store import plain, read_checkpoint, read_folder, under, write_folder
 
 __all__ = ["HGGEP"]
@@ -85,7 +86,7 @@ class HGGEP(Predictor):
             "units": self.units,
             "inputs": self.inputs.to_dict(),
             "networks": [{"class": type(m).__name__, "config": m.config} for m in self.members],
-            "training": self.training,
+            "training": self.training.to_dict(),
             "history": plain(self.history),
         }
         tensors = {f"members.{name}": value for name, value in self.members.state_dict().items()}
@@ -132,7 +133,7 @@ class HGGEP(Predictor):
                 inputs,
                 preset=config["preset"],
                 encoder_state=under("encoder.", tensors) or None,
-                training=config["training"],
+                training=TrainingRecord.from_dict(config["training"]),
                 history=pd.DataFrame(config["history"]),
             )
             model.members.load_state_dict(under("members.", tensors))

@@ -15,11 +15,13 @@ from sthggep._checks import counted, genes_present, listing, unique
 from sthggep._device import resolve_device
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._encoders._weights import weights_id
+from sthggep._inputs._compute import Compute
 from sthggep._inputs._windows import check_window
 from sthggep._keys import UNITS
 from sthggep._slides._stain import normalized
 from sthggep._table._targets import Targets
-from sthggep.model._forward import Ensemble, Predicted, describe_windows, gathered
+from sthggep.model._forward import Ensemble, Predicted, Quantities, gather, predict_windows
+from sthggep.model._record import TrainingRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +41,7 @@ class Predictor:
         *,
         preset: str = "custom",
         encoder_state: Mapping[str, Tensor] | None = None,
-        training: Mapping[str, Any] | None = None,
+        training: TrainingRecord | None = None,
         history: pd.DataFrame | None = None,
     ) -> None:
         self.genes = [str(gene) for gene in genes]
@@ -47,7 +49,7 @@ class Predictor:
         self.members = nn.ModuleList(members).eval()
         self.inputs, self.preset = inputs, preset
         self.encoder_state = None if encoder_state is None else dict(encoder_state)
-        self.training = dict(training or {})
+        self.training = TrainingRecord() if training is None else training
         self.history = pd.DataFrame() if history is None else history
         for member in members:
             _check_genes(member, len(self.genes))
@@ -58,7 +60,7 @@ class Predictor:
         # Weights of the encoder that are not held here are known by their own short name
         encoder = weights_id(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
         content = [weights_id(self.members.state_dict()), encoder or weights_id({}), *self.genes]
-        content += [repr(self.training[name]) for name in ("targets", "stain") if name in self.training]
+        content += [repr(value) for value in (self.training.targets, self.training.stain) if value is not None]
         return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
     @property
@@ -69,8 +71,8 @@ class Predictor:
     @property
     def targets(self) -> Targets | None:
         """What is predicted where that is no genes; ``genes`` then holds their names."""
-        found = self.training.get("targets")
-        return None if found is None else Targets.from_dict(found, self.genes)
+        record = self.training.targets
+        return None if record is None else Targets.from_dict(record, self.genes)
 
     @property
     def stain(self) -> dict[str, Any] | None:
@@ -79,7 +81,7 @@ class Predictor:
         Of ``"reinhard"``, ``mean`` and ``spread`` of L*, a* and b*; of ``"macenko"``, ``stains`` (unit vectors of optical density
         in red, green and blue; hematoxylin, eosin) and their ``strength`` (99th percentiles).
         """
-        return dict(self.training["stain"]) if self.inputs.stain else None
+        return None if self.training.stain is None or not self.inputs.stain else dict(self.training.stain)
 
     def normalized(self, slide: Slide) -> Slide:
         """The slide as this model looks at it: in the stain of its training slides, where it normalizes stain.
@@ -109,16 +111,16 @@ class Predictor:
         -------
         The same on the targets' own scale.
         """
-        if self.targets is None:
+        record = self.training.targets
+        if record is None:
             return outputs
-        mean, std = (outputs.new_tensor(self.training["targets"][name]) for name in ("mean", "std"))
+        mean, std = (outputs.new_tensor(record[name]) for name in ("mean", "std"))
         chosen = slice(None) if columns is None else columns.tolist()
         return outputs * std[chosen] + mean[chosen]
 
     def __repr__(self) -> str:
         weights = sum(parameter.numel() for parameter in self.members.parameters())
-        # After fine-tuning, those of the model that it went on from as well
-        slides = [*self.training.get("model_sections", []), *self.training.get("sections", [])]
+        slides = self.training.all_sections
         return (
             f"HGGEP ({self.preset}): {counted(self.genes, 'gene' if self.targets is None else 'target')} from {self.inputs}; "
             f"{counted(len(self.members), 'network')}{self._share}, {weights / 1e6:.1f} M weights; "
@@ -173,13 +175,12 @@ class Predictor:
     @property
     def _encoder_weights(self) -> str | None:
         """Short name of the weights of the encoder that it was trained on; ``None`` where it has none."""
-        found = self.training.get("encoder_weights") if self.inputs.kind == "features" else None
-        return None if found is None else str(found)
+        return self.training.encoder_weights if self.inputs.kind == "features" else None
 
     @property
     def pitch_um(self) -> float | None:
         """Microns between neighboring spots of the training sections (their median); ``None`` where it is not known."""
-        known = [pitch for pitch in self.training.get("pitch_um", []) if pitch]
+        known = [pitch for pitch in self.training.pitch_um if pitch]
         return float(np.median(known)) if known else None
 
     @property
@@ -261,21 +262,16 @@ class Predictor:
             msg = "The networks of this model have no head for counts; they predict expression only."
             raise ValueError(msg)
         check_window(self.inputs, slide, window)
-        where = resolve_device(device)
-        slide = self.normalized(slide)
-        parts = describe_windows(
+        compute = Compute(resolve_device(device), batch_size, show)
+        parts = predict_windows(
             self.ensemble,
-            slide,
-            columns=columns,
-            latent=latent,
-            counts=counts,
+            self.normalized(slide),
+            encoder=encoder or self.encoder(device=str(compute.device)),
+            compute=compute,
+            quantities=Quantities(columns, latent, counts),
             window=window,
-            encoder=encoder or self.encoder(device=str(where)),
-            batch_size=batch_size,
-            device=where,
-            show=show,
         )
-        return gathered(parts)
+        return gather(parts)
 
 
 def _check_genes(member: nn.Module, n_genes: int) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMAT = 3  # 2: stain normalization, which earlier versions would leave out; 3: American names
 # Names that formats before 3 used, in the tensors and in the record of the training
 OLD_TENSOR_NAMES = {".programmes.": ".programs."}
-OLD_TRAINING_NAMES = {"colours": "colors"}
+OLD_TRAINING_NAMES = {"colours": "colors", "marks": "fingerprints"}
 CONFIG, TENSORS = "config.json", "model.safetensors"
 
 

@@ -12,9 +12,10 @@ from sthggep.nn._attention import NeighborBlock
 from sthggep.nn._fusion import AttentionFusion
 from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
-from sthggep.nn._programs import GenePrograms, Measured, spot_weights
+from sthggep.nn._programs import GenePrograms, spot_weights
+from sthggep.nn._section import CountsOnly, TrainingSample, join_windows, stage_of_samples
 from sthggep.nn._shortcut import LinearShortcut
-from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, by_section, check_stages, nth_stage, of_spots
+from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, check_stages
 
 ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
 ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
@@ -141,88 +142,52 @@ class FeatureHGGEPNet(nn.Module):
         return [scale(stage, given) for scale, stage, given in zip(self.scale, features, known, strict=True)]
 
     @torch.no_grad()
-    def spread(
-        self,
-        features: Sequence[Sequence[Tensor]],
-        incidences: Sequence[Tensor | None],
-        masks: Sequence[Tensor],
-        statistics: Sequence[SectionStatistics | None],
-    ) -> Iterator[Tensor]:
-        """What the shortcut is solved on, of the spots of each section that ``masks`` says; else as for ``start``."""
-        for stages, incidence, mask, given in zip(features, incidences, masks, statistics, strict=True):
-            tied = incidence if self.hypergraph is not None else None
-            contrast = None if given is None else given.contrast
-            yield self.shortcut.spread(self._joined(self.scaled(stages, given)), tied, contrast=contrast)[mask]
+    def shortcut_features(self, samples: Sequence[TrainingSample]) -> Iterator[Tensor]:
+        """Features that the shortcut is solved on, of the masked spots of each sample."""
+        for inputs, _, _, mask in samples:
+            tied = inputs.incidence if self.hypergraph is not None else None
+            contrast = None if inputs.statistics is None else inputs.statistics.contrast
+            joined = self._joined(self.scaled(inputs.features, inputs.statistics))
+            yield self.shortcut.spread(joined, tied, contrast=contrast)[mask]
 
     @torch.no_grad()
-    def start(
-        self,
-        features: Sequence[Sequence[Tensor]],
-        incidences: Sequence[Tensor | None],
-        targets: Sequence[Tensor],
-        library_sizes: Sequence[Tensor],
-        masks: Sequence[Tensor],
-        further: Sequence[Measured] = (),
-        statistics: Sequence[SectionStatistics | None] | None = None,
-    ) -> None:
+    def start(self, samples: Sequence[TrainingSample], extra_sections: Sequence[CountsOnly] = ()) -> None:
         """Set what is solved rather than learned: feature scales, gene programs, the shortcut.
 
         Parameters
         ----------
-        features
-            Stages of each training section.
-        incidences
-            Hyperedges of each section.
-        targets
-            Expression ``(n, genes)``.
-        library_sizes
-            Counts of each spot in the panel, ``(n,)``.
-        masks
-            Training spots ``(n,)``; the others' expression is not looked at.
-        further
+        samples
+            Training sections, or windows of them; windows of a section follow each other and share its statistics.
+        extra_sections
             Sections of which only the counts are known: for the gene programs.
-        statistics
-            Of the whole section, for each that is a window of one; ``None`` elsewhere. Windows of a section follow each
-            other and share one object.
         """
-        known = statistics or [None] * len(features)
         for i, scale in enumerate(self.scale):
-            scale.start(nth_stage(i, features, known))  # type: ignore[operator]
-        weights = [spot_weights(size) for size in of_spots(library_sizes, masks)]
-        scores = self.programs.start(by_section(of_spots(targets, masks), known), by_section(weights, known), further)
-        self.shortcut.start(self.spread(features, incidences, masks, known), scores, weights)
+            scale.start(stage_of_samples(samples, i))  # type: ignore[operator]
+        weights = [spot_weights(sample.library_sizes[sample.mask]) for sample in samples]
+        targets = join_windows([sample.target[sample.mask] for sample in samples], samples)
+        scores = self.programs.start(targets, join_windows(weights, samples), extra_sections)
+        self.shortcut.start(self.shortcut_features(samples), scores, weights)
 
     @torch.no_grad()
-    def adapt(
-        self,
-        features: Sequence[Sequence[Tensor]],
-        incidences: Sequence[Tensor | None],
-        targets: Sequence[Tensor],
-        library_sizes: Sequence[Tensor],
-        masks: Sequence[Tensor],
-        *,
-        whole_panel: bool = True,
-        statistics: Sequence[SectionStatistics | None] | None = None,
-    ) -> None:
-        """Move what is solved towards further sections, as far as their spots carry; the programs stay.
+    def adapt(self, samples: Sequence[TrainingSample], *, whole_panel: bool = True) -> None:
+        """Move what is solved towards new sections, as far as their spots carry; the programs stay.
 
         Parameters
         ----------
-        features, incidences, targets, library_sizes, masks, statistics
+        samples
             As for ``start``.
         whole_panel
             Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
             their means and spreads are those of these sections.
         """
-        weights = [spot_weights(size) for size in of_spots(library_sizes, masks)]
+        weights = [spot_weights(sample.library_sizes[sample.mask]) for sample in samples]
         worth = float(torch.cat(weights).sum())
         share = worth / (worth + ADAPT_PRIOR)
-        known = statistics or [None] * len(features)
         for i, scale in enumerate(self.scale):
-            scale.adapt(nth_stage(i, features, known), share)  # type: ignore[operator]
-        shown = by_section(of_spots(targets, masks), known)
-        scores = self.programs.adapt(shown, by_section(weights, known), share if whole_panel else 1.0)
-        self.shortcut.adapt(self.spread(features, incidences, masks, known), scores, weights, ADAPT_PENALTY)
+            scale.adapt(stage_of_samples(samples, i), share)  # type: ignore[operator]
+        targets = join_windows([sample.target[sample.mask] for sample in samples], samples)
+        scores = self.programs.adapt(targets, join_windows(weights, samples), share if whole_panel else 1.0)
+        self.shortcut.adapt(self.shortcut_features(samples), scores, weights, ADAPT_PENALTY)
 
     def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
         """All stages side by side, each with the same share."""

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from sthggep.nn._section import CountsOnly
+
 HALF_WEIGHT = 300.0  # counts at which a spot's expression is as much signal as noise
 FLOOR = 0.02  # a gene that hardly varies is not blown up
-FURTHER_SHARE = 0.25  # what a spot of a section that is not trained on is worth, beside one that is
-
-
-class Measured(NamedTuple):
-    """Expression of a section whose image is not looked at."""
-
-    target: Tensor
-    """Expression ``(n, genes)``."""
-    library_sizes: Tensor
-    """Counts of each spot in the panel, ``(n,)``."""
+EXTRA_SHARE = 0.25  # what a spot of a section that is not trained on is worth, beside one that is
 
 
 def spot_weights(library_sizes: Tensor) -> Tensor:
@@ -58,9 +52,9 @@ class GenePrograms(nn.Module):
         self.register_buffer("damp", torch.ones(rank))
 
     def start(
-        self, targets: Sequence[Tensor], weights: Sequence[Tensor], further: Sequence[Measured] = ()
+        self, targets: Sequence[Tensor], weights: Sequence[Tensor], extra_sections: Sequence[CountsOnly] = ()
     ) -> list[Tensor]:
-        """Read the programs off training sections, and off further ones that are not trained on.
+        """Read the programs off training sections, and off extra sections of which only the counts are known.
 
         Parameters
         ----------
@@ -68,7 +62,7 @@ class GenePrograms(nn.Module):
             Expression ``(n, genes)`` of each section.
         weights
             What each spot is worth, ``(n,)``; see :func:`spot_weights`.
-        further
+        extra_sections
             Sections of which only the counts are known: they say which genes rise and fall together, no more.
 
         Returns
@@ -78,7 +72,7 @@ class GenePrograms(nn.Module):
         means, spreads = zip(*map(_mean_and_spread, targets, weights), strict=True)
         scaled = [(t - m) / s for t, m, s in zip(targets, means, spreads, strict=True)]
         rows = [z * w.sqrt().unsqueeze(1) for z, w in zip(scaled, weights, strict=True)]
-        rows += [_further_rows(section) for section in further]
+        rows += [_extra_rows(section) for section in extra_sections]
         weighted = torch.cat(rows)
         _, values, vectors = torch.linalg.svd(weighted.double(), full_matrices=False)
         rank = min(len(self.loadings), int((values > values[0] * 1e-6).sum()))
@@ -147,8 +141,8 @@ def _mean_and_spread(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (share * (target - mean).square()).sum(dim=0).sqrt().clamp_min(FLOOR)
 
 
-def _further_rows(section: Measured) -> Tensor:
+def _extra_rows(section: CountsOnly) -> Tensor:
     """Weighted rows of a section of which only the counts are known; an empty spot says nothing."""
     weight = spot_weights(section.library_sizes) * (section.library_sizes > 0)
     mean, spread = _mean_and_spread(section.target, weight)
-    return (section.target - mean) / spread * (FURTHER_SHARE * weight).sqrt().unsqueeze(1)
+    return (section.target - mean) / spread * (EXTRA_SHARE * weight).sqrt().unsqueeze(1)

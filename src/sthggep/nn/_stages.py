@@ -115,31 +115,6 @@ def mean_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (share @ (x - mean).square()).sqrt()
 
 
-def of_spots(values: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-    """Of each section the spots that its mask says."""
-    return [one[mask] for one, mask in zip(values, masks, strict=True)]
-
-
-def by_section(parts: Sequence[Tensor], known: Sequence[SectionStatistics | None]) -> list[Tensor]:
-    """Windows of a section, which share its statistics, put together again."""
-    groups: list[list[Tensor]] = []
-    last: SectionStatistics | None = None
-    for part, given in zip(parts, known, strict=True):
-        if given is not None and given is last:
-            groups[-1].append(part)
-        else:
-            groups.append([part])
-        last = given
-    return [torch.cat(group) if len(group) > 1 else group[0] for group in groups]
-
-
-def nth_stage(
-    i: int, features: Sequence[Sequence[Tensor]], known: Sequence[SectionStatistics | None]
-) -> list[Tensor | Moments]:
-    """One stage of each section: its features, or their moments where these are given."""
-    return [stages[i] if given is None else given.stages[i] for stages, given in zip(features, known, strict=True)]
-
-
 def check_stages(
     features: Sequence[Tensor],
     neighbors: Tensor,

@@ -109,7 +109,7 @@ def _seen(model: Any, options: dict[str, Any]) -> tuple[list[Colors], Callable[[
     if not (model is None or isinstance(model, str | Path) or hasattr(model, "training")):
         return _measured(sections_of(model, **options)), lambda slide: slide
     found = load_model(model)
-    seen = seen_colors(found.training)
+    seen = seen_colors(found.training.colors)
     if not seen:
         msg = (
             f"The model {found.id} has no record of colors: it was trained by an earlier version, or without images. Pass "

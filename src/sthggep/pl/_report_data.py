@@ -80,13 +80,13 @@ def model_notes(model: HGGEP) -> dict[str, Any]:
         ("genes", f"{len(model.genes)}, {model.units}"),
         ("looks at", str(model.inputs)),
         ("networks", str(len(model.members))),
-        ("trained on", ", ".join(map(str, training.get("sections", []))) or "not noted"),
-        ("spots", str(sum(training["n_spots"])) if training.get("n_spots") else "not noted"),
-        ("held out to stop", "; ".join(map(str, training.get("validation", []))) or "nothing"),
-        ("seed", str(training.get("seed", "not noted"))),
+        ("trained on", ", ".join(training.sections) or "not noted"),
+        ("spots", str(sum(training.n_spots)) if training.n_spots else "not noted"),
+        ("held out to stop", "; ".join(training.validation) or "nothing"),
+        ("seed", "not noted" if training.seed is None else str(training.seed)),
     ]
-    held_out = training.get("held_out_pearson") or [None] * len(model.genes)
-    ceiling = training.get("ceiling") or [None] * len(model.genes)
+    held_out = training.held_out_pearson or [None] * len(model.genes)
+    ceiling: list[float | None] = [*(training.ceiling or [None] * len(model.genes))]
     return {"rows": rows, "curves": _curves(model), "genes": model.genes, "heldOut": held_out, "ceiling": ceiling}
 
 

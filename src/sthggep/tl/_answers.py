@@ -82,14 +82,14 @@ def check_fit(model: HGGEP, slide: Slide) -> None:
             if found != width:
                 msg = f"obsm[{key!r}] holds {found} features a spot, but the model was trained on {width}."
                 raise ValueError(msg)
-            same_features(slide, key, model.training.get("obsm_columns", {}).get(key), "the model's training")
+            same_features(slide, key, model.training.obsm_columns.get(key), "the model's training")
         return
     if inputs.reference:
         array_positions(slide)
     if any(size is not None for size in inputs.sizes_um):
         slide.require_mpp()
         return
-    trained = [mpp for mpp in model.training.get("mpp", []) if mpp]
+    trained = [mpp for mpp in model.training.mpp if mpp]
     if trained and slide.mpp and not 0.8 < slide.mpp / float(np.median(trained)) < 1.25:
         msg = (
             f"Section {slide.name!r} has {slide.mpp:.3g} µm/px, the model was trained at {np.median(trained):.3g}: "

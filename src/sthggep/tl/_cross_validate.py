@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep.tl._cross_validation._plan import Looked, Plan
+    from sthggep._training._presets import Preset
+    from sthggep.tl._cross_validation._plan import FoldInputs, Plan
 
 SAME_PATIENT = "same patient"
 
@@ -31,7 +32,7 @@ def cross_validate(
     group_key: str = "patient",
     genes: Sequence[str] | None = None,
     targets: str | Sequence[str] | None = None,
-    preset: str = "default",
+    preset: str | Preset = "default",
     baselines: Sequence[str] = ("mean", "nearest_patch", "ridge"),
     out: str | Path | None = None,
     validation: str | None = "auto",
@@ -104,7 +105,7 @@ def cross_validate(
     mpp
         Microns per full-resolution pixel, of all slides. ``None`` takes each slide's metadata, else its spot pitch.
     window
-        Spots looked at at a time, of sections that have more; see :func:`sthggep.tl.fit`. Features of such sections wait in
+        Spots inputs at at a time, of sections that have more; see :func:`sthggep.tl.fit`. Features of such sections wait in
         a temporary folder. ``"nearest_patch"`` and ``"ridge"`` need them in memory at once: of very large sections leave
         these out by ``baselines=["mean"]``.
     batch_size
@@ -153,6 +154,9 @@ def cross_validate(
     >>> pearson.pivot_table(index="method", columns="section", values="value")
     """
     from sthggep._device import resolve_device
+    from sthggep._inputs._compute import Compute
+    from sthggep._training._choices import Choices
+    from sthggep._training._task import TrainingOptions
     from sthggep.tl._cross_validation._options import Options
     from sthggep.tl._cross_validation._plan import make_plan
 
@@ -164,22 +168,12 @@ def cross_validate(
         "coordinate_system": coordinate_system,
         "library_key": library_key,
     }
-    training = {
-        "validation": validation,
-        "weights": weights,
-        "layer": layer,
-        "window": window,
-        "batch_size": batch_size,
-        "trainer_kwargs": trainer_kwargs,
-        "device": resolve_device(device),
-        "seed": seed,
-        "show": show_progress_bar,
-    }
-    changes = {"obsm": obsm, "max_epochs": max_epochs, "learning_rate": learning_rate, "n_members": n_members}
-    look = {"encoder": encoder, "size_um": size_um, "stain": stain, "targets": targets}
-    options = Options.of(group_key, genes, preset, baselines, training, **look, **changes)  # type: ignore[arg-type]
+    compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
+    training = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs)
+    choices = Choices(obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members)
+    options = Options.of(group_key, genes, preset, choices, baselines, training, targets)
     plan = make_plan(slides, options, where, mpp=mpp, expression=expression)
-    leaks = shared_patients(plan.slides, plan.folds, plan.further)
+    leaks = shared_patients(plan.slides, plan.folds, plan.extra_sections)
     if leaks:
         warnings.warn(_of_same_patient(leaks, plan), UserWarning, stacklevel=2)
     return _table(_all_folds(plan, out), plan, leaks)
@@ -194,23 +188,23 @@ def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, d
     panels = {fold.number: plan.panel(fold) for fold in plan.folds if fold.number not in found}
     if found:
         log.info("%d of %d folds are finished already in %s.", len(found), len(plan.folds), out)
-    looked: Looked | None = None
+    inputs: FoldInputs | None = None
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
         for fold in plan.folds:
             if fold.number in found:
                 continue
             start = time.perf_counter()
-            if looked is None or plan.looks_anew:
-                # What an earlier fold looked at goes as soon as it is not needed
+            if inputs is None or plan.reads_anew:
+                # What an earlier fold inputs at goes as soon as it is not needed
                 rmtree(folder)
-                looked = plan.look(Path(folder), fold)
-            scores = run_fold(plan, looked, fold, panels[fold.number])
+                inputs = plan.read_inputs(Path(folder), fold)
+            scores = run_fold(plan, inputs, fold, panels[fold.number])
             record = {
                 "fold": fold.number,
                 "group": fold.group,
                 "sections": [plan.slides[i].name for i in fold.test],
                 "n_train": len(fold.train),
-                "n_expression": len(fold.further),
+                "n_expression": len(fold.extra),
                 "n_genes": len(panels[fold.number]),
                 "seconds": round(time.perf_counter() - start, 2),
             }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
 from sthggep._slides._colors import FAR, ColorRange, image_mpp, seen_colors, tissue_colors
-from sthggep._slides._fingerprint import Marks, marks
+from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._gene_names import shares_genes
 
@@ -43,7 +43,7 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
 
 def _other_colors(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
     """Sections whose tissue has colors that no training section had."""
-    seen = seen_colors(model.training)
+    seen = seen_colors(model.training.colors)
     if not seen:
         return
     known = ColorRange.of(seen)
@@ -64,7 +64,7 @@ def _shown(lab: Iterable[float]) -> str:
 def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
     """Sections whose image is coarser, or finer, than any that the model was trained on, where its patches show it."""
     sizes = [size for size in model.inputs.sizes_um if size is not None]
-    trained = [mpp for mpp in model.training.get("image_mpp", model.training.get("mpp", [])) if mpp]
+    trained = [mpp for mpp in model.training.image_mpp or model.training.mpp if mpp]
     if not sizes or not trained:
         return
     smallest = min(sizes)
@@ -85,10 +85,10 @@ def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
 
 def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
     """Names of the sections that the model was trained on, whatever they are called here."""
-    known = [Marks(**entry) for entry in model.training.get("marks", [])]
+    known = [ModelFingerprint(**entry) for entry in model.training.fingerprints]
     if not known:
         return []
-    found = {slide.name: marks(slide) for slide in slides}
+    found = {slide.name: model_fingerprint(slide) for slide in slides}
     return [name for name, own in found.items() if any(own.same_tissue(each) for each in known)]
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sthggep._checks import gene_list, one_of
-from sthggep._slides._resolve import distinct_names, further_sections, resolve
+from sthggep._checks import gene_list
+from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._counts import counts
 from sthggep._table._targets import find_targets
-from sthggep._training._choices import adapt, look_through, without_counts
+from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import (
     check_counts,
     check_inputs,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
 
 
@@ -30,7 +31,7 @@ def fit(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
     genes: Sequence[str] | None = None,
-    preset: str = "default",
+    preset: str | Preset = "default",
     model: HGGEP | str | Path | None = None,
     validation: str | Sequence[str] | None = "auto",
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
@@ -145,8 +146,8 @@ def fit(
 
     Returns
     -------
-    The trained model; ``model.history`` holds the curves. After fine-tuning, ``training["model"]`` is the id of the model
-    that it went on from, and ``training["model_sections"]`` what that had learned from.
+    The trained model; ``model.history`` holds the curves. After fine-tuning, ``model.training.model`` is the id of the
+    model that was fine-tuned, and ``model.training.model_sections`` are its training sections.
 
     Raises
     ------
@@ -159,27 +160,28 @@ def fit(
         The encoder is of a package that is not installed.
     """
     from sthggep._device import resolve_device
+    from sthggep._inputs._compute import Compute
     from sthggep._inputs._windows import check_window
-    from sthggep._training._presets import PRESETS
-    from sthggep._training._train import train_on
+    from sthggep._training._task import TrainingOptions, TrainingTask
+    from sthggep._training._train import train
     from sthggep.tl._answers import check_fit
 
-    start_from = PRESETS[one_of(preset, PRESETS, "preset")]
+    name, chosen = find_preset(preset)
     if targets is not None:
         replaces_genes(genes=genes, model=model, expression=expression, layer=layer)
-        start_from = without_counts(start_from)
+        chosen = without_counts(chosen)
     if expression is not None:
-        learns_programs(start_from, new=model is None)
+        learns_programs(chosen, new=model is None)
     parent = None
     if model is not None:
-        from sthggep._training._fine_tuning import go_on_from
+        from sthggep._training._fine_tuning import open_parent
 
         own = {"obsm": obsm, "encoder": encoder, "size_um": size_um, "stain": stain, "weights": weights}
-        parent, start_from, genes = go_on_from(model, preset, genes, own)
-        preset = parent.preset
-    chosen = adapt(start_from, obsm, max_epochs, learning_rate, n_members)
-    chosen = look_through(chosen, encoder, size_um, stain)
-    given = list(slides) if isinstance(slides, Sequence) else [slides]
+        parent, chosen, genes = open_parent(model, name, genes, own)
+        name = parent.preset
+    choices = Choices(obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members)
+    chosen = with_choices(chosen, choices)
+    objects = list(slides) if isinstance(slides, Sequence) else [slides]
     where = {
         "image_key": image_key,
         "table_key": table_key,
@@ -188,17 +190,18 @@ def fit(
         "coordinate_system": coordinate_system,
         "library_key": library_key,
     }
-    found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
-    found = distinct_names(found)
-    further = further_sections(expression, where)
-    learned = None if targets is None else find_targets(targets, found)
-    if learned is not None:
-        genes = learned.names
+    need_image = chosen.inputs.needs_image
+    sections = [s for data in objects for s in resolve(data, mpp=mpp, need_image=need_image, **where)]  # type: ignore[arg-type]
+    sections = distinct_names(sections)
+    extra = extra_sections_of(expression, where)
+    outputs = None if targets is None else find_targets(targets, sections)
+    if outputs is not None:
+        genes = outputs.names
     if genes is None:
         from sthggep.pp import gene_panel
 
         genes = gene_panel(
-            given,
+            objects,
             layer=layer,
             library_key=library_key,
             table_key=table_key,
@@ -206,33 +209,17 @@ def fit(
             spatial_key=spatial_key,
         )
     panel = gene_list(genes)
-    if learned is None:
+    if outputs is None:
         if parent is not None:
-            refuse_foreign_genes(panel, found)
-        check_counts(found, panel, layer)
-    check_inputs(found, chosen.inputs)
-    for slide in further:
+            refuse_foreign_genes(panel, sections)
+        check_counts(sections, panel, layer)
+    check_inputs(sections, chosen.inputs)
+    for slide in extra:
         counts(slide.adata, panel, layer=layer, rows=slide.rows)
-    for slide in found:
+    for slide in sections:
         check_window(chosen.inputs, slide, window)
         if parent is not None:
             check_fit(parent, slide)
-    return train_on(
-        found,
-        panel,
-        preset,
-        chosen,
-        validation=validation,
-        weights=weights,
-        layer=layer,
-        batch_size=batch_size,
-        trainer_kwargs=trainer_kwargs,
-        device=resolve_device(device),
-        seed=seed,
-        show=show_progress_bar,
-        parent=parent,
-        further=further,
-        targets=learned,
-        window=window,
-        checkpoint_dir=checkpoint_dir,
-    )
+    compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
+    options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)
+    return train(TrainingTask(sections, panel, name, chosen, options, parent, extra, outputs))

@@ -144,7 +144,8 @@ def predict(
     sthggep.tl.predict_cohort : many slides, by several processes or machines.
     sthggep.tl.to_adata : predictions as ``X``.
     """
-    from sthggep.model._forward import describe_windows
+    from sthggep._inputs._compute import Compute
+    from sthggep.model._forward import Quantities, predict_windows
     from sthggep.model._load import load_model
     from sthggep.tl._doubts import warn_of_doubts
 
@@ -173,21 +174,21 @@ def predict(
     record = _record(found, slides, chosen, counts, seen) | {"obsm": np.array(beside, dtype=object)}
     with nullcontext() if path is None else partial(path) as folder:
         outputs = Outputs(table.n_obs, depth, folder)
-        where = resolve_device(device)
-        options: dict[str, Any] = {
-            "columns": None if genes is None else genes_present(chosen, found.genes, "the model"),
-            "latent": latent,
-            "counts": bool(counts),
-            "spread": uncertainty,
-            "window": window,
-            "encoder": found.encoder(device=str(where)),
-            "batch_size": batch_size,
-            "device": where,
-            "show": show_progress_bar,
-            "blocks": None if checkpoint_dir is None else Path(checkpoint_dir),
-        }
+        compute = Compute(resolve_device(device), batch_size, show_progress_bar)
+        columns = None if genes is None else genes_present(chosen, found.genes, "the model")
+        quantities = Quantities(columns, latent, bool(counts), uncertainty)
+        encoder = found.encoder(device=str(compute.device))
         for slide in slides:
-            for rows, part in describe_windows(found.ensemble, slide, **options):
+            parts = predict_windows(
+                found.ensemble,
+                slide,
+                encoder=encoder,
+                compute=compute,
+                quantities=quantities,
+                window=window,
+                blocks=None if checkpoint_dir is None else Path(checkpoint_dir),
+            )
+            for rows, part in parts:
                 outputs.add(slide.rows[rows], part)
         if path is not None:
             write_store(path, outputs, table, key, chosen, record)
@@ -231,9 +232,10 @@ def _record(
     }
     if model.targets is not None:
         record["targets"] = model.targets.to_dict()
-    for name, noted in (("training_ceiling", "ceiling"), ("held_out_pearson", "held_out_pearson")):
-        if noted in model.training:
-            known = dict(zip(model.genes, model.training[noted], strict=True))
+    training = model.training
+    for name, values in (("training_ceiling", training.ceiling), ("held_out_pearson", training.held_out_pearson)):
+        if values is not None:
+            known = dict(zip(model.genes, values, strict=True))
             record[name] = np.array([known[gene] for gene in genes], dtype=np.float64)
     return record
 

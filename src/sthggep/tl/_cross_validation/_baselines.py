@@ -22,7 +22,7 @@ INNER_FOLDS = 5  # at most: each costs as much as a fit
 
 
 @dataclass(frozen=True)
-class Seen:
+class FeatureView:
     """A section as far as prediction may look at it: no counts."""
 
     n_spots: int
@@ -40,10 +40,10 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Measured:
+class BaselineSample:
     """A section to learn from: expression of those spots that have counts."""
 
-    section: Seen
+    section: FeatureView
     expression: Floats
     filled: NDArray[np.bool_]
     xy: NDArray[np.float64]
@@ -54,13 +54,13 @@ class Measured:
         return self.section.standardized[self.filled], self.expression[self.filled]
 
 
-def mean(train: Sequence[Measured], test: Sequence[Seen]) -> list[Floats]:
+def mean(train: Sequence[BaselineSample], test: Sequence[FeatureView]) -> list[Floats]:
     """Each gene's mean over all training spots, everywhere."""
     flat = _mean(train)
     return [np.tile(flat, (section.n_spots, 1)) for section in test]
 
 
-def nearest_patch(train: Sequence[Measured], test: Sequence[Seen]) -> list[Floats]:
+def nearest_patch(train: Sequence[BaselineSample], test: Sequence[FeatureView]) -> list[Floats]:
     """Expression of the training spot whose surroundings look most alike."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -69,7 +69,7 @@ def nearest_patch(train: Sequence[Measured], test: Sequence[Seen]) -> list[Float
     return [y[index.kneighbors(section.standardized, return_distance=False)[:, 0]] for section in test]
 
 
-def ridge(train: Sequence[Measured], test: Sequence[Seen]) -> list[Floats]:
+def ridge(train: Sequence[BaselineSample], test: Sequence[FeatureView]) -> list[Floats]:
     """Linear within sections, around the training mean; the penalty is chosen on training tissue left out."""
     from sklearn.linear_model import Ridge
 
@@ -107,7 +107,7 @@ def _mean_correlation(predicted: Floats, measured: Floats, parts: NDArray[np.int
     return float(sum(np.nan_to_num(np.mean(np.nan_to_num(part))) for part in found))
 
 
-def _parts(train: Sequence[Measured]) -> NDArray[np.intp]:
+def _parts(train: Sequence[BaselineSample]) -> NDArray[np.intp]:
     """What is left out together: a training section, or a block of tissue where there is only one."""
     from sthggep._slides._lattice import spatial_blocks
 
@@ -119,12 +119,12 @@ def _parts(train: Sequence[Measured]) -> NDArray[np.intp]:
     return np.asarray(np.argmax(blocks, axis=0)[only.filled], dtype=np.intp)
 
 
-def _mean(train: Sequence[Measured]) -> Floats:
+def _mean(train: Sequence[BaselineSample]) -> Floats:
     known = np.vstack([section.expression[section.filled] for section in train])
     return np.asarray(known.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
-BASELINES: dict[str, Callable[[Sequence[Measured], Sequence[Seen]], list[Floats]]] = {
+BASELINES: dict[str, Callable[[Sequence[BaselineSample], Sequence[FeatureView]], list[Floats]]] = {
     "mean": mean,
     "nearest_patch": nearest_patch,
     "ridge": ridge,

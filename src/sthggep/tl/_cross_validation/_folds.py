@@ -23,7 +23,7 @@ class Fold:
     group: str
     train: tuple[int, ...]
     test: tuple[int, ...]
-    further: tuple[int, ...] = ()
+    extra: tuple[int, ...] = ()
 
 
 def groups_of(slides: Sequence[Slide], group_key: str) -> list[str]:
@@ -73,8 +73,8 @@ def plan_folds(slides: Sequence[Slide], groups: Sequence[str], group_key: str) -
     return folds
 
 
-def add_further(
-    folds: Sequence[Fold], slides: Sequence[Slide], further: Sequence[Slide], groups: Sequence[str], group_key: str
+def add_extra(
+    folds: Sequence[Fold], slides: Sequence[Slide], extra: Sequence[Slide], groups: Sequence[str], group_key: str
 ) -> list[Fold]:
     """Each fold with the further sections that are not of its held-out group.
 
@@ -83,7 +83,7 @@ def add_further(
     found = []
     for fold in folds:
         held_out = {slides[i].name for i in fold.test} if group_key == BY_SECTION else {fold.group}
-        found.append(replace(fold, further=tuple(i for i, group in enumerate(groups) if group not in held_out)))
+        found.append(replace(fold, extra=tuple(i for i, group in enumerate(groups) if group not in held_out)))
     return found
 
 
@@ -103,18 +103,18 @@ def _too_few(slides: Sequence[Slide], found: Sequence[str], group_key: str) -> s
 
 
 def shared_patients(
-    slides: Sequence[Slide], folds: Sequence[Fold], further: Sequence[Slide] = ()
+    slides: Sequence[Slide], folds: Sequence[Fold], extra: Sequence[Slide] = ()
 ) -> dict[str, list[str]]:
     """Sections that are predicted after training on others of their patient, and the names of those others."""
     patients = [patient_of(slide) for slide in slides]
-    counted = [patient_of(slide) for slide in further]
+    counted = [patient_of(slide) for slide in extra]
     found = {}
     for fold in folds:
         for i in fold.test:
             if patients[i] is None:
                 continue
             same = [slides[j].name for j in fold.train if patients[j] == patients[i]]
-            same += [further[j].name for j in fold.further if counted[j] == patients[i]]
+            same += [extra[j].name for j in fold.extra if counted[j] == patients[i]]
             if same:
                 found[slides[i].name] = list(dict.fromkeys(same))
     return found

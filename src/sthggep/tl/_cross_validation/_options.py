@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from sthggep._checks import gene_list, one_of, unique
 from sthggep._disk._run_folder import plain
 from sthggep._encoders._frozen import FrozenEncoder
-from sthggep._training._choices import adapt, look_through, without_counts
-from sthggep._training._presets import PRESETS
+from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import replaces_genes
 from sthggep.tl._cross_validation._baselines import BASELINES, NEED_FEATURES
 
 if TYPE_CHECKING:
     from sthggep._training._presets import Preset
+    from sthggep._training._task import TrainingOptions
 
 VALIDATIONS = ("auto", "sections", "blocks")
 
@@ -30,7 +30,7 @@ class Options:
     preset_name: str
     preset: Preset
     baselines: tuple[str, ...]
-    training: Mapping[str, Any]
+    training: TrainingOptions
     targets: str | list[str] | None = None
     """What is predicted instead of genes, as it was asked for."""
 
@@ -39,43 +39,40 @@ class Options:
         cls,
         group_key: str,
         genes: Sequence[str] | None,
-        preset: str,
+        preset: str | Preset,
+        choices: Choices,
         baselines: Sequence[str],
-        training: Mapping[str, Any],
-        *,
-        encoder: str | None = None,
-        size_um: float | Sequence[float] | None = None,
+        training: TrainingOptions,
         targets: str | Sequence[str] | None = None,
-        stain: str | None = None,
-        **changes: Any,
     ) -> Options:
-        """Checked options; ``changes`` are the user's own numbers in the preset."""
+        """Checked options."""
         chosen = [baselines] if isinstance(baselines, str) else list(baselines)
         for name in chosen:
             one_of(name, BASELINES, "baseline")
         unique(chosen, "`baselines`", "Name each once.")
-        if training["validation"] is not None:
-            one_of(training["validation"], VALIDATIONS, "`validation` (or None)")
-        start_from = PRESETS[one_of(preset, PRESETS, "preset")]
+        if training.validation is not None:
+            one_of(str(training.validation), VALIDATIONS, "`validation` (or None)")
+        preset_name, start_from = find_preset(preset)
         if targets is not None:
-            replaces_genes(genes=genes, layer=training["layer"])
+            replaces_genes(genes=genes, layer=training.layer)
             start_from = without_counts(start_from)
             targets = targets if isinstance(targets, str) else [str(name) for name in targets]
-        adapted = look_through(adapt(start_from, **changes), encoder, size_um, stain)
+        adapted = with_choices(start_from, choices)
         panel = None if genes is None else gene_list(genes)
-        return cls(group_key, panel, preset, adapted, tuple(chosen), training, targets)
+        return cls(group_key, panel, preset_name, adapted, tuple(chosen), training, targets)
 
     def parameters(self) -> dict[str, Any]:
         """Plain types; of the weights, what is in them rather than where they are."""
-        run = self.training
-        kept = {name: plain(run[name]) for name in ("validation", "layer", "window", "trainer_kwargs", "seed")}
+        options = self.training
+        training = {name: plain(getattr(options, name)) for name in ("validation", "layer", "window", "trainer_kwargs")}
         return {
             "group_key": self.group_key,
             "genes": self.genes,
             "targets": self.targets,
             "preset": self.preset_name,
             "baselines": list(self.baselines),
-            **kept,
+            **training,
+            "seed": options.compute.seed,
             **{name: plain(value) for name, value in asdict(self.preset).items()},
             "encoder_weights": self.encoder_weights,
         }
@@ -85,7 +82,7 @@ class Options:
         """Short name of the weights that images are looked at with; ``None`` where none are."""
         if self.preset.inputs.kind == "obsm":
             return None
-        return FrozenEncoder(self.preset.inputs.encoder, self.training["weights"]).weights
+        return FrozenEncoder(self.preset.inputs.encoder, self.training.weights).weights
 
     @property
     def reads_features(self) -> bool:

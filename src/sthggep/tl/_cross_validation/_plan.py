@@ -11,8 +11,8 @@ from sthggep._checks import listing
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._inputs._stages import frozen_stages
 from sthggep._inputs._windows import check_window
-from sthggep._slides._fingerprint import digest, signature
-from sthggep._slides._resolve import distinct_names, further_sections, resolve
+from sthggep._slides._fingerprint import digest, section_fingerprint
+from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._slides._stain import fit_reference, normalized
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._table._gene_names import gene_columns
@@ -22,8 +22,10 @@ from sthggep._table._user_features import features_id
 from sthggep._training._prepare import Prepared, prepare
 from sthggep._training._presets import PRESETS
 from sthggep._training._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
-from sthggep.tl._cross_validation._baselines import NEED_FEATURES, Seen
-from sthggep.tl._cross_validation._folds import add_further, groups_of, patient_of, plan_folds
+from sthggep._version import __version__
+from sthggep.nn._section import FeatureInputs
+from sthggep.tl._cross_validation._baselines import NEED_FEATURES, FeatureView
+from sthggep.tl._cross_validation._folds import add_extra, groups_of, patient_of, plan_folds
 from sthggep.tl._cross_validation._leaks import describe_section, refuse_leaks, refuse_shared, what_is_shared
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._encoders._sweep import FeatureArray
-    from sthggep._slides._fingerprint import Signature
+    from sthggep._slides._fingerprint import SectionFingerprint
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets, Values
     from sthggep.tl._cross_validation._folds import Fold
@@ -40,13 +42,14 @@ if TYPE_CHECKING:
 BLOCKS = "blocks"  # of features, kept while folds are run
 
 
-class Looked(NamedTuple):
-    """What models and baselines see of each section: no counts are in it."""
+class FoldInputs(NamedTuple):
+    """Inputs of models and baselines for each section; no counts are in them."""
 
     prepared: Prepared
-    seen: list[Seen]
+    views: list[FeatureView]
+    """What baselines read of each section."""
     blocks: Path
-    """Folder of features, of sections in windows."""
+    """Folder of features, for sections in several windows."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,12 @@ class Plan:
 
     options: Options
     slides: list[Slide]
-    signatures: list[Signature]
+    fingerprints: list[SectionFingerprint]
     groups: list[str]
     folds: list[Fold]
-    further: list[Slide]
-    further_signatures: list[Signature]
-    further_groups: list[str]
+    extra_sections: list[Slide]
+    extra_fingerprints: list[SectionFingerprint]
+    extra_groups: list[str]
     targets: Targets | None = None
 
     def measured(self, i: int, panel: Sequence[str]) -> tuple[Values, Values | None]:
@@ -68,12 +71,12 @@ class Plan:
         slide = self.slides[i]
         if self.targets is not None:
             return self.targets.read(slide), None
-        raw = counts(slide.adata, panel, layer=self.options.training["layer"], rows=slide.rows)
+        raw = counts(slide.adata, panel, layer=self.options.training.layer, rows=slide.rows)
         return log10_cp10k(raw), raw
 
     def panel(self, fold: Fold) -> list[str]:
         """The genes of one fold, from its training sections alone, and the check that they can be learned from."""
-        layer, inputs = self.options.training["layer"], self.options.preset.inputs
+        layer, inputs = self.options.training.layer, self.options.preset.inputs
         train = [self.slides[i] for i in fold.train]
         if self.targets is not None:
             check_inputs(train, inputs)
@@ -86,8 +89,8 @@ class Plan:
         for i in fold.test:
             gene_columns(self.slides[i].adata.var, panel, f"var_names of section {self.slides[i].name!r}")
         check_slides(train, panel, layer, inputs)
-        for i in fold.further:
-            slide = self.further[i]
+        for i in fold.extra:
+            slide = self.extra_sections[i]
             counts(slide.adata, panel, layer=layer, rows=slide.rows)
         return panel
 
@@ -105,8 +108,6 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """What the results depend on, in plain types."""
-        from sthggep._version import __version__
-
         return {
             "version": __version__,
             "parameters": self.options.parameters(),
@@ -114,51 +115,53 @@ class Plan:
                 slide.name: {
                     "group": group,
                     "patient": patient_of(slide),
-                    "content": marks.content,
+                    "content": fingerprint.content,
                     "mpp": slide.mpp,
                     "features": features_id(slide, self.options.preset.inputs.obsm),
                     "targets": None if self.targets is None else digest(self.targets.read(slide)),
                 }
-                for slide, group, marks in zip(self.slides, self.groups, self.signatures, strict=True)
+                for slide, group, fingerprint in zip(self.slides, self.groups, self.fingerprints, strict=True)
             },
             "expression": [
-                [slide.name, group, patient_of(slide), marks.content]
-                for slide, group, marks in zip(self.further, self.further_groups, self.further_signatures, strict=True)
+                [slide.name, group, patient_of(slide), fingerprint.content]
+                for slide, group, fingerprint in zip(
+                    self.extra_sections, self.extra_groups, self.extra_fingerprints, strict=True
+                )
             ],
         }
 
     @property
-    def looks_anew(self) -> bool:
-        """Whether sections look otherwise in each fold: their stain is brought to that of its training sections."""
+    def reads_anew(self) -> bool:
+        """Whether inputs differ between folds: stain is normalized to that of the fold's training sections."""
         return self.options.preset.inputs.stain is not None
 
-    def look(self, folder: Path, fold: Fold) -> Looked:
-        """Look at all sections as a fold sees them, which is alike for all folds unless stain is normalized.
+    def read_inputs(self, folder: Path, fold: Fold) -> FoldInputs:
+        """Read all sections for a fold; inputs are the same for all folds unless stain is normalized.
 
-        Of sections that are gone through in windows, what is seen lies in ``folder``, which is made.
+        Features of sections in several windows are written to ``folder``, which is made.
         """
-        options, run = self.options, self.options.training
+        options, training = self.options, self.options.training
         folder.mkdir(exist_ok=True)
         stain = fit_reference([self.slides[i] for i in fold.train], options.preset.inputs.stain)
         slides = [normalized(slide, stain) for slide in self.slides]
-        asked = {name: run[name] for name in ("batch_size", "device", "show", "window")}
-        prepared = prepare(slides, options.preset, run["weights"], folder=folder, blocks=folder / BLOCKS, **asked)
+        prepared = prepare(slides, options.preset, training, folder=folder, blocks=folder / BLOCKS)
         inputs, encoder = options.preset.inputs, prepared.encoder
         if options.borrows_features:
             inputs = PRESETS["default"].inputs
-            encoder = FrozenEncoder(inputs.encoder, run["weights"], run["device"])
-        seen = []
-        for number, (slide, fed) in enumerate(zip(slides, prepared.inputs, strict=True)):
+            encoder = FrozenEncoder(inputs.encoder, training.weights, training.compute.device)
+        views = []
+        for number, (slide, windows) in enumerate(zip(slides, prepared.windows, strict=True)):
             stages: Sequence[FeatureArray] = ()
-            if options.reads_features and not (isinstance(fed, list) or options.borrows_features):
-                stages = [stage.numpy() for stage in fed[0]]
+            whole = windows[0].inputs if len(windows) == 1 else None
+            if options.reads_features and isinstance(whole, FeatureInputs) and not options.borrows_features:
+                stages = [stage.numpy() for stage in whole.features]
             elif options.reads_features:
-                kept = folder / f"features-{number}"
-                kept.mkdir()
-                again = {"folder": kept, "blocks": folder / BLOCKS}
-                stages = frozen_stages(slide, inputs, encoder, run["batch_size"], run["show"], **again)
-            seen.append(Seen(slide.n_spots, stages))
-        return Looked(prepared, seen, folder / BLOCKS)
+                scratch = folder / f"features-{number}"
+                scratch.mkdir()
+                again = {"folder": scratch, "blocks": folder / BLOCKS}
+                stages = frozen_stages(slide, inputs, encoder, training.compute, **again)
+            views.append(FeatureView(slide.n_spots, stages))
+        return FoldInputs(prepared, views, folder / BLOCKS)
 
 
 def make_plan(
@@ -180,31 +183,31 @@ def make_plan(
     named = distinct_names(found)
     groups = groups_of(named, options.group_key)
     folds = plan_folds(named, groups, options.group_key)
-    layer = options.training["layer"]
-    signatures = [signature(slide, slide.name, layer) for slide in found]
-    refuse_leaks(found, signatures, groups)
-    further = further_sections(expression, where)
-    further_groups = groups_of(further, options.group_key)
-    folds = add_further(folds, found, further, further_groups, options.group_key)
-    marks = [signature(slide, slide.name, layer) for slide in further]
+    layer = options.training.layer
+    fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in found]
+    refuse_leaks(found, fingerprints, groups)
+    extra = extra_sections_of(expression, where)
+    extra_groups = groups_of(extra, options.group_key)
+    folds = add_extra(folds, found, extra, extra_groups, options.group_key)
+    extra_fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in extra]
     targets = None if options.targets is None else find_targets(options.targets, found)
-    plan = Plan(options, named, signatures, groups, folds, further, marks, further_groups, targets)
-    refuse_further(plan)
+    plan = Plan(options, named, fingerprints, groups, folds, extra, extra_fingerprints, extra_groups, targets)
+    refuse_extra(plan)
     plan.check_features()
     for slide in named:
-        check_window(options.preset.inputs, slide, options.training["window"])
+        check_window(options.preset.inputs, slide, options.training.window)
     return plan
 
 
-def refuse_further(plan: Plan) -> None:
-    """Refuse further sections that are the tissue of a section which is predicted after learning from their counts."""
+def refuse_extra(plan: Plan) -> None:
+    """Refuse extra sections that are the tissue of a section which is predicted after learning from their counts."""
     found = []
     for fold in plan.folds:
         for i in fold.test:
-            for j in fold.further:
-                if same := what_is_shared(plan.signatures[i], plan.further_signatures[j]):
-                    further = describe_section(plan.further[j], plan.further_groups[j])
+            for j in fold.extra:
+                if same := what_is_shared(plan.fingerprints[i], plan.extra_fingerprints[j]):
+                    extra = describe_section(plan.extra_sections[j], plan.extra_groups[j])
                     found.append(
-                        f"{describe_section(plan.slides[i], fold.group)} and, in `expression`, {further} share {same}"
+                        f"{describe_section(plan.slides[i], fold.group)} and, in `expression`, {extra} share {same}"
                     )
     refuse_shared(found)

@@ -10,25 +10,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._table._scores import noise_ceiling, score
-from sthggep._training._train import train_on
-from sthggep.model._forward import describe_inputs, describe_windows, gathered
+from sthggep._training._task import TrainingTask
+from sthggep._training._train import train
+from sthggep.model._forward import Quantities, gather, predict_window, predict_windows
 from sthggep.tl._answers import check_fit
-from sthggep.tl._cross_validation._baselines import BASELINES, Measured, Seen
+from sthggep.tl._cross_validation._baselines import BASELINES, BaselineSample, FeatureView
 
 if TYPE_CHECKING:
     from sthggep.model import HGGEP
     from sthggep.tl._cross_validation._folds import Fold
-    from sthggep.tl._cross_validation._plan import Looked, Plan
+    from sthggep.tl._cross_validation._plan import FoldInputs, Plan
 
 Floats = NDArray[np.float32]
 MODEL, CEILING = "hggep", "ceiling"
 METRICS = ("pearson", "spearman", "rmse")
 
 
-def run_fold(plan: Plan, looked: Looked, fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
+def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
     """Scores of the fold's held-out sections; their counts are read once all methods have predicted."""
-    predicted = {MODEL: _by_model(plan, looked, fold, panel)} | _by_baselines(plan, looked.seen, fold, panel)
-    seed = plan.options.training["seed"]
+    predicted = {MODEL: _by_model(plan, inputs, fold, panel)} | _by_baselines(plan, inputs.views, fold, panel)
+    seed = plan.options.training.compute.seed
     parts = []
     for at, i in enumerate(fold.test):
         here = {name: values[at] for name, values in predicted.items()}
@@ -41,43 +42,48 @@ def run_fold(plan: Plan, looked: Looked, fold: Fold, panel: Sequence[str]) -> pd
     return found
 
 
-def _by_model(plan: Plan, looked: Looked, fold: Fold, panel: Sequence[str]) -> list[Floats]:
+def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> list[Floats]:
     """Predictions of a model that was trained on the fold's training sections."""
     options = plan.options
-    train = [plan.slides[i] for i in fold.train]
-    model = train_on(
-        train,
+    task = TrainingTask(
+        [plan.slides[i] for i in fold.train],
         panel,
         options.preset_name,
         options.preset,
-        prepared=looked.prepared.at(fold.train),
-        further=[plan.further[i] for i in fold.further],
+        options.training,
+        extra_sections=[plan.extra_sections[i] for i in fold.extra],
         targets=plan.targets,
-        **options.training,
     )
+    model = train(task, inputs.prepared.at(fold.train))
     for i in fold.test:
         check_fit(model, plan.slides[i])
-    return [_predicted(plan, looked, model, i) for i in fold.test]
+    return [_predicted(plan, inputs, model, i) for i in fold.test]
 
 
-def _predicted(plan: Plan, looked: Looked, model: HGGEP, i: int) -> Floats:
-    """Expression of a held-out section; in windows, each network judges features by the whole of it on its own scale."""
-    fed, run = looked.prepared.inputs[i], plan.options.training
-    if not isinstance(fed, list):
-        return describe_inputs(model.ensemble, fed, run["device"]).expression
-    asked = {name: run[name] for name in ("window", "batch_size", "device", "show")}
-    slide = model.normalized(plan.slides[i])
-    parts = describe_windows(model.ensemble, slide, encoder=looked.prepared.encoder, blocks=looked.blocks, **asked)
-    return gathered(parts).expression
+def _predicted(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Floats:
+    """Predictions for a held-out section."""
+    windows, training = inputs.prepared.windows[i], plan.options.training
+    if len(windows) == 1:
+        return predict_window(model.ensemble, windows[0], training.compute.device, Quantities()).expression
+    # Of several windows, each network needs the section's statistics on its own scale
+    parts = predict_windows(
+        model.ensemble,
+        model.normalized(plan.slides[i]),
+        encoder=inputs.prepared.encoder,
+        compute=training.compute,
+        window=training.window,
+        blocks=inputs.blocks,
+    )
+    return gather(parts).expression
 
 
-def _by_baselines(plan: Plan, seen: Sequence[Seen], fold: Fold, panel: Sequence[str]) -> dict[str, list[Floats]]:
+def _by_baselines(plan: Plan, seen: Sequence[FeatureView], fold: Fold, panel: Sequence[str]) -> dict[str, list[Floats]]:
     names = plan.options.baselines
     train = []
     for i in fold.train if names else ():
         values, raw = plan.measured(i, panel)
         filled = np.ones(len(values), dtype=bool) if raw is None else raw.sum(axis=1) > 0
-        train.append(Measured(seen[i], values, filled, plan.slides[i].xy))
+        train.append(BaselineSample(seen[i], values, filled, plan.slides[i].xy))
     return {name: BASELINES[name](train, [seen[i] for i in fold.test]) for name in names}
 
 

@@ -1,0 +1,62 @@
+"""What a model records of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class TrainingRecord:
+    """Sections, options and held-out results of a training, in plain types; lists over sections have one entry each."""
+
+    sections: list[str] = field(default_factory=list)
+    """Names of the training sections."""
+    n_spots: list[int] = field(default_factory=list)
+    mpp: list[float | None] = field(default_factory=list)
+    """Microns per full-resolution pixel."""
+    pitch_um: list[float | None] = field(default_factory=list)
+    """Microns between neighboring spots."""
+    image_mpp: list[float | None] = field(default_factory=list)
+    """Microns per pixel of the finest image level; after fine-tuning, those of the earlier training come first."""
+    fingerprints: list[dict[str, Any]] = field(default_factory=list)
+    """Fingerprints by which a training section is recognized; after fine-tuning, the earlier ones come first."""
+    colors: list[dict[str, Any]] = field(default_factory=list)
+    """Tissue colors; after fine-tuning, the earlier ones come first."""
+    validation: list[str] = field(default_factory=list)
+    """What each network held out."""
+    seed: int | None = None
+    encoder_weights: str | None = None
+    """Short name of the weights of the frozen encoder."""
+    ceiling: list[float] | None = None
+    """Noise ceiling of each gene, its mean over the training sections."""
+    held_out_pearson: list[float | None] | None = None
+    """Mean correlation of each gene on the tissue that the networks held out."""
+    stain: dict[str, Any] | None = None
+    """Stain that slides are normalized to."""
+    targets: dict[str, Any] | None = None
+    """Where targets that are not genes stand, with their mean and standard deviation."""
+    expression: list[str] = field(default_factory=list)
+    """Extra sections whose counts alone were used."""
+    obsm_columns: dict[str, list[str] | None] = field(default_factory=dict)
+    """Column names of the user's features."""
+    model: str | None = None
+    """Id of the model that was fine-tuned."""
+    model_sections: list[str] = field(default_factory=list)
+    """Training sections of that model and of those before it."""
+
+    @property
+    def all_sections(self) -> list[str]:
+        """All sections that the model was trained on, before and during fine-tuning."""
+        return [*self.model_sections, *self.sections]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON, without empty entries."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None and value not in ([], {})}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
+        """Back from JSON."""
+        return cls(**values)
