@@ -1,4 +1,4 @@
-"""What the drawings share: colors, type, the place they are saved in."""
+"""Colors, fonts and the output folder that all drawings share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ mpl.rcParams.update(
         "xtick.color": INK,
         "ytick.color": INK,
         "legend.frameon": False,
-        "svg.hashsalt": "sthggep",  # the same drawing gives the same file
+        "svg.hashsalt": "sthggep",  # the same drawing always makes the same file
         "savefig.facecolor": "white",
     }
 )

@@ -1,4 +1,4 @@
-"""Spots where they belong, and the usual two ways in which they do not."""
+"""Correct spots, and two common mistakes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ slide = sthggep.datasets.toy(seed=5, size_um=(3600.0, 2600.0), pitch_um=150.0)
 image = image_of(slide)
 xy = slide.obsm["spatial"]
 cases = {
-    "as they should be: (x, y),\nfull-resolution pixels": (xy, BLUE),
+    "correct: (x, y),\nfull-resolution pixels": (xy, BLUE),
     "x and y swapped": (xy[:, ::-1], ORANGE),
-    "scale factor left out:\npixels of a smaller image": (xy * 0.5, ORANGE),
+    "scale factor missing:\npixels of a smaller image": (xy * 0.5, ORANGE),
 }
 fig, axes = plt.subplots(1, 3, figsize=(9.4, 2.9), layout="constrained")
 for ax, (title, (points, color)) in zip(axes, cases.items(), strict=True):

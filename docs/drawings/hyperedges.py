@@ -1,4 +1,4 @@
-"""A graph ties two spots; a hyperedge ties as many as it holds."""
+"""An edge of a graph connects two spots; a hyperedge connects any number of spots."""
 
 from __future__ import annotations
 

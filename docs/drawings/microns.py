@@ -1,4 +1,4 @@
-"""The same number of pixels is not the same tissue; the same number of microns is."""
+"""A fixed number of pixels shows different tissue at each resolution; a fixed number of microns shows the same tissue."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ PAPER = [
     ("gradient enhancement (GEM)", PURPLE),
     ("ShuffleNetV2 ×0.5, learned", PURPLE),
     ("three levels, each through CBAM", PURPLE),
-    ("position, then 4 transformer blocks a level:\neach spot looks at all spots of the section", BLUE),
+    ("position, then 4 transformer blocks a level:\neach spot attends to all spots of the section", BLUE),
     ("hypergraph convolution\n(hyperedges chosen by the features)", ORANGE),
     ("LSTM over three levels and hypergraph", GREEN),
     ("expression of each gene;  ZINB of the counts", INK),
@@ -18,7 +18,7 @@ PAPER = [
 DEFAULT = [
     ("80, 160, 320 and 640 µm around each spot", GRAY),
     ("ShuffleNetV2 ×0.5, frozen (adapted to H&E)", PURPLE),
-    ("mean maps of four stages", PURPLE),
+    ("means of the feature maps of four stages", PURPLE),
     ("centered and scaled within the section", PURPLE),
     ("hypergraph convolution\n(hyperedges of adjacent spots)", ORANGE),
     ("attention fusion of views and hypergraph", GREEN),
@@ -33,7 +33,7 @@ for x, title, steps in ((0, "as published", PAPER), (5.2, "default preset", DEFA
         box(ax, (x, -row), (4.3, 0.66), text, color=color, fill="white" if color == INK else color + "1c")
         if row:
             arrow(ax, (x, -row + 0.67), (x, -row + 0.34))
-# The linear way round
+# The linear shortcut
 last = 1 - len(DEFAULT)
 ax.plot([7.35, 8.05, 8.05], [-3, -3, last], color=GRAY, lw=1.2, ls=(0, (4, 2)))
 arrow(ax, (8.05, last), (7.37, last))

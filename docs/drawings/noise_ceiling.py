@@ -1,4 +1,4 @@
-"""What noise of counting does to a correlation, and how splitting the counts tells."""
+"""How counting noise lowers a correlation, and how the ceiling, estimated by splitting the counts, shows it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def dense(matrix) -> np.ndarray:
 
 
 def tissue(depth: float):
-    """One section of toy tissue, and expression as a perfect prediction would have it."""
+    """One section of toy tissue, and the expression that a perfect prediction would return."""
     adata = sthggep.datasets.toy(seed=3, counts_per_spot=depth)
     return adata, log10_cp10k(dense(adata.layers["true_rate"]))
 
 
 def reached(raw: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ceiling that the counts tell, and the correlation of the truth with them."""
+    """The ceiling estimated from the counts, and the correlation of the truth with the counts."""
     return noise_ceiling(raw, np.random.default_rng(0)), column_pearson(truth, log10_cp10k(raw))
 
 
@@ -44,7 +44,7 @@ for ax, depth in zip(axes, (None, 2000.0, 60.0), strict=True):
     ax.set_title("the truth\n" if depth is None else f"{depth:g} counts a spot\nr with the truth {r:.2f}", fontsize=9)
 ax = right.subplots()
 rng = np.random.default_rng(1)
-kinds = {"noise of counting only": (BLUE, []), "spots differ beyond it, too": (ORANGE, [])}
+kinds = {"counting noise only": (BLUE, []), "spots have further differences": (ORANGE, [])}
 for depth in DEPTHS:
     adata, truth = tissue(depth)
     follows = (adata.var["family"] != "NOISE").to_numpy()

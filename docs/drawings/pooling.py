@@ -1,4 +1,4 @@
-"""Why a correlation over all sections together flatters."""
+"""Why a correlation pooled over all sections is too high."""
 
 from __future__ import annotations
 

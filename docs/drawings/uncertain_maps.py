@@ -1,4 +1,4 @@
-"""Three genes of one predicted section: one to be trusted, one of low counts, one that follows nothing."""
+"""Three genes of one predicted section: one that you can trust, one with few counts, one that follows nothing."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ predicted = slide.obsm["hggep"]
 
 fig, axes = plt.subplots(3, 4, figsize=(8.2, 6.4), layout="constrained")
 for row, (gene, column) in enumerate(zip(GENES, at, strict=True)):
-    maps = {"truth": truth, "measured": measured, "predicted": predicted, "predicted, own colors": predicted}
+    maps = {"truth": truth, "measured": measured, "predicted": predicted, "predicted, own color scale": predicted}
     low, high = np.quantile(measured[:, column], [0.01, 0.99])
     for ax, (title, values) in zip(axes[row], maps.items(), strict=True):
-        own = title.endswith("own colors")
+        own = title.endswith("own color scale")
         limits = {} if own else {"vmin": low, "vmax": high}
         bare(ax).scatter(
             *slide.obsm["spatial"].T, c=values[:, column], s=42, marker="s", lw=0, cmap="viridis", **limits

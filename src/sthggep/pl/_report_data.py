@@ -85,8 +85,9 @@ def model_notes(model: HGGEP) -> dict[str, Any]:
         ("held out to stop", "; ".join(training.validation) or "nothing"),
         ("seed", "not noted" if training.seed is None else str(training.seed)),
     ]
-    held_out = training.held_out_pearson or [None] * len(model.genes)
-    ceiling: list[float | None] = [*(training.ceiling or [None] * len(model.genes))]
+    nothing: list[float | None] = [None] * len(model.genes)
+    held_out = training.held_out_pearson or nothing
+    ceiling = training.ceiling or nothing
     return {"rows": rows, "curves": _curves(model), "genes": model.genes, "heldOut": held_out, "ceiling": ceiling}
 
 
