@@ -17,8 +17,6 @@ import os
 import resource
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ import pandas as pd
 
 import sthggep
 from sthggep._encoders._cache import VARIABLE
-from sthggep._training import _closed_form, _networks
 from sthggep._training._presets import PRESETS, Preset
 
 HER2ST = ("B4", "C2", "C3", "C4", "C5")
@@ -42,41 +39,32 @@ SHOWN = {
 }
 
 
-def net(**changes: Any) -> Callable[[Preset], Preset]:
-    """A default preset with another network."""
-    return lambda preset: replace(preset, net={**preset.net, **changes})
+DEFAULT = PRESETS["default"]
 
 
-# What is left out or changed, how the preset changes, and options of `cross_validate`
-ABLATIONS: dict[str, tuple[Callable[[Preset], Preset], dict[str, Any]]] = {
-    "as it is": (lambda preset: preset, {}),
-    "ImageNet weights instead of the adapted encoder": (lambda preset: preset, {"encoder": "shufflenet"}),
-    "one field of view, 160 µm": (lambda preset: preset, {"size_um": 160.0}),
-    "no hypergraph": (net(hypergraph=False), {}),
-    "attention over the nearest spots": (net(depth=1), {}),
-    "no damping of the programs": (net(damping=0.0), {}),
-    "penalty 1 everywhere, programs chosen": (lambda preset: preset, {"penalties": (1.0,)}),
-    "one network instead of five": (lambda preset: preset, {"n_members": 1}),
-    "closed form alone": (lambda preset: preset, {"shares": (0.0,)}),
-    "network alone": (lambda preset: preset, {"shares": (1.0,)}),
+def with_net(**changes: Any) -> Preset:
+    """The default preset with another network."""
+    return replace(DEFAULT, net={**DEFAULT.net, **changes})
+
+
+def with_recipe(**changes: Any) -> Preset:
+    """The default preset with another choice on held-out tissue."""
+    return replace(DEFAULT, recipe=replace(DEFAULT.recipe, **changes))
+
+
+# What is left out or changed: the preset, and options of `cross_validate`
+ABLATIONS: dict[str, tuple[Preset, dict[str, Any]]] = {
+    "as it is": (DEFAULT, {}),
+    "ImageNet weights instead of the adapted encoder": (DEFAULT, {"encoder": "shufflenet"}),
+    "one field of view, 160 µm": (DEFAULT, {"size_um": 160.0}),
+    "no hypergraph": (with_net(hypergraph=False), {}),
+    "attention over the nearest spots": (with_net(depth=1), {}),
+    "no damping of the programs": (with_net(damping=0.0), {}),
+    "penalty 1 everywhere, programs chosen": (with_recipe(penalties=(1.0,)), {}),
+    "one network instead of five": (DEFAULT, {"n_members": 1}),
+    "closed form alone": (with_recipe(shares=(0.0,)), {}),
+    "network alone": (with_recipe(shares=(1.0,)), {}),
 }
-
-
-@contextmanager
-def variant(
-    change: Callable[[Preset], Preset],
-    shares: tuple[float, ...] = _networks.SHARES,
-    penalties: tuple[float, ...] = _closed_form.PENALTIES,
-) -> Iterator[str]:
-    """A preset under a name of its own, with what held-out tissue may choose, for as long as it is needed."""
-    kept = _networks.SHARES, _closed_form.PENALTIES
-    PRESETS["variant"] = change(PRESETS["default"])
-    _networks.SHARES, _closed_form.PENALTIES = shares, penalties
-    try:
-        yield "variant"
-    finally:
-        _networks.SHARES, _closed_form.PENALTIES = kept
-        del PRESETS["variant"]
 
 
 def sections(dataset: str, names: tuple[str, ...], root: Path, encoders: tuple[str, ...]) -> list:
@@ -180,15 +168,13 @@ def ablation_table(run: Run, root: Path, panel: list[str] | None) -> None:
     )
     of_c = [section for section in HER2ST if section != "B4"]
     rows = {}
-    for at, (name, (change, given)) in enumerate(ABLATIONS.items()):
-        free = {key: given[key] for key in ("shares", "penalties") if key in given}
-        options = {"baselines": ()} | {key: value for key, value in given.items() if key not in free}
-        with variant(change, **free) as preset:
-            left, apart = (
-                run.table(f"ablation-{at}-{group}", breast, group_key=group, genes=panel, preset=preset, **options)
-                for group in ("section", "patient")
-            )
-            animals = run.table(f"ablation-{at}-mob", bulbs, group_key="section", preset=preset, **options)
+    for at, (name, (preset, changes)) in enumerate(ABLATIONS.items()):
+        options: dict[str, Any] = {"baselines": (), "preset": preset, **changes}
+        left, apart = (
+            run.table(f"ablation-{at}-{group}", breast, group_key=group, genes=panel, **options)
+            for group in ("section", "patient")
+        )
+        animals = run.table(f"ablation-{at}-mob", bulbs, group_key="section", **options)
         left, apart, animals = (table.loc["hggep"] for table in (left, apart, animals))
         rows[name] = [left["mean"], apart["B4"], apart[of_c].mean(), *animals[list(MOB)]]
     columns = ["sections held out, mean", "patients held out: B4", "C2–C5", "animals held out: MOB1", "MOB3"]

@@ -15,7 +15,7 @@ import baseline
 import numpy as np
 import torch
 
-from sthggep._inputs._section import Section
+from sthggep._inputs._section import SectionWindow
 from sthggep._training._lightning import Training
 from sthggep._training._presets import PRESETS
 from sthggep.nn import (
@@ -26,6 +26,7 @@ from sthggep.nn import (
     spatial_neighbors,
 )
 from sthggep.nn._precision import faster_in_bf16, lowered
+from sthggep.nn._section import PatchInputs
 
 N_GENES, N_COPIES = 785, 5
 PATCH_FLOPS = 27.64e6  # convolutions of one patch, as torch.utils.flop_counter counts them
@@ -128,12 +129,14 @@ def correlation(n: int) -> float:
 # ---------------------------------------------------------------- paper preset, training step
 
 
-def section(n: int) -> Section:
+def section(n: int) -> SectionWindow:
     """Noise in the place of counts."""
     generator = torch.Generator().manual_seed(0)
     counts = torch.poisson(torch.full((n, N_GENES), 0.5), generator=generator)
     every = torch.ones(n, dtype=torch.bool)
-    return Section("noise", (patches(n), positions(n)), counts.log1p(), counts, torch.ones(n), every, ~every)
+    return SectionWindow.of_whole(
+        "noise", PatchInputs(patches(n), positions(n)), counts.log1p(), counts, torch.ones(n), every, ~every
+    )
 
 
 def training_calls(n: int) -> Calls:

@@ -37,14 +37,14 @@ def main() -> None:
 
     read = {name: sthggep.datasets.her2st(name, root=options.root) for name in options.sections}
     train = [slide for name, slide in read.items() if name != options.held_out]
+    preset = PRESETS["paper"]
     if options.no_distillation:
-        paper = PRESETS["paper"]
-        PRESETS["paper"] = replace(paper, recipe=replace(paper.recipe, distillation=0.0))
+        preset = replace(preset, recipe=replace(preset.recipe, distillation=0.0))
     start = time.perf_counter()
     model = sthggep.tl.fit(
         train,
         genes=options.panel.read_text().split(),
-        preset="paper",
+        preset=preset,
         validation=None,
         max_epochs=options.epochs,
         learning_rate=options.learning_rate,

@@ -160,13 +160,14 @@ def halo_table(path: Path, n: int, options: argparse.Namespace) -> None:
     import torch
 
     from sthggep import pp
+    from sthggep._inputs._compute import Compute
     from sthggep._slides._resolve import resolve_one
     from sthggep.model._forward import predict_windows
 
     adata, model = section(path, n, TRAINED_PITCH), model_of(options)
     pp.features(adata, size_um=model.inputs.sizes_um, flips=options.flips, cache=path.parent / "features")
     slide = resolve_one(adata)
-    given = {"encoder": model.encoder(device="cpu"), "batch_size": 64, "device": torch.device("cpu")}
+    given = {"encoder": model.encoder(device="cpu"), "compute": Compute(torch.device("cpu"))}
     ((_, whole),) = predict_windows(model.ensemble, slide, window=None, **given)
     for window in options.windows:
         for halo in (0, 1, 2, 3):

@@ -73,16 +73,19 @@ def test_plain_neighbors_and_hyperedges_are_the_same(baseline, section):
 
 
 def test_plain_training_step_has_the_same_loss_and_gradients(baseline, section):
-    from sthggep._inputs._section import Section
+    from sthggep._inputs._section import SectionWindow
     from sthggep._training._lightning import Training
     from sthggep._training._presets import PRESETS
+    from sthggep.nn._section import PatchInputs
 
     patches, xy, target, counts = section
     nets = [network(**STILL).train() for _ in range(2)]
     every = torch.ones(30, dtype=torch.bool)
     module = Training(nets[0], PRESETS["paper"].recipe, seed=3)
     module.log = module.log_dict = lambda *_, **__: None
-    ours = module.training_step(Section("A", (patches, xy), target, counts, torch.ones(30), every, ~every), 0)
+    inputs = PatchInputs(patches, xy)
+    window = SectionWindow.of_whole("A", inputs, target, counts, torch.ones(30), every, ~every)
+    ours = module.training_step(window, 0)
     generator = torch.Generator().manual_seed(3)
     plain = baseline.training_loss(nets[1], patches, xy, target, counts, generator=generator)
     assert ours.item() == pytest.approx(plain.item(), rel=1e-5)

@@ -12,19 +12,29 @@ from scipy import sparse
 
 from sthggep import datasets, pp
 from sthggep._encoders._frozen import FrozenEncoder
+from sthggep._inputs._compute import Compute
 from sthggep._inputs._inputs import Inputs
-from sthggep._inputs._section import Section, labeled
+from sthggep._inputs._section import SectionWindow, section_of_counts
 from sthggep._inputs._stages import array_positions
-from sthggep._inputs._windows import network_inputs
+from sthggep._inputs._windows import InputSource
 from sthggep._slides._resolve import resolve_one
 from sthggep._table._counts import log10_cp10k, size_factors
 from sthggep._table._user_features import given_features
-from sthggep._training._datamodule import Sections
+from sthggep._training._datamodule import SectionDataModule
+from sthggep.nn import FeatureHGGEPNet
+from sthggep.nn._section import PatchInputs
 
 
 @pytest.fixture
 def tissue():
     return datasets.toy(seed=3, size_um=(900.0, 900.0), mpp=2.0, n_genes=6)
+
+
+def whole_inputs(slide, inputs: Inputs, encoder: FrozenEncoder | None = None, n_neighbors: int = 1):
+    """Inputs of a network for a section that is one window."""
+    net = FeatureHGGEPNet([1], 1, n_neighbors=n_neighbors)
+    (window,) = InputSource(inputs, encoder, net, Compute(torch.device("cpu"), batch_size=8)).windows(slide)
+    return window.inputs
 
 
 @pytest.fixture
@@ -54,7 +64,7 @@ def test_inputs_survive_json_and_say_what_they_are(inputs, said):
 
 
 def test_patches_are_pixels_as_they_are(tissue, slide):
-    patches, positions = network_inputs(slide, Inputs("patches"), None, n_neighbors=1, batch_size=4)
+    patches, positions = whole_inputs(slide, Inputs("patches"))
     assert patches.dtype == torch.uint8
     assert patches.shape == (tissue.n_obs, 3, 112, 112)
     np.testing.assert_array_equal(patches.permute(0, 2, 3, 1).numpy(), pp.patches(tissue)[:])
@@ -65,7 +75,7 @@ def test_patches_are_pixels_as_they_are(tissue, slide):
 
 
 def test_published_network_gets_array_positions(tissue, slide):
-    _, positions = network_inputs(slide, Inputs("patches", reference=True), None, n_neighbors=1, batch_size=4)
+    _, positions = whole_inputs(slide, Inputs("patches", reference=True))
     np.testing.assert_array_equal(positions, tissue.obs[["array_x", "array_y"]].to_numpy())
     assert np.issubdtype(positions.dtype, np.integer)
 
@@ -86,25 +96,25 @@ def test_array_positions_that_are_not_there(tissue):
 def test_features_that_are_there_are_not_computed_again(tissue, monkeypatch):
     encoder = FrozenEncoder("shufflenet", "random")
     inputs = Inputs("features", sizes_um=(100.0,), flips=False)
-    options = {"n_neighbors": 4, "batch_size": 8}
-    fresh = network_inputs(resolve_one(tissue), inputs, encoder, **options)
+    fresh = whole_inputs(resolve_one(tissue), inputs, encoder)
     assert set(tissue.obsm) == {"spatial", "morphology"}
     pp.features(tissue, "shufflenet", size_um=100.0, weights="random", flips=False, show_progress_bar=False)
     with monkeypatch.context() as patched:
         patched.setattr("sthggep._inputs._stages.encode", None)
-        kept = network_inputs(resolve_one(tissue), inputs, encoder, **options)
+        kept = whole_inputs(resolve_one(tissue), inputs, encoder)
     for one, other in zip(fresh[0], kept[0], strict=True):
         torch.testing.assert_close(one, other)
     # Features of other pixels are none of ours
-    other = network_inputs(resolve_one(tissue, mpp=2.4), inputs, encoder, **options)
+    other = whole_inputs(resolve_one(tissue, mpp=2.4), inputs, encoder)
     assert not torch.allclose(other[0][0], fresh[0][0])
 
 
 def test_graph_of_a_section(slide, tissue):
     tissue.obsm["X"] = np.ones((tissue.n_obs, 2))
-    stages, rows, offsets, incidence, n = network_inputs(
-        slide, Inputs("obsm", obsm=("X", "X")), None, n_neighbors=5, batch_size=1
+    stages, rows, offsets, incidence, n, statistics = whole_inputs(
+        slide, Inputs("obsm", obsm=("X", "X")), n_neighbors=5
     )
+    assert statistics is None
     assert [stage.shape for stage in stages] == [(tissue.n_obs, 2)] * 2
     assert rows.shape == (tissue.n_obs, 5)
     assert offsets.shape == (tissue.n_obs, 5, 2)
@@ -169,7 +179,7 @@ def test_targets_and_masks(tissue):
     tissue.X[1] = 0
     tissue.layers["raw"] = tissue.X * 2
     genes = list(tissue.var_names[[4, 0, 2]])
-    section = labeled(resolve_one(tissue), genes, None, ())
+    section = section_of_counts(resolve_one(tissue), genes, None, ())
     raw = tissue.X[:, [4, 0, 2]]
     np.testing.assert_array_equal(section.counts.numpy(), raw)
     np.testing.assert_allclose(section.target.numpy(), log10_cp10k(raw), rtol=1e-6)
@@ -178,31 +188,37 @@ def test_targets_and_masks(tissue):
     # There is nothing to learn from a spot without counts
     assert (~section.train).nonzero().flatten().tolist() == [1]
     assert not section.validate.any()
-    layered = labeled(resolve_one(tissue), genes, "raw", ())
+    layered = section_of_counts(resolve_one(tissue), genes, "raw", ())
     np.testing.assert_array_equal(layered.counts.numpy(), 2 * raw)
 
 
 # ---------------------------------------------------------------- feeding
 
 
-def blank(name: str, *, train: bool = True, validate: bool = False) -> Section:
+def blank(name: str, *, train: bool = True, validate: bool = False) -> SectionWindow:
     nothing = torch.zeros(2, 1)
-    return Section(
-        name, (np.ones(2),), nothing, nothing, nothing[:, 0], torch.tensor([train] * 2), torch.tensor([validate] * 2)
+    return SectionWindow.of_whole(
+        name,
+        PatchInputs(nothing, np.ones(2)),
+        nothing,
+        nothing,
+        nothing[:, 0],
+        torch.tensor([train] * 2),
+        torch.tensor([validate] * 2),
     )
 
 
 def test_sections_are_fed_whole_and_as_they_are():
-    fed = Sections([blank("A"), blank("B", train=False, validate=True), blank("C", train=False)])
+    fed = SectionDataModule([blank("A"), blank("B", train=False, validate=True), blank("C", train=False)])
     (training,), (validation,) = list(fed.train_dataloader()), list(fed.val_dataloader())
     assert (training.name, validation.name) == ("A", "B")
-    assert isinstance(training.inputs[0], np.ndarray)  # float64 positions stay off accelerators that have none
-    assert Sections([blank("A")]).val_dataloader() == []
+    assert isinstance(training.inputs.positions, np.ndarray)  # float64 positions stay off accelerators that have none
+    assert SectionDataModule([blank("A")]).val_dataloader() == []
 
 
 def test_order_is_the_seeds():
     def order(seed):
-        fed = Sections([blank(name) for name in "ABCDEFGH"], seed)
+        fed = SectionDataModule([blank(name) for name in "ABCDEFGH"], seed)
         return ["".join(section.name for section in fed.train_dataloader()) for _ in range(2)]
 
     assert order(0) == order(0)
@@ -214,5 +230,5 @@ def test_order_is_the_seeds():
 
 @pytest.mark.parametrize(("n", "min_steps", "steps"), [(1, 4, 4), (3, 4, 6), (5, 4, 5), (4, 1, 4)])
 def test_steps_an_epoch(n, min_steps, steps):
-    fed = Sections([blank(name) for name in "ABCDE"[:n]], min_steps=min_steps)
+    fed = SectionDataModule([blank(name) for name in "ABCDE"[:n]], min_steps=min_steps)
     assert len(list(fed.train_dataloader())) == steps

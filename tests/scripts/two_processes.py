@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sthggep._inputs._section import Section
-from sthggep._training._lightning import train
+from sthggep._inputs._section import SectionWindow
+from sthggep._training._lightning import train_network
 from sthggep._training._presets import Recipe
 from sthggep.nn import FeatureHGGEPNet, HGGEPNet, spatial_incidence, spatial_neighbors
+from sthggep.nn._section import FeatureInputs, PatchInputs
 
 N = 12
 XY = np.stack(np.divmod(np.arange(N), 4), axis=1).astype(float)
@@ -21,7 +22,7 @@ XY = np.stack(np.divmod(np.arange(N), 4), axis=1).astype(float)
 STILL = {"dim": 32, "depth": 1, "heads": 2, "dropout": 0.0}
 
 
-def section(seed: int, *, patches: bool, validate: bool = False) -> Section:
+def section(seed: int, *, patches: bool, validate: bool = False) -> SectionWindow:
     """Spots whose brightness tells of the genes."""
     rng = np.random.default_rng(seed)
     bright = rng.uniform(0.3, 1, N)
@@ -30,12 +31,12 @@ def section(seed: int, *, patches: bool, validate: bool = False) -> Section:
     masks = (~yes, yes) if validate else (yes, ~yes)
     if patches:
         pixels = rng.random((N, 3, 112, 112)) * 255 * bright[:, None, None, None]
-        inputs = (torch.from_numpy(pixels.astype(np.uint8)), XY)
+        inputs = PatchInputs(torch.from_numpy(pixels.astype(np.uint8)), XY)
     else:
         near = spatial_neighbors(XY, 5)
         features = torch.from_numpy(np.column_stack([bright, rng.random((N, 3))])).float()
-        inputs = ([features], near.rows, near.offsets, spatial_incidence(near.rows), N)
-    return Section(f"section {seed}", inputs, counts.log1p(), counts, torch.ones(N), *masks)
+        inputs = FeatureInputs([features], near.rows, near.offsets, spatial_incidence(near.rows), N)
+    return SectionWindow.of_whole(f"section {seed}", inputs, counts.log1p(), counts, torch.ones(N), *masks)
 
 
 def learn(folder: Path, processes: int, *, patches: bool) -> None:
@@ -51,7 +52,9 @@ def learn(folder: Path, processes: int, *, patches: bool) -> None:
     recipe = Recipe(max_epochs=3, learning_rate=1e-3, count_nll=0.25 if patches else 0.0)
     options = {"devices": 2, "strategy": "ddp_find_unused_parameters_true"}
     options = options if processes == 2 else {"accumulate_grad_batches": 2}
-    found = train(net, sections, recipe, seed=0, device=torch.device("cpu"), trainer_kwargs=options, folder=folder)
+    found = train_network(
+        net, sections, recipe, seed=0, device=torch.device("cpu"), trainer_kwargs=options, folder=folder
+    )
     if os.environ.get("LOCAL_RANK", "0") == "0":
         torch.save(net.state_dict(), folder / "net.pt")
         (folder / "history.json").write_text(json.dumps(found.to_dict("list")))

@@ -54,6 +54,12 @@ class SectionWindow(NamedTuple):
     train: Tensor
     validate: Tensor
 
+    @classmethod
+    def of_whole(cls, name: str, inputs: NetworkInputs, *tensors: Tensor) -> SectionWindow:
+        """A section that is one window; ``tensors`` are target, counts, size factors and the two masks."""
+        n_spots = len(tensors[0])
+        return cls(0, torch.arange(n_spots), torch.ones(n_spots, dtype=torch.bool), name, inputs, *tensors)
+
     @property
     def library_sizes(self) -> Tensor:
         """Counts of each spot; where the targets are not genes, so many that every spot has the same weight."""
