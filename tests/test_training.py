@@ -169,6 +169,25 @@ def test_nothing_held_out_runs_all_epochs():
     assert not {"val_loss", "val_pearson"} & set(history)
 
 
+def test_early_stopping_looks_at_held_out_spots_alone():
+    """Blocks are held out of sections that are trained on: the figures that choose the epoch are of the blocks."""
+    whole = section("A")
+    held_out = torch.arange(25) % 3 == 0
+    blocks = whole._replace(train=~held_out, validate=held_out)
+    net, history = fitted([blocks], replace(RECIPE, max_epochs=1))
+    with torch.no_grad():
+        predicted = net(*blocks.inputs).expression.double().numpy()
+    truth = blocks.target.double().numpy()
+
+    def figures(at: np.ndarray) -> tuple[float, float]:
+        pearson = np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(predicted[at].T, truth[at].T, strict=True)])
+        return pearson, np.square(predicted[at] - truth[at]).mean() + 1 - pearson
+
+    (found,) = history[["val_pearson", "val_loss"]].to_numpy().tolist()
+    assert found == pytest.approx(figures(held_out.numpy()), abs=1e-5)
+    assert np.abs(np.subtract(figures(held_out.numpy()), figures(np.ones(25, dtype=bool)))).min() > 1e-3
+
+
 # ---------------------------------------------------------------- randomness
 
 

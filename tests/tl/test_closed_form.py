@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from sthggep import datasets, tl
+from sthggep._data import Section, labeled, network_inputs
 from sthggep._presets import PRESETS
+from sthggep._slide import resolve_one
+from sthggep.nn import FeatureHGGEPNet
+from sthggep.nn._programs import spot_weights
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.tl import _closed_form, _validation
 from sthggep.tl._closed_form import PENALTIES, with_ridge
@@ -116,3 +120,51 @@ def test_few_networks_do_not_make_the_choice_a_narrow_one(monkeypatch, n_slides,
     assert of_the_network == parts[0]
     assert sorted(set(asked)) == parts
     assert penalty(one) == penalty(tl.fit(slides, genes=genes, **{**QUICK, "n_members": 5}))
+
+
+def two_genes(correlation: float, *, held_out: bool) -> Section:
+    """A section of two genes that vary independently: one feature is the first, one is so correlated with the second."""
+    n = 60
+    drawn = torch.randn(n, 3, generator=torch.Generator().manual_seed(int(held_out)))
+    first, second, noise = (torch.linalg.qr(drawn - drawn.mean(dim=0))[0] * n**0.5).T
+    features = torch.stack([first, correlation * second + (1 - correlation**2) ** 0.5 * noise], dim=1)
+    inputs = ([features], torch.zeros(n, 1, dtype=torch.int64), torch.zeros(n, 1, 2), None, n)
+    yes, counts = torch.ones(n, dtype=torch.bool), torch.full((n, 2), 1e3)
+    masks = (~yes, yes) if held_out else (yes, ~yes)
+    return Section(str(held_out), inputs, torch.stack([first, second], dim=1), counts, torch.ones(n), *masks)
+
+
+@pytest.mark.parametrize(("damped_by", "rank"), [(1.0, 1), (0.2, 2)])
+def test_programs_are_damped_where_their_number_is_chosen(damped_by, rank):
+    """A program that predicts held-out tissue poorly does harm at its full weight, and some good at the weight that it has."""
+    net = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False)
+    net.programs.loadings.copy_(torch.eye(2))
+    net.programs.damp.copy_(torch.tensor([1.0, damped_by]))
+    split = [two_genes(1.0, held_out=False), two_genes(0.2, held_out=True)]
+    assert with_ridge(PRESETS["default"], [split], lambda *_: net).net["rank"] == rank
+
+
+@pytest.mark.parametrize("validation", ["sections", "blocks"])
+def test_the_closed_form_is_solved_on_held_out_tissue_too(validation):
+    """Each member's weights are the ridge over all spots of all slides, and not that over the spots it was trained on."""
+    slides = [toy(seed, 1.0, width=5) for seed in range(2)]
+    model = tl.fit(slides, genes=list(slides[0].var_names), validation=validation, **QUICK)
+    options = {"n_neighbors": model.members[0].n_neighbors, "batch_size": 1}
+    found = [resolve_one(slide) for slide in slides]
+    sections = [labeled(one, model.genes, None, network_inputs(one, model.inputs, None, **options)) for one in found]
+
+    def solved(member, sections: list[Section]) -> np.ndarray:
+        known = [None] * len(sections)
+        stages, incidences = [one.inputs[0] for one in sections], [one.inputs[3] for one in sections]
+        x = torch.cat(list(member.spread(stages, incidences, [one.train for one in sections], known)))
+        weights = [spot_weights(one.library_sizes) for one in sections]
+        y = torch.cat(member.programs.adapt([one.target for one in sections], weights, 0.0))
+        x, y, w = (part.double().numpy() for part in (x, y, torch.cat(weights)[:, None]))
+        ridge = member.shortcut.penalty * np.eye(x.shape[1])
+        return np.linalg.solve(x.T @ (w * x) + ridge, x.T @ (w * y))
+
+    for member, other in zip(model.members, reversed(sections), strict=True):
+        weight = member.shortcut.weight.numpy()
+        size = np.abs(weight).max()
+        np.testing.assert_allclose(weight, solved(member, sections), atol=1e-3 * size)
+        assert np.abs(weight - solved(member, [other])).max() > 0.05 * size
