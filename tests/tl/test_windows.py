@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import anndata
@@ -103,13 +104,33 @@ def test_statistics_are_the_whole_sections(quick, slide):
     assert np.abs(by_itself - whole[rows[0]]).max() > 0.1 * whole.std(axis=0).max()
 
 
-def test_a_section_that_fits_is_looked_at_whole(quick, slide):
-    whole, fits, automatic = slide.copy(), slide.copy(), slide.copy()
+@pytest.fixture
+def looked_at(quick):
+    """How many spots the first network was shown at a time, and whether it was told the statistics of a larger whole."""
+    net, seen = quick.members[0], []
+    signature = inspect.signature(net.forward)
+
+    def note(_, args, kwargs) -> None:
+        given = signature.bind(*args, **kwargs).arguments
+        seen.append((len(given["neighbors"]), given.get("statistics") is not None))
+
+    handle = net.register_forward_pre_hook(note, with_kwargs=True)
+    yield seen
+    handle.remove()
+
+
+def test_a_section_that_fits_is_looked_at_whole(quick, slide, looked_at):
+    whole, fits, automatic, split = (slide.copy() for _ in range(4))
     tl.predict(whole, quick, window=None, **QUIET)
     tl.predict(fits, quick, window=slide.n_obs, **QUIET)
     tl.predict(automatic, quick, **QUIET)
+    assert looked_at == [(slide.n_obs, False)] * 3
     np.testing.assert_array_equal(fits.obsm["hggep"], whole.obsm["hggep"])
     np.testing.assert_array_equal(automatic.obsm["hggep"], whole.obsm["hggep"])
+    # One spot less does not hold it
+    tl.predict(split, quick, window=slide.n_obs - 1, **QUIET)
+    assert [told for _, told in looked_at[3:]] == [True, True]
+    assert max(n for n, _ in looked_at[3:]) < slide.n_obs
 
 
 def test_describe_slide_puts_windows_together(quick, slide):
