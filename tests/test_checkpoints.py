@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,17 +139,18 @@ def environment() -> dict[str, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="Needs SIGKILL.")
 def test_killed_fit_goes_on(script, tmp_path):
     """A process killed by the system, in the middle of its second network."""
-    command = [sys.executable, str(SCRIPTS / "slow_fit.py"), str(tmp_path), "0.2"]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 200
-    while not (tmp_path / "network-1" / STATE).exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said.decode()
-    assert (tmp_path / "network-0" / FINISHED).exists()
-    assert not (tmp_path / "network-1" / FINISHED).exists()
-    resumed, whole = script.fit(tmp_path), script.fit(None)
+    command = [sys.executable, str(SCRIPTS / "slow_fit.py"), str(tmp_path), "1", "2"]
+    killed = subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=250)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.name in (STATE, FINISHED)} == {
+        f"network-0/{FINISHED}",
+        f"network-1/{STATE}",
+    }
+    # What was finished is not trained again: only the epoch that was broken off, and what comes after it
+    left, all_of_it = script.Diary(), script.Diary()
+    resumed, whole = script.fit(tmp_path, left), script.fit(None, all_of_it)
+    assert left.epochs == [(0, 2), (0, 3)]
+    assert all_of_it.epochs == [(network, epoch) for network in (0, 1) for epoch in range(4)]
     assert resumed.id == whole.id
     pd.testing.assert_frame_equal(resumed.history, whole.history)
 
