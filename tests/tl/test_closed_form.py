@@ -72,9 +72,10 @@ def test_one_for_all_members_that_predicts_held_out_tissue_best(monkeypatch, cap
     assert max(found, key=found.__getitem__) == chosen
 
 
-def test_blocks_of_a_single_section():
-    slide = toy(0, 1.0)
-    assert penalty(tl.fit(slide, genes=list(slide.var_names), **QUICK)) in PENALTIES
+def test_blocks_of_a_single_section_choose_as_sections_do():
+    clear, drowned = toy(0), toy(0, 1.0)
+    low, high = (penalty(tl.fit(slide, genes=list(slide.var_names), **QUICK)) for slide in (clear, drowned))
+    assert low < high
 
 
 def test_the_presets_own_where_nothing_is_held_out():
@@ -88,8 +89,18 @@ def test_of_many_spots_some_are_asked(monkeypatch):
     first, second = _closed_form.thinned(masks)
     assert first.nonzero().ravel().tolist() == [0, 3, 6]
     assert second.tolist() == [False, True, False]
-    slides = [toy(seed, 1.0) for seed in range(2)]
-    assert penalty(tl.fit(slides, genes=list(slides[0].var_names), **QUICK)) in PENALTIES
+    # Those that the ridge is solved on, and those that it is asked of
+    net, n_shown = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False), []
+    spread = net.spread
+
+    def spy(features, incidences, masks, statistics):
+        n_shown.append(sum(int(mask.sum()) for mask in masks))
+        return spread(features, incidences, masks, statistics)
+
+    monkeypatch.setattr(net, "spread", spy)
+    split = [two_genes(1.0, held_out=False), two_genes(1.0, held_out=True)]
+    assert with_ridge(PRESETS["default"], [split], lambda *_: net).net["rank"] == 2
+    assert n_shown == [4, 4]
 
 
 def test_networks_without_a_shortcut_are_left_alone():
