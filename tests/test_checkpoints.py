@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ import pandas as pd
 import pytest
 import torch
 
-from sthggep._inputs._section import Section
+from sthggep._inputs._section import SectionWindow
 from sthggep._training._checkpoints import FINISHED, STATE
-from sthggep._training._lightning import train
-from sthggep._training._networks import start
+from sthggep._training._lightning import train_network
+from sthggep._training._networks import start_network
 from sthggep._training._presets import Recipe
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
+from sthggep.nn._section import FeatureInputs
 
 SCRIPTS = Path(__file__).parent / "scripts"
 RECIPE = Recipe(max_epochs=6, learning_rate=1e-3, correlation=1.0, step_epochs=2, step_factor=0.5, patience=6)
@@ -33,27 +33,27 @@ class Killed(BaseException):
     """Raised where a process would die."""
 
 
-def section(name: str, seed: int, *, validate: bool = False) -> Section:
+def section(name: str, seed: int, *, validate: bool = False) -> SectionWindow:
     rng = np.random.default_rng(seed)
     near = spatial_neighbors(np.stack(np.divmod(np.arange(25), 5), axis=1), 5)
     features = torch.from_numpy(rng.standard_normal((25, 6)).astype(np.float32))
     target = 1 + 0.3 * features[:, :1] * torch.linspace(-1, 1, 4)
     yes = torch.ones(25, dtype=torch.bool)
     masks = (~yes, yes) if validate else (yes, ~yes)
-    inputs = ([features], near.rows, near.offsets, spatial_incidence(near.rows), 25)
-    return Section(name, inputs, target, target.round(), torch.ones(25), *masks)
+    inputs = FeatureInputs([features], near.rows, near.offsets, spatial_incidence(near.rows), 25)
+    return SectionWindow.of_whole(name, inputs, target, target.round(), torch.ones(25), *masks)
 
 
 @pytest.fixture(params=[True, False], ids=["validated", "all epochs"])
-def sections(request) -> list[Section]:
+def sections(request) -> list[SectionWindow]:
     return [section(name, i) for i, name in enumerate("ABC")] + [section("V", 9, validate=True)] * request.param
 
 
-def run(sections: list[Section], folder: Path | None, *, die_at: int = 0, recipe: Recipe = RECIPE):
+def run(sections: list[SectionWindow], folder: Path | None, *, die_at: int = 0, recipe: Recipe = RECIPE):
     """Train, and die at the start of some pass through the network."""
     torch.manual_seed(0)
     net = FeatureHGGEPNet([6], 4, dim=16, heads=2, rank=2)
-    start(net, sections)
+    start_network(net, sections)
     passes = []
 
     def count(*_: Any) -> None:
@@ -62,7 +62,7 @@ def run(sections: list[Section], folder: Path | None, *, die_at: int = 0, recipe
             raise Killed
 
     net.register_forward_pre_hook(count)
-    return net, train(net, sections, recipe, seed=0, device=torch.device("cpu"), folder=folder)
+    return net, train_network(net, sections, recipe, seed=0, device=torch.device("cpu"), folder=folder)
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -141,17 +141,18 @@ def environment() -> dict[str, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="Needs SIGKILL.")
 def test_killed_fit_goes_on(script, tmp_path):
     """A process killed by the system, in the middle of its second network."""
-    command = [sys.executable, str(SCRIPTS / "slow_fit.py"), str(tmp_path), "0.2"]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 200
-    while not (tmp_path / "network-1" / STATE).exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said.decode()
-    assert (tmp_path / "network-0" / FINISHED).exists()
-    assert not (tmp_path / "network-1" / FINISHED).exists()
-    resumed, whole = script.fit(tmp_path), script.fit(None)
+    command = [sys.executable, str(SCRIPTS / "slow_fit.py"), str(tmp_path), "1", "2"]
+    killed = subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=250)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.name in (STATE, FINISHED)} == {
+        f"network-0/{FINISHED}",
+        f"network-1/{STATE}",
+    }
+    # What was finished is not trained again: only the epoch that was broken off, and what comes after it
+    left, all_of_it = script.Diary(), script.Diary()
+    resumed, whole = script.fit(tmp_path, left), script.fit(None, all_of_it)
+    assert left.epochs == [(0, 2), (0, 3)]
+    assert all_of_it.epochs == [(network, epoch) for network in (0, 1) for epoch in range(4)]
     assert resumed.id == whole.id
     pd.testing.assert_frame_equal(resumed.history, whole.history)
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sthggep import pp, tl
-from sthggep._slides._anndata import table_of
+from sthggep._image._level import Level
+from sthggep._slides._anndata import _source_levels, table_of
 from sthggep._slides._resolve import resolve, resolve_one
 
 WIDTH, HEIGHT = 400, 300
@@ -268,6 +269,19 @@ def test_the_source_file_stands_behind_hires_only_if_it_is_the_same_image(tmp_pa
         assert [level.scale[0] for level in resolve_one(adata).levels] == [0.75]
     assert "another size" in caplog.text
     assert resolve_one(adata, image_key="hires").levels[0].scale == (0.75, 0.75)
+
+
+def test_the_source_file_is_compared_by_width_and_by_height(tmp_path: Path):
+    """A smaller image that shrank more along one axis than along the other is of the same file."""
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, ramp(800, 600, 4), photometric="rgb")
+    smaller = Level(np.zeros((150, 400, 3), np.uint8), scale=(400 / 800, 150 / 600))
+    found = _source_levels(path, [smaller], "S1")
+    assert [(level.shape, level.scale) for level in found] == [((600, 800), (1.0, 1.0))]
+    turned = Level(np.zeros((400, 150, 3), np.uint8), scale=(150 / 800, 400 / 600))
+    assert len(_source_levels(path, [turned], "S1")) == 1
+    for other in ((0.25, 0.5), (0.5, 0.5), (0.25, 0.25)):
+        assert _source_levels(path, [Level(smaller.array, scale=other)], "S1") == []
 
 
 # --- lazy ---------------------------------------------------------------------------------------------------------

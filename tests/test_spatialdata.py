@@ -425,6 +425,22 @@ def test_wsidata():
     assert resolve(wsi(image, mpp=None))[0].mpp is None
 
 
+def test_levels_that_shrink_more_along_one_axis_than_along_the_other():
+    """Levels that count their own pixels, half as many rows and a quarter of the columns."""
+    image = exact_image()
+    sdata = wsi(image)
+    coarse = image_element(image[::2, ::4], {"global": Scale([2, 4], ("y", "x"))})
+    levels = {"scale0": sdata.images["wsi"]["scale0"].to_dataset(), "scale1": xr.Dataset({"image": coarse})}
+    sdata.images["wsi"] = xr.DataTree.from_dict(levels)
+    (slide,) = resolve(sdata)
+    assert [level.scale for level in slide.levels] == [(1.0, 1.0), (0.25, 0.5)]
+    assert [level.shape for level in slide.levels] == [(HEIGHT, WIDTH), (HEIGHT // 2, WIDTH // 4)]
+    x, y = XY[1].astype(int)
+    coarser = slide.levels[1]
+    place = (np.array([x, y, x + 4, y + 2]) * np.tile(coarser.scale, 2)).astype(int)
+    np.testing.assert_array_equal(coarser.read([place])[0][0, 0], image[y, x])
+
+
 def test_things_made_from_spatialdata_are_spatialdata():
     sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
     derived = WSIData(images=sdata.images, shapes=sdata.shapes, tables=sdata.tables)

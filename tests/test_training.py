@@ -11,18 +11,19 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from sthggep._inputs._section import Section
+from sthggep._inputs._section import SectionWindow
+from sthggep._training._lightning import Training, train_network
 from sthggep._training import _lightning as _training
-from sthggep._training._lightning import Training, train
-from sthggep._training._networks import start
+from sthggep._training._networks import start_network
 from sthggep._training._presets import Recipe
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors
+from sthggep.nn._section import FeatureInputs
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(max_epochs=3, learning_rate=1e-3, correlation=1.0)
 
 
-def section(name: str, n: int = 25, seed: int = 0, *, validate: bool = False, n_genes: int = 4) -> Section:
+def section(name: str, n: int = 25, seed: int = 0, *, validate: bool = False, n_genes: int = 4) -> SectionWindow:
     """Spots of a square whose expression follows their first feature."""
     rng = np.random.default_rng(seed)
     near = spatial_neighbors(np.stack(np.divmod(np.arange(n), 5), axis=1), 5)
@@ -31,25 +32,25 @@ def section(name: str, n: int = 25, seed: int = 0, *, validate: bool = False, n_
     target = 1 + 0.3 * features[:, :1] * slopes + 0.05 * torch.from_numpy(rng.standard_normal((n, n_genes))).float()
     counts = torch.from_numpy(rng.poisson(5, (n, n_genes)).astype(np.float32))
     yes, no = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
-    inputs = ([features], near.rows, near.offsets, spatial_incidence(near.rows), n)
+    inputs = FeatureInputs([features], near.rows, near.offsets, spatial_incidence(near.rows), n)
     masks = (no, yes) if validate else (yes, no)
-    return Section(name, inputs, target, counts, torch.ones(n), *masks)
+    return SectionWindow.of_whole(name, inputs, target, counts, torch.ones(n), *masks)
 
 
-def network(sections: list[Section], **options) -> FeatureHGGEPNet:
+def network(sections: list[SectionWindow], **options) -> FeatureHGGEPNet:
     torch.manual_seed(0)
     net = FeatureHGGEPNet([6], sections[0].target.shape[1], **({"dim": 16, "heads": 2, "rank": 2} | options))
-    start(net, sections)
+    start_network(net, sections)
     return net
 
 
-def fitted(sections: list[Section], recipe: Recipe = RECIPE, seed: int = 0, **options):
+def fitted(sections: list[SectionWindow], recipe: Recipe = RECIPE, seed: int = 0, **options):
     net = network(sections)
-    return net, train(net, sections, recipe, seed=seed, device=CPU, **options)
+    return net, train_network(net, sections, recipe, seed=seed, device=CPU, **options)
 
 
 @pytest.fixture
-def pair() -> list[Section]:
+def pair() -> list[SectionWindow]:
     return [section("A"), section("B", seed=1, validate=True)]
 
 
@@ -80,7 +81,7 @@ def test_weights_of_the_losses(pair):
 def test_both_count_heads_are_learned_from(pair):
     for head in ("zinb", "nb"):
         net = network(pair, count_head=head)
-        history = train(net, pair, replace(RECIPE, count_nll=0.1, max_epochs=6), seed=0, device=CPU)
+        history = train_network(net, pair, replace(RECIPE, count_nll=0.1, max_epochs=6), seed=0, device=CPU)
         assert history["train_counts"].iloc[-1] < history["train_counts"].iloc[0], head
     _, history = fitted(pair, replace(RECIPE, count_nll=0.1))  # without a head there is nothing to learn
     assert "train_counts" not in history
@@ -102,7 +103,7 @@ def test_training_mode_whatever_the_network_came_in(pair):
     net = network(pair).eval()
     modes = []
     net.register_forward_pre_hook(lambda module, _: modes.append((module.training, module.drop.training)))
-    train(net, pair, replace(RECIPE, max_epochs=2), seed=0, device=CPU)
+    train_network(net, pair, replace(RECIPE, max_epochs=2), seed=0, device=CPU)
     assert modes == [(True, True), (False, False)] * 2  # a training section, a validation section, an epoch each
     assert not net.training
 
@@ -112,7 +113,7 @@ def test_few_sections_are_gone_through_several_times():
     both = [section("A"), section("B", seed=1)]
     net = network(both)
     net.register_forward_pre_hook(lambda _, given: seen.append(given[0][0][0, 0].item()))
-    train(net, both, replace(RECIPE, max_epochs=1, min_steps=3), seed=0, device=CPU)
+    train_network(net, both, replace(RECIPE, max_epochs=1, min_steps=3), seed=0, device=CPU)
     assert sorted(seen) == sorted(2 * [one.inputs[0][0][0, 0].item() for one in both])
 
 
@@ -170,6 +171,25 @@ def test_nothing_held_out_runs_all_epochs():
     assert not {"val_loss", "val_pearson"} & set(history)
 
 
+def test_early_stopping_looks_at_held_out_spots_alone():
+    """Blocks are held out of sections that are trained on: the figures that choose the epoch are of the blocks."""
+    whole = section("A")
+    held_out = torch.arange(25) % 3 == 0
+    blocks = whole._replace(train=~held_out, validate=held_out)
+    net, history = fitted([blocks], replace(RECIPE, max_epochs=1))
+    with torch.no_grad():
+        predicted = net(*blocks.inputs).expression.double().numpy()
+    truth = blocks.target.double().numpy()
+
+    def figures(at: np.ndarray) -> tuple[float, float]:
+        pearson = np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(predicted[at].T, truth[at].T, strict=True)])
+        return pearson, np.square(predicted[at] - truth[at]).mean() + 1 - pearson
+
+    (found,) = history[["val_pearson", "val_loss"]].to_numpy().tolist()
+    assert found == pytest.approx(figures(held_out.numpy()), abs=1e-5)
+    assert np.abs(np.subtract(figures(held_out.numpy()), figures(np.ones(25, dtype=bool)))).min() > 1e-3
+
+
 # ---------------------------------------------------------------- randomness
 
 
@@ -186,7 +206,7 @@ def test_nothing_of_the_process_is_changed(pair, tmp_path, monkeypatch, capfd):
     levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric", "lightning")}
     net = network(pair)
     state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    train(net, pair, RECIPE, seed=5, device=CPU)
+    train_network(net, pair, RECIPE, seed=5, device=CPU)
     assert torch.equal(torch.get_rng_state(), state[0])
     np.testing.assert_array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002
     assert dict(os.environ) == environment

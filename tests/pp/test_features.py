@@ -448,8 +448,14 @@ def test_offline(server, monkeypatch, url: str):
 
 
 def test_imagenet_weights(section, weights_root: Path):
-    frozen = FrozenEncoder("shufflenet", weights_root)
-    assert frozen.weights != "random"
-    (found,) = encode(resolve_one(section(side=2)), frozen, [120.0])
+    frozen, random = FrozenEncoder("shufflenet", weights_root), FrozenEncoder("shufflenet", "random")
+    given = torch.load(next(weights_root.glob("shufflenet_v2_x0_5*.pt")), weights_only=True)
+    ours = frozen.module.state_dict()
+    assert set(ours) <= set(given)
+    assert all(torch.equal(ours[name], given[name]) for name in ours)
+    assert frozen.weights != random.weights
+    slide = resolve_one(section(side=2))
+    (found,), (other,) = (encode(slide, encoder, [120.0]) for encoder in (frozen, random))
     assert found.shape == (4, DIM)
     assert np.isfinite(found).all()
+    assert np.abs(found - other).max() > 0.1

@@ -1,9 +1,10 @@
-"""A training that takes its time, to be killed: `python slow_fit.py FOLDER SECONDS`, the seconds being those of a step."""
+"""A training that kills itself: `python slow_fit.py FOLDER NETWORK EPOCH`, in the middle of that epoch of that network."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +13,35 @@ from lightning.pytorch.callbacks import Callback
 import sthggep
 
 
-class Slow(Callback):
-    """Waits before every step."""
+class Diary(Callback):
+    """Notes which epochs of which networks are trained, and has the process killed in the middle of one."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, die_in: tuple[int, int] | None = None) -> None:
+        self.die_in = die_in
+        self.network, self.epochs = -1, []
 
-    def on_train_batch_start(self, *_) -> None:
-        time.sleep(self.seconds)
+    def on_fit_start(self, *_) -> None:
+        self.network += 1
+
+    def on_train_batch_start(self, trainer, _, __, step: int) -> None:
+        if step == 1 and (self.network, trainer.current_epoch) == self.die_in:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_epoch_end(self, trainer, *_) -> None:
+        self.epochs.append((self.network, trainer.current_epoch))
 
 
-def fit(folder: Path | None, seconds: float = 0.0, **options) -> sthggep.HGGEP:
+def fit(folder: Path | None, diary: Diary | None = None, **options) -> sthggep.HGGEP:
     """Two networks on toy tissue, from features that say something of it."""
     slides = [sthggep.datasets.toy(seed=seed, size_um=(1600.0, 1600.0), mpp=4.0, n_genes=8) for seed in range(3)]
     for slide in slides:
         noise = np.random.default_rng(0).standard_normal((slide.n_obs, 4))
         slide.obsm["told"] = np.column_stack([np.asarray(slide.obsm["morphology"], dtype=float), noise])
     given = {"genes": list(slides[0].var_names), "obsm": "told", "n_members": 2, "max_epochs": 4, "device": "cpu"}
-    given |= {"trainer_kwargs": {"callbacks": [Slow(seconds)]}, "checkpoint_dir": folder, "show_progress_bar": False}
+    given |= {"trainer_kwargs": {"callbacks": [diary or Diary()]}, "checkpoint_dir": folder, "show_progress_bar": False}
     return sthggep.tl.fit(slides, **(given | options))
 
 
 if __name__ == "__main__":
-    fit(Path(sys.argv[1]), float(sys.argv[2]))
+    network, epoch = map(int, sys.argv[2:])
+    fit(Path(sys.argv[1]), Diary((network, epoch)))

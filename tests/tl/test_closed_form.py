@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from sthggep import datasets, tl
+from sthggep._inputs._compute import Compute
+from sthggep._inputs._section import SectionWindow, section_of_counts, windows_of
+from sthggep._inputs._windows import InputSource
+from sthggep._slides._resolve import resolve_one
 from sthggep._training import _closed_form, _validation
-from sthggep._training._closed_form import PENALTIES, with_ridge
-from sthggep._training._presets import PRESETS
+from sthggep._training._closed_form import choose_ridge
+from sthggep._training._presets import PENALTIES, PRESETS
+from sthggep.nn import FeatureHGGEPNet
+from sthggep.nn._programs import spot_weights
+from sthggep.nn._section import FeatureInputs
 from sthggep.nn._shortcut import LinearShortcut
 
 QUICK = {"obsm": "X_mine", "n_members": 2, "max_epochs": 1, "device": "cpu", "show_progress_bar": False}
@@ -47,12 +55,13 @@ def test_one_for_all_members_that_predicts_held_out_tissue_best(monkeypatch, cap
     genes, options = list(slides[0].var_names), {**QUICK, "n_members": 3}
     with caplog.at_level(logging.INFO, logger="sthggep"):
         chosen = penalty(tl.fit(slides, genes=genes, **options))
-    assert f"By held-out tissue: ridge penalty {chosen:g}, " in caplog.text
+    assert f"Chosen on held-out tissue: ridge penalty {chosen:g}, " in caplog.text
 
     def held_out(value: float) -> float:
-        monkeypatch.setattr(_closed_form, "PENALTIES", (value,))
-        monkeypatch.setattr(_closed_form, "solve_on_all", lambda *_: None)
-        model = tl.fit(slides, genes=genes, **options)
+        preset = PRESETS["default"]
+        preset = replace(preset, recipe=replace(preset.recipe, penalties=(value,)))
+        monkeypatch.setattr(_closed_form, "refit_on_all", lambda *_: None)
+        model = tl.fit(slides, genes=genes, preset=preset, **options)
         assert penalty(model) == value
         errors = []
         for member, slide in zip(model.members, slides, strict=True):
@@ -68,9 +77,10 @@ def test_one_for_all_members_that_predicts_held_out_tissue_best(monkeypatch, cap
     assert max(found, key=found.__getitem__) == chosen
 
 
-def test_blocks_of_a_single_section():
-    slide = toy(0, 1.0)
-    assert penalty(tl.fit(slide, genes=list(slide.var_names), **QUICK)) in PENALTIES
+def test_blocks_of_a_single_section_choose_as_sections_do():
+    clear, drowned = toy(0), toy(0, 1.0)
+    low, high = (penalty(tl.fit(slide, genes=list(slide.var_names), **QUICK)) for slide in (clear, drowned))
+    assert low < high
 
 
 def test_the_presets_own_where_nothing_is_held_out():
@@ -80,16 +90,27 @@ def test_the_presets_own_where_nothing_is_held_out():
 
 def test_of_many_spots_some_are_asked(monkeypatch):
     monkeypatch.setattr(_closed_form, "MOST_SPOTS", 4)
-    masks = [torch.tensor([True] * 7 + [False]), torch.tensor([False, True, True])]
-    first, second = _closed_form.thinned(masks)
-    assert first.nonzero().ravel().tolist() == [0, 3, 6]
-    assert second.tolist() == [False, True, False]
-    slides = [toy(seed, 1.0) for seed in range(2)]
-    assert penalty(tl.fit(slides, genes=list(slides[0].var_names), **QUICK)) in PENALTIES
+    long, short = two_genes(1.0, held_out=False), two_genes(1.0, held_out=True)
+    masks = [torch.arange(60) < 7, (torch.arange(60) > 0) & (torch.arange(60) < 3)]
+    first, second = _closed_form._thin([long.sample(masks[0]), short.sample(masks[1])])
+    assert first.mask.nonzero().ravel().tolist() == [0, 3, 6]
+    assert second.mask.nonzero().ravel().tolist() == [1]
+    # Those that the ridge is solved on, and those that it is chosen on
+    net, n_shown = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False), []
+    shortcut_features = net.shortcut_features
+
+    def spy(samples):
+        n_shown.append(sum(int(sample.mask.sum()) for sample in samples))
+        return shortcut_features(samples)
+
+    monkeypatch.setattr(net, "shortcut_features", spy)
+    split = [two_genes(1.0, held_out=False), two_genes(1.0, held_out=True)]
+    assert choose_ridge(PRESETS["default"], [split], lambda *_: net).net["rank"] == 2
+    assert n_shown == [4, 4]
 
 
 def test_networks_without_a_shortcut_are_left_alone():
-    assert with_ridge(PRESETS["paper"], [], lambda *_: pytest.fail("nothing to begin")) is PRESETS["paper"]
+    assert choose_ridge(PRESETS["paper"], [], lambda *_: pytest.fail("nothing to begin")) is PRESETS["paper"]
 
 
 def test_path_is_the_solution_at_each_penalty():
@@ -116,3 +137,51 @@ def test_few_networks_do_not_make_the_choice_a_narrow_one(monkeypatch, n_slides,
     assert of_the_network == parts[0]
     assert sorted(set(asked)) == parts
     assert penalty(one) == penalty(tl.fit(slides, genes=genes, **{**QUICK, "n_members": 5}))
+
+
+def two_genes(correlation: float, *, held_out: bool) -> SectionWindow:
+    """A section of two genes that vary independently: one feature is the first, one is so correlated with the second."""
+    n = 60
+    drawn = torch.randn(n, 3, generator=torch.Generator().manual_seed(int(held_out)))
+    first, second, noise = (torch.linalg.qr(drawn - drawn.mean(dim=0))[0] * n**0.5).T
+    features = torch.stack([first, correlation * second + (1 - correlation**2) ** 0.5 * noise], dim=1)
+    inputs = FeatureInputs([features], torch.zeros(n, 1, dtype=torch.int64), torch.zeros(n, 1, 2), None, n)
+    yes, counts = torch.ones(n, dtype=torch.bool), torch.full((n, 2), 1e3)
+    masks = (~yes, yes) if held_out else (yes, ~yes)
+    return SectionWindow.of_whole(
+        str(held_out), inputs, torch.stack([first, second], dim=1), counts, torch.ones(n), *masks
+    )
+
+
+@pytest.mark.parametrize(("damped_by", "rank"), [(1.0, 1), (0.2, 2)])
+def test_programs_are_damped_where_their_number_is_chosen(damped_by, rank):
+    """A program that predicts held-out tissue poorly does harm at its full weight, and some good at the weight that it has."""
+    net = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False)
+    net.programs.loadings.copy_(torch.eye(2))
+    net.programs.damp.copy_(torch.tensor([1.0, damped_by]))
+    split = [two_genes(1.0, held_out=False), two_genes(0.2, held_out=True)]
+    assert choose_ridge(PRESETS["default"], [split], lambda *_: net).net["rank"] == rank
+
+
+@pytest.mark.parametrize("validation", ["sections", "blocks"])
+def test_the_closed_form_is_solved_on_held_out_tissue_too(validation):
+    """Each member's weights are the ridge over all spots of all slides, and not that over the spots it was trained on."""
+    slides = [toy(seed, 1.0, width=5) for seed in range(2)]
+    model = tl.fit(slides, genes=list(slides[0].var_names), validation=validation, **QUICK)
+    source = InputSource(model.inputs, None, model.members[0], Compute(torch.device("cpu")))
+    found = [resolve_one(slide) for slide in slides]
+    windows = windows_of([section_of_counts(one, model.genes, None, list(source.windows(one))) for one in found])
+
+    def solved(member, windows: list[SectionWindow]) -> np.ndarray:
+        x = torch.cat(list(member.shortcut_features([window.sample(window.train) for window in windows])))
+        weights = [spot_weights(window.library_sizes) for window in windows]
+        y = torch.cat(member.programs.adapt([window.target for window in windows], weights, 0.0))
+        x, y, w = (part.double().numpy() for part in (x, y, torch.cat(weights)[:, None]))
+        ridge = member.shortcut.penalty * np.eye(x.shape[1])
+        return np.linalg.solve(x.T @ (w * x) + ridge, x.T @ (w * y))
+
+    for member, other in zip(model.members, reversed(windows), strict=True):
+        weight = member.shortcut.weight.numpy()
+        size = np.abs(weight).max()
+        np.testing.assert_allclose(weight, solved(member, windows), atol=1e-3 * size)
+        assert np.abs(weight - solved(member, [other])).max() > 0.05 * size

@@ -24,7 +24,7 @@ from sthggep._slides._resolve import resolve
 from sthggep._table._counts import counts, log10_cp10k
 from sthggep._training import _presets
 from sthggep.tl._cross_validation import _baselines, _run_fold
-from sthggep.tl._cross_validation._baselines import Measured, Seen
+from sthggep.tl._cross_validation._baselines import BaselineSample, FeatureView
 from sthggep.tl._cross_validation._folds import Fold, shared_patients
 from sthggep.tl._cross_validation._leaks import what_is_shared
 
@@ -78,7 +78,7 @@ def trained(monkeypatch) -> list[tuple[list[str], list[str]]]:
         seen.append(([slide.name for slide in slides], list(panel)))
         return train_on(slides, panel, *rest, **options)
 
-    monkeypatch.setattr(_run_fold, "train_on", spy)
+    monkeypatch.setattr(_run_fold, "train", spy)
     return seen
 
 
@@ -387,7 +387,7 @@ def further(monkeypatch) -> list[list[str]]:
         seen.append([slide.name for slide in further])
         return train_on(*given, further=further, **options)
 
-    monkeypatch.setattr(_run_fold, "train_on", spy)
+    monkeypatch.setattr(_run_fold, "train", spy)
     return seen
 
 
@@ -503,7 +503,7 @@ def test_baselines_look_through_the_models_encoder(four, genes, predictions, mon
     np.testing.assert_array_equal(predictions[0]["nearest_patch"], expression[distance.argmin(axis=1)])
 
 
-def linear(n: int, seed: int, noise: float = 0.05) -> tuple[Measured, np.ndarray]:
+def linear(n: int, seed: int, noise: float = 0.05) -> tuple[BaselineSample, np.ndarray]:
     """A section whose expression is linear in its features, around a level of its own."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 6)).astype(np.float32)
@@ -511,7 +511,9 @@ def linear(n: int, seed: int, noise: float = 0.05) -> tuple[Measured, np.ndarray
     true = (x @ np.random.default_rng(99).normal(size=(6, 4)) + 3).astype(np.float32)
     y = true + rng.normal(scale=noise, size=true.shape).astype(np.float32)
     stain = 5 * seed + (1 + seed) * x  # another laboratory, the same tissue
-    return Measured(Seen(n, [stain.astype(np.float32)]), y, np.ones(n, bool), rng.uniform(0, 1000, (n, 2))), true
+    return BaselineSample(
+        FeatureView(n, [stain.astype(np.float32)]), y, np.ones(n, bool), rng.uniform(0, 1000, (n, 2))
+    ), true
 
 
 @pytest.mark.parametrize("n_train", [1, 3])
@@ -539,7 +541,7 @@ def test_spots_without_counts_teach_nothing():
     spoiled[::3] = 0
     filled = np.ones(120, bool)
     filled[::3] = False
-    one = [Measured(train.section, spoiled, filled, train.xy)]
+    one = [BaselineSample(train.section, spoiled, filled, train.xy)]
     test = [linear(50, 7)[0].section]
     for baseline in _baselines.BASELINES.values():
         (found,) = baseline(one, test)
@@ -582,7 +584,7 @@ def test_finished_folds_are_read_back(four, genes, tmp_path, monkeypatch):
     first = tl.cross_validate(four, **options)
     kept = sorted(p.name for p in (tmp_path / "cv").iterdir())
     assert kept == ["cross_validation.json"] + [f"fold-00{i}{end}" for i in range(3) for end in (".csv.gz", ".json")]
-    monkeypatch.setattr(_run_fold, "train_on", None)
+    monkeypatch.setattr(_run_fold, "train", None)
     again = tl.cross_validate(four, **options)
     pd.testing.assert_frame_equal(again, first)
     assert again.attrs == first.attrs
@@ -599,11 +601,11 @@ def test_an_interruption_costs_one_fold(four, genes, tmp_path, trained, monkeypa
             raise KeyboardInterrupt
         return spied(slides, *rest, **more)
 
-    monkeypatch.setattr(_run_fold, "train_on", fails)
+    monkeypatch.setattr(_run_fold, "train", fails)
     with pytest.raises(KeyboardInterrupt):
         tl.cross_validate(four, **options)
     (tmp_path / "fold-001.csv.gz").write_bytes(b"half")  # its record is missing: it was not finished
-    monkeypatch.setattr(_run_fold, "train_on", spied)
+    monkeypatch.setattr(_run_fold, "train", spied)
     trained.clear()
     with caplog.at_level(logging.INFO, logger="sthggep"):
         resumed = tl.cross_validate(four, **options)

@@ -202,7 +202,8 @@ def test_slides_that_do_not_fit(tissue, parent):
         match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning learns the genes of `model`\).*pass `genes=`",
     ):
         tl.fit(lacking, model=parent, **OPTIONS)
-    assert tl.fit(lacking, model=parent, genes=list(lacking.var_names), **{**OPTIONS, "max_epochs": 1}).genes
+    genes = list(lacking.var_names)
+    assert tl.fit(lacking, model=parent, genes=genes, **{**OPTIONS, "max_epochs": 1}).genes == genes
     narrow = tissue["new"].copy()
     narrow.obsm["X_mine"] = narrow.obsm["X_mine"][:, 1:]
     with pytest.raises(ValueError, match=r"holds 5 features a spot, but the model was trained on 6"):

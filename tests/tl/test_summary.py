@@ -210,7 +210,7 @@ def test_training_notes_how_genes_fared_on_held_out_tissue(slides, tmp_path, mon
     from sthggep._training import _closed_form
 
     # It is noted before the closed form learns from that tissue, too; here it never does
-    monkeypatch.setattr(_closed_form, "solve_on_all", lambda *_: None)
+    monkeypatch.setattr(_closed_form, "refit_on_all", lambda *_: None)
     quick = {"genes": list(slides[0].var_names), "max_epochs": 1, "weights": "random", "show_progress_bar": False}
     model = tl.fit(slides[:2], n_members=1, validation=[held_out_name(slides[1])], **quick)
     model.save(tmp_path / "held")

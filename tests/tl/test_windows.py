@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import anndata
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 from sthggep import HGGEP, datasets, pl, tl
+from sthggep._inputs import _windows as _windowed
+from sthggep._inputs._compute import Compute
 from sthggep._inputs._inputs import Inputs
 from sthggep._slides._resolve import resolve_one
 from sthggep._training._presets import PRESETS
-from sthggep.model._forward import predict_windows
-from sthggep.nn import HGGEPNet
+from sthggep.model._forward import Quantities, predict_windows
+from sthggep.nn import FeatureHGGEPNet, HGGEPNet
 
 QUIET = {"show_progress_bar": False, "device": "cpu"}
 FIT = {"obsm": "X_mine", "n_members": 2, "max_epochs": 4, **QUIET}
@@ -35,9 +38,7 @@ def sections() -> list[anndata.AnnData]:
 def quick(sections) -> HGGEP:
     """Networks that look at neighbors and hyperedges; they and the shortcut both count."""
     attentive = replace(PRESETS["default"], net={**PRESETS["default"].net, "depth": 1})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "default", attentive)
-        model = tl.fit(sections[:2], genes=list(sections[0].var_names), **FIT)
+    model = tl.fit(sections[:2], genes=list(sections[0].var_names), preset=attentive, **FIT)
     assert model.members[0].hops == ("hyperedges", "hyperedges", "neighbors")
     for member in model.members:
         member.blend.fill_(0.5)
@@ -54,10 +55,9 @@ def described(model, slide, **options):
     parts = predict_windows(
         model.ensemble,
         resolve_one(slide),
-        latent=True,
+        quantities=Quantities(latent=True),
         encoder=None,
-        batch_size=8,
-        device=torch.device("cpu"),
+        compute=Compute(torch.device("cpu"), 8),
         **options,
     )
     rows, found = zip(*parts, strict=True)
@@ -81,7 +81,7 @@ def test_windows_do_not_show(quick, slide, window):
 
 def test_windows_do_not_show_on_a_denser_array(quick, slide, monkeypatch):
     """Where the spots stand denser than the training's, their array is several coarser ones that are not tied."""
-    monkeypatch.setattr(quick, "training", quick.training | {"pitch_um": [300.0]})
+    monkeypatch.setattr(quick, "training", replace(quick.training, pitch_um=[300.0]))
     (whole, latent), _ = described(quick, slide, window=None)
     (found, embedding), rows = described(quick, slide, window=40)
     assert len(rows) == 8
@@ -109,13 +109,34 @@ def test_statistics_are_the_whole_sections(quick, slide):
     assert np.abs(by_itself - whole[rows[0]]).max() > 0.1 * whole.std(axis=0).max()
 
 
-def test_a_section_that_fits_is_looked_at_whole(quick, slide):
-    whole, fits, automatic = slide.copy(), slide.copy(), slide.copy()
+@pytest.fixture
+def looked_at(monkeypatch):
+    """How many spots a network was shown at a time, and whether it was told the statistics of a larger whole."""
+    seen, forward = [], FeatureHGGEPNet.forward
+    signature = inspect.signature(forward)
+
+    def spy(*args, **kwargs):
+        given = signature.bind(*args, **kwargs).arguments
+        seen.append((len(given["neighbors"]), given.get("statistics") is not None))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(FeatureHGGEPNet, "forward", spy)
+    return seen
+
+
+def test_a_section_that_fits_is_looked_at_whole(quick, slide, looked_at):
+    whole, fits, automatic, split = (slide.copy() for _ in range(4))
     tl.predict(whole, quick, window=None, **QUIET)
     tl.predict(fits, quick, window=slide.n_obs, **QUIET)
     tl.predict(automatic, quick, **QUIET)
+    assert looked_at == [(slide.n_obs, False)] * 3 * len(quick.members)
     np.testing.assert_array_equal(fits.obsm["hggep"], whole.obsm["hggep"])
     np.testing.assert_array_equal(automatic.obsm["hggep"], whole.obsm["hggep"])
+    # One spot less does not hold it
+    looked_at.clear()
+    tl.predict(split, quick, window=slide.n_obs - 1, **QUIET)
+    assert [told for _, told in looked_at] == [True, True] * len(quick.members)
+    assert max(n for n, _ in looked_at) < slide.n_obs
 
 
 def test_describe_slide_puts_windows_together(quick, slide):
@@ -136,13 +157,16 @@ def test_windows_that_are_none(quick, slide, window, fault):
     assert "hggep" not in slide.obsm
 
 
-def test_networks_on_patches_are_windowed_only_when_asked(slide):
+def test_networks_on_patches_are_windowed_only_when_asked(slide, monkeypatch):
+    monkeypatch.setattr(_windowed, "WINDOW", 15)
     torch.manual_seed(0)
     net = HGGEPNet(3, dim=32, depth=1, heads=2, hypergraph_dim=16, fusion_layers=1)
     model = HGGEP([net], ["A", "B", "C"], Inputs("patches"))
     few = slide[:40].copy()
-    whole = few.copy()
-    tl.predict(whole, model, **QUIET)
+    whole, automatic = few.copy(), few.copy()
+    tl.predict(whole, model, window=None, **QUIET)
+    tl.predict(automatic, model, **QUIET)
+    np.testing.assert_array_equal(automatic.obsm["hggep"], whole.obsm["hggep"])
     with pytest.warns(UserWarning, match="attends over.*the result differs"):
         tl.predict(few, model, window=15, **QUIET)
     assert np.isfinite(few.obsm["hggep"]).all()
@@ -240,10 +264,21 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def test_training_in_windows(sections, quick):
-    genes = quick.genes
+def shown(looked_at) -> tuple[int, set[bool]]:
+    """The most spots that networks were shown at a time since this was last asked, and whether as windows."""
+    found = max(n for n, _ in looked_at), {told for _, told in looked_at}
+    looked_at.clear()
+    return found
+
+
+def test_training_in_windows(sections, quick, looked_at):
+    genes, n_obs = quick.genes, [slide.n_obs for slide in sections[:2]]
     windowed = tl.fit(sections[:2], genes=genes, window=150, **FIT)
+    most, told = shown(looked_at)
+    assert most < min(n_obs)
+    assert told == {True}
     whole = tl.fit(sections[:2], genes=genes, window=None, **FIT)
+    assert shown(looked_at) == (max(n_obs), {False})
     a, b = (tl.predict(sections[2], model, copy=True, **QUIET).obsm["hggep"] for model in (windowed, whole))
     r = [np.corrcoef(x, y)[0, 1] for x, y in zip(a.T, b.T, strict=True)]
     assert np.median(r) > 0.95
@@ -254,9 +289,13 @@ def test_training_in_windows(sections, quick):
     assert relative(to_genes(first), to_genes(second)) < 0.02
 
 
-def test_fine_tuning_in_windows(sections, quick):
+def test_fine_tuning_in_windows(sections, quick, looked_at):
     options = {name: value for name, value in FIT.items() if name not in ("obsm", "n_members")}
     tuned = tl.fit(sections[2], model=quick, window=150, validation=None, **options)
+    most, told = shown(looked_at)
+    assert most < sections[2].n_obs
+    assert told == {True}
     whole = tl.fit(sections[2], model=quick, window=None, validation=None, **options)
+    assert shown(looked_at) == (sections[2].n_obs, {False})
     first, second, before = (to_genes(model.members[0]) for model in (tuned, whole, quick))
     assert relative(first, second) < 0.02 < relative(first, before)
