@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import gene_list, one_of
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import distinct_names, further_sections, resolve
 from sthggep._table._counts import counts
 from sthggep._table._targets import find_targets
@@ -164,6 +165,15 @@ def fit(
     from sthggep._training._train import train_on
     from sthggep.tl._answers import check_fit
 
+    places = Places(
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
     start_from = PRESETS[one_of(preset, PRESETS, "preset")]
     if targets is not None:
         replaces_genes(genes=genes, model=model, expression=expression, layer=layer)
@@ -180,17 +190,9 @@ def fit(
     chosen = adapt(start_from, obsm, max_epochs, learning_rate, n_members)
     chosen = look_through(chosen, encoder, size_um, stain)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
-    where = {
-        "image_key": image_key,
-        "table_key": table_key,
-        "shapes_key": shapes_key,
-        "spatial_key": spatial_key,
-        "coordinate_system": coordinate_system,
-        "library_key": library_key,
-    }
-    found = [s for data in given for s in resolve(data, mpp=mpp, need_image=chosen.inputs.needs_image, **where)]  # type: ignore[arg-type]
+    found = [slide for data in given for slide in resolve(data, places, need_image=chosen.inputs.needs_image)]
     found = distinct_names(found)
-    further = further_sections(expression, where)
+    further = further_sections(expression, places)
     learned = None if targets is None else find_targets(targets, found)
     if learned is not None:
         genes = learned.names
