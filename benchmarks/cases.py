@@ -193,12 +193,13 @@ def slide(n: int) -> Any:
     import anndata as ad
     import pandas as pd
 
+    from sthggep._slides._places import Places
     from sthggep._slides._resolve import resolve_one
 
     data = ad.AnnData(obs=pd.DataFrame(index=[f"spot{i}" for i in range(n)]))
     data.obsm["spatial"] = 400 + positions(n) * 3200 / int(np.ceil(n**0.5))
     data.uns["spatial"] = {"toy": {"metadata": {"source_image_path": str(tissue()[0]), "mpp": 0.5}}}
-    return resolve_one(data, mpp=0.5)
+    return resolve_one(data, Places(mpp=0.5))
 
 
 @cache

@@ -17,6 +17,7 @@ from sthggep._inputs._inputs import Inputs
 from sthggep._inputs._section import SectionWindow, section_of_counts
 from sthggep._inputs._stages import array_positions
 from sthggep._inputs._windows import InputSource
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep._table._counts import log10_cp10k, size_factors
 from sthggep._table._user_features import given_features
@@ -105,7 +106,7 @@ def test_features_that_are_there_are_not_computed_again(tissue, monkeypatch):
     for one, other in zip(fresh[0], kept[0], strict=True):
         torch.testing.assert_close(one, other)
     # Features of other pixels are none of ours
-    other = whole_inputs(resolve_one(tissue, mpp=2.4), inputs, encoder)
+    other = whole_inputs(resolve_one(tissue, Places(mpp=2.4)), inputs, encoder)
     assert not torch.allclose(other[0][0], fresh[0][0])
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from sthggep import pp, tl
 from sthggep._image._level import Level
 from sthggep._slides._anndata import _source_levels, table_of
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve, resolve_one
 
 WIDTH, HEIGHT = 400, 300
@@ -180,8 +181,8 @@ def test_the_coarsest_resolution_with_enough_pixels_is_used():
 def test_lowres_only_when_asked_for():
     adata = section(ramp(40, 30, 1), np.array(XY), key="lowres", scale=0.1)
     refused(adata, KeyError, r"only 'lowres'; pass `image_key=`")
-    assert resolve_one(adata, image_key="lowres").levels[0].scale == (0.1, 0.1)
-    refused(adata, KeyError, "'fullres' is not in .*'lowres'", image_key="fullres")
+    assert resolve_one(adata, Places(image_key="lowres")).levels[0].scale == (0.1, 0.1)
+    refused(adata, KeyError, "'fullres' is not in .*'lowres'", places=Places(image_key="fullres"))
 
 
 def test_border_is_white_and_the_rest_in_place():
@@ -268,7 +269,7 @@ def test_the_source_file_stands_behind_hires_only_if_it_is_the_same_image(tmp_pa
     with caplog.at_level(logging.WARNING, logger="sthggep"):
         assert [level.scale[0] for level in resolve_one(adata).levels] == [0.75]
     assert "another size" in caplog.text
-    assert resolve_one(adata, image_key="hires").levels[0].scale == (0.75, 0.75)
+    assert resolve_one(adata, Places(image_key="hires")).levels[0].scale == (0.75, 0.75)
 
 
 def test_the_source_file_is_compared_by_width_and_by_height(tmp_path: Path):
@@ -329,7 +330,7 @@ def two_sections() -> ad.AnnData:
 
 def test_sections_of_one_anndata():
     both = two_sections()
-    slides = {slide.name: slide for slide in resolve(both, library_key="slide")}
+    slides = {slide.name: slide for slide in resolve(both, Places(library_key="slide"))}
     assert slides["A"].rows.tolist() == [1, 2, 4]
     assert slides["B"].rows.tolist() == [0, 3]
     assert all(slide.adata is both for slide in slides.values())
@@ -343,8 +344,8 @@ def test_sections_of_one_anndata():
 def test_one_of_several_sections():
     both = two_sections()
     refused(both, ValueError, r"several sections: 'A', 'B'.*library_key")
-    refused(both, ValueError, "One section was expected, found 2", call=resolve_one, library_key="slide")
-    refused(both, KeyError, r"'batch' is not in obs, which holds 'slide'", library_key="batch")
+    refused(both, ValueError, "One section was expected, found 2", call=resolve_one, places=Places(library_key="slide"))
+    refused(both, KeyError, r"'batch' is not in obs, which holds 'slide'", places=Places(library_key="batch"))
     only = both[both.obs["slide"] == "B"].copy()
     np.testing.assert_array_equal(
         pp.patches(only, library_key="slide", size_px=20)[0], 255 - exact_image()[50:70, 40:60]
@@ -354,9 +355,9 @@ def test_one_of_several_sections():
 def test_sections_that_nobody_knows():
     both = two_sections()
     both.obs["slide"] = both.obs["slide"].astype(str).replace("B", "C")
-    refused(both, KeyError, r"'C' has no image.*holds the sections 'A', 'B'", library_key="slide")
+    refused(both, KeyError, r"'C' has no image.*holds the sections 'A', 'B'", places=Places(library_key="slide"))
     both.obs["slide"] = both.obs["slide"].replace("C", None)
-    refused(both, ValueError, "2 spots without a section", library_key="slide")
+    refused(both, ValueError, "2 spots without a section", places=Places(library_key="slide"))
 
 
 # --- microns per pixel --------------------------------------------------------------------------------------------
@@ -409,11 +410,11 @@ def test_square_arrays_are_not_taken_for_visium():
 def test_metadata_before_pitch_argument_before_both(recwarn):
     adata = squares(pitch_um=200.0, mpp=1.1)
     assert (resolve_one(adata).mpp, resolve_one(adata).mpp_source) == (1.1, "metadata")
-    slide = resolve_one(adata, mpp=0.9)
+    slide = resolve_one(adata, Places(mpp=0.9))
     assert (slide.mpp, slide.mpp_source) == (0.9, "argument")
     assert not recwarn
     with pytest.warns(UserWarning, match=r"mpp=0.2 was passed, but by the distance of the spots it is 1\."):
-        assert resolve_one(adata, mpp=0.2).mpp == 0.2
+        assert resolve_one(adata, Places(mpp=0.2)).mpp == 0.2
     adata.uns["spatial"]["S1"]["metadata"] = {"pitch_um": 200.0, "mpp": None}
     adata.uns["spatial"]["S1"]["scalefactors"]["microns_per_pixel"] = 1.2
     assert resolve_one(adata).mpp == 1.2
@@ -421,7 +422,7 @@ def test_metadata_before_pitch_argument_before_both(recwarn):
 
 @pytest.mark.parametrize("mpp", [0, -1.0, np.nan, np.inf])
 def test_senseless_microns(mpp: float):
-    refused(squares(), ValueError, "`mpp` must be a positive number", mpp=mpp)
+    refused(squares(), ValueError, "`mpp` must be a positive number", places=Places(mpp=mpp))
     adata = squares()
     adata.uns["spatial"]["S1"]["metadata"]["mpp"] = mpp
     with pytest.raises(ValueError, match="mpp in the metadata must be a positive number"):
@@ -505,11 +506,14 @@ def test_missing_coordinates():
     one_place = section(exact_image(), [[10.0, 20.0]] * 3)
     refused(one_place, ValueError, "all 3 spots have the same coordinates")
     refused(
-        section(exact_image()), KeyError, "'X_spatial' is not in obsm, which holds 'spatial'", spatial_key="X_spatial"
+        section(exact_image()),
+        KeyError,
+        "'X_spatial' is not in obsm, which holds 'spatial'",
+        places=Places(spatial_key="X_spatial"),
     )
     flat = section(exact_image())
     flat.obsm["flat"] = np.zeros((3, 1))
-    refused(flat, ValueError, r"must hold the \(x, y\).*\(3, 1\)", spatial_key="flat")
+    refused(flat, ValueError, r"must hold the \(x, y\).*\(3, 1\)", places=Places(spatial_key="flat"))
 
 
 @pytest.mark.filterwarnings("ignore:.*names are not unique")

@@ -27,6 +27,7 @@ from spatialdata.transformations import (
 )
 
 from sthggep import datasets, io, pp
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve, resolve_image, resolve_one
 
 WIDTH, HEIGHT = 400, 300
@@ -203,11 +204,21 @@ def test_visium_layout_with_hires_only():
 
 def test_image_of_another_coordinate_system():
     sdata = visium()
-    assert resolve_one(sdata, image_key="S1_lowres_image").size == (40, 30)
-    np.testing.assert_allclose(resolve_one(sdata, coordinate_system="S1_downscaled_hires").xy, XY / 4)
-    refused(sdata, KeyError, "not in coordinate system 'global'; they are in 'S1'", coordinate_system="global")
-    refused(sdata, KeyError, "'he' is not in the images of the SpatialData, which holds", image_key="he")
-    refused(sdata, KeyError, "found no image", image_key="S1_full_image", coordinate_system="S1_downscaled_hires")
+    assert resolve_one(sdata, Places(image_key="S1_lowres_image")).size == (40, 30)
+    np.testing.assert_allclose(resolve_one(sdata, Places(coordinate_system="S1_downscaled_hires")).xy, XY / 4)
+    refused(
+        sdata,
+        KeyError,
+        "not in coordinate system 'global'; they are in 'S1'",
+        places=Places(coordinate_system="global"),
+    )
+    refused(sdata, KeyError, "'he' is not in the images of the SpatialData, which holds", places=Places(image_key="he"))
+    refused(
+        sdata,
+        KeyError,
+        "found no image",
+        places=Places(image_key="S1_full_image", coordinate_system="S1_downscaled_hires"),
+    )
 
 
 # --- several images, several regions ------------------------------------------------------------------------------
@@ -246,7 +257,7 @@ def test_regions_of_one_table_are_sections():
     assert_exact(pp.Patches(first, size_px=20), XY[:2], exact_image())
     assert_exact(pp.patches(sdata, shapes_key="B", size_px=20), XY[[3, 2]], 255 - exact_image())
     refused(sdata, ValueError, "One section was expected, found 2: 'A', 'B'", call=pp.patches)
-    refused(sdata, KeyError, "does not annotate 'C'; it annotates 'A', 'B'", shapes_key="C")
+    refused(sdata, KeyError, "does not annotate 'C'; it annotates 'A', 'B'", places=Places(shapes_key="C"))
 
 
 def test_a_region_without_spots():
@@ -271,7 +282,12 @@ def test_shapes_that_rows_name_and_nobody_holds():
 
 def test_no_such_table():
     sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
-    refused(sdata, KeyError, "'cells' is not in the tables of the SpatialData, which holds 'table'", table_key="cells")
+    refused(
+        sdata,
+        KeyError,
+        "'cells' is not in the tables of the SpatialData, which holds 'table'",
+        places=Places(table_key="cells"),
+    )
     del sdata.tables["table"]
     with pytest.raises(KeyError, match="which holds nothing"):
         pp.features(sdata, size_um=50, weights="random")
@@ -416,12 +432,12 @@ def test_wsidata():
     for patch, (x, y) in zip(coarse, XY, strict=True):
         np.testing.assert_allclose(patch[..., :2].mean(axis=(0, 1)), (x % 256, y), atol=3)
     # A thumbnail that is asked for is as coarse as it is
-    (small,) = resolve(wsi(image), image_key="wsi_thumbnail")
+    (small,) = resolve(wsi(image), Places(image_key="wsi_thumbnail"))
     assert small.mpp == pytest.approx(5.0)
     bare = wsi(image)
     del bare.tables["uni_tiles"]
     assert resolve_image(bare).mpp == 0.5
-    assert resolve_image(bare, image_key="wsi_thumbnail").mpp == pytest.approx(5.0)
+    assert resolve_image(bare, Places(image_key="wsi_thumbnail")).mpp == pytest.approx(5.0)
     assert resolve(wsi(image, mpp=None))[0].mpp is None
 
 

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from sthggep._inputs._section import SectionWindow
-from sthggep._training._lightning import Training, train_network
 from sthggep._training import _lightning as _training
+from sthggep._training._lightning import Training, train_network
 from sthggep._training._networks import start_network
 from sthggep._training._presets import Recipe
 from sthggep.nn import FeatureHGGEPNet, spatial_incidence, spatial_neighbors

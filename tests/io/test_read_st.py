@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from sthggep._slides import _slide
+from sthggep._slides import _resolve
 from sthggep.io import read_st
 
 
@@ -117,12 +117,12 @@ def test_full_resolution_can_stay_in_its_file(section, caplog):
     Image.fromarray(section.image).resize((2600, 1872)).save(section.folder / "large.png")
     adata = read_st(section.counts, section.folder / "large.png", section.spots, fullres=False)
     assert list(adata.uns["spatial"]["section"]["images"]) == ["hires"]
-    slide = _slide.resolve_one(adata)
+    slide = _resolve.resolve_one(adata)
     assert slide.levels[0].shape == (1872, 2600)
     assert slide.mpp == pytest.approx(4.0)
     (section.folder / "large.png").unlink()
     with caplog.at_level(logging.INFO, "sthggep"):
-        preview = _slide.resolve_one(adata)
+        preview = _resolve.resolve_one(adata)
     assert preview.levels[0].shape == (1440, 2000)
     assert preview.mpp == pytest.approx(4.0)
     assert "large.png is not there; the smaller image is used" in caplog.text
@@ -193,7 +193,7 @@ def test_work_grows_with_the_spots_and_not_with_their_counts(tmp_path):
 
 
 def test_slide_sees_the_same(section):
-    slide = _slide.resolve_one(read_st(section.paths.counts, section.paths.image, section.paths.spots))
+    slide = _resolve.resolve_one(read_st(section.paths.counts, section.paths.image, section.paths.spots))
     x, y = np.rint(slide.xy[3]).astype(int)
     assert slide.levels[0].read([[x, y, x + 1, y + 1]])[0][0, 0, :2].tolist() == [x, y]
 

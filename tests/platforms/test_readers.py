@@ -11,6 +11,7 @@ import scanpy as sc
 import squidpy as sq
 
 from sthggep import pp, tl
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep._slides._slide import Slide
 from sthggep._table._counts import counts
@@ -155,7 +156,7 @@ def test_visium_hd_with_several_bins(hd_folder):
     with pytest.raises(KeyError, match=r"'table' is not in the tables.*'square_008um', 'square_016um'.*table_key"):
         resolve_one(sdata)
     assert_in_place(sdata, hd_folder, table_key="square_008um")
-    coarse = resolve_one(sdata, table_key="square_016um")
+    coarse = resolve_one(sdata, Places(table_key="square_016um"))
     assert (coarse.mpp, coarse.pitch()) == (pytest.approx(0.5), pytest.approx(32))
 
 

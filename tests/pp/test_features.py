@@ -20,6 +20,7 @@ from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import ENCODERS, FrozenEncoder
 from sthggep._encoders._record import feature_record, is_done
 from sthggep._encoders._weights import weights_id
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep.nn import ShuffleNetV2
 
@@ -184,7 +185,7 @@ def test_is_done_asks_for_all_spots_or_for_one_section(section):
     pp.features(adata, size_um=60, **QUICK)
     assert is_done(adata, "X_shufflenet_60", record)
     assert is_done(adata, "X_shufflenet_60", record, slide)
-    assert not is_done(adata, "X_shufflenet_60", record, resolve_one(adata, mpp=1.0))
+    assert not is_done(adata, "X_shufflenet_60", record, resolve_one(adata, Places(mpp=1.0)))
     assert not is_done(adata, "X_shufflenet_60", feature_record(frozen, 60.0, True))
     adata.obsm["X_shufflenet_60"][0] = np.nan
     assert not is_done(adata, "X_shufflenet_60", record)

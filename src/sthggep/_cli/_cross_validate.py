@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
-from sthggep._cli._files import PLACES, check_folder, gene_list, read_slides, targets_of
+from sthggep._cli._files import check_folder, gene_list, read_slides, targets_of
 from sthggep._log import log
+from sthggep._slides._places import Places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,9 +85,9 @@ def cross_validate(
     """
     panel = gene_list(genes)
     check_folder(out, FOLDS, "cross-validation")
-    places = {name: rest[name] for name in PLACES}
-    data = read_slides(slides, **places)
-    further = read_slides(expression, **{**places, "mpp": None})
+    places = Places.among(rest)
+    data = read_slides(slides, places)
+    further = read_slides(expression, replace(places, mpp=None))
 
     from sthggep import pl, tl
 

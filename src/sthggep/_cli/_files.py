@@ -6,17 +6,19 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
-from sthggep.tl._slide_files import PLACES, SPACING_UM, open_with_spots
+from sthggep.tl._slide_files import SPACING_UM, open_with_spots
 
-__all__ = ["PLACES", "SPACING_UM", "open_with_spots"]
+__all__ = ["SPACING_UM", "open_with_spots"]
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from sthggep._slides._places import Places
 
 LISTS = (".txt", ".tsv", ".csv", ".list")
 
@@ -31,7 +33,7 @@ def about(path: Path) -> Iterator[None]:
         raise
 
 
-def read_slides(paths: Sequence[Path], **places: Any) -> list[AnnData | SpatialData]:
+def read_slides(paths: Sequence[Path], places: Places) -> list[AnnData | SpatialData]:
     """All slides, each with a line on what it holds; nothing is read unless all are there."""
     for path in paths:
         kind_of(path)
@@ -39,16 +41,16 @@ def read_slides(paths: Sequence[Path], **places: Any) -> list[AnnData | SpatialD
     for path in paths:
         with about(path):
             data = read_container(path)
-            describe(data, path, **places)
+            describe(data, path, places)
         found.append(data)
     return found
 
 
-def describe(data: AnnData | SpatialData, path: Path, **places: Any) -> None:
+def describe(data: AnnData | SpatialData, path: Path, places: Places) -> None:
     """Say what was read, and where the microns per pixel come from."""
     from sthggep._slides._resolve import resolve
 
-    for slide in resolve(data, need_image=False, **places):
+    for slide in resolve(data, places, need_image=False):
         scale = "µm/px not known" if slide.mpp is None else f"{slide.mpp:.4g} µm/px (from the {slide.mpp_source})"
         log.info("%s: section %s, %d spots, %d genes, %s", path, slide.name, slide.n_spots, slide.adata.n_vars, scale)
 

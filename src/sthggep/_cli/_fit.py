@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import PLACES, gene_list, read_slides, targets_of
+from sthggep._cli._files import gene_list, read_slides, targets_of
 from sthggep._log import log
+from sthggep._slides._places import Places
 
 EXAMPLES = """
 sthggep fit a.h5ad b.h5ad c.zarr --out my-model
@@ -78,9 +80,9 @@ def fit(
     """
     panel = gene_list(genes)
     free_for_model(out, overwrite=overwrite)
-    places = {name: rest[name] for name in PLACES}
-    data = read_slides(slides, **places)
-    further = read_slides(expression, **{**places, "mpp": None})
+    places = Places.among(rest)
+    data = read_slides(slides, places)
+    further = read_slides(expression, replace(places, mpp=None))
 
     from sthggep import tl
 

@@ -13,7 +13,7 @@ from sthggep._cli._config import read_config
 
 Decorator = Callable[[Any], Any]
 FILE = click.Path(path_type=Path)
-TRAINING, LOOK, PLACES = "Training", "What is looked at", "Where things are in the slides"
+TRAINING, LOOK, WHERE = "Training", "What is looked at", "Where things are in the slides"
 
 
 def option(*names: str, heading: str = "Options", **rest: Any) -> Decorator:
@@ -46,18 +46,18 @@ class Window(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 
 slides = click.argument("slides", nargs=-1, required=True, type=FILE, metavar="SLIDES...")
 
-layer = option("--layer", heading=PLACES, help="Layer of the raw counts; X if not given.")
-library_key = option("--library-key", heading=PLACES, help="Column of obs that tells the sections of a slide apart.")
-table_key = option("--table-key", heading=PLACES, default="table", help="Table of a SpatialData.")
-shapes_key = option("--shapes-key", heading=PLACES, help="Spots of a SpatialData, where there are several kinds.")
-spatial_key = option("--spatial-key", heading=PLACES, default="spatial", help="Key in obsm of the (x, y) of the spots.")
+layer = option("--layer", heading=WHERE, help="Layer of the raw counts; X if not given.")
+library_key = option("--library-key", heading=WHERE, help="Column of obs that tells the sections of a slide apart.")
+table_key = option("--table-key", heading=WHERE, default="table", help="Table of a SpatialData.")
+shapes_key = option("--shapes-key", heading=WHERE, help="Spots of a SpatialData, where there are several kinds.")
+spatial_key = option("--spatial-key", heading=WHERE, default="spatial", help="Key in obsm of the (x, y) of the spots.")
 images = together(
-    option("--image-key", heading=PLACES, help="Image, where there are several."),
-    option("--coordinate-system", heading=PLACES, help="Coordinate system of a SpatialData."),
+    option("--image-key", heading=WHERE, help="Image, where there are several."),
+    option("--coordinate-system", heading=WHERE, help="Coordinate system of a SpatialData."),
     option(
         "--mpp",
         type=float,
-        heading=PLACES,
+        heading=WHERE,
         help="Microns per full-resolution pixel, of all slides. If not given: the slide's metadata, else its spot pitch.",
     ),
 )

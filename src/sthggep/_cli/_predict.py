@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from click.core import ParameterSource
 from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
 from sthggep._cli._files import (
-    PLACES,
     SPACING_UM,
     about,
     describe,
@@ -22,6 +22,7 @@ from sthggep._cli._files import (
 )
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of
+from sthggep._slides._places import Places
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -145,11 +146,16 @@ def predict(
         return
     for at, (slide, target) in enumerate(todo.items(), start=1):
         with about(slide), whole(target) as part:
-            data, places = told(slide, spacing_um, rest)
-            settings = {**rest, **places, "show_progress_bar": run.show, "out": part if predictions_only else None}
+            data, places = told(slide, Places.among(rest), spacing_um)
+            settings = {
+                **rest,
+                **asdict(places),
+                "show_progress_bar": run.show,
+                "out": part if predictions_only else None,
+            }
             made = predict_into(data, loaded, settings)
             if not predictions_only:
-                write_slide(data, part, settings["table_key"])
+                write_slide(data, part, places.table_key)
         log.info("%s written (%d of %d): %s", target, at, len(todo), made)
     if not predictions_only:
         key = "" if rest["key_added"] == "hggep" else f" --key {rest['key_added']}"
@@ -217,15 +223,14 @@ def free(targets: dict[Path, Path], *, overwrite: bool, skip_existing: bool) -> 
     return {slide: target for slide, target in targets.items() if not (skip_existing and target.exists())}
 
 
-def told(path: Path, spacing_um: float | None, rest: dict[str, Any]) -> tuple[AnnData | SpatialData, dict[str, Any]]:
-    """A slide and where its spots are, with a line on what was read or laid over the tissue."""
+def told(path: Path, places: Places, spacing_um: float | None) -> tuple[AnnData | SpatialData, Places]:
+    """A slide and where all is in it, with a line on what was read or laid over the tissue."""
     from sthggep._slides._anndata import table_of
 
-    places = {name: rest[name] for name in PLACES}
-    data, elsewhere = open_with_spots(path, spacing_um, image_key=rest["image_key"], **places)
+    data, places = open_with_spots(path, places, spacing_um)
     if kind_of(path) != "image" and spacing_um is None:
-        describe(data, path, **places)
+        describe(data, path, places)
     else:
-        n_spots = table_of(data, elsewhere.get("table_key", rest["table_key"])).n_obs
+        n_spots = table_of(data, places.table_key).n_obs
         log.info("%s: %d spots laid over the tissue, %g µm apart", path, n_spots, spacing_um or SPACING_UM)
-    return data, elsewhere
+    return data, places

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from sthggep._checks import counted, has_key, listing, no_slide, positive, unique_names
 from sthggep._image._level import Level, open_levels, read_mpp
 from sthggep._log import ONCE, log
+from sthggep._slides._places import TABLE, Places
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-TABLE = "table"
 IN_TISSUE = "in_tissue"
 NO_IMAGE = (
     "Pass the SpatialData that holds the image, or an AnnData with `uns['spatial'][section]['images']` "
@@ -49,7 +49,7 @@ def is_spatialdata(data: object) -> bool:
     return any(base.__name__ == "SpatialData" for base in type(data).__mro__)
 
 
-def table_of(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
+def table_of(data: AnnData | SpatialData, table_key: str = TABLE) -> AnnData:
     """The AnnData that results are written to: the object itself, or a SpatialData's table, of one its only one."""
     if isinstance(data, AnnData):
         return data
@@ -94,24 +94,22 @@ def number(value: Any, what: str) -> float | None:
     return None if value is None else positive(float(value), what)
 
 
-def from_anndata(
-    adata: AnnData, *, image_key: str | None, spatial_key: str, library_key: str | None, need_image: bool
-) -> list[Found]:
+def from_anndata(adata: AnnData, places: Places, *, need_image: bool) -> list[Found]:
     """Sections of an AnnData: its images stand in ``uns["spatial"]``, or in a file named there."""
     unique_names(adata)
     hint = "Pass `spatial_key=`: the (x, y) of each spot in full-resolution pixels."
-    xy = np.asarray(has_key(adata.obsm, spatial_key, "obsm", hint), dtype=np.float64)
+    xy = np.asarray(has_key(adata.obsm, places.spatial_key, "obsm", hint), dtype=np.float64)
     if xy.ndim != 2 or xy.shape[1] < 2:
-        msg = f"obsm[{spatial_key!r}] must hold the (x, y) of each spot, found an array of shape {xy.shape}. {hint}"
+        msg = f"obsm[{places.spatial_key!r}] must hold the (x, y) of each spot, found an array of shape {xy.shape}. {hint}"
         raise ValueError(msg)
     libraries = mapping(adata.uns.get("spatial"))
     return [
-        _library(adata, libraries, name, rows, xy[rows, :2], image_key=image_key, need_image=need_image)
-        for name, rows in _sections(adata, libraries, library_key)
+        _library(adata, libraries, name, rows, xy[rows, :2], image_key=places.image_key, need_image=need_image)
+        for name, rows in _sections(adata, libraries, places.library_key)
     ]
 
 
-def anndata_image(adata: AnnData, *, image_key: str | None) -> Found:
+def anndata_image(adata: AnnData, places: Places) -> Found:
     """The image of an AnnData without spots."""
     libraries = mapping(adata.uns.get("spatial"))
     if len(libraries) > 1:
@@ -119,7 +117,7 @@ def anndata_image(adata: AnnData, *, image_key: str | None) -> Found:
         raise ValueError(msg)
     name = str(next(iter(libraries), "section"))
     nothing = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
-    return _library(adata, libraries, name, *nothing, image_key=image_key, need_image=True)
+    return _library(adata, libraries, name, *nothing, image_key=places.image_key, need_image=True)
 
 
 def _library(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, no_slide, positive, warn_user
 from sthggep._log import ONCE, log
-from sthggep._slides._anndata import TABLE, Found, anndata_image, from_anndata, is_spatialdata, under_tissue
+from sthggep._slides._anndata import Found, anndata_image, from_anndata, is_spatialdata, under_tissue
 from sthggep._slides._lattice import is_interleaved, lattice_mpp
+from sthggep._slides._places import TABLE, USUAL, Places
 from sthggep._slides._slide import Slide
 from sthggep._slides._spatialdata import from_spatialdata, spatialdata_image
 
@@ -27,18 +28,7 @@ VISIUM_PITCH_UM = 100.0
 MPP_TOLERANCE = 1.2
 
 
-def resolve(
-    data: AnnData | SpatialData,
-    *,
-    image_key: str | None = None,
-    table_key: str = TABLE,
-    shapes_key: str | None = None,
-    spatial_key: str = "spatial",
-    coordinate_system: str | None = None,
-    library_key: str | None = None,
-    mpp: float | None = None,
-    need_image: bool = True,
-) -> list[Slide]:
+def resolve(data: AnnData | SpatialData, places: Places = USUAL, *, need_image: bool = True) -> list[Slide]:
     """Find the sections of an AnnData or SpatialData: spots, image, microns per pixel.
 
     Raises
@@ -46,32 +36,22 @@ def resolve(
     KeyError, ValueError, FileNotFoundError, TypeError
         Something expected is not there, or the spots and the image do not fit; the message says which call comes first.
     """
-    if mpp is not None:
-        positive(mpp, "`mpp`")
+    _check_mpp(places)
     if isinstance(data, AnnData):
-        found = from_anndata(
-            data, image_key=image_key, spatial_key=spatial_key, library_key=library_key, need_image=need_image
-        )
+        found = from_anndata(data, places, need_image=need_image)
     elif is_spatialdata(data):
-        found = from_spatialdata(
-            data,
-            image_key=image_key,
-            table_key=table_key,
-            shapes_key=shapes_key,
-            coordinate_system=coordinate_system,
-            need_image=need_image,
-        )
+        found = from_spatialdata(data, places, need_image=need_image)
     else:
         raise no_slide(data)
-    slides = [_slide(section, mpp) for section in found]
+    slides = [_slide(section, places.mpp) for section in found]
     for slide in slides:
         _check(slide)
     return slides
 
 
-def resolve_one(data: AnnData | SpatialData, **options: Any) -> Slide:
+def resolve_one(data: AnnData | SpatialData, places: Places = USUAL, *, need_image: bool = True) -> Slide:
     """As :func:`resolve`, for data that hold exactly one section."""
-    slides = resolve(data, **options)
+    slides = resolve(data, places, need_image=need_image)
     if len(slides) != 1:
         msg = (
             f"One section was expected, found {len(slides)}: {listing(s.name for s in slides)}. "
@@ -81,26 +61,21 @@ def resolve_one(data: AnnData | SpatialData, **options: Any) -> Slide:
     return slides[0]
 
 
-def resolve_image(
-    data: AnnData | SpatialData,
-    *,
-    image_key: str | None = None,
-    table_key: str = TABLE,
-    coordinate_system: str | None = None,
-    mpp: float | None = None,
-    **options: Any,
-) -> Slide:
+def resolve_image(data: AnnData | SpatialData, places: Places = USUAL) -> Slide:
     """As :func:`resolve_one`, also for an image without spots; of such the section is called as the image."""
     if isinstance(data, AnnData) and data.n_obs == 0:
-        found = anndata_image(data, image_key=image_key)
-    elif is_spatialdata(data) and not data.tables and table_key == TABLE:
-        found = spatialdata_image(data, image_key=image_key, coordinate_system=coordinate_system)
+        found = anndata_image(data, places)
+    elif is_spatialdata(data) and not data.tables and places.table_key == TABLE:
+        found = spatialdata_image(data, places)
     else:
-        where = {"image_key": image_key, "table_key": table_key, "coordinate_system": coordinate_system}
-        return resolve_one(data, mpp=mpp, **where, **options)
-    if mpp is not None:
-        positive(mpp, "`mpp`")
-    return _slide(found, mpp)
+        return resolve_one(data, places)
+    _check_mpp(places)
+    return _slide(found, places.mpp)
+
+
+def _check_mpp(places: Places) -> None:
+    if places.mpp is not None:
+        positive(places.mpp, "`mpp`")
 
 
 def _slide(found: Found, given_mpp: float | None) -> Slide:
@@ -204,11 +179,11 @@ def _outside(xy: NDArray[np.float64], width: float, height: float) -> NDArray[np
 
 
 def extra_sections_of(
-    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None, where: Mapping[str, Any]
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None, places: Places
 ) -> list[Slide]:
-    """Sections whose counts alone are learned from; their images are not looked for."""
+    """Sections whose counts alone are learned from; their images are not looked for, and their scale is their own."""
     more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
-    return [slide for data in more for slide in resolve(data, need_image=False, **where)]
+    return [slide for data in more for slide in resolve(data, replace(places, mpp=None), need_image=False)]
 
 
 def distinct_names(slides: Sequence[Slide]) -> list[Slide]:

@@ -20,19 +20,14 @@ from sthggep._slides._labels import label_centers
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from sthggep._slides._places import Places
+
 SMALL = ("lowres_image", "thumbnail")  # images that are for looking at
 
 
-def from_spatialdata(
-    sdata: SpatialData,
-    *,
-    image_key: str | None,
-    table_key: str,
-    shapes_key: str | None,
-    coordinate_system: str | None,
-    need_image: bool,
-) -> list[Found]:
+def from_spatialdata(sdata: SpatialData, places: Places, *, need_image: bool) -> list[Found]:
     """Sections of a SpatialData: the regions that its table annotates, brought to the pixels of their image."""
+    table_key, shapes_key = places.table_key, places.shapes_key
     table = table_of(sdata, table_key)
     unique_names(table)
     attrs = has_key(
@@ -52,7 +47,7 @@ def from_spatialdata(
         image_name = None
         levels: tuple[Level, ...] = ()
         if need_image:
-            image_name, system = _choose_image(sdata, element, image_key, coordinate_system)
+            image_name, system = _choose_image(sdata, element, places)
             matrix = _to_image(sdata, image_name, element, system)
             xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
             stretch = _stretch(matrix)
@@ -71,9 +66,9 @@ def from_spatialdata(
     return sections
 
 
-def spatialdata_image(sdata: SpatialData, *, image_key: str | None, coordinate_system: str | None) -> Found:
+def spatialdata_image(sdata: SpatialData, places: Places) -> Found:
     """The image of a SpatialData without spots."""
-    name, system = _choose_image(sdata, None, image_key, coordinate_system)
+    name, system = _choose_image(sdata, None, places)
     nothing = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
     levels = _element_levels(sdata.images[name])
     mpp, wsi_mpp = _slide_mpp(sdata), _wsi_mpp(sdata)
@@ -180,12 +175,11 @@ def _table_metadata(table: AnnData, region: str) -> Mapping[str, Any]:
     return mapping(mapping(library).get("metadata"))
 
 
-def _choose_image(
-    sdata: SpatialData, spots: Any, image_key: str | None, coordinate_system: str | None
-) -> tuple[str, str]:
+def _choose_image(sdata: SpatialData, spots: Any, places: Places) -> tuple[str, str]:
     """The H&E image that shares a coordinate system with the spots (``None``: any image), and that system."""
     from spatialdata.transformations import get_transformation
 
+    image_key, coordinate_system = places.image_key, places.coordinate_system
     systems = {key: set(get_transformation(image, get_all=True)) for key, image in sdata.images.items()}
     ours = set.union(set(), *systems.values()) if spots is None else set(get_transformation(spots, get_all=True))
     if coordinate_system is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sthggep._inputs._section import SectionWindow
     from sthggep._training._presets import Preset
-    from sthggep._training._train import BeginNetwork
+    from sthggep._training._task import BeginNetwork
     from sthggep.nn import FeatureHGGEPNet
     from sthggep.nn._section import TrainingSample
 

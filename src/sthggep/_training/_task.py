@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sthggep._inputs._compute import Compute
+    from sthggep._inputs._section import SectionWindow
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets
     from sthggep._training._presets import Preset
@@ -53,3 +56,10 @@ class TrainingTask:
     def n_members(self) -> int:
         """Number of networks."""
         return self.preset.n_members
+
+
+class BeginNetwork(Protocol):
+    """Makes the network of one member of the ensemble from its training windows."""
+
+    def __call__(self, preset: Preset, member: int, windows: Sequence[SectionWindow]) -> nn.Module:
+        """A network of this preset, started from these windows."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sthggep._checks import counted
 from sthggep._log import log
@@ -21,18 +21,11 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
     from sthggep._training._prepare import Prepared
     from sthggep._training._presets import Preset
-    from sthggep._training._task import TrainingTask
+    from sthggep._training._task import BeginNetwork, TrainingTask
     from sthggep._training._validation import HeldOut
     from sthggep.model import HGGEP
     from sthggep.model._record import TrainingRecord
     from sthggep.nn._section import CountsOnly
-
-
-class BeginNetwork(Protocol):
-    """Makes the network of one member of the ensemble from its training windows."""
-
-    def __call__(self, preset: Preset, member: int, windows: Sequence[SectionWindow]) -> nn.Module:
-        """A network of this preset, started from these windows."""
 
 
 def train(task: TrainingTask, prepared: Prepared | None = None) -> HGGEP:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import has_key
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep._table._labels import ari_nmi, read_labels
 from sthggep.pl._figure import COLORS, new_figure, save_figure, style
@@ -98,20 +99,19 @@ def agreement(
     ValueError
         There are several sections, or no spot has a label.
     """
-    names = prediction_keys(key)
-    record = has_key(
-        table_of(data, table_key).uns, names.agreement, "uns", f"Call `sthggep.tl.agreement(data, {key!r}, …)` first."
-    )
-    slide = resolve_one(
-        data,
+    places = Places(
         image_key=image_key,
         table_key=table_key,
         shapes_key=shapes_key,
         spatial_key=spatial_key,
         coordinate_system=coordinate_system,
         mpp=mpp,
-        need_image=image,
     )
+    names = prediction_keys(key)
+    record = has_key(
+        table_of(data, table_key).uns, names.agreement, "uns", f"Call `sthggep.tl.agreement(data, {key!r}, …)` first."
+    )
+    slide = resolve_one(data, places, need_image=image)
     labels_key = str(record["labels_key"]) if labels_key is None else labels_key
     labels = read_labels(slide, labels_key)
     maps = {f"labels: {labels_key}": labels}

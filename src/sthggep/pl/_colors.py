@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import listing
 from sthggep._slides._colors import FAR, ColorRange, Colors, seen_colors, tissue_colors
+from sthggep._slides._places import Places
 from sthggep.pl._figure import new_figure, save_figure, style
 from sthggep.pl._tissue import sections_of
 
@@ -78,16 +79,16 @@ def colors(
     ValueError
         The model has no record of colors, or a picture shows no tissue to take them from.
     """
-    options: dict[str, Any] = {
-        "image_key": image_key,
-        "table_key": table_key,
-        "shapes_key": shapes_key,
-        "spatial_key": spatial_key,
-        "coordinate_system": coordinate_system,
-        "library_key": library_key,
-    }
-    seen, look = _seen(model, options)
-    new = _measured([look(slide) for slide in sections_of(data, **options)])
+    places = Places(
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+    )
+    seen, look = _seen(model, places)
+    new = _measured([look(slide) for slide in sections_of(data, places)])
     known = ColorRange.of(seen)
     shown = _some(seen)
     with style():
@@ -102,12 +103,12 @@ def colors(
     return figure
 
 
-def _seen(model: Any, options: dict[str, Any]) -> tuple[list[Colors], Callable[[Slide], Slide]]:
+def _seen(model: Any, places: Places) -> tuple[list[Colors], Callable[[Slide], Slide]]:
     """Colors of the training sections, by the model's record or from the slides themselves; and how slides are looked at."""
     from sthggep.model._load import load_model
 
     if not (model is None or isinstance(model, str | Path) or hasattr(model, "training")):
-        return _measured(sections_of(model, **options)), lambda slide: slide
+        return _measured(sections_of(model, places)), lambda slide: slide
     found = load_model(model)
     seen = seen_colors(found.training.colors)
     if not seen:

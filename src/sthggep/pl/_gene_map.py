@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 
 from sthggep._checks import positive
+from sthggep._slides._places import Places
 from sthggep.pl._figure import new_figure, save_figure, style
 from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, sections_of
@@ -131,10 +132,7 @@ def gene_map(
     ValueError
         The counts are not raw, or a limit of the color scale cannot be read.
     """
-    names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
-    slides = sections_of(
-        data,
-        sections,
+    places = Places(
         image_key=image_key,
         table_key=table_key,
         shapes_key=shapes_key,
@@ -142,8 +140,9 @@ def gene_map(
         coordinate_system=coordinate_system,
         library_key=library_key,
         mpp=mpp,
-        need_image=image,
     )
+    names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+    slides = sections_of(data, places, sections, need_image=image)
     maps = [read_maps(slide, names, key, layer=layer, observed=observed, spot_size=spot_size) for slide in slides]
     kinds = ["observed"] * any(m.observed is not None for m in maps) + ["predicted"]
     layout = _layout(maps, names, kinds, image, genes_per_row)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import has_key, listing
+from sthggep._slides._places import Places
 from sthggep.pl._figure import COLORS, figure_of, new_figure, save_figure, style
 from sthggep.pl._tissue import (
     draw_scale_bar,
@@ -119,9 +120,7 @@ def hypergraph(
     ValueError
         There are several sections and none was named, or the array is no incidence.
     """
-    slides = sections_of(
-        data,
-        None if section is None else [section],
+    places = Places(
         image_key=image_key,
         table_key=table_key,
         shapes_key=shapes_key,
@@ -129,8 +128,8 @@ def hypergraph(
         coordinate_system=coordinate_system,
         library_key=library_key,
         mpp=mpp,
-        need_image=image,
     )
+    slides = sections_of(data, places, None if section is None else [section], need_image=image)
     if len(slides) > 1:
         msg = f"There are {len(slides)} sections: {listing(s.name for s in slides)}. Pass `section=`, one of them."
         raise ValueError(msg)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep.pl._report_data import Included, model_notes, page_data
 
@@ -83,6 +84,15 @@ def report(
     TypeError
         ``results`` or ``model`` is neither of these.
     """
+    places = Places(
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
     target = Path(path)
     if target.suffix.lower() not in {".html", ".htm"}:
         msg = f"`path` must end in .html, found {str(target)!r}."
@@ -98,19 +108,10 @@ def report(
     elif model is not None and not _is_model(model):
         msg = f"`model` must be an HGGEP, found {type(model).__name__}. Load it by `sthggep.HGGEP.load(folder)`."
         raise TypeError(msg)
-    where = {
-        "image_key": image_key,
-        "table_key": table_key,
-        "shapes_key": shapes_key,
-        "spatial_key": spatial_key,
-        "coordinate_system": coordinate_system,
-        "library_key": library_key,
-        "mpp": mpp,
-    }
     found = [
         (name if name and len(slides) == 1 else f"{name} {slide.name}".strip(), slide)
         for name, item in _named(results)
-        for slides in [resolve(item, **where)]  # type: ignore[arg-type]
+        for slides in [resolve(item, places)]
         for slide in slides
     ]
     page: dict[str, Any] = {"title": title or _title(found, model), "made": date.today().isoformat()}

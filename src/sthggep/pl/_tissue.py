@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.collections import EllipseCollection
     from spatialdata import SpatialData
 
+    from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
 
 # Pixels of a printed panel: 2.7 inches at 300 dots an inch
@@ -30,17 +31,19 @@ VECTOR_SPOTS = 10_000
 
 def sections_of(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
+    places: Places,
     names: Sequence[str] | None = None,
-    **options: Any,
+    *,
+    need_image: bool = True,
 ) -> list[Slide]:
     """Sections of one object, of several in a list, or of several in a dict, whose keys then name them."""
     if isinstance(data, Mapping):
-        found = [(key, resolve(item, **options)) for key, item in data.items()]
+        found = [(key, resolve(item, places, need_image=need_image)) for key, item in data.items()]
         slides = [replace(s, name=key if len(group) == 1 else f"{key} {s.name}") for key, group in found for s in group]
     elif isinstance(data, Sequence):
-        slides = [slide for item in data for slide in resolve(item, **options)]
+        slides = [slide for item in data for slide in resolve(item, places, need_image=need_image)]
     else:
-        slides = resolve(data, **options)
+        slides = resolve(data, places, need_image=need_image)
     if not slides:
         msg = "`data` is empty; at least one AnnData or SpatialData was expected."
         raise ValueError(msg)

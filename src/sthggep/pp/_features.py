@@ -17,6 +17,7 @@ from sthggep._encoders._record import _agrees, _sections, feature_record, is_don
 from sthggep._keys import feature_key
 from sthggep._slides._anndata import copied, table_of
 from sthggep._slides._placement import warn_of_misplaced
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep._slides._stain import check_reference, normalized
 
@@ -113,6 +114,15 @@ def features(
     ImportError
         The encoder is of a package that is not installed.
     """
+    places = Places(
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
     sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
     if not sizes:
         msg = "`size_um` is empty: give the field of view in microns, such as 160, or several."
@@ -131,16 +141,7 @@ def features(
     keys = {size: key_added or feature_key(encoder, size) for size in sizes}
     for key in keys.values():
         may_write(table, key)
-    slides = resolve(
-        data,
-        image_key=image_key,
-        table_key=table_key,
-        shapes_key=shapes_key,
-        spatial_key=spatial_key,
-        coordinate_system=coordinate_system,
-        library_key=library_key,
-        mpp=mpp,
-    )
+    slides = resolve(data, places)
     for slide in slides:
         slide.require_mpp()
         warn_of_misplaced(slide)

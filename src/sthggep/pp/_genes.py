@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep._table._panel import choose_panel
 
@@ -72,14 +73,9 @@ def gene_panel(
     >>> panel = sthggep.pp.gene_panel(slides, include=["ERBB2", "ESR1"])
     >>> model = sthggep.tl.fit(slides, genes=panel)
     """
+    places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
-    options = {
-        "table_key": table_key,
-        "library_key": library_key,
-        "shapes_key": shapes_key,
-        "spatial_key": spatial_key,
-    }
-    sections = [s for d in given for s in resolve(d, need_image=False, **options)]  # type: ignore[arg-type]
+    sections = [slide for data in given for slide in resolve(data, places, need_image=False)]
     return choose_panel(
         sections, n_top=n_top, min_fraction=min_fraction, max_genes=max_genes, include=include, layer=layer
     )

@@ -14,6 +14,7 @@ from sthggep._keys import TOOL
 from sthggep._log import log
 from sthggep._slides._labels import label_raster
 from sthggep._slides._lattice import lay_out
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_image
 from sthggep._slides._spatialdata import add_spots, may_add_spots, source_path, spots_key
 from sthggep.pp._tissue import given_mask, tissue_fraction, tissue_mask
@@ -116,14 +117,7 @@ def tissue_grid(
     >>> sthggep.tl.predict(sdata)
     >>> sthggep.pl.gene_map(sdata, "FASN")
     """
-    spacing_um = positive(float(spacing_um), "`spacing_um`")
-    size_um = positive(float(spacing_um if size_um is None else size_um), "`size_um`")
-    one_of(layout, ("square", "hex"), "layout")
-    if not 0 <= min_tissue <= 1:
-        msg = f"`min_tissue` must be a share from 0 to 1, found {min_tissue!r}."
-        raise ValueError(msg)
-    slide = resolve_image(
-        data,
+    places = Places(
         image_key=image_key,
         table_key=table_key,
         shapes_key=shapes_key,
@@ -132,6 +126,13 @@ def tissue_grid(
         library_key=library_key,
         mpp=mpp,
     )
+    spacing_um = positive(float(spacing_um), "`spacing_um`")
+    size_um = positive(float(spacing_um if size_um is None else size_um), "`size_um`")
+    one_of(layout, ("square", "hex"), "layout")
+    if not 0 <= min_tissue <= 1:
+        msg = f"`min_tissue` must be a share from 0 to 1, found {min_tissue!r}."
+        raise ValueError(msg)
+    slide = resolve_image(data, places)
     if not isinstance(data, AnnData):
         may_add_spots(data, key_added, RECORD)
     per_um = 1 / slide.require_mpp()

@@ -11,6 +11,7 @@ from scipy import sparse
 from sthggep._checks import counted, has_key, may_write, positive
 from sthggep._keys import TOOL
 from sthggep._slides._anndata import copied, table_of
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def hypergraph(
     ValueError
         No hyperedges were asked for, or the key is not sthggep's.
     """
+    places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     if n_spatial < 0 or (n_spatial == 0 and features is None):
         msg = f"No hyperedges were asked for (`n_spatial={n_spatial}`, `features={features!r}`). Pass one of them."
         raise ValueError(msg)
@@ -87,14 +89,7 @@ def hypergraph(
     may_write(table, key_added)
     if features is not None:
         has_key(table.obsm, features, "obsm", "Call `sthggep.pp.features(data, size_um=...)` first.")
-    slides = resolve(
-        data,
-        table_key=table_key,
-        shapes_key=shapes_key,
-        spatial_key=spatial_key,
-        library_key=library_key,
-        need_image=False,
-    )
+    slides = resolve(data, places, need_image=False)
     if features is not None:
         _check_features(slides, features)
     blocks, spots, kinds = [], [], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sthggep._slides._patches import Patches
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ def patches(
     ValueError
         Spots lie outside the image, or microns per pixel are needed and not known.
     """
-    slide = resolve_one(
-        data,
+    places = Places(
         image_key=image_key,
         table_key=table_key,
         shapes_key=shapes_key,
@@ -73,4 +73,4 @@ def patches(
         library_key=library_key,
         mpp=mpp,
     )
-    return Patches(slide, size_um=size_um, size_px=size_px)
+    return Patches(resolve_one(data, places), size_um=size_um, size_px=size_px)

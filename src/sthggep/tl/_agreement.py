@@ -12,6 +12,7 @@ from sthggep._checks import positive
 from sthggep._keys import TOOL, PredictionKeys, prediction_keys
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep._table._labels import ari_nmi, read_labels
 from sthggep._table._prediction import Prediction, observed, read_prediction, unobserved
@@ -100,8 +101,9 @@ def agreement(
     --------
     sthggep.pl.agreement : The maps side by side.
     """
+    places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key)
     table, keys = table_of(data, table_key), prediction_keys(key)
-    slide = resolve_one(data, table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, need_image=False)
+    slide = resolve_one(data, places, need_image=False)
     prediction = read_prediction(table, key)
     labels = read_labels(slide, labels_key)
     _may_write(table, keys, labels_key)

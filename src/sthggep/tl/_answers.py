@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._keys import PredictionKeys
+    from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
@@ -38,6 +39,7 @@ class Asked(NamedTuple):
 def look(
     model: HGGEP,
     data: AnnData | SpatialData,
+    places: Places,
     *,
     key_added: str,
     genes: Sequence[str] | None,
@@ -45,13 +47,11 @@ def look(
     counts: bool | str,
     uncertainty: bool,
     window: int | str | None,
-    table_key: str,
-    **places: Any,
 ) -> Asked:
     """Refuse, before work starts, what the model cannot say of this slide, and what must not be written to it."""
     from sthggep._inputs._windows import check_window
 
-    table = table_of(data, table_key)
+    table = table_of(data, places.table_key)
     key = prediction_keys(key_added)
     may_write(table, key.obsm)
     asked_for = {key.latent: latent, key.counts: counts, key.std: uncertainty}
@@ -62,7 +62,7 @@ def look(
         check_several(model)
     chosen = model.genes if genes is None else chosen_genes(model, genes)
     depth = depth_of(model, table, counts)
-    slides = resolve(data, table_key=table_key, need_image=model.inputs.needs_image, **places)
+    slides = resolve(data, places, need_image=model.inputs.needs_image)
     for slide in slides:
         check_fit(model, slide)
         check_window(model.inputs, slide, window)

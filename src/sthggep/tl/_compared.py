@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
 
 
@@ -46,17 +47,11 @@ class Compared:
 
 
 def compared(
-    data: AnnData | SpatialData,
-    key: str,
-    genes: Sequence[str] | None,
-    *,
-    layer: str | None,
-    table_key: str,
-    **where: Any,
+    data: AnnData | SpatialData, places: Places, key: str, genes: Sequence[str] | None, *, layer: str | None
 ) -> tuple[list[Compared], int]:
     """The sections that the prediction covers, and how many there are in all."""
-    table = table_of(data, table_key)
-    slides = resolve(data, table_key=table_key, need_image=False, **where)
+    table = table_of(data, places.table_key)
+    slides = resolve(data, places, need_image=False)
     prediction = read_prediction(table, key)
     _refuse_prediction_alone(table, key)
     panel = measured_panel(table, prediction, layer)

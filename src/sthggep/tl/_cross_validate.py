@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted, listing
 from sthggep._log import log
+from sthggep._slides._places import Places
 from sthggep.tl._cross_validation._fold_store import FoldStore
 from sthggep.tl._cross_validation._folds import patient_of, shared_patients
 
@@ -160,19 +161,20 @@ def cross_validate(
     from sthggep.tl._cross_validation._options import Options
     from sthggep.tl._cross_validation._plan import make_plan
 
-    where = {
-        "image_key": image_key,
-        "table_key": table_key,
-        "shapes_key": shapes_key,
-        "spatial_key": spatial_key,
-        "coordinate_system": coordinate_system,
-        "library_key": library_key,
-    }
+    places = Places(
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     training = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs)
     choices = Choices(obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members)
     options = Options.of(group_key, genes, preset, choices, baselines, training, targets)
-    plan = make_plan(slides, options, where, mpp=mpp, expression=expression)
+    plan = make_plan(slides, options, places, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.extra_sections)
     if leaks:
         warnings.warn(_of_same_patient(leaks, plan), UserWarning, stacklevel=2)

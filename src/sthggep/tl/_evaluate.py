@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sthggep._keys import prediction_keys
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
+from sthggep._slides._places import Places
 from sthggep._table._scores import noise_ceiling, score
 from sthggep.tl._compared import Compared, compared
 from sthggep.tl._doubts import warn_of_seen
@@ -115,17 +116,9 @@ def evaluate(
     Noise adds to a gene's variance and not to the covariance between spots, hence ``moran_expected`` is
     ``moran_observed / ceiling**2``, NaN where ``of_ceiling`` is, too.
     """
+    places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     table = table_of(data, table_key)
-    sections, n_sections = compared(
-        data,
-        key,
-        genes,
-        layer=layer,
-        table_key=table_key,
-        shapes_key=shapes_key,
-        spatial_key=spatial_key,
-        library_key=library_key,
-    )
+    sections, n_sections = compared(data, places, key, genes, layer=layer)
     _may_write_scores(table, key)
     warn_of_seen([section.name for section in sections if section.learned_from])
     rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import gene_list
+from sthggep._slides._places import Places
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._counts import counts
 from sthggep._table._targets import find_targets
@@ -166,6 +167,15 @@ def fit(
     from sthggep._training._train import train
     from sthggep.tl._answers import check_fit
 
+    places = Places(
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
     name, chosen = find_preset(preset)
     if targets is not None:
         replaces_genes(genes=genes, model=model, expression=expression, layer=layer)
@@ -182,18 +192,10 @@ def fit(
     choices = Choices(obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members)
     chosen = with_choices(chosen, choices)
     objects = list(slides) if isinstance(slides, Sequence) else [slides]
-    where = {
-        "image_key": image_key,
-        "table_key": table_key,
-        "shapes_key": shapes_key,
-        "spatial_key": spatial_key,
-        "coordinate_system": coordinate_system,
-        "library_key": library_key,
-    }
     need_image = chosen.inputs.needs_image
-    sections = [s for data in objects for s in resolve(data, mpp=mpp, need_image=need_image, **where)]  # type: ignore[arg-type]
+    sections = [s for data in objects for s in resolve(data, places, need_image=need_image)]
     sections = distinct_names(sections)
-    extra = extra_sections_of(expression, where)
+    extra = extra_sections_of(expression, places)
     outputs = None if targets is None else find_targets(targets, sections)
     if outputs is not None:
         genes = outputs.names

@@ -13,6 +13,7 @@ from sthggep._checks import genes_present, written_beside
 from sthggep._device import resolve_device
 from sthggep._keys import TOOL
 from sthggep._slides._anndata import copied
+from sthggep._slides._places import Places
 from sthggep.tl._answers import look
 from sthggep.tl._outputs import Outputs, check_out, partial, write_store
 
@@ -149,19 +150,7 @@ def predict(
     from sthggep.model._load import load_model
     from sthggep.tl._doubts import warn_of_doubts
 
-    found = load_model(model)
-    path = None if out is None else check_out(out)
-    if copy:
-        data = copied(data)
-    table, key, beside, chosen, depth, slides = look(
-        found,
-        data,
-        key_added=key_added,
-        genes=genes,
-        latent=latent,
-        counts=counts,
-        uncertainty=uncertainty,
-        window=window,
+    places = Places(
         image_key=image_key,
         table_key=table_key,
         shapes_key=shapes_key,
@@ -169,6 +158,21 @@ def predict(
         coordinate_system=coordinate_system,
         library_key=library_key,
         mpp=mpp,
+    )
+    found = load_model(model)
+    path = None if out is None else check_out(out)
+    if copy:
+        data = copied(data)
+    table, key, beside, chosen, depth, slides = look(
+        found,
+        data,
+        places,
+        key_added=key_added,
+        genes=genes,
+        latent=latent,
+        counts=counts,
+        uncertainty=uncertainty,
+        window=window,
     )
     seen = warn_of_doubts(found, slides, table)
     record = _record(found, slides, chosen, counts, seen) | {"obsm": np.array(beside, dtype=object)}

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted, listing, positive
 from sthggep._log import log
+from sthggep._slides._places import Places
 from sthggep.tl._answers import check_counts, check_several, chosen_genes
 from sthggep.tl._cohort._files import State, refuse_others, stamp, state_of, targets_of
 from sthggep.tl._cohort._run import Outcome, connected, run_jobs
@@ -116,6 +118,15 @@ def predict_cohort(
     """
     from sthggep.model._load import load_model
 
+    places = Places(
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
     folder = Path(out).expanduser().absolute()
     targets = targets_of(slides, folder)
     n_workers = _n_workers(scheduler, workers)
@@ -126,18 +137,11 @@ def predict_cohort(
         "latent": latent,
         "counts": counts,
         "uncertainty": uncertainty,
-        "image_key": image_key,
-        "table_key": table_key,
-        "shapes_key": shapes_key,
-        "spatial_key": spatial_key,
-        "coordinate_system": coordinate_system,
-        "library_key": library_key,
-        "mpp": mpp,
         "window": window,
     }
     _check_options(found, options, batch_size, spacing_um)
     computed = {"batch_size": batch_size, "device": device}
-    jobs = [_job(slide, target, found, options, computed, spacing_um) for slide, target in targets.items()]
+    jobs = [_job(slide, target, found, places, options, computed, spacing_um) for slide, target in targets.items()]
     states = [state_of(job) for job in jobs]
     if not overwrite:
         refuse_others(jobs, states)
@@ -183,13 +187,15 @@ def _job(
     slide: Path,
     target: Path,
     model: HGGEP,
+    places: Places,
     options: Mapping[str, Any],
     computed: Mapping[str, Any],
     spacing_um: float | None,
 ) -> Job:
     """All that workers need to know of a slide; the model's own name may mean nothing on their machines."""
     # As it is read back: plain types, numbers of numpy too
-    asked = json.loads(json.dumps({**options, "spacing_um": spacing_um}, default=lambda number: number.item()))
+    asked = {**options, **asdict(places), "spacing_um": spacing_um}
+    asked = json.loads(json.dumps(asked, default=lambda number: number.item()))
     state = target.parent / STATE
     return Job(
         slide=slide,
@@ -198,6 +204,7 @@ def _job(
         model=state / model.id,
         record={"slide": stamp(slide), "model": model.id, "version": version("sthggep"), "options": asked},
         spacing_um=spacing_um,
+        places=places,
         options={**options, **computed},
         client=os.getpid(),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sthggep._slides._container_files import kind_of, read_container
 
@@ -11,23 +12,24 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-PLACES = ("table_key", "shapes_key", "spatial_key", "library_key", "coordinate_system", "mpp")
+    from sthggep._slides._places import Places
+
 SPACING_UM = 100.0
 GRID = "tissue_grid"
 
 
 def open_with_spots(
-    path: Path, spacing_um: float | None = None, *, image_key: str | None = None, **places: Any
-) -> tuple[AnnData | SpatialData, dict[str, Any]]:
-    """A slide, with new spots over its tissue where they are wanted or there are none, and where its spots are then."""
+    path: Path, places: Places, spacing_um: float | None = None
+) -> tuple[AnnData | SpatialData, Places]:
+    """A slide, with new spots over its tissue where they are wanted or there are none, and where all is then."""
     kind = kind_of(path)
     if kind != "image" and spacing_um is None:
-        return read_container(path), {}
+        return read_container(path), places
 
     from sthggep import io, pp
 
-    data = io.read_slide(path, mpp=places["mpp"]) if kind == "image" else read_container(path)
+    data = io.read_slide(path, mpp=places.mpp) if kind == "image" else read_container(path)
     spacing_um = SPACING_UM if spacing_um is None else spacing_um
-    grid = pp.tissue_grid(data, spacing_um=spacing_um, key_added=GRID, image_key=image_key, **places)
+    grid = pp.tissue_grid(data, spacing_um=spacing_um, key_added=GRID, **asdict(places))
     # In a SpatialData the grid is a table beside others; of an AnnData it is an object of its own
-    return (grid, {}) if kind == "anndata" else (data, {"table_key": GRID, "shapes_key": None})
+    return (grid, places) if kind == "anndata" else (data, replace(places, table_key=GRID, shapes_key=None))

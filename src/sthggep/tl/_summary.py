@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import positive
 from sthggep._log import log
+from sthggep._slides._places import Places
 from sthggep._table._scores import column_pearson
 from sthggep.tl._compared import Compared, compared
 from sthggep.tl._doubts import warn_of_seen
@@ -106,22 +107,14 @@ def summary(
     ``sqrt(n_spots)`` spots. Fewer than eight blocks give no interval (NaN). It says how far this section could mislead
     about tissue like it, and nothing about other patients: compare the rows for that.
     """
+    places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     if not given or n_boot < 0 or not 0 < positive(level, "`level`") < 1:
         msg = f"Expected slides, `n_boot` of 0 or more and `level` between 0 and 1; found {len(given)}, {n_boot}, {level}."
         raise ValueError(msg)
     sections: list[Compared] = []
     for data in given:
-        sections += compared(
-            data,
-            key,
-            genes,
-            layer=layer,
-            table_key=table_key,
-            shapes_key=shapes_key,
-            spatial_key=spatial_key,
-            library_key=library_key,
-        )[0]
+        sections += compared(data, places, key, genes, layer=layer)[0]
     warn_of_seen([section.name for section in sections if section.learned_from])
     rng = np.random.default_rng(seed)
     rows = [_row(section, n_boot, level, rng) for section in sections]

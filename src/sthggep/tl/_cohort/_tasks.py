@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._encoders._kept_blocks import KeptBlocks
+    from sthggep._slides._places import Places
     from sthggep.model import HGGEP
     from sthggep.tl._answers import Asked
 
-PLACES = ("image_key", "table_key", "shapes_key", "spatial_key", "coordinate_system", "library_key", "mpp")
 ASKED = ("key_added", "genes", "latent", "counts", "uncertainty", "window")
 NOTE = "sthggep_cohort"  # attribute of a finished file: it goes away where somebody else writes the file anew
 
@@ -45,15 +45,11 @@ class Job:
     record: Mapping[str, Any]
     """What the prediction depends on."""
     spacing_um: float | None
+    places: Places
     options: Mapping[str, Any]
-    """Of ``tl.predict``."""
+    """Of ``tl.predict``, but for the places."""
     client: int
     """Process that the cohort was asked for in."""
-
-    @property
-    def places(self) -> dict[str, Any]:
-        """Where things are in the slide."""
-        return {name: self.options[name] for name in PLACES}
 
 
 class Block(NamedTuple):
@@ -123,7 +119,7 @@ class Work:
     model: HGGEP
     data: AnnData | SpatialData
     asked: Asked
-    options: dict[str, Any]
+    places: Places
 
     @classmethod
     def open(cls, job: Job) -> Work:
@@ -132,22 +128,21 @@ class Work:
         from sthggep.tl._answers import look
 
         model = HGGEP.load(job.model)
-        data, elsewhere = open_with_spots(job.slide, job.spacing_um, **job.places)
-        options = {**job.options, **elsewhere}
-        asked = look(model, data, **{name: options[name] for name in (*ASKED, *PLACES)})
-        return cls(job, model, data, asked, options)
+        data, places = open_with_spots(job.slide, job.places, job.spacing_um)
+        asked = look(model, data, places, **{name: job.options[name] for name in ASKED})
+        return cls(job, model, data, asked, places)
 
     @cached_property
     def encoder(self) -> FrozenEncoder | None:
         """The encoder that the model looks through."""
-        return self.model.encoder(device=self.options["device"])
+        return self.model.encoder(device=self.job.options["device"])
 
     def blocks(self, section: int) -> KeptBlocks | None:
         """Blocks of features of a section; ``None`` where it has none."""
         from sthggep._inputs._stages import kept_blocks
 
         slide, inputs = self.asked.slides[section], self.model.inputs
-        return kept_blocks(slide, inputs, self.encoder, self.options["batch_size"], self.job.folder)
+        return kept_blocks(slide, inputs, self.encoder, self.job.options["batch_size"], self.job.folder)
 
     def finish(self) -> Made:
         """Predict, note in the file what it depends on, and move it to its place."""
@@ -159,7 +154,13 @@ class Work:
         job.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=job.folder, ignore_cleanup_errors=True) as scratch:
             made = Path(scratch) / job.target.name
-            options = {**self.options, "out": made, "checkpoint_dir": job.folder, "show_progress_bar": False}
+            options = {
+                **job.options,
+                **asdict(self.places),
+                "out": made,
+                "checkpoint_dir": job.folder,
+                "show_progress_bar": False,
+            }
             predict(self.data, self.model, **options)
             with h5py.File(made, "a") as file:
                 file.attrs[NOTE] = json.dumps(job.record)

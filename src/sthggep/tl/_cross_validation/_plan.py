@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from sthggep._encoders._sweep import FeatureArray
     from sthggep._slides._fingerprint import SectionFingerprint
+    from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
     from sthggep._table._targets import Targets, Values
     from sthggep.tl._cross_validation._folds import Fold
@@ -167,9 +168,8 @@ class Plan:
 def make_plan(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     options: Options,
-    where: Mapping[str, Any],
+    places: Places,
     *,
-    mpp: float | None = None,
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
 ) -> Plan:
     """Find the sections, group them, and refuse what would leak."""
@@ -179,14 +179,14 @@ def make_plan(
         learns_programs(options.preset)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
-    found = [slide for data in given for slide in resolve(data, mpp=mpp, need_image=need_image, **where)]
+    found = [slide for data in given for slide in resolve(data, places, need_image=need_image)]
     named = distinct_names(found)
     groups = groups_of(named, options.group_key)
     folds = plan_folds(named, groups, options.group_key)
     layer = options.training.layer
     fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in found]
     refuse_leaks(found, fingerprints, groups)
-    extra = extra_sections_of(expression, where)
+    extra = extra_sections_of(expression, places)
     extra_groups = groups_of(extra, options.group_key)
     folds = add_extra(folds, found, extra, extra_groups, options.group_key)
     extra_fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in extra]

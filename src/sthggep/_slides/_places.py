@@ -1,0 +1,37 @@
+"""Where things are in an AnnData or SpatialData, as the keywords of a public call say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+TABLE = "table"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a slide keeps its spots, its image and its scale; what is ``None`` is found, or does not matter."""
+
+    image_key: str | None = None
+    """Name of the image."""
+    table_key: str = TABLE
+    """Table of a SpatialData."""
+    shapes_key: str | None = None
+    """Region that the table of a SpatialData annotates."""
+    spatial_key: str = "spatial"
+    """Key in ``obsm`` of an AnnData: (x, y) of the spots in full-resolution pixels."""
+    coordinate_system: str | None = None
+    """Coordinate system of a SpatialData in which spots and image meet."""
+    library_key: str | None = None
+    """Column of ``obs`` that tells the sections of an AnnData apart."""
+    mpp: float | None = None
+    """Microns per full-resolution pixel."""
+
+    @classmethod
+    def among(cls, options: Mapping[str, Any]) -> Places:
+        """The places that stand among other options of a call."""
+        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
+
+
+USUAL = Places()
