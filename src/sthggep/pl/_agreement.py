@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import has_key
+from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
@@ -31,6 +32,7 @@ PALETTE = (*(c for c in COLORS if c != "#000000"), "#882255", "#332288", "#99993
 MISSING = "#D9D9D9"
 
 
+@document_places
 def agreement(
     data: AnnData | SpatialData,
     *,
@@ -75,18 +77,7 @@ def agreement(
         Resolution on the screen; files are written with 300.
     save
         File to write; its ending chooses the format.
-    image_key
-        Name of the image; needed only where several could be meant.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table; needed only where it annotates several.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) in full-resolution pixels.
-    coordinate_system
-        Coordinate system of a SpatialData in which spots and image meet.
-    mpp
-        Microns per full-resolution pixel, for the scale bar. ``None`` takes metadata, else the spot pitch.
+    {places}
 
     Returns
     -------

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import listing
+from sthggep._docs import document_places
 from sthggep._slides._colors import FAR, ColorRange, Colors, seen_colors, tissue_colors
 from sthggep._slides._places import Places
 from sthggep.pl._figure import new_figure, save_figure, style
@@ -30,6 +31,7 @@ SWATCHES = (-1.0, 0.0, 1.0)  # standard deviations of L*
 AXES = ("L* (dark to light)", "a* (green to red)", "b* (blue to yellow)")
 
 
+@document_places
 def colors(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
     model: HGGEP | str | Path | AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
@@ -65,8 +67,7 @@ def colors(
         Resolution on the screen; files are written with 300.
     save
         File to write; its ending chooses the format.
-    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
-        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
+    {places}
 
     Returns
     -------

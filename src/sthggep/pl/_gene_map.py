@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 
 from sthggep._checks import positive
+from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep.pl._figure import new_figure, save_figure, style
 from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
@@ -31,6 +32,7 @@ BAR_INCHES = 0.06
 BAR_ROOM = 0.3  # of a color bar with its numbers, or of a scale bar
 
 
+@document_places
 def gene_map(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
     genes: str | Sequence[str],
@@ -80,8 +82,7 @@ def gene_map(
         Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
-    library_key
-        Column of ``obs`` that tells the sections of an AnnData apart.
+    {places}
     sections
         Names of the sections to draw, in this order; ``None`` draws all.
     image
@@ -106,18 +107,6 @@ def gene_map(
         Resolution on the screen; files are written with 300.
     save
         File to write; its ending chooses the format.
-    image_key
-        Name of the image; needed only where several could be meant.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table; needed only where it annotates several.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) in full-resolution pixels.
-    coordinate_system
-        Coordinate system of a SpatialData in which spots and image meet.
-    mpp
-        Microns per full-resolution pixel, for the scale bar. ``None`` takes metadata, else the spot pitch.
 
     Returns
     -------

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import has_key, listing
+from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep.pl._figure import COLORS, figure_of, new_figure, save_figure, style
 from sthggep.pl._tissue import (
@@ -37,6 +38,7 @@ PANEL_INCHES = 3.6
 LINES = ("solid", (0, (2, 1)), (0, (0.6, 0.8)))
 
 
+@document_places
 def hypergraph(
     data: AnnData | SpatialData,
     *,
@@ -80,8 +82,7 @@ def hypergraph(
         Chooses other spots.
     section
         Name of the section, where there are several.
-    library_key
-        Column of ``obs`` that tells the sections of an AnnData apart.
+    {places}
     image
         Show the tissue in gray. ``False`` needs no image.
     alpha_img
@@ -96,18 +97,6 @@ def hypergraph(
         File to write; its ending chooses the format.
     ax
         Axes to draw into.
-    image_key
-        Name of the image; needed only where several could be meant.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table; needed only where it annotates several.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) in full-resolution pixels.
-    coordinate_system
-        Coordinate system of a SpatialData in which spots and image meet.
-    mpp
-        Microns per full-resolution pixel, for the scale bar. ``None`` takes metadata, else the spot pitch.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._docs import document_places
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep.pl._figure import empty_axes, new_figure, save_figure, style
 from sthggep.pl._tissue import (
@@ -38,6 +39,7 @@ PATCH_INCHES = 1.15
 TAG = {"facecolor": "black", "edgecolor": "none", "pad": 1.2}
 
 
+@document_places
 def patches(
     data: AnnData | SpatialData,
     *,
@@ -82,18 +84,7 @@ def patches(
         Resolution on the screen; files are written with 300.
     save
         File to write; its ending chooses the format.
-    image_key
-        Name of the image; needed only where several could be meant.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table; needed only where it annotates several.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) in full-resolution pixels.
-    coordinate_system
-        Coordinate system of a SpatialData in which spots and image meet.
-    mpp
-        Microns per full-resolution pixel. ``None`` takes metadata, else the spot pitch.
+    {places}
 
     Returns
     -------

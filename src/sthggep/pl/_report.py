@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
+from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep.pl._report_data import Included, model_notes, page_data
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PLACE = "/*DATA*/null"
 
 
+@document_places
 def report(
     results: HGGEP | AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
     path: str | Path,
@@ -66,8 +68,7 @@ def report(
         Heading of the page.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
-    library_key, image_key, table_key, shapes_key, spatial_key, coordinate_system, mpp
-        Where things are; see :func:`sthggep.pl.gene_map`.
+    {places}
     overwrite
         Replace a page that is there.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
+from sthggep._docs import document_places
 from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder, find_encoder
 from sthggep._encoders._record import _agrees, _sections, feature_record, is_done
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 
+@document_places
 def features(
     data: AnnData | SpatialData,
     encoder: str = "shufflenet_he",
@@ -81,12 +83,7 @@ def features(
         takes ``$STHGGEP_FEATURE_CACHE``, which :func:`sthggep.tl.fit` and :func:`sthggep.tl.predict` look into, too; where
         that is not set, nothing is kept. A large image is known by windows of its finest level, its coarsest level, and
         the size and time of its file. Empty it after changing the code or the transform of an encoder of your own.
-    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
-        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections
-        apart.
-    mpp
-        Microns per full-resolution pixel (of a SpatialData: pixel of the image). ``None`` takes metadata, else the spot
-        pitch.
+    {places}
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` …
     show_progress_bar

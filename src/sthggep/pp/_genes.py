@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep._table._panel import choose_panel
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@document_places
 def gene_panel(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -48,14 +50,7 @@ def gene_panel(
         Genes that must be in the panel, such as the markers that you want to see: taken whatever their rank and detection.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
-    library_key
-        Column of ``obs`` that tells the sections of one AnnData apart.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table; needed only where others of its regions are to be left out.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) of the spots.
+    {places}
 
     Returns
     -------

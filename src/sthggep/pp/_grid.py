@@ -10,6 +10,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
 from sthggep._checks import has_key, one_of, positive
+from sthggep._docs import document_places
 from sthggep._keys import TOOL
 from sthggep._log import log
 from sthggep._slides._labels import label_raster
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 RECORD = "tissue_grid"
 
 
+@document_places
 def tissue_grid(
     data: AnnData | SpatialData,
     *,
@@ -67,10 +69,7 @@ def tissue_grid(
         ``squidpy.experimental.im.detect_tissue`` writes them.
     key_added
         Name of the table that is written into a SpatialData. A grid of that name is replaced, nothing else is.
-    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
-        Where the image is, and for a measured slide its spots; see :func:`sthggep.pp.patches`.
-    mpp
-        Microns per full-resolution pixel. ``None`` takes metadata, else the pitch of the spots.
+    {places}
 
     Returns
     -------

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from sthggep._checks import counted, has_key, may_write, positive
+from sthggep._docs import document_places
 from sthggep._keys import TOOL
 from sthggep._slides._anndata import copied, table_of
 from sthggep._slides._places import Places
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 
+@document_places
 def hypergraph(
     data: AnnData | SpatialData,
     *,
@@ -55,9 +57,7 @@ def hypergraph(
         Nearest spots among which the alike are sought: what a spot can see stays bounded.
     key_added
         Name of the result.
-    table_key, shapes_key, spatial_key, library_key
-        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections
-        apart.
+    {places}
     copy
         Return a changed copy, and leave ``data`` alone.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sthggep._docs import document_places
 from sthggep._slides._patches import Patches
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@document_places
 def patches(
     data: AnnData | SpatialData,
     *,
@@ -37,21 +39,7 @@ def patches(
         published; across slides that is not the same field of view.
     size_px
         Width and height of the patches.
-    image_key
-        Name of the image; needed only where several could be meant.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table; needed only where it annotates several.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) in full-resolution pixels.
-    coordinate_system
-        Coordinate system of a SpatialData in which spots and image meet.
-    library_key
-        Column of ``obs`` that names the section, for rows taken from an AnnData of several sections.
-    mpp
-        Microns per full-resolution pixel (of a SpatialData: pixel of the image). ``None`` takes metadata, else the spot
-        pitch.
+    {places}
 
     Returns
     -------

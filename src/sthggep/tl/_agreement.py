@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sthggep._checks import positive
+from sthggep._docs import document_places
 from sthggep._keys import TOOL, PredictionKeys, prediction_keys
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 
+@document_places
 def agreement(
     data: AnnData | SpatialData,
     key: str = "hggep",
@@ -67,12 +69,7 @@ def agreement(
         Principal components that stand for expression, predicted or measured.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) of the spots.
+    {places}
     seed
         Of the clustering.
 

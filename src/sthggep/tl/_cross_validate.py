@@ -11,6 +11,7 @@ from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted, listing
+from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._places import Places
 from sthggep.tl._cross_validation._fold_store import FoldStore
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SAME_PATIENT = "same patient"
 
 
+@document_places
 def cross_validate(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -101,12 +103,9 @@ def cross_validate(
         See :func:`sthggep.tl.fit`.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
-    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
-        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
-    mpp
-        Microns per full-resolution pixel, of all slides. ``None`` takes each slide's metadata, else its spot pitch.
+    {places}
     window
-        Spots inputs at at a time, of sections that have more; see :func:`sthggep.tl.fit`. Features of such sections wait in
+        Most spots of a training sample; see :func:`sthggep.tl.fit`. Features of such sections wait in
         a temporary folder. ``"nearest_patch"`` and ``"ridge"`` need them in memory at once: of very large sections leave
         these out by ``baselines=["mean"]``.
     batch_size
@@ -197,7 +196,7 @@ def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, d
                 continue
             start = time.perf_counter()
             if inputs is None or plan.reads_anew:
-                # What an earlier fold inputs at goes as soon as it is not needed
+                # Features of an earlier fold are deleted as soon as they are not needed
                 rmtree(folder)
                 inputs = plan.read_inputs(Path(folder), fold)
             scores = run_fold(plan, inputs, fold, panels[fold.number])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 LEAST_CEILING = 0.1**0.5
 
 
+@document_places
 def evaluate(
     data: AnnData | SpatialData,
     key: str = "hggep",
@@ -55,14 +57,7 @@ def evaluate(
         Score these only; ``None`` scores all that were predicted.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
-    library_key
-        Column of ``obs`` that tells sections apart; each is scored by itself, since pooled correlations inflate.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) of the spots.
+    {places}
     moran
         Add how smooth the maps are, which answers whether predictions are too smooth.
     seed

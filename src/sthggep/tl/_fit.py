@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import gene_list
+from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._counts import counts
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 
+@document_places
 def fit(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -121,10 +123,7 @@ def fit(
         their name when it predicts.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
-    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
-        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
-    mpp
-        Microns per full-resolution pixel, of all slides. ``None`` takes each slide's metadata, else its spot pitch.
+    {places}
     window
         Spots trained on at a time, of a section that has more: each window is a training sample of its own, shown with the
         spots around it and judged against the whole section; features wait in a temporary folder. ``"auto"`` takes 5,000 for

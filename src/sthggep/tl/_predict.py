@@ -11,6 +11,7 @@ import numpy as np
 
 from sthggep._checks import genes_present, written_beside
 from sthggep._device import resolve_device
+from sthggep._docs import document_places
 from sthggep._keys import TOOL
 from sthggep._slides._anndata import copied
 from sthggep._slides._places import Places
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 
+@document_places
 def predict(
     data: AnnData | SpatialData,
     model: HGGEP | str | Path | None = None,
@@ -73,10 +75,7 @@ def predict(
     uncertainty
         Write how far the networks of the model differ at each spot and gene. It is no error bar: noise of counting and what
         all networks get wrong alike are not in it, and on held-out toy tissue it hardly told where the error is large.
-    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key
-        Where things are; see :func:`sthggep.pp.patches`. ``library_key`` is the column of ``obs`` that tells sections apart.
-    mpp
-        Microns per full-resolution pixel. ``None`` takes metadata, else the spot pitch.
+    {places}
     window
         Spots predicted at a time, of a section that has more: memory is bounded, time grows with the number of spots.
         ``"auto"`` takes 5,000, so that a Visium section is looked at whole; ``None`` looks at every section whole. The

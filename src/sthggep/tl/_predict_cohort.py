@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import counted, listing, positive
+from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._places import Places
 from sthggep.tl._answers import check_counts, check_several, chosen_genes
@@ -29,6 +30,7 @@ STATE = ".cohort"  # of what is not finished, inside `out`
 COLUMNS = ("slide", "path", "status", "n_obs", "n_genes", "error")
 
 
+@document_places
 def predict_cohort(
     slides: Sequence[str | Path],
     model: HGGEP | str | Path | None = None,
@@ -86,8 +88,7 @@ def predict_cohort(
         have none: ``None`` takes 100 for them.
     key_added, genes, latent, counts, uncertainty, window, batch_size
         As for :func:`sthggep.tl.predict`, for all slides.
-    image_key, table_key, shapes_key, spatial_key, coordinate_system, library_key, mpp
-        Where things are; see :func:`sthggep.pp.patches`.
+    {places}
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` … of each worker.
     show_progress_bar

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import positive
+from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._places import Places
 from sthggep._table._scores import column_pearson
@@ -29,6 +30,7 @@ GENES_AT_ONCE = 512
 LEAST_BLOCKS = 8
 
 
+@document_places
 def summary(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     key: str = "hggep",
@@ -60,14 +62,7 @@ def summary(
         Share of the samples that the interval covers.
     layer
         Layer of the raw counts; ``None`` reads ``X``.
-    library_key
-        Column of ``obs`` that tells sections apart.
-    table_key
-        Table of a SpatialData.
-    shapes_key
-        Region of a SpatialData's table.
-    spatial_key
-        Key in ``obsm`` of an AnnData: (x, y) of the spots.
+    {places}
     seed
         Of the samples, and of the count splitting behind the ceiling.
 
