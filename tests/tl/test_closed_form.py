@@ -89,18 +89,18 @@ def test_of_many_spots_some_are_asked(monkeypatch):
     first, second = _closed_form.thinned(masks)
     assert first.nonzero().ravel().tolist() == [0, 3, 6]
     assert second.tolist() == [False, True, False]
-    # Those that the ridge is solved on, and those that it is asked of
-    net, n_shown = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False), []
+    # Both the training spots and the held-out spots
+    net, n_spots = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False), []
     spread = net.spread
 
     def spy(features, incidences, masks, statistics):
-        n_shown.append(sum(int(mask.sum()) for mask in masks))
+        n_spots.append(sum(int(mask.sum()) for mask in masks))
         return spread(features, incidences, masks, statistics)
 
     monkeypatch.setattr(net, "spread", spy)
     split = [two_genes(1.0, held_out=False), two_genes(1.0, held_out=True)]
     assert with_ridge(PRESETS["default"], [split], lambda *_: net).net["rank"] == 2
-    assert n_shown == [4, 4]
+    assert n_spots == [4, 4]
 
 
 def test_networks_without_a_shortcut_are_left_alone():
@@ -134,7 +134,7 @@ def test_few_networks_do_not_make_the_choice_a_narrow_one(monkeypatch, n_slides,
 
 
 def two_genes(correlation: float, *, held_out: bool) -> Section:
-    """A section of two genes that vary independently: one feature is the first, one is so correlated with the second."""
+    """A section of two independent genes: one feature equals the first, the other correlates with the second."""
     n = 60
     drawn = torch.randn(n, 3, generator=torch.Generator().manual_seed(int(held_out)))
     first, second, noise = (torch.linalg.qr(drawn - drawn.mean(dim=0))[0] * n**0.5).T
@@ -147,7 +147,7 @@ def two_genes(correlation: float, *, held_out: bool) -> Section:
 
 @pytest.mark.parametrize(("damped_by", "rank"), [(1.0, 1), (0.2, 2)])
 def test_programs_are_damped_where_their_number_is_chosen(damped_by, rank):
-    """A program that predicts held-out tissue poorly does harm at its full weight, and some good at the weight that it has."""
+    """A weak program lowers the held-out correlation at full weight and raises it at its damped weight."""
     net = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False)
     net.programs.loadings.copy_(torch.eye(2))
     net.programs.damp.copy_(torch.tensor([1.0, damped_by]))
@@ -157,7 +157,7 @@ def test_programs_are_damped_where_their_number_is_chosen(damped_by, rank):
 
 @pytest.mark.parametrize("validation", ["sections", "blocks"])
 def test_the_closed_form_is_solved_on_held_out_tissue_too(validation):
-    """Each member's weights are the ridge over all spots of all slides, and not that over the spots it was trained on."""
+    """The weights of each member are the ridge over all spots of all slides, not only over its training section."""
     slides = [toy(seed, 1.0, width=5) for seed in range(2)]
     model = tl.fit(slides, genes=list(slides[0].var_names), validation=validation, **QUICK)
     options = {"n_neighbors": model.members[0].n_neighbors, "batch_size": 1}
