@@ -148,11 +148,11 @@ def test_killed_fit_goes_on(script, tmp_path):
         f"network-0/{FINISHED}",
         f"network-1/{STATE}",
     }
-    # What was finished is not trained again: only the epoch that was broken off, and what comes after it
-    left, all_of_it = script.Diary(), script.Diary()
-    resumed, whole = script.fit(tmp_path, left), script.fit(None, all_of_it)
-    assert left.epochs == [(0, 2), (0, 3)]
-    assert all_of_it.epochs == [(network, epoch) for network in (0, 1) for epoch in range(4)]
+    # The resumed fit trains the interrupted epoch and those after it, and nothing else
+    resumed_diary, whole_diary = script.Diary(), script.Diary()
+    resumed, whole = script.fit(tmp_path, resumed_diary), script.fit(None, whole_diary)
+    assert resumed_diary.epochs == [(0, 2), (0, 3)]
+    assert whole_diary.epochs == [(network, epoch) for network in (0, 1) for epoch in range(4)]
     assert resumed.id == whole.id
     pd.testing.assert_frame_equal(resumed.history, whole.history)
 

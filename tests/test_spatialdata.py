@@ -442,7 +442,7 @@ def test_wsidata():
 
 
 def test_levels_that_shrink_more_along_one_axis_than_along_the_other():
-    """Levels that count their own pixels, half as many rows and a quarter of the columns."""
+    """The second level has half the rows and a quarter of the columns, and coordinates of its own."""
     image = exact_image()
     sdata = wsi(image)
     coarse = image_element(image[::2, ::4], {"global": Scale([2, 4], ("y", "x"))})

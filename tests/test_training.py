@@ -172,7 +172,7 @@ def test_nothing_held_out_runs_all_epochs():
 
 
 def test_early_stopping_looks_at_held_out_spots_alone():
-    """Blocks are held out of sections that are trained on: the figures that choose the epoch are of the blocks."""
+    """Where blocks of a training section are held out, validation loss and correlation are those of the blocks."""
     whole = section("A")
     held_out = torch.arange(25) % 3 == 0
     blocks = whole._replace(train=~held_out, validate=held_out)

@@ -130,7 +130,7 @@ def test_full_resolution_can_stay_in_its_file(section, caplog):
 
 @pytest.fixture
 def images_opened(monkeypatch) -> list[Path]:
-    """The image files that are opened, each as often as it is."""
+    """The image files that Pillow opens, with repetitions."""
     opened, open_image = [], Image.open
 
     def note(path, *args, **options):
@@ -150,7 +150,7 @@ def test_a_large_image_is_read_once(section, images_opened, fullres):
 
 
 def steps(call: Callable[[], object]) -> int:
-    """How many functions are called: a measure of work that is the same on every machine."""
+    """Number of function calls: a measure of work that does not depend on the machine."""
     n = 0
 
     def count(_, event: str, __) -> None:
@@ -177,9 +177,9 @@ def square_of_counts(side: int, n_genes: int) -> dict[str, object]:
 
 
 def test_work_grows_with_the_spots_and_not_with_their_counts(tmp_path):
-    """A section has millions of counts: a step in Python for each of them, or for each gene, would take minutes."""
+    """A section has millions of counts: a function call for each count, or for each gene, would take minutes."""
     small, more_genes, more_spots = square_of_counts(6, 200), square_of_counts(6, 2000), square_of_counts(12, 2000)
-    read_st(**small)  # whatever is done once a process is done
+    read_st(**small)  # the first call also fills caches
     in_memory = [steps(lambda tables=tables: read_st(**tables)) for tables in (small, more_genes, more_spots)]
     assert in_memory[1] - in_memory[0] < 1800 / 2  # of 1,800 genes more
     assert in_memory[2] - in_memory[1] < 20 * 108  # of 108 spots more, with 216,000 counts

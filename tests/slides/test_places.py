@@ -9,7 +9,7 @@ import pytest
 
 from sthggep import datasets, pp
 from sthggep._slides._places import Places
-from sthggep._slides._resolve import further_sections, resolve_one
+from sthggep._slides._resolve import extra_sections_of, resolve_one
 
 
 def test_the_defaults_are_those_of_the_public_calls():
@@ -31,5 +31,5 @@ def test_the_scale_of_the_slides_is_not_that_of_sections_learned_from_by_their_c
     data = datasets.toy(seed=0, size_um=(1200.0, 1200.0), mpp=4.0, n_genes=4)
     places = Places(mpp=4.4)
     assert resolve_one(data, places).mpp == 4.4
-    (section,) = further_sections(data, places)
+    (section,) = extra_sections_of(data, places)
     assert section.mpp == 4.0

@@ -95,18 +95,18 @@ def test_of_many_spots_some_are_asked(monkeypatch):
     first, second = _closed_form._thin([long.sample(masks[0]), short.sample(masks[1])])
     assert first.mask.nonzero().ravel().tolist() == [0, 3, 6]
     assert second.mask.nonzero().ravel().tolist() == [1]
-    # Those that the ridge is solved on, and those that it is chosen on
-    net, n_shown = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False), []
+    # Both the training spots and the held-out spots
+    net, n_spots = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False), []
     shortcut_features = net.shortcut_features
 
     def spy(samples):
-        n_shown.append(sum(int(sample.mask.sum()) for sample in samples))
+        n_spots.append(sum(int(sample.mask.sum()) for sample in samples))
         return shortcut_features(samples)
 
     monkeypatch.setattr(net, "shortcut_features", spy)
     split = [two_genes(1.0, held_out=False), two_genes(1.0, held_out=True)]
     assert choose_ridge(PRESETS["default"], [split], lambda *_: net).net["rank"] == 2
-    assert n_shown == [4, 4]
+    assert n_spots == [4, 4]
 
 
 def test_networks_without_a_shortcut_are_left_alone():
@@ -140,7 +140,7 @@ def test_few_networks_do_not_make_the_choice_a_narrow_one(monkeypatch, n_slides,
 
 
 def two_genes(correlation: float, *, held_out: bool) -> SectionWindow:
-    """A section of two genes that vary independently: one feature is the first, one is so correlated with the second."""
+    """A section of two independent genes: one feature equals the first, the other correlates with the second."""
     n = 60
     drawn = torch.randn(n, 3, generator=torch.Generator().manual_seed(int(held_out)))
     first, second, noise = (torch.linalg.qr(drawn - drawn.mean(dim=0))[0] * n**0.5).T
@@ -155,7 +155,7 @@ def two_genes(correlation: float, *, held_out: bool) -> SectionWindow:
 
 @pytest.mark.parametrize(("damped_by", "rank"), [(1.0, 1), (0.2, 2)])
 def test_programs_are_damped_where_their_number_is_chosen(damped_by, rank):
-    """A program that predicts held-out tissue poorly does harm at its full weight, and some good at the weight that it has."""
+    """A weak program lowers the held-out correlation at full weight and raises it at its damped weight."""
     net = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False)
     net.programs.loadings.copy_(torch.eye(2))
     net.programs.damp.copy_(torch.tensor([1.0, damped_by]))
@@ -165,7 +165,7 @@ def test_programs_are_damped_where_their_number_is_chosen(damped_by, rank):
 
 @pytest.mark.parametrize("validation", ["sections", "blocks"])
 def test_the_closed_form_is_solved_on_held_out_tissue_too(validation):
-    """Each member's weights are the ridge over all spots of all slides, and not that over the spots it was trained on."""
+    """The weights of each member are the ridge over all spots of all slides, not only over its training section."""
     slides = [toy(seed, 1.0, width=5) for seed in range(2)]
     model = tl.fit(slides, genes=list(slides[0].var_names), validation=validation, **QUICK)
     source = InputSource(model.inputs, None, model.members[0], Compute(torch.device("cpu")))

@@ -158,7 +158,7 @@ def test_options_are_those_of_predict(cohort, client, quick):
 
 
 def test_images_get_spots(cohort, client, quick):
-    """Those that a lattice of that spacing over the tissue has, with the predictions of `tl.predict` at them."""
+    """The spots are those of `pp.tissue_grid` at that spacing, the values those of `tl.predict`."""
     from PIL import Image
 
     picture = next(iter(cohort["c.h5ad"].uns["spatial"].values()))["images"]["hires"]
@@ -172,7 +172,7 @@ def test_images_get_spots(cohort, client, quick):
     tl.predict(sdata, quick, table_key="tissue_grid", **QUIET)
     assert found.n_obs == grid.n_obs > 3
     np.testing.assert_array_equal(found.obsm["spatial"], grid.obsm["spatial"])
-    np.testing.assert_array_equal(np.diff(np.unique(found.obsm["spatial"][:, 1])), 150)
+    np.testing.assert_allclose(np.diff(np.unique(found.obsm["spatial"][:, 1])), 150)
     np.testing.assert_array_equal(found.X, grid.obsm["hggep"])
 
 

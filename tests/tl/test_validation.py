@@ -141,8 +141,8 @@ def test_apply_plan():
 # --- what is chosen on it -----------------------------------------------------------------------------------------
 
 
-class Blended(FeatureHGGEPNet):
-    """A network whose own prediction, and whose shortcut's, are handed to it."""
+class BlendedNet(FeatureHGGEPNet):
+    """A network that receives its own prediction and that of its shortcut as inputs, and blends them."""
 
     def __init__(self, n_genes: int = 3) -> None:
         super().__init__([1], n_genes, dim=4, heads=1, rank=1)
@@ -155,15 +155,17 @@ def noise(seed: int, n: int = 40, n_genes: int = 3) -> torch.Tensor:
     return torch.randn(n, n_genes, generator=torch.Generator().manual_seed(seed))
 
 
-def asked(target: torch.Tensor, network: torch.Tensor, shortcut: torch.Tensor, held_out: torch.Tensor) -> SectionWindow:
-    """A section of which some spots are held out, with what a network and its shortcut predict there."""
+def blended_section(
+    target: torch.Tensor, network: torch.Tensor, shortcut: torch.Tensor, held_out: torch.Tensor
+) -> SectionWindow:
+    """A section with held-out spots, and the predictions of a network and of its shortcut."""
     inputs, ones = (network, shortcut), torch.ones(len(target))
     return SectionWindow.of_whole("S", inputs, target, target[:, :0], ones, ~held_out, held_out)
 
 
 def share_chosen(*sections: SectionWindow) -> float:
-    """The share of the networks that all members get, each asked on one section."""
-    members = [Blended() for _ in sections]
+    """The share that `choose_share` gives to all members, each of which holds out one section."""
+    members = [BlendedNet() for _ in sections]
     choose_share(members, [[section] for section in sections], PRESETS["default"].recipe)
     (share,) = {member.blend.item() for member in members}
     return share
@@ -173,14 +175,14 @@ def share_chosen(*sections: SectionWindow) -> float:
 def test_the_share_is_the_one_that_predicts_held_out_tissue_best(network_is_right, share):
     truth, wrong, everything = noise(0), noise(1), torch.ones(40, dtype=torch.bool)
     predicted = (truth, wrong) if network_is_right else (wrong, truth)
-    assert share_chosen(asked(truth, *predicted, everything)) == share
+    assert share_chosen(blended_section(truth, *predicted, everything)) == share
 
 
 def test_all_members_together_choose_the_share():
-    """One member alone would choose the other share, by less than the rest."""
+    """A small loss of one member does not outweigh a large gain of another."""
     truth, wrong, everything = noise(0), noise(1), torch.ones(40, dtype=torch.bool)
-    slightly = asked(truth, truth + 0.1 * wrong, truth + 0.2 * wrong, everything)
-    clearly = asked(truth, wrong, truth, everything)
+    slightly = blended_section(truth, truth + 0.1 * wrong, truth + 0.2 * wrong, everything)
+    clearly = blended_section(truth, wrong, truth, everything)
     assert share_chosen(slightly) == 0.25
     assert share_chosen(clearly) == 0.0
     assert share_chosen(slightly, clearly) == 0.0
@@ -189,26 +191,28 @@ def test_all_members_together_choose_the_share():
 
 @pytest.mark.parametrize("network_fits_training", [True, False])
 def test_training_spots_do_not_choose_the_share(network_fits_training):
-    """In blocks of one section, what fits the training spots loses to what predicts the held-out ones."""
+    """Where blocks are held out, the prediction that fits only the training spots does not win."""
     truth, wrong, held_out = noise(0), noise(1), torch.arange(40) % 4 == 0
     fitted, general = torch.where(held_out[:, None], wrong, 100 * truth), torch.where(held_out[:, None], truth, wrong)
     predicted = (fitted, general) if network_fits_training else (general, fitted)
-    assert share_chosen(asked(truth, *predicted, held_out)) == (0.0 if network_fits_training else 0.25)
+    assert share_chosen(blended_section(truth, *predicted, held_out)) == (0.0 if network_fits_training else 0.25)
 
 
 def test_held_out_pearson_is_the_mean_over_sections_where_the_gene_is_known():
-    """A gene that is the same throughout a held-out section has no correlation there, which is not one of zero."""
+    """A gene that is constant in a held-out section has no correlation there; it does not count as zero."""
     truth, predicted = [noise(seed) for seed in (0, 1)], [noise(seed) for seed in (2, 3)]
     truth[1][:, 1] = 2.0  # unknown in one section
     for part in truth:
         part[:, 2] = 2.0  # unknown in both
     held_out = torch.arange(40) % 4 == 0
-    sections = [asked(t, p, p, held_out) for t, p in zip(truth, predicted, strict=True)]
-    found = held_out_pearson([Blended(), Blended()], [[section] for section in sections])
+    sections = [blended_section(t, p, p, held_out) for t, p in zip(truth, predicted, strict=True)]
+    found = held_out_pearson([BlendedNet(), BlendedNet()], [[section] for section in sections])
 
     def r(section: int, gene: int) -> float:
         return np.corrcoef(truth[section][held_out, gene], predicted[section][held_out, gene])[0, 1]
 
     assert found == [pytest.approx((r(0, 0) + r(1, 0)) / 2, abs=1e-4), pytest.approx(r(0, 1), abs=1e-4), None]
     assert abs(r(0, 1)) > 0.1
-    assert held_out_pearson([Blended()], [[sections[0]._replace(validate=torch.zeros(40, dtype=torch.bool))]]) is None
+    assert (
+        held_out_pearson([BlendedNet()], [[sections[0]._replace(validate=torch.zeros(40, dtype=torch.bool))]]) is None
+    )

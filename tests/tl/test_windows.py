@@ -110,8 +110,8 @@ def test_statistics_are_the_whole_sections(quick, slide):
 
 
 @pytest.fixture
-def looked_at(monkeypatch):
-    """How many spots a network was shown at a time, and whether it was told the statistics of a larger whole."""
+def passes(monkeypatch):
+    """For each forward pass: the number of spots, and whether it is a window (the statistics of its section come with it)."""
     seen, forward = [], FeatureHGGEPNet.forward
     signature = inspect.signature(forward)
 
@@ -124,19 +124,19 @@ def looked_at(monkeypatch):
     return seen
 
 
-def test_a_section_that_fits_is_looked_at_whole(quick, slide, looked_at):
+def test_a_section_that_fits_is_looked_at_whole(quick, slide, passes):
     whole, fits, automatic, split = (slide.copy() for _ in range(4))
     tl.predict(whole, quick, window=None, **QUIET)
     tl.predict(fits, quick, window=slide.n_obs, **QUIET)
     tl.predict(automatic, quick, **QUIET)
-    assert looked_at == [(slide.n_obs, False)] * 3 * len(quick.members)
+    assert passes == [(slide.n_obs, False)] * 3 * len(quick.members)
     np.testing.assert_array_equal(fits.obsm["hggep"], whole.obsm["hggep"])
     np.testing.assert_array_equal(automatic.obsm["hggep"], whole.obsm["hggep"])
-    # One spot less does not hold it
-    looked_at.clear()
+    # A window of one spot less does not hold the section
+    passes.clear()
     tl.predict(split, quick, window=slide.n_obs - 1, **QUIET)
-    assert [told for _, told in looked_at] == [True, True] * len(quick.members)
-    assert max(n for n, _ in looked_at) < slide.n_obs
+    assert [is_window for _, is_window in passes] == [True, True] * len(quick.members)
+    assert max(n for n, _ in passes) < slide.n_obs
 
 
 def test_describe_slide_puts_windows_together(quick, slide):
@@ -264,21 +264,21 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def shown(looked_at) -> tuple[int, set[bool]]:
-    """The most spots that networks were shown at a time since this was last asked, and whether as windows."""
-    found = max(n for n, _ in looked_at), {told for _, told in looked_at}
-    looked_at.clear()
+def largest_pass(passes) -> tuple[int, set[bool]]:
+    """The most spots of a forward pass since the last call, and whether the passes are windows."""
+    found = max(n for n, _ in passes), {is_window for _, is_window in passes}
+    passes.clear()
     return found
 
 
-def test_training_in_windows(sections, quick, looked_at):
+def test_training_in_windows(sections, quick, passes):
     genes, n_obs = quick.genes, [slide.n_obs for slide in sections[:2]]
     windowed = tl.fit(sections[:2], genes=genes, window=150, **FIT)
-    most, told = shown(looked_at)
+    most, is_window = largest_pass(passes)
     assert most < min(n_obs)
-    assert told == {True}
+    assert is_window == {True}
     whole = tl.fit(sections[:2], genes=genes, window=None, **FIT)
-    assert shown(looked_at) == (max(n_obs), {False})
+    assert largest_pass(passes) == (max(n_obs), {False})
     a, b = (tl.predict(sections[2], model, copy=True, **QUIET).obsm["hggep"] for model in (windowed, whole))
     r = [np.corrcoef(x, y)[0, 1] for x, y in zip(a.T, b.T, strict=True)]
     assert np.median(r) > 0.95
@@ -289,13 +289,13 @@ def test_training_in_windows(sections, quick, looked_at):
     assert relative(to_genes(first), to_genes(second)) < 0.02
 
 
-def test_fine_tuning_in_windows(sections, quick, looked_at):
+def test_fine_tuning_in_windows(sections, quick, passes):
     options = {name: value for name, value in FIT.items() if name not in ("obsm", "n_members")}
     tuned = tl.fit(sections[2], model=quick, window=150, validation=None, **options)
-    most, told = shown(looked_at)
+    most, is_window = largest_pass(passes)
     assert most < sections[2].n_obs
-    assert told == {True}
+    assert is_window == {True}
     whole = tl.fit(sections[2], model=quick, window=None, validation=None, **options)
-    assert shown(looked_at) == (sections[2].n_obs, {False})
+    assert largest_pass(passes) == (sections[2].n_obs, {False})
     first, second, before = (to_genes(model.members[0]) for model in (tuned, whole, quick))
     assert relative(first, second) < 0.02 < relative(first, before)
