@@ -174,7 +174,8 @@ def test_images_get_spots(cohort, client):
 # ---------------------------------------------------------------- workers and clients that are lost
 
 
-def until(true, seconds: float = 60.0) -> None:
+def until(true, seconds: float = 240.0) -> None:
+    """Wait for what is certain to come, on however slow a machine; pytest's own limit is 300 s."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
