@@ -103,7 +103,16 @@ LAYERS = (
     {"_cli", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-HEAVY = ("distributed", "lightning", "matplotlib.pyplot", "scanpy", "spatialdata", "squidpy", "torch")
+HEAVY = (
+    "distributed",
+    "lightning",
+    "matplotlib.pyplot",
+    "scanpy",
+    "spatialdata",
+    "squidpy",
+    "torch",
+    "torch_geometric",
+)
 
 
 # ---------------------------------------------------------------- what is public
