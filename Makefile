@@ -1,6 +1,7 @@
 # Everything runs in an environment of its own, made by the first command that needs it.
 #   make demo    the whole pipeline on toy tissue
 #   make test    the test suite
+#   make test-numerics    the numerical tests as on a processor without AVX-512
 #   make docs    the documentation
 #   make bench   time and memory, into docs/performance.md
 # Variables: VENV (the environment), PYTHON (the interpreter it is made from),
@@ -21,6 +22,9 @@ BENCH_ARGS ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# Tests whose outcome could depend on the processor's vector instructions
+NUMERICS := tests/nn tests/test_training.py tests/tl/test_closed_form.py tests/test_golden.py::test_closed_form_of_a_fit
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 DRAWINGS := $(wildcard docs/drawings/[a-z]*.py)
 DOCS_OUT ?= docs/_build/html
 
@@ -30,16 +34,19 @@ export OMP_NUM_THREADS ?= 2
 # Threads that wait must not spin: on a busy machine that costs more than the work
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test bench lint format typecheck notebooks drawings docs build smoke clean distclean
+.PHONY: help demo test test-numerics bench lint format typecheck notebooks drawings docs build smoke clean distclean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 23
 
 demo: $(VENV)/.installed  ## fit, predict and draw on toy tissue; results in demo-output/
 	$(BIN)/sthggep demo --out demo-output $(DEMO_ARGS)
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k io" for some of them)
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --junitxml=test-results.xml $(PYTEST_ARGS)
+
+test-numerics: $(VENV)/.installed-test  ## run the numerical tests as on a processor without AVX-512 (oneDNN, torch, MKL)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(AVX2) $(BIN)/python -m pytest $(NUMERICS)
 
 bench: $(VENV)/.installed  ## time and memory into docs/performance.md: minutes on a quiet machine (BENCH_ARGS=--large)
 	$(BIN)/python benchmarks/speed.py --write $(BENCH_ARGS)

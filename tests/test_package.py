@@ -89,7 +89,16 @@ PRIVATE_IMPORTS = {
     ("datasets._her2st", "io._st_tables"): "likewise",
     ("_cli._files", "tl._slide_files"): "the shell reads slides from files as cohorts do",
 }
-HEAVY = ("distributed", "lightning", "matplotlib.pyplot", "scanpy", "spatialdata", "squidpy", "torch")
+HEAVY = (
+    "distributed",
+    "lightning",
+    "matplotlib.pyplot",
+    "scanpy",
+    "spatialdata",
+    "squidpy",
+    "torch",
+    "torch_geometric",
+)
 
 
 # ---------------------------------------------------------------- what is public

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch_geometric.nn import HypergraphConv, MessagePassing
 
 from sthggep import nn
 from sthggep.nn import _hypergraph, _published
@@ -25,18 +26,63 @@ def _inverse(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("weight", [None, WEIGHT])
 @pytest.mark.parametrize("degree_only", [False, True])
-def test_convolution_is_the_dense_formula(weight, degree_only):
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [6, 3, 0, 5, 1, 4, 2]])
+def test_convolution_is_the_dense_formula(weight, degree_only, order):
+    """Result and gradients, whatever the order of the incidence."""
     torch.manual_seed(0)
-    conv, x = nn.HypergraphConv(6, 3, weights_in_degree_only=degree_only), torch.randn(5, 6)
+    conv, x = nn.HypergraphConv(6, 3, weights_in_degree_only=degree_only), torch.randn(5, 6, requires_grad=True)
     torch.nn.init.normal_(conv.bias)
     h, w = _dense(), torch.ones(4) if weight is None else weight
     inside = torch.eye(4) if degree_only else torch.diag(w)
     expected = _inverse(h @ w) @ h @ inside @ _inverse(h.sum(0)) @ h.T @ x @ conv.weight.T + conv.bias
-    torch.testing.assert_close(conv(x, INCIDENCE, 4, weight), expected)
+    found = conv(x, INCIDENCE[:, order], 4, weight)
+    torch.testing.assert_close(found, expected)
+    learned = [x, conv.weight, conv.bias]
+    for gradient, exact in zip(
+        *(torch.autograd.grad(y.square().sum(), learned) for y in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(gradient, exact)
+
+
+def test_sums_are_messages_of_torch_geometric():
+    conv, steps = nn.HypergraphConv(6, 3), []
+    assert isinstance(conv.mean, MessagePassing)
+    conv.mean.register_propagate_forward_hook(lambda _, given, __: steps.append(tuple(given[1])))
+    conv(torch.randn(5, 6), INCIDENCE, 4)
+    assert steps == [(5, 4), (4, 5)]
+    assert list(conv.state_dict()) == ["weight", "bias"]  # names in saved models
+    assert type(conv.mean).propagate.__module__ == "sthggep.nn._hyperconv"  # no template in the temporary folder
+
+
+def test_gradients_repeat_on_several_threads():
+    """Many spots in few hyperedges, which threads would add up in any order."""
+    generator = torch.Generator().manual_seed(0)
+    n = 4000
+    incidence = torch.stack([torch.arange(n).repeat(3), torch.randint(7, (3 * n,), generator=generator)])
+    x = torch.randn(n, 32, generator=generator)
+    torch.manual_seed(0)
+    conv, found = nn.HypergraphConv(32, 32), []
+    for threads in (1, 4, 4, 4):
+        torch.set_num_threads(threads)
+        given = x.clone().requires_grad_()
+        conv.mean(given, incidence, 7).square().sum().backward()
+        found.append(given.grad)
+    torch.set_num_threads(1)
+    assert all(torch.equal(gradient, found[0]) for gradient in found)
+
+
+@torch.no_grad()
+def test_sums_are_float32_under_autocast():
+    torch.manual_seed(0)
+    conv, x = nn.HypergraphConv(6, 3), 100 + torch.randn(5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv.mean(x, INCIDENCE, 4)
+        assert conv(x, INCIDENCE, 4).dtype == torch.float32
+    assert torch.equal(found, conv.mean(x, INCIDENCE, 4))
 
 
 def test_weights_in_degree_only_is_what_torch_geometric_does():
-    other = pytest.importorskip("torch_geometric.nn").HypergraphConv(6, 3)
+    other = HypergraphConv(6, 3)
     conv, x = nn.HypergraphConv(6, 3, weights_in_degree_only=True), torch.randn(5, 6)
     conv.load_state_dict({"weight": other.lin.weight, "bias": other.bias})
     theirs = other(x, INCIDENCE, hyperedge_weight=WEIGHT)

@@ -160,3 +160,45 @@ def test_refused(section, state, options, error, words):
     with pytest.raises(error, match=words):
         pp.hypergraph(adata, **options)
     assert state(adata) == before
+
+
+# ---------------------------------------------------------------- PyTorch Geometric
+
+
+def test_convolution_of_torch_geometric_takes_the_hypergraph(two_sections, state):
+    import torch
+    from torch_geometric.nn import HypergraphConv
+
+    two_sections.obsm["X_f"] = np.random.default_rng(0).normal(size=(18, 5))
+    options = {"n_spatial": 3, "features": "X_f", "n_similar": 2, "library_key": "section"}
+    before = state(two_sections)
+    graph = pp.hypergraph(two_sections, **options, as_pyg=True)
+    assert state(two_sections) == before
+    pp.hypergraph(two_sections, **options)
+    dense = torch.from_numpy(two_sections.obsm["hypergraph"].toarray().astype(np.float32))
+    torch.manual_seed(0)
+    conv = HypergraphConv(5, 4)
+    torch.nn.init.normal_(conv.bias)
+    means = torch.diag(1 / dense.sum(0)) @ dense.T @ graph.x @ conv.lin.weight.T
+    expected = torch.diag(1 / dense.sum(1)) @ dense @ means + conv.bias
+    torch.testing.assert_close(conv(graph.x, graph.edge_index), expected)
+    assert graph.validate()
+    assert (graph.num_nodes, int(graph.num_edges)) == (18, 36)
+    assert (graph.x.dtype, graph.edge_index.dtype, graph.pos.dtype) == (torch.float32, torch.int64, torch.float32)
+    np.testing.assert_array_equal(graph.pos, two_sections.obsm["spatial"])
+    np.testing.assert_allclose(graph.x, two_sections.obsm["X_f"], rtol=1e-6)
+
+
+def test_hypergraphs_of_several_sections_in_one_batch(section):
+    from torch_geometric.data import Batch
+
+    graphs = [pp.hypergraph(section(name, side), as_pyg=True) for name, side in (("A", 3), ("B", 4))]
+    assert graphs[0].x is None
+    batch = Batch.from_data_list(graphs)
+    second = batch.edge_index[:, graphs[0].edge_index.shape[1] :]
+    assert (batch.num_nodes, second.min(dim=1).values.tolist()) == (25, [9, 9])
+
+
+def test_copy_and_as_pyg_exclude_each_other(section):
+    with pytest.raises(ValueError, match="`as_pyg` leaves the data alone"):
+        pp.hypergraph(section(), copy=True, as_pyg=True)

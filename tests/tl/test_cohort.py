@@ -232,7 +232,7 @@ SCRIPT = """
 import os, signal
 from distributed import Client
 from sthggep import tl
-from sthggep.pp._kept_blocks import KeptBlocks
+from sthggep._encoders._kept_blocks import KeptBlocks
 
 begun, make = [], KeptBlocks.make
 

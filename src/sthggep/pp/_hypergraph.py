@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
+    from torch_geometric.data.hypergraph_data import HyperGraphData
 
     from sthggep._slides._slide import Slide
 
@@ -37,7 +38,8 @@ def hypergraph(
     spatial_key: str = "spatial",
     library_key: str | None = None,
     copy: bool = False,
-) -> AnnData | SpatialData | None:
+    as_pyg: bool = False,
+) -> AnnData | SpatialData | HyperGraphData | None:
     """Tie spots by hyperedges: each spot with its nearest, and with those that look most alike nearby.
 
     The published rule ties a spot to the most *dissimilar* of its spatial neighbors and leaves the spot itself out;
@@ -60,10 +62,20 @@ def hypergraph(
     {places}
     copy
         Return a changed copy, and leave ``data`` alone.
+    as_pyg
+        Return the hypergraph for models of PyTorch Geometric, and leave ``data`` alone.
 
     Returns
     -------
-    ``None``, or the copy. Writes to the table:
+    ``None``, the copy, or with ``as_pyg`` a ``torch_geometric.data.hypergraph_data.HyperGraphData`` with
+
+    - ``edge_index``, int64 ``(2, nnz)``: the spot (row of the table), and the hyperedge that holds it. PyTorch
+      Geometric's convolutions call this argument ``hyperedge_index``;
+    - ``x``, float32 ``(n_obs, n_features)``: the features of ``obsm[features]``, or ``None``;
+    - ``pos``, float32 ``(n_obs, 2)``: x and y in pixels of the full-resolution image; NaN for a spot of no section;
+    - ``num_nodes``: ``n_obs``.
+
+    Without ``as_pyg`` the function writes to the table:
 
     ``obsm[key_added]`` : sparse bool (n_obs, n_hyperedges)
         The incidence: which spots each hyperedge holds.
@@ -76,17 +88,30 @@ def hypergraph(
     KeyError
         The features are not there.
     ValueError
-        No hyperedges were asked for, or the key is not sthggep's.
+        No hyperedges were asked for, the key is not sthggep's, or ``copy`` and ``as_pyg`` were both passed.
+
+    Examples
+    --------
+    >>> import sthggep
+    >>> from torch_geometric.nn import HypergraphConv
+    >>> slide = sthggep.datasets.toy(size_um=(1200.0, 1200.0), mpp=2.0, n_genes=4)
+    >>> sthggep.pp.features(slide, size_um=160)
+    >>> graph = sthggep.pp.hypergraph(slide, features="X_shufflenet_he_160", as_pyg=True)
+    >>> out = HypergraphConv(graph.x.shape[1], 16)(graph.x, graph.edge_index)
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     if n_spatial < 0 or (n_spatial == 0 and features is None):
         msg = f"No hyperedges were asked for (`n_spatial={n_spatial}`, `features={features!r}`). Pass one of them."
         raise ValueError(msg)
+    if copy and as_pyg:
+        msg = "`copy=True` and `as_pyg=True` were both passed. `as_pyg` leaves the data alone: leave `copy` out."
+        raise ValueError(msg)
     positive(n_similar, "`n_similar`")
     positive(n_candidates, "`n_candidates`")
     data = copied(data) if copy else data
     table = table_of(data, table_key)
-    may_write(table, key_added)
+    if not as_pyg:
+        may_write(table, key_added)
     if features is not None:
         has_key(table.obsm, features, "obsm", "Call `sthggep.pp.features(data, size_um=...)` first.")
     slides = resolve(data, places, need_image=False)
@@ -99,7 +124,10 @@ def hypergraph(
             blocks.append(sparse.csr_matrix((np.ones(len(held), bool), (slide.rows[held], edges)), shape=shape))
             spots.append(slide.rows)
             kinds += [kind] * slide.n_spots
-    table.obsm[key_added] = sparse.hstack(blocks, format="csr")
+    incidence = sparse.hstack(blocks, format="csr")
+    if as_pyg:
+        return _as_pyg(table, slides, incidence, features)
+    table.obsm[key_added] = incidence
     table.uns[key_added] = {
         "tool": TOOL,
         "spot": np.concatenate(spots),
@@ -113,6 +141,21 @@ def hypergraph(
         },
     }
     return data if copy else None
+
+
+def _as_pyg(
+    table: AnnData, slides: Sequence[Slide], incidence: sparse.csr_matrix, features: str | None
+) -> HyperGraphData:
+    """The hypergraph as PyTorch Geometric has it."""
+    import torch
+    from torch_geometric.data.hypergraph_data import HyperGraphData
+
+    xy = np.full((table.n_obs, 2), np.nan, dtype=np.float32)
+    for slide in slides:
+        xy[slide.rows] = slide.xy
+    pairs = np.stack(incidence.nonzero()).astype(np.int64)
+    x = None if features is None else torch.from_numpy(np.array(table.obsm[features], dtype=np.float32))
+    return HyperGraphData(x=x, edge_index=torch.from_numpy(pairs), pos=torch.from_numpy(xy), num_nodes=table.n_obs)
 
 
 def _check_features(slides: Sequence[Slide], key: str) -> None:
