@@ -212,6 +212,34 @@ def test_everything_is_annotated():
     report(faults)
 
 
+def functions_of(path: Path) -> Iterator[tuple[ast.FunctionDef, str]]:
+    """Functions of a file, with the class that they stand in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield from ((child, node.name) for child in node.body if isinstance(child, ast.FunctionDef))
+        elif isinstance(node, ast.FunctionDef):
+            yield node, ""
+
+
+def test_only_public_calls_networks_and_commands_have_many_parameters():
+    """Elsewhere parameters that travel together are a record."""
+    faults = []
+    for module, path in MODULES.items():
+        for node, owner in functions_of(path):
+            names = {arg.arg for arg in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+            public = room_of(module) in {"io", "datasets", "pp", "tl", "pl"} and not node.name.startswith("_")
+            exempt = public or module == "_encoders._registry" or room_of(module) in {"nn", "_cli"}
+            if len(names - {"self", "cls"}) > 10 and not exempt:
+                faults.append(f"{module}:{node.lineno}: {owner}.{node.name} has {len(names)} parameters")
+    report(faults)
+
+
+def test_files_are_short():
+    lengths = {module: path.read_text(encoding="utf-8").count("\n") for module, path in MODULES.items()}
+    assert {module: length for module, length in lengths.items() if length > 300} == {}
+
+
 # ---------------------------------------------------------------- docstrings
 
 
