@@ -17,6 +17,7 @@ import pytest
 from sthggep import HGGEP, nn
 from sthggep._inputs._inputs import Inputs
 from sthggep.model._load import load_model
+from sthggep.model._record import TrainingRecord
 
 constants = pytest.importorskip("huggingface_hub.constants")
 NAME = "lab/breast-model"
@@ -24,13 +25,14 @@ NAME = "lab/breast-model"
 
 def untrained(**options) -> HGGEP:
     net = nn.FeatureHGGEPNet([3], 2, dim=16, heads=2)
-    training = {
+    record = {
         "sections": ["Anna", "Bert"],
         "n_spots": [30, 40],
         "held_out_pearson": [0.1, 0.5],
         "ceiling": [0.4, 0.8],
     }
-    return HGGEP([net], ["A", "B"], Inputs("obsm", obsm=("X_mine",)), training=training | options)
+    training = TrainingRecord(**(record | options))
+    return HGGEP([net], ["A", "B"], Inputs("obsm", obsm=("X_mine",)), training=training)
 
 
 class Hub(BaseHTTPRequestHandler):

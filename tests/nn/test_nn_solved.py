@@ -9,6 +9,7 @@ from sklearn.linear_model import Ridge
 
 from sthggep import nn
 from sthggep.nn._programs import GenePrograms, spot_weights
+from sthggep.nn._section import FeatureInputs, TrainingSample
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.nn._stages import SectionScale
 
@@ -105,7 +106,8 @@ def test_held_out_spots_do_not_reach_what_is_solved(grid, generator):
     for held_out in (0.0, 100.0):
         torch.manual_seed(0)
         net = nn.FeatureHGGEPNet([6], 5, dim=8, heads=2)
-        net.start([features], [tied], [torch.where(mask[:, None], target, held_out)], [library], [mask])
+        inputs = FeatureInputs(features, near.rows, near.offsets, tied, len(grid))
+        net.start([TrainingSample(inputs, torch.where(mask[:, None], target, held_out), library, mask)])
         nets.append(net)
     for (name, one), other in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
         assert torch.equal(one, other), name

@@ -48,7 +48,7 @@ def test_slides_may_stand_in_for_the_model():
 
 def test_what_has_no_colors_is_refused():
     old = HGGEP.from_pretrained("her2st")
-    del old.training.colors
+    old.training.colors.clear()
     with pytest.raises(ValueError, match=r"has no record of colors.*pl\.colors\(data, slides\)"):
         pl.colors(toy(), old)
     blank = toy()

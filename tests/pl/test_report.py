@@ -16,6 +16,7 @@ import pytest
 from anndata import AnnData
 
 from sthggep import datasets, pl
+from sthggep.model._record import TrainingRecord
 from sthggep.pl._report_data import Included
 
 CLICK = """
@@ -66,7 +67,7 @@ def slide() -> AnnData:
 def model() -> SimpleNamespace:
     """What the page reads of a model."""
     history = pd.DataFrame({"member": 0, "epoch": [0, 1], "train_loss": [2.0, 1.0]})
-    training = {"sections": ["a</script>b"], "n_spots": [5], "held_out_pearson": [0.5, None], "ceiling": [0.9, 0.1]}
+    training = TrainingRecord(["a</script>b"], [5], held_out_pearson=[0.5, None], ceiling=[0.9, 0.1])
     return SimpleNamespace(
         id="hggep-x",
         preset="default",

@@ -340,7 +340,7 @@ def test_saved_models_find_their_encoder_again(pair, tmp_path, keep):
     ("options", "words"),
     [
         ({"encoder": "shuffle"}, "Unknown encoder 'shuffle'"),
-        ({"encoder": "shufflenet", "preset": "paper"}, "`encoder` makes features"),
+        ({"encoder": "shufflenet", "preset": "paper"}, "`encoder` computes features"),
         ({"encoder": "shufflenet", "obsm": "X"}, "`obsm` holds features"),
         ({"size_um": 100, "obsm": "X"}, "`obsm` holds features"),
         ({"size_um": []}, "`size_um` must hold"),

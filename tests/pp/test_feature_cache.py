@@ -15,7 +15,7 @@ import pytest
 import tifffile
 
 from sthggep import pp
-from sthggep._encoders import _encode
+from sthggep._encoders import _sweep
 from sthggep._encoders._cache import VARIABLE, FeatureCache, image_fingerprint
 from sthggep._encoders._encode import encode
 from sthggep._encoders._entry import UNVERSIONED
@@ -237,8 +237,8 @@ def test_patches_are_cut_ahead_in_order_and_no_farther():
     found = ahead((lambda i=i: task(i)) for i in range(50))
     assert next(found) == 0
     # The next ones are worked on though nobody asks for them
-    assert all(each.wait(10) for each in done[1 : 1 + _encode.AHEAD])
-    assert max(begun) < 1 + _encode.AHEAD + _encode.MOST_THREADS
+    assert all(each.wait(10) for each in done[1 : 1 + _sweep.AHEAD])
+    assert max(begun) < 1 + _sweep.AHEAD + _sweep.MOST_THREADS
     assert list(found) == list(range(1, 50))
 
 

@@ -72,11 +72,11 @@ def predictions(monkeypatch) -> list[dict[str, np.ndarray]]:
 @pytest.fixture
 def trained(monkeypatch) -> list[tuple[list[str], list[str]]]:
     """Sections and genes of each training."""
-    seen, train_on = [], _run_fold.train_on
+    seen, train = [], _run_fold.train
 
-    def spy(slides, panel, *rest, **options):
-        seen.append(([slide.name for slide in slides], list(panel)))
-        return train_on(slides, panel, *rest, **options)
+    def spy(task, prepared):
+        seen.append(([slide.name for slide in task.slides], list(task.genes)))
+        return train(task, prepared)
 
     monkeypatch.setattr(_run_fold, "train", spy)
     return seen
@@ -381,11 +381,11 @@ def test_pieces_of_tissue_on_one_scan():
 @pytest.fixture
 def further(monkeypatch) -> list[list[str]]:
     """Names of the further sections that each training learned from."""
-    seen, train_on = [], _run_fold.train_on
+    seen, train = [], _run_fold.train
 
-    def spy(*given, further=(), **options):
-        seen.append([slide.name for slide in further])
-        return train_on(*given, further=further, **options)
+    def spy(task, prepared):
+        seen.append([slide.name for slide in task.extra_sections])
+        return train(task, prepared)
 
     monkeypatch.setattr(_run_fold, "train", spy)
     return seen
@@ -594,12 +594,12 @@ def test_finished_folds_are_read_back(four, genes, tmp_path, monkeypatch):
 def test_an_interruption_costs_one_fold(four, genes, tmp_path, trained, monkeypatch, caplog):
     options = {"genes": genes, "out": tmp_path, **QUICK}
     whole = tl.cross_validate(four, **{**options, "out": None})
-    spied = _run_fold.train_on
+    spied = _run_fold.train
 
-    def fails(slides, *rest, **more):
-        if [slide.name for slide in slides] == ["toy1", "toy2", "toy4"]:
+    def fails(task, prepared):
+        if [slide.name for slide in task.slides] == ["toy1", "toy2", "toy4"]:
             raise KeyboardInterrupt
-        return spied(slides, *rest, **more)
+        return spied(task, prepared)
 
     monkeypatch.setattr(_run_fold, "train", fails)
     with pytest.raises(KeyboardInterrupt):

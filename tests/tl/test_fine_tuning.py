@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,7 @@ def test_few_spots_move_it_little(tissue, parent, tuned):
 
 def test_parent_is_left_alone(tissue, parent):
     before = {name: value.clone() for name, value in parent.members.state_dict().items()}
-    record, name = dict(parent.training), parent.id
+    record, name = deepcopy(parent.training), parent.id
     tl.fit(tissue["new"], model=parent, **{**OPTIONS, "max_epochs": 1})
     for key, value in parent.members.state_dict().items():
         assert torch.equal(value, before[key]), key

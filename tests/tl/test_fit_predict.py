@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -145,8 +146,7 @@ def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
 
 def test_held_out_counts_do_not_reach_what_is_learned(slides, fit_options, monkeypatch):
     """But for what held-out tissue is asked for, and for the closed form, which learns from it once nothing is left to ask."""
-    monkeypatch.setattr(_closed_form, "PENALTIES", (1.0,))
-    monkeypatch.setattr(_closed_form, "_agreement", lambda net, _: torch.ones(1, len(net.programs.damp)).cumsum(1))
+    monkeypatch.setattr(_closed_form, "_agreement", lambda net, *_: torch.ones(1, len(net.programs.damp)).cumsum(1))
     monkeypatch.setattr(_closed_form, "refit_on_all", lambda *_: None)
     options = {
         **fit_options,
@@ -296,11 +296,12 @@ def test_batch_normalization_knows_the_training_patches():
     """Else a network of few steps predicts by ImageNet's statistics, and differs from what was trained."""
     from sthggep._training._networks import _calibrate
     from sthggep.nn import HGGEPNet
+    from sthggep.nn._section import PatchInputs
 
     torch.manual_seed(0)
     net = HGGEPNet(4, dim=32, depth=1, heads=2, hypergraph_dim=16, fusion_layers=1)
     patches = torch.randint(0, 256, (24, 3, 112, 112), dtype=torch.uint8)
-    _calibrate(net, [patches])
+    _calibrate(net, [SimpleNamespace(inputs=PatchInputs(patches, np.zeros((24, 2))))])
     assert not net.training
     with torch.no_grad():
         evaluated = net.encode(patches)

@@ -12,6 +12,7 @@ from anndata import AnnData
 from sthggep import HGGEP, datasets, tl
 from sthggep._inputs._inputs import Inputs
 from sthggep._slides._patches import Patches
+from sthggep.model._record import TrainingRecord
 from sthggep.nn import HGGEPNet
 from sthggep.tl import _predict
 
@@ -42,7 +43,7 @@ def on_patches(reference: bool, **training) -> HGGEP:
     """An untrained model on patches."""
     torch.manual_seed(0)
     net = HGGEPNet(3, reference=reference, **SMALL)
-    return HGGEP([net], ["A", "B", "C"], Inputs("patches", reference=reference), training=training)
+    return HGGEP([net], ["A", "B", "C"], Inputs("patches", reference=reference), training=TrainingRecord(**training))
 
 
 # ---------------------------------------------------------------- what it depends on

@@ -206,7 +206,7 @@ def test_what_is_refused(fitted):
     slide = toy()
     with pytest.raises(ValueError, match=r"Unknown stain normalization.*'vahadane'.*'reinhard', 'macenko'"):
         tl.fit(slide, stain="vahadane", **QUICK)
-    with pytest.raises(ValueError, match=r"`stain` do not go with it"):
+    with pytest.raises(ValueError, match=r"`stain` do not apply"):
         tl.fit(slide, stain="reinhard", obsm="morphology", **QUIET)
     with pytest.raises(ValueError, match=r"`model\.stain`, found 'reinhard'"):
         pp.features(slide, size_um=160, stain="reinhard", **QUIET)

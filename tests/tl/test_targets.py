@@ -49,7 +49,7 @@ def test_fractions_are_learned_on_their_own_scale(trained, predicted):
     assert trained.genes == TYPES
     assert trained.units == "as in obsm['fractions']"
     assert "3 targets from obsm 'X_mine'" in repr(trained)
-    assert "ceiling" not in trained.training
+    assert trained.training.ceiling is None
     true, found = predicted.obsm["fractions"].to_numpy(), predicted.obsm["hggep"]
     assert found.dtype == np.float32
     assert np.sqrt(np.mean((found - true) ** 2)) < 0.5 * true.std()
