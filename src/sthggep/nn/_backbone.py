@@ -76,8 +76,8 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform feature maps ``(n, in, h, w)``."""
-        kept, changed = (x, x) if self.stride > 1 else x.chunk(2, dim=1)
-        return interleave(self.branch1(kept), self.branch2(changed))
+        unchanged, changed = (x, x) if self.stride > 1 else x.chunk(2, dim=1)
+        return interleave(self.branch1(unchanged), self.branch2(changed))
 
 
 def _stage(name: str, in_channels: int) -> nn.Sequential:
@@ -155,22 +155,22 @@ def load_backbone(backbone: ShuffleNetV2, state: Mapping[str, Tensor]) -> None:
     ValueError
         If an entry is missing, unknown or of another shape.
     """
-    given = {name: value for name, value in state.items() if name not in CLASSIFIER}
-    own = backbone.state_dict()
-    missing = sorted(set(own) - set(given))
-    unknown = sorted(set(given) - set(own))
+    entries = {name: value for name, value in state.items() if name not in CLASSIFIER}
+    expected = backbone.state_dict()
+    missing = sorted(set(expected) - set(entries))
+    unknown = sorted(set(entries) - set(expected))
     if missing or unknown:
         msg = (
-            f"Expected the {len(own)} entries of torchvision's shufflenet_v2_x0_5, found {len(given)}: "
+            f"Expected the {len(expected)} entries of torchvision's shufflenet_v2_x0_5, found {len(entries)}: "
             f"missing {missing[:4]}, not known {unknown[:4]}. Pass the state dict of that model."
         )
         raise ValueError(msg)
-    wrong = [name for name in own if own[name].shape != given[name].shape]
+    wrong = [name for name in expected if expected[name].shape != entries[name].shape]
     if wrong:
         name = wrong[0]
         msg = (
-            f"Expected {name!r} of shape {tuple(own[name].shape)}, found {tuple(given[name].shape)} "
+            f"Expected {name!r} of shape {tuple(expected[name].shape)}, found {tuple(entries[name].shape)} "
             f"({len(wrong)} such entries): the weights are of another width than x0.5."
         )
         raise ValueError(msg)
-    backbone.load_state_dict(given)
+    backbone.load_state_dict(entries)

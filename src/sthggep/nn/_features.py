@@ -27,13 +27,13 @@ class FeatureHGGEPNet(nn.Module):
     Like ``HGGEPNet`` it ties the spots by a hypergraph convolution over the stages together, and fuses stages and hypergraph
     into one vector a spot. Unlike it:
 
-    - attention, if any, sees the nearest spots only (cost linear in the spots, and a section of any size looks alike);
-    - positions enter as distances between spots at most (shifting a section changes nothing);
+    - attention, if any, is over the nearest spots only, so that cost is linear in the spots;
+    - only relative positions matter, so that shifting a section changes nothing;
     - the hyperedges come with the section (each spot with those around it) rather than from the features;
-    - features are judged against the rest of their section, so that stain and scanner drop out;
-    - a few gene programs are predicted rather than each gene, and decoded (see ``GenePrograms``);
-    - a linear shortcut, solved in closed form over the same stages and hyperedges, is blended with the network; how much
-      of each is settled on held-out tissue.
+    - features are centered and scaled within their section, so that stain and scanner drop out;
+    - the network predicts scores of a few gene programs, which are decoded into genes (see ``GenePrograms``);
+    - a linear shortcut, solved in closed form over the same stages and hyperedges, is blended with the network; the share
+      of each is chosen on held-out tissue.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class FeatureHGGEPNet(nn.Module):
     dim
         Features a spot inside the network, a multiple of ``heads``.
     depth
-        Attention blocks a stage; 0 looks at no neighbor.
+        Attention blocks a stage; 0 for no attention.
     heads
         Attention heads.
     n_neighbors
@@ -138,12 +138,12 @@ class FeatureHGGEPNet(nn.Module):
 
     def scaled(self, features: Sequence[Tensor], statistics: SectionStatistics | None = None) -> list[Tensor]:
         """Each stage centered and scaled within the section."""
-        known = [None] * len(features) if statistics is None else statistics.stages
-        return [scale(stage, given) for scale, stage, given in zip(self.scale, features, known, strict=True)]
+        moments = [None] * len(features) if statistics is None else statistics.stages
+        return [scale(stage, given) for scale, stage, given in zip(self.scale, features, moments, strict=True)]
 
     @torch.no_grad()
     def shortcut_features(self, samples: Sequence[TrainingSample]) -> Iterator[Tensor]:
-        """Features that the shortcut is solved on, of the masked spots of each sample."""
+        """Features of the masked spots of each sample, on which the shortcut is solved."""
         for inputs, _, _, mask in samples:
             tied = inputs.incidence if self.hypergraph is not None else None
             contrast = None if inputs.statistics is None else inputs.statistics.contrast

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -81,10 +79,12 @@ class GradientEnhancement(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Enhance a batch of patches ``(n, 3, h, w)``."""
-        plain: Any = self.plain[0]
-        cross: Any = self.cross[0]
+        plain, cross = self.plain[0], self.cross[0]
+        assert isinstance(plain, nn.Conv2d)
+        assert isinstance(cross, CrossDifferenceConv)
+        assert plain.bias is not None
         kernels = [(plain.weight, plain.bias), (cross.kernel(), torch.zeros_like(plain.bias))]
-        norms: list[Any] = [self.plain[1], self.cross[1]]
+        norms = [norm for norm in (self.plain[1], self.cross[1]) if isinstance(norm, nn.BatchNorm2d)]
         if not self.training:
             kernels = [folded(*pair, norm) for pair, norm in zip(kernels, norms, strict=True)]
         # both branches read the same pixels: one convolution goes over them

@@ -12,7 +12,7 @@ CountHead = Literal["zinb", "nb"]
 
 
 class Output(NamedTuple):
-    """What a network says about every spot of a section; fields of a head it does not have are ``None``."""
+    """Outputs of a network for every spot of a section; fields of a head that it does not have are ``None``."""
 
     expression: Tensor
     """``(n, genes)`` predicted expression."""
@@ -113,7 +113,7 @@ def count_head_for(count_head: str | None, dim: int, n_genes: int) -> ZINBHead |
 
 
 class Heads(nn.Module):
-    """Expression, and the counts' distribution where asked for. Always float32, also under mixed precision.
+    """Heads for the expression and, if requested, for the distribution of the counts. Always float32, also under mixed precision.
 
     Parameters
     ----------

@@ -167,8 +167,8 @@ class HGGEPNet(LatentLevels):
 
     def _hyperedges(self, features: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
         if self.reference:
-            found = published_hypergraph(features, neighbors, n_selected=self.n_selected)
-            return found.incidence, found.hyperedge_weight
+            published = published_hypergraph(features, neighbors, n_selected=self.n_selected)
+            return published.incidence, published.hyperedge_weight
         return similar_incidence(features, neighbors, n_selected=self.n_selected), features.new_ones(len(features))
 
     def relate(

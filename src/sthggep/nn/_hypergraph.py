@@ -5,7 +5,7 @@ An incidence is an integer tensor ``(2, nnz)``: row 0 the spot, row 1 the hypere
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +42,7 @@ def as_positions(positions: ArrayLike | Tensor) -> NDArray[np.float64]:
     ValueError
         If the shape is another, or a value is not finite.
     """
-    raw: Any = positions.detach().cpu().numpy() if isinstance(positions, Tensor) else positions
-    xy = np.asarray(raw, dtype=np.float64)
+    xy = np.asarray(positions.detach().cpu() if isinstance(positions, Tensor) else positions, dtype=np.float64)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) == 0:
         msg = f"Expected positions of shape (spots, 2), one (x, y) a spot and at least one spot, found {xy.shape}."
         raise ValueError(msg)
@@ -59,9 +58,9 @@ def _pairs_within_reach(xy: NDArray[np.float64], k: int, max_distance: float | N
     reach = tree.query(xy, k=[min(k, len(xy))])[0][:, 0]
     if max_distance is not None:
         reach = np.minimum(reach, max_distance)
-    found = tree.query_ball_point(xy, reach * (1 + 1e-6) + 1e-9)
-    rows = np.repeat(np.arange(len(xy)), [len(one) for one in found])
-    return rows, np.concatenate([np.asarray(one, dtype=np.intp) for one in found])
+    groups = tree.query_ball_point(xy, reach * (1 + 1e-6) + 1e-9)
+    rows = np.repeat(np.arange(len(xy)), [len(group) for group in groups])
+    return rows, np.concatenate([np.asarray(group, dtype=np.intp) for group in groups])
 
 
 def spatial_neighbors(

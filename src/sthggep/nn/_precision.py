@@ -45,7 +45,7 @@ def product_seconds(*dtypes: torch.dtype, size: int = 768, times: int = 5) -> li
 
 
 def lowered(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 where that is asked for, or faster; nothing inside another autocast."""
+    """Autocast to bfloat16 where it is requested or faster; no change inside another autocast."""
     if torch.is_autocast_enabled(device.type):
         return nullcontext()
     if precision == "bfloat16" or (precision == "auto" and faster_in_bf16(device)):

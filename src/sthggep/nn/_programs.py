@@ -1,4 +1,4 @@
-"""Few numbers in, many genes out: programs of genes that rise and fall together, read off the training counts."""
+"""Gene programs: genes that vary together, computed from the training counts; few scores decode into many genes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def spot_weights(library_sizes: Tensor) -> Tensor:
 class GenePrograms(nn.Module):
     """Decoder from a few program scores to the expression of all genes.
 
-    The programs are the leading right singular vectors of the training sections' expression, each gene centered and
-    scaled within its section. What a program may say is damped by how little it explains: single genes are mostly
-    noise, what they share is not, which is why few programs predict better than a score for each gene.
+    The programs are the leading right singular vectors of the training sections' expression, with each gene centered and
+    scaled within its section. The decoder damps a program that explains little. Single genes are mostly noise; what they
+    share is not, so few programs predict better than one score a gene.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class GenePrograms(nn.Module):
         weights
             What each spot is worth, ``(n,)``; see :func:`spot_weights`.
         extra_sections
-            Sections of which only the counts are known: they say which genes rise and fall together, no more.
+            Sections of which only the counts are known: they define which genes vary together.
 
         Returns
         -------
@@ -130,8 +130,8 @@ def of_fewer_genes(loadings: Tensor, damp: Tensor) -> tuple[Tensor, Tensor, Tens
     old, size, new = torch.linalg.svd(loadings.double(), full_matrices=False)
     damped = damp.double().unsqueeze(1) * old
     # Each keeps its share of the damping, so that measured scores and predicted ones stay of one size
-    kept = damped.norm(dim=0).clamp_min(1e-12)
-    return (size.unsqueeze(1) * new).float(), kept.float(), (damped / kept).float()
+    norms = damped.norm(dim=0).clamp_min(1e-12)
+    return (size.unsqueeze(1) * new).float(), norms.float(), (damped / norms).float()
 
 
 def _mean_and_spread(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ def _mean_and_spread(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _extra_rows(section: CountsOnly) -> Tensor:
-    """Weighted rows of a section of which only the counts are known; an empty spot says nothing."""
+    """Weighted rows of a section of which only the counts are known; an empty spot has no weight."""
     weight = spot_weights(section.library_sizes) * (section.library_sizes > 0)
     mean, spread = _mean_and_spread(section.target, weight)
     return (section.target - mean) / spread * (EXTRA_SHARE * weight).sqrt().unsqueeze(1)

@@ -77,10 +77,10 @@ def published_hypergraph(features: Tensor, neighbors: Tensor, *, n_selected: int
         lonely = (neighbors < 0).all(dim=1, keepdim=True)
         weight = torch.cat(scores).float().masked_fill(lonely, 1.0)
         spots = torch.arange(n, device=x.device).unsqueeze(1).expand(n, taken)
-        kept = ~lonely.expand(n, taken)
-        incidence = torch.stack([spots[kept], torch.cat(places)[kept]])
+        occupied = ~lonely.expand(n, taken)
+        incidence = torch.stack([spots[occupied], torch.cat(places)[occupied]])
         hyperedge_weight = weight.flatten()[:n] if taken else x.new_ones(n)
-        return PublishedHypergraph(incidence, weight[kept], hyperedge_weight)
+        return PublishedHypergraph(incidence, weight[occupied], hyperedge_weight)
 
 
 def _scores(x: Tensor, rows: Tensor, neighbors: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -63,8 +63,8 @@ def reference_name(name: str) -> str | None:
     block = TRANSFORMER.fullmatch(name)
     if block:
         level, index, part, kind = block.groups()
-        ours = TRANSFORMER_PARTS.get(part)
-        return None if ours is None else f"transformers.{int(level) - 1}.{index}.{ours}.{kind}"
+        translated = TRANSFORMER_PARTS.get(part)
+        return None if translated is None else f"transformers.{int(level) - 1}.{index}.{translated}.{kind}"
     for pattern, replacement in RENAMES:
         renamed, hits = re.subn(f"^{pattern}", replacement, name)
         if hits:
@@ -72,7 +72,7 @@ def reference_name(name: str) -> str | None:
     return None
 
 
-def reference_entries(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def reference_entries(state: Mapping[str, object]) -> dict[str, Tensor]:
     """The tensors of a checkpoint, under the authors' bare names.
 
     Parameters
@@ -102,7 +102,7 @@ def reference_entries(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return bare
 
 
-def reference_sizes(state: Mapping[str, Any]) -> tuple[int, CountHead | None]:
+def reference_sizes(state: Mapping[str, object]) -> tuple[int, CountHead | None]:
     """Number of genes and head of the counts of the authors' checkpoint.
 
     Parameters
@@ -123,22 +123,22 @@ def reference_sizes(state: Mapping[str, Any]) -> tuple[int, CountHead | None]:
     return len(entries["gene_head.1.weight"]), head
 
 
-def _shape_errors(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Entries of another shape, told in the network's names."""
+def _shape_errors(entries: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Entries of another shape, under the network's names."""
     return [
-        f"{name}: expected {tuple(own[name].shape)}, found {tuple(value.shape)}"
+        f"{name}: expected {tuple(expected[name].shape)}, found {tuple(value.shape)}"
         for name, value in entries.items()
-        if name in own and own[name].shape != value.shape
+        if name in expected and expected[name].shape != value.shape
     ]
 
 
-def load_reference_state_dict(net: HGGEPNet, state: Mapping[str, Any]) -> list[str]:
+def load_reference_state_dict(net: HGGEPNet, state: Mapping[str, object]) -> list[str]:
     """Fill a reference network with weights trained by the authors' code.
 
     Parameters
     ----------
     net
-        ``HGGEPNet(n_genes, reference=True, count_head=...)``, filled in place; ``reference_sizes`` tells both.
+        ``HGGEPNet(n_genes, reference=True, count_head=...)``, filled in place; ``reference_sizes`` returns both.
     state
         As for ``reference_entries``.
 
@@ -156,28 +156,28 @@ def load_reference_state_dict(net: HGGEPNet, state: Mapping[str, Any]) -> list[s
         raise ValueError(msg)
     entries = reference_entries(state)
     named = {name: reference_name(name) for name in entries}
-    given = {ours: entries[name] for name, ours in named.items() if ours is not None}
-    own = net.state_dict()
-    wrong = _shape_errors(given, own)
+    renamed = {name: entries[theirs] for theirs, name in named.items() if name is not None}
+    state = net.state_dict()
+    wrong = _shape_errors(renamed, state)
     if wrong:
         msg = f"{len(wrong)} entries are of another shape than this network ({'; '.join(wrong[:3])})."
         raise ValueError(msg)
-    unknown = [name for name, ours in named.items() if ours not in own]
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    unknown = [theirs for theirs, name in named.items() if name not in state]
+    missing = [name for name in state if name not in renamed and not name.endswith("num_batches_tracked")]
     left = [name for name in missing if name.startswith("distillation.")]
     absent = [name for name in missing if name not in left]
     if unknown or absent or (left and any(name.startswith("coef.") for name in entries)):
         msg = (
-            f"Expected the {len(own)} entries of HGGEP with count_head={net.config['count_head']!r}, "
+            f"Expected the {len(state)} entries of HGGEP with count_head={net.config['count_head']!r}, "
             f"found {len(entries)}: missing (our names) {(absent or left)[:5]}, not known {unknown[:5]}. "
-            "Build the network with the genes and the head that reference_sizes(state) tells."
+            "Build the network with the genes and the head that reference_sizes(state) returns."
         )
         raise ValueError(msg)
-    net.load_state_dict({**own, **given})
+    net.load_state_dict({**state, **renamed})
     return left
 
 
-def from_reference_state_dict(state: Mapping[str, Any]) -> HGGEPNet:
+def from_reference_state_dict(state: Mapping[str, object]) -> HGGEPNet:
     """A reference network in evaluation mode, with weights trained by the authors' code.
 
     Parameters

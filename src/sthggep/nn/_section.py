@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -35,7 +36,7 @@ class PatchInputs(NamedTuple):
 
     patches: Tensor
     """``(n, 3, height, width)``, 0 to 255."""
-    positions: NDArray[Any]
+    positions: NDArray[np.number]
     """``(n, 2)``, (x, y). A numpy array on the CPU: the network needs float64, which some accelerators lack."""
 
 
@@ -80,12 +81,12 @@ def join_windows(parts: Sequence[Tensor], samples: Sequence[TrainingSample]) -> 
     groups: list[list[Tensor]] = []
     last: SectionStatistics | None = None
     for part, sample in zip(parts, samples, strict=True):
-        own = sample.inputs.statistics
-        if own is not None and own is last:
+        statistics = sample.inputs.statistics
+        if statistics is not None and statistics is last:
             groups[-1].append(part)
         else:
             groups.append([part])
-        last = own
+        last = statistics
     return [torch.cat(group) if len(group) > 1 else group[0] for group in groups]
 
 

@@ -115,12 +115,12 @@ def contrast_of(spread: Tensor, spread_of_means: Tensor) -> Tensor:
 
 
 def _solve(
-    features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float, known: Tensor
+    features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float, start: Tensor
 ) -> Tensor:
-    """Weighted ridge of what the ``known`` weights leave unexplained, in the smaller of its two forms."""
+    """Weighted ridge of what the ``start`` weights leave unexplained, in the smaller of its two forms."""
     root = torch.cat(list(weights)).double().sqrt().unsqueeze(1)
-    y, before = torch.cat(list(scores)).double() * root, known.double()
-    width = len(known)
+    y, before = torch.cat(list(scores)).double() * root, start.double()
+    width = len(start)
     if len(root) <= width:
         x = torch.cat(list(features)).double() * root
         solved: Tensor = x.T @ torch.linalg.solve(_ridge(x @ x.T, penalty), y - x @ before)

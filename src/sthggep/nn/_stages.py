@@ -1,4 +1,4 @@
-"""Features of a section made comparable between slides: each judged against the rest of its own section."""
+"""Features made comparable between slides: each is centered and scaled within its section."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Moments(NamedTuple):
 
 
 class SectionStatistics(NamedTuple):
-    """What the spots of a section are judged against; a network that is shown a part of the section needs them given."""
+    """Statistics of a whole section; a network that is fed a window of the section needs them."""
 
     stages: tuple[Moments, ...]
     """Of each stage of features."""
@@ -68,16 +68,16 @@ class SectionScale(nn.Module):
 
     @staticmethod
     def _typical(sections: Sequence[Tensor | Moments]) -> tuple[Tensor, Tensor]:
-        known = [x if isinstance(x, Moments) else Moments(len(x), *mean_and_spread(x.float())) for x in sections]
-        return torch.stack([m.mean for m in known]).mean(dim=0), torch.stack([m.spread for m in known]).mean(dim=0)
+        moments = [x if isinstance(x, Moments) else Moments(len(x), *mean_and_spread(x.float())) for x in sections]
+        return torch.stack([m.mean for m in moments]).mean(dim=0), torch.stack([m.spread for m in moments]).mean(dim=0)
 
     def forward(self, x: Tensor, section: Moments | None = None) -> Tensor:
         """Scale the features ``(n, width)`` of one section, or of a part of it where those of the whole are given."""
         x = x.float()
         n, mean, spread = section or Moments(len(x), *mean_and_spread(x))
-        own = n / (n + PRIOR_SPOTS)
-        mean = own * mean + (1 - own) * self.mean
-        spread = own * spread + (1 - own) * self.spread
+        weight = n / (n + PRIOR_SPOTS)
+        mean = weight * mean + (1 - weight) * self.mean
+        spread = weight * spread + (1 - weight) * self.spread
         return standardized(x, mean, spread) * self.share
 
 
@@ -124,10 +124,10 @@ def check_stages(
     needs_incidence: bool,
 ) -> None:
     """Refuse stages of other shapes than a network expects, and hyperedges that are missing."""
-    found = [tuple(stage.shape) for stage in features]
+    shapes = [tuple(stage.shape) for stage in features]
     expected = [(len(neighbors), width) for width in widths]
-    if found != expected:
-        msg = f"Expected {len(expected)} stages of shapes {expected} (spots, features), found {found}."
+    if shapes != expected:
+        msg = f"Expected {len(expected)} stages of shapes {expected} (spots, features), found {shapes}."
         raise ValueError(msg)
     if needs_incidence and incidence is None:
         msg = "Expected an incidence, found None: pass spatial_incidence(neighbors), or build with hypergraph=False."
