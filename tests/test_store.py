@@ -98,7 +98,8 @@ def fail_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
         original = Path.rename
 
         def rename(self, target):
-            if self.name == "new":
+            new = self.is_dir() and '"0.1"' not in (self / CONFIG).read_text()
+            if new:
                 raise KeyboardInterrupt if step == "interrupted" else OSError("busy")
             return original(self, target)
 

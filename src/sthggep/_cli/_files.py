@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sthggep._disk._whole import whole_file, whole_folder
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
 from sthggep.tl._slide_files import SPACING_UM, open_with_spots
@@ -55,18 +55,9 @@ def describe(data: AnnData | SpatialData, path: Path, places: Places) -> None:
         log.info("%s: section %s, %d spots, %d genes, %s", path, slide.name, slide.n_spots, slide.adata.n_vars, scale)
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file that is there whole or not at all: written beside its place, moved there in the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    _remove(part)
-    try:
-        yield part
-        _remove(path)
-        part.rename(path)
-    finally:
-        _remove(part)
+def whole(path: Path) -> AbstractContextManager[Path]:
+    """A name for a slide to be written, which takes the place of ``path`` whole or not at all."""
+    return whole_folder(path, replace=True) if path.suffix.lower() == ".zarr" else whole_file(path)
 
 
 def write_slide(data: AnnData | SpatialData, path: Path, table_key: str = "table") -> None:
@@ -77,13 +68,6 @@ def write_slide(data: AnnData | SpatialData, path: Path, table_key: str = "table
         data.write(path)
     else:
         data.tables[table_key].write_h5ad(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def check_folder(out: Path, mark: str, what: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sthggep._checks import listing
+from sthggep._disk._whole import PART, whole_file
 from sthggep._keys import TOOL
 
 FORMAT = 1
@@ -36,7 +36,7 @@ class RunFolder:
         if path.exists():
             self._compare(self.read(path), wanted, folder)
             return
-        if folder.exists() and any(p for p in folder.iterdir() if not p.name.endswith(".part")):
+        if folder.exists() and any(p for p in folder.iterdir() if not p.name.endswith(PART)):
             msg = (
                 f"{str(folder)!r} holds files and is no {self.what} of sthggep (it has no {self.file!r}); it is left "
                 f"alone. Pass another folder as `{self.option}`."
@@ -75,10 +75,9 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole file or none: written beside its place, then moved there."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    """The whole file or none."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._disk._rows import RowFile
+from sthggep._disk._whole import PlaceTakenError, scratch_beside, whole_folder
 from sthggep._encoders._entry import UNVERSIONED
 from sthggep._log import log
 
@@ -68,29 +67,23 @@ class FeatureCache:
         except (OSError, ValueError, KeyError, TypeError) as error:
             fault = error
         log.warning("The features in %s are damaged (%s); they are computed again.", entry, fault)
-        away = tempfile.mkdtemp(prefix=".damaged-", dir=self.folder)
-        try:
-            entry.rename(Path(away) / key)
-        finally:
-            shutil.rmtree(away, ignore_errors=True)
+        with scratch_beside(entry) as away:
+            entry.rename(away / key)
         return None
 
     @contextmanager
     def writing(self, key: str, record: dict[str, Any], shape: tuple[int, int]) -> Iterator[RowFile]:
         """A file to be filled; it becomes the entry when the block ends, and goes away on an error."""
-        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
         try:
-            values = RowFile.create(folder / VALUES, *shape)
-            yield values
-            (folder / RECORD).write_text(json.dumps(record | {"crc32": values.checksum()}, indent=1))
-            try:
-                folder.rename(self.folder / key)
-                values.path = self.folder / key / VALUES
-            except OSError:
-                # Another process was first; an open file can be read on after its name is gone
-                log.info("Features of %s were written by another process meanwhile.", record["section"])
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with whole_folder(self.folder / key) as part:
+                part.mkdir()
+                values = RowFile.create(part / VALUES, *shape)
+                yield values
+                (part / RECORD).write_text(json.dumps(record | {"crc32": values.checksum()}, indent=1))
+            values.path = self.folder / key / VALUES
+        except PlaceTakenError:
+            # Another process was first; an open file can be read on after its name is gone
+            log.info("Features of %s were written by another process meanwhile.", record["section"])
 
 
 def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, image: str) -> dict[str, Any] | None:

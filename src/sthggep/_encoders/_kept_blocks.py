@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._disk._whole import whole_file
 from sthggep._encoders._cache import describe, image_fingerprint
 
 if TYPE_CHECKING:
@@ -77,11 +76,8 @@ class KeptBlocks:
         place = {size: i for i, size in enumerate(self.encoding.cuts)}
         for size, at, part in self.encoding.run(self.rows[number], done):
             values[place[size], at] = part
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, part_name = tempfile.mkstemp(suffix=".part", dir=self.folder)
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(self._path(number)) as file:
             np.save(file, values)
-        os.replace(part_name, self._path(number))
         return values
 
     def _shape(self, number: int) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import has_key
+from sthggep._disk._digest import digest
 from sthggep._slides._lattice import is_interleaved
 
 if TYPE_CHECKING:
@@ -88,14 +88,6 @@ def _layout(slide: Slide) -> str | None:
     if is_interleaved(array_xy):
         there = there / 2
     return None if slide.n_spots > FULL * there else digest(places)
-
-
-def digest(*parts: Any) -> str:
-    """Short hash of texts and arrays."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
-    return found.hexdigest()[:16]
 
 
 def _image(slide: Slide) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, has_key, listing
+from sthggep._disk._digest import digest
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -59,9 +59,4 @@ def same_features(slide: Slide, key: str, names: Sequence[str] | None, where: st
 
 def features_id(slide: Slide, obsm: Sequence[str]) -> str | None:
     """Changes with the features that the user brought."""
-    if not obsm:
-        return None
-    found = hashlib.sha256()
-    for key in obsm:
-        found.update(np.ascontiguousarray(given_features(slide, key)).tobytes())
-    return found.hexdigest()[:16]
+    return digest(*(given_features(slide, key) for key in obsm)) if obsm else None

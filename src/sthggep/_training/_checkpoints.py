@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
+
+from sthggep._disk._whole import whole_file
 
 if TYPE_CHECKING:
     import lightning
@@ -44,11 +45,12 @@ class KeptEpochs(Checkpoint):
         return str(self.path) if self.path.exists() else None
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the state, after all other callbacks: whole or not at all, beside its place and then moved there."""
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
+        """Write the state, after all other callbacks: whole or not at all."""
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.path)  # all processes take part, and the first one writes
+            return
+        with whole_file(self.path) as part:
+            trainer.save_checkpoint(part)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """An interrupted training that had stopped early stays stopped."""
@@ -99,9 +101,8 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 def finish(folder: Path, net: nn.Module, rows: list[dict[str, float]]) -> None:
     """Keep a trained network and its curves, in place of the state in between."""
-    part = folder / f"{FINISHED}.part"
-    torch.save({"net": net.state_dict(), "rows": rows}, part)
-    os.replace(part, folder / FINISHED)
+    with whole_file(folder / FINISHED) as part:
+        torch.save({"net": net.state_dict(), "rows": rows}, part)
     for path in (folder / STATE, *(folder / BEST).glob("*.ckpt")):
         path.unlink(missing_ok=True)
 

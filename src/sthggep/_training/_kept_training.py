@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from sthggep._disk._digest import digest
 from sthggep._disk._run_folder import RunFolder, plain
 from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._table._user_features import features_id
@@ -38,7 +36,7 @@ def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Path:
                 "content": section_fingerprint(slide, slide.name, layer).content,
                 "mpp": slide.mpp,
                 "features": features_id(slide, preset.inputs.obsm),
-                "targets": None if targets is None else _digest(targets.read(slide)),
+                "targets": None if targets is None else digest(targets.read(slide)),
             }
             for slide in task.slides
         },
@@ -47,7 +45,3 @@ def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Path:
     folder = Path(str(options.checkpoint_dir))
     RUN.open(folder, record)
     return folder
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]

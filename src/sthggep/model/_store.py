@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sthggep._checks import listing
+from sthggep._disk._whole import whole_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], *, overwrite: bool) -> None:
-    """Write a model folder beside its place, then move it there.
+    """Write a model folder, whole or not at all.
 
     Raises
     ------
@@ -60,23 +60,12 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
     from safetensors.torch import save_file
 
     check_free(folder, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        fresh = Path(scratch) / "new"
-        fresh.mkdir()
+    with whole_folder(folder, replace=True) as part:
+        part.mkdir()
         save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, fresh / TENSORS
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part / TENSORS
         )
-        (fresh / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=1), encoding="utf-8")
-        old = Path(scratch) / "old"
-        if folder.exists():
-            folder.rename(old)
-        try:
-            fresh.rename(folder)
-        except BaseException:
-            if old.exists():
-                old.rename(folder)
-            raise
+        (part / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=1), encoding="utf-8")
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

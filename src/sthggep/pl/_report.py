@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.resources import files
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
+from sthggep._disk._whole import whole_file
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
@@ -148,7 +148,5 @@ def _write(target: Path, page: Mapping[str, Any]) -> None:
     # A closing tag inside a string would end the script
     data = json.dumps(page, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     text = template.replace("<!--TITLE-->", html.escape(str(page["title"]))).replace(PLACE, data)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, target)
+    with whole_file(target) as part:
+        part.write_text(text, encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._disk._rows import RowFile, row_steps
+from sthggep._disk._whole import whole_file, whole_folder
 
 if TYPE_CHECKING:
     from sthggep._keys import PredictionKeys
@@ -76,23 +75,12 @@ class Outputs:
         return file
 
 
-@contextmanager
-def partial(out: Path) -> Iterator[Path]:
-    """A folder beside ``out``, on the same disk, that goes away in the end."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def write_store(
     out: Path, outputs: Outputs, table: AnnData, key: PredictionKeys, genes: Sequence[str], record: Mapping[str, Any]
 ) -> None:
     """An AnnData with the prediction as ``X``, as `tl.to_adata` makes it; the file appears when it is whole."""
     from anndata.io import write_elem
 
-    assert outputs.folder is not None
     uns: dict[str, Any] = {key.uns: dict(record)}
     uns |= {name: _without_images(table.uns[name]) for name in ("spatial", "spatialdata_attrs") if name in table.uns}
     frame = AnnData(
@@ -101,8 +89,8 @@ def write_store(
         obsm={"spatial": np.asarray(table.obsm["spatial"])} if "spatial" in table.obsm else None,
         uns=uns,
     )
-    made = outputs.folder / out.name
-    with _opened(frame, made) as group:
+    whole = whole_folder if out.suffix == ".zarr" else whole_file
+    with whole(out) as part, _opened(frame, part) as group:
         write_elem(group, "X", _lazy(outputs.arrays["expression"]))
         if "latent" in outputs.arrays:
             write_elem(group, f"obsm/{key.latent}", _lazy(outputs.arrays["latent"]))
@@ -110,7 +98,6 @@ def write_store(
             write_elem(group, "layers/counts", _lazy(outputs.arrays["counts"]))
         if "spread" in outputs.arrays:
             write_elem(group, "layers/std", _lazy(outputs.arrays["spread"]))
-    made.rename(out)
 
 
 @contextmanager

@@ -11,12 +11,13 @@ import numpy as np
 
 from sthggep._checks import genes_present, written_beside
 from sthggep._device import resolve_device
+from sthggep._disk._whole import scratch_beside
 from sthggep._docs import document_places
 from sthggep._keys import TOOL
 from sthggep._slides._anndata import copied
 from sthggep._slides._places import Places
 from sthggep.tl._answers import look
-from sthggep.tl._outputs import Outputs, check_out, partial, write_store
+from sthggep.tl._outputs import Outputs, check_out, write_store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -175,7 +176,7 @@ def predict(
     )
     seen = warn_of_doubts(found, slides, table)
     record = _record(found, slides, chosen, counts, seen) | {"obsm": np.array(beside, dtype=object)}
-    with nullcontext() if path is None else partial(path) as folder:
+    with nullcontext() if path is None else scratch_beside(path) as folder:
         outputs = Outputs(table.n_obs, depth, folder)
         compute = Compute(resolve_device(device), batch_size, show_progress_bar)
         columns = None if genes is None else genes_present(chosen, found.genes, "the model")

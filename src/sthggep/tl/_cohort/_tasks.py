@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sthggep._disk._whole import whole_file
 from sthggep._log import log
 from sthggep.tl._slide_files import open_with_spots
 
@@ -151,21 +151,18 @@ class Work:
         from sthggep.tl._predict import predict
 
         job = self.job
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=job.folder, ignore_cleanup_errors=True) as scratch:
-            made = Path(scratch) / job.target.name
+        with whole_file(job.target, within=job.folder) as part:
             options = {
                 **job.options,
                 **asdict(self.places),
-                "out": made,
+                "out": part,
                 "checkpoint_dir": job.folder,
                 "show_progress_bar": False,
             }
             predict(self.data, self.model, **options)
-            with h5py.File(made, "a") as file:
+            with h5py.File(part, "a") as file:
                 file.attrs[NOTE] = json.dumps(job.record)
                 found = Made(*map(int, file["X"].shape))
-            os.replace(made, job.target)
         shutil.rmtree(job.folder, ignore_errors=True)
         return found
 

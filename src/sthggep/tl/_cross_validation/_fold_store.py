@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._disk._run_folder import RunFolder, write_text
+from sthggep._disk._whole import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,9 +53,8 @@ class FoldStore:
         if self.folder is None:
             return
         table, done = self._paths(number)
-        part = table.with_name(f"{table.name}.part")
-        scores.to_csv(part, index=False, compression="gzip")
-        os.replace(part, table)
+        with whole_file(table) as part:
+            scores.to_csv(part, index=False, compression="gzip")
         write_text(done, json.dumps(record, indent=1))
 
     def _paths(self, number: int) -> tuple[Path, Path]:

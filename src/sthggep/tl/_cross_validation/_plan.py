@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sthggep._checks import listing
+from sthggep._disk._digest import digest
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._inputs._stages import frozen_stages
 from sthggep._inputs._windows import check_window
-from sthggep._slides._fingerprint import digest, section_fingerprint
+from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._slides._stain import fit_reference, normalized
 from sthggep._table._counts import counts, log10_cp10k
