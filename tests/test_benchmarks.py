@@ -98,6 +98,20 @@ def test_plain_training_step_has_the_same_loss_and_gradients(baseline, section):
             assert error < 1e-3, name
 
 
+def test_ways_to_take_the_mean_of_hyperedges_give_the_same_numbers(monkeypatch):
+    hyperconv = load("hyperconv", monkeypatch)
+    sizes = {"n": 30, "stages": [6, 4], "genes": 3}
+    for call in (hyperconv.convolution(30), hyperconv.prediction(**sizes), hyperconv.training_step(**sizes)):
+        results = {}
+        for name, way in hyperconv.WAYS.items():
+            with hyperconv.mean_by(way):
+                results[name] = call()
+        ours = results.pop("sthggep")
+        assert ours.abs().sum() > 0
+        for name, other in results.items():
+            torch.testing.assert_close(other, ours, rtol=1e-4, atol=1e-6, msg=name)
+
+
 # ---------------------------------------------------------------- the report
 
 FOUND = {

@@ -454,6 +454,16 @@ def test_import_is_light(namespace: str):
     assert json.loads(out.stdout) == []
 
 
+def test_dependencies_are_those_that_are_imported():
+    """None declared without use, none used without declaration; exceptions stand in pyproject.toml with their reasons."""
+    pytest.importorskip("deptry")
+    root = Path(__file__).resolve().parents[1]
+    out = subprocess.run(
+        [sys.executable, "-m", "deptry", "src", "--no-ansi"], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert out.returncode == 0, out.stdout + out.stderr
+
+
 def test_the_package_runs_as_a_module():
     found = subprocess.run([sys.executable, "-m", "sthggep", "--version"], capture_output=True, text=True, check=True)
     assert found.stdout == f"python -m sthggep, version {version('sthggep')}\n"
