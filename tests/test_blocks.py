@@ -56,7 +56,7 @@ def read_in(level: Level, source: Source, xy: np.ndarray, order: np.ndarray, bat
         boxes = boxes_around(xy[order[start : start + batch]])
         for (x0, y0, x1, y1), patch in zip(boxes, level.read(boxes), strict=True):
             np.testing.assert_array_equal(patch, source.array[y0:y1, x0:x1])
-        assert len(level.blocks._held) <= level.blocks.capacity
+        assert len(level.blocks._cache) <= level.blocks.capacity
 
 
 def test_a_sweep_reads_each_block_about_once(small):
@@ -87,7 +87,7 @@ def test_one_call_of_many_boxes_in_any_order_holds_few_blocks(small):
     for (x0, y0, x1, y1), patch in zip(boxes_around(xy), found, strict=True):
         np.testing.assert_array_equal(patch, source.array[y0:y1, x0:x1])
     assert len(source.read) <= 320 + 2 * 2 * 16
-    assert len(level.blocks._held) <= small
+    assert len(level.blocks._cache) <= small
 
 
 def test_a_sweep_of_an_image_that_fits_reads_each_block_once():
@@ -104,7 +104,7 @@ def test_boxes_larger_than_all_that_may_be_held(small):
     level = Level(source.lazy())
     (whole,) = level.read([[0, 0, 640, 640]])
     np.testing.assert_array_equal(whole, source.array)
-    assert level.blocks._held == {}
+    assert level.blocks._cache == {}
 
 
 @pytest.mark.parametrize("chunks", [(100, 37, 2), (640, 640, 3), (64, 640, 1)])
@@ -123,6 +123,6 @@ def test_what_is_held_does_not_travel():
     level = Level(da.from_array(Source(128, 128).array, chunks=(64, 64, 3)))
     level.read([[0, 0, 10, 10]])
     back = pickle.loads(pickle.dumps(level))
-    assert len(level.blocks._held) == 1
-    assert len(back.blocks._held) == 0
+    assert len(level.blocks._cache) == 1
+    assert len(back.blocks._cache) == 0
     np.testing.assert_array_equal(back.read([[5, 5, 90, 90]])[0], level.read([[5, 5, 90, 90]])[0])

@@ -161,7 +161,7 @@ def test_float_in_unit_range_is_stretched():
 
 
 def test_float_around_zero_is_refused():
-    with pytest.raises(ValueError, match=r"from -1 to 1 were found.*`\(image \+ 1\) / 2`"):
+    with pytest.raises(ValueError, match=r"found -1 to 1.*`\(image \+ 1\) / 2`"):
         one_value(filled([-1.0, 0.2, 1.0], np.float32))
 
 

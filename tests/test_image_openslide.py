@@ -78,5 +78,5 @@ def test_without_openslide_an_error_says_how_to_get_it(tmp_path, monkeypatch):
         open_levels(path)
     other = tmp_path / "picture.png"
     other.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="not an image this can read"):
+    with pytest.raises(ValueError, match="not an image that sthggep can read"):
         open_levels(other)

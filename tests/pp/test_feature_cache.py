@@ -222,7 +222,7 @@ def test_all_fields_of_view_read_each_block_about_once(section):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     blocks = slide.levels[0].blocks
     assert blocks.n_read == (len(blocks.edges[0]) - 1) * (len(blocks.edges[1]) - 1)
-    assert len(blocks._held) == 0
+    assert len(blocks._cache) == 0
 
 
 def test_patches_are_cut_ahead_in_order_and_no_farther():

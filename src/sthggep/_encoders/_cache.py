@@ -124,7 +124,7 @@ def image_fingerprint(levels: Sequence[Level]) -> str:
     for level in levels:
         digest.update(repr((level.shape, str(level.array.dtype), level.axes, level.scale)).encode())
         if level.blocks is None:
-            for part in np.array_split(level.array, max(1, level.array.nbytes >> 26)):
+            for part in np.array_split(level.array, max(1, int(level.array.nbytes) >> 26)):
                 digest.update(np.ascontiguousarray(part).tobytes())
     sources = {level.source for level in levels if level.source is not None}
     for source in sorted(sources):

@@ -1,4 +1,4 @@
-"""Image files as arrays: TIFF, SVS and other pyramids lazily, JPEG and PNG whole, and the pixel size they state."""
+"""Image files as arrays (pyramids lazily, JPEG and PNG whole), and the pixel size that their metadata state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sthggep._image._openslide import reads, slide_arrays, slide_mpp
+from sthggep._image import _openslide
 from sthggep._log import log
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import tifffile
+    from PIL import Image
+
+    from sthggep._image._arrays import Index, PixelArray, Pixels
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GZIP_START = b"\x1f\x8b"
@@ -29,18 +35,18 @@ _UM_PER = {"\u00b5m": 1.0, "\u03bcm": 1.0, "\\u00b5m": 1.0, "um": 1.0, "micron":
 _UM_PER |= {"nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25400.0}
 
 
-def open_arrays(path: str | Path) -> tuple[list[Any], str]:
-    """Resolutions of an image file, finest first, and their axes (`"yx"`, `"yxc"` or `"cyx"`)."""
+def open_arrays(path: str | Path) -> tuple[list[da.Array | Pixels], str]:
+    """Open the resolutions of an image file, finest first, with their axes (`"yx"`, `"yxc"` or `"cyx"`)."""
     start = _first_bytes(path)
     if start in _TIFF_STARTS:
-        return _open_tiff(Path(path))
-    if reads(Path(path)):
-        return slide_arrays(Path(path)), "yxc"
+        return _tiff_arrays(Path(path))
+    if _openslide.can_read(Path(path)):
+        return [*_openslide.slide_arrays(Path(path))], "yxc"
     return [_read_plain(Path(path), zipped=start[:2] == _GZIP_START)], "yxc"
 
 
 def read_mpp(path: str | Path) -> float | None:
-    """Microns per pixel as a TIFF file states it: OME `PhysicalSizeX`, Aperio `MPP`, ImageJ unit or resolution tags.
+    """Read microns per pixel: OME `PhysicalSizeX`, Aperio `MPP`, ImageJ unit, resolution tags, or OpenSlide's property.
 
     Parameters
     ----------
@@ -49,7 +55,7 @@ def read_mpp(path: str | Path) -> float | None:
 
     Returns
     -------
-    Microns per full-resolution pixel; `None` where the file states none, or none a microscope would have.
+    Microns per full-resolution pixel; `None` if the file states none, or one that no microscope has.
 
     Raises
     ------
@@ -59,12 +65,12 @@ def read_mpp(path: str | Path) -> float | None:
         If the TIFF file is damaged.
     """
     if _first_bytes(path) in _TIFF_STARTS:
-        with _tiff(Path(path)) as tif:
+        with _open_tiff(Path(path)) as tif:
             mpp = _stated_mpp(tif)
     else:
-        mpp = slide_mpp(Path(path)) if reads(Path(path)) else None
+        mpp = _openslide.slide_mpp(Path(path)) if _openslide.can_read(Path(path)) else None
     if mpp is not None and not _MPP_RANGE[0] <= mpp <= _MPP_RANGE[1]:
-        log.info("%s states %.4g microns per pixel, not a microscope's: ignored", path, mpp)
+        log.info("%s states %.4g microns per pixel, which no microscope has; sthggep ignores it", path, mpp)
         return None
     return mpp
 
@@ -81,24 +87,24 @@ def _first_bytes(path: str | Path) -> bytes:
         return file.read(4)
 
 
-def _read_plain(path: Path, *, zipped: bool) -> NDArray[np.uint8]:
-    """A JPEG, PNG or the like as uint8 (y, x, c)."""
+def _read_plain(path: Path, *, zipped: bool) -> Pixels:
+    """Read a JPEG, PNG or the like as uint8 (y, x, c)."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         source = BytesIO(gzip.decompress(path.read_bytes())) if zipped else path
-        with _whole_images(), Image.open(source) as image:
+        with _pillow_without_limits(), Image.open(source) as image:
             image.load()
-            return _plain_array(image)
+            return _as_array(image)
     except UnidentifiedImageError as error:
-        msg = f"{path} is not an image this can read; expected TIFF, SVS, JPEG or PNG."
+        msg = f"{path} is not an image that sthggep can read; expected TIFF, SVS, JPEG or PNG."
         raise ValueError(msg) from error
     except (OSError, EOFError, SyntaxError, zlib.error) as error:
         msg = f"{path} is truncated or damaged ({error}). Fetch or export the file again."
         raise ValueError(msg) from error
 
 
-def _plain_array(image: Any) -> NDArray[Any]:
+def _as_array(image: Image.Image) -> Pixels:
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         return np.asarray(image)[..., None]
     if image.mode == "1":
@@ -112,21 +118,21 @@ def _plain_array(image: Any) -> NDArray[Any]:
 
 
 @contextmanager
-def _whole_images() -> Iterator[None]:
-    """Let Pillow read slides of any size, but no truncated ones, and put its settings back."""
+def _pillow_without_limits() -> Iterator[None]:
+    """Let Pillow read slides of any size, but no truncated ones; restore its settings afterwards."""
     from PIL import Image, ImageFile
 
-    kept = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    settings = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = kept
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = settings
 
 
 @contextmanager
-def _tiff(path: Path) -> Iterator[Any]:
-    """An open TIFF file; what tifffile raises on a damaged one becomes a plain sentence."""
+def _open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
+    """Open a TIFF file; a damaged one raises a ValueError that says what to do."""
     import tifffile
 
     try:
@@ -137,27 +143,27 @@ def _tiff(path: Path) -> Iterator[Any]:
         raise ValueError(msg) from error
 
 
-def _open_tiff(path: Path) -> tuple[list[Any], str]:
-    with _tiff(path) as tif:
-        number, series = max(enumerate(tif.series), key=lambda item: _area(item[1]))
-        axes = _axes(path, series)
+def _tiff_arrays(path: Path) -> tuple[list[da.Array | Pixels], str]:
+    with _open_tiff(path) as tif:
+        number, series = max(enumerate(tif.series), key=lambda item: _pixel_area(item[1]))
+        axes = _series_axes(path, series)
         for level in series.levels:
             _check_whole(path, level)
         sources = [_TiffLevel(path, number, level, axes) for level in range(len(series.levels))]
-    # One pixel, so that a missing decoder is said here and not in the middle of a run.
+    # Reading one pixel shows a missing decoder now and not in the middle of a run.
     sources[-1][tuple(slice(0, 1) for _ in sources[-1].shape)]
     return [source.lazy() for source in sources], axes
 
 
-def _area(series: Any) -> int:
+def _pixel_area(series: tifffile.TiffPageSeries) -> int:
     sizes = dict(zip(series.axes, series.shape, strict=True))
     return int(sizes.get("Y", 0)) * int(sizes.get("X", 0))
 
 
-def _axes(path: Path, series: Any) -> str:
+def _series_axes(path: Path, series: tifffile.TiffPageSeries) -> str:
     """Axes of a series without those of length one."""
-    kept = "".join(name for name, size in zip(series.axes, series.shape, strict=True) if size > 1 or name in "YX")
-    order = kept.lower().replace("s", "c")
+    names = "".join(name for name, size in zip(series.axes, series.shape, strict=True) if size > 1 or name in "YX")
+    order = names.lower().replace("s", "c")
     if order not in ("yx", "yxc", "cyx"):
         msg = (
             f"{path} holds an image with axes {series.axes} of sizes {series.shape}; expected one plane of gray, RGB "
@@ -167,7 +173,7 @@ def _axes(path: Path, series: Any) -> str:
     return order
 
 
-def _check_whole(path: Path, level: Any) -> None:
+def _check_whole(path: Path, level: tifffile.TiffPageSeries) -> None:
     size = path.stat().st_size
     for page in level.pages:
         if page is None:
@@ -179,26 +185,26 @@ def _check_whole(path: Path, level: Any) -> None:
 
 
 class _TiffLevel:
-    """One level of a TIFF series as an array, opened anew in every process: a forked handle shares its position."""
+    """One level of a TIFF series as an array. Each process opens its own handle: a forked one shares its position."""
 
     def __init__(self, path: Path, series: int, level: int, axes: str) -> None:
         self.path, self.series, self.level, self.axes = path, series, level, axes
         self._pid: int | None = None
         array = self._open()
-        self._keep = tuple(0 if size == 1 and name not in "YX" else slice(None) for name, size in self._sizes)
+        self._selection = tuple(0 if size == 1 and name not in "YX" else slice(None) for name, size in self._sizes)
         self.dtype = array.dtype
-        self.shape = tuple(size for (_, size), kept in zip(self._sizes, self._keep, strict=True) if kept != 0)
+        self.shape = tuple(size for (_, size), part in zip(self._sizes, self._selection, strict=True) if part != 0)
         self.ndim = len(self.shape)
-        tile = getattr(array, "chunks", (1,) * array.ndim)
-        self._tile = tuple(n for n, kept in zip(tile, self._keep, strict=True) if kept != 0)
+        tile = getattr(array, "chunks", (1,) * len(array.shape))
+        self._tile = tuple(n for n, part in zip(tile, self._selection, strict=True) if part != 0)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_array": None, "_pid": None}
 
-    def __getitem__(self, index: Any) -> NDArray[Any]:
+    def __getitem__(self, index: Index) -> Pixels:
         array = self._array if self._pid == os.getpid() else self._open()
-        wanted = iter(index if isinstance(index, tuple) else (index,))
-        full = tuple(kept if kept == 0 else next(wanted, slice(None)) for kept in self._keep)
+        parts = iter(index if isinstance(index, tuple) else (index,))
+        full = tuple(part if part == 0 else next(parts, slice(None)) for part in self._selection)
         try:
             return np.asarray(array[full])
         except (ValueError, RuntimeError, OSError, zlib.error) as error:  # imagecodecs' own errors are RuntimeErrors
@@ -208,39 +214,41 @@ class _TiffLevel:
             msg = f"{self.path} is damaged: a part of it cannot be decoded ({error}). Fetch or export the file again."
             raise ValueError(msg) from error
 
-    def _open(self) -> Any:
+    def _open(self) -> PixelArray:
         import tifffile
         import zarr
 
         series = tifffile.TiffFile(self.path).series[self.series]
         level = series.levels[self.level]
         self._sizes = list(zip(level.axes, level.shape, strict=True))
-        self._array: Any
-        if level.dataoffset is not None:  # stored uncompressed in one piece: zarr would read all of it for one pixel
+        self._array: PixelArray
+        if level.dataoffset is not None:  # uncompressed in one piece: zarr would read all of it for one pixel
             self._array = tifffile.memmap(self.path, mode="r", series=self.series, level=self.level)
         else:
             self._array = zarr.open_array(series.aszarr(level=self.level), mode="r")
         self._pid = os.getpid()
         return self._array
 
-    def lazy(self) -> Any:
+    def lazy(self) -> da.Array:
+        """Return the level as a dask array."""
         import dask.array as da
 
         whole = [name == "c" for name in self.axes]
         sides = zip(self.shape, self._tile, whole, strict=True)
         chunks = tuple(size if all_ else min(size, -(-_CHUNK // tile) * tile) for size, tile, all_ in sides)
-        return da.from_array(self, chunks=chunks, asarray=False)
+        array: da.Array = da.from_array(self, chunks=chunks, asarray=False)
+        return array
 
 
-def _stated_mpp(tif: Any) -> float | None:
-    """What the metadata of the finest page say."""
+def _stated_mpp(tif: tifffile.TiffFile) -> float | None:
+    """Microns per pixel in the metadata of the finest page."""
     if tif.ome_metadata:
         pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", tif.ome_metadata)
         fields = dict(re.findall(r'(PhysicalSizeX(?:Unit)?)="([^"]*)"', pixels.group() if pixels else ""))
         per_unit = _UM_PER.get(fields.get("PhysicalSizeXUnit", "um"))
         if "PhysicalSizeX" in fields and per_unit:
             return float(fields["PhysicalSizeX"]) * per_unit
-    page = max(tif.series, key=_area).keyframe
+    page = max(tif.series, key=_pixel_area).keyframe
     aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description or "")
     if aperio:
         return float(aperio.group(1))
@@ -250,7 +258,7 @@ def _stated_mpp(tif: Any) -> float | None:
     numbers = np.atleast_1d(resolution.value)
     per_pixel = float(numbers[1] / numbers[0]) if len(numbers) == 2 else 1 / float(numbers[0])
     unit = page.tags.get("ResolutionUnit")
-    named = {2: "inch", 3: "cm"}.get(int(unit.value) if unit else 1)
-    if named is None:
-        named = str((tif.imagej_metadata or {}).get("unit", "")).lower()
-    return per_pixel * _UM_PER[named] if named in _UM_PER else None
+    unit_name = {2: "inch", 3: "cm"}.get(int(unit.value) if unit else 1)
+    if unit_name is None:
+        unit_name = str((tif.imagej_metadata or {}).get("unit", "")).lower()
+    return per_pixel * _UM_PER[unit_name] if unit_name in _UM_PER else None

@@ -1,37 +1,41 @@
-"""One resolution of a slide image, read in blocks of boxes as uint8 RGB; files opened as such levels."""
+"""One resolution of a slide image, read as uint8 RGB boxes; image files opened as such levels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sthggep._image._blocks import Blocks, channels_last
+from sthggep._image._arrays import AxisNumbers, PixelArray, Pixels, channels_last
+from sthggep._image._blocks import Blocks
 from sthggep._image._files import open_arrays, read_mpp
 from sthggep._log import ONCE, log
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 __all__ = ["Level", "open_levels", "read_mpp"]
 
 
 WHITE = 255
-_AXES = {"yx": (0, 1, None), "yxc": (0, 1, 2), "cyx": (1, 2, 0)}
+_AXES: dict[str, AxisNumbers] = {"yx": (0, 1, None), "yxc": (0, 1, 2), "cyx": (1, 2, 0)}
 # Images in [0, 1] exceed 1 a little after resampling; one in 0-255 that stays below 1.5 would be black.
 _UNIT_MAX = 1.5
-# The range of values is judged on this many windows a side, of this many pixels.
+# A level judges its range of values on this many windows a side, of this many pixels.
 _WINDOWS, _WINDOW = 5, 256
-# Side of what is shrunk at a time: that of most blocks, so that each is read once.
+# Side of the tiles that are downsampled one after another: that of most blocks, so that each is read once.
 _TILE = 1024
 
 
 class Level:
     """One resolution of an image, whatever holds it, seen as uint8 RGB.
 
-    Grayscale is repeated, RGBA is laid over white. Values other than uint8 are brought to 0-255 by one decision for the
-    whole level, made at the first read from a coarse sample and said in the log. NaN and places outside the image are
-    white.
+    Gray is repeated over the three channels, RGBA is laid over white. Values other than uint8 are scaled to 0-255. The
+    first read decides the factor for the whole level from a coarse sample and logs it. NaN and places outside the image
+    are white.
 
     Parameters
     ----------
@@ -42,7 +46,7 @@ class Level:
     axes
         Order of the axes of `array`: `"yx"`, `"yxc"` or `"cyx"`.
     source
-        The file that the pixels are read from, where it is known.
+        The file of the pixels, if there is one.
 
     Raises
     ------
@@ -52,7 +56,7 @@ class Level:
 
     def __init__(
         self,
-        array: Any,
+        array: PixelArray,
         scale: tuple[float, float] = (1.0, 1.0),
         axes: str = "yxc",
         source: str | Path | None = None,
@@ -60,17 +64,13 @@ class Level:
         if hasattr(array, "dims") and hasattr(array, "data"):  # xarray.DataArray
             array = array.data
         _check_pixels(array, axes)
-        if not isinstance(array, np.ndarray) and not hasattr(array, "dask"):
-            import dask.array as da
-
-            array = da.from_array(array, chunks=getattr(array, "chunks", "auto"))
-        self.array = array
+        self.array = _numpy_or_dask(array)
         self.axes = axes
         self.scale = (float(scale[0]), float(scale[1]))
         self.source = None if source is None else Path(source)
-        self.blocks = None if isinstance(array, np.ndarray) else Blocks(array, _AXES[axes])
+        self.blocks = None if isinstance(self.array, np.ndarray) else Blocks(self.array, _AXES[axes])
         self._factor: float | None = 1.0 if array.dtype == np.uint8 else None
-        self._samples: dict[int, NDArray[np.uint8]] = {}  # asked for by several checks of one slide
+        self._samples: dict[int, NDArray[np.uint8]] = {}  # several checks of one slide need the same sample
 
     def __repr__(self) -> str:
         height, width = self.shape
@@ -83,12 +83,12 @@ class Level:
         return int(self.array.shape[y]), int(self.array.shape[x])
 
     def read(self, boxes: ArrayLike) -> list[NDArray[np.uint8]]:
-        """Cut boxes, all in one go: a lazy array is read in blocks, each once, and few of them are held at a time.
+        """Cut boxes, all in one go: a lazy array reads each of its blocks once and holds few of them at a time.
 
         Parameters
         ----------
         boxes
-            `(k, 4)` integers `x0, y0, x1, y1` in level pixels; `x1` and `y1` are excluded. May reach outside.
+            `(k, 4)` integers `x0, y0, x1, y1` in level pixels, without `x1` and `y1`. Boxes may reach outside the image.
 
         Returns
         -------
@@ -99,12 +99,12 @@ class Level:
         ValueError
             If the boxes are not `(k, 4)` integers, or a box is empty.
         """
-        checked = _check_boxes(boxes)
+        corners = _check_boxes(boxes)
         height, width = self.shape
-        inside = np.column_stack([np.clip(checked[:, 0::2], 0, width), np.clip(checked[:, 1::2], 0, height)])
+        inside = np.column_stack([np.clip(corners[:, 0::2], 0, width), np.clip(corners[:, 1::2], 0, height)])
         windows = self._fetch([(x0, x1, y0, y1) for x0, x1, y0, y1 in inside.tolist()])
         patches = []
-        for (x0, y0, x1, y1), (left, _, top, _), window in zip(checked.tolist(), inside.tolist(), windows, strict=True):
+        for (x0, y0, x1, y1), (left, _, top, _), window in zip(corners.tolist(), inside.tolist(), windows, strict=True):
             patch = np.full((y1 - y0, x1 - x0, 3), WHITE, dtype=np.uint8)
             rows, columns = window.shape[:2]
             if rows and columns:
@@ -113,22 +113,21 @@ class Level:
         return patches
 
     def sample(self, across: int) -> NDArray[np.uint8]:
-        """Pixels spread evenly over the image, at most `across` a side, none averaged: uint8 RGB."""
+        """Take pixels spread evenly over the image, at most `across` a side, without averaging: uint8 RGB."""
         if across not in self._samples:
-            self._samples[across] = self._sampled(across)
+            self._samples[across] = self._take_sample(across)
         return self._samples[across]
 
-    def _sampled(self, across: int) -> NDArray[np.uint8]:
-        y, x, channel = _AXES[self.axes]
+    def _take_sample(self, across: int) -> NDArray[np.uint8]:
+        y, x, _ = axes = _AXES[self.axes]
         step = max(1, -(-max(self.shape) // across))
         index = [slice(None)] * self.array.ndim
         index[y] = index[x] = slice(None, None, step)
         pixels = self.array[tuple(index)]
-        pixels = np.asarray(pixels.compute() if hasattr(pixels, "compute") else pixels)
-        return self._rgb(pixels[..., None] if channel is None else np.moveaxis(pixels, channel, -1))
+        return self._rgb(channels_last(pixels.compute() if hasattr(pixels, "compute") else pixels, axes))
 
-    def shrunk(self, by: int) -> NDArray[np.uint8]:
-        """The whole level at `1 / by` of its size, a power of two: means of pixels, never all of them held."""
+    def downsample(self, by: int) -> NDArray[np.uint8]:
+        """Average the level to `1 / by` of its size, a power of two, without holding all its pixels."""
         from PIL import Image
 
         height, width = self.shape
@@ -141,8 +140,8 @@ class Level:
                 out[top // by : top // by + small.shape[0], left // by : left // by + small.shape[1]] = small
         return out
 
-    def _fetch(self, windows: Sequence[tuple[int, int, int, int]]) -> list[NDArray[Any]]:
-        """Windows `x0, x1, y0, y1` inside the image, as (y, x, channel) arrays of the stored type."""
+    def _fetch(self, windows: Sequence[tuple[int, int, int, int]]) -> list[Pixels]:
+        """Cut windows `x0, x1, y0, y1` inside the image, as (y, x, channel) arrays of the stored type."""
         if self.blocks is not None:
             return self.blocks.cut(windows)
         y, x, _ = axes = _AXES[self.axes]
@@ -154,10 +153,10 @@ class Level:
         return cuts
 
     def sweep(self, xy: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Order of positions `(n, 2)`, in level pixels, in which each block is read about once."""
+        """Order positions `(n, 2)`, in level pixels, so that each block is read about once."""
         return np.arange(len(xy)) if self.blocks is None else self.blocks.sweep(xy)
 
-    def _rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    def _rgb(self, pixels: Pixels) -> NDArray[np.uint8]:
         channels = pixels.shape[-1]
         if channels == 3 and pixels.dtype == np.uint8:
             return np.asarray(pixels)
@@ -172,19 +171,20 @@ class Level:
         return np.repeat(rgb, 3, axis=-1) if channels == 1 else rgb
 
     def _decide_factor(self) -> float:
-        """What brings the stored values to 0-255, judged on windows spread over the image."""
+        """Factor that scales the stored values to 0-255, judged on windows spread over the image."""
         height, width = self.shape
         lefts = np.linspace(0, max(width - _WINDOW, 0), _WINDOWS).astype(int).tolist()
         tops = np.linspace(0, max(height - _WINDOW, 0), _WINDOWS).astype(int).tolist()
         windows = {(x, min(x + _WINDOW, width), y, min(y + _WINDOW, height)) for x in lefts for y in tops}
-        finite = [cut[np.isfinite(cut)] for cut in self._fetch(sorted(windows))]
+        cuts = (cut.astype(np.float64) for cut in self._fetch(sorted(windows)))
+        finite = [cut[np.isfinite(cut)] for cut in cuts]
         largest = max((float(cut.max()) for cut in finite if cut.size), default=0.0)
         kind = self.array.dtype.kind
         lowest = min((float(cut.min()) for cut in finite if cut.size), default=0.0)
         if lowest < -0.25 * max(largest, 1.0):  # resampling overshoots by less
             msg = (
-                f"Image values from {lowest:g} to {largest:g} were found; 0 to 1 or 0 to 255 were expected. Undo the "
-                "normalization first, such as `(image + 1) / 2` of -1 to 1."
+                f"Expected image values from 0 to 1 or 0 to 255, found {lowest:g} to {largest:g}. Undo the normalization "
+                "first, such as `(image + 1) / 2` of -1 to 1."
             )
             raise ValueError(msg)
         if kind == "f":
@@ -229,7 +229,16 @@ def open_levels(path: str | Path) -> list[Level]:
         raise ValueError(msg) from error
 
 
-def _check_pixels(array: Any, axes: str) -> None:
+def _numpy_or_dask(array: PixelArray) -> da.Array | Pixels:
+    """Return the array as it is if it is one of numpy or dask, else wrapped in a dask array."""
+    if isinstance(array, np.ndarray):
+        return array
+    import dask.array as da
+
+    return array if isinstance(array, da.Array) else da.from_array(array, chunks=getattr(array, "chunks", "auto"))
+
+
+def _check_pixels(array: PixelArray, axes: str) -> None:
     if axes not in _AXES:
         msg = f"Unknown image axes {axes!r}; expected one of {', '.join(map(repr, _AXES))}."
         raise ValueError(msg)

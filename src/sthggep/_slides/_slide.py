@@ -109,7 +109,7 @@ class Slide:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         # An image of one large resolution is never held whole
         by = 1 if height * width < LARGE_PX else 2 ** int(np.log2(max(1.0, 1 / shrink)))
-        whole = level.shrunk(by) if by > 1 else level.read(np.array([[0, 0, width, height]]))[0]
+        whole = level.downsample(by) if by > 1 else level.read(np.array([[0, 0, width, height]]))[0]
         box = (0, 0, width / by, height / by)
         small = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX, box, reducing_gap=3.0))
         return small, (level.scale[0] * size[0] / width, level.scale[1] * size[1] / height)

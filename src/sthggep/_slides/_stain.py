@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, one_of, warn_user
-from sthggep._image._recolor import MAPS, Recoloring, Statistics
+from sthggep._image._recolor import MAPS, Recoloring, StainStatistics
 from sthggep._slides._colors import tissue_pixels
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def check_stain(name: str | None) -> str | None:
     return None if name is None else one_of(name, METHODS, "stain normalization (`stain`, or None)")
 
 
-def stain_of(slide: Slide, method: str) -> Statistics | None:
+def stain_of(slide: Slide, method: str) -> StainStatistics | None:
     """Stain of the tissue under and between the spots, from a bounded look at the slide; ``None`` where it cannot be told."""
     pixels = tissue_pixels(slide)
     if pixels is None or len(pixels) < FEWEST_PIXELS:
@@ -35,7 +35,7 @@ def stain_of(slide: Slide, method: str) -> Statistics | None:
     return _in_lab(pixels) if method == "reinhard" else _in_density(pixels)
 
 
-def _in_lab(pixels: NDArray[np.uint8]) -> Statistics | None:
+def _in_lab(pixels: NDArray[np.uint8]) -> StainStatistics | None:
     from skimage.color import rgb2lab
 
     lab = rgb2lab(pixels)
@@ -43,7 +43,7 @@ def _in_lab(pixels: NDArray[np.uint8]) -> Statistics | None:
     return {"mean": _plain(mean), "spread": _plain(spread)} if spread.min() > FLAT else None
 
 
-def _in_density(pixels: NDArray[np.uint8]) -> Statistics | None:
+def _in_density(pixels: NDArray[np.uint8]) -> StainStatistics | None:
     """Directions of hematoxylin and eosin, and how much of each there is at the 99th percentile."""
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel, Labels2DModel
@@ -76,7 +76,10 @@ def fit_reference(slides: Sequence[Slide], method: str | None) -> dict[str, Any]
             "large to be read whole, or a stain too unlike H&E. Pass another `stain`, or None."
         )
         raise ValueError(msg)
-    means = {name: np.mean([stain[name] for stain in found], axis=0).round(5).tolist() for name in found[0]}
+    means = {
+        name: np.mean([np.asarray(stain[name], np.float64) for stain in found], axis=0).round(5).tolist()
+        for name in found[0]
+    }
     return {"method": method, **means}
 
 
