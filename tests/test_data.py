@@ -159,9 +159,7 @@ def test_features_that_are_no_numbers(tissue, slide):
     tissue.obsm["X"] = np.zeros((tissue.n_obs, 2))
     tissue.obsm["X"][3, 1] = np.nan
     tissue.obsm["X"][4] = np.inf
-    with pytest.raises(
-        ValueError, match=r"obsm\['X'\].*finite numbers.*'toy4', found NaN or infinity in 2 spots"
-    ):
+    with pytest.raises(ValueError, match=r"obsm\['X'\].*finite numbers.*'toy4', found NaN or infinity in 2 spots"):
         read_user_features(slide, "X")
     tissue.obsm["cube"] = np.zeros((tissue.n_obs, 2, 2))
     with pytest.raises(ValueError, match=rf"found shape \({tissue.n_obs}, 2, 2\)"):

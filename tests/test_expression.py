@@ -53,7 +53,9 @@ def test_counts_in_a_layer():
         read_panel_counts(adata, ["A"])
     adata.layers["raw"] = sparse.csr_matrix(COUNTS)
     np.testing.assert_array_equal(read_panel_counts(adata, ["A"], layer="raw"), COUNTS[:, :1])
-    with pytest.raises(ValueError, match=r"not whole \(such as 1\.38629\).*whole non-negative numbers: 'raw'\. Pass .*`layer=`\."):
+    with pytest.raises(
+        ValueError, match=r"not whole \(such as 1\.38629\).*whole non-negative numbers: 'raw'\. Pass .*`layer=`\."
+    ):
         read_panel_counts(adata, ["A"])
     with pytest.raises(KeyError, match=r"'counts' is not in layers, which holds 'raw'"):
         read_panel_counts(adata, ["A"], layer="counts")
@@ -67,9 +69,7 @@ def test_only_layers_of_counts_are_offered():
     adata.layers["true_rate"] = COUNTS + 0.1
     adata.layers["scaled"] = COUNTS - 1
     adata.layers["gaps"] = np.where(COUNTS > 5, np.nan, COUNTS)
-    with pytest.raises(
-        ValueError, match=r"as `layer=`\. Layers without raw counts: 'true_rate', 'scaled', 'gaps'\.$"
-    ):
+    with pytest.raises(ValueError, match=r"as `layer=`\. Layers without raw counts: 'true_rate', 'scaled', 'gaps'\.$"):
         read_panel_counts(adata, ["A"])
     adata.layers["umi"] = sparse.csr_matrix(COUNTS)
     adata.layers["lazy"] = da.from_array(COUNTS, chunks=2)
@@ -114,7 +114,8 @@ def test_nothing_raw_anywhere_is_said_of_x():
     adata.raw = adata.copy()
     adata.layers["counts"] = COUNTS + 0.5
     with pytest.raises(
-        ValueError, match=r"X must hold raw counts, found values that are not whole.*without raw counts: 'scaled', 'counts'"
+        ValueError,
+        match=r"X must hold raw counts, found values that are not whole.*without raw counts: 'scaled', 'counts'",
     ):
         read_panel_counts(adata, ["A"])
     with pytest.raises(KeyError, match="'TP53'"):

@@ -67,7 +67,9 @@ def test_of_a_name_that_stands_twice_the_first_is_taken(caplog: pytest.LogCaptur
 def test_columns_that_disagree_are_not_chosen_between():
     table = var(IDS, old=SYMBOLS, new=[SYMBOLS[1], SYMBOLS[0], *SYMBOLS[2:]])
     np.testing.assert_array_equal(find_gene_columns(table, ["GNAS"]), [3])
-    with pytest.raises(ValueError, match=r"\"var\['old'\]\", \"var\['new'\]\" hold them, and these disagree.*var_names"):
+    with pytest.raises(
+        ValueError, match=r"\"var\['old'\]\", \"var\['new'\]\" hold them, and these disagree.*var_names"
+    ):
         find_gene_columns(table, ["ERBB2"])
 
 
