@@ -13,7 +13,7 @@ from pathlib import Path
 from anndata import AnnData
 
 import sthggep
-from sthggep._table._counts import counts
+from sthggep._table._counts import read_panel_counts
 
 SECTIONS = ("B4", "C2", "C3", "C4", "C5")
 # Asked for by name in breast cancer, whether the panel file has them or not
@@ -35,7 +35,9 @@ def markers(slides: Sequence[AnnData]) -> list[str]:
     """Markers that every section lists and enough spots show."""
     named = sorted({gene for genes in MARKERS.values() for gene in genes.split()})
     listed = [gene for gene in named if all(gene in slide.var_names for slide in slides)]
-    shown = sum((counts(slide, listed) > 0).sum(axis=0) for slide in slides) / sum(slide.n_obs for slide in slides)
+    shown = sum((read_panel_counts(slide, listed) > 0).sum(axis=0) for slide in slides) / sum(
+        slide.n_obs for slide in slides
+    )
     return [gene for gene, share in zip(listed, shown, strict=True) if share >= LEAST_DETECTED]
 
 

@@ -20,7 +20,7 @@ from sthggep._inputs._windows import InputSource
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep._table._counts import log10_cp10k, size_factors
-from sthggep._table._user_features import given_features
+from sthggep._table._user_features import read_user_features
 from sthggep._training._datamodule import SectionDataModule
 from sthggep.nn import FeatureHGGEPNet
 from sthggep.nn._section import PatchInputs
@@ -141,7 +141,7 @@ def test_any_table_of_numbers_will_do(tissue, kind):
         "sparse": sparse.csr_matrix(values.astype(np.float32)),
         "table": pd.DataFrame(values, index=tissue.obs_names, columns=list("abc")),
     }[kind]
-    found = given_features(resolve_one(tissue), "X")
+    found = read_user_features(resolve_one(tissue), "X")
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, values)
 
@@ -152,24 +152,22 @@ def test_features_of_one_section_of_several(slide):
     slide.adata.obsm["X"] = np.arange(slide.n_spots)[:, None]
     slide.adata.obsm["X"][0] = -1
     part = replace(slide, rows=np.array([5, 2]), xy=slide.xy[[5, 2]])
-    np.testing.assert_array_equal(given_features(part, "X"), [[5], [2]])
+    np.testing.assert_array_equal(read_user_features(part, "X"), [[5], [2]])
 
 
 def test_features_that_are_no_numbers(tissue, slide):
     tissue.obsm["X"] = np.zeros((tissue.n_obs, 2))
     tissue.obsm["X"][3, 1] = np.nan
     tissue.obsm["X"][4] = np.inf
-    with pytest.raises(
-        ValueError, match=r"obsm\['X'\].*finite numbers.*'toy4', but there is NaN or infinity in 2 spots"
-    ):
-        given_features(slide, "X")
+    with pytest.raises(ValueError, match=r"obsm\['X'\].*finite numbers.*'toy4', found NaN or infinity in 2 spots"):
+        read_user_features(slide, "X")
     tissue.obsm["cube"] = np.zeros((tissue.n_obs, 2, 2))
-    with pytest.raises(ValueError, match=rf"but its shape is \({tissue.n_obs}, 2, 2\)"):
-        given_features(slide, "cube")
+    with pytest.raises(ValueError, match=rf"found shape \({tissue.n_obs}, 2, 2\)"):
+        read_user_features(slide, "cube")
     with pytest.raises(
-        KeyError, match=r"'absent' is not in obsm, which holds .*'spatial'.*Compute those features first"
+        KeyError, match=r"'absent' is not in obsm, which holds .*'spatial'.*Compute these features first"
     ):
-        given_features(slide, "absent")
+        read_user_features(slide, "absent")
 
 
 # ---------------------------------------------------------------- targets

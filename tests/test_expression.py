@@ -12,8 +12,8 @@ import pytest
 from scipy import sparse
 
 from sthggep._slides._slide import Slide
-from sthggep._table._counts import counts, log10_cp10k, size_factors, unmeasured
-from sthggep._table._prediction import observed, read_prediction
+from sthggep._table._counts import explain_missing_counts, log10_cp10k, read_panel_counts, size_factors
+from sthggep._table._prediction import read_measured, read_prediction
 
 COUNTS = np.array([[0, 1, 2], [3, 0, 5], [6, 7, 0], [0, 0, 0]], dtype=np.float32)
 
@@ -38,28 +38,30 @@ def table(matrix: object = COUNTS) -> ad.AnnData:
 )
 def test_counts_of_a_panel_in_its_order(wrap):
     adata = table(wrap(COUNTS))
-    found = counts(adata, ["C", "A"])
+    found = read_panel_counts(adata, ["C", "A"])
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, COUNTS[:, [2, 0]])
-    np.testing.assert_array_equal(counts(adata, ["B"], rows=np.array([2, 0])), [[7], [1]])
+    np.testing.assert_array_equal(read_panel_counts(adata, ["B"], rows=np.array([2, 0])), [[7], [1]])
 
 
 def test_counts_in_a_layer():
     adata = table(np.log1p(COUNTS))
     with pytest.raises(
         ValueError,
-        match=r"X holds values that are not whole.*Put raw counts into `X`, or into a layer and pass `layer=`\.$",
+        match=r"X must hold raw counts, found values that are not whole.*Put raw counts into `X`.*pass its name as `layer=`\.$",
     ):
-        counts(adata, ["A"])
+        read_panel_counts(adata, ["A"])
     adata.layers["raw"] = sparse.csr_matrix(COUNTS)
-    np.testing.assert_array_equal(counts(adata, ["A"], layer="raw"), COUNTS[:, :1])
-    with pytest.raises(ValueError, match=r"not whole \(such as 1\.38629\).*`layer=`; such layers are: 'raw'\."):
-        counts(adata, ["A"])
+    np.testing.assert_array_equal(read_panel_counts(adata, ["A"], layer="raw"), COUNTS[:, :1])
+    with pytest.raises(
+        ValueError, match=r"not whole \(such as 1\.38629\).*whole non-negative numbers: 'raw'\. Pass .*`layer=`\."
+    ):
+        read_panel_counts(adata, ["A"])
     with pytest.raises(KeyError, match=r"'counts' is not in layers, which holds 'raw'"):
-        counts(adata, ["A"], layer="counts")
+        read_panel_counts(adata, ["A"], layer="counts")
     adata.X = None
-    with pytest.raises(ValueError, match=r"`X` is empty.*such layers are: 'raw'\."):
-        counts(adata, ["A"])
+    with pytest.raises(ValueError, match=r"`X` is empty.*whole non-negative numbers: 'raw'\."):
+        read_panel_counts(adata, ["A"])
 
 
 def test_only_layers_of_counts_are_offered():
@@ -67,15 +69,13 @@ def test_only_layers_of_counts_are_offered():
     adata.layers["true_rate"] = COUNTS + 0.1
     adata.layers["scaled"] = COUNTS - 1
     adata.layers["gaps"] = np.where(COUNTS > 5, np.nan, COUNTS)
-    with pytest.raises(
-        ValueError, match=r"pass `layer=`\. No layer holds any; there is 'true_rate', 'scaled', 'gaps'\.$"
-    ):
-        counts(adata, ["A"])
+    with pytest.raises(ValueError, match=r"as `layer=`\. Layers without raw counts: 'true_rate', 'scaled', 'gaps'\.$"):
+        read_panel_counts(adata, ["A"])
     adata.layers["umi"] = sparse.csr_matrix(COUNTS)
     adata.layers["lazy"] = da.from_array(COUNTS, chunks=2)
     adata.layers["whole"] = COUNTS.astype(np.int32)
-    with pytest.raises(ValueError, match=r"such layers are: 'umi', 'lazy', 'whole'\.$"):
-        counts(adata, ["A"])
+    with pytest.raises(ValueError, match=r"whole non-negative numbers: 'umi', 'lazy', 'whole'\. Pass"):
+        read_panel_counts(adata, ["A"])
 
 
 def normalized() -> ad.AnnData:
@@ -90,13 +90,13 @@ def test_raw_counts_beside_a_normalized_x(name: str, caplog: pytest.LogCaptureFi
     adata = normalized()
     adata.layers[name] = sparse.csr_matrix(COUNTS)
     with caplog.at_level(logging.INFO, logger="sthggep"):
-        np.testing.assert_array_equal(counts(adata, ["C", "A"], rows=np.array([1])), COUNTS[[1]][:, [2, 0]])
-    assert f"Raw counts are read from layers['{name}']" in caplog.text
+        np.testing.assert_array_equal(read_panel_counts(adata, ["C", "A"], rows=np.array([1])), COUNTS[[1]][:, [2, 0]])
+    assert f"Reading raw counts from layers['{name}']" in caplog.text
     # the user's word is final
-    with pytest.raises(ValueError, match=r"layers\['scaled'\] holds negative values"):
-        counts(adata, ["A"], layer="scaled")
+    with pytest.raises(ValueError, match=r"layers\['scaled'\] must hold raw counts, found negative values"):
+        read_panel_counts(adata, ["A"], layer="scaled")
     adata.X = None
-    np.testing.assert_array_equal(counts(adata, ["A"]), COUNTS[:, :1])
+    np.testing.assert_array_equal(read_panel_counts(adata, ["A"]), COUNTS[:, :1])
 
 
 def test_raw_counts_in_raw_with_more_genes(caplog: pytest.LogCaptureFixture):
@@ -104,9 +104,9 @@ def test_raw_counts_in_raw_with_more_genes(caplog: pytest.LogCaptureFixture):
     adata = normalized()[:, ["C"]].copy()
     adata.raw = full
     with caplog.at_level(logging.INFO, logger="sthggep"):
-        np.testing.assert_array_equal(counts(adata, ["B", "C"]), COUNTS[:, [1, 2]])
-    assert "read from raw" in caplog.text
-    assert unmeasured(adata, ["B", "C"]) == ""
+        np.testing.assert_array_equal(read_panel_counts(adata, ["B", "C"]), COUNTS[:, [1, 2]])
+    assert "Reading raw counts from raw" in caplog.text
+    assert explain_missing_counts(adata, ["B", "C"]) == ""
 
 
 def test_nothing_raw_anywhere_is_said_of_x():
@@ -114,19 +114,20 @@ def test_nothing_raw_anywhere_is_said_of_x():
     adata.raw = adata.copy()
     adata.layers["counts"] = COUNTS + 0.5
     with pytest.raises(
-        ValueError, match=r"X holds values that are not whole.*No layer holds any; there is 'scaled', 'counts'"
+        ValueError,
+        match=r"X must hold raw counts, found values that are not whole.*without raw counts: 'scaled', 'counts'",
     ):
-        counts(adata, ["A"])
+        read_panel_counts(adata, ["A"])
     with pytest.raises(KeyError, match="'TP53'"):
-        counts(adata, ["TP53"])
-    assert unmeasured(ad.AnnData(obs=adata.obs), ["A"]) == "X is empty"
+        read_panel_counts(adata, ["TP53"])
+    assert explain_missing_counts(ad.AnnData(obs=adata.obs), ["A"]) == "X is empty"
 
 
 def test_whole_numbers_in_x_come_before_layers(caplog: pytest.LogCaptureFixture):
     adata = table()
     adata.layers["counts"] = COUNTS * 2
     with caplog.at_level(logging.INFO, logger="sthggep"):
-        np.testing.assert_array_equal(counts(adata, ["A"]), COUNTS[:, :1])
+        np.testing.assert_array_equal(read_panel_counts(adata, ["A"]), COUNTS[:, :1])
     assert not caplog.records
 
 
@@ -145,14 +146,14 @@ def test_what_are_no_counts(value: float, words: str, wrap):
     broken[1, 1] = value
     adata = table(wrap(broken))
     with pytest.raises(ValueError, match=words):
-        counts(adata, ["A", "B"])
+        read_panel_counts(adata, ["A", "B"])
     # other genes are none of our business
-    np.testing.assert_array_equal(counts(adata, ["A", "C"]), COUNTS[:, [0, 2]])
+    np.testing.assert_array_equal(read_panel_counts(adata, ["A", "C"]), COUNTS[:, [0, 2]])
 
 
 def test_absent_genes():
     with pytest.raises(KeyError, match="1 of 2 genes are not in var_names: 'TP53'"):
-        counts(table(), ["A", "TP53"])
+        read_panel_counts(table(), ["A", "TP53"])
 
 
 def test_log10_counts_per_10k_of_the_panel():
@@ -196,10 +197,10 @@ def test_prediction_and_its_observed_counterpart():
     np.testing.assert_array_equal(prediction.columns(["A"]), [1])
     np.testing.assert_array_equal(prediction.columns(), [0, 1])
     # per 10,000 counts of the panel, not of all genes
-    np.testing.assert_allclose(observed(whole(adata), prediction), log10_cp10k(COUNTS[:, [2, 0]]))
-    np.testing.assert_allclose(observed(whole(adata, 2), prediction), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
+    np.testing.assert_allclose(read_measured(whole(adata), prediction), log10_cp10k(COUNTS[:, [2, 0]]))
+    np.testing.assert_allclose(read_measured(whole(adata, 2), prediction), log10_cp10k(COUNTS[[2]][:, [2, 0]]))
     adata.uns["hggep"]["panel"] = np.array(["A", "B", "C"], object)
-    np.testing.assert_allclose(observed(whole(adata), read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
+    np.testing.assert_allclose(read_measured(whole(adata), read_prediction(adata)), log10_cp10k(COUNTS)[:, [2, 0]])
     with pytest.raises(KeyError, match=r"Not among the 2 genes of the prediction .*: 'B'"):
         prediction.columns(["B"])
 

@@ -14,7 +14,7 @@ from sthggep import pp, tl
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep._slides._slide import Slide
-from sthggep._table._counts import counts
+from sthggep._table._counts import read_panel_counts
 
 spatialdata_io = pytest.importorskip("spatialdata_io")
 
@@ -26,11 +26,11 @@ Folders = Callable[[int], object]
 def assert_counts_are_theirs(slide: Slide, folder) -> None:
     """Rows are those of the folder's barcodes, with the counts that stand for their place in the array."""
     spots = folder.spots.loc[[str(name) for name in slide.adata.obs_names[slide.rows]]]
-    found = counts(slide.adata, ["COL", "ROW"], rows=slide.rows)
+    found = read_panel_counts(slide.adata, ["COL", "ROW"], rows=slide.rows)
     np.testing.assert_array_equal(found, spots[["array_col", "array_row"]])
     # symbols and Ensembl ids are the same genes, as readers have both
     np.testing.assert_array_equal(
-        counts(slide.adata, ["ENSG00000000002.7", "ENSG00000000001.2"], rows=slide.rows), found[:, ::-1]
+        read_panel_counts(slide.adata, ["ENSG00000000002.7", "ENSG00000000001.2"], rows=slide.rows), found[:, ::-1]
     )
 
 

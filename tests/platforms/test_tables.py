@@ -42,8 +42,8 @@ def test_a_disguised_table_teaches_and_scores_the_same(plain: AnnData, disguised
     model = tl.fit(plain, genes=genes, **FIT)
     with caplog.at_level(logging.INFO, logger="sthggep"):
         assert tl.fit(disguised, genes=genes, **FIT).id == model.id
-    assert "read from layers['counts']" in caplog.text
-    assert "found by var['gene_symbols']" in caplog.text
+    assert "Reading raw counts from layers['counts']" in caplog.text
+    assert "Matching genes by var['gene_symbols']" in caplog.text
     scores = []
     for slide in (plain, disguised):
         with warnings.catch_warnings():

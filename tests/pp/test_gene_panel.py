@@ -44,7 +44,7 @@ def test_only_genes_that_all_slides_share_in_the_order_of_the_first():
     assert pp.gene_panel([first, second]) == ["C", "A", "B"]
     with pytest.raises(ValueError, match=r"share no genes.*'C', 'A'.*; .*'Z'"):
         pp.gene_panel([first, slide({"Z": detected_in(20)})])
-    with pytest.raises(ValueError, match=r"no slides.*at least one"):
+    with pytest.raises(ValueError, match=r"needs at least one slide, found none"):
         pp.gene_panel([])
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sthggep import datasets, pl, tl
 from sthggep._cli import main
 from sthggep._slides._resolve import resolve_one
-from sthggep._table._counts import counts, log10_cp10k
+from sthggep._table._counts import log10_cp10k, read_panel_counts
 from sthggep._table._scores import column_pearson
 
 QUIET = {"show_progress_bar": False}
@@ -101,13 +101,13 @@ def test_a_slide_without_a_gene_of_the_panel(slide, model):
     ):
         scores = tl.evaluate(lacking)
     assert list(scores.index) == kept
-    measured = log10_cp10k(counts(slide, kept))
+    measured = log10_cp10k(read_panel_counts(slide, kept))
     np.testing.assert_allclose(
         scores["pearson"], column_pearson(np.delete(slide.obsm["hggep"], 3, axis=1), measured), atol=1e-6
     )
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="leaves them out"):
         assert list(tl.evaluate(lacking, genes=kept[:2]).index) == kept[:2]
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="leaves them out"):
         figure = pl.gene_map(lacking, [kept[0], gone])
     titles = {ax.get_label(): ax.get_title() for ax in figure.axes}
     name = resolve_one(lacking).name
@@ -117,7 +117,7 @@ def test_a_slide_without_a_gene_of_the_panel(slide, model):
     ]
     assert titles[f"{name}: {kept[0]} predicted"].endswith(f"PCC {scores.loc[kept[0], 'pearson']:.2f}")
     with (
-        pytest.warns(UserWarning, match="left out"),
+        pytest.warns(UserWarning, match="leaves them out"),
         pytest.raises(KeyError, match=f"1 of 1 genes are not in var_names: '{gone}'"),
     ):
         tl.evaluate(lacking, genes=[gone])
@@ -132,6 +132,6 @@ def test_a_slide_without_most_of_the_panel_is_refused(slide, model):
 
 def test_structure_is_compared_without_the_gene(slide, model):
     tl.predict(slide, model, **QUIET)
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="leaves them out"):
         found = tl.agreement(slide[:, 1:].copy(), labels_key="domain")
     assert found["ari"].notna().all()

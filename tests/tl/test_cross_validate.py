@@ -21,7 +21,7 @@ from sthggep._inputs import _windows as _windowed
 from sthggep._keys import feature_key
 from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._resolve import resolve
-from sthggep._table._counts import counts, log10_cp10k
+from sthggep._table._counts import log10_cp10k, read_panel_counts
 from sthggep._training import _presets
 from sthggep.tl._cross_validation import _baselines, _run_fold
 from sthggep.tl._cross_validation._baselines import BaselineSample, FeatureView
@@ -88,7 +88,7 @@ def values(results: pd.DataFrame, method: str, metric: str, section: str) -> pd.
 
 
 def measured(slide: AnnData, panel: list[str]) -> np.ndarray:
-    return log10_cp10k(counts(slide, panel))
+    return log10_cp10k(read_panel_counts(slide, panel))
 
 
 # ---------------------------------------------------------------- folds

@@ -174,7 +174,7 @@ def test_no_image_is_needed_for_given_features(pair, genes):
 
 def test_broken_features_are_refused(pair, genes):
     pair[1].obsm["X_mine"][7, 0] = np.nan
-    with pytest.raises(ValueError, match=r"obsm\['X_mine'\].*'toy2', but there is NaN or infinity in 1 spot\."):
+    with pytest.raises(ValueError, match=r"obsm\['X_mine'\].*'toy2', found NaN or infinity in 1 spot\."):
         tl.fit(pair, genes=genes, **QUICK)
     pair[1].obsm["X_mine"] = pair[1].obsm["X_mine"][:, 1:]
     with pytest.raises(ValueError, match=r"same features in every section, found widths .'toy1': 6, 'toy2': 5"):

@@ -233,7 +233,7 @@ def held_out_name(adata: ad.AnnData) -> str:
 
 
 def tl_ceiling(adata: ad.AnnData, genes: list[str]) -> np.ndarray:
-    from sthggep._table._counts import counts
+    from sthggep._table._counts import read_panel_counts
     from sthggep._table._scores import noise_ceiling
 
-    return noise_ceiling(counts(adata, genes), np.random.default_rng(5))
+    return noise_ceiling(read_panel_counts(adata, genes), np.random.default_rng(5))

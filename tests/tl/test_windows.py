@@ -248,7 +248,7 @@ def test_a_file_that_is_gone_or_of_other_rows(quick, slide, tmp_path):
     with pytest.raises(ValueError, match=f"with {slide.n_obs} rows, but these are 30"):
         tl.to_adata(slide[:30])
     path.rename(tmp_path / "b.zarr")
-    with pytest.raises(FileNotFoundError, match=r"a\.zarr, which is not there any more"):
+    with pytest.raises(FileNotFoundError, match=r"a\.zarr, which does not exist"):
         tl.evaluate(slide)
 
 

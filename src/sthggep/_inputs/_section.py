@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sthggep._table._counts import counts, log10_cp10k, size_factors
+from sthggep._table._counts import log10_cp10k, read_panel_counts, size_factors
 from sthggep.nn._section import CountsOnly, FeatureInputs, NetworkInputs, TrainingSample
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def section_of_counts(
     slide: Slide, genes: Sequence[str], layer: str | None, windows: Sequence[WindowInputs]
 ) -> Section:
     """A section with its measured expression. Spots without counts are not trained on."""
-    raw = counts(slide.adata, genes, layer=layer, rows=slide.rows)
+    raw = read_panel_counts(slide.adata, genes, layer=layer, rows=slide.rows)
     filled = torch.from_numpy(raw.sum(axis=1) > 0)
     return Section(
         slide.name,
@@ -99,7 +99,7 @@ def section_of_targets(slide: Slide, values: NDArray[np.float32], windows: Seque
 
 def counts_only(slide: Slide, genes: Sequence[str], layer: str | None) -> CountsOnly:
     """Expression of an extra section, whose image is not read."""
-    raw = counts(slide.adata, genes, layer=layer, rows=slide.rows)
+    raw = read_panel_counts(slide.adata, genes, layer=layer, rows=slide.rows)
     return CountsOnly(torch.from_numpy(log10_cp10k(raw)), torch.from_numpy(raw.sum(axis=1)))
 
 

@@ -13,7 +13,7 @@ from sthggep._encoders._kept_blocks import KeptBlocks
 from sthggep._encoders._record import feature_record, is_done
 from sthggep._encoders._sweep import Encoding, FeatureArray
 from sthggep._keys import feature_key
-from sthggep._table._user_features import given_features
+from sthggep._table._user_features import read_user_features
 from sthggep.nn._published import TABLE_ROWS
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def frozen_stages(
     ``blocks`` is a folder of finished blocks, which stay there.
     """
     if encoder is None:
-        return [given_features(slide, key) for key in inputs.obsm]
+        return [read_user_features(slide, key) for key in inputs.obsm]
     found = _described(slide, inputs, encoder)
     if new := [size for size, values in found.items() if values is None]:
         done = encode(

@@ -1,45 +1,46 @@
-"""Raw counts of a gene panel, checked, and the scale on which expression is learned and judged."""
+"""Raw counts of a gene panel, checked, and the scale on which models are trained and scored."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sthggep._checks import counted, has_key, listing
 from sthggep._log import ONCE, log
-from sthggep._table._gene_names import gene_columns, known_genes
+from sthggep._table._gene_names import find_gene_columns, find_genes
+from sthggep._table._matrix import Matrix, as_dense, stored_values
 
 Floats = NDArray[np.float32]
-# Where others keep raw counts beside a normalized X
+# Layers in which raw counts commonly stand beside a normalized X
 COUNT_LAYERS = ("counts", "raw_counts")
-ENOUGH = 0.5  # of a panel
-LOOKED_AT = 200  # spots, to tell whether a layer may be raw counts
+LEAST_PANEL_FRACTION = 0.5
+SAMPLE_SPOTS = 200  # enough to see whether a layer may hold raw counts
 
 
-def counts(
+def read_panel_counts(
     adata: AnnData, genes: Sequence[str], *, layer: str | None = None, rows: NDArray[np.intp] | None = None
 ) -> Floats:
-    """Raw counts of a panel, dense.
+    """Read the raw counts of a panel as a dense array.
 
-    Without ``layer`` they are looked for in ``X``; where that holds something else, such as log-normalized values, in
-    the layers ``"counts"`` and ``"raw_counts"`` and in ``raw``, and the log says so.
+    Without ``layer`` the function searches ``X``, ``layers["counts"]``, ``layers["raw_counts"]``, then ``raw``. It reads
+    the first of these that holds whole non-negative numbers of all panel genes. Where it does not read ``X``, it logs
+    what it reads.
 
     Parameters
     ----------
     adata
         Spots × genes.
     genes
-        The panel, in the order of the columns returned; see :func:`sthggep._table._gene_names.gene_columns` for how it is found.
+        The panel, in the order of the returned columns. :func:`sthggep._table._gene_names.find_gene_columns` says how
+        the function finds a gene.
     layer
-        Layer that holds the raw counts, and no other is looked at.
+        The only layer to read.
     rows
-        Rows of one section; ``None`` reads all.
+        Rows of one section. Default: all rows.
 
     Returns
     -------
@@ -52,46 +53,46 @@ def counts(
     ValueError
         The values are negative, not whole, or not numbers.
     """
-    first: Exception | None = None
-    for where, matrix, var in _sources(adata, layer):
+    first_error: Exception | None = None
+    for where, matrix, var in _count_sources(adata, layer):
         try:
-            values = _panel_of(matrix, gene_columns(var, genes), rows, where, adata)
-        except (KeyError, ValueError) as reason:
-            # What X lacks is what the user should hear of
-            first = first or reason
+            values = _read_columns(matrix, find_gene_columns(var, genes), rows, where, adata)
+        except (KeyError, ValueError) as error:
+            # The error about X helps most: the user expects counts there
+            first_error = first_error or error
             continue
         if layer is None and where != "X":
-            log.info("Raw counts are read from %s. Pass `layer=` to choose another.", where, extra=ONCE)
+            log.info("Reading raw counts from %s. Pass `layer=` to read another layer.", where, extra=ONCE)
         return values
-    if first is not None:
-        raise first
-    msg = f"`X` is empty, raw counts were expected. {_advice(adata)}"
+    if first_error is not None:
+        raise first_error
+    msg = f"`X` must hold raw counts, but `X` is empty. {_suggest_layers(adata)}"
     raise ValueError(msg)
 
 
-def measurable(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> list[str]:
-    """Those of the genes that there are values of, where most are."""
-    return max((known_genes(var, genes) for _, _, var in _sources(adata, layer)), key=len, default=[])
+def find_measured_genes(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> list[str]:
+    """Return the genes that have values, from the matrix that holds most of them."""
+    return max((find_genes(var, genes) for _, _, var in _count_sources(adata, layer)), key=len, default=[])
 
 
-def enough(there: Collection[str], genes: Sequence[str]) -> bool:
-    """Whether so many of a panel's genes are there that counts per 10,000 of them are about the same scale."""
-    return len(there) >= max(min(2, len(genes)), ENOUGH * len(genes))
+def covers_panel(present: Collection[str], genes: Sequence[str]) -> bool:
+    """Whether enough panel genes are present for counts per 10,000 to keep about the same scale."""
+    return len(present) >= max(min(2, len(genes)), LEAST_PANEL_FRACTION * len(genes))
 
 
-def unmeasured(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> str:
-    """Why too little was measured of these genes, in a few words; empty where they have values, whatever these are."""
-    if not any(True for _ in _sources(adata, layer)):
+def explain_missing_counts(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> str:
+    """Say in a few words why too few of these genes have values; empty where enough have, whatever the values are."""
+    if not any(True for _ in _count_sources(adata, layer)):
         return "X is empty"
-    there = set(measurable(adata, genes, layer))
-    if enough(there, genes):
+    present = set(find_measured_genes(adata, genes, layer))
+    if covers_panel(present, genes):
         return ""
-    absent = [gene for gene in map(str, genes) if gene not in there]
+    absent = [gene for gene in map(str, genes) if gene not in present]
     return f"{len(absent)} of the panel's {len(genes)} genes are not in var_names ({listing(absent, 3)})"
 
 
-def _sources(adata: AnnData, layer: str | None) -> Iterator[tuple[str, Any, pd.DataFrame]]:
-    """Where raw counts may be: a name for it, the matrix, and what describes its genes."""
+def _count_sources(adata: AnnData, layer: str | None) -> Iterator[tuple[str, Matrix, pd.DataFrame]]:
+    """Yield each place that may hold raw counts: its name, its matrix, and the annotation of its genes."""
     if layer is not None:
         yield f"layers[{layer!r}]", has_key(adata.layers, layer, "layers", "Pass the layer of raw counts."), adata.var
         return
@@ -104,29 +105,21 @@ def _sources(adata: AnnData, layer: str | None) -> Iterator[tuple[str, Any, pd.D
         yield "raw", adata.raw.X, adata.raw.var
 
 
-def _panel_of(
-    matrix: Any, columns: NDArray[np.intp], rows: NDArray[np.intp] | None, where: str, adata: AnnData
+def _read_columns(
+    matrix: Matrix, columns: NDArray[np.intp], rows: NDArray[np.intp] | None, where: str, adata: AnnData
 ) -> Floats:
-    """Some columns of a matrix, dense and checked."""
+    """Read some columns of a matrix, dense, and check that they are raw counts."""
     if rows is not None:
         matrix = matrix[rows]
-    matrix = matrix[:, columns]
-    # A backed or lazy matrix arrives here as what it is on disk
-    matrix = matrix.compute() if hasattr(matrix, "compute") else matrix
-    values = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-    _check_counts(values, where, adata)
+    values = as_dense(matrix[:, columns])
+    if problem := _describe_non_counts(values):
+        msg = f"{where} must hold raw counts, found {problem}. {_suggest_layers(adata)}"
+        raise ValueError(msg)
     return values.astype(np.float32, copy=False)
 
 
-def _check_counts(values: NDArray[Any], where: str, adata: AnnData) -> None:
-    """Raw counts are whole, not negative, and there."""
-    if problem := _no_counts(values):
-        msg = f"{where} holds {problem}, raw counts were expected. {_advice(adata)}"
-        raise ValueError(msg)
-
-
-def _no_counts(values: NDArray[Any]) -> str:
-    """What is in the way of values being raw counts, in a few words."""
+def _describe_non_counts(values: NDArray[np.number]) -> str:
+    """Say in a few words why values cannot be raw counts; empty where they can."""
     if not np.all(np.isfinite(values)):
         return f"{counted(int((~np.isfinite(values)).sum()), 'value')} NaN or infinite"
     if (values < 0).any():
@@ -135,25 +128,23 @@ def _no_counts(values: NDArray[Any]) -> str:
     return f"values that are not whole (such as {broken[0]:g})" if broken.size else ""
 
 
-def _advice(adata: AnnData) -> str:
-    """Which layers may be the raw counts, judged by their first spots."""
-    found = []
+def _suggest_layers(adata: AnnData) -> str:
+    """Name the layers whose first spots look like raw counts, else say where to put raw counts."""
+    candidates = []
     for name, layer in adata.layers.items():
-        some: Any = layer[:LOOKED_AT]
-        some = some.compute() if hasattr(some, "compute") else some
-        values = some.data if sparse.issparse(some) else np.asarray(some)
-        if values.dtype.kind in "uifb" and not _no_counts(values):
-            found.append(name)
-    if found:
-        return f"Pass the layer of raw counts by `layer=`; such layers are: {listing(found)}."
-    there = f" No layer holds any; there is {listing(adata.layers)}." if len(adata.layers) else ""
-    return f"Put raw counts into `X`, or into a layer and pass `layer=`.{there}"
+        values = stored_values(layer[:SAMPLE_SPOTS])
+        if values.dtype.kind in "uifb" and not _describe_non_counts(values):
+            candidates.append(name)
+    if candidates:
+        return f"These layers hold whole non-negative numbers: {listing(candidates)}. Pass one of them as `layer=`."
+    others = f" Layers without raw counts: {listing(adata.layers)}." if len(adata.layers) else ""
+    return f"Put raw counts into `X`, or put them into a layer and pass its name as `layer=`.{others}"
 
 
 def size_factors(panel_counts: Floats) -> Floats:
-    """Library size over the section's median library size, one a spot; a spot without counts gets 1.
+    """Divide each spot's library size by the section's median library size; a spot without counts gets 1.
 
-    The library size is the panel's count. Spots without counts do not enter the median.
+    The library size is the sum of the panel's counts. The median leaves out spots without counts.
     """
     library = panel_counts.sum(axis=1, dtype=np.float64)
     filled = library > 0
@@ -164,7 +155,7 @@ def size_factors(panel_counts: Floats) -> Floats:
 
 
 def log10_cp10k(panel_counts: Floats) -> Floats:
-    """Expression on the published scale: log10(1 + counts per 10,000 of the panel); a spot without counts is 0."""
+    """Scale counts as the paper does: log10(1 + counts per 10,000 of the panel); a spot without counts gets 0."""
     library = panel_counts.sum(axis=1, keepdims=True, dtype=np.float64)
     scaled = panel_counts * (1e4 / np.where(library > 0, library, 1.0))
     return np.log10(1.0 + scaled).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which columns of a table are the genes asked for, whether it names them by symbol or by Ensembl id."""
+"""Columns of a table by gene, whether the table names genes by symbol or by Ensembl id."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._checks import genes_present, listing
+from sthggep._checks import counted, genes_present, listing
 from sthggep._log import ONCE, log
 
-# ENSG00000141736.14, ENSMUSG00000002985.17, also with _PAR_Y: the version says nothing about which gene it is
+# ENSG00000141736.14, ENSMUSG00000002985.17, also with _PAR_Y: all versions of an id name one gene
 _VERSION = re.compile(r"^(ENS[A-Z]*[GT]\d{11})\.\d+")
 
 
-def gene_columns(var: pd.DataFrame, genes: Sequence[str], where: str = "var_names") -> NDArray[np.intp]:
-    """Columns of ``genes`` in a table whose genes ``var`` describes.
+def find_gene_columns(var: pd.DataFrame, genes: Sequence[str], where: str = "var_names") -> NDArray[np.intp]:
+    """Find the columns of ``genes`` in a table whose genes ``var`` describes.
 
-    Looked for are they in ``var_names``; if not all are there, without the versions of Ensembl ids; else in the columns
-    of ``var`` that hold text (``gene_ids``, ``gene_symbols``, ``feature_name``, …), one of which must hold them all. Of
-    genes that a column of ``var`` names twice the first is taken, as after ``var_names_make_unique``.
+    The function searches ``var_names``; then ``var_names`` without the versions of Ensembl ids, and the columns of
+    ``var`` that hold text (``gene_ids``, ``gene_symbols``, ``feature_name``, …). One of these must hold all genes. Where a
+    column of ``var`` names a gene twice, the function takes the first, as after ``var_names_make_unique``.
 
     Parameters
     ----------
     var
-        Genes × annotations; its index are the ``var_names``.
+        Genes × annotations; its index holds the ``var_names``.
     genes
-        Genes, in the order of the columns returned.
+        Genes, in the order of the returned columns.
     where
-        What errors call the ``var_names``.
+        Name of the ``var_names`` in errors.
 
     Returns
     -------
@@ -39,75 +39,82 @@ def gene_columns(var: pd.DataFrame, genes: Sequence[str], where: str = "var_name
     Raises
     ------
     KeyError
-        Some gene is nowhere.
+        No naming holds all genes.
     ValueError
-        Two columns of ``var`` hold them all and disagree.
+        Two columns of ``var`` hold all genes and disagree.
     """
     wanted = [str(gene) for gene in genes]
     names = [str(name) for name in var.index]
     if not wanted or set(wanted) <= set(names):
         return genes_present(wanted, names, where)
-    plain = pd.Index([_unversioned(gene) for gene in wanted])
-    found = {label: pd.Index(keys) for label, keys in _namings(var).items()}
-    whole = {label: _first_places(keys, plain) for label, keys in found.items() if plain.isin(keys).all()}
-    if not whole:
-        held = {label: int(plain.isin(keys).sum()) for label, keys in found.items()}
-        best = max(held, key=lambda label: held[label])
-        by_names = len(set(wanted) & set(names))
-        # Some are nowhere: the error names those that are absent from where most are
-        return genes_present(plain, found[best], best) if held[best] > by_names else genes_present(wanted, names, where)
-    (label, columns), *others = whole.items()
-    differing = [other for other, places in others if (places != columns).any()]
+    plain = pd.Index([_without_version(gene) for gene in wanted])
+    namings = {label: pd.Index(keys) for label, keys in _namings(var).items()}
+    complete = {label: _first_positions(keys, plain) for label, keys in namings.items() if plain.isin(keys).all()}
+    if not complete:
+        n_held = {label: int(plain.isin(keys).sum()) for label, keys in namings.items()}
+        best = max(n_held, key=lambda label: n_held[label])
+        n_in_names = len(set(wanted) & set(names))
+        # The error names the genes that the best naming lacks
+        return (
+            genes_present(plain, namings[best], best)
+            if n_held[best] > n_in_names
+            else genes_present(wanted, names, where)
+        )
+    (label, columns), *others = complete.items()
+    differing = [other_label for other_label, other_columns in others if (other_columns != columns).any()]
     if differing:
         msg = (
-            f"The genes are not in var_names, and {listing([label, *differing])} name them differently. "
-            "Choose one: `adata.var_names = adata.var[...]`."
+            f"{where} must hold the genes, but only {listing([label, *differing])} hold them, and these disagree on the "
+            "columns. Choose one: `adata.var_names = adata.var[...]`."
         )
         raise ValueError(msg)
-    twice = int(pd.Index(found[label][found[label].duplicated()]).isin(plain).sum())
-    more = f"; {twice} more columns of the same names are left alone" if twice else ""
-    log.info("Genes are found by %s (var_names are such as %s)%s.", label, listing(names, 2), more, extra=ONCE)
+    keys = namings[label]
+    n_repeated = int(pd.Index(keys[keys.duplicated()]).isin(plain).sum())
+    repeated = f"; ignoring {counted(n_repeated, 'further column')} of the same names" if n_repeated else ""
+    log.info("Matching genes by %s (var_names are such as %s)%s.", label, listing(names, 2), repeated, extra=ONCE)
     return columns
 
 
-def names_genes(var: pd.DataFrame, genes: Sequence[str]) -> bool:
-    """Whether a table holds all of these genes, by whatever name."""
+def has_all_genes(var: pd.DataFrame, genes: Sequence[str]) -> bool:
+    """Whether a table holds all of these genes, in any naming."""
     try:
-        gene_columns(var, genes)
+        find_gene_columns(var, genes)
     except (KeyError, ValueError):
         return False
     return True
 
 
-def known_genes(var: pd.DataFrame, genes: Sequence[str]) -> list[str]:
-    """Those of the genes that a table holds, by the name that knows most of them."""
+def find_genes(var: pd.DataFrame, genes: Sequence[str]) -> list[str]:
+    """Return the genes that a table holds, in the naming that holds most of them."""
     wanted = [str(gene) for gene in genes]
-    if names_genes(var, wanted):
+    if has_all_genes(var, wanted):
         return wanted
     names = {str(name) for name in var.index}
-    found = [[gene for gene in wanted if gene in names]]
-    found += [[g for g in wanted if _unversioned(g) in keys] for keys in map(set, _namings(var).values())]
-    return max(found, key=len)
+    held = [[gene for gene in wanted if gene in names]]
+    held += [[g for g in wanted if _without_version(g) in keys] for keys in map(set, _namings(var).values())]
+    return max(held, key=len)
 
 
-def shares_genes(var: pd.DataFrame, genes: Sequence[str]) -> bool:
-    """Whether a table holds any of these genes, by whatever name."""
-    wanted = {_unversioned(str(gene)) for gene in genes}
+def has_any_gene(var: pd.DataFrame, genes: Sequence[str]) -> bool:
+    """Whether a table holds any of these genes, in any naming."""
+    wanted = {_without_version(str(gene)) for gene in genes}
     return any(not wanted.isdisjoint(keys) for keys in _namings(var).values())
 
 
-def _unversioned(name: str) -> str:
-    found = _VERSION.match(name)
-    return found.group(1) if found else name
+def _without_version(name: str) -> str:
+    """Remove the version of an Ensembl id."""
+    match = _VERSION.match(name)
+    return match.group(1) if match else name
 
 
 def _namings(var: pd.DataFrame) -> dict[str, list[str]]:
-    """Names of the genes by where they stand, each without versions."""
+    """Return the gene names by the place that holds them, without versions."""
     texts = [c for c in var.columns if isinstance(var[c].dtype, pd.CategoricalDtype) or var[c].dtype.kind in "OU"]
     namings = {"var_names without versions": var.index} | {f"var[{c!r}]": var[c].astype(object) for c in texts}
-    return {label: [_unversioned(str(name)) for name in names] for label, names in namings.items()}
+    return {label: [_without_version(str(name)) for name in names] for label, names in namings.items()}
 
 
-def _first_places(keys: pd.Index, wanted: pd.Index) -> NDArray[np.intp]:
+def _first_positions(keys: pd.Index, wanted: pd.Index) -> NDArray[np.intp]:
+    """Return the position of each wanted name among the first occurrences of ``keys``."""
     first = np.flatnonzero(~keys.duplicated())
     return np.asarray(first[keys[first].get_indexer(wanted)], dtype=np.intp)

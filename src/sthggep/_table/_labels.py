@@ -11,11 +11,9 @@ from sthggep._checks import has_key
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
-    pass
-
 
 def read_labels(slide: Slide, labels_key: str) -> pd.Series:
-    """Labels of the section's spots as text, missing where there is none."""
+    """Read the labels of a section's spots as text; a spot without a label gets a missing value."""
     obs = slide.adata.obs.iloc[slide.rows]
     column = pd.Series(has_key(obs, labels_key, "obs", "Pass the column of labels as `labels_key=`."))
     labels = column.astype(object).where(column.notna(), None).map(str, na_action="ignore")
@@ -26,9 +24,9 @@ def read_labels(slide: Slide, labels_key: str) -> pd.Series:
 
 
 def ari_nmi(labels: pd.Series, clusters: pd.Series) -> tuple[float, float]:
-    """Adjusted Rand index and normalized mutual information, over the spots that have both."""
+    """Compute the adjusted Rand index and the normalized mutual information over the spots that have both labels."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    both = labels.notna().to_numpy() & clusters.notna().to_numpy()
-    a, b = labels[both].astype(str), clusters[both].astype(str)
+    in_both = labels.notna().to_numpy() & clusters.notna().to_numpy()
+    a, b = labels[in_both].astype(str), clusters[in_both].astype(str)
     return float(adjusted_rand_score(a, b)), float(normalized_mutual_info_score(a, b))

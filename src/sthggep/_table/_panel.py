@@ -1,4 +1,4 @@
-"""Genes that are worth predicting: variable in a section, and detected in enough spots."""
+"""Gene panels: genes that vary in a section and that enough spots detect."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthggep._checks import counted, gene_list, genes_present, listing
-from sthggep._table._counts import Floats, counts
+from sthggep._log import log
+from sthggep._table._counts import Floats, read_panel_counts
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
-from sthggep._log import log
 
-MANY_SPOTS = 20_000  # as many of a section tell its variable genes as well as all of them
+MANY_SPOTS = 20_000  # this many spots of a section rank its variable genes as well as all spots do
 
 
 def choose_panel(
@@ -27,59 +27,60 @@ def choose_panel(
     include: Sequence[str] = (),
     layer: str | None = None,
 ) -> list[str]:
-    """As :func:`gene_panel`, of sections that were resolved already."""
+    """Choose a panel as :func:`sthggep.pp.gene_panel` does, from resolved sections."""
     shared = set.intersection(*[set(map(str, s.adata.var_names)) for s in sections]) if sections else set()
     genes = [str(gene) for gene in sections[0].adata.var_names if str(gene) in shared] if sections else []
     if not sections:
-        msg = "There are no slides to choose genes from: at least one is needed."
+        msg = "A gene panel needs at least one slide, found none. Pass the slides to choose genes from."
         raise ValueError(msg)
     if not genes:
         named = "; ".join(f"{s.name!r}: {listing(s.adata.var_names, 2)}" for s in sections[:5])
-        msg = f"The slides share no genes: are all named alike (symbols or Ensembl ids)? Their genes are {named}."
+        msg = f"The slides share no genes. Name the genes of all slides alike, by symbols or by Ensembl ids. Found {named}."
         raise ValueError(msg)
 
-    wanted = _wanted(include, genes)
+    included = _check_included(include, genes)
     detected, n_spots, votes = np.zeros(len(genes)), 0, Counter[str]()
     for section in sections:
         rows = section.rows[:: -(-section.n_spots // MANY_SPOTS)]
-        found = counts(section.adata, genes, layer=layer, rows=rows)
-        detected += (found > 0).mean(axis=0) * section.n_spots
+        counts = read_panel_counts(section.adata, genes, layer=layer, rows=rows)
+        detected += (counts > 0).mean(axis=0) * section.n_spots
         n_spots += section.n_spots
-        votes.update(_most_variable(genes, found, n_top))
-    seen = dict(zip(genes, detected / n_spots, strict=True))
-    panel = [gene for gene in genes if gene in wanted or (gene in votes and seen[gene] >= min_fraction - 1e-9)]
+        votes.update(_most_variable(genes, counts, n_top))
+    fractions = dict(zip(genes, detected / n_spots, strict=True))
+    panel = [gene for gene in genes if gene in included or (gene in votes and fractions[gene] >= min_fraction - 1e-9)]
     if not panel:
-        best = sorted(genes, key=lambda gene: -seen[gene])
+        most_detected = sorted(genes, key=lambda gene: -fractions[gene])
         msg = (
             f"No gene is among the {n_top} most variable of a section and detected in {min_fraction:.0%} of {n_spots} "
-            f"spots. Lower `min_fraction`; the most detected genes are {listing(best, 3)}."
+            f"spots. Lower `min_fraction`; the most detected genes are {listing(most_detected, 3)}."
         )
         raise ValueError(msg)
     if max_genes is not None and len(panel) > max_genes:
-        kept = set(sorted(panel, key=lambda gene: (gene not in wanted, -votes[gene], -seen[gene], gene))[:max_genes])
-        panel = [gene for gene in panel if gene in kept]
+        ranked = sorted(panel, key=lambda gene: (gene not in included, -votes[gene], -fractions[gene], gene))
+        first = set(ranked[:max_genes])
+        panel = [gene for gene in panel if gene in first]
     log.info("Panel: %d of %d shared genes, from %s.", len(panel), len(genes), counted(sections, "section"))
     return panel
 
 
-def _wanted(include: Sequence[str], shared: Sequence[str]) -> set[str]:
-    """Genes that must be in the panel; all of them are shared by the slides."""
+def _check_included(include: Sequence[str], shared: Sequence[str]) -> set[str]:
+    """Return the genes that must be in the panel, after a check that all slides hold them."""
     include = gene_list(include, "include")
     if len(include):
         genes_present(include, shared, "the genes that all slides share")
     return set(include)
 
 
-def _most_variable(genes: list[str], found: Floats, n_top: int) -> list[str]:
-    """Most variable genes of one section."""
+def _most_variable(genes: list[str], counts: Floats, n_top: int) -> list[str]:
+    """Return the most variable genes of one section."""
     import scanpy as sc
     from anndata import AnnData
 
-    keep = np.flatnonzero(found.any(axis=0))
-    filled = found.any(axis=1)
+    keep = np.flatnonzero(counts.any(axis=0))
+    filled = counts.any(axis=1)
     if len(keep) <= n_top or filled.sum() < 3:
         return [genes[i] for i in keep]
-    table = AnnData(found[filled][:, keep])
+    table = AnnData(counts[filled][:, keep])
     table.var_names = [genes[i] for i in keep]
     sc.experimental.pp.highly_variable_genes(table, flavor="pearson_residuals", n_top_genes=n_top, check_values=False)
     return list(table.var_names[table.var["highly_variable"]])

@@ -14,7 +14,7 @@ N_SPLITS = 5
 
 
 def score(predicted: NDArray[np.float32], measured: NDArray[np.float32]) -> pd.DataFrame:
-    """Pearson, Spearman and RMSE of each column; a constant column has no correlation (NaN)."""
+    """Compute Pearson, Spearman and RMSE of each column; the correlation of a constant column is NaN."""
     from scipy.stats import rankdata
 
     return pd.DataFrame(
@@ -28,24 +28,24 @@ def score(predicted: NDArray[np.float32], measured: NDArray[np.float32]) -> pd.D
 
 
 def column_pearson(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Pearson correlation of each pair of columns, shape (n_columns,); NaN for a constant one."""
+    """Correlate each pair of columns by Pearson, shape (n_columns,); a constant column gets NaN."""
     from scipy.stats import pearsonr
 
     if len(a) < 2:
         return np.full(a.shape[1], np.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant columns are counted and said once, by the caller
+        warnings.simplefilter("ignore")  # the caller warns once of all constant columns
         return np.asarray(pearsonr(a.astype(np.float64), b.astype(np.float64), axis=0).statistic)
 
 
 def noise_ceiling(raw: NDArray[np.float32], rng: np.random.Generator, n_splits: int = N_SPLITS) -> NDArray[np.float64]:
-    """Highest Pearson correlation that noise in the counts leaves room for, one a gene of the panel."""
-    whole = raw.astype(np.int64)
-    halves = []
+    """Estimate the highest Pearson correlation that noise in the counts allows, one value a panel gene."""
+    trials = raw.astype(np.int64)
+    agreements = []
     for _ in range(n_splits):
-        half = rng.binomial(whole, 0.5).astype(np.float32)
-        halves.append(column_pearson(log10_cp10k(half), log10_cp10k(raw - half)))
+        half = rng.binomial(trials, 0.5).astype(np.float32)
+        agreements.append(column_pearson(log10_cp10k(half), log10_cp10k(raw - half)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a gene without counts has no ceiling: NaN
-        r = np.clip(np.nanmean(halves, axis=0), 0, None)
+        r = np.clip(np.nanmean(agreements, axis=0), 0, None)
     return np.asarray(np.sqrt(2 * r / (1 + r)), dtype=np.float64)

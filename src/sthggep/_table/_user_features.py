@@ -1,4 +1,4 @@
-"""Numbers that the user brought in ``obsm``: checked, and the same in every section."""
+"""Features of the user in ``obsm``, checked; all sections hold the same columns."""
 
 from __future__ import annotations
 
@@ -15,48 +15,43 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 
-def given_features(slide: Slide, key: str) -> NDArray[np.float32]:
-    """Features that the user brought in ``obsm``: any array, sparse matrix or table of numbers."""
-    values = has_key(slide.adata.obsm, key, "obsm", "Compute those features first, for every slide alike.")
+def read_user_features(slide: Slide, key: str) -> NDArray[np.float32]:
+    """Read features of the user from ``obsm``: any array, sparse matrix or table of numbers."""
+    values = has_key(slide.adata.obsm, key, "obsm", "Compute these features first, for all slides in the same way.")
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
     try:
-        found = values[slide.rows].astype(np.float32)
-    except (TypeError, ValueError) as reason:
-        msg = f"obsm[{key!r}] must hold numbers, but in section {slide.name!r} it does not: {reason}."
-        raise ValueError(msg) from reason
-    broken = int((~np.isfinite(found)).any(axis=1).sum()) if found.ndim == 2 else len(found)
-    if found.ndim != 2 or broken:
-        fault = (
-            f"there is NaN or infinity in {counted(broken, 'spot')}"
-            if found.ndim == 2
-            else f"its shape is {values.shape}"
-        )
-        msg = f"obsm[{key!r}] must hold a row of finite numbers for each spot of section {slide.name!r}, but {fault}."
+        features: NDArray[np.float32] = values[slide.rows].astype(np.float32)
+    except (TypeError, ValueError) as error:
+        msg = f"obsm[{key!r}] must hold numbers in section {slide.name!r}, found other values: {error}."
+        raise ValueError(msg) from error
+    n_broken = int((~np.isfinite(features)).any(axis=1).sum()) if features.ndim == 2 else len(features)
+    if features.ndim != 2 or n_broken:
+        fault = f"NaN or infinity in {counted(n_broken, 'spot')}" if features.ndim == 2 else f"shape {values.shape}"
+        msg = f"obsm[{key!r}] must hold a row of finite numbers for each spot of section {slide.name!r}, found {fault}."
         raise ValueError(msg)
-    return found
+    return features
 
 
-def feature_names(slide: Slide, key: str) -> list[str] | None:
-    """Names of the features in ``obsm``, where they have names: the columns of a table."""
+def read_feature_names(slide: Slide, key: str) -> list[str] | None:
+    """Return the columns of a table in ``obsm``; ``None`` for an array, which names no columns."""
     columns = getattr(slide.adata.obsm[key], "columns", None)
     return None if columns is None else [str(name) for name in columns]
 
 
-def same_features(slide: Slide, key: str, names: Sequence[str] | None, where: str) -> None:
-    """Refuse a table whose columns are others than expected, or stand in another order."""
-    found = feature_names(slide, key)
-    if found is None or names is None or found == list(names):
+def check_feature_names(slide: Slide, key: str, names: Sequence[str] | None, where: str) -> None:
+    """Reject a table whose columns differ from the expected names or from their order."""
+    columns = read_feature_names(slide, key)
+    if columns is None or names is None or columns == list(names):
         return
-    at = next(
-        (i for i, pair in enumerate(zip(found, names, strict=False)) if pair[0] != pair[1]), min(len(found), len(names))
-    )
+    pairs = enumerate(zip(columns, names, strict=False))
+    first = next((i for i, (column, name) in pairs if column != name), min(len(columns), len(names)))
     msg = (
-        f"obsm[{key!r}] of section {slide.name!r} must hold the columns of {where}, in that order, but they differ from "
-        f"column {at} on: {listing(found[at:], 3)} instead of {listing(names[at:], 3)}."
+        f"obsm[{key!r}] of section {slide.name!r} must hold the columns of {where}, in that order. They differ from "
+        f"column {first} on: expected {listing(names[first:], 3)}, found {listing(columns[first:], 3)}."
     )
     raise ValueError(msg)
 
 
-def features_id(slide: Slide, obsm: Sequence[str]) -> str | None:
-    """Changes with the features that the user brought."""
-    return digest(*(given_features(slide, key) for key in obsm)) if obsm else None
+def hash_user_features(slide: Slide, obsm: Sequence[str]) -> str | None:
+    """Hash the user's features of a section; ``None`` where there are none."""
+    return digest(*(read_user_features(slide, key) for key in obsm)) if obsm else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sthggep._disk._digest import digest
 from sthggep._disk._run_folder import RunFolder, plain
 from sthggep._slides._fingerprint import section_fingerprint
-from sthggep._table._user_features import features_id
+from sthggep._table._user_features import hash_user_features
 from sthggep._version import __version__
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Path:
             slide.name: {
                 "content": section_fingerprint(slide, slide.name, layer).content,
                 "mpp": slide.mpp,
-                "features": features_id(slide, preset.inputs.obsm),
+                "features": hash_user_features(slide, preset.inputs.obsm),
                 "targets": None if targets is None else digest(targets.read(slide)),
             }
             for slide in task.slides

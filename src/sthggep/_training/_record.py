@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sthggep._slides._colors import image_mpp, noted_colors
 from sthggep._slides._fingerprint import model_fingerprint
-from sthggep._table._user_features import feature_names
+from sthggep._table._user_features import read_feature_names
 
 if TYPE_CHECKING:
     from sthggep._encoders._frozen import FrozenEncoder
@@ -40,7 +40,7 @@ def record_training(
         Stain that the slides were normalized to.
     """
     slides, inputs, parent = task.slides, task.preset.inputs, task.parent
-    columns = {key: feature_names(slides[0], key) for key in inputs.obsm}
+    columns = {key: read_feature_names(slides[0], key) for key in inputs.obsm}
     record = replace(
         record,
         sections=[slide.name for slide in slides],

@@ -9,9 +9,9 @@ from sthggep._checks import counted, listing, unique
 from sthggep._encoders._record import holds_plain
 from sthggep._keys import feature_key
 from sthggep._slides._placement import warn_of_misplaced
-from sthggep._table._counts import counts
-from sthggep._table._gene_names import gene_columns
-from sthggep._table._user_features import feature_names, given_features, same_features
+from sthggep._table._counts import read_panel_counts
+from sthggep._table._gene_names import find_gene_columns
+from sthggep._table._user_features import check_feature_names, read_feature_names, read_user_features
 
 if TYPE_CHECKING:
     from sthggep._inputs._inputs import Inputs
@@ -38,7 +38,7 @@ def of_genes(parent: HGGEP) -> None:
 def refuse_foreign_genes(genes: Sequence[str], slides: Sequence[Slide]) -> None:
     """Refuse genes of a model that a slide to be trained on lacks, and say whose genes they are."""
     for slide in slides:
-        gene_columns(
+        find_gene_columns(
             slide.adata.var, genes, f"var_names of section {slide.name!r} (fine-tuning learns the genes of `model`)"
         )
 
@@ -67,7 +67,7 @@ def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
             f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
         )
         raise ValueError(msg)
-    n_filled = sum(int(counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
+    n_filled = sum(int(read_panel_counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
     if n_filled < 2:
         msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {counted(slides, 'section')}."
         raise ValueError(msg)
@@ -104,9 +104,9 @@ def refuse_own_colors(slide: Slide, inputs: Inputs) -> None:
 def check_features(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
     """Refuse features of the user's own that are not the same in every section."""
     for key in obsm:
-        widths = {slide.name: given_features(slide, key).shape[1] for slide in slides}
+        widths = {slide.name: read_user_features(slide, key).shape[1] for slide in slides}
         if len(set(widths.values())) > 1:
             msg = f"obsm[{key!r}] must hold the same features in every section, found widths {widths}."
             raise ValueError(msg)
         for slide in slides[1:]:
-            same_features(slide, key, feature_names(slides[0], key), f"section {slides[0].name!r}")
+            check_feature_names(slide, key, read_feature_names(slides[0], key), f"section {slides[0].name!r}")

@@ -121,7 +121,7 @@ def _split(
 def _read_sections(task: TrainingTask, prepared: Prepared) -> tuple[list[Section], TrainingRecord]:
     """Sections with their targets, and a record with what is known of these."""
     from sthggep._inputs._section import section_of_counts, section_of_targets
-    from sthggep._table._targets import spread_of
+    from sthggep._table._targets import mean_and_std
     from sthggep.model._record import TrainingRecord
 
     pairs = list(zip(task.slides, prepared.windows, strict=True))
@@ -130,7 +130,7 @@ def _read_sections(task: TrainingTask, prepared: Prepared) -> tuple[list[Section
         sections = [section_of_counts(slide, task.genes, layer, windows) for slide, windows in pairs]
         return sections, TrainingRecord(ceiling=_ceilings(task))
     values = [targets.read(slide) for slide in task.slides]
-    mean, std = spread_of(values, targets)
+    mean, std = mean_and_std(values, targets)
     scaled = [((part - mean) / std).astype("float32") for part in values]
     sections = [section_of_targets(slide, part, windows) for (slide, windows), part in zip(pairs, scaled, strict=True)]
     return sections, TrainingRecord(targets={**targets.to_dict(), "mean": mean.tolist(), "std": std.tolist()})
@@ -140,12 +140,12 @@ def _ceilings(task: TrainingTask) -> list[float]:
     """Noise ceiling of each gene, its mean over the sections; a gene without counts has a ceiling of 0."""
     import numpy as np
 
-    from sthggep._table._counts import counts
+    from sthggep._table._counts import read_panel_counts
     from sthggep._table._scores import noise_ceiling
 
     rng = np.random.default_rng(task.options.compute.seed)
     ceilings = [
-        noise_ceiling(counts(slide.adata, task.genes, layer=task.options.layer, rows=slide.rows), rng)
+        noise_ceiling(read_panel_counts(slide.adata, task.genes, layer=task.options.layer, rows=slide.rows), rng)
         for slide in task.slides
     ]
     return [round(float(ceiling), 4) for ceiling in np.nan_to_num(ceilings).mean(axis=0)]

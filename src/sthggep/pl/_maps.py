@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._log import log
-from sthggep._table._prediction import Prediction, read_prediction, unobserved
-from sthggep._table._prediction import observed as read_observed
+from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
 from sthggep.pl._tissue import View, spot_diameter, view_of
 
 if TYPE_CHECKING:
@@ -54,11 +53,11 @@ def read_maps(
 
 def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
     """Observed expression, or None where the slide holds no counts of the panel."""
-    if why := unobserved(slide, prediction, layer=layer):
+    if why := explain_missing_values(slide, prediction, layer=layer):
         log.info("Section %s: no observed map, since %s.", slide.name, why)
         return None
     try:
-        return read_observed(slide, prediction, layer=layer)
+        return read_measured(slide, prediction, layer=layer)
     except ValueError as error:
         msg = f"Section {slide.name!r}, observed expression: {error} Or pass `observed=False`."
         raise ValueError(msg) from error

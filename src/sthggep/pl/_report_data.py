@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sthggep._keys import prediction_keys
 from sthggep._log import log
-from sthggep._table._counts import counts
+from sthggep._table._counts import read_panel_counts
 from sthggep._table._prediction import read_prediction
 from sthggep._table._scores import noise_ceiling
 from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
@@ -171,7 +171,7 @@ def _ceilings(slide: Slide, drawn: Maps, key: str, genes: Sequence[str], layer: 
     prediction = read_prediction(slide.adata, key)
     if prediction.targets is not None:
         return [None] * len(genes)
-    raw = counts(slide.adata, prediction.panel, layer=layer, rows=slide.rows)
+    raw = read_panel_counts(slide.adata, prediction.panel, layer=layer, rows=slide.rows)
     at = [prediction.panel.index(gene) for gene in genes]
     return [_number(value) for value in noise_ceiling(raw, np.random.default_rng(0))[at]]
 

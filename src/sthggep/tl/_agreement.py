@@ -16,7 +16,7 @@ from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep._table._labels import ari_nmi, read_labels
-from sthggep._table._prediction import Prediction, observed, read_prediction, unobserved
+from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
 from sthggep.tl._clusters import Clusters, Points, check_method, cluster, principal_components
 
 if TYPE_CHECKING:
@@ -156,10 +156,10 @@ def _points(slide: Slide, prediction: Prediction, n_pcs: int, layer: str | None,
         msg = f"Clustering needs at least 4 spots, section {slide.name!r} has {slide.n_spots}."
         raise ValueError(msg)
     points = {"predicted": principal_components(predicted, n_pcs, seed)}
-    if why := unobserved(slide, prediction, layer=layer):
+    if why := explain_missing_values(slide, prediction, layer=layer):
         log.info("Section %s: nothing measured to cluster, since %s.", slide.name, why)
     else:
-        measured = observed(slide, prediction, layer=layer)
+        measured = read_measured(slide, prediction, layer=layer)
         measured = measured[:, ~np.isnan(measured).all(axis=0)]  # genes that are not in the table
         points["observed"] = principal_components(measured, n_pcs, seed)
     points["coordinates"] = (slide.xy - slide.xy.mean(axis=0)) / slide.pitch()

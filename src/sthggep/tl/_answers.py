@@ -72,17 +72,17 @@ def look(
 def check_fit(model: HGGEP, slide: Slide) -> None:
     """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
     from sthggep._inputs._stages import array_positions
-    from sthggep._table._user_features import given_features, same_features
+    from sthggep._table._user_features import check_feature_names, read_user_features
 
     inputs = model.inputs
     if inputs.kind == "obsm":
         widths = model.members[0].config["feature_dims"]  # type: ignore[index]
         for key, width in zip(inputs.obsm, widths, strict=True):
-            found = given_features(slide, key).shape[1]
+            found = read_user_features(slide, key).shape[1]
             if found != width:
                 msg = f"obsm[{key!r}] holds {found} features a spot, but the model was trained on {width}."
                 raise ValueError(msg)
-            same_features(slide, key, model.training.obsm_columns.get(key), "the model's training")
+            check_feature_names(slide, key, model.training.obsm_columns.get(key), "the model's training")
         return
     if inputs.reference:
         array_positions(slide)

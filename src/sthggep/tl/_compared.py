@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sthggep._checks import genes_present, listing
 from sthggep._slides._anndata import table_of
 from sthggep._slides._resolve import resolve
-from sthggep._table._counts import counts, log10_cp10k
-from sthggep._table._prediction import Prediction, is_prediction, measured_panel, read_prediction
+from sthggep._table._counts import log10_cp10k, read_panel_counts
+from sthggep._table._prediction import Prediction, find_measured_panel, is_prediction, read_prediction
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,7 +54,7 @@ def compared(
     slides = resolve(data, places, need_image=False)
     prediction = read_prediction(table, key)
     _refuse_prediction_alone(table, key)
-    panel = measured_panel(table, prediction, layer)
+    panel = find_measured_panel(table, prediction, layer)
     asked = [prediction.genes[i] for i in prediction.columns(genes)]
     known = set(panel)
     names = [gene for gene in asked if gene in known]
@@ -65,7 +65,7 @@ def compared(
     for slide in _predicted(slides, prediction):
         predicted, seen = prediction.take(slide.rows, columns), slide.name in prediction.learned_from
         if prediction.targets is None:
-            raw = counts(table, panel, layer=layer, rows=slide.rows)
+            raw = read_panel_counts(table, panel, layer=layer, rows=slide.rows)
             out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at, seen))
         else:
             out.append(Compared(slide, names, predicted, prediction.targets.read(slide)[:, at], None, at, seen))

@@ -10,7 +10,7 @@ from sthggep._checks import listing
 from sthggep._slides._colors import FAR, ColorRange, image_mpp, seen_colors, tissue_colors
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._placement import warn_of_misplaced
-from sthggep._table._gene_names import shares_genes
+from sthggep._table._gene_names import has_any_gene
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +29,7 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
             warn_of_misplaced(slide)
         for message in (*_other_colors(model, slides), *_other_sharpness(model, slides)):
             warnings.warn(message, UserWarning, stacklevel=3)
-    if model.targets is None and table.n_vars and not shares_genes(table.var, model.genes):
+    if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
             f"this table ({listing(table.var_names, 3)}): other tissue or species, or other names for the genes?"

@@ -10,7 +10,7 @@ from sthggep._checks import gene_list
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
-from sthggep._table._counts import counts
+from sthggep._table._counts import read_panel_counts
 from sthggep._table._targets import find_targets
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import (
@@ -216,7 +216,7 @@ def fit(
         check_counts(sections, panel, layer)
     check_inputs(sections, chosen.inputs)
     for slide in extra:
-        counts(slide.adata, panel, layer=layer, rows=slide.rows)
+        read_panel_counts(slide.adata, panel, layer=layer, rows=slide.rows)
     for slide in sections:
         check_window(chosen.inputs, slide, window)
         if parent is not None:

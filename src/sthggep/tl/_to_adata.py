@@ -13,7 +13,7 @@ from sthggep._checks import written_beside
 from sthggep._keys import prediction_keys
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
-from sthggep._table._prediction import read_prediction, stored
+from sthggep._table._prediction import open_stored_arrays, read_prediction
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -68,7 +68,7 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     names = prediction_keys(key)
     beside = {name: table.obsm[name] for name in written_beside(table.uns[key]) if name in table.obsm}
     if prediction.path is not None:
-        beside = stored(prediction.path, key)
+        beside = open_stored_arrays(prediction.path, key)
     if names.latent in beside:
         out.obsm[names.latent] = beside[names.latent][rows]
     if names.counts in beside:

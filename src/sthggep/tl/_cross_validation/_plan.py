@@ -15,11 +15,11 @@ from sthggep._inputs._windows import check_window
 from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._slides._stain import fit_reference, normalized
-from sthggep._table._counts import counts, log10_cp10k
-from sthggep._table._gene_names import gene_columns
+from sthggep._table._counts import log10_cp10k, read_panel_counts
+from sthggep._table._gene_names import find_gene_columns
 from sthggep._table._panel import choose_panel
-from sthggep._table._targets import find_targets, spread_of
-from sthggep._table._user_features import features_id
+from sthggep._table._targets import find_targets, mean_and_std
+from sthggep._table._user_features import hash_user_features
 from sthggep._training._prepare import Prepared, prepare
 from sthggep._training._presets import PRESETS
 from sthggep._training._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
@@ -73,7 +73,7 @@ class Plan:
         slide = self.slides[i]
         if self.targets is not None:
             return self.targets.read(slide), None
-        raw = counts(slide.adata, panel, layer=self.options.training.layer, rows=slide.rows)
+        raw = read_panel_counts(slide.adata, panel, layer=self.options.training.layer, rows=slide.rows)
         return log10_cp10k(raw), raw
 
     def panel(self, fold: Fold) -> list[str]:
@@ -82,18 +82,18 @@ class Plan:
         train = [self.slides[i] for i in fold.train]
         if self.targets is not None:
             check_inputs(train, inputs)
-            spread_of([self.targets.read(slide) for slide in train], self.targets)
+            mean_and_std([self.targets.read(slide) for slide in train], self.targets)
             return list(self.targets.names)
         panel = self.options.genes
         if panel is None:
             listed = set.intersection(*[set(map(str, self.slides[i].adata.var_names)) for i in fold.test])
             panel = [gene for gene in choose_panel(train, layer=layer) if gene in listed]
         for i in fold.test:
-            gene_columns(self.slides[i].adata.var, panel, f"var_names of section {self.slides[i].name!r}")
+            find_gene_columns(self.slides[i].adata.var, panel, f"var_names of section {self.slides[i].name!r}")
         check_slides(train, panel, layer, inputs)
         for i in fold.extra:
             slide = self.extra_sections[i]
-            counts(slide.adata, panel, layer=layer, rows=slide.rows)
+            read_panel_counts(slide.adata, panel, layer=layer, rows=slide.rows)
         return panel
 
     def check_features(self) -> None:
@@ -119,7 +119,7 @@ class Plan:
                     "patient": patient_of(slide),
                     "content": fingerprint.content,
                     "mpp": slide.mpp,
-                    "features": features_id(slide, self.options.preset.inputs.obsm),
+                    "features": hash_user_features(slide, self.options.preset.inputs.obsm),
                     "targets": None if self.targets is None else digest(self.targets.read(slide)),
                 }
                 for slide, group, fingerprint in zip(self.slides, self.groups, self.fingerprints, strict=True)
