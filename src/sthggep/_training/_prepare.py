@@ -54,7 +54,7 @@ def prepare(
     blocks
         Folder of finished blocks of features, which stay there.
     """
-    from sthggep._inputs._windows import InputSource, stored_windows
+    from sthggep._inputs._windows import InputSource, store_windows
     from sthggep._training._networks import shape_of
 
     compute = options.compute
@@ -64,7 +64,7 @@ def prepare(
     net = parent.members[0] if parent else shape_of(preset)
     source = InputSource(preset.inputs, encoder, net, compute, window=options.window, blocks=blocks)
     windows = [
-        stored_windows(source, slide, None if folder is None else folder / str(number))
+        store_windows(source, slide, None if folder is None else folder / str(number))
         for number, slide in enumerate(slides)
     ]
     return Prepared(windows, encoder)
