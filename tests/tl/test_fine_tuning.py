@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,7 @@ def test_few_spots_move_it_little(tissue, parent, tuned):
 
 def test_parent_is_left_alone(tissue, parent):
     before = {name: value.clone() for name, value in parent.members.state_dict().items()}
-    record, name = dict(parent.training), parent.id
+    record, name = deepcopy(parent.training), parent.id
     tl.fit(tissue["new"], model=parent, **{**OPTIONS, "max_epochs": 1})
     for key, value in parent.members.state_dict().items():
         assert torch.equal(value, before[key]), key
@@ -182,10 +184,14 @@ def test_outputs_that_are_kept(head, columns):
     [
         ({"genes": ["STRO1", "ACTB"]}, KeyError, r"1 of 2 genes are not in the model.*cannot add genes.*'ACTB'"),
         ({"genes": ["STRO1", "STRO1"]}, ValueError, "more than once"),
-        ({"genes": ["STRO1"]}, ValueError, r"one gene, 'STRO1'.*two genes are the fewest.*predict\(data, model, genes"),
+        (
+            {"genes": ["STRO1"]},
+            ValueError,
+            r"one gene, 'STRO1'.*always 1 for a single gene.*predict\(data, model, genes",
+        ),
         ({"preset": "paper"}, ValueError, "`preset='paper'` was passed"),
-        ({"obsm": "X_mine"}, ValueError, "`obsm` passed"),
-        ({"encoder": "shufflenet", "weights": "random"}, ValueError, "`encoder`, `weights` passed"),
+        ({"obsm": "X_mine"}, ValueError, "you passed `obsm`"),
+        ({"encoder": "shufflenet", "weights": "random"}, ValueError, "you passed `encoder`, `weights`"),
         ({"model": "no/such/folder"}, FileNotFoundError, "no/such/folder"),
         ({"model": 3}, TypeError, "found int"),
     ],
@@ -199,7 +205,7 @@ def test_slides_that_do_not_fit(tissue, parent):
     lacking = tissue["new"][:, :-1].copy()
     with pytest.raises(
         KeyError,
-        match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning learns the genes of `model`\).*pass `genes=`",
+        match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning trains on the genes of `model`\).*pass `genes=`",
     ):
         tl.fit(lacking, model=parent, **OPTIONS)
     genes = list(lacking.var_names)
