@@ -114,7 +114,7 @@ def test_stopped_early_stays_stopped(tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(_training, "finish", die)
+        patched.setattr(_training, "store_finished", die)
         with pytest.raises(Killed):
             run(sections, tmp_path, recipe=recipe)
     net, found = run(sections, tmp_path, die_at=1, recipe=recipe)

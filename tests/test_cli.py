@@ -174,7 +174,7 @@ def test_going_on_from_a_model(shell, files, model):
     assert f"Fine-tuning 2 networks of {model.id}" in done.stderr
     assert HGGEP.load("new").training.model == model.id
     done = shell("fit", "c.h5ad", "--out", "other", "--model", "old", "--encoder", "shufflenet")
-    assert (done.exit_code, "--encoder passed" in done.stderr) == (1, True)
+    assert (done.exit_code, "passed --encoder" in done.stderr) == (1, True)
 
 
 # ---------------------------------------------------------------- predict

@@ -1,4 +1,4 @@
-"""Sections as tensors: what a network is fed, and what it should say."""
+"""Sections as tensors: network inputs, targets and masks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def slide(tissue):
     return resolve_one(tissue)
 
 
-# ---------------------------------------------------------------- what a model looks at
+# ---------------------------------------------------------------- inputs of a model
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ class Told:
 
 def test_epochs_are_told_with_loss_and_validation(pair):
     told = Told()
-    _, history = fitted(pair, done=told)
+    _, history = fitted(pair, bar=told)
     assert told.n == 3
     assert set(told.shown[-1]) == {"loss", "validation PCC"}
     assert told.shown[-1]["loss"] == pytest.approx(history["train_loss"].iloc[-1])

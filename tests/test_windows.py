@@ -1,4 +1,4 @@
-"""Which spots make a window, and which its predictions depend on."""
+"""Windows of a section, and the spots that their predictions depend on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from scipy.spatial import cKDTree
 
 from sthggep._inputs._neighborhood import HYPEREDGE_REACH, HYPEREDGE_SPOTS
-from sthggep._inputs._split import Ties, renumbered, split_spots, window_of, within
+from sthggep._inputs._split import SpotDependencies, find_within, make_window, renumber, split_spots
 from sthggep.nn import spatial_neighbors
 
 
 def scattered(n: int = 300) -> np.ndarray:
-    """Spots of uneven density: being a neighbor is not mutual."""
+    """Spots of uneven density, where neighbors are not mutual."""
     rng = np.random.default_rng(0)
     return np.vstack([rng.normal(0, 1.5, (n // 2, 2)), rng.uniform(-12, 12, (n - n // 2, 2))])
 
@@ -33,7 +33,7 @@ def test_parts_are_compact():
     assert all(np.ptp(x[part]) < 14 and np.ptp(y[part]) < 14 for part in parts)
 
 
-def test_around_is_what_depends_by_brute_force():
+def test_expand_equals_the_dependencies_by_brute_force():
     xy = scattered()
     near, held = (
         spatial_neighbors(xy, 9).rows.numpy(),
@@ -45,36 +45,36 @@ def test_around_is_what_depends_by_brute_force():
             table[spot, others[others >= 0]] = 1
     tied = holds.T @ holds  # two spots that some hyperedge holds
     core = split_spots(xy, 40)[2]
-    ties = Ties(near, held)
+    dependencies = SpotDependencies(near, held)
     reached = np.isin(np.arange(len(xy)), core).astype(int)
     for n, (hop, matrix) in enumerate((("hyperedges", tied), ("hyperedges", tied), ("neighbors", attends)), start=1):
         reached = ((reached + reached @ matrix) > 0).astype(int)
         hops = ["hyperedges", "hyperedges", "neighbors"][:n]
-        assert ties.around(core, hops).tolist() == np.flatnonzero(reached).tolist(), hop
-    assert ties.around(core, []).tolist() == core.tolist()
+        assert dependencies.expand(core, hops).tolist() == np.flatnonzero(reached).tolist(), hop
+    assert dependencies.expand(core, []).tolist() == core.tolist()
 
 
 def test_halo_is_bounded_on_a_square_array():
     y, x = np.divmod(np.arange(60 * 60), 60)
     xy = np.column_stack([x, y]).astype(float)
-    ties = Ties(
+    dependencies = SpotDependencies(
         spatial_neighbors(xy, 9).rows.numpy(),
         spatial_neighbors(xy, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows.numpy(),
     )
     core = np.flatnonzero((x >= 20) & (x < 40) & (y >= 20) & (y < 40))
     # Two spots each hyperedge step, one the attention
-    rows = ties.around(core, ["hyperedges", "hyperedges", "neighbors"])
+    rows = dependencies.expand(core, ["hyperedges", "hyperedges", "neighbors"])
     assert len(rows) == 30 * 30
     assert (x[rows].min(), x[rows].max()) == (15, 44)
 
 
-def test_places_in_a_window():
-    window = window_of(np.array([4, 9]), np.array([2, 9, 12]))
+def test_positions_in_a_window():
+    window = make_window(np.array([4, 9]), np.array([2, 9, 12]))
     assert window.rows.tolist() == [2, 4, 9, 12]
     assert window.rows[window.core].tolist() == [4, 9]
-    assert renumbered(np.array([[9, 4, -1], [3, 12, 99]]), window.rows).tolist() == [[2, 1, -1], [-1, 3, -1]]
+    assert renumber(np.array([[9, 4, -1], [3, 12, 99]]), window.rows).tolist() == [[2, 1, -1], [-1, 3, -1]]
 
 
 def test_within_a_distance():
     xy = np.column_stack([np.arange(10.0), np.zeros(10)])
-    assert within(cKDTree(xy), np.array([4, 5]), 2.0).tolist() == [2, 3, 4, 5, 6, 7]
+    assert find_within(cKDTree(xy), np.array([4, 5]), 2.0).tolist() == [2, 3, 4, 5, 6, 7]

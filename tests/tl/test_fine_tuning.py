@@ -184,10 +184,14 @@ def test_outputs_that_are_kept(head, columns):
     [
         ({"genes": ["STRO1", "ACTB"]}, KeyError, r"1 of 2 genes are not in the model.*cannot add genes.*'ACTB'"),
         ({"genes": ["STRO1", "STRO1"]}, ValueError, "more than once"),
-        ({"genes": ["STRO1"]}, ValueError, r"one gene, 'STRO1'.*two genes are the fewest.*predict\(data, model, genes"),
+        (
+            {"genes": ["STRO1"]},
+            ValueError,
+            r"one gene, 'STRO1'.*always 1 for a single gene.*predict\(data, model, genes",
+        ),
         ({"preset": "paper"}, ValueError, "`preset='paper'` was passed"),
-        ({"obsm": "X_mine"}, ValueError, "`obsm` passed"),
-        ({"encoder": "shufflenet", "weights": "random"}, ValueError, "`encoder`, `weights` passed"),
+        ({"obsm": "X_mine"}, ValueError, "you passed `obsm`"),
+        ({"encoder": "shufflenet", "weights": "random"}, ValueError, "you passed `encoder`, `weights`"),
         ({"model": "no/such/folder"}, FileNotFoundError, "no/such/folder"),
         ({"model": 3}, TypeError, "found int"),
     ],
@@ -201,7 +205,7 @@ def test_slides_that_do_not_fit(tissue, parent):
     lacking = tissue["new"][:, :-1].copy()
     with pytest.raises(
         KeyError,
-        match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning learns the genes of `model`\).*pass `genes=`",
+        match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning trains on the genes of `model`\).*pass `genes=`",
     ):
         tl.fit(lacking, model=parent, **OPTIONS)
     genes = list(lacking.var_names)

@@ -178,7 +178,7 @@ def test_fine_tuning_keeps_the_stain_of_the_model(fitted, recolored):
     tuned = tl.fit(recolored(toy(8)), model=model, max_epochs=1, validation=None, **QUIET)
     assert tuned.stain == model.stain
     assert tuned.inputs == model.inputs
-    with pytest.raises(ValueError, match="`stain` passed"):
+    with pytest.raises(ValueError, match="you passed `stain`"):
         tl.fit(toy(8), model=model, stain="macenko", **QUIET)
 
 

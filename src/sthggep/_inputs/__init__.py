@@ -1,1 +1,1 @@
-"""Sections and windows as a network is fed them."""
+"""Inputs and targets of the networks: sections and windows as tensors."""

@@ -1,4 +1,4 @@
-"""How a call computes."""
+"""Device, batch size, progress bar and seed of a call."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compute:
-    """Device, batch size, progress and seed of one call: none of them changes what the result means."""
+    """Device, batch size, progress and seed of one call; none of them changes the meaning of the result."""
 
     device: torch.device
     batch_size: int = 64
-    """Patches encoded at a time."""
+    """Number of patches in a batch of the encoder."""
     show_progress: bool = False
     seed: int = 0

@@ -1,7 +1,8 @@
-"""What a model takes from a slide."""
+"""The inputs that a model reads from a slide."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,38 +11,42 @@ from sthggep._checks import listing
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model looks at: patches end to end, features of a frozen encoder, or arrays that are in ``obsm``.
-
-    ``sizes_um`` holds one field of view a stage; patches take the first, and ``None`` there means pixels as published.
-    ``stain`` names a normalization; what it was fitted to is in the record of the training.
-    """
+    """The inputs that a model reads: image patches, features of a frozen encoder, or arrays of ``obsm``."""
 
     kind: str
+    """``"patches"``, ``"features"`` or ``"obsm"``."""
     sizes_um: tuple[float | None, ...] = (None,)
+    """Fields of view in microns, one a stage. Patches have one; ``None`` is ``size_px`` full-resolution pixels."""
     size_px: int = 112
+    """Side of a patch in pixels, as the network or the encoder reads it."""
     encoder: str = "shufflenet"
+    """Name of the frozen encoder."""
     flips: bool = True
+    """Whether features are means over the four flips of each patch."""
     obsm: tuple[str, ...] = ()
+    """Keys of the user's features, one a stage."""
     reference: bool = False
+    """Whether the published network reads absolute array positions."""
     stain: str | None = None
+    """Method of the stain normalization; the record of the training holds the target stain."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in plain types, for JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Inputs:
-        """Back from JSON."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
+    def from_dict(cls, values: Mapping[str, Any]) -> Inputs:
+        """Make the inputs from what :meth:`to_dict` returned."""
+        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **tuples})
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{size:g} µm" if size else f"{self.size_px} px" for size in self.sizes_um)
-        looks = {"patches": f"patches of {sizes}", "features": f"{self.encoder} features of {sizes}"}
-        found = looks.get(self.kind, f"obsm {listing(self.obsm)}")
-        return found if self.stain is None else f"{found}, stain normalized ({self.stain})"
+        by_kind = {"patches": f"patches of {sizes}", "features": f"{self.encoder} features of {sizes}"}
+        text = by_kind.get(self.kind, f"obsm {listing(self.obsm)}")
+        return text if self.stain is None else f"{text}, stain normalized ({self.stain})"
 
     @property
     def needs_image(self) -> bool:
-        """Whether the slide's image is looked at."""
+        """Whether the model reads the slide's image."""
         return self.kind != "obsm"

@@ -1,4 +1,4 @@
-"""Which spots the networks tie to each other, on arrays as dense as those they learned from and on denser ones."""
+"""Neighbors and hyperedges of the spots, on arrays as dense as the training sections and on denser ones."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ HYPEREDGE_SPOTS = 9
 HYPEREDGE_REACH = 1.6  # pitches
 
 
-def neighborhoods(slide: Slide, n_neighbors: int, pitch_um: float | None = None) -> tuple[Neighbors, Neighbors]:
-    """Spots that each spot attends to, and those that its hyperedge holds.
+def find_neighborhoods(slide: Slide, n_neighbors: int, pitch_um: float | None = None) -> tuple[Neighbors, Neighbors]:
+    """Find the spots that each spot attends to, and the spots of its hyperedge.
 
-    Both are those at about the distances that the networks have learned: where the spots stand denser than ``pitch_um``,
-    their array is several coarser ones, interleaved, and a spot's neighbors are of its own.
+    Distances are about those of the training sections: an array that is denser than ``pitch_um`` is read as several
+    coarser lattices, interleaved, and a spot has neighbors in its own lattice only.
     """
-    near = _nearest(slide, n_neighbors, pitch_um=pitch_um)
-    return near, _nearest(slide, HYPEREDGE_SPOTS, pitch_um=pitch_um, max_distance=HYPEREDGE_REACH)
+    attended = _nearest(slide, n_neighbors, pitch_um=pitch_um)
+    return attended, _nearest(slide, HYPEREDGE_SPOTS, pitch_um=pitch_um, max_distance=HYPEREDGE_REACH)
 
 
-def separate(slide: Slide, pitch_um: float | None = None) -> list[NDArray[np.intp]]:
-    """Spots in groups that have no neighborhood in common: the coarser arrays, else all together."""
+def separate_lattices(slide: Slide, pitch_um: float | None = None) -> list[NDArray[np.intp]]:
+    """Spots of each coarser lattice, which share no neighborhood; all spots where the array is not denser."""
     factor = slide.denser_than(pitch_um)
     if factor == 1:
         return [np.arange(slide.n_spots)]
@@ -38,20 +38,20 @@ def separate(slide: Slide, pitch_um: float | None = None) -> list[NDArray[np.int
 
 
 def _nearest(slide: Slide, k: int, *, pitch_um: float | None = None, max_distance: float | None = None) -> Neighbors:
-    """The ``k`` nearest of each spot, among those of its own lattice where several coarser ones are interleaved."""
+    """The ``k`` nearest of each spot, in its own lattice where the array is several coarser ones."""
     factor = slide.denser_than(pitch_um)
-    xy = positions(slide) / factor
+    xy = pitch_positions(slide) / factor
     if factor == 1:
         return spatial_neighbors(xy, k, max_distance=max_distance)
     rows = torch.full((slide.n_spots, k), -1, dtype=torch.int64)
     offsets = torch.zeros((slide.n_spots, k, 2))
     for part in sublattices(slide.array_xy(), factor):  # type: ignore[arg-type]
-        found, at = spatial_neighbors(xy[part], k, max_distance=max_distance), torch.from_numpy(part)
-        rows[at] = torch.where(found.rows < 0, -1, at[found.rows])
-        offsets[at] = found.offsets
+        neighbors, spots = spatial_neighbors(xy[part], k, max_distance=max_distance), torch.from_numpy(part)
+        rows[spots] = torch.where(neighbors.rows < 0, -1, spots[neighbors.rows])
+        offsets[spots] = neighbors.offsets
     return Neighbors(rows, offsets)
 
 
-def positions(slide: Slide) -> NDArray[np.float64]:
-    """Centers in units of the spot pitch, around the section's middle."""
+def pitch_positions(slide: Slide) -> NDArray[np.float64]:
+    """Spot centers in spot pitches, relative to the mean position of the section."""
     return np.asarray((slide.xy - slide.xy.mean(axis=0)) / slide.pitch(), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Sections as tensors: what a network is fed and what it should say. Split by section or spatial block, never by spot."""
+"""Feature arrays of a section, one a stage, and array positions for the published network."""
 
 from __future__ import annotations
 
@@ -24,18 +24,27 @@ if TYPE_CHECKING:
 
 
 def array_positions(slide: Slide) -> NDArray[np.int64]:
-    """Array positions, as the published network looks them up, or an error that says what is expected."""
+    """Read the array positions that the published network needs.
+
+    Raises
+    ------
+    KeyError
+        The section has no array positions.
+    ValueError
+        A position is not in the tables of the published network.
+    """
     array_xy = slide.array_xy()
     if array_xy is None:
         msg = (
-            f"Section {slide.name!r} has no array positions, which the published network needs: obs columns 'array_x' and "
-            "'array_y' (Visium: 'array_col' and 'array_row') were expected."
+            f"Section {slide.name!r} has no array positions, which the published network needs. Expected the obs columns "
+            "'array_x' and 'array_y' (Visium: 'array_col' and 'array_row')."
         )
         raise KeyError(msg)
     if array_xy.min() < 0 or array_xy.max() >= TABLE_ROWS:
         msg = (
             f"Section {slide.name!r} has array positions from {array_xy.min()} to {array_xy.max()}, but the published "
-            f"network knows 0 to {TABLE_ROWS - 1} only. Fit a new model: its positions are relative to the section."
+            f"network has embeddings of 0 to {TABLE_ROWS - 1} only. Fit a new model: it reads positions relative to the "
+            "section."
         )
         raise ValueError(msg)
     return array_xy
@@ -50,47 +59,60 @@ def frozen_stages(
     folder: Path | None = None,
     blocks: Path | None = None,
 ) -> list[FeatureArray]:
-    """One feature array a stage: those that are in ``obsm`` already, else computed; kept in ``folder``, if one is given.
+    """Read one feature array a stage from ``obsm``, and compute those that ``obsm`` lacks.
 
-    ``blocks`` is a folder of finished blocks, which stay there.
+    Parameters
+    ----------
+    slide
+        The section.
+    inputs
+        Encoder and fields of view, or keys of ``obsm``.
+    encoder
+        The frozen encoder; ``None`` reads the user's features.
+    compute
+        Batch size and progress.
+    folder
+        Folder for computed features; ``None`` returns them in memory.
+    blocks
+        Folder that keeps finished blocks of features, for a run that may be interrupted.
     """
     if encoder is None:
         return [read_user_features(slide, key) for key in inputs.obsm]
-    found = _described(slide, inputs, encoder)
-    if new := [size for size, values in found.items() if values is None]:
-        done = encode(
+    features = _stored_features(slide, inputs, encoder)
+    if missing := [size for size, values in features.items() if values is None]:
+        computed = encode(
             slide,
             encoder,
-            new,
+            missing,
             flips=inputs.flips,
             batch_size=compute.batch_size,
             show=compute.show_progress,
             folder=folder,
             blocks=blocks,
         )
-        found |= dict(zip(new, done, strict=True))
-    stages = [found[size] for size in inputs.sizes_um if size is not None]
+        features |= dict(zip(missing, computed, strict=True))
+    stages = [features[size] for size in inputs.sizes_um if size is not None]
     return [values for values in stages if values is not None]
 
 
-def kept_blocks(
+def open_blocks(
     slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, batch_size: int, folder: Path
 ) -> KeptBlocks | None:
-    """Blocks in which :func:`frozen_stages` computes features; ``None`` where it has none to compute, or keeps none."""
+    """Blocks in which :func:`frozen_stages` computes features; ``None`` if it computes none or can keep none."""
     if encoder is None:
         return None
-    new = [size for size, values in _described(slide, inputs, encoder).items() if values is None]
-    if not new:
+    missing = [size for size, values in _stored_features(slide, inputs, encoder).items() if values is None]
+    if not missing:
         return None
-    return KeptBlocks.of(folder, Encoding(slide, encoder, new, flips=inputs.flips, batch_size=batch_size))
+    return KeptBlocks.of(folder, Encoding(slide, encoder, missing, flips=inputs.flips, batch_size=batch_size))
 
 
-def _described(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, FeatureArray | None]:
-    """Features that are in ``obsm`` already, for each field of view; ``None`` where they are still to be computed."""
+def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, FeatureArray | None]:
+    """Features in ``obsm`` of this encoder and these pixels, by field of view; ``None`` for those that it lacks."""
     table = slide.adata
     sizes = [size for size in inputs.sizes_um if size is not None]
     if len(sizes) < len(inputs.sizes_um):
-        msg = "Features of a frozen encoder need a field of view in microns."
+        msg = f"Expected fields of view in microns for features of a frozen encoder, found {list(inputs.sizes_um)}."
         raise ValueError(msg)
     keys = {size: feature_key(inputs.encoder, size) for size in sizes}
     return {

@@ -1,1 +1,1 @@
-"""Presets, validation, closed form, networks, fine-tuning: from sections to a trained model."""
+"""Training: presets, validation, networks, closed form, Lightning, fine-tuning."""

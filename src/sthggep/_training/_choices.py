@@ -1,4 +1,4 @@
-"""A preset with the user's own choices in it."""
+"""A preset with the options that the user chose."""
 
 from __future__ import annotations
 
@@ -14,37 +14,42 @@ from sthggep._training._presets import PRESETS, Preset
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose instead of the preset's own; ``None`` keeps that."""
+    """Options that replace those of the preset; ``None`` keeps the preset's."""
 
     obsm: str | Sequence[str] | None = None
+    """Keys of the user's features."""
     encoder: str | None = None
+    """Name of the frozen encoder."""
     size_um: float | Sequence[float] | None = None
+    """Fields of view in microns."""
     stain: str | None = None
+    """Method of the stain normalization."""
     max_epochs: int | None = None
     learning_rate: float | None = None
     n_members: int | None = None
+    """Number of networks."""
 
 
 def find_preset(preset: str | Preset) -> tuple[str, Preset]:
-    """Name and content of a preset; one that was made by hand is called ``"custom"``."""
+    """Find a preset by its name and return both; the name of a :class:`Preset` object is ``"custom"``."""
     if isinstance(preset, Preset):
         return "custom", preset
     return preset, PRESETS[one_of(preset, PRESETS, "preset")]
 
 
 def with_choices(preset: Preset, choices: Choices) -> Preset:
-    """The preset with the user's choices.
+    """Replace options of the preset by the user's choices.
 
     Raises
     ------
     ValueError
-        A choice is invalid, or does not fit the preset or another choice.
+        A choice is invalid, or contradicts the preset or another choice.
     """
     return _with_encoder(_with_numbers(preset, choices), choices)
 
 
 def _with_numbers(preset: Preset, choices: Choices) -> Preset:
-    """The preset with epochs, learning rate, networks and features of the user's own."""
+    """The preset with the user's epochs, learning rate, number of networks and features."""
     recipe, inputs, n_members = preset.recipe, preset.inputs, preset.n_members
     if choices.max_epochs is not None:
         recipe = replace(recipe, max_epochs=int(positive(choices.max_epochs, "`max_epochs`")))
@@ -54,7 +59,7 @@ def _with_numbers(preset: Preset, choices: Choices) -> Preset:
         n_members = int(positive(choices.n_members, "`n_members`"))
     if choices.obsm is not None:
         if inputs.kind == "patches":
-            msg = "`obsm` holds features, but this preset reads patches. Use `preset='default'`."
+            msg = f"`obsm` holds features, but this preset reads {inputs}. Pass `preset='default'`."
             raise ValueError(msg)
         keys = (choices.obsm,) if isinstance(choices.obsm, str) else tuple(choices.obsm)
         inputs = replace(inputs, kind="obsm", obsm=keys)
@@ -68,7 +73,7 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
         return preset
     inputs, net = preset.inputs, dict(preset.net)
     if inputs.kind == "obsm":
-        msg = "`obsm` holds features that are computed already: `encoder`, `size_um` and `stain` do not apply. Leave one out."
+        msg = "`obsm` holds computed features, so `encoder`, `size_um` and `stain` do not apply. Leave them or `obsm` out."
         raise ValueError(msg)
     if stain is not None:
         inputs = replace(inputs, stain=check_stain(stain))
@@ -76,7 +81,7 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
         from sthggep._encoders._frozen import find_encoder
 
         if inputs.kind == "patches":
-            msg = "`encoder` computes features, but this preset reads patches. Use `preset='default'`."
+            msg = f"`encoder` computes features, but this preset reads {inputs}. Pass `preset='default'`."
             raise ValueError(msg)
         entry = find_encoder(encoder)
         net["blocks"] = entry.blocks
@@ -92,5 +97,5 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
 
 
 def without_counts(preset: Preset) -> Preset:
-    """The preset without what is learned from counts alone."""
+    """Return the preset without the count head and its loss, for targets that are not genes."""
     return replace(preset, recipe=replace(preset.recipe, count_nll=0.0), net={**preset.net, "count_head": None})

@@ -1,9 +1,9 @@
-"""Windows of the training sections, one a step."""
+"""Loaders of training and validation windows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning
 import torch
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class SectionDataModule(lightning.LightningDataModule):
-    """Feeds the windows of sections, one a step.
+    """Load the windows of sections, one a training step.
 
     Parameters
     ----------
     windows
-        Their masks say which spots are trained and validated on.
+        Windows with the masks of their training and validation spots.
     seed
-        Order of the training windows.
+        Seed of the order of the training windows.
     min_steps
-        Fewest steps of an epoch: few windows are repeated within it.
+        Fewest steps of an epoch; fewer windows are repeated within it.
     """
 
     def __init__(self, windows: Sequence[SectionWindow], seed: int = 0, min_steps: int = 1) -> None:
@@ -34,22 +34,22 @@ class SectionDataModule(lightning.LightningDataModule):
         self.generator = torch.Generator().manual_seed(seed)
 
     def train_dataloader(self) -> DataLoader[SectionWindow]:
-        """Training windows, in a new order each epoch."""
+        """Load the training windows, in a new order each epoch."""
         return DataLoader(
             self.training,  # type: ignore[arg-type]
             batch_size=None,
             shuffle=True,
             generator=self.generator,
-            collate_fn=_as_it_is,
+            collate_fn=_pass_on,
         )
 
-    def val_dataloader(self) -> list[Any] | DataLoader[SectionWindow]:
-        """Windows with held-out spots; none where nothing is held out."""
+    def val_dataloader(self) -> list[SectionWindow] | DataLoader[SectionWindow]:
+        """Load the windows with held-out spots; an empty list if there are none."""
         if not self.validation:
             return []
-        return DataLoader(self.validation, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
+        return DataLoader(self.validation, batch_size=None, collate_fn=_pass_on)  # type: ignore[arg-type]
 
 
-def _as_it_is(window: Any) -> Any:
-    """Positions stay numpy arrays: the default would make tensors of them."""
+def _pass_on(window: object) -> object:
+    """Return the window: the default collation would turn positions into tensors."""
     return window

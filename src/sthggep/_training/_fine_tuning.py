@@ -1,39 +1,51 @@
-"""From a trained model to one that goes on with new slides: what stays, what moves."""
+"""Fine-tuning: what a new model keeps of its parent, and the networks that its training starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from sthggep._inputs._section import SectionWindow
     from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
-    from sthggep.nn import HGGEPNet
+    from sthggep.nn import FeatureHGGEPNet, HGGEPNet
 
-GENTLER = 0.1  # learning rate of fine-tuning, relative to that of training
+RELATIVE_LEARNING_RATE = 0.1  # learning rate of fine-tuning, as a fraction of the preset's
 
 
 def open_parent(
-    model: HGGEP | str | Path, preset: str, genes: Sequence[str] | None, own: Mapping[str, object]
+    model: HGGEP | str | Path, preset: str, genes: Sequence[str] | None, model_options: Mapping[str, object]
 ) -> tuple[HGGEP, Preset, list[str]]:
-    """The model to be trained on, how, and its genes; ``own`` is what the user chose that a model has already."""
-    from sthggep._training._refusals import of_genes
+    """Load the model to fine-tune, and return it with its preset and the genes to train on.
+
+    Parameters
+    ----------
+    model
+        The model, its name or its folder.
+    preset
+        Name of the preset that the user passed.
+    genes
+        Genes that the user passed.
+    model_options
+        Options that the model has fixed; one that is not ``None`` is refused.
+    """
+    from sthggep._training._refusals import refuse_target_model
     from sthggep.model._load import load_model
 
     parent = load_model(model)
-    of_genes(parent)
-    start_from = fine_tuning_preset(parent, preset)
-    refuse_own_choices(**own)
-    return parent, start_from, fine_tuning_genes(parent, genes)
+    refuse_target_model(parent)
+    parent_preset = fine_tuning_preset(parent, preset)
+    refuse_model_options(**model_options)
+    return parent, parent_preset, fine_tuning_genes(parent, genes)
 
 
 def fine_tuning_preset(parent: HGGEP, preset: str) -> Preset:
-    """How the model was made, at a lower learning rate: its inputs, its networks, the recipe of their kind."""
+    """Make the preset of a fine-tuning: the model's inputs and networks, and their recipe at a lower learning rate."""
     from dataclasses import replace
 
     from sthggep._training._presets import PRESETS
@@ -41,73 +53,73 @@ def fine_tuning_preset(parent: HGGEP, preset: str) -> Preset:
     network = type(parent.members[0]).__name__
     if preset not in ("default", parent.preset):
         msg = (
-            f"`model` was made by the preset {parent.preset!r} and keeps it, but `preset={preset!r}` was passed. "
-            "Leave `preset` out, or leave `model` out to train anew."
+            f"Fine-tuning keeps the preset of `model`, {parent.preset!r}, but `preset={preset!r}` was passed. "
+            "Leave `preset` out, or leave `model` out to train a new model."
         )
         raise ValueError(msg)
-    alike = [entry for entry in PRESETS.values() if entry.network == network]
-    made_by = PRESETS.get(parent.preset, alike[0])
-    recipe = made_by.recipe if made_by.network == network else alike[0].recipe
+    same_network = [entry for entry in PRESETS.values() if entry.network == network]
+    base = PRESETS.get(parent.preset, same_network[0])
+    recipe = base.recipe if base.network == network else same_network[0].recipe
     return replace(
-        made_by,
+        base,
         inputs=parent.inputs,
         network=network,
-        recipe=replace(recipe, learning_rate=recipe.learning_rate * GENTLER),
+        recipe=replace(recipe, learning_rate=recipe.learning_rate * RELATIVE_LEARNING_RATE),
         n_members=len(parent.members),
         net={"n_neighbors": getattr(parent.members[0], "n_neighbors", 1)},
     )
 
 
-def refuse_own_choices(**given: object) -> None:
-    """Refuse what a model to be trained on has already."""
-    passed = [f"`{name}`" for name, value in given.items() if value is not None]
+def refuse_model_options(**options: object) -> None:
+    """Refuse options that the model to fine-tune has fixed."""
+    passed = [f"`{name}`" for name, value in options.items() if value is not None]
     if passed:
         msg = (
-            f"`model` keeps what it looks at, but {', '.join(passed)} passed: leave that out, or leave `model` out to train "
-            "anew."
+            f"Fine-tuning keeps the inputs of `model`, but you passed {', '.join(passed)}. Leave that out, or leave `model` "
+            "out to train a new model."
         )
         raise ValueError(msg)
 
 
 def fine_tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
-    """The genes of the model, or some of them."""
+    """Return the genes to train on: those of the model, or some of them."""
     from sthggep._checks import gene_list, genes_present
 
     if genes is None:
         return parent.genes
     panel = gene_list(genes)
-    genes_present(panel, parent.genes, "the model that is trained on (fine-tuning cannot add genes)")
+    genes_present(panel, parent.genes, "the model that you fine-tune (fine-tuning cannot add genes)")
     return panel
 
 
 def shares_of(parent: HGGEP, n_members: int) -> list[float] | None:
-    """Share of each network in the model's prediction; ``None`` for networks without a linear shortcut."""
+    """Read the share of each network in the model's prediction; ``None`` for networks without a linear shortcut."""
     from sthggep.nn import FeatureHGGEPNet
 
     shares = [float(member.blend) for member in parent.members if isinstance(member, FeatureHGGEPNet)]
     return [shares[member % len(shares)] for member in range(n_members)] if shares else None
 
 
-def fine_tuned(parent: HGGEP, member: int, genes: Sequence[str], windows: Sequence[SectionWindow]) -> nn.Module:
-    """A copy of one of the model's networks, moved towards the training spots of new sections."""
+def adapt_network(parent: HGGEP, member: int, genes: Sequence[str], windows: Sequence[SectionWindow]) -> nn.Module:
+    """Copy one of the model's networks and adapt its closed form or its mean to the training spots of new sections."""
     from sthggep.nn import FeatureHGGEPNet, HGGEPNet
 
     old = parent.members[member % len(parent.members)]
+    assert isinstance(old, (FeatureHGGEPNet, HGGEPNet))
     columns = [parent.genes.index(gene) for gene in genes]
     whole_panel = sorted(columns) == list(range(len(parent.genes)))
     net = deepcopy(old) if list(genes) == parent.genes else with_genes(old, columns)
     training = [window for window in windows if window.train.any()]
     if isinstance(net, FeatureHGGEPNet):
-        net.blend.fill_(1.0)  # the network trains by itself; its share is chosen afterwards
+        net.blend.fill_(1.0)  # the network trains alone; `choose_share` sets its share afterwards
         net.adapt([window.sample(window.train) for window in training], whole_panel=whole_panel)
     else:
-        assert isinstance(net, HGGEPNet)
         _shift_mean(net, training, whole_panel=whole_panel)
     return net.train(False)
 
 
 def _shift_mean(net: HGGEPNet, windows: Sequence[SectionWindow], *, whole_panel: bool) -> None:
-    """Move the mean prediction to that of the new tissue, as far as its spots carry."""
+    """Move the mean prediction towards that of the new tissue, the further the more spots it has."""
     import torch
 
     from sthggep.nn._features import ADAPT_PRIOR
@@ -120,8 +132,8 @@ def _shift_mean(net: HGGEPNet, windows: Sequence[SectionWindow], *, whole_panel:
         net.heads.get_parameter("expression.1.bias").add_(share * torch.cat(residuals).mean(dim=0))
 
 
-def with_genes(net: Any, columns: Sequence[int]) -> nn.Module:
-    """A copy of a network that keeps some of its outputs, in that order; it says the same of them."""
+def with_genes(net: FeatureHGGEPNet | HGGEPNet, columns: Sequence[int]) -> FeatureHGGEPNet | HGGEPNet:
+    """Copy a network with some of its outputs, in that order; their predictions do not change."""
     import torch
 
     n_genes = int(net.config["n_genes"])
@@ -131,21 +143,21 @@ def with_genes(net: Any, columns: Sequence[int]) -> nn.Module:
         small = type(net)(**{**net.config, "n_genes": len(columns)})
         with torch.device("meta"):
             wider = type(net)(**{**net.config, **fixed, "n_genes": n_genes + 1}).state_dict()
-    chosen = torch.as_tensor(list(columns), dtype=torch.long)
+    indices = torch.as_tensor(list(columns), dtype=torch.long)
     state = net.state_dict()
     for name, value in state.items():
         # An axis that grows with the genes is an axis of genes
-        for axis, (mine, other) in enumerate(zip(value.shape, wider[name].shape, strict=True)):
-            if mine != other:
-                state[name] = state[name].index_select(axis, chosen)
+        for axis, (size, wider_size) in enumerate(zip(value.shape, wider[name].shape, strict=True)):
+            if size != wider_size:
+                state[name] = state[name].index_select(axis, indices)
     if fixed and len(columns) < rank:
-        _fewer_programs(state)
+        _reduce_programs(state)
     small.load_state_dict(state)
-    return small  # type: ignore[no-any-return]
+    return small
 
 
-def _fewer_programs(state: dict[str, Any]) -> None:
-    """A network has no more programs than genes: give its scores those that are left."""
+def _reduce_programs(state: dict[str, Tensor]) -> None:
+    """Reduce the programs to the number of genes, and express the scores in the programs that are left."""
     from sthggep.nn._programs import of_fewer_genes
 
     loadings, damp, turn = of_fewer_genes(state["programs.loadings"], state["programs.damp"])

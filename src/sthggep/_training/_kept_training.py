@@ -1,4 +1,4 @@
-"""What a training depends on, so that a folder with another one's state is refused."""
+"""The record of a checkpoint folder, by which a folder of another training is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ RUN = RunFolder("training", "checkpoint_dir", "training.json")
 
 
 def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Path:
-    """The folder of a training, new or of the very same one. How it is computed (device, processes, precision) may differ."""
+    """Open the checkpoint folder of a training: a new folder, or one of a training with the same data and options.
+
+    Device, number of processes and precision may differ.
+    """
     options, preset, targets = task.options, task.preset, task.targets
     seed, layer, weights, window = options.compute.seed, options.layer, plain(options.weights), options.window
     record = {

@@ -1,4 +1,4 @@
-"""One network, its losses and its optimizer, trained by Lightning; nothing about AnnData."""
+"""Training of one network by Lightning: losses, optimizer, early stopping."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from sthggep._training._checkpoints import BEST, KeptEpochs, finish, finished
+from sthggep._training._checkpoints import BEST, EpochCheckpoint, load_finished, store_finished
 from sthggep._training._datamodule import SectionDataModule
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
 from sthggep.nn._precision import faster_in_bf16
 from sthggep.nn._section import PatchInputs
 
 if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
     from sthggep._inputs._section import SectionWindow
     from sthggep._progress import Progress
     from sthggep._training._presets import Recipe
@@ -33,7 +35,7 @@ WATCHED = "val_pearson"
 
 
 class Training(lightning.LightningModule):
-    """Losses and optimizer around a network that is called as ``net(*window.inputs)``.
+    """Losses and optimizer of a network that is called as ``net(*window.inputs)``.
 
     Parameters
     ----------
@@ -42,7 +44,7 @@ class Training(lightning.LightningModule):
     recipe
         Weights of the losses, learning rate, schedule.
     seed
-        Of the augmented copies.
+        Seed of the augmented copies.
     """
 
     def __init__(self, net: nn.Module, recipe: Recipe, seed: int = 0) -> None:
@@ -52,63 +54,64 @@ class Training(lightning.LightningModule):
         self.rows: list[dict[str, float]] = []
 
     def training_step(self, window: SectionWindow, _: int) -> Tensor:
-        """Loss of one section, over its training spots."""
+        """Compute the loss over the training spots of one window."""
         if not self.recipe.distillation:
             parts = self.losses(window, self.net(*window.inputs), window.train)
         else:
-            first, copies = self._with_copies(window)
+            first, copies = self._predict_copies(window)
             parts = self.losses(window, first, window.train)
-            parts["distillation"] = self.recipe.distillation * self._distil(window, first, copies)
+            parts["distillation"] = self.recipe.distillation * self._distill(window, first, copies)
         total: Tensor = torch.stack(list(parts.values())).sum()
-        figures = {f"train_{name}": part for name, part in parts.items()} | {"train_loss": total}
-        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+        metrics = {f"train_{name}": part for name, part in parts.items()} | {"train_loss": total}
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return total
 
-    def losses(self, window: SectionWindow, out: Output, at: Tensor) -> dict[str, Tensor]:
-        """Weighted parts of the loss over the spots ``at``, self-distillation aside."""
+    def losses(self, window: SectionWindow, out: Output, mask: Tensor) -> dict[str, Tensor]:
+        """Compute the weighted parts of the loss over the masked spots, except self-distillation."""
         recipe = self.recipe
-        predicted, target = out.expression[at], window.target[at]
+        predicted, target = out.expression[mask], window.target[mask]
         parts = {"mse": recipe.mse * nn.functional.mse_loss(predicted, target)}
         if recipe.correlation:
             parts["correlation"] = recipe.correlation * correlation_loss(predicted, target)
         if recipe.count_nll and out.mean is not None and out.dispersion is not None and out.dropout is not None:
             nll = zinb_nll(
-                window.counts[at], out.mean[at], out.dispersion[at], out.dropout[at], window.size_factors[at]
+                window.counts[mask], out.mean[mask], out.dispersion[mask], out.dropout[mask], window.size_factors[mask]
             )
             parts["counts"] = recipe.count_nll * nll
         elif recipe.count_nll and out.r is not None and out.p is not None:
-            parts["counts"] = recipe.count_nll * nb_nll(window.counts[at], out.r[at], out.p[at])
+            parts["counts"] = recipe.count_nll * nb_nll(window.counts[mask], out.r[mask], out.p[mask])
         return parts
 
-    def _with_copies(self, window: SectionWindow) -> tuple[Output, Output]:
-        """Prediction of the section, and of its augmented copies."""
+    def _predict_copies(self, window: SectionWindow) -> tuple[Output, Output]:
+        """Predict the window, and augmented copies of it."""
         assert isinstance(window.inputs, PatchInputs)
         patches, *rest = window.inputs
         copies = (augment_section(patches, generator=self.augmentation) for _ in range(self.recipe.n_copies))
         out: Output = self.net.versions(itertools.chain([patches], copies), *rest)  # type: ignore[operator]
-        first, others = zip(*((None, None) if one is None else (one[0], one[1:]) for one in out), strict=True)
+        pairs = ((None, None) if versions is None else (versions[0], versions[1:]) for versions in out)
+        first, others = zip(*pairs, strict=True)
         return Output(*first), Output(*others)
 
-    def _distil(self, window: SectionWindow, first: Output, copies: Output) -> Tensor:
-        """Squared distance to what augmented copies of the section agree on."""
+    def _distill(self, window: SectionWindow, first: Output, copies: Output) -> Tensor:
+        """Compute the squared distance to the weighted mean prediction of the augmented copies."""
         coefficients: Tensor = self.net.coefficient(copies.latent)  # type: ignore[operator]
-        at = window.train
-        return self_distillation(first.expression[at], copies.expression[:, at], coefficients[:, at])
+        mask = window.train
+        return self_distillation(first.expression[mask], copies.expression[:, mask], coefficients[:, mask])
 
     def validation_step(self, window: SectionWindow, _: int) -> None:
-        """The same loss, and the mean gene-wise correlation, on spots held out."""
-        out, at = self.net(*window.inputs), window.validate
-        loss = torch.stack(list(self.losses(window, out, at).values())).sum()
-        pearson = 1 - correlation_loss(out.expression[at], window.target[at])
+        """Log the loss and the mean correlation of the genes on held-out spots."""
+        out, mask = self.net(*window.inputs), window.validate
+        loss = torch.stack(list(self.losses(window, out, mask).values())).sum()
+        pearson = 1 - correlation_loss(out.expression[mask], window.target[mask])
         self.log_dict({"val_loss": loss, WATCHED: pearson}, batch_size=1, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
-        """Keep the epoch's figures for ``history``."""
-        found = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        self.rows.append({"epoch": self.current_epoch, **found})
+        """Add the metrics of the epoch to the curves."""
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        self.rows.append({"epoch": self.current_epoch, **metrics})
 
-    def configure_optimizers(self) -> Any:
-        """AdamW (Adam where nothing decays), with the step schedule of the recipe."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make AdamW (which is Adam without weight decay) with the step schedule of the recipe."""
         recipe = self.recipe
         optimizer = torch.optim.AdamW(self.net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         if recipe.step_epochs is None:
@@ -117,22 +120,22 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
-class Epochs(Callback):
-    """Tells the progress over all epochs of all members of each epoch."""
+class EpochProgress(Callback):
+    """Update the progress bar, which counts the epochs of all members, after each epoch."""
 
-    def __init__(self, done: Progress) -> None:
-        self.done = done
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Count the epochs of an interrupted training that is gone on with."""
+        """Count the epochs before an interruption."""
         if trainer.current_epoch:
-            self.done.update(trainer.current_epoch, {})
+            self.bar.update(trainer.current_epoch, {})
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Move on by one epoch."""
-        found = trainer.callback_metrics
+        """Advance by one epoch and show its loss and validation correlation."""
+        metrics = trainer.callback_metrics
         shown = {"loss": "train_loss", "validation PCC": WATCHED}
-        self.done.update(1, {name: float(found[key]) for name, key in shown.items() if key in found})
+        self.bar.update(1, {name: float(metrics[key]) for name, key in shown.items() if key in metrics})
 
 
 def train_network(
@@ -142,25 +145,25 @@ def train_network(
     *,
     seed: int,
     device: torch.device,
-    done: Progress | None = None,
-    trainer_kwargs: Mapping[str, Any] | None = None,
+    bar: Progress | None = None,
+    trainer_kwargs: Mapping[str, object] | None = None,
     folder: Path | None = None,
 ) -> pd.DataFrame:
-    """Train a network in place; with held-out spots, stop early and keep the best epoch.
+    """Train a network in place; if spots are held out, stop early and restore the best epoch.
 
-    With a ``folder`` the training goes on from what an interrupted one left there.
+    With a ``folder``, the call resumes the interrupted training that left its state there.
 
     Returns
     -------
     One row an epoch: ``epoch``, ``train_loss``, its parts, ``val_loss``, ``val_pearson``.
     """
-    rows = None if folder is None else finished(folder, net)
+    rows = None if folder is None else load_finished(folder, net)
     if rows is None:
-        rows = _train(net, windows, recipe, seed, device, done, dict(trainer_kwargs or {}), folder)
+        rows = _train(net, windows, recipe, seed, device, bar, dict(trainer_kwargs or {}), folder)
     net.eval().cpu()
-    found = pd.DataFrame(rows)
-    first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in found]
-    return found[[*first, *(name for name in found if name not in first)]]
+    history = pd.DataFrame(rows)
+    first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in history]
+    return history[[*first, *(name for name in history if name not in first)]]
 
 
 def _train(
@@ -169,79 +172,99 @@ def _train(
     recipe: Recipe,
     seed: int,
     device: torch.device,
-    done: Progress | None,
-    given: dict[str, Any],
+    bar: Progress | None,
+    trainer_kwargs: dict[str, object],
     folder: Path | None,
 ) -> list[dict[str, float]]:
-    """Curves of a training by Lightning; the network has the weights of its best epoch."""
+    """Train by Lightning and return the curves; the network gets the weights of its best epoch."""
     data = SectionDataModule(windows, seed, recipe.min_steps)
     module = Training(net, recipe, seed)
-    with quiet(), isolate_rng(), tempfile.TemporaryDirectory() as passing:
+    with silenced_lightning(), isolate_rng(), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(seed)
-        kept = None if folder is None else KeptEpochs(folder, data)
-        callbacks: list[Callback] = [Epochs(done)] if done is not None else []
-        # The state that is gone on from may name the best epoch before this one: both stay
+        checkpoint = None if folder is None else EpochCheckpoint(folder, data, module)
+        # The checkpoint to resume from may name the best epoch before the latest best: both stay
         best = ModelCheckpoint(
-            passing if folder is None else folder / BEST,
+            scratch if folder is None else folder / BEST,
             monitor=WATCHED,
             mode="max",
             save_weights_only=True,
             save_top_k=1 if folder is None else 2,
         )
+        callbacks: list[Callback] = [EpochProgress(bar)] if bar is not None else []
         if data.validation:
             callbacks += [best, EarlyStopping(WATCHED, mode="max", patience=recipe.patience)]
-        callbacks += [kept] if kept is not None else []
-        # The user's callbacks stand beside ours
-        more = given.pop("callbacks", None) or []
-        callbacks += more if isinstance(more, list) else [more]
-        options: dict[str, Any] = {
-            "accelerator": device.type if device.type != "cuda" else "gpu",
-            "devices": 1 if device.index is None else [device.index],
-            "max_epochs": recipe.max_epochs,
-            "precision": _precision(recipe.precision, device),
-            "gradient_clip_val": recipe.clip,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "enable_checkpointing": bool(data.validation) or kept is not None,
-            "logger": False,
-            "num_sanity_val_steps": 0,
-            "callbacks": callbacks,
-            **given,
-        }
-        module.train()  # Lightning trains in the mode it finds
-        trainer = lightning.Trainer(**options)
-        with repeatable():
-            trainer.fit(module, datamodule=data, ckpt_path=None if kept is None else kept.resumed_from)
+        callbacks += [checkpoint] if checkpoint is not None else []
+        module.train()  # Lightning does not set the mode
+        trainer = _make_trainer(
+            recipe,
+            device,
+            callbacks,
+            trainer_kwargs,
+            enable_checkpointing=bool(data.validation) or checkpoint is not None,
+        )
+        with deterministic_algorithms():
+            resume_path = None if checkpoint is None else checkpoint.resume_path
+            trainer.fit(module, datamodule=data, ckpt_path=resume_path)
         if best.best_model_path:
             state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
             net.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
         if folder is not None and trainer.is_global_zero:
-            finish(folder, net, module.rows)
-        trainer.strategy.barrier()  # of several processes, one owns the folders that all read
+            store_finished(folder, net, module.rows)
+        trainer.strategy.barrier()  # the first of several processes owns the folders that all read
     return module.rows
 
 
+def _make_trainer(
+    recipe: Recipe,
+    device: torch.device,
+    callbacks: list[Callback],
+    trainer_kwargs: dict[str, Any],
+    *,
+    enable_checkpointing: bool,
+) -> lightning.Trainer:
+    """Make the trainer; the user's options win, except that the user's callbacks are added to ours."""
+    more = trainer_kwargs.pop("callbacks", None) or []
+    options = {
+        "accelerator": device.type if device.type != "cuda" else "gpu",
+        "devices": 1 if device.index is None else [device.index],
+        "max_epochs": recipe.max_epochs,
+        "precision": _precision(recipe.precision, device),
+        "gradient_clip_val": recipe.clip,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": enable_checkpointing,
+        "logger": False,
+        "num_sanity_val_steps": 0,
+        "callbacks": callbacks + (more if isinstance(more, list) else [more]),
+        **trainer_kwargs,
+    }
+    return lightning.Trainer(**options)
+
+
 @contextmanager
-def repeatable() -> Iterator[None]:
-    """The same seed gives the same weights: else several threads add up the gradients of gathered rows in any order."""
-    asked, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+def deterministic_algorithms() -> Iterator[None]:
+    """Make torch deterministic: otherwise several threads add up the gradients of gathered rows in any order."""
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(asked, warn_only=warned)
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
-def _precision(asked: str, device: torch.device) -> str:
-    """``"auto"`` is bfloat16 where that is clearly faster."""
-    if asked != "auto":
-        return asked
+def _precision(precision: str, device: torch.device) -> str:
+    """Resolve ``"auto"``: bfloat16 on devices where it is clearly faster."""
+    if precision != "auto":
+        return precision
     return "bf16-mixed" if faster_in_bf16(device) else "32-true"
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Lightning's advice on loaders and loggers is for its own users, not for ours."""
+def silenced_lightning() -> Iterator[None]:
+    """Silence Lightning's advice on loaders and loggers, which users of sthggep cannot follow."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

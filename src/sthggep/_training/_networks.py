@@ -1,4 +1,4 @@
-"""Networks of a preset: built, started from training windows, weighted against the linear shortcut."""
+"""Networks of a preset: build them, start them from training windows, weight them against the linear shortcut."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def build_network(
     seed: int,
     extra: Sequence[CountsOnly] = (),
 ) -> nn.Module:
-    """A network of the preset with weights drawn from ``seed``, started from training windows.
+    """Build a network of the preset with weights drawn from ``seed``, and start it from training windows.
 
-    An image backbone starts from its ImageNet weights. ``extra`` are sections of which only the counts are known.
+    An image backbone starts from its ImageNet weights. ``extra`` holds the counts of extra sections.
     """
     import torch
 
@@ -52,7 +52,7 @@ def build_network(
 
 
 def start_network(net: nn.Module, windows: Sequence[SectionWindow], extra: Sequence[CountsOnly] = ()) -> None:
-    """Start a network from the training spots: closed forms are solved, or outputs begin at the genes' means."""
+    """Start a network from the training spots: solve its closed forms, or set its outputs to the means of the genes."""
     import torch
 
     from sthggep.nn import FeatureHGGEPNet, HGGEPNet
@@ -69,8 +69,8 @@ def start_network(net: nn.Module, windows: Sequence[SectionWindow], extra: Seque
 def _calibrate(net: HGGEPNet, windows: Sequence[SectionWindow]) -> None:
     """Set the statistics of batch normalization to those of the training patches.
 
-    ImageNet's statistics do not hold behind the gradient module, and a running average would take hundreds of steps to
-    forget them.
+    ImageNet's statistics do not hold after the gradient module, and a running average needs hundreds of steps to
+    replace them.
     """
     import torch
 
@@ -80,7 +80,7 @@ def _calibrate(net: HGGEPNet, windows: Sequence[SectionWindow]) -> None:
     momentum = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # the plain average over all that passes
+        layer.momentum = None  # the plain average over all patches
     net.train()
     with torch.no_grad():
         for window in windows:
@@ -91,8 +91,8 @@ def _calibrate(net: HGGEPNet, windows: Sequence[SectionWindow]) -> None:
         layer.momentum = value
 
 
-def shape_of(preset: Preset) -> nn.Module:
-    """A network without weights that reaches as far as the preset's own."""
+def network_without_weights(preset: Preset) -> nn.Module:
+    """Make a network with the neighbors and steps of the preset's network, but without weights."""
     import torch
 
     from sthggep.nn import FeatureHGGEPNet, HGGEPNet
@@ -107,12 +107,12 @@ def choose_share(
     members: Sequence[nn.Module],
     splits: Sequence[Sequence[SectionWindow]],
     recipe: Recipe,
-    before: Sequence[float] | None = None,
+    parent_shares: Sequence[float] | None = None,
 ) -> None:
-    """Choose how much of the prediction is the networks' on all held-out tissue; the linear shortcut has the rest.
+    """Choose the share of the networks in the prediction on all held-out tissue; the linear shortcut has the rest.
 
-    One member's held-out section is too little to choose on; those of all members together are all training tissue. All
-    members get the same share. Where nothing is held out, fine-tuned networks keep the share that they had ``before``.
+    All members get the same share, chosen on the held-out tissue of all members together: that of one member is too
+    little. If nothing is held out, fine-tuned networks keep the shares of their parent.
     """
     import torch
 
@@ -124,9 +124,9 @@ def choose_share(
     pairs = [
         (net, window) for net, split in zip(nets, splits, strict=True) for window in split if window.validate.any()
     ]
-    if before is not None and not pairs:
-        for net, blend in zip(nets, before, strict=True):
-            net.blend.fill_(blend)
+    if parent_shares is not None and not pairs:
+        for net, share in zip(nets, parent_shares, strict=True):
+            net.blend.fill_(share)
         return
     losses = dict.fromkeys(recipe.shares if pairs else (recipe.default_share,), 0.0)
     with torch.inference_mode():
@@ -147,9 +147,10 @@ def choose_share(
 def held_out_pearson(
     members: Sequence[nn.Module], splits: Sequence[Sequence[SectionWindow]]
 ) -> list[float | None] | None:
-    """Mean Pearson correlation of each gene on held-out tissue; ``None`` where nothing was held out.
+    """Compute the mean Pearson correlation of each gene on held-out tissue; ``None`` if nothing is held out.
 
-    Each member predicts the tissue that it was not trained on. That tissue stopped its training, which flatters it a little.
+    Each member predicts the tissue that it held out. Early stopping used the same tissue, so the correlations are
+    slightly optimistic. A gene without a correlation in any section is ``None``.
     """
     import numpy as np
     import torch
@@ -165,6 +166,6 @@ def held_out_pearson(
     if not correlations:
         return None
     values = np.asarray(correlations)
-    known = np.isfinite(values)
-    means = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    return [round(float(mean), 4) if n else None for mean, n in zip(means, known.sum(axis=0), strict=True)]
+    finite = np.isfinite(values)
+    means = np.where(finite, values, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+    return [round(float(mean), 4) if n else None for mean, n in zip(means, finite.sum(axis=0), strict=True)]

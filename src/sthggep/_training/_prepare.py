@@ -1,4 +1,4 @@
-"""Inputs of the networks of a training, made once from images and positions."""
+"""Network inputs of the training sections, made once from images and positions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 
-class Prepared(NamedTuple):
-    """Inputs of the networks for each slide (no counts are in them), and the encoder behind them."""
+class PreparedInputs(NamedTuple):
+    """Network inputs of each slide, without counts, and the encoder that computed them."""
 
     windows: list[list[WindowInputs]]
-    """Windows of each slide: one of a slide that is read whole."""
+    """Windows of each slide; one if the slide is read whole."""
     encoder: FrozenEncoder | None
 
-    def at(self, chosen: Sequence[int]) -> Prepared:
-        """The same for some of the slides."""
-        return Prepared([self.windows[i] for i in chosen], self.encoder)
+    def subset(self, numbers: Sequence[int]) -> PreparedInputs:
+        """Return the inputs of some of the slides."""
+        return PreparedInputs([self.windows[number] for number in numbers], self.encoder)
 
 
 def prepare(
@@ -36,35 +36,35 @@ def prepare(
     parent: HGGEP | None = None,
     folder: Path | None = None,
     blocks: Path | None = None,
-) -> Prepared:
-    """Read what the networks are fed.
+) -> PreparedInputs:
+    """Make the network inputs of the slides.
 
     Parameters
     ----------
     slides
         Sections.
     preset
-        What is read of them, for which network.
+        Inputs and network.
     options
-        How it is computed; ``window`` is the most spots of a window.
+        Device, batch size, weights of the encoder; ``window`` is the most spots of a window.
     parent
         The model to fine-tune, whose encoder and network are used.
     folder
-        Where features of sections of several windows are written; ``None`` reads all sections whole.
+        Folder for the features of sections of several windows; ``None`` reads all sections whole.
     blocks
-        Folder of finished blocks of features, which stay there.
+        Folder that keeps finished blocks of features.
     """
-    from sthggep._inputs._windows import InputSource, stored_windows
-    from sthggep._training._networks import shape_of
+    from sthggep._inputs._windows import InputSource, store_windows
+    from sthggep._training._networks import network_without_weights
 
     compute = options.compute
     encoder = parent.encoder(device=str(compute.device)) if parent else None
     if parent is None and preset.inputs.kind == "features":
         encoder = FrozenEncoder(preset.inputs.encoder, options.weights, compute.device)
-    net = parent.members[0] if parent else shape_of(preset)
+    net = parent.members[0] if parent else network_without_weights(preset)
     source = InputSource(preset.inputs, encoder, net, compute, window=options.window, blocks=blocks)
     windows = [
-        stored_windows(source, slide, None if folder is None else folder / str(number))
+        store_windows(source, slide, None if folder is None else folder / str(number))
         for number, slide in enumerate(slides)
     ]
-    return Prepared(windows, encoder)
+    return PreparedInputs(windows, encoder)

@@ -1,4 +1,4 @@
-"""What `tl.fit(preset=...)` stands for: what is looked at, by which network, trained how."""
+"""Presets of `tl.fit`: inputs, network and recipe."""
 
 from __future__ import annotations
 
@@ -9,46 +9,67 @@ import numpy as np
 
 from sthggep._inputs._inputs import Inputs
 
-# For features whose squares add up to one a spot: from hardly any ridge to one that leaves the strongest effects only
+# For features of unit norm: from almost no ridge to one that leaves only the strongest effects
 PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13).round(3))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: weights of the losses, optimizer, length."""
+    """How a network is trained: weights of the losses, optimizer, schedule, choices on held-out tissue."""
 
     max_epochs: int
+    """Most epochs."""
     learning_rate: float
+    """Learning rate of AdamW at the start."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     patience: int = 20
+    """Epochs without a better held-out correlation before training stops."""
     step_epochs: int | None = None
+    """Epochs between reductions of the learning rate; ``None`` keeps it constant."""
     step_factor: float = 0.9
+    """Factor of each reduction of the learning rate."""
     mse: float = 1.0
+    """Weight of the squared error of the expression."""
     correlation: float = 0.0
+    """Weight of 1 - the mean correlation of the genes within a section."""
     count_nll: float = 0.0
+    """Weight of the negative log-likelihood of the counts, for networks with a count head."""
     distillation: float = 0.0
+    """Weight of the squared distance to the prediction of augmented copies."""
     n_copies: int = 5
+    """Augmented copies of a section, for self-distillation."""
     clip: float | None = None
+    """Largest norm of the gradients; ``None`` does not clip."""
     precision: str = "32-true"
+    """Precision of Lightning's trainer; ``"auto"`` is bfloat16 on devices where it is clearly faster."""
     min_steps: int = 1
+    """Fewest steps of an epoch; fewer windows are repeated within it."""
     penalties: tuple[float, ...] = PENALTIES
-    """Ridge penalties that are tried on held-out tissue."""
+    """Candidate ridge penalties, compared on held-out tissue."""
     shares: tuple[float, ...] = (0.0, 0.25)
-    """Shares of the networks in the prediction that are tried on held-out tissue. A quarter at most: networks overfit few
-    patients more than a ridge does, and that tissue also stopped their training, which flatters them."""
+    """Candidate shares of the networks in the prediction, compared on held-out tissue.
+
+    The largest is 25 %: networks overfit few patients more than a ridge does, and early stopping used the same tissue,
+    which favors the networks."""
     default_share: float = 0.25
-    """Share of the networks where nothing is held out to choose on."""
+    """Share of the networks if nothing is held out."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One way to train."""
+    """Inputs, network and recipe of a training."""
 
     inputs: Inputs
+    """Patches, encoder features or keys of ``obsm``."""
     network: str
+    """Name of the network's class: ``"FeatureHGGEPNet"`` or ``"HGGEPNet"``."""
     recipe: Recipe
+    """Losses, optimizer and schedule."""
     n_members: int = 1
+    """Number of networks whose predictions are averaged."""
     net: dict[str, Any] = field(default_factory=dict)
+    """Options of the network's constructor."""
 
 
 PRESETS = {

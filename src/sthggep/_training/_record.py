@@ -1,10 +1,10 @@
-"""The record of a training, which the model keeps."""
+"""The record of a training, which the model holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sthggep._slides._colors import image_mpp, noted_colors
 from sthggep._slides._fingerprint import model_fingerprint
@@ -22,22 +22,22 @@ def record_training(
     task: TrainingTask,
     plan: Sequence[HeldOut],
     encoder: FrozenEncoder | None,
-    stain: dict[str, Any] | None,
+    stain: dict[str, object] | None,
 ) -> TrainingRecord:
-    """Add to a record what was trained on, and how.
+    """Add sections, options and fingerprints to the record of a training.
 
     Parameters
     ----------
     record
-        What is known of targets and held-out results.
+        The record with targets and held-out results.
     task
-        The task; its slides are those that the networks were fed.
+        The task, with the slides as the networks read them.
     plan
-        What each network held out.
+        Held-out tissue of each network.
     encoder
-        The frozen encoder, where there is one.
+        The frozen encoder; ``None`` if the networks read patches or ``obsm``.
     stain
-        Stain that the slides were normalized to.
+        Stain to which the slides were normalized; ``None`` without normalization.
     """
     slides, inputs, parent = task.slides, task.preset.inputs, task.parent
     columns = {key: read_feature_names(slides[0], key) for key in inputs.obsm}
@@ -59,12 +59,12 @@ def record_training(
     )
     if parent is None:
         return record
-    before = parent.training
+    earlier = parent.training
     return replace(
         record,
         model=parent.id,
-        model_sections=before.all_sections,
-        fingerprints=[*before.fingerprints, *record.fingerprints],
-        colors=[*before.colors, *record.colors],
-        image_mpp=[*before.image_mpp, *record.image_mpp],
+        model_sections=earlier.all_sections,
+        fingerprints=[*earlier.fingerprints, *record.fingerprints],
+        colors=[*earlier.colors, *record.colors],
+        image_mpp=[*earlier.image_mpp, *record.image_mpp],
     )

@@ -1,4 +1,4 @@
-"""What training refuses before anything is computed."""
+"""Checks of slides, genes and options before a training starts."""
 
 from __future__ import annotations
 
@@ -20,73 +20,76 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 
-def replaces_genes(**given: object) -> None:
-    """Refuse what goes with counts beside targets that are none."""
-    passed = [f"`{name}`" for name, value in given.items() if value is not None]
+def refuse_gene_options(**options: object) -> None:
+    """Refuse options for genes and counts beside `targets`."""
+    passed = [f"`{name}`" for name, value in options.items() if value is not None]
     if passed:
-        msg = f"`targets` stand in place of genes and their counts, but {', '.join(passed)} passed. Leave that out."
+        msg = f"`targets` replaces genes and their counts, but you passed {', '.join(passed)}. Leave that out."
         raise ValueError(msg)
 
 
-def of_genes(parent: HGGEP) -> None:
-    """Refuse to go on from a model that predicts something else."""
+def refuse_target_model(parent: HGGEP) -> None:
+    """Refuse to fine-tune a model whose targets are not genes."""
     if parent.targets is not None:
-        msg = f"`model` predicts {parent.targets.where}, no genes: such a model cannot be gone on from. Train anew by `targets`."
+        msg = (
+            f"`model` predicts {parent.targets.where}, not genes, and cannot be fine-tuned. Train a new model: pass "
+            "`targets` without `model`."
+        )
         raise ValueError(msg)
 
 
-def refuse_foreign_genes(genes: Sequence[str], slides: Sequence[Slide]) -> None:
-    """Refuse genes of a model that a slide to be trained on lacks, and say whose genes they are."""
+def refuse_missing_genes(genes: Sequence[str], slides: Sequence[Slide]) -> None:
+    """Refuse slides that lack a gene of the model to fine-tune."""
     for slide in slides:
         find_gene_columns(
-            slide.adata.var, genes, f"var_names of section {slide.name!r} (fine-tuning learns the genes of `model`)"
+            slide.adata.var, genes, f"var_names of section {slide.name!r} (fine-tuning trains on the genes of `model`)"
         )
 
 
-def learns_programs(preset: Preset, *, new: bool = True) -> None:
-    """Refuse further sections' counts where nothing would be learned from them."""
+def refuse_extra_counts(preset: Preset, *, new: bool = True) -> None:
+    """Refuse `expression` unless a new model fits gene programs to it."""
     if not new or preset.network != "FeatureHGGEPNet":
-        msg = "`expression` teaches gene programs, which only a new model of `preset='default'` learns. Leave it out."
+        msg = "`expression` is for gene programs, which only a new model of `preset='default'` fits. Leave it out."
         raise ValueError(msg)
 
 
 def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
-    """Refuse bad input before anything is computed."""
+    """Check counts and inputs of the slides."""
     check_counts(slides, genes, layer)
     check_inputs(slides, inputs)
 
 
 def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None) -> None:
-    """Refuse a panel, or counts of it, that nothing can be learned from."""
+    """Refuse a panel of one gene, a repeated gene, and slides with fewer than two spots with counts."""
     unique(genes, "The genes of the panel", "List each once.")
     if len(genes) == 1:
         gene = str(genes[0])
         msg = (
-            f"The panel is one gene, {gene!r}. Expression is the share of the panel's counts, which of one gene alone is "
-            "all: two genes are the fewest, and more say more. Train on a panel that holds it, and name it when you "
+            f"Expected a panel of two genes or more, found one gene, {gene!r}. Expression is a gene's fraction of the "
+            "panel's counts, which is always 1 for a single gene. Train on a larger panel, and name the gene when you "
             f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
         )
         raise ValueError(msg)
-    n_filled = sum(int(read_panel_counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
-    if n_filled < 2:
-        msg = f"Training needs at least two spots with counts in the panel, found {n_filled} in {counted(slides, 'section')}."
+    n_spots = sum(int(read_panel_counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
+    if n_spots < 2:
+        msg = f"Training needs at least two spots with counts in the panel, found {n_spots} in {counted(slides, 'section')}."
         raise ValueError(msg)
 
 
 def check_inputs(slides: Sequence[Slide], inputs: Inputs) -> None:
-    """Refuse slides that cannot be looked at."""
+    """Refuse slides whose image or features the model cannot read; warn of spots outside the tissue."""
     for slide in slides if inputs.needs_image else ():
         if any(size is not None for size in inputs.sizes_um):
             slide.require_mpp()
         warn_of_misplaced(slide)
-        refuse_own_colors(slide, inputs)
+        refuse_unnormalized_features(slide, inputs)
     check_features(slides, inputs.obsm)
 
 
-def refuse_own_colors(slide: Slide, inputs: Inputs) -> None:
-    """Refuse features that were made of a slide's own colors where normalized ones are learned from.
+def refuse_unnormalized_features(slide: Slide, inputs: Inputs) -> None:
+    """Refuse encoder features of the slide's own colors if the training normalizes stain.
 
-    To make them anew unasked could take hours, or find less of the image than there was.
+    Replacing them without a request could take hours, or the image may be gone.
     """
     if inputs.stain is None or inputs.kind != "features":
         return
@@ -94,15 +97,15 @@ def refuse_own_colors(slide: Slide, inputs: Inputs) -> None:
     plain = [key for key in keys if holds_plain(slide.adata, key, inputs.encoder, slide.name)]
     if plain:
         msg = (
-            f"Section {slide.name!r}: obsm holds {listing(plain)}, features of its own colors, but `stain={inputs.stain!r}` "
-            f"learns from normalized ones. Delete them (`del slide.obsm[{plain[0]!r}]`) and make the same call: with the image "
-            "at hand it computes its own. Or pass `stain=None`."
+            f"Section {slide.name!r}: obsm holds {listing(plain)}, computed on its own colors, but `stain={inputs.stain!r}` "
+            f"trains on normalized ones. Delete them (`del slide.obsm[{plain[0]!r}]`) and repeat the call, which computes "
+            "them from the image, or pass `stain=None`."
         )
         raise ValueError(msg)
 
 
 def check_features(slides: Sequence[Slide], obsm: Sequence[str]) -> None:
-    """Refuse features of the user's own that are not the same in every section."""
+    """Refuse the user's features if they differ between sections in width or in column names."""
     for key in obsm:
         widths = {slide.name: read_user_features(slide, key).shape[1] for slide in slides}
         if len(set(widths.values())) > 1:

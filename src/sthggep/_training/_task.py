@@ -1,11 +1,11 @@
-"""A training, checked and ready to be computed."""
+"""A checked training task: slides, genes, preset and options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,25 +20,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a model is trained, beside its preset."""
+    """Options of a training that are not part of the preset."""
 
     compute: Compute
     validation: str | Sequence[str] | None = "auto"
-    """What is held out; see :func:`sthggep.tl.fit`."""
+    """Held-out tissue; see :func:`sthggep.tl.fit`."""
     weights: str | Path | None = None
     """Weights of the image encoder."""
     layer: str | None = None
-    """Layer of the raw counts."""
+    """Layer of the raw counts; ``None`` searches for them."""
     window: int | str | None = "auto"
-    """Most spots of a training sample."""
-    trainer_kwargs: Mapping[str, Any] | None = None
+    """Most spots that a window predicts."""
+    trainer_kwargs: Mapping[str, object] | None = None
+    """Options of Lightning's ``Trainer``."""
     checkpoint_dir: str | Path | None = None
-    """Folder of a training that may be interrupted and resumed."""
+    """Folder of the checkpoints of a training that may be interrupted."""
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What a model is trained on, and how."""
+    """Slides, outputs, preset and options of a training."""
 
     slides: Sequence[Slide]
     genes: Sequence[str]
@@ -48,9 +49,9 @@ class TrainingTask:
     parent: HGGEP | None = None
     """The model to fine-tune."""
     extra_sections: Sequence[Slide] = ()
-    """Sections whose counts alone are used."""
+    """Sections of which the training reads only the counts."""
     targets: Targets | None = None
-    """What is predicted instead of genes."""
+    """Targets that replace genes."""
 
     @property
     def n_members(self) -> int:
@@ -58,8 +59,8 @@ class TrainingTask:
         return self.preset.n_members
 
 
-class BeginNetwork(Protocol):
-    """Makes the network of one member of the ensemble from its training windows."""
+class NetworkFactory(Protocol):
+    """A function that makes the network of one member of the ensemble from its training windows."""
 
     def __call__(self, preset: Preset, member: int, windows: Sequence[SectionWindow]) -> nn.Module:
-        """A network of this preset, started from these windows."""
+        """Make a network of this preset and start it from these windows."""

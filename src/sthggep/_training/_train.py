@@ -1,4 +1,4 @@
-"""From a checked training task to a trained model."""
+"""Train a model from a checked task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sthggep._checks import counted
 from sthggep._log import log
@@ -15,111 +15,141 @@ from sthggep._progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
+    from torch import Tensor, nn
 
+    from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._inputs._section import Section, SectionWindow
     from sthggep._slides._slide import Slide
-    from sthggep._training._prepare import Prepared
+    from sthggep._training._prepare import PreparedInputs
     from sthggep._training._presets import Preset
-    from sthggep._training._task import BeginNetwork, TrainingTask
+    from sthggep._training._task import NetworkFactory, TrainingTask
     from sthggep._training._validation import HeldOut
     from sthggep.model import HGGEP
     from sthggep.model._record import TrainingRecord
     from sthggep.nn._section import CountsOnly
 
 
-def train(task: TrainingTask, prepared: Prepared | None = None) -> HGGEP:
-    """Train an ensemble of networks.
+def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
+    """Train an ensemble of networks, and choose and refit what held-out tissue decides.
 
     Parameters
     ----------
     task
         Checked slides, genes, preset and options.
     prepared
-        Inputs of the networks for the slides, where they were made before; ``None`` makes them.
+        Network inputs of the slides; ``None`` makes them.
 
     Returns
     -------
     The trained model.
     """
-    from sthggep._encoders._frozen import state_of
-    from sthggep._inputs._section import counts_only, windows_of
+    from sthggep._inputs._section import counts_only
     from sthggep._slides._stain import fit_reference, normalized
-    from sthggep._training._closed_form import choose_ridge, refit_on_all
-    from sthggep._training._fine_tuning import shares_of
     from sthggep._training._kept_training import open_training
-    from sthggep._training._networks import choose_share, held_out_pearson
     from sthggep._training._prepare import prepare
     from sthggep._training._record import record_training
-    from sthggep._training._validation import plan_choices, plan_validation
+    from sthggep._training._validation import plan_validation
     from sthggep.model import HGGEP
 
-    preset, options, parent = task.preset, task.options, task.parent
+    options, parent = task.options, task.parent
     plan = plan_validation(task.slides, options.validation, task.n_members)
     folder = None if options.checkpoint_dir is None else open_training(task, plan)
     extra = [counts_only(slide, task.genes, options.layer) for slide in task.extra_sections]
-    stain = fit_reference(task.slides, preset.inputs.stain) if parent is None else parent.stain
+    stain = fit_reference(task.slides, task.preset.inputs.stain) if parent is None else parent.stain
     task = replace(task, slides=[normalized(slide, stain) for slide in task.slides])
-    begin = _begin_with(task, extra)
     _log_start(task)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sthggep-") as scratch:
         if prepared is None:
-            prepared = prepare(task.slides, preset, options, parent=parent, folder=Path(scratch))
+            prepared = prepare(task.slides, task.preset, options, parent=parent, folder=Path(scratch))
         sections, record = _read_sections(task, prepared)
-        windows = windows_of(sections)
-        splits = _split(windows, sections, task.slides, plan)
-        if parent is None:
-            choices = plan_choices(task.slides, options.validation, task.n_members)
-            preset = choose_ridge(preset, _split(windows, sections, task.slides, choices), begin)
-        members, history = _train_members(replace(task, preset=preset), splits, begin, folder)
-        choose_share(members, splits, preset.recipe, None if parent is None else shares_of(parent, len(members)))
-        record.held_out_pearson = held_out_pearson(members, splits)
-        if parent is None:
-            refit_on_all(members, splits)
-    log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(history))
-    encoder = prepared.encoder
-    record = record_training(record, task, plan, encoder, stain)
-    portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
-    held = state_of(encoder.module) if encoder and portable else {}
-    state = {key: value.cpu() for key, value in held.items()} or None
+        ensemble = _train_ensemble(task, sections, plan, extra, folder)
+    log.info("Trained in %.0f s: %s.", time.perf_counter() - start, _outcome(ensemble.history))
+    record.held_out_pearson = ensemble.held_out_pearson
     return HGGEP(
-        members,
+        ensemble.members,
         task.genes,
-        preset.inputs,
+        task.preset.inputs,
         preset=task.preset_name,
-        encoder_state=state,
-        training=record,
-        history=history,
+        encoder_state=_portable_state(prepared.encoder, parent),
+        training=record_training(record, task, plan, prepared.encoder, stain),
+        history=ensemble.history,
     )
 
 
-def _begin_with(task: TrainingTask, extra: Sequence[CountsOnly]) -> BeginNetwork:
-    """How the networks of this task begin: fresh, or as those of the model to fine-tune."""
-    from sthggep._training._fine_tuning import fine_tuned
+class _TrainedEnsemble(NamedTuple):
+    """Trained networks, their curves, and their correlations on held-out tissue."""
+
+    members: list[nn.Module]
+    history: pd.DataFrame
+    held_out_pearson: list[float | None] | None
+
+
+def _train_ensemble(
+    task: TrainingTask,
+    sections: Sequence[Section],
+    plan: Sequence[HeldOut],
+    extra: Sequence[CountsOnly],
+    folder: Path | None,
+) -> _TrainedEnsemble:
+    """Choose the ridge, train the networks, choose their share, and refit the closed form on all tissue."""
+    from sthggep._inputs._section import windows_of
+    from sthggep._training._closed_form import choose_ridge, refit_on_all
+    from sthggep._training._fine_tuning import shares_of
+    from sthggep._training._networks import choose_share, held_out_pearson
+    from sthggep._training._validation import plan_choices
+
+    windows, parent = windows_of(sections), task.parent
+    make_network = _network_factory(task, extra)
+    splits = _split(windows, sections, task.slides, plan)
+    if parent is None:
+        choices = plan_choices(task.slides, task.options.validation, task.n_members)
+        choice_splits = _split(windows, sections, task.slides, choices)
+        task = replace(task, preset=choose_ridge(task.preset, choice_splits, make_network))
+    members, history = _train_members(task, splits, make_network, folder)
+    parent_shares = None if parent is None else shares_of(parent, len(members))
+    choose_share(members, splits, task.preset.recipe, parent_shares)
+    correlations = held_out_pearson(members, splits)
+    if parent is None:
+        refit_on_all(members, splits)
+    return _TrainedEnsemble(members, history, correlations)
+
+
+def _portable_state(encoder: FrozenEncoder | None, parent: HGGEP | None) -> dict[str, Tensor] | None:
+    """Weights of the encoder that the model holds; ``None`` if it finds its encoder by name, or has none."""
+    from sthggep._encoders._frozen import state_of
+
+    if encoder is None or not (encoder.portable if parent is None else parent.encoder_state is not None):
+        return None
+    return {key: value.cpu() for key, value in state_of(encoder.module).items()} or None
+
+
+def _network_factory(task: TrainingTask, extra: Sequence[CountsOnly]) -> NetworkFactory:
+    """Return the function that makes the networks of the task: new ones, or copies of the model to fine-tune."""
+    from sthggep._training._fine_tuning import adapt_network
     from sthggep._training._networks import build_network
 
-    def begin(preset: Preset, member: int, windows: Sequence[SectionWindow]) -> nn.Module:
+    def make_network(preset: Preset, member: int, windows: Sequence[SectionWindow]) -> nn.Module:
         if task.parent is not None:
-            return fine_tuned(task.parent, member, task.genes, windows)
+            return adapt_network(task.parent, member, task.genes, windows)
         seed = task.options.compute.seed + member
         return build_network(preset, windows, len(task.genes), task.options.weights, seed, extra)
 
-    return begin
+    return make_network
 
 
 def _split(
     windows: Sequence[SectionWindow], sections: Sequence[Section], slides: Sequence[Slide], plan: Sequence[HeldOut]
 ) -> list[list[SectionWindow]]:
-    """The windows with the masks of each part of the plan."""
+    """Give the windows the masks of each part of the plan."""
     from sthggep._inputs._section import with_masks
     from sthggep._training._validation import apply_plan
 
     return [with_masks(windows, apply_plan(sections, slides, held_out)) for held_out in plan]
 
 
-def _read_sections(task: TrainingTask, prepared: Prepared) -> tuple[list[Section], TrainingRecord]:
-    """Sections with their targets, and a record with what is known of these."""
+def _read_sections(task: TrainingTask, prepared: PreparedInputs) -> tuple[list[Section], TrainingRecord]:
+    """Read the sections with their targets, and start the record with the noise ceiling, or with the targets."""
     from sthggep._inputs._section import section_of_counts, section_of_targets
     from sthggep._table._targets import mean_and_std
     from sthggep.model._record import TrainingRecord
@@ -137,7 +167,7 @@ def _read_sections(task: TrainingTask, prepared: Prepared) -> tuple[list[Section
 
 
 def _ceilings(task: TrainingTask) -> list[float]:
-    """Noise ceiling of each gene, its mean over the sections; a gene without counts has a ceiling of 0."""
+    """Compute the noise ceiling of each gene, averaged over the sections; 0 for a gene without counts."""
     import numpy as np
 
     from sthggep._table._counts import read_panel_counts
@@ -152,9 +182,9 @@ def _ceilings(task: TrainingTask) -> list[float]:
 
 
 def _train_members(
-    task: TrainingTask, splits: Sequence[list[SectionWindow]], begin: BeginNetwork, folder: Path | None
+    task: TrainingTask, splits: Sequence[list[SectionWindow]], make_network: NetworkFactory, folder: Path | None
 ) -> tuple[list[nn.Module], pd.DataFrame]:
-    """One network for each split, each from a seed of its own, and the curves of all."""
+    """Train one network for each split, each from another seed, and return them with their curves."""
     import pandas as pd
 
     from sthggep._training._lightning import train_network
@@ -162,30 +192,31 @@ def _train_members(
     members, curves = [], []
     recipe, compute = task.preset.recipe, task.options.compute
     epochs = recipe.max_epochs
-    with progress(len(splits) * epochs, "Training", "epoch", show=compute.show_progress) as done:
+    with progress(len(splits) * epochs, "Training", "epoch", show=compute.show_progress) as bar:
         for member, split in enumerate(splits):
-            net = begin(task.preset, member, split)
+            net = make_network(task.preset, member, split)
             history = train_network(
                 net,
                 split,
                 recipe,
                 seed=compute.seed + member,
                 device=compute.device,
-                done=done,
+                bar=bar,
                 trainer_kwargs=task.options.trainer_kwargs,
                 folder=None if folder is None else folder / f"network-{member}",
             )
             history.insert(0, "member", member)
-            if done.lines and len(splits) > 1:
+            if bar.lines and len(splits) > 1:
                 log.info("Network %d of %d: %s.", member + 1, len(splits), _outcome(history))
-            # Stopping early leaves the rest of this member's share of the bar
-            done.update((member + 1) * epochs - done.n)
+            # After early stopping, advance by the epochs that are left out
+            bar.update((member + 1) * epochs - bar.n)
             members.append(net)
             curves.append(history)
     return members, pd.concat(curves, ignore_index=True)
 
 
 def _log_start(task: TrainingTask) -> None:
+    """Log the size of the task before training starts."""
     networks, parent = counted(range(task.n_members), "network"), task.parent
     what = f"Training {networks}" if parent is None else f"Fine-tuning {networks} of {parent.id}"
     sections = f"{counted(task.slides, 'section')} ({sum(slide.n_spots for slide in task.slides)} spots)"
@@ -195,7 +226,7 @@ def _log_start(task: TrainingTask) -> None:
 
 
 def _outcome(history: pd.DataFrame) -> str:
-    """How long networks were trained, and how well they did on what was held out to stop early."""
+    """Describe the number of epochs and the best held-out correlation."""
     epochs = history.groupby("member").size()
     length = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()} to {epochs.max()}"
     text = f"{length} epoch{'s' if epochs.max() > 1 else ''}"

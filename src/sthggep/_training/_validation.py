@@ -1,4 +1,4 @@
-"""What is held out of training to stop early: sections or blocks of tissue, never single spots."""
+"""Held-out tissue of each network: sections or blocks of tissue, never single spots."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 MIN_SPOTS_FOR_BLOCKS = 20
-# One member's share: names of sections, ("block", fold), or nothing
+# Held-out tissue of one member: names of sections, the fold of spatial blocks, or nothing
 HeldOut = tuple[str, ...] | int | None
 
 
 def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | None, n_members: int) -> list[HeldOut]:
-    """What each member of an ensemble holds out: section names, the fold of spatial blocks, or ``None``."""
+    """Plan the held-out tissue of each member: section names, the fold of spatial blocks, or ``None``."""
     names = [slide.name for slide in slides]
     if validation is None:
         return [None] * n_members
     if not isinstance(validation, str):
-        return [_named(tuple(validation), names)] * n_members
+        return [_check_names(tuple(validation), names)] * n_members
     if validation == "auto":
         validation = "sections" if len(names) > 1 else "blocks"
     if validation == "sections":
         if len(names) < 2:
-            msg = f"`validation='sections'` needs two sections or more, found {listing(names)}. Use 'blocks' or None."
+            msg = f"`validation='sections'` needs two sections or more, found {listing(names)}. Pass 'blocks' or None."
             raise ValueError(msg)
         return [(names[member % len(names)],) for member in range(n_members)]
     if validation == "blocks":
-        enough = max(slide.n_spots for slide in slides) >= MIN_SPOTS_FOR_BLOCKS
-        if not enough:
+        has_blocks = max(slide.n_spots for slide in slides) >= MIN_SPOTS_FOR_BLOCKS
+        if not has_blocks:
             log.info("Fewer than %d spots: nothing is held out.", MIN_SPOTS_FOR_BLOCKS)
-        return [member % FOLDS if enough else None for member in range(n_members)]
+        return [member % FOLDS if has_blocks else None for member in range(n_members)]
     if validation in names:
-        return [_named((validation,), names)] * n_members
+        return [_check_names((validation,), names)] * n_members
     msg = (
         f"Unknown `validation` {validation!r}. There is: 'auto', 'sections', 'blocks', None, or names of sections: "
         f"{listing(names)}."
@@ -52,24 +52,25 @@ def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | N
 
 
 def plan_choices(slides: Sequence[Slide], validation: str | Sequence[str] | None, n_members: int) -> list[HeldOut]:
-    """What is held out to choose on, which takes several parts of the tissue however few members there are."""
+    """Plan the held-out tissue of the choices: several parts of the tissue, also for an ensemble of one."""
     plan = plan_validation(slides, validation, max(n_members, FOLDS))
     return plan if len(set(plan)) > 1 else plan[:1]
 
 
-def _named(wanted: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
-    absent = [name for name in wanted if name not in names]
-    if absent or not wanted or set(names) <= set(wanted):
+def _check_names(held_out: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
+    """Check that the names are sections, and that other sections are left to train on."""
+    absent = [name for name in held_out if name not in names]
+    if absent or not held_out or set(names) <= set(held_out):
         msg = (
             f"`validation` must name some of the sections and leave others to train on: {listing(names)}; "
-            f"found {listing(wanted)}."
+            f"found {listing(held_out)}."
         )
         raise ValueError(msg)
-    return wanted
+    return held_out
 
 
 def apply_plan(sections: Sequence[Section], slides: Sequence[Slide], held_out: HeldOut) -> list[Section]:
-    """Sections with one member's masks."""
+    """Give the sections the masks of one member."""
     if held_out is None:
         return list(sections)
     if isinstance(held_out, int):
@@ -77,26 +78,26 @@ def apply_plan(sections: Sequence[Section], slides: Sequence[Slide], held_out: H
     else:
         split = hold_out(sections, held_out)
     if not any(section.train.any() for section in split):
-        log.info("All spots with counts are in what was to be held out (%s): nothing is held out.", held_out)
+        log.info("All spots with counts are in the tissue to hold out (%s): nothing is held out.", held_out)
         return list(sections)
     return split
 
 
 def hold_out(sections: Sequence[Section], names: Sequence[str]) -> list[Section]:
-    """Sections named are validated on, the others trained on."""
-    none = [torch.zeros_like(section.train) for section in sections]
+    """Hold out the named sections."""
+    empty_masks = [torch.zeros_like(section.train) for section in sections]
     return [
         section._replace(train=empty, validate=section.train) if section.name in names else section
-        for section, empty in zip(sections, none, strict=True)
+        for section, empty in zip(sections, empty_masks, strict=True)
     ]
 
 
 def hold_out_blocks(
     sections: Sequence[Section], xy: Sequence[NDArray[np.float64]], fold: int, n_folds: int
 ) -> list[Section]:
-    """Blocks of each section are validated on, the rest trained on."""
-    out = []
-    for section, where in zip(sections, xy, strict=True):
-        block = torch.from_numpy(spatial_blocks(where, fold, n_folds))
-        out.append(section._replace(train=section.train & ~block, validate=section.train & block))
-    return out
+    """Hold out one fold of the spatial blocks of each section."""
+    masked = []
+    for section, positions in zip(sections, xy, strict=True):
+        block = torch.from_numpy(spatial_blocks(positions, fold, n_folds))
+        masked.append(section._replace(train=section.train & ~block, validate=section.train & block))
+    return masked

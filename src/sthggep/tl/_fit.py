@@ -16,9 +16,9 @@ from sthggep._training._choices import Choices, find_preset, with_choices, witho
 from sthggep._training._refusals import (
     check_counts,
     check_inputs,
-    learns_programs,
-    refuse_foreign_genes,
-    replaces_genes,
+    refuse_extra_counts,
+    refuse_gene_options,
+    refuse_missing_genes,
 )
 
 if TYPE_CHECKING:
@@ -177,10 +177,10 @@ def fit(
     )
     name, chosen = find_preset(preset)
     if targets is not None:
-        replaces_genes(genes=genes, model=model, expression=expression, layer=layer)
+        refuse_gene_options(genes=genes, model=model, expression=expression, layer=layer)
         chosen = without_counts(chosen)
     if expression is not None:
-        learns_programs(chosen, new=model is None)
+        refuse_extra_counts(chosen, new=model is None)
     parent = None
     if model is not None:
         from sthggep._training._fine_tuning import open_parent
@@ -212,7 +212,7 @@ def fit(
     panel = gene_list(genes)
     if outputs is None:
         if parent is not None:
-            refuse_foreign_genes(panel, sections)
+            refuse_missing_genes(panel, sections)
         check_counts(sections, panel, layer)
     check_inputs(sections, chosen.inputs)
     for slide in extra:

@@ -139,10 +139,10 @@ class Work:
 
     def blocks(self, section: int) -> KeptBlocks | None:
         """Blocks of features of a section; ``None`` where it has none."""
-        from sthggep._inputs._stages import kept_blocks
+        from sthggep._inputs._stages import open_blocks
 
         slide, inputs = self.asked.slides[section], self.model.inputs
-        return kept_blocks(slide, inputs, self.encoder, self.job.options["batch_size"], self.job.folder)
+        return open_blocks(slide, inputs, self.encoder, self.job.options["batch_size"], self.job.folder)
 
     def finish(self) -> Made:
         """Predict, note in the file what it depends on, and move it to its place."""

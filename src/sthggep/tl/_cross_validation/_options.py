@@ -11,7 +11,7 @@ from sthggep._checks import gene_list, one_of, unique
 from sthggep._disk._run_folder import plain
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
-from sthggep._training._refusals import replaces_genes
+from sthggep._training._refusals import refuse_gene_options
 from sthggep.tl._cross_validation._baselines import BASELINES, NEED_FEATURES
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Options:
             one_of(str(training.validation), VALIDATIONS, "`validation` (or None)")
         preset_name, start_from = find_preset(preset)
         if targets is not None:
-            replaces_genes(genes=genes, layer=training.layer)
+            refuse_gene_options(genes=genes, layer=training.layer)
             start_from = without_counts(start_from)
             targets = targets if isinstance(targets, str) else [str(name) for name in targets]
         adapted = with_choices(start_from, choices)

@@ -20,9 +20,15 @@ from sthggep._table._gene_names import find_gene_columns
 from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets, mean_and_std
 from sthggep._table._user_features import hash_user_features
-from sthggep._training._prepare import Prepared, prepare
+from sthggep._training._prepare import PreparedInputs, prepare
 from sthggep._training._presets import PRESETS
-from sthggep._training._refusals import check_features, check_inputs, check_slides, learns_programs, replaces_genes
+from sthggep._training._refusals import (
+    check_features,
+    check_inputs,
+    check_slides,
+    refuse_extra_counts,
+    refuse_gene_options,
+)
 from sthggep._version import __version__
 from sthggep.nn._section import FeatureInputs
 from sthggep.tl._cross_validation._baselines import NEED_FEATURES, FeatureView
@@ -47,7 +53,7 @@ BLOCKS = "blocks"  # of features, kept while folds are run
 class FoldInputs(NamedTuple):
     """Inputs of models and baselines for each section; no counts are in them."""
 
-    prepared: Prepared
+    prepared: PreparedInputs
     views: list[FeatureView]
     """What baselines read of each section."""
     blocks: Path
@@ -176,8 +182,8 @@ def make_plan(
     """Find the sections, group them, and refuse what would leak."""
     if expression is not None:
         if options.targets is not None:
-            replaces_genes(expression=expression)
-        learns_programs(options.preset)
+            refuse_gene_options(expression=expression)
+        refuse_extra_counts(options.preset)
     given = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
     found = [slide for data in given for slide in resolve(data, places, need_image=need_image)]

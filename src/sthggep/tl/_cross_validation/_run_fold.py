@@ -54,7 +54,7 @@ def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) 
         extra_sections=[plan.extra_sections[i] for i in fold.extra],
         targets=plan.targets,
     )
-    model = train(task, inputs.prepared.at(fold.train))
+    model = train(task, inputs.prepared.subset(fold.train))
     for i in fold.test:
         check_fit(model, plan.slides[i])
     return [_predicted(plan, inputs, model, i) for i in fold.test]
