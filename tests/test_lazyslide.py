@@ -100,5 +100,5 @@ def test_what_it_refuses(model, tiles):
     with pytest.raises(ValueError, match="`coords` must be"):
         ready.predict(tiles[0])
     looks = HGGEP(list(model.members), model.genes, Inputs("features", sizes_um=(80.0, 160.0)))
-    with pytest.raises(ValueError, match=r"looks at shufflenet features of 80 µm.*obsm=.*tl\.predict"):
+    with pytest.raises(ValueError, match=r"reads shufflenet features of 80 µm.*obsm=.*tl\.predict"):
         looks.as_lazyslide_model()

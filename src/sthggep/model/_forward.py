@@ -1,4 +1,4 @@
-"""Predictions of the networks of a model for the spots of a section, window by window."""
+"""Forward passes: predictions of a model's networks for the spots of a section, window by window."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Columns = NDArray[np.intp] | None
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks whose predictions are averaged, with what a forward pass needs to know of the model."""
+    """Networks whose predictions are averaged, with the inputs and the scale of the model."""
 
     members: nn.ModuleList
     inputs: Inputs
@@ -41,8 +41,8 @@ class Ensemble:
     """Turns outputs of the networks into predictions."""
 
 
-class Predicted(NamedTuple):
-    """Predictions for the spots of one section; ``None`` for what was not requested."""
+class Predictions(NamedTuple):
+    """Predictions for the spots of one section; ``None`` for quantities that are not requested."""
 
     expression: NDArray[np.float32]
     """``(n, genes)``, on the model's scale."""
@@ -53,14 +53,14 @@ class Predicted(NamedTuple):
     spread: NDArray[np.float32] | None = None
     """``(n, genes)``: standard deviation over the networks, of expression."""
 
-    def of(self, rows: NDArray[np.intp]) -> Predicted:
-        """Some of the spots."""
-        return Predicted(*(None if values is None else values[rows] for values in self))  # type: ignore[arg-type]
+    def take(self, rows: NDArray[np.intp]) -> Predictions:
+        """Return the predictions for some of the spots, in that order."""
+        return Predictions(*(None if values is None else values[rows] for values in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Quantities:
-    """What is predicted of each spot, beside the expression."""
+    """Genes to predict, and quantities to predict beside the expression."""
 
     columns: Columns = None
     """Genes, as columns of the networks' outputs; ``None`` for all."""
@@ -79,8 +79,8 @@ def predict_windows(
     window: int | str | None = "auto",
     halo: int | None = None,
     blocks: Path | None = None,
-) -> Iterator[tuple[NDArray[np.intp], Predicted]]:
-    """Spots of a section with their predictions, window by window.
+) -> Iterator[tuple[NDArray[np.intp], Predictions]]:
+    """Predict a section window by window, and yield spots with their predictions.
 
     Parameters
     ----------
@@ -89,42 +89,44 @@ def predict_windows(
     slide
         The section.
     encoder
-        The frozen encoder, where there is one.
+        The frozen encoder; ``None`` if the networks read patches or ``obsm``.
     compute
         Device, batch size, progress.
     quantities
-        What is predicted; ``None`` for the expression of all genes.
+        Genes and quantities. Default: the expression of all genes.
     window
-        Most spots of a window; ``"auto"`` takes 5,000 where windows do not change the result.
+        Most spots of a window; ``"auto"`` is 5,000 for networks whose result does not change.
     halo
-        Steps of the network that the halo of a window covers; ``None`` covers all, and windows do not change the result.
+        Steps of the network that a window's halo covers; ``None`` covers all, and windows do not change the result.
     blocks
-        Folder of finished blocks of features, which stay there.
+        Folder that keeps finished blocks of features.
     """
     members, net = list(ensemble.members), ensemble.members[0]
     source = InputSource(
         ensemble.inputs, encoder, net, compute, ensemble.pitch_um, members, window=window, halo=halo, blocks=blocks
     )
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
-        for one in source.windows(slide, Path(folder)):
-            rows, core = one.window
-            predicted = predict_window(ensemble, one, compute.device, quantities or Quantities())
-            yield rows[core], predicted if len(core) == len(rows) else predicted.of(core)
+        for part in source.windows(slide, Path(folder)):
+            rows, core = part.window
+            predictions = predict_window(ensemble, part, compute.device, quantities or Quantities())
+            yield rows[core], predictions if len(core) == len(rows) else predictions.take(core)
 
 
-def gather(parts: Iterable[tuple[NDArray[np.intp], Predicted]]) -> Predicted:
-    """Predictions of all windows, in the order of the section's spots."""
+def gather(parts: Iterable[tuple[NDArray[np.intp], Predictions]]) -> Predictions:
+    """Join the predictions of all windows in the order of the section's spots."""
     rows, predictions = zip(*parts, strict=True)
     if len(predictions) == 1:
-        whole: Predicted = predictions[0]
+        whole: Predictions = predictions[0]
         return whole
     stacked = (None if kind[0] is None else np.concatenate(kind) for kind in zip(*predictions, strict=True))
-    return Predicted(*stacked).of(np.argsort(np.concatenate(rows)))  # type: ignore[arg-type]
+    return Predictions(*stacked).take(np.argsort(np.concatenate(rows)))  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
-def predict_window(ensemble: Ensemble, window: WindowInputs, device: torch.device, quantities: Quantities) -> Predicted:
-    """Predictions of the networks, averaged, for all spots of a window."""
+def predict_window(
+    ensemble: Ensemble, window: WindowInputs, device: torch.device, quantities: Quantities
+) -> Predictions:
+    """Predict all spots of a window: the mean over the networks."""
     columns = quantities.columns
     window = move_data_to_device(window, device)
     expressions, latents, means = [], [], []
@@ -139,7 +141,7 @@ def predict_window(ensemble: Ensemble, window: WindowInputs, device: torch.devic
     finally:
         ensemble.members.cpu()
     stacked = ensemble.on_scale(torch.stack(expressions), columns)
-    return Predicted(
+    return Predictions(
         _array(stacked.mean(dim=0)),
         _array(torch.cat(latents, dim=1)) if latents else None,
         _array(torch.stack(means).mean(dim=0)) if means else None,
@@ -148,7 +150,7 @@ def predict_window(ensemble: Ensemble, window: WindowInputs, device: torch.devic
 
 
 def _columns_of(values: Tensor, columns: Columns) -> Tensor:
-    """Some columns, in that order; ``None`` takes all."""
+    """Select columns in that order; ``None`` selects all."""
     return values if columns is None else values[:, torch.from_numpy(columns).to(values.device)]
 
 

@@ -1,4 +1,4 @@
-"""A trained model: its networks, its genes, what it looks at."""
+"""The trained model: save, load, share."""
 
 from __future__ import annotations
 
@@ -6,31 +6,26 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 import pandas as pd
-import torch
-from torch import nn
 
 from sthggep import nn as nets
-from sthggep._checks import genes_present, listing
-from sthggep._encoders._weights import bundled
+from sthggep._checks import genes_present
 from sthggep._inputs._inputs import Inputs
-from sthggep.model._card import card, html
-from sthggep.model._hub import download, names_repository, upload
+from sthggep.model._card import render_card, render_html
+from sthggep.model._folders import find_model_folder
+from sthggep.model._hub import is_repository_name, upload
 from sthggep.model._lazyslide import LazySlideModel
+from sthggep.model._networks import build_network
 from sthggep.model._predictor import Predictor
 from sthggep.model._record import TrainingRecord
-from sthggep.model._store import plain, read_checkpoint, read_folder, under, write_folder
+from sthggep.model._store import json_columns, read_checkpoint, read_folder, select_prefix, write_folder
 
 __all__ = ["HGGEP"]
 
-BUNDLED_MODELS = ("her2st",)
-NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
-
 
 class HGGEP(Predictor):
-    """A trained HGGEP, made by :func:`sthggep.tl.fit`, by ``load`` or by ``from_reference_checkpoint``.
+    """A trained HGGEP model, returned by :func:`sthggep.tl.fit`, ``load``, ``from_pretrained`` and ``from_reference_checkpoint``.
 
     Parameters
     ----------
@@ -39,41 +34,45 @@ class HGGEP(Predictor):
     genes
         The panel, in the order of the networks' outputs.
     inputs
-        What the networks look at.
+        Inputs of the networks: patches, encoder features or keys of ``obsm``.
     preset
-        Name of the preset it was made by.
+        Name of the preset of the training.
     encoder_state
-        Weights of the frozen encoder, where there is one and it may travel with the model: a saved model needs no
-        download. Encoders of other packages are found again by their name, and their weights are checked.
+        Weights of the frozen encoder. Default: the model loads its encoder by name and checks the weights.
     training
-        Record of the training: slides, microns per pixel, seed, versions.
+        Record of the training: sections, microns per pixel, seed. Default: an empty record.
     history
-        Training curves, a row for each network and epoch; epochs count from 0, as Lightning's do.
+        Training curves, a row for each network and epoch; epochs count from 0. Default: an empty table.
 
     Examples
     --------
     >>> model = sthggep.tl.fit(slides)
     >>> model.save("model")
-    >>> sthggep.tl.predict(new_slide, sthggep.HGGEP.load("model"))
+    >>> model = sthggep.HGGEP.load("model")
+    >>> sthggep.tl.predict(new_slide, model)
     """
 
     def _repr_html_(self) -> str:
-        return html(self)
+        return render_html(self)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write ``config.json`` and ``model.safetensors``, whole or not at all.
+        """Save the model to a folder as ``config.json`` and ``model.safetensors``, both or neither.
 
         Parameters
         ----------
         folder
-            Where to; it is made.
+            Folder of the model; it is made.
         overwrite
-            Replace a model that is there. A folder that is no model is never replaced.
+            Replace a model in the folder. A folder that holds anything else is never replaced.
 
         Raises
         ------
         FileExistsError
-            The folder is there, and is to be kept or is no model.
+            The folder exists, and ``overwrite`` is false or it is not a model.
+
+        Examples
+        --------
+        >>> model.save("model", overwrite=True)
         """
         from sthggep._version import __version__
 
@@ -87,28 +86,22 @@ class HGGEP(Predictor):
             "inputs": self.inputs.to_dict(),
             "networks": [{"class": type(m).__name__, "config": m.config} for m in self.members],
             "training": self.training.to_dict(),
-            "history": plain(self.history),
+            "history": json_columns(self.history),
         }
         tensors = {f"members.{name}": value for name, value in self.members.state_dict().items()}
         tensors |= {f"encoder.{name}": value for name, value in (self.encoder_state or {}).items()}
         write_folder(Path(folder), config, tensors, overwrite=overwrite)
 
-    def _check_id(self, saved: str) -> None:
-        """Weights, genes and record are those that were saved together."""
-        if self.id != saved:
-            msg = f"they make {self.id}, but {saved} was saved; genes or weights are not those"
-            raise ValueError(msg)
-
     @classmethod
     def load(cls, folder: str | Path, *, genes: Sequence[str] | None = None) -> HGGEP:
-        """Read a model that :meth:`save` wrote.
+        """Load a model from a folder that :meth:`save` wrote.
 
         Parameters
         ----------
         folder
-            Where it is.
+            Folder of the model.
         genes
-            Genes that you need; an error names those that the model does not predict.
+            Genes that the model must predict. Default: no check.
 
         Returns
         -------
@@ -119,28 +112,33 @@ class HGGEP(Predictor):
         FileNotFoundError
             The folder or a file of it is missing.
         ValueError
-            A file is broken, of a newer format, or its genes and weights do not belong together.
+            A file is broken or of a newer format, or genes and weights do not belong together.
         KeyError
-            A gene of ``genes`` is not predicted.
+            The model does not predict a gene of ``genes``.
+
+        Examples
+        --------
+        >>> model = sthggep.HGGEP.load("model", genes=["GNAS", "FASN"])
         """
         config, tensors = read_folder(Path(folder))
         try:
-            members = [_build(entry) for entry in config["networks"]]
+            members = [build_network(entry) for entry in config["networks"]]
             inputs, names = Inputs.from_dict(config["inputs"]), config["genes"]
             model = cls(
                 members,
                 names,
                 inputs,
                 preset=config["preset"],
-                encoder_state=under("encoder.", tensors) or None,
+                encoder_state=select_prefix("encoder.", tensors) or None,
                 training=TrainingRecord.from_dict(config["training"]),
                 history=pd.DataFrame(config["history"]),
             )
-            model.members.load_state_dict(under("members.", tensors))
-            if config["id"] is not None:
-                model._check_id(config["id"])
+            model.members.load_state_dict(select_prefix("members.", tensors))
+            if config["id"] not in (None, model.id):
+                msg = f"the id of these genes and weights is {model.id}, the saved id {config['id']}"
+                raise ValueError(msg)
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as reason:
-            why = shorten(str(reason), 200, placeholder=" …")  # torch names every weight that does not fit
+            why = shorten(str(reason), 200, placeholder=" …")  # torch lists every weight that does not fit
             msg = f"{str(folder)!r}: the record and the weights do not belong together ({why}). Save the model again."
             raise ValueError(msg) from reason
         if genes is not None:
@@ -155,21 +153,21 @@ class HGGEP(Predictor):
         private: bool = False,
         commit_message: str = "Upload a model of sthggep",
     ) -> str:
-        """Put the model on the Hugging Face hub, with a model card made from the record of its training.
+        """Upload the model and a model card to the Hugging Face hub.
 
-        One commit holds ``config.json`` and ``model.safetensors``, as :meth:`save` writes them, and ``README.md``. The
-        names of the training sections are in ``config.json``: think of them before you share a model of patients.
+        One commit holds ``config.json`` and ``model.safetensors``, as :meth:`save` writes them, and ``README.md``.
+        ``config.json`` holds the names of the training sections: check that they do not identify patients.
 
         Parameters
         ----------
         repo_id
-            ``"owner/name"``. A repository that is not there is made.
+            ``"owner/name"``. A missing repository is made.
         token
-            Token that may write there; ``None`` takes the one that ``hf auth login`` kept, or ``$HF_TOKEN``.
+            Token with write access. Default: the token of ``hf auth login``, or ``$HF_TOKEN``.
         private
-            Whether a repository that is made is private. One that is there stays as it is.
+            Make a new repository private. An existing repository stays as it is.
         commit_message
-            What the commit is called.
+            Message of the commit.
 
         Returns
         -------
@@ -180,33 +178,36 @@ class HGGEP(Predictor):
         ImportError
             `huggingface_hub` is not installed (extra ``hub``).
         ValueError
-            ``repo_id`` is no such name.
+            ``repo_id`` is not of the form ``"owner/name"``.
         PermissionError, ConnectionError
-            You may not write there; the hub cannot be reached.
+            You have no write access; the hub cannot be reached.
+
+        Examples
+        --------
+        >>> model.push_to_hub("owner/name", private=True)
         """
-        if not names_repository(repo_id):
+        if not is_repository_name(repo_id):
             msg = f"`repo_id` must be 'owner/name', found {repo_id!r}."
             raise ValueError(msg)
         with tempfile.TemporaryDirectory(prefix="sthggep-") as scratch:
             folder = Path(scratch) / "model"
             self.save(folder)
-            (folder / "README.md").write_text(card(self, repo_id), encoding="utf-8")
+            (folder / "README.md").write_text(render_card(self, repo_id), encoding="utf-8")
             return upload(folder, repo_id, token=token, private=private, commit_message=commit_message)
 
     @classmethod
     def from_pretrained(cls, name: str, *, revision: str | None = None, token: str | None = None) -> HGGEP:
-        """Load a model by its name.
+        """Load a bundled model, a folder, or a model of the Hugging Face hub.
 
         Parameters
         ----------
         name
-            ``"her2st"``, which comes with the package (breast tumors; see its model card in the documentation), a folder
-            that :meth:`save` wrote, or ``"owner/name"`` of the Hugging Face hub, where :meth:`push_to_hub` put it. A
-            folder of that name is taken first.
+            ``"her2st"``, the bundled model of breast tumors, a folder that :meth:`save` wrote, or ``"owner/name"`` of a
+            repository that :meth:`push_to_hub` wrote. A folder of that name comes first.
         revision
-            Branch, tag or commit on the hub: pass a commit for results that others can repeat. ``None`` takes the newest.
+            Branch, tag or commit on the hub; pass a commit for reproducible results. Default: the newest commit.
         token
-            Token for the hub; ``None`` takes the one that ``hf auth login`` kept, or ``$HF_TOKEN``.
+            Token for the hub. Default: the token of ``hf auth login``, or ``$HF_TOKEN``.
 
         Returns
         -------
@@ -217,69 +218,65 @@ class HGGEP(Predictor):
         FileNotFoundError
             There is no such model.
         ValueError
-            A file of it is broken, or of a newer format; or ``revision`` goes with a model that is not of the hub.
+            A file is broken or of a newer format, or ``revision`` is passed for a model that is not on the hub.
         ImportError
             `huggingface_hub` is not installed (extra ``hub``).
         ConnectionError
-            The hub cannot be reached, and the model was not loaded before.
+            The hub cannot be reached, and the model is not in the cache.
+
+        Examples
+        --------
+        >>> model = sthggep.HGGEP.from_pretrained("her2st")
         """
-        local = Path(name).is_dir() or name in BUNDLED_MODELS
-        if local and revision is not None:
-            msg = f"`revision` is for models of the hub, but {name!r} is {'a folder' if Path(name).is_dir() else 'of this package'}."
-            raise ValueError(msg)
-        if local:
-            return cls.load(name if Path(name).is_dir() else bundled(name))
-        if names_repository(name):
-            return cls.load(download(name, revision=revision, token=token))
-        msg = (
-            f"No model is called {name!r}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder, 'owner/name' of "
-            "the Hugging Face hub, or train by `sthggep.tl.fit`."
-        )
-        raise FileNotFoundError(msg)
+        return cls.load(find_model_folder(name, revision=revision, token=token))
 
     def as_lazyslide_model(self, *, mpp: float | None = None) -> LazySlideModel:
-        """The model as LazySlide's feature prediction takes it: ``lazyslide.tl.feature_prediction(wsi, model, feature_key="uni")``.
+        """Wrap the model for LazySlide's feature prediction.
 
-        It must have been trained on features that LazySlide computes, too: ``tl.fit(slides, obsm="uni")``, of tiles as large
-        as the slide's. Of several keys, the features stand side by side, in that order.
+        The model must be trained on features that LazySlide computes, of tiles as large as the slide's:
+        ``tl.fit(slides, obsm="uni")``. LazySlide passes all tiles at once, features of several keys side by side.
 
         Parameters
         ----------
         mpp
-            Microns per full-resolution pixel of the slide. With it, tiles that are denser than the training spots are tied
-            to neighbors at the distance that was learned; ``None`` ties each to the nearest.
+            Microns per full-resolution pixel. With it, neighbors of tiles that are denser than the training spots are
+            about as far apart as in training. Default: the nearest tiles are neighbors.
 
         Returns
         -------
-        What LazySlide calls. The slide's tiles are seen all at once, since each is tied to its neighbors.
+        A model for ``lazyslide.tl.feature_prediction``.
 
         Raises
         ------
         ValueError
-            The model looks at images itself: :func:`sthggep.tl.predict` takes those.
+            The model reads images; predict by :func:`sthggep.tl.predict`.
+
+        Examples
+        --------
+        >>> lazyslide.tl.feature_prediction(wsi, model.as_lazyslide_model(), feature_key="uni")
         """
         if self.inputs.kind != "obsm":
             msg = (
-                f"The model looks at {self.inputs}, but LazySlide brings features of one encoder, a row a tile. Train on such "
-                "features (`sthggep.tl.fit(slides, obsm=...)`), or predict by `sthggep.tl.predict`."
+                f"The model reads {self.inputs}, but LazySlide passes features of tiles. Train on such features "
+                "(`sthggep.tl.fit(slides, obsm=...)`), or predict by `sthggep.tl.predict`."
             )
             raise ValueError(msg)
         return LazySlideModel(self, mpp)
 
     @classmethod
-    def from_reference_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], genes: Sequence[str]) -> HGGEP:
-        """Take over weights that the authors' code trained; predictions are as theirs.
+    def from_reference_checkpoint(cls, checkpoint: str | Path | Mapping[str, object], genes: Sequence[str]) -> HGGEP:
+        """Make a model from weights of the authors' code, with the same predictions.
 
-        Their behavior is kept: patches of 112 full-resolution pixels, transposed; absolute array positions from
+        The model keeps their conventions: patches of 112 full-resolution pixels, transposed; absolute array positions from
         ``obs[["array_x", "array_y"]]`` (Visium: ``array_col``, ``array_row``), 0 to 63; hyperedges of the most dissimilar
         neighbors, weighted by pair. Dropout is off, and a spot without neighbors keeps its own features.
 
         Parameters
         ----------
         checkpoint
-            State dict or Lightning checkpoint: the object, or its file, read without running code in it.
+            State dict or Lightning checkpoint, or its file, which is read without running code in it.
         genes
-            The panel it was trained on, in that order.
+            The panel of the training, in order.
 
         Returns
         -------
@@ -291,12 +288,11 @@ class HGGEP(Predictor):
             There is no such file.
         ValueError
             It is not such a checkpoint, or has another number of genes.
+
+        Examples
+        --------
+        >>> model = sthggep.HGGEP.from_reference_checkpoint("model.ckpt", genes)
         """
         state = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(Path(checkpoint))
         net = nets.from_reference_state_dict(state)
         return cls([net], genes, Inputs("patches", reference=True), preset="reference")
-
-
-def _build(entry: Mapping[str, Any]) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):  # initial weights are thrown away: leave the user's seed alone
-        return NETWORKS[entry["class"]](**entry["config"])

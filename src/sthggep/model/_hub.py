@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from sthggep.model._store import CONFIG, TENSORS
 
-# owner/name, and neither a path from the root or from here, nor one with several folders
+# owner/name; not an absolute path, one that starts with a dot, or one of several folders
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def names_repository(name: str) -> bool:
-    """Whether a name may be one of the hub's: ``"owner/name"``."""
+def is_repository_name(name: str) -> bool:
+    """Whether a name has the form of a repository of the hub: ``"owner/name"``."""
     return REPOSITORY.fullmatch(name) is not None
 
 
 def upload(folder: Path, repo_id: str, *, token: str | None, private: bool, commit_message: str) -> str:
-    """Put the files of a folder into a repository, in one commit; the repository is made where there is none.
+    """Upload the files of a folder to a repository in one commit; a missing repository is made.
 
     Returns
     -------
@@ -50,13 +50,13 @@ def upload(folder: Path, repo_id: str, *, token: str | None, private: bool, comm
         msg = f"The hub refused {repo_id!r}: {_first_line(reason)}."
         raise ConnectionError(msg) from reason
     except _network_errors(hub) as reason:
-        msg = f"The hub cannot be reached ({_first_line(reason)}); nothing is said to be there. Push again later."
+        msg = f"The hub cannot be reached ({_first_line(reason)}), and the upload may be missing. Push again later."
         raise ConnectionError(msg) from reason
     return str(commit.commit_url)
 
 
 def download(repo_id: str, *, revision: str | None, token: str | None) -> Path:
-    """The folder of a model of the hub, in the cache of `huggingface_hub`; without network, what is there already.
+    """Download a model to the cache of `huggingface_hub` and return its folder; without network, read the cache.
 
     Raises
     ------
@@ -82,21 +82,21 @@ def download(repo_id: str, *, revision: str | None, token: str | None) -> Path:
     except _network_errors(hub) as reason:
         msg = (
             f"No model {repo_id!r}: there is no such folder here, and the hub cannot be reached ({_first_line(reason)}). "
-            "What was loaded once is in the cache and needs no network."
+            "Only models in the cache load without network."
         )
         raise ConnectionError(msg) from reason
     absent = [name for name in (CONFIG, TENSORS) if not (Path(files) / name).is_file()]
     if absent:
         msg = (
-            f"The repository {repo_id!r} holds no model of sthggep: {' and '.join(absent)} missing. Such a repository is "
-            "made by `model.push_to_hub`."
+            f"The repository {repo_id!r} holds no model of sthggep: {' and '.join(absent)} missing. Upload a "
+            "model by `model.push_to_hub`."
         )
         raise FileNotFoundError(msg)
     return Path(files)
 
 
-def _hub(what: str) -> Any:
-    """The package `huggingface_hub`, or an error that says how to get it."""
+def _hub(what: str) -> ModuleType:
+    """Import `huggingface_hub`, or raise an error with the command that installs it."""
     try:
         hub = import_module("huggingface_hub")
         import_module("huggingface_hub.errors")
@@ -106,12 +106,12 @@ def _hub(what: str) -> Any:
     return hub
 
 
-def _network_errors(hub: Any) -> tuple[type[Exception], ...]:
-    """What is raised where there is no network: of requests it is an OSError, of httpx a class of its own."""
+def _network_errors(hub: ModuleType) -> tuple[type[Exception], ...]:
+    """Exceptions raised without network: requests raises an OSError, httpx an HTTPError."""
     return (OSError, hub.errors.HTTPError)
 
 
 def _first_line(reason: Exception) -> str:
-    """What went wrong, in a line; the hub's own texts are long."""
+    """Return the first line of the message, since the hub's messages are long."""
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(reason).__name__

@@ -1,13 +1,13 @@
-"""A model as LazySlide's feature prediction wants it, which is asked by name and never imported."""
+"""A model with the interface of LazySlide's feature prediction; LazySlide is not imported."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sthggep._slides._slide import Slide
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class LazySlideModel:
-    """What ``lazyslide.tl.feature_prediction`` calls: features and places of all tiles in, a column a gene out.
+    """A model for ``lazyslide.tl.feature_prediction``: features and positions of all tiles in, one column a gene out.
 
-    Tiles are tied to their neighbors, hence ``needs_coords``, and in batches they would miss some: ``whole_slide``.
+    The prediction of a tile depends on its neighbors: ``needs_coords`` requests positions, ``whole_slide`` all tiles at once.
     """
 
     needs_coords: ClassVar[bool] = True
@@ -32,7 +32,7 @@ class LazySlideModel:
 
     @property
     def name(self) -> str:
-        """What the table of predictions is called after."""
+        """Name of the table of predictions."""
         return "hggep"
 
     @property
@@ -41,34 +41,34 @@ class LazySlideModel:
         return self.predictor.members
 
     def get_transform(self) -> None:
-        """No image is looked at."""
+        """Return no transform: the model reads features, not images."""
 
-    def to(self, device: Any) -> LazySlideModel:
-        """Predict on this device from now on."""
+    def to(self, device: object) -> LazySlideModel:
+        """Set the device of later predictions."""
         self.device = str(device)
         return self
 
-    def try_compile(self, **_: Any) -> None:
-        """Not compiled: every slide has another number of tiles."""
+    def try_compile(self, **_: object) -> None:
+        """Do nothing: the number of tiles differs between slides, so compilation would not pay."""
 
-    def predict(self, features: Any, coords: Any = None) -> dict[str, NDArray[np.float32]]:
-        """Expression of all tiles of a slide.
+    def predict(self, features: object, coords: ArrayLike | None = None) -> dict[str, NDArray[np.float32]]:
+        """Predict the expression of all tiles of a slide.
 
         Parameters
         ----------
         features
-            ``(n_tiles, n_features)``; those of several stages side by side.
+            ``(n_tiles, n_features)``, with the features of several stages side by side.
         coords
             Upper left corners (x, y) of the tiles in full-resolution pixels, ``(n_tiles, 2)``.
 
         Returns
         -------
-        ``(n_tiles,)`` of each gene.
+        Predictions ``(n_tiles,)`` of each gene.
 
         Raises
         ------
         ValueError
-            Other features than the model was trained on, or no places of the tiles.
+            The number of features is not that of the training, or tile positions are missing.
         """
         values = features.toarray() if hasattr(features, "toarray") else np.asarray(features)
         widths = [int(width) for width in self.predictor.members[0].config["feature_dims"]]  # type: ignore[index]
@@ -77,19 +77,22 @@ class LazySlideModel:
             raise ValueError(msg)
         xy = np.empty(0) if coords is None else np.asarray(coords, dtype=np.float64)
         if xy.shape != (len(values), 2):
-            msg = f"`coords` must be (x, y) of all {len(values)} tiles, found an array of shape {xy.shape}: tiles are tied to neighbors."
+            msg = (
+                f"`coords` must be (x, y) of all {len(values)} tiles, found an array of shape {xy.shape}. Predictions depend "
+                "on neighboring tiles."
+            )
             raise ValueError(msg)
         stages = np.split(values, np.cumsum(widths)[:-1], axis=1)
-        found = self.predictor.predict_slide(self._slide(stages, xy), device=self.device)
-        return dict(zip(self.predictor.genes, found.T, strict=True))
+        expression = self.predictor.predict_slide(self._slide(stages, xy), device=self.device)
+        return dict(zip(self.predictor.genes, expression.T, strict=True))
 
-    def _slide(self, stages: list[NDArray[Any]], xy: NDArray[np.float64]) -> Slide:
-        """The tiles as spots of a section, on the array that they were cut on."""
+    def _slide(self, stages: list[NDArray[np.generic]], xy: NDArray[np.float64]) -> Slide:
+        """Make a section with the tiles as its spots, on the array of the tiles."""
         table = AnnData(obs=pd.DataFrame(index=pd.RangeIndex(len(xy)).astype(str)))
         for key, stage in zip(self.predictor.inputs.obsm, stages, strict=True):
             table.obsm[key] = stage
         slide = Slide("tiles", table, np.arange(len(xy)), xy, mpp=self.mpp)
         if self.mpp is not None:
-            # Where tiles are denser than the spots that were learned from, neighbors are looked for on this array
+            # If tiles are denser than the training spots, their neighbors are found on this array
             table.obs[["array_x", "array_y"]] = np.rint((xy - xy.min(axis=0)) / slide.pitch()).astype(np.int64)
         return slide

@@ -1,14 +1,15 @@
-"""A model by its folder, its name, or itself."""
+"""Load a model by its folder or its name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sthggep.model._hggep import BUNDLED_MODELS, HGGEP
+from sthggep.model._folders import BUNDLED_MODELS
+from sthggep.model._hggep import HGGEP
 
 
 def load_model(model: object) -> HGGEP:
-    """The model itself, or the one of that name or folder; ``None`` is the one that comes with the package."""
+    """Return a model, or load it by its name or folder; ``None`` is the bundled model."""
     if isinstance(model, HGGEP):
         return model
     if model is None:
@@ -17,5 +18,5 @@ def load_model(model: object) -> HGGEP:
         return HGGEP.load(model)
     if isinstance(model, str):
         return HGGEP.from_pretrained(model)
-    msg = f"`model` must be an HGGEP, or the folder of a saved one, found {type(model).__name__}."
+    msg = f"`model` must be an HGGEP, a name or the folder of a saved model, found {type(model).__name__}."
     raise TypeError(msg)

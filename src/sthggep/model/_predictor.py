@@ -1,4 +1,4 @@
-"""Networks, the genes they predict and what they look at: what they say of a slide."""
+"""Prediction of a slide by the networks of a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sthggep._inputs._windows import check_window
 from sthggep._keys import UNITS
 from sthggep._slides._stain import normalized
 from sthggep._table._targets import Targets
-from sthggep.model._forward import Ensemble, Predicted, Quantities, gather, predict_windows
+from sthggep.model._forward import Ensemble, Predictions, Quantities, gather, predict_windows
 from sthggep.model._record import TrainingRecord
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Predictor:
-    """Networks whose predictions are averaged; :class:`sthggep.HGGEP` says what they are made of, and keeps them."""
+    """Networks whose predictions are averaged, without files; :class:`sthggep.HGGEP` documents the parameters."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Predictor:
         history: pd.DataFrame | None = None,
     ) -> None:
         self.genes = [str(gene) for gene in genes]
-        unique(self.genes, "The genes of a model", "Each stands for one output.")
+        unique(self.genes, "The genes of a model", "Each is the name of one output.")
         self.members = nn.ModuleList(members).eval()
         self.inputs, self.preset = inputs, preset
         self.encoder_state = None if encoder_state is None else dict(encoder_state)
@@ -56,8 +56,8 @@ class Predictor:
 
     @property
     def id(self) -> str:
-        """Short name that changes with the weights and with the genes they stand for."""
-        # Weights of the encoder that are not held here are known by their own short name
+        """Short name that changes with the weights and the genes."""
+        # The short name of the encoder's weights stands for weights that the model does not hold
         encoder = weights_id(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
         content = [weights_id(self.members.state_dict()), encoder or weights_id({}), *self.genes]
         content += [repr(value) for value in (self.training.targets, self.training.stain) if value is not None]
@@ -70,21 +70,21 @@ class Predictor:
 
     @property
     def targets(self) -> Targets | None:
-        """What is predicted where that is no genes; ``genes`` then holds their names."""
+        """Targets that are not genes, whose names are in ``genes``; ``None`` if the model predicts genes."""
         record = self.training.targets
         return None if record is None else Targets.from_dict(record, self.genes)
 
     @property
-    def stain(self) -> dict[str, Any] | None:
-        """Stain that slides are brought to before they are looked at, ``method`` and statistics; ``None`` where they are not.
+    def stain(self) -> dict[str, object] | None:
+        """Stain to which the model normalizes slides: ``method`` and statistics; ``None`` without normalization.
 
-        Of ``"reinhard"``, ``mean`` and ``spread`` of L*, a* and b*; of ``"macenko"``, ``stains`` (unit vectors of optical density
-        in red, green and blue; hematoxylin, eosin) and their ``strength`` (99th percentiles).
+        The statistics of ``"reinhard"`` are ``mean`` and ``spread`` of L*, a* and b*; those of ``"macenko"`` are ``stains``
+        (unit vectors of optical density in red, green and blue; hematoxylin, eosin) and ``strength`` (99th percentiles).
         """
         return None if self.training.stain is None or not self.inputs.stain else dict(self.training.stain)
 
     def normalized(self, slide: Slide) -> Slide:
-        """The slide as this model looks at it: in the stain of its training slides, where it normalizes stain.
+        """Normalize the slide to the stain of the training slides, if the model normalizes stain.
 
         Parameters
         ----------
@@ -93,30 +93,30 @@ class Predictor:
 
         Returns
         -------
-        The section, whose patches come in those colors.
+        The section with normalized colors, or unchanged.
         """
         return slide if slide.stain is not None else normalized(slide, self.stain)
 
     def on_scale(self, outputs: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:
-        """What the networks put out, on the scale of the predictions: targets that are no genes are learned standardized.
+        """Scale outputs of the networks to predictions: networks predict standardized targets, unless these are genes.
 
         Parameters
         ----------
         outputs
             ``(…, n_columns)``.
         columns
-            Which outputs of the networks these are; ``None`` for all.
+            Numbers of these outputs. Default: all outputs.
 
         Returns
         -------
-        The same on the targets' own scale.
+        Predictions in the units of the targets.
         """
         record = self.training.targets
         if record is None:
             return outputs
         mean, std = (outputs.new_tensor(record[name]) for name in ("mean", "std"))
-        chosen = slice(None) if columns is None else columns.tolist()
-        return outputs * std[chosen] + mean[chosen]
+        index = slice(None) if columns is None else columns.tolist()
+        return outputs * std[index] + mean[index]
 
     def __repr__(self) -> str:
         weights = sum(parameter.numel() for parameter in self.members.parameters())
@@ -129,12 +129,12 @@ class Predictor:
 
     @property
     def _share(self) -> str:
-        """How much of the prediction is the networks', in words, where a linear shortcut has the rest."""
+        """Share of the networks in the prediction, in words; empty for networks without a linear shortcut."""
         shares = [float(member.blend) for member in self.members if hasattr(member, "blend")]  # type: ignore[arg-type]
         return f" (share {float(np.mean(shares)):g}, the linear shortcut has the rest)" if shares else ""
 
     def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
-        """The frozen encoder that this model looks through, with its weights.
+        """Load the frozen encoder of the model with its weights.
 
         Parameters
         ----------
@@ -143,65 +143,65 @@ class Predictor:
 
         Returns
         -------
-        The encoder; ``None`` where patches or ``obsm`` are looked at.
+        The encoder; ``None`` if the model reads patches or ``obsm``.
 
         Raises
         ------
         ValueError
-            It cannot be made here, or has other weights than the model was trained on.
+            The encoder is not available, or has other weights than in training.
         """
         if self.inputs.kind != "features":
             return None
-        name, wanted = self.inputs.encoder, self._encoder_weights
-        if self.encoder_state is None and wanted is None:
+        name, weights = self.inputs.encoder, self._encoder_weights
+        if self.encoder_state is None and weights is None:
             msg = f"The model has no weights of its encoder {name!r}: pass `encoder_state`."
             raise ValueError(msg)
         try:
-            found = FrozenEncoder(name, self.encoder_state, resolve_device(device))
+            encoder = FrozenEncoder(name, self.encoder_state, resolve_device(device))
         except ValueError as reason:
             msg = (
-                f"The model looks at features of the encoder {name!r}, which cannot be made here. {reason} "
-                "An encoder of your own is registered anew in each session: `sthggep.pp.register_encoder`."
+                f"The model reads features of the encoder {name!r}, which cannot be loaded here. {reason} "
+                "Register your own encoders in each session: `sthggep.pp.register_encoder`."
             )
             raise ValueError(msg) from reason
-        if self.encoder_state is None and found.weights != wanted:
+        if self.encoder_state is None and encoder.weights != weights:
             msg = (
-                f"The encoder {name!r} has other weights here ({found.weights}) than the model was trained on ({wanted}). "
-                "Register the one that it was trained on."
+                f"The encoder {name!r} has other weights here ({encoder.weights}) than in the training of the model "
+                f"({weights}). Register the encoder of the training: `sthggep.pp.register_encoder`."
             )
             raise ValueError(msg)
-        return found
+        return encoder
 
     @property
     def _encoder_weights(self) -> str | None:
-        """Short name of the weights of the encoder that it was trained on; ``None`` where it has none."""
+        """Short name of the weights of the encoder in training; ``None`` without an encoder."""
         return self.training.encoder_weights if self.inputs.kind == "features" else None
 
     @property
     def pitch_um(self) -> float | None:
-        """Microns between neighboring spots of the training sections (their median); ``None`` where it is not known."""
-        known = [pitch for pitch in self.training.pitch_um if pitch]
-        return float(np.median(known)) if known else None
+        """Microns between neighboring spots of the training sections (their median); ``None`` if unknown."""
+        pitches = [pitch for pitch in self.training.pitch_um if pitch]
+        return float(np.median(pitches)) if pitches else None
 
     @property
     def ensemble(self) -> Ensemble:
-        """The networks, and what a forward pass needs to know of the model."""
+        """The networks with the inputs and the scale of the model, for a forward pass."""
         return Ensemble(self.members, self.inputs, self.pitch_um, self.on_scale)
 
     @property
     def has_counts(self) -> bool:
-        """Whether the networks say how counts are distributed, beside the expression."""
+        """Whether the networks predict the distribution of counts, too."""
         return all(member.config.get("count_head") is not None for member in self.members)  # type: ignore[union-attr, operator]
 
     def predict_slide(self, slide: Slide, **options: Any) -> NDArray[np.float32]:
-        """Expression of one section.
+        """Predict the expression of one section.
 
         Parameters
         ----------
         slide
-            Section to be predicted.
+            Section to predict.
         options
-            As for :meth:`describe_slide`.
+            Keywords of :meth:`describe_slide`.
 
         Returns
         -------
@@ -221,24 +221,24 @@ class Predictor:
         batch_size: int = 64,
         device: str = "auto",
         show: bool = False,
-    ) -> Predicted:
-        """Expression of one section, with the latent features behind it and the mean counts where asked for.
+    ) -> Predictions:
+        """Predict the expression of one section, and latent features and mean counts on request.
 
         Parameters
         ----------
         slide
-            Section to be predicted.
+            Section to predict.
         genes
-            Some of the model's genes; ``None`` takes all.
+            Some of the model's genes. Default: all.
         latent
-            Return the fused features of each network, side by side. Their mean would mean nothing: networks trained from
-            different seeds have no axes in common. Distances between spots add up over the networks.
+            Return the fused features of each network, side by side. They are not averaged, because networks of different
+            seeds have no axes in common.
         counts
             Return mean counts.
         window
-            Spots predicted at a time; see :func:`sthggep.tl.predict`.
+            Most spots of a window; see :func:`sthggep.tl.predict`.
         encoder
-            What :meth:`encoder` gave, to make it once for many sections; ``None`` makes it.
+            Encoder from :meth:`encoder`, loaded once for many sections. Default: the call loads it.
         batch_size
             Patches encoded at a time.
         device
@@ -248,18 +248,20 @@ class Predictor:
 
         Returns
         -------
-        Arrays, a row a spot.
+        Arrays with one row a spot; ``None`` for what is not requested.
 
         Raises
         ------
         KeyError
-            A gene is not predicted by the model.
+            The model does not predict a gene of ``genes``.
         ValueError
-            Counts are asked for, and the networks do not predict them; or ``window`` is none.
+            ``counts`` is true and the networks have no count head, or ``window`` is invalid.
         """
         columns = None if genes is None else genes_present(genes, self.genes, "the model")
         if counts and not self.has_counts:
-            msg = "The networks of this model have no head for counts; they predict expression only."
+            msg = (
+                "The networks of this model have no head for counts; they predict expression only. Pass `counts=False`."
+            )
             raise ValueError(msg)
         check_window(self.inputs, slide, window)
         compute = Compute(resolve_device(device), batch_size, show)
@@ -275,7 +277,11 @@ class Predictor:
 
 
 def _check_genes(member: nn.Module, n_genes: int) -> None:
-    found = member.config["n_genes"]  # type: ignore[index]
-    if found != n_genes:
-        msg = f"The network predicts {counted(found, 'gene')}, found {counted(n_genes, 'name')}. Pass the panel it was trained on, in order."
+    """Check that the network has one output a gene."""
+    n_outputs = member.config["n_genes"]  # type: ignore[index]
+    if n_outputs != n_genes:
+        msg = (
+            f"The network predicts {counted(n_outputs, 'gene')}, found {counted(n_genes, 'name')}. Pass the panel of its "
+            "training, in order."
+        )
         raise ValueError(msg)

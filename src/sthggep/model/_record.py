@@ -1,4 +1,4 @@
-"""What a model records of its training."""
+"""The record of a training in a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrainingRecord:
     colors: list[dict[str, Any]] = field(default_factory=list)
     """Tissue colors; after fine-tuning, the earlier ones come first."""
     validation: list[str] = field(default_factory=list)
-    """What each network held out."""
+    """Held-out tissue of each network."""
     seed: int | None = None
     encoder_weights: str | None = None
     """Short name of the weights of the frozen encoder."""
@@ -33,12 +33,12 @@ class TrainingRecord:
     """Noise ceiling of each gene, its mean over the training sections."""
     held_out_pearson: list[float | None] | None = None
     """Mean correlation of each gene on the tissue that the networks held out."""
-    stain: dict[str, Any] | None = None
+    stain: dict[str, object] | None = None
     """Stain that slides are normalized to."""
     targets: dict[str, Any] | None = None
-    """Where targets that are not genes stand, with their mean and standard deviation."""
+    """Location of targets that are not genes, with their mean and standard deviation."""
     expression: list[str] = field(default_factory=list)
-    """Extra sections whose counts alone were used."""
+    """Extra sections, of which the training read only the counts."""
     obsm_columns: dict[str, list[str] | None] = field(default_factory=dict)
     """Column names of the user's features."""
     model: str | None = None
@@ -51,12 +51,12 @@ class TrainingRecord:
         """All sections that the model was trained on, before and during fine-tuning."""
         return [*self.model_sections, *self.sections]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON, without empty entries."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in plain types, for JSON, without empty entries."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None and value not in ([], {})}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
-        """Back from JSON."""
+        """Make the record from what :meth:`to_dict` returned."""
         return cls(**values)

@@ -16,7 +16,7 @@ from sthggep._disk._whole import whole_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 3  # 2: stain normalization, which earlier versions would leave out; 3: American names
+FORMAT = 3  # 2: stain normalization, which earlier versions would ignore; 3: American names
 # Names that formats before 3 used, in the tensors and in the record of the training
 OLD_TENSOR_NAMES = {".programmes.": ".programs."}
 OLD_TRAINING_NAMES = {"colours": "colors", "marks": "fingerprints"}
@@ -24,12 +24,12 @@ CONFIG, TENSORS = "config.json", "model.safetensors"
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to write a model over something that is to be kept.
+    """Refuse to write a model over another folder, or over a model without ``overwrite``.
 
     Raises
     ------
     FileExistsError
-        The folder is there, and is to be kept or is no model.
+        The folder exists, and ``overwrite`` is false or it is not a model.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -42,20 +42,20 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def _is_model(folder: Path) -> bool:
-    """Whether the record in the folder is one of ours: other tools write a ``config.json``, too."""
+    """Whether the folder holds a model of sthggep: other tools write a ``config.json``, too."""
     try:
         return "format" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 
 
-def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], *, overwrite: bool) -> None:
+def write_folder(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Tensor], *, overwrite: bool) -> None:
     """Write a model folder, whole or not at all.
 
     Raises
     ------
     FileExistsError
-        The folder is there, and is to be kept or is no model.
+        The folder exists, and ``overwrite`` is false or it is not a model.
     """
     from safetensors.torch import save_file
 
@@ -90,18 +90,18 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileNotFoundError(msg)
     absent = [name for name in (CONFIG, TENSORS) if not (folder / name).is_file()]
     if absent:
-        there = listing(sorted(p.name for p in folder.iterdir()))
-        msg = f"{str(folder)!r} is not a whole model: {listing(absent)} missing, found {there}. Save the model again."
+        present = listing(sorted(p.name for p in folder.iterdir()))
+        msg = f"{str(folder)!r} is not a whole model: {listing(absent)} missing, found {present}. Save the model again."
         raise FileNotFoundError(msg)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        found = int(config["format"])
+        format_number = int(config["format"])
     except (ValueError, KeyError, TypeError) as reason:
         msg = f"{str(folder / CONFIG)!r} is not a model's record ({reason!r}). Save the model again."
         raise ValueError(msg) from reason
-    if found > FORMAT:
+    if format_number > FORMAT:
         msg = (
-            f"{str(folder)!r} has format {found}, written by sthggep {config.get('version', '?')}; this version reads "
+            f"{str(folder)!r} has format {format_number}, written by sthggep {config.get('version', '?')}; this version reads "
             f"formats up to {FORMAT}. Upgrade: `pip install -U sthggep`."
         )
         raise ValueError(msg)
@@ -110,11 +110,11 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (SafetensorError, OSError, ValueError) as reason:
         msg = f"{str(folder / TENSORS)!r} is broken or half-written ({reason}). Save the model again."
         raise ValueError(msg) from reason
-    return (config, tensors) if found >= FORMAT else _renamed(config, tensors)
+    return (config, tensors) if format_number >= FORMAT else _upgrade(config, tensors)
 
 
-def _renamed(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A model of an earlier format under the names of today. Its id was made of the old names, so it has none."""
+def _upgrade(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Rename what an earlier format wrote, and drop its id, which was computed from the old names."""
     training = {OLD_TRAINING_NAMES.get(name, name): value for name, value in config.get("training", {}).items()}
     for old, new in OLD_TENSOR_NAMES.items():
         tensors = {name.replace(old, new): value for name, value in tensors.items()}
@@ -122,14 +122,14 @@ def _renamed(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[s
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """Read a file of tensors that somebody else wrote, running no code in it.
+    """Read a checkpoint file without running code in it.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        It holds something else, or more than tensors and plain types.
+        It is not a state dict, or holds more than tensors and plain types.
     """
     import pickle
 
@@ -151,12 +151,12 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def plain(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """Columns of a table as JSON knows them: it has neither NaN nor infinity."""
+def json_columns(table: pd.DataFrame) -> dict[str, list[object]]:
+    """Turn a table into columns for JSON, with ``None`` for NaN and infinity."""
     filled = table.replace([np.inf, -np.inf], np.nan).astype(object)
     return {str(name): [None if pd.isna(value) else value for value in filled[name]] for name in filled}
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors whose names start so, under the rest of their names."""
+def select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Select the tensors whose names start with the prefix, and remove it from their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

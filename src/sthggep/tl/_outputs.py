@@ -17,7 +17,7 @@ from sthggep._disk._whole import whole_file, whole_folder
 
 if TYPE_CHECKING:
     from sthggep._keys import PredictionKeys
-    from sthggep.model._forward import Predicted
+    from sthggep.model._forward import Predictions
 
 ENDINGS = (".zarr", ".h5ad")
 
@@ -54,7 +54,7 @@ class Outputs:
         self.n_obs, self.depth, self.folder = n_obs, depth, folder
         self.arrays: dict[str, NDArray[np.float32] | RowFile] = {}
 
-    def add(self, rows: NDArray[np.intp], part: Predicted) -> None:
+    def add(self, rows: NDArray[np.intp], part: Predictions) -> None:
         """Put a block on its rows of the table."""
         for name, values in part._asdict().items():
             if values is None:

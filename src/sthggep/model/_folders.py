@@ -1,0 +1,37 @@
+"""Folders of models that have a name: bundled models, local folders, and models of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sthggep._checks import listing
+from sthggep._encoders._weights import bundled
+from sthggep.model._hub import download, is_repository_name
+
+BUNDLED_MODELS = ("her2st",)
+
+
+def find_model_folder(name: str, *, revision: str | None, token: str | None) -> Path:
+    """Find the folder of a model, and download it if its name is one of the hub.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such model.
+    ValueError
+        ``revision`` is passed for a model that is not on the hub.
+    """
+    is_folder = Path(name).is_dir()
+    if is_folder or name in BUNDLED_MODELS:
+        if revision is not None:
+            kind = "a folder" if is_folder else "of this package"
+            msg = f"`revision` is for models of the hub, but {name!r} is {kind}. Leave `revision` out."
+            raise ValueError(msg)
+        return Path(name) if is_folder else Path(bundled(name))
+    if is_repository_name(name):
+        return download(name, revision=revision, token=token)
+    msg = (
+        f"No model is called {name!r}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder or 'owner/name' of "
+        "the Hugging Face hub, or train a model by `sthggep.tl.fit`."
+    )
+    raise FileNotFoundError(msg)
