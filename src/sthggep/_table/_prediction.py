@@ -128,13 +128,13 @@ def stored(path: str, key: str) -> dict[str, Any]:
             f"uns[{key!r}]['path'], or call `sthggep.tl.predict` again."
         )
         raise FileNotFoundError(msg)
-    group = opened(path)
+    group = open_file(path)
     names = prediction_keys(key)
     elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts", names.std: "layers/std"}
     return {name: read_elem_lazy(group[place]) for name, place in elements.items() if place in group}
 
 
-def opened(path: str) -> Any:
+def open_file(path: str) -> Any:
     """The root of an AnnData's file, to be read from."""
     if path.endswith(".zarr"):
         import zarr

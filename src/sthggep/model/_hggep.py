@@ -21,7 +21,7 @@ from sthggep.model._hub import download, names_repository, upload
 from sthggep.model._lazyslide import LazySlideModel
 from sthggep.model._predictor import Predictor
 from sthggep.model._record import TrainingRecord
-from sthggep.model._store import plain, read_checkpoint, read_folder, under, write_folder
+from sthggep.model._store import read_checkpoint, read_folder, table_to_json, under, write_folder
 
 __all__ = ["HGGEP"]
 
@@ -87,7 +87,7 @@ class HGGEP(Predictor):
             "inputs": self.inputs.to_dict(),
             "networks": [{"class": type(m).__name__, "config": m.config} for m in self.members],
             "training": self.training.to_dict(),
-            "history": plain(self.history),
+            "history": table_to_json(self.history),
         }
         tensors = {f"members.{name}": value for name, value in self.members.state_dict().items()}
         tensors |= {f"encoder.{name}": value for name, value in (self.encoder_state or {}).items()}

@@ -151,7 +151,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def plain(table: pd.DataFrame) -> dict[str, list[Any]]:
+def table_to_json(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Columns of a table as JSON knows them: it has neither NaN nor infinity."""
     filled = table.replace([np.inf, -np.inf], np.nan).astype(object)
     return {str(name): [None if pd.isna(value) else value for value in filled[name]] for name in filled}

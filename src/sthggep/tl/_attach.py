@@ -11,7 +11,7 @@ from anndata import AnnData
 from sthggep._checks import listing, may_write
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
-from sthggep._table._prediction import is_prediction, opened
+from sthggep._table._prediction import is_prediction, open_file
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -49,7 +49,7 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
         raise FileNotFoundError(msg)
     keys = prediction_keys(key)
     may_write(table, keys.obsm)
-    file = opened(str(path))
+    file = open_file(str(path))
     uns, spots = read_elem(file["uns"]), read_elem(file["obs"]).index.astype(str)
     alone = AnnData(X=np.empty((0, len(read_elem(file["var"])))), var=read_elem(file["var"]), uns=uns)
     if not is_prediction(alone, key):
