@@ -13,7 +13,7 @@ from sthggep import tl
 from sthggep._table._counts import log10_cp10k
 from sthggep._table._scores import column_pearson
 from sthggep.tl._compared import Compared
-from sthggep.tl._summary import blocks, interval, weighted_pearson
+from sthggep.tl._summary import block_numbers, interval, weighted_pearson
 
 COLUMNS = [
     *("n_spots", "n_genes", "n_constant", "pearson", "pearson_low", "pearson_high"),
@@ -93,7 +93,7 @@ def test_weights_are_repetitions():
 
 
 def test_blocks_are_squares_of_neighbors(lattice):
-    found = blocks(lattice.slide(lattice.square()))
+    found = block_numbers(lattice.slide(lattice.square()))
     sizes = np.bincount(found)
     # 576 spots: 4.9 pitches a side, so 24 spots a block and 24 blocks or so
     assert 20 <= len(sizes) <= 30

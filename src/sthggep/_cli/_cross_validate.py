@@ -11,7 +11,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
-from sthggep._cli._files import check_folder, gene_list, read_slides, targets_of
+from sthggep._cli._files import check_folder, read_gene_list, read_slides, targets_of
 from sthggep._log import log
 from sthggep._slides._places import Places
 
@@ -83,7 +83,7 @@ def cross_validate(
     FOLDER gets scores.csv (a row for each section, method, metric and gene), a figure, run.yaml (the options of this run)
     and the finished folds: the same command goes on where it was interrupted.
     """
-    panel = gene_list(genes)
+    panel = read_gene_list(genes)
     check_folder(out, FOLDS, "cross-validation")
     places = Places.among(rest)
     data = read_slides(slides, places)

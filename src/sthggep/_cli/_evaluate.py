@@ -9,7 +9,7 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import command
-from sthggep._cli._files import about, gene_list
+from sthggep._cli._files import about, read_gene_list
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
 
@@ -53,7 +53,7 @@ def evaluate(
 
     Beside each correlation stands its ceiling: what a perfect prediction would reach against counts as noisy as these.
     """
-    chosen = gene_list(genes)
+    chosen = read_gene_list(genes)
     for slide in slides:
         kind_of(slide)
     for file in (out, summary):

@@ -77,7 +77,7 @@ def check_folder(out: Path, mark: str, what: str) -> None:
         raise FileExistsError(msg)
 
 
-def gene_list(given: Sequence[str]) -> list[str] | None:
+def read_gene_list(given: Sequence[str]) -> list[str] | None:
     """Genes from files (one a line) and from names with commas between them; ``None`` where nothing was given."""
     genes: list[str] = []
     for text in given:

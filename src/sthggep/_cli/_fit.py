@@ -10,7 +10,7 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import gene_list, read_slides, targets_of
+from sthggep._cli._files import read_gene_list, read_slides, targets_of
 from sthggep._log import log
 from sthggep._slides._places import Places
 
@@ -78,7 +78,7 @@ def fit(
     SLIDES are AnnData (.h5ad, .zarr) or SpatialData (.zarr). The folder also gets run.yaml, the options of this run, to
     repeat it with --config.
     """
-    panel = gene_list(genes)
+    panel = read_gene_list(genes)
     free_for_model(out, overwrite=overwrite)
     places = Places.among(rest)
     data = read_slides(slides, places)

@@ -32,7 +32,7 @@ def together(*options: Decorator) -> Decorator:
     return add
 
 
-class Window(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+class WindowType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A number of spots, auto or none; kept as it is written."""
 
     name = "window"
@@ -121,7 +121,7 @@ compute = together(
 window = option(
     "--window",
     heading=RUN,
-    type=Window(),
+    type=WindowType(),
     default="auto",
     metavar="N|auto|none",
     help="Spots of a section at a time, which bounds memory. none: whole sections.",

@@ -15,8 +15,8 @@ from sthggep._cli._files import (
     SPACING_UM,
     about,
     describe,
-    gene_list,
     open_with_spots,
+    read_gene_list,
     whole,
     write_slide,
 )
@@ -122,7 +122,7 @@ def predict(
 
     Counts are not needed. SLIDES may be AnnData (.h5ad, .zarr), SpatialData (.zarr), or bare images (TIFF, SVS, JPEG, PNG).
     """
-    chosen = gene_list(genes)
+    chosen = read_gene_list(genes)
     cohort = workers is not None or scheduler is not None
     targets = outputs(slides, out, as_table=cohort or predictions_only or spacing_um is not None)
     todo = free(targets, overwrite=overwrite or cohort, skip_existing=skip_existing)

@@ -9,7 +9,7 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import command
-from sthggep._cli._files import about, gene_list
+from sthggep._cli._files import about, read_gene_list
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
 
@@ -51,5 +51,5 @@ def report(slides: tuple[Path, ...], out: Path, model: str | None, genes: tuple[
         with about(slide):
             found[slide.stem if slide.stem not in found else str(slide)] = read_container(slide)
     results: Any = found or loaded
-    page = pl.report(results, out, model=loaded if found else None, genes=gene_list(genes), **rest)
+    page = pl.report(results, out, model=loaded if found else None, genes=read_gene_list(genes), **rest)
     log.info("%s written (%.1f MB): open it in a browser", page, page.stat().st_size / 1e6)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HELD_BYTES = 128 << 20
 LEAST_HELD = 4  # a box on a corner touches four
 
-Window = tuple[int, int, int, int]
+PixelWindow = tuple[int, int, int, int]
 BlockIndex = tuple[int, int]
 
 
@@ -50,7 +50,7 @@ class Blocks:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
-    def cut(self, windows: Sequence[Window]) -> list[Pixels]:
+    def cut(self, windows: Sequence[PixelWindow]) -> list[Pixels]:
         """Cut windows ``x0, x1, y0, y1`` inside the image, as (y, x, channel) arrays of the stored type."""
         cuts: dict[int, Pixels] = {}
         with self._lock:
@@ -77,7 +77,7 @@ class Blocks:
         row = np.floor(xy[:, 1] / band).astype(np.int64)
         return np.asarray(np.lexsort((xy[:, 1], np.where(row % 2, -xy[:, 0], xy[:, 0]), row)), dtype=np.intp)
 
-    def _groups(self, windows: Sequence[Window]) -> Iterator[tuple[list[int], list[BlockIndex]]]:
+    def _groups(self, windows: Sequence[PixelWindow]) -> Iterator[tuple[list[int], list[BlockIndex]]]:
         """Group windows in the order of a sweep, so that the cache holds the blocks of each group."""
         group: list[int] = []
         indices: dict[BlockIndex, None] = {}
@@ -92,7 +92,7 @@ class Blocks:
         if group:
             yield group, list(indices)
 
-    def _indices(self, window: Window) -> list[BlockIndex]:
+    def _indices(self, window: PixelWindow) -> list[BlockIndex]:
         """Return the (row, column) of each block that a window touches."""
         x0, x1, y0, y1 = window
         spans = []
@@ -118,7 +118,7 @@ class Blocks:
         for index in indices:
             self._cache.move_to_end(index)
 
-    def _compute(self, windows: Sequence[Window]) -> list[Pixels]:
+    def _compute(self, windows: Sequence[PixelWindow]) -> list[Pixels]:
         if not windows:
             return []
         from dask.base import compute
@@ -131,7 +131,7 @@ class Blocks:
             cuts.append(self.array[tuple(index)])
         return [np.ascontiguousarray(channels_last(cut, self.axes)) for cut in compute(*cuts)]
 
-    def _assemble(self, window: Window) -> Pixels:
+    def _assemble(self, window: PixelWindow) -> Pixels:
         """Put a window together from blocks of the cache."""
         x0, x1, y0, y1 = window
         indices = self._indices(window)

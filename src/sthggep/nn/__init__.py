@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sthggep.nn._backbone import Maps, ShuffleNetV2, load_backbone
+from sthggep.nn._backbone import FeatureMaps, ShuffleNetV2, load_backbone
 from sthggep.nn._distillation import augment_section, bake_targets, self_distillation
 from sthggep.nn._features import FeatureHGGEPNet
 from sthggep.nn._heads import CountHead, Output
@@ -22,10 +22,10 @@ from sthggep.nn._reference import from_reference_state_dict, load_reference_stat
 __all__ = [
     "CountHead",
     "FeatureHGGEPNet",
+    "FeatureMaps",
     "HGGEPNet",
     "HypergraphBlock",
     "HypergraphConv",
-    "Maps",
     "Neighbors",
     "Output",
     "ShuffleNetV2",

@@ -16,7 +16,7 @@ STEM_VALUES = 3 << 20  # values of the widest maps that are made at once (12 MB)
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 
-class Maps(NamedTuple):
+class FeatureMaps(NamedTuple):
     """Feature maps of one pass through the backbone, finest first."""
 
     stage2: Tensor
@@ -110,7 +110,7 @@ class ShuffleNetV2(nn.Module):
         self.stage4 = _stage("stage4", CHANNELS["stage3"])
         self.conv5 = ConvSequence(*_pointwise(CHANNELS["stage4"], CHANNELS["conv5"]))
 
-    def maps(self, x: Tensor) -> Maps:
+    def maps(self, x: Tensor) -> FeatureMaps:
         """Feature maps of the three stages and of the last convolution.
 
         Parameters
@@ -125,7 +125,7 @@ class ShuffleNetV2(nn.Module):
         stage2 = self.stage2(self._stem(channels_last(x)))
         stage3 = self.stage3(stage2)
         stage4 = self.stage4(stage3)
-        return Maps(stage2, stage3, stage4, self.conv5(stage4))
+        return FeatureMaps(stage2, stage3, stage4, self.conv5(stage4))
 
     def _stem(self, x: Tensor) -> Tensor:
         """First convolution and pooling: of a few images at a time where none waits for the others."""

@@ -75,7 +75,7 @@ class SteadyBatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
-class Level(nn.Sequential):
+class LatentLevel(nn.Sequential):
     """One latent level: attention, normalization and a 1 x 1 convolution, flattened to a vector a spot.
 
     Parameters

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sthggep.nn._backbone import CHANNELS, ShuffleNetV2
-from sthggep.nn._cbam import Level
+from sthggep.nn._cbam import LatentLevel
 from sthggep.nn._convolution import statistics_kept
 from sthggep.nn._gradient import GradientEnhancement
 
@@ -36,9 +36,9 @@ class LatentLevels(nn.Module):
         self.transposed = transposed
         self.gradient = GradientEnhancement()
         self.backbone = ShuffleNetV2(max_pool=False)
-        self.level4 = Level(CHANNELS["stage4"], dim // MAP_AREA)
-        self.level5 = Level(CHANNELS["conv5"], dim // MAP_AREA)
-        self.level6 = Level(CHANNELS["conv5"], dim)
+        self.level4 = LatentLevel(CHANNELS["stage4"], dim // MAP_AREA)
+        self.level5 = LatentLevel(CHANNELS["conv5"], dim // MAP_AREA)
+        self.level6 = LatentLevel(CHANNELS["conv5"], dim)
 
     def encode(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Three latent levels of each patch, spots apart from each other.

@@ -15,7 +15,7 @@ from sthggep._checks import positive
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep.pl._figure import new_figure, save_figure, style
-from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
+from sthggep.pl._maps import GeneMaps, color_scale, pcc, read_maps
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, sections_of
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class _Layout:
         """Panels in a row."""
         return self.image + self.beside * len(self.kinds)
 
-    def height(self, item: Maps) -> float:
+    def height(self, item: GeneMaps) -> float:
         """Inches of a map of this section."""
         return min(self.panel * item.view.height / item.view.width, TALLEST_INCHES)
 
@@ -184,7 +184,9 @@ class _SectionAxes:
     genes: list[dict[str, Axes]]
 
 
-def _layout(maps: list[Maps], names: list[str], kinds: list[str], image: bool, genes_per_row: int | None) -> _Layout:
+def _layout(
+    maps: list[GeneMaps], names: list[str], kinds: list[str], image: bool, genes_per_row: int | None
+) -> _Layout:
     beside = 4 // len(kinds) if genes_per_row is None else int(positive(genes_per_row, "`genes_per_row`"))
     beside = min(beside, len(names))
     n = image + beside * len(kinds)
@@ -196,12 +198,12 @@ def _layout(maps: list[Maps], names: list[str], kinds: list[str], image: bool, g
     return replace(layout, size=(n * (panel + GAP_INCHES) + 0.3, height))
 
 
-def _row_height(layout: _Layout, item: Maps) -> float:
+def _row_height(layout: _Layout, item: GeneMaps) -> float:
     """Inches of a map with its title and what is under it."""
     return layout.height(item) + BAR_ROOM + (0.36 if layout.break_at == "\n" else 0.22)
 
 
-def _axes(figure: Figure, maps: list[Maps], names: list[str], layout: _Layout) -> list[_SectionAxes]:
+def _axes(figure: Figure, maps: list[GeneMaps], names: list[str], layout: _Layout) -> list[_SectionAxes]:
     """One axes for each panel; a place without a gene stays empty."""
     heights = [_row_height(layout, item) for item in maps for _ in range(layout.rows)]
     grid = figure.add_gridspec(len(heights), layout.columns, height_ratios=heights)
@@ -219,7 +221,7 @@ def _axes(figure: Figure, maps: list[Maps], names: list[str], layout: _Layout) -
     return drawn
 
 
-def _name_section(axes: _SectionAxes, item: Maps, layout: _Layout) -> None:
+def _name_section(axes: _SectionAxes, item: GeneMaps, layout: _Layout) -> None:
     """The H&E with its scale bar, and the section's name; without it, both go to the first map of each row."""
     firsts = [next(iter(shown.values())) for shown in axes.genes[:: layout.beside]]
     if axes.tissue is not None:
@@ -234,7 +236,7 @@ def _name_section(axes: _SectionAxes, item: Maps, layout: _Layout) -> None:
     draw_scale_bar(firsts[0], item.view, item.slide.mpp)
 
 
-def _draw_map(ax: Axes, item: Maps, i: int, kind: str, alpha_img: float, options: dict[str, Any]) -> None:
+def _draw_map(ax: Axes, item: GeneMaps, i: int, kind: str, alpha_img: float, options: dict[str, Any]) -> None:
     values = item.predicted if kind == "predicted" else item.observed
     draw_tissue(ax, item.view, alpha=alpha_img, gray=True)
     if values is None or np.isnan(values[:, i]).all():
@@ -243,7 +245,7 @@ def _draw_map(ax: Axes, item: Maps, i: int, kind: str, alpha_img: float, options
     draw_spots(ax, item.slide.xy, item.diameter, array=values[:, i], **options)
 
 
-def _said(item: Maps, i: int, kind: str) -> str:
+def _said(item: GeneMaps, i: int, kind: str) -> str:
     """What a map shows, and how well the prediction follows what was measured."""
     if kind == "observed" or item.observed is None or np.isnan(item.observed[:, i]).all():
         return kind

@@ -142,7 +142,7 @@ def hypergraph(
 
 
 @dataclass(frozen=True)
-class Ties:
+class DrawnHyperedges:
     """Which spots each hyperedge holds, and, where it is known, around which spot (row) it was drawn, and its kind."""
 
     incidence: sparse.csc_array
@@ -166,7 +166,7 @@ class Ties:
         return np.asarray(self.incidence.indices[start:stop], dtype=np.intp)
 
 
-def _ties(adata: AnnData, key: str) -> Ties:
+def _ties(adata: AnnData, key: str) -> DrawnHyperedges:
     found = has_key(adata.obsm, key, "obsm", f"Call `sthggep.pp.hypergraph(data, key_added={key!r})` first.")
     if not sparse.issparse(found):
         msg = f"obsm[{key!r}] must be a sparse incidence (spots × hyperedges), found {type(found).__name__}."
@@ -177,11 +177,11 @@ def _ties(adata: AnnData, key: str) -> Ties:
     # After rows were dropped or reordered the record names other rows: then not every hyperedge holds "its" spot
     known = len(spot) == len(kind) == incidence.shape[1] and len(spot) > 0 and spot.max() < adata.n_obs
     if not known or incidence[spot, np.arange(len(spot))].sum() < len(spot):
-        return Ties(incidence, None, None)
-    return Ties(incidence, spot, kind)
+        return DrawnHyperedges(incidence, None, None)
+    return DrawnHyperedges(incidence, spot, kind)
 
 
-def _draw_ties(ax: Axes, slide: Slide, ties: Ties, chosen: NDArray[np.intp], diameter: float) -> list[int]:
+def _draw_ties(ax: Axes, slide: Slide, ties: DrawnHyperedges, chosen: NDArray[np.intp], diameter: float) -> list[int]:
     """Draw the hyperedges of the chosen spots; how many spots each of them holds."""
     from matplotlib.collections import LineCollection
 

@@ -19,7 +19,7 @@ Limit = float | str | None
 
 
 @dataclass(frozen=True)
-class Maps:
+class GeneMaps:
     """What is drawn of one section: values are (n_spots, n_genes), ``observed`` is None where nothing was measured."""
 
     slide: Slide
@@ -34,13 +34,13 @@ class Maps:
 
 def read_maps(
     slide: Slide, genes: list[str], key: str, *, layer: str | None, observed: bool, spot_size: float | None
-) -> Maps:
+) -> GeneMaps:
     """Predicted and observed values of some genes of one section, and its picture."""
     prediction = read_prediction(slide.adata, key)
     columns = prediction.columns(genes)
     measured = _measured(slide, prediction, layer) if observed else None
     diameter = spot_diameter(slide, spot_size)
-    return Maps(
+    return GeneMaps(
         slide=slide,
         view=view_of(slide, margin=1.5 * diameter),
         diameter=diameter,
@@ -63,7 +63,7 @@ def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArra
         raise ValueError(msg) from error
 
 
-def color_scale(maps: list[Maps], gene: int, vmin: Limit, vmax: Limit) -> tuple[Any, str]:
+def color_scale(maps: list[GeneMaps], gene: int, vmin: Limit, vmax: Limit) -> tuple[Any, str]:
     """One normalization for a gene, and the ends of the color bar beyond which there are values."""
     from matplotlib.colors import Normalize
 

@@ -16,7 +16,7 @@ from sthggep._log import log
 from sthggep._table._counts import read_panel_counts
 from sthggep._table._prediction import read_prediction
 from sthggep._table._scores import noise_ceiling
-from sthggep.pl._maps import Maps, color_scale, pcc, read_maps
+from sthggep.pl._maps import GeneMaps, color_scale, pcc, read_maps
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -108,7 +108,7 @@ def _curves(model: HGGEP) -> str | None:
 def _section(
     name: str,
     slide: Slide,
-    drawn: Maps,
+    drawn: GeneMaps,
     ends: Sequence[tuple[float, float]],
     spread: NDArray[np.float32] | None,
     ceilings: list[float | None],
@@ -150,7 +150,7 @@ def _picture(pixels: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _ends(maps: list[Maps], gene: int) -> tuple[float, float]:
+def _ends(maps: list[GeneMaps], gene: int) -> tuple[float, float]:
     norm, _ = color_scale(maps, gene, None, None)
     return round(float(norm.vmin), 5), round(float(norm.vmax), 5)
 
@@ -164,7 +164,7 @@ def _spread(slide: Slide, key: str, genes: Sequence[str]) -> NDArray[np.float32]
     return np.asarray(slide.adata.obsm[name][slide.rows][:, columns], dtype=np.float32)
 
 
-def _ceilings(slide: Slide, drawn: Maps, key: str, genes: Sequence[str], layer: str | None) -> list[float | None]:
+def _ceilings(slide: Slide, drawn: GeneMaps, key: str, genes: Sequence[str], layer: str | None) -> list[float | None]:
     """Noise ceiling of each gene on this section, where counts were measured."""
     if drawn.observed is None:
         return [None] * len(genes)

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
-Maps = NDArray[np.floating]  # (n_spots, n_genes)
+MapValues = NDArray[np.floating]  # (n_spots, n_genes)
 
 # As Wang et al. (2004), who proposed SSIM, and scikit-image: a Gaussian of 1.5 pixels (here: pitches), and its constants
 SSIM_SIGMA, SSIM_REACH = 1.5, 5.25
@@ -22,7 +22,7 @@ NEIGHBOR_REACH = 1.6
 GENES_AT_ONCE = 128
 
 
-def ssim(slide: Slide, predicted: Maps, measured: Maps) -> NDArray[np.float64]:
+def ssim(slide: Slide, predicted: MapValues, measured: MapValues) -> NDArray[np.float64]:
     """Structural similarity of each pair of gene maps, shape (n_genes,); NaN where nothing was measured to vary."""
     window = ssim_window(slide)
     parts = [slice(start, start + GENES_AT_ONCE) for start in range(0, measured.shape[1], GENES_AT_ONCE)]
@@ -37,7 +37,7 @@ def ssim_window(slide: Slide) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.diags(1 / weights.sum(axis=1).A1) @ weights)
 
 
-def local_ssim(window: sparse.csr_matrix, predicted: Maps, measured: Maps) -> NDArray[np.float64]:
+def local_ssim(window: sparse.csr_matrix, predicted: MapValues, measured: MapValues) -> NDArray[np.float64]:
     """Structural similarity of the maps around each spot, shape (n_spots, n_genes)."""
     a, b = predicted.astype(np.float64), measured.astype(np.float64)
     mean_a, mean_b = window @ a, window @ b
@@ -50,7 +50,7 @@ def local_ssim(window: sparse.csr_matrix, predicted: Maps, measured: Maps) -> ND
     return found
 
 
-def morans_i(slide: Slide, values: Maps) -> NDArray[np.float64]:
+def morans_i(slide: Slide, values: MapValues) -> NDArray[np.float64]:
     """Moran's I of each gene map, shape (n_genes,); NaN for a constant one, or where no spot has a neighbor.
 
     Scanpy's and squidpy's start numba's threads, which leaves OpenMP, and so torch, with another number of them.

@@ -143,7 +143,7 @@ def _row(section: Compared, n_boot: int, level: float, rng: np.random.Generator)
 
 def interval(section: Compared, n_boot: int, level: float, rng: np.random.Generator) -> tuple[float, float]:
     """Quantiles of the mean correlation over samples of blocks of spots; NaN where there are too few to draw from."""
-    block = blocks(section.slide)
+    block = block_numbers(section.slide)
     n_blocks = int(block.max()) + 1
     if n_boot and n_blocks < LEAST_BLOCKS:
         text = "Section %s: no interval, since its %d spots make %d blocks to draw from, of %d needed."
@@ -163,7 +163,7 @@ def interval(section: Compared, n_boot: int, level: float, rng: np.random.Genera
     return float(low), float(high)
 
 
-def blocks(slide: Slide) -> NDArray[np.intp]:
+def block_numbers(slide: Slide) -> NDArray[np.intp]:
     """Number of the block that each spot lies in: squares of about as many spots as there are blocks."""
     side = slide.pitch() * slide.n_spots**0.25
     cell = np.floor((slide.xy - slide.xy.min(axis=0)) / side + 1e-6).astype(np.int64)

@@ -88,7 +88,7 @@ def begin(job: Job) -> Made | list[Block]:
     """Predict a slide at once if it is no larger than a block; else say which of its blocks are to be done first."""
     _check_worker(job)
     work = Work.open(job)
-    kept = [work.blocks(section) for section in range(len(work.asked.slides))]
+    kept = [work.section_blocks(section) for section in range(len(work.asked.slides))]
     if sum(len(blocks.rows) for blocks in kept if blocks) > 1:
         missing = [Block(i, number) for i, blocks in enumerate(kept) if blocks for number in blocks.missing()]
         if missing:
@@ -98,7 +98,7 @@ def begin(job: Job) -> Made | list[Block]:
 
 def encode(job: Job, block: Block) -> None:
     """Features of a block, to its file."""
-    kept = Work.open(job).blocks(block.section)
+    kept = Work.open(job).section_blocks(block.section)
     if kept is not None and block.number in kept.missing():
         kept.make(block.number)
 
@@ -137,7 +137,7 @@ class Work:
         """The encoder that the model looks through."""
         return self.model.encoder(device=self.job.options["device"])
 
-    def blocks(self, section: int) -> KeptBlocks | None:
+    def section_blocks(self, section: int) -> KeptBlocks | None:
         """Blocks of features of a section; ``None`` where it has none."""
         from sthggep._inputs._stages import open_blocks
 
