@@ -9,7 +9,7 @@ from anndata import AnnData
 from matplotlib.colors import to_hex
 
 from sthggep import pl, tl
-from sthggep.pl._agreement import MISSING, PALETTE, matched
+from sthggep.pl._agreement import MISSING, PALETTE, match_colors
 
 Make = Callable[..., AnnData]
 
@@ -67,14 +67,14 @@ def test_matching_is_the_best_there_is():
     labels = pd.Series(["a"] * 6 + ["b"] * 5)
     # greedy would give cluster 0 the color of a (4 spots) and leave 1 none of its 2: 0 → b, 1 → a has more
     clusters = pd.Series(["0"] * 4 + ["1"] * 2 + ["0"] * 5)
-    assert matched(labels, clusters, {"a": "red", "b": "blue"}) == {"0": "blue", "1": "red"}
+    assert match_colors(labels, clusters, {"a": "red", "b": "blue"}) == {"0": "blue", "1": "red"}
 
 
 def test_clusters_left_over_have_colors_of_their_own():
     labels = pd.Series(["a"] * 4 + ["b"] * 4)
     clusters = pd.Series(list("00112233"))
     known = {"a": PALETTE[0], "b": PALETTE[1]}
-    found = matched(labels, clusters, known)
+    found = match_colors(labels, clusters, known)
     assert set(known.values()) < set(found.values())
     assert len(set(found.values())) == 4
 

@@ -54,5 +54,5 @@ def test_what_has_no_colors_is_refused():
     blank = toy()
     images = next(iter(blank.uns["spatial"].values()))["images"]
     images["hires"] = np.full_like(images["hires"], 240)
-    with pytest.raises(ValueError, match="No tissue colors could be taken of"):
+    with pytest.raises(ValueError, match="Tissue under the spots was expected"):
         pl.colors(blank)

@@ -17,7 +17,7 @@ from anndata import AnnData
 
 from sthggep import datasets, pl
 from sthggep.model._record import TrainingRecord
-from sthggep.pl._report_data import Included
+from sthggep.pl._report_data import choose_genes
 
 CLICK = """
 <script>
@@ -67,7 +67,7 @@ def slide() -> AnnData:
 def model() -> SimpleNamespace:
     """What the page reads of a model."""
     history = pd.DataFrame({"member": 0, "epoch": [0, 1], "train_loss": [2.0, 1.0]})
-    training = TrainingRecord(["a</script>b"], [5], held_out_pearson=[0.5, None], ceiling=[0.9, 0.1])
+    training = TrainingRecord(sections=["a</script>b"], n_spots=[5], held_out_pearson=[0.5, None], ceiling=[0.9, 0.1])
     return SimpleNamespace(
         id="hggep-x",
         preset="default",
@@ -149,10 +149,10 @@ def test_a_model_alone(model, tmp_path):
 
 
 def test_large_slides_keep_the_genes_known_to_be_predicted_best(caplog):
-    chosen = Included(None).choose(["a", "b", "c", "d"], [0.1, None, 0.5, 0.3], 9_000_000)
-    assert chosen == ["c", "d"]
+    genes = choose_genes(None, ["a", "b", "c", "d"], [0.1, None, 0.5, 0.3], 9_000_000)
+    assert genes == ["c", "d"]
     assert "2 of 4 genes" in caplog.text
-    assert Included(["b"]).choose(["a", "b"], [None, None], 10**9) == ["b"]
+    assert choose_genes(["b"], ["a", "b"], [None, None], 10**9) == ["b"]
 
 
 def test_what_is_refused(slide, model, tmp_path):

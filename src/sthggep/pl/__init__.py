@@ -1,4 +1,4 @@
-"""Plots: predicted beside observed, structure, held-out sections, what was cut and tied, colors, curves, scores."""
+"""Plots: maps of genes, clusters, patches, hyperedges and colors; scores, held-out sections, training curves, a report."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Clusters of predicted and measured expression beside labels, on the tissue."""
+"""Clusters of predicted and measured expression beside tissue labels, on the tissue."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PANEL_INCHES = 1.9
 TALLEST_INCHES = 3.6
 LEGEND_ROW_INCHES = 0.17
-# Black would hide the spots' borders of other panels; the rest are Paul Tol's muted colors, for many labels
+# Black would hide the borders of spots in other panels; the six colors at the end are Paul Tol's muted ones
 PALETTE = (*(c for c in COLORS if c != "#000000"), "#882255", "#332288", "#999933", "#44AA99", "#661100", "#6699CC")
 MISSING = "#D9D9D9"
 
@@ -51,32 +51,35 @@ def agreement(
     coordinate_system: str | None = None,
     mpp: float | None = None,
 ) -> Figure:
-    """Draw what :func:`sthggep.tl.agreement` compared: H&E, labels, clusters of the prediction and of the counts.
+    """Draw tissue labels beside the clusters of predicted and of measured expression, as maps on the tissue.
 
-    Clusters have no names: each takes the color of one label, so that as many spots as can be have the same color in
-    both maps; a cluster left over takes a color that no label has. Titles give the adjusted Rand index (ARI) with the
-    labels and the number of clusters. Spots without a label are pale gray.
+    The panels are the H&E image, the labels, the clusters of the prediction and, if the slide has counts, the clusters
+    of the counts. All panels show the section to scale; a circle is a spot. Clusters have no names: each cluster takes
+    the color of one label, so that as many spots as possible have the same color in both maps; further clusters take
+    colors that no label has. The title of a cluster map gives the number of clusters and their adjusted Rand index
+    (ARI) with the labels. Spots without a label are pale gray.
 
     Parameters
     ----------
     data
-        One section that :func:`sthggep.tl.agreement` was called on.
+        One section. Call :func:`sthggep.tl.agreement` on it first.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     labels_key
-        Column of ``obs`` with the labels; ``None`` takes those that were compared.
+        Column of ``obs`` with the labels. Default: the column that :func:`sthggep.tl.agreement` compared.
     image
-        Show the H&E image. ``False`` needs no image.
+        Show the H&E image. With ``False`` the slide needs no image.
     spot_size
-        Diameter of a spot in full-resolution pixels; ``None`` takes the data's own.
+        Diameter of a spot in full-resolution pixels. Default: the diameter that the data state, else 0.7 of the
+        distance between spots.
     alpha_img
-        Strength of the gray tissue under the maps: 0 is none.
+        Strength of the gray tissue under the maps, from 0 (none) to 1.
     figsize
-        Width and height in inches.
+        Width and height in inches. Default: a size that fits the content.
     dpi
-        Resolution on the screen; files are written with 300.
+        Dots per inch on the screen; saved files have 300.
     save
-        File to write; its ending chooses the format.
+        File to write; its ending chooses the format. Default: no file.
     {places}
 
     Returns
@@ -86,9 +89,14 @@ def agreement(
     Raises
     ------
     KeyError
-        :func:`sthggep.tl.agreement` was not called yet, or there is no such column.
+        The slide has no result of :func:`sthggep.tl.agreement`, or no column ``labels_key``.
     ValueError
-        There are several sections, or no spot has a label.
+        ``data`` holds several sections, or no spot has a label.
+
+    Examples
+    --------
+    >>> sthggep.tl.agreement(slide, labels_key="annotation")
+    >>> sthggep.pl.agreement(slide, save="agreement.png")
     """
     places = Places(
         image_key=image_key,
@@ -111,48 +119,48 @@ def agreement(
             maps[name] = read_labels(slide, column)
     diameter = spot_diameter(slide, spot_size)
     view = view_of(slide, margin=1.5 * diameter)
-    colors = dict(zip(sorted(labels.dropna().unique(), key=_in_order), _palette(), strict=False))
-    shown = colors | ({"no label": MISSING} if labels.isna().any() else {})
+    colors = dict(zip(sorted(labels.dropna().unique(), key=_sort_key), _palette(), strict=False))
+    legend = colors | ({"no label": MISSING} if labels.isna().any() else {})
     with style():
-        figure, axes = _axes(view, len(maps) + image, shown, figsize, dpi)
+        figure, axes = _axes(view, len(maps) + image, legend, figsize, dpi)
         if image:
             draw_tissue(axes[0], view)
             axes[0].set_title("H&E")
         for ax, (name, values) in zip(axes[int(image) :], maps.items(), strict=True):
             draw_tissue(ax, view, alpha=alpha_img, gray=True)
-            own = colors if values is labels else matched(labels, values, colors)
-            draw_spots(ax, slide.xy, diameter, facecolors=values.map(own).fillna(MISSING).tolist())
+            value_colors = colors if values is labels else match_colors(labels, values, colors)
+            draw_spots(ax, slide.xy, diameter, facecolors=values.map(value_colors).fillna(MISSING).tolist())
             ax.set_title(name if values is labels else _title(name, labels, values))
         draw_scale_bar(axes[0], view, slide.mpp)
-        _legend(figure, shown)
+        _draw_legend(figure, legend)
         save_figure(figure, save)
     return figure
 
 
-def matched(labels: pd.Series, clusters: pd.Series, colors: dict[str, str]) -> dict[str, str]:
-    """Colors of clusters: each takes that of a label of its own, for the most spots alike; others take new ones."""
+def match_colors(labels: pd.Series, clusters: pd.Series, colors: dict[str, str]) -> dict[str, str]:
+    """Give each cluster the color of one label so that the most spots agree; further clusters take new colors."""
     from scipy.optimize import linear_sum_assignment
 
-    alike = pd.crosstab(clusters.to_numpy(), labels.to_numpy()).reindex(columns=list(colors), fill_value=0)
-    alike = alike.reindex(sorted(clusters.dropna().unique(), key=_in_order), fill_value=0)
-    rows, columns = linear_sum_assignment(-alike.to_numpy())
-    pairs = zip(alike.index[rows], alike.columns[columns], strict=True)
-    # A pair without a spot in common is an accident of the assignment
-    out = {str(c): colors[str(label)] for c, label in pairs if alike.loc[c, label] > 0}
-    fresh = (color for color in _palette() if color not in colors.values())
-    return out | {str(c): next(fresh, MISSING) for c in alike.index if str(c) not in out}
+    n_common = pd.crosstab(clusters.to_numpy(), labels.to_numpy()).reindex(columns=list(colors), fill_value=0)
+    n_common = n_common.reindex(sorted(clusters.dropna().unique(), key=_sort_key), fill_value=0)
+    rows, columns = linear_sum_assignment(-n_common.to_numpy())
+    pairs = zip(n_common.index[rows], n_common.columns[columns], strict=True)
+    # The assignment also pairs clusters and labels that have no spot in common
+    cluster_colors = {str(c): colors[str(label)] for c, label in pairs if n_common.loc[c, label] > 0}
+    unused = (color for color in _palette() if color not in colors.values())
+    return cluster_colors | {str(c): next(unused, MISSING) for c in n_common.index if str(c) not in cluster_colors}
 
 
 def _palette() -> list[str]:
-    """Colors for labels and for clusters, distinct as long as can be, then from a long list of the library's."""
+    """Colors for labels and clusters: first distinct ones, then 60 colors of a long color map."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
     return [*PALETTE, *(to_hex(colormaps["gist_ncar"](x)) for x in np.linspace(0.03, 0.95, 60))]
 
 
-def _in_order(name: object) -> tuple[int, str]:
-    """Numbers by their size, then names by the alphabet."""
+def _sort_key(name: object) -> tuple[int, str]:
+    """Sort numbers by value, then names by the alphabet."""
     text = str(name)
     return (int(text), "") if text.isdecimal() else (10**9, text)
 
@@ -162,24 +170,23 @@ def _title(name: str, labels: pd.Series, clusters: pd.Series) -> str:
 
 
 def _axes(
-    view: View, n: int, shown: dict[str, str], figsize: tuple[float, float] | None, dpi: float
+    view: View, n: int, legend: dict[str, str], figsize: tuple[float, float] | None, dpi: float
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """Axes in a row, with as much room as titles, scale bar and legend take."""
+    """A figure with ``n`` axes in a row, and room for titles, scale bar and legend."""
     width, height = PANEL_INCHES * n + 0.2, min(PANEL_INCHES * view.height / view.width, TALLEST_INCHES)
-    rows = -(-len(shown) // _legend_columns(shown, width))
+    rows = -(-len(legend) // _legend_columns(legend, width))
     figure = new_figure(figsize or (width, height + 0.64 + LEGEND_ROW_INCHES * rows), dpi)
     return figure, figure.subplots(1, n, squeeze=False)[0]
 
 
-def _legend_columns(shown: dict[str, str], width: float) -> int:
-    """As many as fit beside each other: a letter is about 0.06 inches wide, a dot with its margins 0.32."""
-    return max(1, min(len(shown), int(width / (0.06 * max(map(len, shown)) + 0.32))))
+def _legend_columns(legend: dict[str, str], width: float) -> int:
+    """Number of columns that fit: a letter is about 0.06 inches wide, a dot with its margins 0.32."""
+    return max(1, min(len(legend), int(width / (0.06 * max(map(len, legend)) + 0.32))))
 
 
-def _legend(figure: Figure, shown: dict[str, str]) -> None:
+def _draw_legend(figure: Figure, legend: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
-    dot: Any = {"ls": "", "marker": "o", "ms": 5, "mew": 0}
-    handles = [Line2D([], [], color=color, label=name, **dot) for name, color in shown.items()]
-    columns = _legend_columns(shown, figure.get_figwidth())
+    handles = [Line2D([], [], color=c, label=name, ls="", marker="o", ms=5, mew=0) for name, c in legend.items()]
+    columns = _legend_columns(legend, figure.get_figwidth())
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.2, columnspacing=1.2)

@@ -1,15 +1,15 @@
-"""Held-out sections side by side: the model, its baselines, and the noise ceiling."""
+"""Scores on held-out sections: the model, its baselines and the noise ceiling."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from sthggep._checks import listing, one_of
-from sthggep.pl._figure import COLORS, figure_of, new_figure, save_figure, style
+from sthggep.pl._figure import COLORS, DOT, figure_of, new_figure, save_figure, style
 from sthggep.pl._scores import LABELS
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 MODEL, CEILING = "hggep", "ceiling"
 COLUMNS = ("group", "section", "method", "gene", "metric", "value")
 MARKERS = "osD^vP"
-LETTER = 0.065  # inches, of the names of sections
-TITLE_INCHES = 6.5  # of the title in one line
-SLOT = 0.76  # share of a section's width that its methods are spread over
+LETTER = 0.065  # inches of a letter in the names of sections
+TITLE_INCHES = 6.5  # width of the title in one line
+SLOT = 0.76  # fraction of a section's width that its methods take
 
 
 def cross_validation(
@@ -33,48 +33,54 @@ def cross_validation(
     save: str | Path | None = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw how well each held-out section was predicted, by the model and by its baselines.
+    """Draw the scores of the model and its baselines on each held-out section.
 
-    A marker is the mean over genes, its line goes from the lower to the upper quartile of the genes, the gray bar is the
-    mean noise ceiling. Sections stand together by group, whose name is above them; last comes the mean over sections.
-    The title says what the model reached, as a share of the ceiling, beside the best baseline.
+    The x axis lists the held-out sections, group by group, and at the end the mean over sections; the y axis is the
+    metric. A marker is the mean over genes, its line spans the lower to the upper quartile of the genes, and the gray
+    bar is the mean noise ceiling. The title gives the mean score of the model, its fraction of the ceiling, and the
+    score of the best baseline. An asterisk marks a section whose patient has other sections among the training ones.
 
     Parameters
     ----------
     results
-        What :func:`sthggep.tl.cross_validate` returned, or rows of it.
+        The table that :func:`sthggep.tl.cross_validate` returns, or rows of it.
     metric
-        ``"pearson"``, ``"spearman"`` or ``"rmse"`` (low is good; it is drawn without a ceiling, as Spearman is).
+        ``"pearson"``, ``"spearman"`` or ``"rmse"`` (lower is better). Only Pearson has a ceiling.
     figsize
-        Width and height in inches.
+        Width and height in inches. Default: a size that fits the content.
     dpi
-        Resolution on the screen; files are written with 300.
+        Dots per inch on the screen; saved files have 300.
     save
-        File to write; its ending chooses the format.
+        File to write; its ending chooses the format. Default: no file.
     ax
-        Axes to draw into.
+        Axes to draw into. Default: a new figure.
 
     Returns
     -------
-    The figure, or ``ax`` where it was passed.
+    The figure, or ``ax`` if you pass it.
 
     Raises
     ------
     KeyError
-        These are not results of a cross-validation.
+        ``results`` lacks a column of the results of a cross-validation.
     ValueError
         The metric is not among the results.
+
+    Examples
+    --------
+    >>> results = sthggep.tl.cross_validate(slides)
+    >>> sthggep.pl.cross_validation(results, save="held_out.png")
     """
     absent = [column for column in COLUMNS if column not in results]
     if absent:
         msg = (
-            f"Results of `sthggep.tl.cross_validate` have the columns {listing(COLUMNS)}; {listing(absent)} are missing, "
-            f"there is {listing(results.columns)}."
+            f"Results of `sthggep.tl.cross_validate` were expected, with the columns {listing(COLUMNS)}; {listing(absent)} "
+            f"are missing, the columns are {listing(results.columns)}."
         )
         raise KeyError(msg)
     one_of(metric, [name for name in LABELS if name in set(results["metric"])], "metric")
     summary = _summary(results, metric)
-    sections = results[["section", "group"]].drop_duplicates("section").sort_values("group", key=_first_met)
+    sections = results[["section", "group"]].drop_duplicates("section").sort_values("group", key=_first_appearance)
     with style():
         if ax is not None:
             _draw(ax, summary, sections, results, metric)
@@ -88,53 +94,53 @@ def cross_validation(
     return figure
 
 
-def _first_met(groups: pd.Series) -> pd.Series:
-    """Order of the groups, to sort by: sections of one group stand together."""
+def _first_appearance(groups: pd.Series) -> pd.Series:
+    """Number of each row's group, in the order in which the groups appear; a key to sort by."""
     return pd.Series(pd.factorize(groups)[0], index=groups.index)
 
 
 def _summary(results: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Mean and quartiles over genes of each method (and of the ceiling) in each section."""
-    wanted = (metric, CEILING) if metric == "pearson" else (metric,)
-    values = results[results["metric"].isin(wanted)].groupby(["method", "section"], sort=False)["value"]
+    metrics = (metric, CEILING) if metric == "pearson" else (metric,)
+    values = results[results["metric"].isin(metrics)].groupby(["method", "section"], sort=False)["value"]
     table = pd.DataFrame({"mean": values.mean(), "low": values.quantile(0.25), "high": values.quantile(0.75)})
     return table.reset_index()
 
 
 def _methods(summary: pd.DataFrame) -> list[str]:
-    """The model first, then the others as they come; the ceiling is none of them."""
-    found = [str(name) for name in summary["method"].unique() if name != CEILING]
-    return sorted(found, key=lambda name: name != MODEL)
+    """Methods without the ceiling: the model first, then the others in their order."""
+    methods = [str(name) for name in summary["method"].unique() if name != CEILING]
+    return sorted(methods, key=lambda name: name != MODEL)
 
 
 def _draw(ax: Axes, summary: pd.DataFrame, sections: pd.DataFrame, results: pd.DataFrame, metric: str) -> None:
     names = [str(name) for name in sections["section"]]
-    at = np.arange(len(names), dtype=float)
+    positions = np.arange(len(names), dtype=float)
     several = len(names) > 1
     methods = _methods(summary)
     step = SLOT / len(methods)
     if metric != "rmse":
         ax.axhline(0, color="black", lw=0.6, zorder=1)
     for i, method in enumerate(methods):
-        found = summary[summary["method"] == method].set_index("section").reindex(names)
+        scores = summary[summary["method"] == method].set_index("section").reindex(names)
         shift = (i - (len(methods) - 1) / 2) * step
-        look: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
-        ax.vlines(at + shift, found["low"], found["high"], color=look["color"], lw=1.0, alpha=0.5, zorder=3)
-        x, y = [*(at + shift)], [*found["mean"]]
+        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+        ax.vlines(positions + shift, scores["low"], scores["high"], color=color, lw=1.0, alpha=0.5, zorder=3)
+        x, y = [*(positions + shift)], [*scores["mean"]]
         if several:
-            x, y = [*x, len(names) + shift], [*y, found["mean"].mean()]
-        ax.plot(x, y, ls="", ms=4.5, mec="white", mew=0.6, zorder=4, label=_label(method), **look)
+            x, y = [*x, len(names) + shift], [*y, scores["mean"].mean()]
+        ax.plot(x, y, ls="", marker=marker, color=color, label=_label(method), **DOT)
     _draw_ceiling(ax, summary, names, several)
     _draw_groups(ax, sections)
     _name_sections(ax, names, results, several)
     ax.set(ylabel=LABELS[metric], xlim=(-0.6, len(names) - 0.4 + several))
     narrow = figure_of(ax).get_size_inches()[0] < TITLE_INCHES
     ax.set_title(_title(summary, methods, metric, narrow=narrow), pad=16 if _grouped(sections) else 6)
-    _legend(ax)
+    _draw_legend(ax)
 
 
-def _legend(ax: Axes) -> None:
-    """All methods in one line over everything drawn, for which the axes grow."""
+def _draw_legend(ax: Axes) -> None:
+    """Extend the y axis, and list all methods in one line above the data."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.12 * (high - low))
     entries = len(ax.get_legend_handles_labels()[1])
@@ -160,7 +166,7 @@ def _grouped(sections: pd.DataFrame) -> bool:
 
 
 def _draw_groups(ax: Axes, sections: pd.DataFrame) -> None:
-    """A band behind every second group, and their names above."""
+    """Draw a band behind every second group, and the names of the groups above."""
     if not _grouped(sections):
         return
     groups = sections["group"].astype(str).to_numpy()
@@ -190,12 +196,12 @@ def _name_sections(ax: Axes, names: list[str], results: pd.DataFrame, several: b
         ax.axvline(len(names) - 0.5, 0, 0.88, color="0.6", lw=0.6, zorder=1)
     key = results.attrs.get("parameters", {}).get("group_key", "section")
     grouped = "" if key == "section" else f", by {key}"
-    starred = "   (* trained on other sections of the same patient)" if leaks else ""
-    ax.set_xlabel(f"held-out section{grouped}{starred}")
+    footnote = "   (* trained on other sections of the same patient)" if leaks else ""
+    ax.set_xlabel(f"held-out section{grouped}{footnote}")
 
 
 def _title(summary: pd.DataFrame, methods: list[str], metric: str, *, narrow: bool) -> str:
-    """What the model reached on average, its share of the ceiling, and the best of the others."""
+    """Mean score of the model, its fraction of the ceiling, and the best baseline."""
     means = summary.groupby("method")["mean"].mean()
     parts = []
     if MODEL in means:

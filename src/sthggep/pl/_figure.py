@@ -1,17 +1,28 @@
-"""Figures that print well: sizes in points at journal width, no change to the user's own style."""
+"""Figures for print: font sizes in points at journal width; the user's own style stays unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
-STYLE: Any = {
+
+class DotStyle(TypedDict):
+    """How a plot draws the dots that it points at."""
+
+    ms: float
+    mec: str
+    mew: float
+    zorder: float
+
+
+STYLE: dict[RcKeyType, object] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -26,19 +37,19 @@ STYLE: Any = {
     "axes.spines.right": False,
     "figure.constrained_layout.w_pad": 0.06,
     "figure.constrained_layout.h_pad": 0.06,
-    # Text stays text: a journal's editor can change it
+    # A journal's editor can change text that is stored as text
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
 }
-# Okabe and Ito's colors, told apart by color-blind readers; the pale ones last
+# Okabe and Ito's colors, which color-blind readers can distinguish; the pale ones last
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#F0E442")
-DOT: Any = {"ms": 4.5, "mec": "white", "mew": 0.6, "zorder": 4}
+DOT: DotStyle = {"ms": 4.5, "mec": "white", "mew": 0.6, "zorder": 4}
 SAVE_DPI = 300
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Our sizes while we draw, the user's settings before and after."""
+    """Use the sizes of this module within the context, and the user's settings before and after it."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
@@ -46,28 +57,28 @@ def style() -> Iterator[None]:
 
 
 def new_figure(size: tuple[float, float], dpi: float) -> Figure:
-    """An empty figure (inches) whose labels are kept from overlapping."""
+    """An empty figure of a size in inches; its layout keeps labels from overlapping."""
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=size, dpi=dpi, layout="constrained")
-    # A notebook shows what a call returns; a figure left open there would be shown twice
+    # A notebook shows what a call returns; it would show an open figure a second time
     if "inline" in plt.get_backend():
         plt.close(figure)
     return figure
 
 
 def save_figure(figure: Figure, path: str | Path | None) -> None:
-    """Write the figure if a path was given; the ending chooses the format."""
+    """Write the figure to a file, if there is a path; the ending chooses the format."""
     if path is not None:
         figure.savefig(path, dpi=SAVE_DPI)
 
 
 def empty_axes(ax: Axes) -> None:
-    """No ticks and no frame, but titles and labels stay (``axis("off")`` would drop them)."""
+    """Remove ticks and frame, but keep titles and labels (``axis("off")`` would drop them)."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
 def figure_of(ax: Axes) -> Figure:
-    """The whole figure that an axes stands in."""
+    """The outermost figure that holds the axes."""
     return ax.figure.figure

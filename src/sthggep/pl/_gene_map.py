@@ -1,4 +1,4 @@
-"""Predicted beside observed expression, on the tissue."""
+"""GeneMaps of predicted beside observed expression, on the tissue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
@@ -14,8 +14,8 @@ from anndata import AnnData
 from sthggep._checks import positive
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
-from sthggep.pl._figure import new_figure, save_figure, style
-from sthggep.pl._maps import GeneMaps, color_scale, pcc, read_maps
+from sthggep.pl._figure import figure_of, new_figure, save_figure, style
+from sthggep.pl._maps import ColorScale, GeneMaps, color_scale, pcc, read_maps
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, sections_of
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-PAGE_INCHES = 7.2  # across a journal's page
+PAGE_INCHES = 7.2  # width of a journal's page
 PANEL_INCHES = 2.1
 TALLEST_INCHES = 3.6
 LETTER_INCHES = 0.062  # of titles
 GAP_INCHES = 0.12  # between panels
 BAR_INCHES = 0.06
-BAR_ROOM = 0.3  # of a color bar with its numbers, or of a scale bar
+BAR_ROOM = 0.3  # height of a color bar with its numbers, or of a scale bar
 
 
 @document_places
@@ -60,66 +60,77 @@ def gene_map(
     coordinate_system: str | None = None,
     mpp: float | None = None,
 ) -> Figure:
-    """Draw predicted genes on the tissue: H&E, observed and predicted side by side.
+    """Draw maps of observed and predicted expression of genes on the tissue, beside the H&E image.
 
-    Each section has its H&E once, and its genes to the right of it. A gene has one color scale, for observed and
-    predicted and for all sections of the figure: from the 2nd to the 98th percentile of all these values taken together.
-    Its color bar is under the predicted map; a pointed end says that there are values beyond. Predictions vary less than
-    noisy counts do; to see them on a scale of their own, pass ``observed=False``.
+    Each section has one H&E panel, with its genes to the right. A circle is a spot, to scale, over the tissue in pale
+    gray. Its color is the expression, in the units under the figure. A gene has one color scale for its observed and
+    predicted maps and for all sections: from the 2nd to the 98th percentile of all these values. The color bar is under
+    the predicted map; a pointed end marks values beyond the scale. Predictions vary less than noisy counts; to give
+    them a color scale of their own, pass ``observed=False``.
 
-    The title of a predicted map gives the Pearson correlation (PCC) with what was observed, over all spots of the
-    section, on the prediction's scale and without smoothing; observed values are computed from raw counts for this.
-    Spots are drawn to scale, over the tissue in pale gray. A section that the model has learned from is marked "(trained
-    on)" at its name: its PCC says nothing about new tissue.
+    The title of a predicted map gives the Pearson correlation (PCC) of predicted and observed values over all spots of
+    the section, on the prediction's scale and without smoothing. The function computes the observed values from raw
+    counts. "(trained on)" marks a section that the model was trained on: its PCC does not show how well the model
+    predicts new tissue.
 
     Parameters
     ----------
     data
-        Slide with a prediction; or a list of such slides, or a dict of them by name.
+        Slide with a prediction, a list of such slides, or a dict of them by name.
     genes
         One gene or several.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     layer
-        Layer of the raw counts; ``None`` reads ``X``.
+        Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
     {places}
     sections
-        Names of the sections to draw, in this order; ``None`` draws all.
+        Names of the sections to draw, in this order. Default: all sections.
     image
-        Show the H&E image. ``False`` needs no image.
+        Show the H&E image. With ``False`` the slide needs no image.
     observed
-        Show what was measured. Where nothing was (no counts of these genes), it is left out, and the log says so.
+        Show the observed maps. If no section has counts of the panel, the figure omits them and a log line gives the
+        reason.
     genes_per_row
-        Genes side by side; ``None`` takes as many as make four maps in a row. The fewer, the larger are the maps.
+        Genes side by side; fewer genes make larger maps. Default: four maps in a row, that is two genes, or four with
+        ``observed=False``.
     cmap
         Color map.
     vmin, vmax
-        Ends of the color scale, for every gene: a value, or a percentile such as ``"p98"``.
+        Ends of the color scale, for every gene: a value, or a percentile such as ``"p98"``. Default: ``"p2"`` and
+        ``"p98"``.
     spot_size
-        Diameter of a spot in full-resolution pixels; ``None`` takes the data's own.
+        Diameter of a spot in full-resolution pixels. Default: the diameter that the data state, else 0.7 of the
+        distance between spots.
     alpha
         Opacity of the spots.
     alpha_img
-        Strength of the gray tissue under the maps: 0 is none.
+        Strength of the gray tissue under the maps, from 0 (none) to 1.
     figsize
-        Width and height in inches; ``None`` fits the sections, on the width of a journal's page.
+        Width and height in inches. Default: a size that fits the sections, at most as wide as a journal's page.
     dpi
-        Resolution on the screen; files are written with 300.
+        Dots per inch on the screen; saved files have 300.
     save
-        File to write; its ending chooses the format.
+        File to write; its ending chooses the format. Default: no file.
 
     Returns
     -------
-    The figure. ``figure.axes`` are, section after section, the H&E (where it is shown) and each gene's observed (where it
-    is shown) and predicted map; ``ax.get_label()`` says which, such as ``"B4: H&E"`` or ``"B4: FASN predicted"``. A
-    color bar is the only one of its predicted map's ``child_axes``.
+    The figure. ``figure.axes`` lists, section after section, the H&E panel and the observed and predicted map of each
+    gene, as far as the figure shows them; ``ax.get_label()`` names a panel, such as ``"B4: H&E"`` or
+    ``"B4: FASN predicted"``. A color bar is the only one of the ``child_axes`` of its predicted map.
 
     Raises
     ------
     KeyError
-        There is no such prediction, a gene was not predicted, or there is no image.
+        The slide has no such prediction, the prediction does not hold a gene, or the slide has no image.
     ValueError
-        The counts are not raw, or a limit of the color scale cannot be read.
+        The counts are not raw, or ``vmin`` or ``vmax`` is neither a number nor a percentile.
+
+    Examples
+    --------
+    >>> sthggep.tl.predict(slide, model)
+    >>> sthggep.pl.gene_map(slide, ["FASN", "GNAS"], save="genes.png")
     """
     places = Places(
         image_key=image_key,
@@ -137,26 +148,35 @@ def gene_map(
     layout = _layout(maps, names, kinds, image, genes_per_row)
     with style():
         figure = new_figure(figsize or layout.size, dpi)
-        drawn = _axes(figure, maps, names, layout)
-        for item, axes in zip(maps, drawn, strict=True):
+        section_axes = _axes(figure, maps, names, layout)
+        for item, axes in zip(maps, section_axes, strict=True):
             _name_section(axes, item, layout)
         for i, gene in enumerate(names):
-            norm, extend = color_scale(maps, i, vmin, vmax)
-            options = {"cmap": cmap, "norm": norm, "alpha": alpha}
-            for item, axes in zip(maps, drawn, strict=True):
+            look = _MapStyle(cmap, color_scale(maps, i, vmin, vmax), alpha, alpha_img)
+            for item, axes in zip(maps, section_axes, strict=True):
                 for kind, ax in axes.genes[i].items():
-                    _draw_map(ax, item, i, kind, alpha_img, options)
-                    ax.set_title(layout.break_at.join([gene, _said(item, i, kind)]))
-                _color_bar(axes.genes[i]["predicted"], extend, layout.height(item))
+                    _draw_map(ax, item, i, kind, look)
+                    ax.set_title(layout.break_at.join([gene, _map_title(item, i, kind)]))
+                _draw_color_bar(axes.genes[i]["predicted"], look.scale, layout.height(item))
         figure.supxlabel(f"colors: {'; '.join(dict.fromkeys(m.units for m in maps))}", x=0.99, ha="right", fontsize=7)
-        figure.draw_without_rendering()  # the bars' ticks settle, then there is room for their labels
+        figure.draw_without_rendering()  # fixes the ticks of the color bars, so that the layout has room for them
         save_figure(figure, save)
     return figure
 
 
 @dataclass(frozen=True)
+class _MapStyle:
+    """How the maps of one gene are drawn."""
+
+    cmap: str
+    scale: ColorScale
+    alpha: float
+    alpha_img: float
+
+
+@dataclass(frozen=True)
 class _Layout:
-    """Where panels are: each section has rows of genes, the H&E before the first of them."""
+    """Layout of the panels: each section has rows of genes, and its H&E left of the first row."""
 
     kinds: list[str]
     image: bool
@@ -178,7 +198,7 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _SectionAxes:
-    """The axes of one section; of each gene by what is shown."""
+    """The axes of one section; those of each gene by the kind of map."""
 
     tissue: Axes | None
     genes: list[dict[str, Axes]]
@@ -199,31 +219,31 @@ def _layout(
 
 
 def _row_height(layout: _Layout, item: GeneMaps) -> float:
-    """Inches of a map with its title and what is under it."""
+    """Inches of a map with its title and its bar."""
     return layout.height(item) + BAR_ROOM + (0.36 if layout.break_at == "\n" else 0.22)
 
 
 def _axes(figure: Figure, maps: list[GeneMaps], names: list[str], layout: _Layout) -> list[_SectionAxes]:
-    """One axes for each panel; a place without a gene stays empty."""
+    """One axes for each panel; a place without a gene stays empty, without axes."""
     heights = [_row_height(layout, item) for item in maps for _ in range(layout.rows)]
     grid = figure.add_gridspec(len(heights), layout.columns, height_ratios=heights)
-    drawn = []
+    section_axes = []
     for s, item in enumerate(maps):
         top, section = s * layout.rows, item.slide.name
         tissue = figure.add_subplot(grid[top, 0], label=f"{section}: H&E") if layout.image else None
         genes = []
         for i, gene in enumerate(names):
             row, first = top + i // layout.beside, layout.image + i % layout.beside * len(layout.kinds)
-            places = enumerate(layout.kinds, start=first)
+            columns = enumerate(layout.kinds, start=first)
             label = f"{section}: {gene}"
-            genes.append({k: figure.add_subplot(grid[row, at], label=f"{label} {k}") for at, k in places})
-        drawn.append(_SectionAxes(tissue, genes))
-    return drawn
+            genes.append({k: figure.add_subplot(grid[row, column], label=f"{label} {k}") for column, k in columns})
+        section_axes.append(_SectionAxes(tissue, genes))
+    return section_axes
 
 
 def _name_section(axes: _SectionAxes, item: GeneMaps, layout: _Layout) -> None:
-    """The H&E with its scale bar, and the section's name; without it, both go to the first map of each row."""
-    firsts = [next(iter(shown.values())) for shown in axes.genes[:: layout.beside]]
+    """Draw the H&E, the scale bar and the section's name; without H&E, the latter two go to the first map of each row."""
+    firsts = [next(iter(by_kind.values())) for by_kind in axes.genes[:: layout.beside]]
     if axes.tissue is not None:
         draw_tissue(axes.tissue, item.view)
         axes.tissue.set_title("H&E")
@@ -236,31 +256,35 @@ def _name_section(axes: _SectionAxes, item: GeneMaps, layout: _Layout) -> None:
     draw_scale_bar(firsts[0], item.view, item.slide.mpp)
 
 
-def _draw_map(ax: Axes, item: GeneMaps, i: int, kind: str, alpha_img: float, options: dict[str, Any]) -> None:
+def _draw_map(ax: Axes, item: GeneMaps, i: int, kind: str, look: _MapStyle) -> None:
+    from matplotlib.colors import Normalize
+
     values = item.predicted if kind == "predicted" else item.observed
-    draw_tissue(ax, item.view, alpha=alpha_img, gray=True)
+    draw_tissue(ax, item.view, alpha=look.alpha_img, gray=True)
     if values is None or np.isnan(values[:, i]).all():
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center")
         return
-    draw_spots(ax, item.slide.xy, item.diameter, array=values[:, i], **options)
+    norm = Normalize(look.scale.low, look.scale.high)
+    draw_spots(ax, item.slide.xy, item.diameter, array=values[:, i], cmap=look.cmap, norm=norm, alpha=look.alpha)
 
 
-def _said(item: GeneMaps, i: int, kind: str) -> str:
-    """What a map shows, and how well the prediction follows what was measured."""
+def _map_title(item: GeneMaps, i: int, kind: str) -> str:
+    """Kind of a map, and the correlation of predicted and observed values."""
     if kind == "observed" or item.observed is None or np.isnan(item.observed[:, i]).all():
         return kind
     r = pcc(item.observed[:, i], item.predicted[:, i])
     return f"{kind}  PCC {'n/a' if np.isnan(r) else f'{r:.2f}'}"
 
 
-def _color_bar(ax: Any, extend: str, height: float) -> None:
-    """A bar under its map, in so far that its numbers do not stick out."""
-    place = ax.inset_axes((0.06, -2 * BAR_INCHES / height, 0.88, BAR_INCHES / height))
-    bar = ax.figure.colorbar(ax.collections[0], cax=place, extend=extend, orientation="horizontal")
-    low, high = bar.norm.vmin, bar.norm.vmax
-    # As many decimals for all three as tell them apart
+def _draw_color_bar(ax: Axes, scale: ColorScale, height: float) -> None:
+    """Draw a color bar under its map, narrower than the map so that its numbers do not stick out."""
+    inset = ax.inset_axes((0.06, -2 * BAR_INCHES / height, 0.88, BAR_INCHES / height))
+    bar = figure_of(ax).colorbar(ax.collections[0], cax=inset, extend=scale.extend, orientation="horizontal")
+    low, high = scale.low, scale.high
+    # All three ticks have as many decimals as the range needs
     decimals = int(np.clip(1 - np.floor(np.log10(high - low)), 0, 6)) if high > low else 2
-    places = [low, (low + high) / 2, high]
-    bar.set_ticks(places, labels=[f"{value:.{decimals}f}" for value in places])
-    bar.outline.set_visible(False)
-    bar.solids.set(alpha=1)
+    ticks = [low, (low + high) / 2, high]
+    bar.set_ticks(ticks, labels=[f"{value:.{decimals}f}" for value in ticks])
+    bar.outline.set(visible=False)
+    if bar.solids is not None:
+        bar.solids.set(alpha=1)

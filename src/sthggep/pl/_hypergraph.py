@@ -1,4 +1,4 @@
-"""Which spots are tied, drawn on the tissue."""
+"""Hyperedges of some spots, on the tissue."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sthggep.pl._tissue import (
     draw_scale_bar,
     draw_spots,
     draw_tissue,
+    find_spots,
     sections_of,
     spot_diameter,
-    spots_named,
     spread_spots,
     view_of,
 )
@@ -62,52 +62,59 @@ def hypergraph(
     coordinate_system: str | None = None,
     mpp: float | None = None,
 ) -> Figure | Axes:
-    """Draw, for a few spots, which others the hypergraph ties them to.
+    """Draw the hyperedges of a few spots on the tissue: lines to all spots that they hold.
 
-    Each chosen spot has a color, a black ring and a line to every member of the hyperedges drawn around it; each kind
-    of hyperedge has a line style of its own. Where the record does not say (any more) around which spot a hyperedge was
-    drawn, because the incidence is another tool's or rows were dropped since, all that hold the chosen spot are drawn.
+    The axes show the section to scale, in gray; a circle is a spot. Each selected spot has a color, a black ring, and a
+    line to every member of its own hyperedges; each kind of hyperedge has its line style. If the record does not name
+    the spot of each hyperedge (another tool made the incidence, or rows were dropped since), the function draws all
+    hyperedges that hold the selected spot. The title gives the number of spots in a hyperedge.
 
     Parameters
     ----------
     data
-        Slide that :func:`sthggep.pp.hypergraph` was called on.
+        Slide with a hypergraph. Call :func:`sthggep.pp.hypergraph` on it first.
     key
         Key in ``obsm`` of the incidence, spots × hyperedges.
     n
-        Number of spots, spread over the section.
+        Number of spots to select, spread over the section.
     spots
-        Names of the spots to draw, instead of ``n`` of our choice.
+        Names of the spots to draw. Default: ``n`` spots that the function selects.
     seed
-        Chooses other spots.
+        Another seed selects other spots.
     section
-        Name of the section, where there are several.
+        Name of the section; needed if ``data`` holds several.
     {places}
     image
-        Show the tissue in gray. ``False`` needs no image.
+        Show the tissue in gray. With ``False`` the slide needs no image.
     alpha_img
-        Strength of the gray tissue: 0 is none.
+        Strength of the gray tissue, from 0 (none) to 1.
     spot_size
-        Diameter of a spot in full-resolution pixels; ``None`` takes the data's own.
+        Diameter of a spot in full-resolution pixels. Default: the diameter that the data state, else 0.7 of the
+        distance between spots.
     figsize
-        Width and height in inches; ``None`` fits the section.
+        Width and height in inches. Default: a size that fits the section.
     dpi
-        Resolution on the screen; files are written with 300.
+        Dots per inch on the screen; saved files have 300.
     save
-        File to write; its ending chooses the format.
+        File to write; its ending chooses the format. Default: no file.
     ax
-        Axes to draw into.
+        Axes to draw into. Default: a new figure.
 
     Returns
     -------
-    The figure, or ``ax`` where it was passed.
+    The figure, or ``ax`` if you pass it.
 
     Raises
     ------
     KeyError
-        There is no such incidence, or a spot is not of this section.
+        ``obsm`` has no ``key``, or the section has no spot of a name in ``spots``.
     ValueError
-        There are several sections and none was named, or the array is no incidence.
+        ``data`` holds several sections and ``section`` names none, or the array is not a sparse incidence.
+
+    Examples
+    --------
+    >>> sthggep.pp.hypergraph(slide)
+    >>> sthggep.pl.hypergraph(slide, n=6)
     """
     places = Places(
         image_key=image_key,
@@ -120,11 +127,12 @@ def hypergraph(
     )
     slides = sections_of(data, places, None if section is None else [section], need_image=image)
     if len(slides) > 1:
-        msg = f"There are {len(slides)} sections: {listing(s.name for s in slides)}. Pass `section=`, one of them."
+        names = listing(s.name for s in slides)
+        msg = f"One section was expected, found {len(slides)}: {names}. Pass `section=` with the name of one."
         raise ValueError(msg)
     slide = slides[0]
-    ties = _ties(slide.adata, key)
-    chosen = spread_spots(slide, n, seed) if spots is None else spots_named(slide, spots)
+    edges = _read_hyperedges(slide.adata, key)
+    selection = spread_spots(slide, n, seed) if spots is None else find_spots(slide, spots)
     view = view_of(slide, margin=1.5 * spot_diameter(slide, spot_size))
     with style():
         target = ax
@@ -132,18 +140,18 @@ def hypergraph(
             size = figsize or (PANEL_INCHES, PANEL_INCHES * view.height / view.width + 0.65)
             target = new_figure(size, dpi).subplots()
         draw_tissue(target, view, alpha=alpha_img, gray=True)
-        sizes = _draw_ties(target, slide, ties, chosen, spot_diameter(slide, spot_size))
-        title = f"{slide.name}: hyperedges of {len(chosen)} of {slide.n_spots} spots"
-        target.set_title(f"{title}\n{_sizes(sizes)} spots each")
-        _legend(target, ties.kinds)
+        sizes = _draw_hyperedges(target, slide, edges, selection, spot_diameter(slide, spot_size))
+        title = f"{slide.name}: hyperedges of {len(selection)} of {slide.n_spots} spots"
+        target.set_title(f"{title}\n{_size_range(sizes)} spots each")
+        _draw_legend(target, edges.kinds)
         draw_scale_bar(target, view, slide.mpp)
         save_figure(figure_of(target), save)
     return figure_of(target) if ax is None else ax
 
 
 @dataclass(frozen=True)
-class DrawnHyperedges:
-    """Which spots each hyperedge holds, and, where it is known, around which spot (row) it was drawn, and its kind."""
+class Hyperedges:
+    """The spots that each hyperedge holds and, if the record names them, its own spot (row) and its kind."""
 
     incidence: sparse.csc_array
     spot: NDArray[np.intp] | None
@@ -151,11 +159,11 @@ class DrawnHyperedges:
 
     @property
     def kinds(self) -> list[str]:
-        """Kinds of hyperedges, in their order; one without a name where they are not known."""
+        """Kinds of hyperedges, in their order; one without a name if they are unknown."""
         return [""] if self.kind is None else list(dict.fromkeys(self.kind.tolist()))
 
     def of(self, row: int, kind: str) -> NDArray[np.intp]:
-        """A spot's own hyperedges of one kind; all that hold it where its own are not known."""
+        """A spot's own hyperedges of one kind; if those are unknown, all hyperedges that hold the spot."""
         if self.spot is None or self.kind is None:
             return np.asarray(self.incidence[[row]].nonzero()[1], dtype=np.intp)
         return np.flatnonzero((self.spot == row) & (self.kind == kind))
@@ -166,47 +174,50 @@ class DrawnHyperedges:
         return np.asarray(self.incidence.indices[start:stop], dtype=np.intp)
 
 
-def _ties(adata: AnnData, key: str) -> DrawnHyperedges:
-    found = has_key(adata.obsm, key, "obsm", f"Call `sthggep.pp.hypergraph(data, key_added={key!r})` first.")
-    if not sparse.issparse(found):
-        msg = f"obsm[{key!r}] must be a sparse incidence (spots × hyperedges), found {type(found).__name__}."
+def _read_hyperedges(adata: AnnData, key: str) -> Hyperedges:
+    call = f"Call `sthggep.pp.hypergraph(data, key_added={key!r})` first."
+    array = has_key(adata.obsm, key, "obsm", call)
+    if not sparse.issparse(array):
+        msg = f"obsm[{key!r}] must be a sparse incidence (spots × hyperedges), found {type(array).__name__}. {call}"
         raise ValueError(msg)
-    incidence = sparse.csc_array(found != 0)
+    incidence = sparse.csc_array(array != 0)
     record = adata.uns.get(key, {})
     spot, kind = np.asarray(record.get("spot", [])), np.asarray(record.get("kind", []), dtype=str)
-    # After rows were dropped or reordered the record names other rows: then not every hyperedge holds "its" spot
-    known = len(spot) == len(kind) == incidence.shape[1] and len(spot) > 0 and spot.max() < adata.n_obs
-    if not known or incidence[spot, np.arange(len(spot))].sum() < len(spot):
-        return DrawnHyperedges(incidence, None, None)
-    return DrawnHyperedges(incidence, spot, kind)
+    # If rows were dropped or reordered, the record names wrong rows: then some hyperedge does not hold its own spot
+    complete = len(spot) == len(kind) == incidence.shape[1] and len(spot) > 0 and spot.max() < adata.n_obs
+    if not complete or incidence[spot, np.arange(len(spot))].sum() < len(spot):
+        return Hyperedges(incidence, None, None)
+    return Hyperedges(incidence, spot, kind)
 
 
-def _draw_ties(ax: Axes, slide: Slide, ties: DrawnHyperedges, chosen: NDArray[np.intp], diameter: float) -> list[int]:
-    """Draw the hyperedges of the chosen spots; how many spots each of them holds."""
+def _draw_hyperedges(
+    ax: Axes, slide: Slide, edges: Hyperedges, selection: NDArray[np.intp], diameter: float
+) -> list[int]:
+    """Draw the hyperedges of the selected spots; return the number of spots in each."""
     from matplotlib.collections import LineCollection
 
     draw_spots(ax, slide.xy, diameter, facecolors="none", edgecolors="0.55", linewidths=0.5)
     position = np.full(slide.adata.n_obs, -1)
     position[slide.rows] = np.arange(slide.n_spots)
     sizes = []
-    for k, spot in enumerate(chosen):
+    for k, spot in enumerate(selection):
         color, center = COLORS[k % len(COLORS)], slide.xy[spot]
-        for which, kind in enumerate(ties.kinds):
-            held = [ties.members(edge) for edge in ties.of(int(slide.rows[spot]), kind)]
-            sizes += [len(rows) for rows in held]
-            rows = np.unique(np.concatenate([np.empty(0, dtype=np.intp), *held]))
+        for i, kind in enumerate(edges.kinds):
+            rows_of_edges = [edges.members(edge) for edge in edges.of(int(slide.rows[spot]), kind)]
+            sizes += [len(rows) for rows in rows_of_edges]
+            rows = np.unique(np.concatenate([np.empty(0, dtype=np.intp), *rows_of_edges]))
             members = slide.xy[position[rows[position[rows] >= 0]]]
             lines = [np.array([center, member]) for member in members]
-            # Black on the color of the first kind: a spot may be tied by both
-            look = {"colors": "black", "lw": 0.8} if which else {"colors": color, "lw": 1.4}
-            ax.add_collection(LineCollection(lines, ls=LINES[which % len(LINES)], zorder=3, **look))
+            # Black is visible on the color of the first kind: hyperedges of both kinds may hold a spot
+            line_color, width = ("black", 0.8) if i else (color, 1.4)
+            ax.add_collection(LineCollection(lines, colors=line_color, lw=width, ls=LINES[i % len(LINES)], zorder=3))
             draw_spots(ax, members, diameter, facecolors=color, zorder=4)
         draw_spots(ax, center[None], diameter, facecolors=color, edgecolors="black", linewidths=1.2, zorder=5)
     return sizes
 
 
-def _legend(ax: Axes, kinds: list[str]) -> None:
-    """Which line style is which kind, right of the scale bar."""
+def _draw_legend(ax: Axes, kinds: list[str]) -> None:
+    """Draw the line style of each kind of hyperedge, right of the scale bar."""
     from matplotlib.lines import Line2D
 
     if len(kinds) > 1:
@@ -215,7 +226,7 @@ def _legend(ax: Axes, kinds: list[str]) -> None:
         ax.legend(lines, kinds, loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=len(kinds), borderaxespad=0.2)
 
 
-def _sizes(sizes: list[int]) -> str:
+def _size_range(sizes: list[int]) -> str:
     if not sizes:
         return "0"
     return f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)}–{max(sizes)}"

@@ -1,9 +1,9 @@
-"""What a gene map shows: values, their color scale and their correlation."""
+"""Data of a gene map: values, their color scale and their correlation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ Limit = float | str | None
 
 @dataclass(frozen=True)
 class GeneMaps:
-    """What is drawn of one section: values are (n_spots, n_genes), ``observed`` is None where nothing was measured."""
+    """Data of one section's maps: values are (n_spots, n_genes); ``observed`` is None without measured values."""
 
     slide: Slide
     view: View
@@ -32,10 +32,19 @@ class GeneMaps:
     """Whether the model was trained on this tissue."""
 
 
+@dataclass(frozen=True)
+class ColorScale:
+    """Ends of the color scale of a gene, and the ends of the color bar beyond which there are values."""
+
+    low: float
+    high: float
+    extend: str
+
+
 def read_maps(
     slide: Slide, genes: list[str], key: str, *, layer: str | None, observed: bool, spot_size: float | None
 ) -> GeneMaps:
-    """Predicted and observed values of some genes of one section, and its picture."""
+    """Predicted and observed values of some genes of one section, and its image."""
     prediction = read_prediction(slide.adata, key)
     columns = prediction.columns(genes)
     measured = _measured(slide, prediction, layer) if observed else None
@@ -52,21 +61,19 @@ def read_maps(
 
 
 def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
-    """Observed expression, or None where the slide holds no counts of the panel."""
-    if why := explain_missing_values(slide, prediction, layer=layer):
-        log.info("Section %s: no observed map, since %s.", slide.name, why)
+    """Observed expression, or None if the slide holds no counts of the panel."""
+    if reason := explain_missing_values(slide, prediction, layer=layer):
+        log.info("Section %s: no observed map, since %s.", slide.name, reason)
         return None
     try:
         return read_measured(slide, prediction, layer=layer)
     except ValueError as error:
-        msg = f"Section {slide.name!r}, observed expression: {error} Or pass `observed=False`."
+        msg = f"Section {slide.name!r}, observed expression: {error} To draw predictions only, pass `observed=False`."
         raise ValueError(msg) from error
 
 
-def color_scale(maps: list[GeneMaps], gene: int, vmin: Limit, vmax: Limit) -> tuple[Any, str]:
-    """One normalization for a gene, and the ends of the color bar beyond which there are values."""
-    from matplotlib.colors import Normalize
-
+def color_scale(maps: list[GeneMaps], gene: int, vmin: Limit, vmax: Limit) -> ColorScale:
+    """One color scale of a gene for the observed and predicted values of all sections."""
     parts = [values[:, gene] for m in maps for values in (m.observed, m.predicted) if values is not None]
     pooled = np.concatenate(parts)
     pooled = pooled[np.isfinite(pooled)]
@@ -74,24 +81,24 @@ def color_scale(maps: list[GeneMaps], gene: int, vmin: Limit, vmax: Limit) -> tu
     if low == high:  # a constant gene, or one with few counts
         low, high = (low, float(pooled.max())) if pooled.max() > low else (low - 0.5, low + 0.5)
     if low > high:
-        msg = f"`vmin` must be below `vmax`, found {low:g} and {high:g}."
+        msg = f"`vmin` must be below `vmax`, found `vmin` {low:g} and `vmax` {high:g}."
         raise ValueError(msg)
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-    return Normalize(low, high), ends[bool(pooled.min() < low), bool(pooled.max() > high)]
+    return ColorScale(low, high, ends[bool(pooled.min() < low), bool(pooled.max() > high)])
 
 
 def _limit(value: Limit, pooled: NDArray[np.float32], default: str, what: str) -> float:
-    chosen = default if value is None else value
-    if not isinstance(chosen, str):
-        return float(chosen)
-    percent = chosen.removeprefix("p")
+    limit = default if value is None else value
+    if not isinstance(limit, str):
+        return float(limit)
+    percent = limit.removeprefix("p")
     if not percent.replace(".", "", 1).isdecimal() or float(percent) > 100:
-        msg = f'`{what}` must be a number or a percentile such as "p98", found {chosen!r}.'
+        msg = f'`{what}` must be a number or a percentile such as "p98", found {limit!r}.'
         raise ValueError(msg)
     return float(np.percentile(pooled, float(percent)))
 
 
 def pcc(observed: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
-    """Pearson correlation; NaN where one of the two does not vary (the title then says n/a)."""
+    """Pearson correlation; NaN if one of the two is constant (the title then shows n/a)."""
     a, b = observed.astype(np.float64), predicted.astype(np.float64)
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")

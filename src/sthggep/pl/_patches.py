@@ -1,4 +1,4 @@
-"""What was cut, drawn on the tissue."""
+"""Patches beside the tissue that they are cut from."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sthggep.pl._tissue import (
     draw_scale_bar,
     draw_spots,
     draw_tissue,
+    find_spots,
     spot_diameter,
-    spots_named,
     spread_spots,
     view_of,
 )
-from sthggep.pp import patches as cut
+from sthggep.pp import patches as cut_patches
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TISSUE_INCHES = 3.4
 TALLEST_INCHES = 4.6
-LEAST_INCHES = 1.8  # of the width of the tissue, however tall
+LEAST_INCHES = 1.8  # width of the tissue panel at least
 PATCH_INCHES = 1.15
 TAG = {"facecolor": "black", "edgecolor": "none", "pad": 1.2}
 
@@ -58,32 +58,33 @@ def patches(
     coordinate_system: str | None = None,
     mpp: float | None = None,
 ) -> Figure:
-    """Draw patches where they were cut: the check that spots and image belong together.
+    """Draw a few patches and the places on the tissue that they are cut from, to check that spots and image match.
 
-    Left the tissue with all spots as dots and a few patches as numbered squares, to scale; right those patches, as a
-    network gets them. Dots that miss the tissue, or patches that show other tissue than their square holds, mean that
-    coordinates are swapped, mirrored or on another scale than the image. Where that can be told, there is a warning too.
+    The left panel shows the tissue to scale, with all spots as dots and a few patches as numbered squares. The right
+    panels show these patches as a network sees them. If dots miss the tissue, or a patch shows other tissue than its
+    square, the coordinates are swapped, mirrored, or on another scale than the image. The function warns if it detects
+    such a mismatch.
 
     Parameters
     ----------
     data
         One section: AnnData with its image in ``uns["spatial"]``, or SpatialData.
     size_um
-        Field of view in microns, as in :func:`sthggep.pp.patches`. ``None`` cuts ``size_px`` full-resolution pixels.
+        Field of view in microns, as in :func:`sthggep.pp.patches`. Default: ``size_px`` full-resolution pixels.
     size_px
-        Width and height of the patches.
+        Width and height of the patches in pixels.
     n
         Number of patches, spread over the section.
     spots
-        Names of the spots to show, instead of ``n`` of our choice.
+        Names of the spots to show. Default: ``n`` spots that the function selects.
     seed
-        Chooses other spots.
+        Another seed selects other spots.
     figsize
-        Width and height in inches; ``None`` fits the section.
+        Width and height in inches. Default: a size that fits the section.
     dpi
-        Resolution on the screen; files are written with 300.
+        Dots per inch on the screen; saved files have 300.
     save
-        File to write; its ending chooses the format.
+        File to write; its ending chooses the format. Default: no file.
     {places}
 
     Returns
@@ -93,11 +94,15 @@ def patches(
     Raises
     ------
     KeyError
-        There is no image, or a spot is not of this section.
+        The slide has no image, or the section has no spot of a name in ``spots``.
     ValueError
-        Spots lie outside the image, or microns per pixel are needed and not known.
+        Spots lie outside the image, or ``size_um`` needs microns per pixel that are unknown.
+
+    Examples
+    --------
+    >>> sthggep.pl.patches(slide, size_um=160)
     """
-    found = cut(
+    cut = cut_patches(
         data,
         size_um=size_um,
         size_px=size_px,
@@ -108,12 +113,12 @@ def patches(
         coordinate_system=coordinate_system,
         mpp=mpp,
     )
-    slide = found.slide
+    slide = cut.slide
     warn_of_misplaced(slide)
-    chosen = spread_spots(slide, n, seed) if spots is None else spots_named(slide, spots)
-    view = view_of(slide, margin=max(slide.size))  # all of the image: where no spots are tells, too
-    columns = int(np.ceil(np.sqrt(len(chosen))))
-    lines = int(np.ceil(len(chosen) / columns))
+    selection = spread_spots(slide, n, seed) if spots is None else find_spots(slide, spots)
+    view = view_of(slide, margin=max(slide.size))  # the whole image: areas without spots also show a mismatch
+    columns = int(np.ceil(np.sqrt(len(selection))))
+    lines = int(np.ceil(len(selection) / columns))
     with style():
         tall = view.height / view.width
         tissue = max(LEAST_INCHES, min(TISSUE_INCHES, TALLEST_INCHES / tall))
@@ -122,48 +127,48 @@ def patches(
         width = max(columns, 2) * PATCH_INCHES + 0.3
         figure = new_figure(figsize or (tissue + width, height), dpi)
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(tissue, width))[0]
-        _draw_squares(left.subplots(), found, view, chosen)
-        right.suptitle(f"{len(chosen)} of {len(found)} patches\n{_field_of_view(found)}", fontsize=8)
-        _draw_patches(_places(right, lines, columns, spare=(height - needed) / PATCH_INCHES), found, chosen)
+        _draw_squares(left.subplots(), cut, view, selection)
+        right.suptitle(f"{len(selection)} of {len(cut)} patches\n{_field_of_view(cut)}", fontsize=8)
+        _draw_patches(_patch_axes(right, lines, columns, spare=(height - needed) / PATCH_INCHES), cut, selection)
         save_figure(figure, save)
     return figure
 
 
-def _draw_squares(ax: Axes, found: Patches, view: View, chosen: NDArray[np.intp]) -> None:
+def _draw_squares(ax: Axes, patches: Patches, view: View, selection: NDArray[np.intp]) -> None:
     from matplotlib.patches import Rectangle
 
-    slide = found.slide
+    slide = patches.slide
     draw_tissue(ax, view)
     draw_spots(ax, slide.xy, 0.4 * spot_diameter(slide), facecolors="black", edgecolors="white", linewidths=0.3)
-    for number, (x0, y0, x1, y1) in enumerate(found.boxes()[chosen], start=1):
-        # A white line under the black one: seen on dark nuclei and on glass. A window may leave the image
+    for number, (x0, y0, x1, y1) in enumerate(patches.boxes()[selection], start=1):
+        # A white line under the black one is visible on dark nuclei and on glass. A patch may extend beyond the image
         for color, width in (("white", 2.2), ("black", 1.1)):
             ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=width, clip_on=False))
         ax.text(x0, y0, str(number), color="white", fontsize=7, ha="right", va="bottom", bbox=TAG, zorder=4)
-    ax.set_title(f"{slide.name}: {len(found)} spots")
+    ax.set_title(f"{slide.name}: {len(patches)} spots")
     draw_scale_bar(ax, view, slide.mpp)
 
 
-def _places(figure: SubFigure, lines: int, columns: int, spare: float) -> list[Axes]:
-    """Axes for patches, row by row; what is higher than they are stays empty below them, not between."""
+def _patch_axes(figure: SubFigure, lines: int, columns: int, spare: float) -> list[Axes]:
+    """Axes for patches, row by row; spare height stays empty below them, not between them."""
     grid = figure.add_gridspec(lines + 1, columns, height_ratios=[1.0] * lines + [max(spare, 1e-3)])
     return [figure.add_subplot(grid[line, column]) for line in range(lines) for column in range(columns)]
 
 
-def _draw_patches(axes: Sequence[Axes], found: Patches, chosen: NDArray[np.intp]) -> None:
-    names = found.slide.adata.obs_names[found.slide.rows]
+def _draw_patches(axes: Sequence[Axes], patches: Patches, selection: NDArray[np.intp]) -> None:
+    names = patches.slide.adata.obs_names[patches.slide.rows]
     for ax in axes:
         empty_axes(ax)
-    for number, (ax, i, patch) in enumerate(zip(axes, chosen, found[chosen], strict=False), start=1):
+    for number, (ax, i, patch) in enumerate(zip(axes, selection, patches[selection], strict=False), start=1):
         ax.imshow(patch, interpolation="antialiased")
         ax.text(0, 1, str(number), color="white", fontsize=7, ha="left", va="top", bbox=TAG, transform=ax.transAxes)
         ax.set_xlabel(names[i] if len(names[i]) < 17 else f"{names[i][:15]}…", fontsize=7)
 
 
-def _field_of_view(found: Patches) -> str:
-    """Such as ``150 × 150 µm in 112 × 112 px``."""
-    pixels = f"{found.size_px} × {found.size_px} px"
-    microns = found.size_um if found.slide.mpp is None else found.width * found.slide.mpp
+def _field_of_view(patches: Patches) -> str:
+    """Field of view, such as ``150 × 150 µm in 112 × 112 px``."""
+    pixels = f"{patches.size_px} × {patches.size_px} px"
+    microns = patches.size_um if patches.slide.mpp is None else patches.width * patches.slide.mpp
     if microns is None:
-        return f"{pixels} of full resolution (microns not known)"
+        return f"{pixels} of full resolution (µm/px unknown)"
     return f"{round(microns, 1):g} × {round(microns, 1):g} µm in {pixels}"

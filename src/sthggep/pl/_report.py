@@ -1,4 +1,4 @@
-"""One HTML page of a prediction or a model that opens offline."""
+"""One HTML page of predictions or of a model, which opens offline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from anndata import AnnData
 
@@ -16,12 +16,14 @@ from sthggep._disk._whole import whole_file
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
-from sthggep.pl._report_data import Included, model_notes, page_data
+from sthggep.pl._report_data import describe_model, page_data
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
+    from sthggep.pl._tissue import Slides
 
 PLACE = "/*DATA*/null"
 
@@ -45,45 +47,54 @@ def report(
     mpp: float | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write one self-contained HTML page: maps to click through, scores, training curves, what the model is.
+    """Write one HTML page of predictions or of a model: interactive maps, scores, training curves, the model's record.
 
-    Nothing is loaded from elsewhere, so the page can be mailed and opens offline. With predictions it shows, for the gene that
-    is chosen from the table or searched for, the H&E, the observed map, the predicted map and, where
-    :func:`sthggep.tl.predict` was asked for it, the map of the uncertainty, side by side.
+    The page holds all its data, so that you can mail it and open it offline. You select a gene in the table of scores or
+    by a search; the page then shows its H&E, observed map and predicted map side by side and, if
+    :func:`sthggep.tl.predict` wrote it (``uncertainty=True``), the map of the uncertainty.
 
     Parameters
     ----------
     results
         Slides with a prediction (one, a list, or a dict by name), or a model alone.
     path
-        File to write, ``.html``.
+        File to write; it must end in ``.html`` or ``.htm``.
     model
-        The model behind the predictions, for its curves and its record.
+        The model that made the predictions; the page then also shows its training curves and its record. Default: the
+        page shows the predictions only.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     genes
-        Genes whose maps are in the page. ``None`` takes all, or of large slides as many as fit into about 20 MB, those
-        first that are known to be predicted best.
+        Genes whose maps are in the page. Default: all genes of the prediction; of large slides as many as fit into about
+        20 MB, by their held-out correlation.
     title
-        Heading of the page.
+        Heading of the page. Default: the names of the slides, or the id of the model.
     layer
-        Layer of the raw counts; ``None`` reads ``X``.
+        Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
     {places}
     overwrite
-        Replace a page that is there.
+        Replace an existing file.
 
     Returns
     -------
-    The path.
+    The path of the page.
 
     Raises
     ------
     FileExistsError
-        The file is there already.
+        The file exists, and ``overwrite`` is ``False``.
     KeyError
-        There is no such prediction, a gene was not predicted, or there is no image.
+        A slide has no such prediction or no image, or the prediction does not hold a gene.
     TypeError
-        ``results`` or ``model`` is neither of these.
+        ``results`` is neither slides nor a model, or ``model`` is not a model.
+    ValueError
+        ``path`` does not end in ``.html``.
+
+    Examples
+    --------
+    >>> sthggep.pl.report(slide, "report.html", model=model)
+    >>> sthggep.pl.report(model, "model.html")
     """
     places = Places(
         image_key=image_key,
@@ -99,53 +110,62 @@ def report(
         msg = f"`path` must end in .html, found {str(target)!r}."
         raise ValueError(msg)
     if target.exists() and not overwrite:
-        msg = f"{str(target)!r} is there already. Pass another path, or `overwrite=True`."
+        msg = f"{str(target)!r} exists already. Pass another path, or `overwrite=True`."
         raise FileExistsError(msg)
+    slides: Slides
     if _is_model(results):
         if model is not None:
-            msg = "Pass slides and `model=`, or the model alone, not two models."
+            msg = "Slides and `model=`, or one model alone, were expected, not two models."
             raise TypeError(msg)
-        results, model = [], results  # type: ignore[assignment]
-    elif model is not None and not _is_model(model):
-        msg = f"`model` must be an HGGEP, found {type(model).__name__}. Load it by `sthggep.HGGEP.load(folder)`."
-        raise TypeError(msg)
-    found = [
-        (name if name and len(slides) == 1 else f"{name} {slide.name}".strip(), slide)
-        for name, item in _named(results)
-        for slides in [resolve(item, places)]
-        for slide in slides
-    ]
-    page: dict[str, Any] = {"title": title or _title(found, model), "made": date.today().isoformat()}
-    page |= page_data(found, key=key, layer=layer, included=Included(genes))
-    page["model"] = None if model is None else model_notes(model)
+        slides, model = [], results
+    else:
+        slides = results
+        if model is not None and not _is_model(model):
+            msg = f"`model` must be an HGGEP, found {type(model).__name__}. Load it by `sthggep.HGGEP.load(folder)`."
+            raise TypeError(msg)
+    sections = _named_sections(slides, places)
+    page = {
+        "title": title or _title(sections, model),
+        "made": date.today().isoformat(),
+        **page_data(sections, key=key, layer=layer, genes=genes),
+        "model": None if model is None else describe_model(model),
+    }
     _write(target, page)
     return target
 
 
-def _is_model(value: object) -> bool:
+def _is_model(value: object) -> TypeGuard[HGGEP]:
     return hasattr(value, "members") and hasattr(value, "training")
 
 
-def _named(results: Any) -> list[tuple[str, Any]]:
-    """Slides with the names that the user gave, if any."""
-    if isinstance(results, Mapping):
-        return [(str(name), item) for name, item in results.items()]
-    if isinstance(results, Sequence) and not isinstance(results, str):
-        return [("", item) for item in results]
-    return [("", results)]
+def _named_sections(slides: Slides, places: Places) -> list[tuple[str, Slide]]:
+    """Sections with their names on the page: the key in a dict of slides, else the name of the section."""
+    items: list[tuple[str, AnnData | SpatialData]]
+    if isinstance(slides, Mapping):
+        items = [(str(name), item) for name, item in slides.items()]
+    elif isinstance(slides, Sequence) and not isinstance(slides, str):
+        items = [("", item) for item in slides]
+    else:
+        items = [("", slides)]
+    resolved = [(name, resolve(item, places)) for name, item in items]
+    return [
+        (name if name and len(sections) == 1 else f"{name} {section.name}".strip(), section)
+        for name, sections in resolved
+        for section in sections
+    ]
 
 
-def _title(found: Sequence[tuple[str, Any]], model: Any) -> str:
-    if not found:
-        return f"Model {model.id}"
-    names = [name for name, _ in found]
+def _title(sections: Sequence[tuple[str, Slide]], model: HGGEP | None) -> str:
+    if not sections:
+        return "Predicted expression" if model is None else f"Model {model.id}"
+    names = [name for name, _ in sections]
     return f"Predicted expression: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
 
 
-def _write(target: Path, page: Mapping[str, Any]) -> None:
-    """The template with its data, whole or not at all."""
+def _write(target: Path, page: Mapping[str, object]) -> None:
+    """Write the template with its data, whole or not at all."""
     template = files("sthggep.pl").joinpath("_report.html").read_text(encoding="utf-8")
-    # A closing tag inside a string would end the script
+    # A closing tag within a string would end the script
     data = json.dumps(page, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     text = template.replace("<!--TITLE-->", html.escape(str(page["title"]))).replace(PLACE, data)
     with whole_file(target) as part:

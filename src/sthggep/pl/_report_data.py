@@ -1,14 +1,14 @@
-"""What the report page shows, in plain types: pictures, maps as bytes, scores, the model's record."""
+"""Data of the report page, in plain types: images, maps as bytes, scores, the model's record."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._keys import prediction_keys
@@ -23,71 +23,119 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 MOST_BYTES = 20_000_000
-MISSING = 255  # of a byte: no value
+MISSING = 255  # the byte of a missing value
 
 
-@dataclass(frozen=True)
-class Included:
-    """Genes whose maps are in the page: those asked for, or as many as fit."""
+class PageData(TypedDict):
+    """Sections, genes and maps of the page, under the names that its script reads."""
 
-    genes: Sequence[str] | None
-
-    def choose(self, predicted: Sequence[str], known: Sequence[float | None], n_values: int) -> list[str]:
-        """Of the predicted genes, those that are asked for; or the best known that fit, ``n_values`` bytes each."""
-        if self.genes is not None:
-            return [str(gene) for gene in self.genes]
-        fit = max(1, MOST_BYTES // max(1, n_values))
-        if len(predicted) <= fit:
-            return list(predicted)
-        rank = sorted(range(len(predicted)), key=lambda i: -(known[i] if known[i] is not None else -2.0))  # type: ignore[operator]
-        log.warning("The report holds the maps of %d of %d genes; pass `genes=` to choose them.", fit, len(predicted))
-        return [predicted[i] for i in sorted(rank[:fit])]
+    sections: list[SectionData]
+    genes: list[str]
+    units: str
+    heldOut: list[float | None]
+    ends: list[tuple[float, float]]
+    colors: list[list[int]]
+    predictedBy: str
+    learnedFrom: list[str]
 
 
-def page_data(found: Sequence[tuple[str, Slide]], *, key: str, layer: str | None, included: Included) -> dict[str, Any]:
-    """Sections, genes and maps."""
-    if not found:
-        return {"sections": [], "genes": [], "units": "", "colors": [], "learnedFrom": []}
-    first = found[0][1].adata
+class SectionData(TypedDict):
+    """One section: its image, its spots in pixels of the image, its maps (a byte a value) and its scores."""
+
+    name: str
+    picture: str
+    x: str
+    y: str
+    radius: float
+    n: int
+    predicted: str
+    observed: str | None
+    spread: str | None
+    spreadEnds: list[float]
+    pearson: list[float | None]
+    ceiling: list[float | None]
+
+
+class ModelData(TypedDict):
+    """The model's record, its training curves, and the held-out correlation and noise ceiling of each gene."""
+
+    rows: list[tuple[str, str]]
+    curves: str | None
+    genes: list[str]
+    heldOut: Sequence[float | None]
+    ceiling: Sequence[float | None]
+
+
+def choose_genes(
+    genes: Sequence[str] | None, predicted: Sequence[str], held_out: Sequence[float | None], n_values: int
+) -> list[str]:
+    """Choose ``genes``, or those with the best held-out correlation that fit into the page at ``n_values`` bytes each."""
+    if genes is not None:
+        return [str(gene) for gene in genes]
+    fit = max(1, MOST_BYTES // max(1, n_values))
+    if len(predicted) <= fit:
+        return list(predicted)
+    scores = [-2.0 if score is None else score for score in held_out]
+    rank = sorted(range(len(predicted)), key=lambda i: -scores[i])
+    log.warning("The report holds the maps of %d of %d genes; pass `genes=` to choose them.", fit, len(predicted))
+    return [predicted[i] for i in sorted(rank[:fit])]
+
+
+def page_data(
+    named: Sequence[tuple[str, Slide]], *, key: str, layer: str | None, genes: Sequence[str] | None
+) -> PageData:
+    """Sections, genes and maps of the sections with their names."""
+    if not named:
+        return {
+            "sections": [],
+            "genes": [],
+            "units": "",
+            "heldOut": [],
+            "ends": [],
+            "colors": [],
+            "predictedBy": "",
+            "learnedFrom": [],
+        }
+    first = named[0][1].adata
     prediction = read_prediction(first, key)
-    known = _noted(first, key, "held_out_pearson", prediction.genes)
-    n_spots = sum(slide.n_spots for _, slide in found)
-    genes = included.choose(prediction.genes, [known.get(gene) for gene in prediction.genes], 3 * n_spots)
-    maps = [read_maps(slide, genes, key, layer=layer, observed=True, spot_size=None) for _, slide in found]
-    ends = [_ends(maps, at) for at in range(len(genes))]
-    sections = [
-        _section(name, slide, drawn, ends, _spread(slide, key, genes), _ceilings(slide, drawn, key, genes, layer))
-        for (name, slide), drawn in zip(found, maps, strict=True)
-    ]
+    held_out = _held_out_pearson(first, key, prediction.genes)
+    n_spots = sum(slide.n_spots for _, slide in named)
+    genes = choose_genes(genes, prediction.genes, [held_out.get(gene) for gene in prediction.genes], 3 * n_spots)
+    maps = [read_maps(slide, genes, key, layer=layer, observed=True, spot_size=None) for _, slide in named]
+    ends = [_ends(maps, i) for i in range(len(genes))]
+    ceilings = [_ceilings(item, key, genes, layer) for item in maps]
     return {
-        "sections": sections,
+        "sections": [
+            _section(name, item, ends, _spread(item.slide, key, genes), ceiling)
+            for (name, _), item, ceiling in zip(named, maps, ceilings, strict=True)
+        ],
         "genes": genes,
         "units": prediction.units,
-        "heldOut": [known.get(gene) for gene in genes],
+        "heldOut": [held_out.get(gene) for gene in genes],
         "ends": ends,
         "colors": _colors(),
         "predictedBy": str(first.uns[prediction_keys(key).uns].get("model", "")),
-        "learnedFrom": [name for (name, _), drawn in zip(found, maps, strict=True) if drawn.learned_from],
+        "learnedFrom": [name for (name, _), item in zip(named, maps, strict=True) if item.learned_from],
     }
 
 
-def model_notes(model: HGGEP) -> dict[str, Any]:
-    """The model's record, its curves as a drawing, and how each gene fared on held-out tissue."""
+def describe_model(model: HGGEP) -> ModelData:
+    """The model's record, its training curves as an image, and each gene's held-out correlation and noise ceiling."""
     training = model.training
     rows = [
         ("name", model.id),
         ("preset", model.preset),
         ("genes", f"{len(model.genes)}, {model.units}"),
-        ("looks at", str(model.inputs)),
+        ("inputs", str(model.inputs)),
         ("networks", str(len(model.members))),
-        ("trained on", ", ".join(training.sections) or "not noted"),
-        ("spots", str(sum(training.n_spots)) if training.n_spots else "not noted"),
-        ("held out to stop", "; ".join(training.validation) or "nothing"),
-        ("seed", "not noted" if training.seed is None else str(training.seed)),
+        ("trained on", ", ".join(training.sections) or "not recorded"),
+        ("spots", str(sum(training.n_spots)) if training.n_spots else "not recorded"),
+        ("held out for early stopping", "; ".join(training.validation) or "nothing"),
+        ("seed", "not recorded" if training.seed is None else str(training.seed)),
     ]
-    nothing: list[float | None] = [None] * len(model.genes)
-    held_out = training.held_out_pearson or nothing
-    ceiling = training.ceiling or nothing
+    missing: list[float | None] = [None] * len(model.genes)
+    held_out = training.held_out_pearson or missing
+    ceiling = training.ceiling or missing
     return {"rows": rows, "curves": _curves(model), "genes": model.genes, "heldOut": held_out, "ceiling": ceiling}
 
 
@@ -107,39 +155,40 @@ def _curves(model: HGGEP) -> str | None:
 
 def _section(
     name: str,
-    slide: Slide,
-    drawn: GeneMaps,
+    maps: GeneMaps,
     ends: Sequence[tuple[float, float]],
     spread: NDArray[np.float32] | None,
-    ceilings: list[float | None],
-) -> dict[str, Any]:
-    """One section: its picture, where the spots are in it, its maps and scores."""
-    view = drawn.view
-    # Without an image (features of the user's own) the spots stand on white
+    ceiling: list[float | None],
+) -> SectionData:
+    """One section: its image, its spots, its maps and scores."""
+    view, slide = maps.view, maps.slide
+    # Without an image (features of the user) the background is white
     pixels = np.full((600, 600, 3), 255, dtype=np.uint8) if view.image is None else view.image
     scale = np.array(pixels.shape[1::-1]) / (view.width, view.height)
-    places = (slide.xy - (view.left, view.top)) * scale
-    out: dict[str, Any] = {
+    xy = (slide.xy - (view.left, view.top)) * scale
+    section: SectionData = {
         "name": name,
         "picture": _picture(pixels),
-        "x": _floats(places[:, 0]),
-        "y": _floats(places[:, 1]),
-        "radius": round(0.5 * drawn.diameter * float(scale[0]), 3),
+        "x": _floats(xy[:, 0]),
+        "y": _floats(xy[:, 1]),
+        "radius": round(0.5 * maps.diameter * float(scale[0]), 3),
         "n": slide.n_spots,
-        "predicted": _bytes(drawn.predicted, ends),
+        "predicted": _bytes(maps.predicted, ends),
         "observed": None,
         "spread": None,
+        "spreadEnds": [],
         "pearson": [None] * len(ends),
-        "ceiling": ceilings,
+        "ceiling": ceiling,
     }
-    if drawn.observed is not None:
-        out["observed"] = _bytes(drawn.observed, ends)
-        found = [pcc(drawn.observed[:, at], drawn.predicted[:, at]) for at in range(len(ends))]
-        out["pearson"] = [_number(value) for value in found]
+    if maps.observed is not None:
+        section["observed"] = _bytes(maps.observed, ends)
+        correlations = [pcc(maps.observed[:, i], maps.predicted[:, i]) for i in range(len(ends))]
+        section["pearson"] = [_number(value) for value in correlations]
     if spread is not None:
-        of_spread = [(0.0, float(max(np.nanpercentile(column, 98), 1e-6))) for column in spread.T]
-        out["spread"], out["spreadEnds"] = _bytes(spread, of_spread), [round(high, 4) for _, high in of_spread]
-    return out
+        spread_ends = [(0.0, float(max(np.nanpercentile(column, 98), 1e-6))) for column in spread.T]
+        section["spread"] = _bytes(spread, spread_ends)
+        section["spreadEnds"] = [round(high, 4) for _, high in spread_ends]
+    return section
 
 
 def _picture(pixels: NDArray[np.uint8]) -> str:
@@ -151,12 +200,12 @@ def _picture(pixels: NDArray[np.uint8]) -> str:
 
 
 def _ends(maps: list[GeneMaps], gene: int) -> tuple[float, float]:
-    norm, _ = color_scale(maps, gene, None, None)
-    return round(float(norm.vmin), 5), round(float(norm.vmax), 5)
+    scale = color_scale(maps, gene, None, None)
+    return round(scale.low, 5), round(scale.high, 5)
 
 
 def _spread(slide: Slide, key: str, genes: Sequence[str]) -> NDArray[np.float32] | None:
-    """How far the networks differ, where that was written."""
+    """Standard deviation over the networks, if the prediction has it."""
     name = prediction_keys(key).std
     if name not in slide.adata.obsm:
         return None
@@ -164,20 +213,22 @@ def _spread(slide: Slide, key: str, genes: Sequence[str]) -> NDArray[np.float32]
     return np.asarray(slide.adata.obsm[name][slide.rows][:, columns], dtype=np.float32)
 
 
-def _ceilings(slide: Slide, drawn: GeneMaps, key: str, genes: Sequence[str], layer: str | None) -> list[float | None]:
-    """Noise ceiling of each gene on this section, where counts were measured."""
-    if drawn.observed is None:
+def _ceilings(maps: GeneMaps, key: str, genes: Sequence[str], layer: str | None) -> list[float | None]:
+    """Noise ceiling of each gene on this section, if the section has counts."""
+    if maps.observed is None:
         return [None] * len(genes)
+    slide = maps.slide
     prediction = read_prediction(slide.adata, key)
     if prediction.targets is not None:
         return [None] * len(genes)
     raw = read_panel_counts(slide.adata, prediction.panel, layer=layer, rows=slide.rows)
-    at = [prediction.panel.index(gene) for gene in genes]
-    return [_number(value) for value in noise_ceiling(raw, np.random.default_rng(0))[at]]
+    columns = [prediction.panel.index(gene) for gene in genes]
+    return [_number(value) for value in noise_ceiling(raw, np.random.default_rng(0))[columns]]
 
 
-def _noted(table: Any, key: str, name: str, genes: Sequence[str]) -> dict[str, float]:
-    values = table.uns[prediction_keys(key).uns].get(name)
+def _held_out_pearson(adata: AnnData, key: str, genes: Sequence[str]) -> dict[str, float]:
+    """Held-out correlation of the genes that have one, from the record of the prediction."""
+    values = adata.uns[prediction_keys(key).uns].get("held_out_pearson")
     if values is None or len(values) != len(genes):
         return {}
     return {gene: float(value) for gene, value in zip(genes, values, strict=True) if np.isfinite(value)}
@@ -192,11 +243,11 @@ def _floats(values: NDArray[np.float64]) -> str:
 
 
 def _bytes(values: NDArray[np.float32], ends: Sequence[tuple[float, float]]) -> str:
-    """A byte a value, gene after gene: 0 to 254 between the ends of the gene's color scale, 255 where there is none."""
+    """Values as bytes, gene after gene: 0 to 254 between the ends of the gene's color scale, 255 for a missing value."""
     low, high = np.array(ends, dtype=np.float64).T
     scaled = np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1) * (MISSING - 1)
-    out = np.where(np.isfinite(values), np.rint(np.nan_to_num(scaled)), MISSING).astype(np.uint8)
-    return base64.b64encode(np.ascontiguousarray(out.T).tobytes()).decode()
+    coded = np.where(np.isfinite(values), np.rint(np.nan_to_num(scaled)), MISSING).astype(np.uint8)
+    return base64.b64encode(np.ascontiguousarray(coded.T).tobytes()).decode()
 
 
 def _colors() -> list[list[int]]:

@@ -1,9 +1,9 @@
-"""Per-gene scores against what noise in the counts leaves attainable."""
+"""Scores of genes beside their noise ceiling."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 LABELS = {"pearson": "Pearson correlation", "spearman": "Spearman correlation", "rmse": "RMSE"}
-FEW_GENES = 30  # all are named
-SOME_GENES = 100  # each still has a bar of its own
+FEW_GENES = 30  # up to so many, the figure names all genes
+SOME_GENES = 100  # up to so many, each gene has a bar
 NEXT_LABEL = 9.5  # points from one gene's name to the next
 BEST_MARGIN = 0.8  # inches above and below the names of the best genes
-TREND = 0.3  # share of the genes that the smoothed ceiling looks at
+TREND = 0.3  # fraction of the genes in the window that smooths the ceiling
 
 
 def scores(
@@ -40,52 +40,59 @@ def scores(
     save: str | Path | None = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw the score of every gene, best first, against its noise ceiling.
+    """Draw the score of every gene, best first, beside its noise ceiling.
 
-    Counts are noisy: even a perfect prediction correlates with them only so far. That ceiling is drawn in gray: as
-    bars, or of many genes as dots with a line that smooths them over genes of like rank; the title says which share of it was reached, on average over the genes
-    that have one. Of more than 30 genes, the best are named in a panel of their own. With several sections a gene's dot
-    is its mean over sections, and one more panel shows the sections.
+    The x axis is the rank of the gene, the y axis its score; a dot is a gene. Counts are noisy, so even a perfect
+    prediction reaches only a limited correlation with them. This ceiling is gray: one bar for each gene, or for more
+    than 100 genes one dot for each gene and a line that smooths the dots over the rank. The title gives the mean score
+    and, over the genes that have a ceiling, the fraction of the ceiling that the prediction reaches. With more than 30
+    genes, a second panel names the best. With several sections, a dot is the mean of a gene over sections, and a further
+    panel shows a box of the genes for each section.
 
     Parameters
     ----------
     data
-        Slide that :func:`sthggep.tl.evaluate` was called on, or the DataFrame that it returned.
+        Slide with scores (call :func:`sthggep.tl.evaluate` on it first), or the DataFrame that this call returns.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`. A DataFrame needs none.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`. Without effect on a DataFrame.
     metric
-        ``"pearson"``, ``"spearman"`` or ``"rmse"`` (low is good; it is drawn without a ceiling, as Spearman is).
+        ``"pearson"``, ``"spearman"`` or ``"rmse"`` (lower is better). Only Pearson has a ceiling.
     n_top
-        How many of the best genes are named, as far as they fit; 0 leaves their panel out.
+        Number of the best genes to name, as far as they fit; 0 omits their panel.
     table_key
         Table of a SpatialData.
     figsize
-        Width and height in inches.
+        Width and height in inches. Default: a size that fits the content.
     dpi
-        Resolution on the screen; files are written with 300.
+        Dots per inch on the screen; saved files have 300.
     save
-        File to write; its ending chooses the format.
+        File to write; its ending chooses the format. Default: no file.
     ax
-        Axes to draw all genes into; the panels of the best genes and of the sections are then left out.
+        Axes to draw all genes into, without the panels of the best genes and of the sections. Default: a new figure.
 
     Returns
     -------
-    The figure, or ``ax`` where it was passed. The figure's axes are all genes, then the best genes and the sections where
-    these are drawn.
+    The figure, or ``ax`` if you pass it. The axes of the figure are: all genes, then, if the figure has these panels,
+    the best genes and the sections.
 
     Raises
     ------
     KeyError
-        There are no scores yet.
+        The slide has no scores of this prediction.
     ValueError
         The metric is not among the scores, or no gene has a score.
+
+    Examples
+    --------
+    >>> sthggep.tl.evaluate(slide)
+    >>> sthggep.pl.scores(slide, save="scores.png")
     """
-    table, seen = _table(data, key, table_key)
+    table, trained_on = _table(data, key, table_key)
     one_of(metric, [column for column in LABELS if column in table], "metric")
     by_gene = _by_gene(table, metric)
     with style():
         if ax is not None:
-            _draw_genes(ax, by_gene, metric, seen)
+            _draw_genes(ax, by_gene, metric, trained_on)
             save_figure(figure_of(ax), save)
             return ax
         widths = {"genes": 4.4}
@@ -97,7 +104,7 @@ def scores(
         figure = new_figure(figsize or (min(sum(widths.values()), 7.2), 3.0), dpi)
         row = figure.subplots(1, len(widths), squeeze=False, width_ratios=list(widths.values()))[0]
         panels = dict(zip(widths, row, strict=True))
-        _draw_genes(panels["genes"], by_gene, metric, seen)
+        _draw_genes(panels["genes"], by_gene, metric, trained_on)
         if "best" in panels:
             fit = max(1, int((figure.get_figheight() - BEST_MARGIN) * 72 / NEXT_LABEL))
             _draw_best(panels["best"], by_gene.iloc[: min(n_top, fit)], metric)
@@ -108,34 +115,37 @@ def scores(
 
 
 def _table(data: AnnData | SpatialData | pd.DataFrame, key: str, table_key: str) -> tuple[pd.DataFrame, bool]:
-    """The scores, and whether they are of tissue that the model has learned from, as far as the slide tells."""
-    seen = False
+    """The scores, and whether the slide's record names sections that the model was trained on."""
+    trained_on = False
     if isinstance(data, pd.DataFrame):
         table = data
     else:
         uns = table_of(data, table_key).uns
-        first = f"Call `sthggep.tl.evaluate(data, {key!r})` first."
-        table = has_key(uns, prediction_keys(key).scores, "uns", first)
+        call = f"Call `sthggep.tl.evaluate(data, {key!r})` first."
+        table = has_key(uns, prediction_keys(key).scores, "uns", call)
         record = uns.get(prediction_keys(key).uns)
-        seen = isinstance(record, dict) and len(record.get("params", {}).get("learned_from", ())) > 0
+        trained_on = isinstance(record, dict) and len(record.get("params", {}).get("learned_from", ())) > 0
     if not any(column in table for column in LABELS):
-        msg = f"Scores have one of the columns {listing(LABELS)}; these are {listing(table.columns)}."
+        msg = (
+            f"A table of scores with one of the columns {listing(LABELS)} was expected, found the columns "
+            f"{listing(table.columns)}. Call `sthggep.tl.evaluate(slide)` to compute one."
+        )
         raise KeyError(msg)
-    return table, seen
+    return table, trained_on
 
 
 def _by_gene(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Score and ceiling of each gene, averaged over sections, best first; genes without a score come last."""
-    known = metric == "pearson" and "ceiling" in table and table["ceiling"].notna().any()
-    columns = [metric, "ceiling"] if known else [metric]
+    has_ceiling = metric == "pearson" and "ceiling" in table and table["ceiling"].notna().any()
+    columns = [metric, "ceiling"] if has_ceiling else [metric]
     means = table[columns].groupby(table.index.astype(str), sort=False).mean()
     if not means[metric].notna().any():
-        msg = f"No gene has a {LABELS[metric]}: all are constant, measured or predicted."
+        msg = f"No gene has a {LABELS[metric]}: the measured or the predicted values of every gene are constant."
         raise ValueError(msg)
     return means.sort_values(metric, ascending=metric == "rmse", na_position="last", kind="stable")
 
 
-def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, seen: bool) -> None:
+def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, trained_on: bool) -> None:
     scored = by_gene[by_gene[metric].notna()]
     n = len(scored)
     rank = np.arange(1, n + 1)
@@ -144,35 +154,35 @@ def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, seen: bool) -> Non
     (dots,) = ax.plot(rank, scored[metric], "o", ms=size, mew=0, color=COLORS[0], label=LABELS[metric], zorder=3)
     margin = max(0.8, 0.01 * n)
     ax.set_xlim(1 - margin, n + margin)
-    ax.set(ylabel=LABELS[metric], title=_title(scored, metric) + "\n(on tissue of the training)" * seen)
+    ax.set(ylabel=LABELS[metric], title=_title(scored, metric) + "\n(on training tissue)" * trained_on)
     constant = f"; {len(by_gene) - n} constant, left out" if n < len(by_gene) else ""
     ax.set_xlabel(f"genes, best first ({n}{constant})")
     if metric != "rmse":
         ax.axhline(0, color="black", lw=0.6, zorder=2)
     if ceiling:
         entries = ceiling | {LABELS[metric]: dots}
-        _legend_above(ax, handles=list(entries.values()), labels=list(entries), markerscale=4.0 / size)
+        _draw_legend(ax, entries, markerscale=4.0 / size)
     if n <= FEW_GENES:
         ax.set_xticks(rank, scored.index, rotation=90)
     else:
         ax.set_xticks(_rank_ticks(n))
 
 
-def _draw_ceiling(ax: Axes, rank: NDArray[np.int_], ceiling: pd.Series, size: float) -> dict[str, Any]:
-    """A gray bar a gene; where they are many, a dot, and a line through the dots. Returns what the legend shows."""
+def _draw_ceiling(ax: Axes, rank: NDArray[np.int_], ceiling: pd.Series, size: float) -> dict[str, object]:
+    """Draw a gray bar for each gene; of many genes a dot each, and a smooth line. Return the handles of the legend."""
     if len(rank) <= SOME_GENES:
         return {"noise ceiling": ax.bar(rank, ceiling, width=0.7, color="0.87", label="noise ceiling", zorder=1)}
     from statsmodels.nonparametric.smoothers_lowess import lowess
 
     (dots,) = ax.plot(rank, ceiling, "o", color="0.72", mew=0, ms=size, label="noise ceiling", zorder=1)
-    known = ceiling.notna().to_numpy()
-    smooth = lowess(ceiling[known], rank[known], frac=TREND, it=0, return_sorted=False)
-    (line,) = ax.plot(rank[known], smooth, color="0.35", lw=1.2, label="noise ceiling, smoothed", zorder=2)
+    finite = ceiling.notna().to_numpy()
+    smooth = lowess(ceiling[finite], rank[finite], frac=TREND, it=0, return_sorted=False)
+    (line,) = ax.plot(rank[finite], smooth, color="0.35", lw=1.2, label="noise ceiling, smoothed", zorder=2)
     return {"noise ceiling; line: smoothed": (dots, line)}
 
 
 def _rank_ticks(n: int) -> list[int]:
-    """The first rank, the last one, and round ones between, none so near to the ends that numbers would touch."""
+    """The first and the last rank, and round ones between them, far enough from the ends that the numbers do not touch."""
     from matplotlib.ticker import MaxNLocator
 
     between = MaxNLocator(5, steps=[1, 2, 5, 10], integer=True).tick_values(1, n)
@@ -180,45 +190,57 @@ def _rank_ticks(n: int) -> list[int]:
 
 
 def _draw_best(ax: Axes, best: pd.DataFrame, metric: str) -> None:
-    """Names, scores and ceilings of the best genes, the best on top."""
-    at = np.arange(1, len(best) + 1)
+    """Draw names, scores and ceilings of the best genes, the best on top."""
+    rank = np.arange(1, len(best) + 1)
     bars = " (bar: ceiling)" if "ceiling" in best else ""
     if bars:
-        ax.barh(at, best["ceiling"], height=0.7, color="0.87", label="noise ceiling", zorder=1)
-    ax.plot(best[metric], at, "o", ms=4.0, mew=0, color=COLORS[0], label=LABELS[metric], zorder=3)
-    ax.set_yticks(at, best.index)
+        ax.barh(rank, best["ceiling"], height=0.7, color="0.87", label="noise ceiling", zorder=1)
+    ax.plot(best[metric], rank, "o", ms=4.0, mew=0, color=COLORS[0], label=LABELS[metric], zorder=3)
+    ax.set_yticks(rank, best.index)
     ax.tick_params(axis="y", length=0)
     ax.set(ylim=(len(best) + 0.6, 0.4), title=f"best {len(best)}{bars}", xlabel=LABELS[metric])
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
 
 
-def _legend_above(ax: Axes, **options: Any) -> None:
-    """A legend in one line over everything drawn, for which the axes grow."""
+def _draw_legend(ax: Axes, entries: dict[str, object] | None = None, markerscale: float = 1.0) -> None:
+    """Extend the y axis, and draw the legend in one line above the data. Default: the labels of what was drawn."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.1 * (high - low))
-    look: Any = {"loc": "upper right", "ncols": 2, "borderaxespad": 0, "columnspacing": 1.0, "handlelength": 1.4}
-    ax.legend(handletextpad=0.5, **look, **options)
+    if entries is None:
+        artists, labels = ax.get_legend_handles_labels()
+        entries = dict(zip(labels, artists, strict=True))
+    ax.legend(
+        handles=list(entries.values()),
+        labels=list(entries),
+        markerscale=markerscale,
+        loc="upper right",
+        ncols=2,
+        borderaxespad=0,
+        columnspacing=1.0,
+        handlelength=1.4,
+        handletextpad=0.5,
+    )
 
 
 def _title(scored: pd.DataFrame, metric: str) -> str:
     title = f"mean {scored[metric].mean():.3f}"
-    both = scored.dropna()
-    if "ceiling" not in both or both.empty:
+    complete = scored.dropna()
+    if "ceiling" not in complete or complete.empty:
         return title
-    ceiling = both["ceiling"].mean()
-    return f"{title}, {100 * both[metric].mean() / ceiling:.0f} % of the noise ceiling ({ceiling:.3f})"
+    ceiling = complete["ceiling"].mean()
+    return f"{title}, {100 * complete[metric].mean() / ceiling:.0f} % of the noise ceiling ({ceiling:.3f})"
 
 
 def _draw_sections(ax: Axes, table: pd.DataFrame, metric: str) -> None:
-    """Spread of the genes in each section, their mean, and the mean ceiling."""
+    """Draw a box of the genes for each section, their mean, and the mean ceiling."""
     by_section = table.groupby(table["section"].astype(str), sort=False)
     names = [str(name) for name in by_section.groups]
     groups = [by_section.get_group(name)[metric].dropna() for name in names]
-    at = np.arange(1, len(names) + 1)
+    positions = np.arange(1, len(names) + 1)
     thin = {"color": "black", "linewidth": 0.7}
     ax.boxplot(
         groups,
-        positions=at,
+        positions=positions,
         widths=0.6,
         patch_artist=True,
         boxprops={"facecolor": "0.93", "linewidth": 0.7},
@@ -227,13 +249,13 @@ def _draw_sections(ax: Axes, table: pd.DataFrame, metric: str) -> None:
         capprops=thin,
         flierprops={"markersize": 2, "markeredgewidth": 0.4, "markeredgecolor": "0.5"},
     )
-    ax.plot(at, [group.mean() for group in groups], "o", color=COLORS[0], label="mean", **DOT)
+    ax.plot(positions, [group.mean() for group in groups], "o", color=COLORS[0], label="mean", **DOT)
     if metric == "pearson" and "ceiling" in table:
         ceiling = [by_section.get_group(name)["ceiling"].mean() for name in names]
-        ax.hlines(ceiling, at - 0.4, at + 0.4, color=COLORS[1], lw=1.5, label="mean ceiling", zorder=3)
+        ax.hlines(ceiling, positions - 0.4, positions + 0.4, color=COLORS[1], lw=1.5, label="mean ceiling", zorder=3)
     long = max(len(name) for name in names) > 4 or len(names) > 8
-    ax.set_xticks(at, names, rotation=90 if long else 0)
+    ax.set_xticks(positions, names, rotation=90 if long else 0)
     ax.set(title="by section", ylabel=LABELS[metric], xlabel="section")
     if metric != "rmse":
         ax.axhline(0, color="black", lw=0.6, zorder=0)
-    _legend_above(ax)
+    _draw_legend(ax)
