@@ -133,7 +133,7 @@ def test_written_and_read_again(domains: ad.AnnData, tmp_path: Path):
 @pytest.mark.parametrize("foreign", ["hggep_clusters", "hggep_clusters_observed"])
 def test_columns_that_sthggep_did_not_write_stay(domains: ad.AnnData, foreign: str):
     domains.obs[foreign] = "mine"
-    with pytest.raises(ValueError, match=rf"obs\['{foreign}'\] is there already and sthggep did not write it"):
+    with pytest.raises(ValueError, match=rf"obs\['{foreign}'\] exists already and sthggep did not write it"):
         tl.agreement(domains, labels_key="domain")
     assert (domains.obs[foreign] == "mine").all()
     assert "hggep_agreement" not in domains.uns
@@ -141,7 +141,7 @@ def test_columns_that_sthggep_did_not_write_stay(domains: ad.AnnData, foreign: s
 
 def test_a_record_that_sthggep_did_not_write_stays(domains: ad.AnnData):
     domains.uns["hggep_agreement"] = "mine"
-    with pytest.raises(ValueError, match=r"uns\['hggep_agreement'\] is there already"):
+    with pytest.raises(ValueError, match=r"uns\['hggep_agreement'\] exists already"):
         tl.agreement(domains, labels_key="domain")
     assert domains.uns["hggep_agreement"] == "mine"
 

@@ -67,7 +67,7 @@ def test_a_prediction_alone_is_read_and_says_where_its_counts_are(slide, model, 
 
 
 def test_what_cannot_be_attached(slide, file, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not there"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         tl.attach(slide, tmp_path / "none.h5ad")
     with pytest.raises(ValueError, match="holds no prediction 'other'"):
         tl.attach(slide, file, key="other")

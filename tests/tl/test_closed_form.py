@@ -72,7 +72,7 @@ def test_one_for_all_members_that_predicts_held_out_tissue_best(monkeypatch, cap
             errors.append(tl.evaluate(alone)["pearson"].mean())
         return float(np.mean(errors))
 
-    with pytest.warns(UserWarning, match="learned from"):
+    with pytest.warns(UserWarning, match="trained on"):
         found = {value: held_out(value) for value in (PENALTIES[0], chosen, PENALTIES[-1])}
     assert max(found, key=found.__getitem__) == chosen
 

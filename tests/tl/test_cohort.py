@@ -279,25 +279,27 @@ def test_blocks_of_a_slide_that_failed_are_kept(cohort, client, steps, monkeypat
 
 
 def test_what_the_cluster_says_of_a_task():
-    def answer(error: Exception):
+    def result_of(error: Exception):
         def result():
             raise error
 
-        return object.__new__(_cohort_run._Run)._answer(SimpleNamespace(result=result))
+        return object.__new__(_cohort_run._CohortRun)._result(SimpleNamespace(result=result))
 
     lost = KilledWorker("task", SimpleNamespace(address="tcp://there"), 3)
-    assert answer(lost).error.startswith("its worker was lost 4 times at the same task")
+    assert result_of(lost).error.startswith("its worker was lost 4 times at the same task")
     other = ModuleNotFoundError("No module named 'sthggep'")
-    assert answer(other).error == "ModuleNotFoundError: No module named 'sthggep'"
-    with pytest.raises(ConnectionError, match=r"went away\. What is finished is kept"):
-        answer(CancelledError("task"))
+    assert result_of(other).error == "ModuleNotFoundError: No module named 'sthggep'"
+    with pytest.raises(ConnectionError, match=r"went away\. Finished slides and blocks are stored"):
+        result_of(CancelledError("task"))
 
 
 def test_workers_that_see_other_files(cohort, client, steps):
-    job = SimpleNamespace(slide=Path("absent.h5ad"), model=Path("model"), record={"version": "0"}, client=os.getpid())
-    assert "absent.h5ad is not to be seen on the machine of the worker" in _cohort_tasks.attempt("begin", job).error
+    job = SimpleNamespace(
+        slide=Path("absent.h5ad"), model=Path("model"), record=SimpleNamespace(version="0"), client=os.getpid()
+    )
+    assert "absent.h5ad does not exist on the worker's machine" in _cohort_tasks.run_task("begin", job).error
     job.slide = Path("a.h5ad")
-    assert "you have 0. Install the same version" in _cohort_tasks.attempt("begin", job).error
+    assert "you have 0. Install the same version" in _cohort_tasks.run_task("begin", job).error
 
 
 # ---------------------------------------------------------------- slides that fail, and what is refused

@@ -568,7 +568,7 @@ def test_microns_for_the_baselines_of_the_paper_preset(four, genes, monkeypatch)
     monkeypatch.setattr("sthggep._slides._resolve._find_mpp", lambda *_: (None, ""))
     options = {**QUICK, "obsm": None, "preset": "paper", "weights": "random"}
     with pytest.raises(
-        ValueError, match=r"'nearest_patch', 'ridge' look at .* microns. Pass `mpp=`.*baselines=\['mean'\]"
+        ValueError, match=r"'nearest_patch', 'ridge' read features of .* microns. Pass `mpp=`.*baselines=\['mean'\]"
     ):
         tl.cross_validate(four, genes=genes, **options)
 

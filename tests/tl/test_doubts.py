@@ -93,16 +93,16 @@ def test_tissue_that_the_model_has_learned_from(model: HGGEP, tmp_path: Path):
     again = HGGEP.load(tmp_path / "model")
     seen, new = toy(), toy(seed=5)
     (message,) = said(tl.predict, seen, again, show_progress_bar=False)
-    assert message.startswith("The prediction is of tissue that the model has learned from")
+    assert message.startswith("The prediction is of tissue that the model was trained on")
     assert [
         text
         for text in said(tl.evaluate, seen)
-        if text.startswith("The score is of tissue that the model has learned from")
+        if text.startswith("The score is of tissue that the model was trained on")
     ]
     # some of its spots are still the same tissue
     assert said(tl.predict, seen[10:40].copy(), again, show_progress_bar=False) == [message]
     assert said(tl.predict, new, again, show_progress_bar=False) == []
-    assert not [text for text in said(tl.evaluate, new) if "learned" in text]
+    assert not [text for text in said(tl.evaluate, new) if "trained on" in text]
 
 
 def test_a_table_without_any_of_the_genes(model: HGGEP):

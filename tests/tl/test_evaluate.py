@@ -183,7 +183,7 @@ def test_each_section_is_scored_by_itself():
 def test_sections_without_a_prediction_are_left_out():
     both = two()
     both.obsm["hggep"][:40] = np.nan
-    with pytest.warns(UserWarning, match="Not scored, since they hold no prediction 'hggep': 'S1'"):
+    with pytest.warns(UserWarning, match="without the prediction 'hggep' are not scored: 'S1'"):
         scores = tl.evaluate(both, library_key="section")
     assert scores["section"].tolist() == ["S2"] * 3
     assert scores["pearson"].notna().all()

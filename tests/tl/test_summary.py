@@ -12,7 +12,7 @@ import pytest
 from sthggep import tl
 from sthggep._table._counts import log10_cp10k
 from sthggep._table._scores import column_pearson
-from sthggep.tl._compared import Compared
+from sthggep.tl._compared import ScoredSection
 from sthggep.tl._summary import block_numbers, interval, weighted_pearson
 
 COLUMNS = [
@@ -51,7 +51,7 @@ def test_tissue_of_the_training_is_marked(noisy):
     assert not tl.summary(noisy, n_boot=0)["trained_on"].any()
     (name,) = tl.summary(noisy, n_boot=0).index
     noisy.uns["hggep"]["params"] = {"learned_from": [name]}
-    with pytest.warns(UserWarning, match="The score is of tissue that the model has learned from"):
+    with pytest.warns(UserWarning, match="The score is of tissue that the model was trained on"):
         assert tl.summary(noisy, n_boot=0)["trained_on"].all()
 
 
@@ -110,7 +110,7 @@ def test_interval_covers_a_known_correlation(lattice):
     for seed in range(n):
         a, noise = lattice.smooth(6, 1.0, seed), lattice.smooth(6, 1.0, 1000 + seed)
         b = truth * a + np.sqrt(1 - truth**2) * noise
-        section = Compared(at, list("abcdef"), a, b, b, np.arange(6))
+        section = ScoredSection(at, list("abcdef"), a, b, b, np.arange(6))
         low, high = interval(section, 200, 0.95, np.random.default_rng(seed))
         hits.append(low <= truth <= high)
         widths.append(high - low)

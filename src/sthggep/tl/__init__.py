@@ -1,4 +1,4 @@
-"""Tools: fit, predict, evaluate, cross-validate, sum up, compare structure, and predictions as an AnnData of their own."""
+"""Tools: train models, predict expression, score predictions, cross-validate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a prediction shows the tissue's structure: its clusters against labels, beside those of plain alternatives."""
+"""Agreement of clusters with labels: predicted expression, measured expression, coordinates."""
 
 from __future__ import annotations
 
@@ -41,62 +41,68 @@ def agreement(
     spatial_key: str = "spatial",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Cluster the spots of a section by their predicted expression, and compare the clusters with labels.
+    """Cluster the spots of a section by predicted expression and compare the clusters with labels.
 
-    Two rows stand beside the prediction: clusters of the measured expression, and clusters of the spots' coordinates
-    alone. Labels lie in patches, and so do compact clusters of any kind: only what the prediction gains over the
-    coordinates speaks for it.
+    The function scores two references beside the prediction: clusters of the measured expression, and clusters of the
+    spots' coordinates alone. Labels form compact regions, as clusters of coordinates do, so only the gain of the prediction
+    over the coordinates counts.
 
     Parameters
     ----------
     data
         One section with a prediction and labels. Without counts there is no row of measured expression.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     labels_key
-        Column of ``obs``: the label of each spot; spots without one are clustered and not compared. Clusters that were
-        made from the counts (``obs["cluster"]`` of :func:`sthggep.datasets.her2st`) are no pathologist's annotation
-        (``obs["label"]``): agreement with them says how much of the measured structure is predicted, not whether it
-        is tissue that a pathologist would name.
+        Column of ``obs`` with the label of each spot; spots without a label are clustered but not compared. Labels
+        made from the counts (``obs["cluster"]`` of :func:`sthggep.datasets.her2st`) are not a pathologist's annotation
+        (``obs["label"]``): agreement with them measures how much of the measured structure the model predicts, not whether
+        the clusters are tissue types.
     method
-        ``"kmeans"``, or ``"leiden"`` on the graph of 15 nearest neighbors, scanpy's with Gaussian weights (it needs igraph:
-        ``sthggep[leiden]``).
+        ``"kmeans"``, or ``"leiden"`` on scanpy's graph of 15 nearest neighbors with Gaussian weights, which needs igraph
+        (``sthggep[leiden]``).
     candidates
-        Numbers of clusters (k-means) or resolutions (Leiden) to choose from, by the highest mean silhouette on the points
-        clustered. Labels are not looked at. One alone is taken as it is, so that ``[7]`` makes seven clusters in every
-        row; ``None`` takes 3 to 10, or 0.4 to 2.
+        Numbers of clusters (k-means) or resolutions (Leiden). The function takes the one with the highest mean
+        silhouette, without the labels. A single candidate is taken as it is: ``[7]`` gives seven clusters in every
+        row. Default: 3 to 10 clusters, or resolutions of 0.4 to 2.
     n_pcs
-        Principal components that stand for expression, predicted or measured.
+        Number of principal components of the predicted and of the measured expression.
     layer
-        Layer of the raw counts; ``None`` reads ``X``.
+        Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
     {places}
     seed
-        Of the clustering.
+        Seed of the clustering.
 
     Returns
     -------
-    Rows ``predicted``, ``observed``, ``coordinates``; columns ``ari`` (adjusted Rand index: 1 for the same parts, 0 for
-    chance), ``nmi`` (normalized mutual information; chance is above 0, and more so for many clusters), ``n_clusters``,
-    ``chosen`` (of the candidates), ``silhouette``, ``n_spots`` (those with a label). Writes to the table:
+    A DataFrame with rows ``predicted``, ``observed`` and ``coordinates``; columns ``ari`` (adjusted Rand index: 1 for equal
+    partitions, 0 for chance), ``nmi`` (normalized mutual information; chance is above 0, and higher for many clusters),
+    ``n_clusters``, ``chosen`` (candidate), ``silhouette``, ``n_spots`` (with a label). Writes these fields to the table:
 
     ``obs[f"{key}_clusters"]``, ``obs[f"{key}_clusters_observed"]`` : categorical
-        Clusters of predicted and measured expression, ``"0"`` the largest.
+        Clusters of predicted and measured expression; ``"0"`` is the largest.
     ``uns[f"{key}_agreement"]`` : dict
-        ``scores`` (what is returned), ``labels_key``, ``method``, ``n_pcs``, ``seed``.
+        ``scores`` (the DataFrame), ``labels_key``, ``method``, ``n_pcs``, ``seed``.
 
     Raises
     ------
     KeyError
         There is no such prediction, or no such column of labels.
     ValueError
-        The counts are not raw, there are several sections, no spot has a label, the prediction is NaN somewhere, or a
-        column to be written is there already and not ours.
+        The counts are not raw, there are several sections, no spot has a label, the prediction is NaN for some spots, or
+        sthggep did not write a column that the function would overwrite.
     ImportError
-        Leiden without igraph.
+        ``method="leiden"`` without igraph.
 
     See Also
     --------
-    sthggep.pl.agreement : The maps side by side.
+    sthggep.pl.agreement : Draw the clusters side by side.
+
+    Examples
+    --------
+    >>> sthggep.tl.predict(slide, model)
+    >>> sthggep.tl.agreement(slide, labels_key="label")
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key)
     table, keys = table_of(data, table_key), prediction_keys(key)
@@ -106,12 +112,12 @@ def agreement(
     _may_write(table, keys, labels_key)
     check_method(method)
     points = _points(slide, prediction, int(positive(n_pcs, "`n_pcs`")), layer, seed)
-    found = {name: cluster(values, method, candidates, seed) for name, values in points.items()}
-    scores = pd.DataFrame({name: _row(labels, clusters) for name, clusters in found.items()}).T
+    clusters = {name: cluster(values, method, candidates, seed) for name, values in points.items()}
+    scores = pd.DataFrame({name: _row(labels, partition) for name, partition in clusters.items()}).T
     scores = scores.astype({"n_clusters": int, "n_spots": int}).rename_axis("clusters of")
     for name, column in (("predicted", keys.clusters), ("observed", keys.clusters_observed)):
-        if name in found:
-            table.obs[column] = _column(table, slide, found[name])
+        if name in clusters:
+            table.obs[column] = _column(table, slide, clusters[name])
     table.uns[keys.agreement] = {
         "tool": TOOL,
         "scores": scores.copy(),
@@ -124,7 +130,7 @@ def agreement(
 
 
 def _may_write(table: AnnData, keys: PredictionKeys, labels_key: str) -> None:
-    """Refuse to overwrite something that sthggep did not write, or to compare clusters with themselves."""
+    """Refuse to overwrite fields that sthggep did not write, and to compare clusters with themselves."""
     columns = (keys.clusters, keys.clusters_observed)
     if labels_key in columns:
         msg = f"obs[{labels_key!r}] holds clusters that this call would overwrite. Pass labels of another origin."
@@ -136,14 +142,14 @@ def _may_write(table: AnnData, keys: PredictionKeys, labels_key: str) -> None:
     foreign += [f"uns[{keys.agreement!r}]"] if record is not None else []
     if foreign:
         msg = (
-            f"{', '.join(foreign)} is there already and sthggep did not write it; it is left alone. "
+            f"{', '.join(foreign)} exists already and sthggep did not write it; it is left alone. "
             "Rename or delete it first."
         )
         raise ValueError(msg)
 
 
 def _points(slide: Slide, prediction: Prediction, n_pcs: int, layer: str | None, seed: int) -> dict[str, Points]:
-    """What is clustered: predicted expression, what was measured where it was, coordinates."""
+    """Points to cluster: predicted expression, measured expression if there is any, coordinates."""
     predicted = prediction.take(slide.rows)
     if np.isnan(predicted).any():
         n = int(np.isnan(predicted).any(axis=1).sum())
@@ -157,16 +163,17 @@ def _points(slide: Slide, prediction: Prediction, n_pcs: int, layer: str | None,
         raise ValueError(msg)
     points = {"predicted": principal_components(predicted, n_pcs, seed)}
     if why := explain_missing_values(slide, prediction, layer=layer):
-        log.info("Section %s: nothing measured to cluster, since %s.", slide.name, why)
+        log.info("Section %s: no clusters of measured expression, since %s.", slide.name, why)
     else:
         measured = read_measured(slide, prediction, layer=layer)
-        measured = measured[:, ~np.isnan(measured).all(axis=0)]  # genes that are not in the table
+        measured = measured[:, ~np.isnan(measured).all(axis=0)]  # without genes that the table lacks
         points["observed"] = principal_components(measured, n_pcs, seed)
     points["coordinates"] = (slide.xy - slide.xy.mean(axis=0)) / slide.pitch()
     return points
 
 
 def _row(labels: pd.Series, clusters: Clusters) -> dict[str, float]:
+    """Agreement and size of one set of clusters."""
     ari, nmi = ari_nmi(labels, pd.Series(clusters.labels, index=labels.index))
     return {
         "ari": ari,
@@ -179,7 +186,7 @@ def _row(labels: pd.Series, clusters: Clusters) -> dict[str, float]:
 
 
 def _column(table: AnnData, slide: Slide, clusters: Clusters) -> pd.Categorical[str]:
-    """Clusters as a column of ``obs``; spots of other sections have none."""
+    """Clusters as a column of ``obs``; missing for spots of other sections."""
     codes = np.full(table.n_obs, -1, dtype=np.int64)
     codes[slide.rows] = clusters.labels
     return pd.Categorical.from_codes(codes, categories=pd.Index([str(i) for i in range(clusters.n)]))

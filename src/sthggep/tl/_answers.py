@@ -1,9 +1,10 @@
-"""What a model can be asked of a slide, and what it cannot say."""
+"""Requests to predict a slide, checked against the model before work starts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,66 +22,80 @@ if TYPE_CHECKING:
     from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
+    from sthggep.model._forward import Quantities
 
 
-class Asked(NamedTuple):
-    """What is to be predicted of a slide, once all of it was found to be possible."""
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What :func:`sthggep.tl.predict` predicts and how it names it; of a cohort, the same for all slides."""
+
+    key_added: str = "hggep"
+    genes: Sequence[str] | None = None
+    """Some of the model's genes; ``None`` for all."""
+    latent: bool = False
+    counts: bool | str = False
+    """Whether to predict expected counts, or the column of ``obs`` that holds their size factors."""
+    uncertainty: bool = False
+    window: int | str | None = "auto"
+    """Most spots that are predicted at a time."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to predict one slide that the model can fulfill."""
 
     table: AnnData
-    key: PredictionKeys
-    beside: list[str]
-    """Arrays that are wanted beside the prediction."""
+    keys: PredictionKeys
+    arrays: list[str]
+    """Keys of ``obsm`` for the arrays beside the prediction."""
     genes: list[str]
-    depth: NDArray[np.float32] | None
-    """Size factors of expected counts."""
+    quantities: Quantities
+    size_factors: NDArray[np.float32] | None
+    """What expected counts of each row of the table are multiplied by."""
     slides: list[Slide]
+    """Sections to predict, with the stain of the model."""
 
 
-def look(
-    model: HGGEP,
-    data: AnnData | SpatialData,
-    places: Places,
-    *,
-    key_added: str,
-    genes: Sequence[str] | None,
-    latent: bool,
-    counts: bool | str,
-    uncertainty: bool,
-    window: int | str | None,
-) -> Asked:
-    """Refuse, before work starts, what the model cannot say of this slide, and what must not be written to it."""
+def check_request(model: HGGEP, data: AnnData | SpatialData, places: Places, options: PredictionOptions) -> Request:
+    """Check a request before work starts: what the model can predict of this slide, and what may be overwritten."""
     from sthggep._inputs._windows import check_window
+    from sthggep.model._forward import Quantities
 
     table = table_of(data, places.table_key)
-    key = prediction_keys(key_added)
-    may_write(table, key.obsm)
-    asked_for = {key.latent: latent, key.counts: counts, key.std: uncertainty}
-    beside = [name for name, asked in asked_for.items() if asked]
-    for name in beside:
-        may_write(table, name, of=key.uns)
-    if uncertainty:
-        check_several(model)
-    chosen = model.genes if genes is None else chosen_genes(model, genes)
-    depth = depth_of(model, table, counts)
+    keys = prediction_keys(options.key_added)
+    may_write(table, keys.obsm)
+    requested = {keys.latent: options.latent, keys.counts: options.counts, keys.std: options.uncertainty}
+    arrays = [name for name, value in requested.items() if value]
+    for name in arrays:
+        may_write(table, name, of=keys.uns)
+    if options.uncertainty:
+        check_ensemble(model)
+    genes, columns = model.genes, None
+    if options.genes is not None:
+        genes = requested_genes(model, options.genes)
+        columns = predicted_genes(genes, model.genes, "the model")
+    size_factors = read_size_factors(model, table, options.counts)
     slides = resolve(data, places, need_image=model.inputs.needs_image)
     for slide in slides:
         check_fit(model, slide)
-        check_window(model.inputs, slide, window)
-    return Asked(table, key, beside, chosen, depth, [model.normalized(slide) for slide in slides])
+        check_window(model.inputs, slide, options.window)
+    quantities = Quantities(columns, options.latent, bool(options.counts), options.uncertainty)
+    slides = [model.normalized(slide) for slide in slides]
+    return Request(table, keys, arrays, genes, quantities, size_factors, slides)
 
 
 def check_fit(model: HGGEP, slide: Slide) -> None:
-    """Refuse a slide that the model cannot look at; warn where it would look at another field of view."""
+    """Refuse a slide that the model cannot read; warn where its patches show another field of view."""
     from sthggep._inputs._stages import array_positions
     from sthggep._table._user_features import check_feature_names, read_user_features
 
     inputs = model.inputs
     if inputs.kind == "obsm":
         widths = model.members[0].config["feature_dims"]  # type: ignore[index]
-        for key, width in zip(inputs.obsm, widths, strict=True):
-            found = read_user_features(slide, key).shape[1]
-            if found != width:
-                msg = f"obsm[{key!r}] holds {found} features a spot, but the model was trained on {width}."
+        for key, expected in zip(inputs.obsm, widths, strict=True):
+            width = read_user_features(slide, key).shape[1]
+            if width != expected:
+                msg = f"obsm[{key!r}] holds {width} features a spot, but the model was trained on {expected}."
                 raise ValueError(msg)
             check_feature_names(slide, key, model.training.obsm_columns.get(key), "the model's training")
         return
@@ -98,47 +113,48 @@ def check_fit(model: HGGEP, slide: Slide) -> None:
         warn_user(msg)
 
 
-def chosen_genes(model: HGGEP, genes: Sequence[str]) -> list[str]:
-    """The genes asked for, all of which the model predicts."""
+def requested_genes(model: HGGEP, genes: Sequence[str]) -> list[str]:
+    """The genes to predict, each of them once and among those of the model."""
     names = gene_list(genes)
     predicted_genes(names, model.genes, "the model (all names are in its `genes`)")
     unique(names, "The genes to predict", "List each once.")
     return names
 
 
-def check_several(model: HGGEP) -> None:
-    """One network alone agrees with itself."""
+def check_ensemble(model: HGGEP) -> None:
+    """Refuse `uncertainty` for a model of one network: there is nothing that it could differ from."""
     if len(model.members) < 2:
         msg = (
-            "`uncertainty` is how far networks differ, but this model has one. Fit one with `n_members=` of 3 or more."
+            "`uncertainty` is the standard deviation over the networks of a model, but this model has one. "
+            "Fit a model with `n_members=` of 3 or more."
         )
         raise ValueError(msg)
 
 
-def check_counts(model: HGGEP) -> None:
-    """Counts come from a head of their own."""
+def check_count_head(model: HGGEP) -> None:
+    """Refuse `counts` for a model whose networks have no head for counts."""
     if not model.has_counts:
         from sthggep._training._presets import PRESETS
 
-        able = [name for name, preset in PRESETS.items() if preset.recipe.count_nll]
+        presets = [name for name, preset in PRESETS.items() if preset.recipe.count_nll]
         msg = (
-            f"The model ({model.preset}) has no head for counts: it predicts {model.units}, and counts cannot be had from "
-            "that, since the mean of a logarithm is not the logarithm of the mean. Leave `counts` out, or fit a model by "
-            f"a preset with such a head: {listing(able)}."
+            f"The model ({model.preset}) has no head for counts. It predicts {model.units}, and the mean of a logarithm "
+            "does not determine the mean count. Leave `counts` out, or fit a model by a preset with such a head: "
+            f"{listing(presets)}."
         )
         raise ValueError(msg)
 
 
-def depth_of(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.float32] | None:
-    """Size factors that expected counts are multiplied by; refuses what the model cannot say."""
+def read_size_factors(model: HGGEP, table: AnnData, counts: bool | str) -> NDArray[np.float32] | None:
+    """Size factors for expected counts, if `counts` names a column; refuses a model without a head for counts."""
     if not counts:
         return None
-    check_counts(model)
+    check_count_head(model)
     if not isinstance(counts, str):
         return None
     factors = has_key(table.obs, counts, "obs", "Pass the column of size factors, or `counts=True`.")
     values = np.asarray(factors, dtype=np.float32)
     if not np.isfinite(values).all() or (values < 0).any():
-        msg = f"obs[{counts!r}] must hold a size factor for each spot: numbers that are not negative."
+        msg = f"obs[{counts!r}] must hold a size factor for each spot: finite numbers of 0 or more."
         raise ValueError(msg)
     return values

@@ -1,4 +1,4 @@
-"""A prediction that was written to a file meets the slide that it was made of."""
+"""Links from slides to predictions stored in files."""
 
 from __future__ import annotations
 
@@ -18,47 +18,56 @@ if TYPE_CHECKING:
 
 
 def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep", table_key: str = "table") -> None:
-    """Tell a slide of its prediction in a file, which then is scored and drawn like one in ``obsm``.
+    """Link a slide to predictions stored in a file.
 
-    Files of :func:`sthggep.tl.predict_cohort`, of ``sthggep predict --workers``, or of ``tl.predict(out=)`` hold predictions
-    alone. They stay where they are, and are read when they are asked for.
+    :func:`sthggep.tl.evaluate` and the figures then read the predictions from the file, as if they were in ``obsm``.
+    Files of :func:`sthggep.tl.predict_cohort`, of ``sthggep predict --workers`` and of ``tl.predict(out=...)`` hold such
+    predictions. The file stays where it is.
 
     Parameters
     ----------
     data
-        The slide that was predicted.
+        The slide that the model predicted.
     path
         The file: ``.h5ad`` or ``.zarr``.
     key
-        Name of the prediction, there and here. Its record is written to ``uns[key]``, with the ``path``.
+        Name of the prediction, in the file and in ``data``. The function writes its record to ``uns[key]``, with the
+        ``path``.
     table_key
         Table of a SpatialData.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The file does not exist.
     ValueError
-        It holds no prediction of that name, or one of other spots; or ``key`` is taken by something else.
+        The file holds no prediction of that name, or one of other spots; or ``data`` holds something else under ``key``.
+
+    Examples
+    --------
+    >>> sthggep.tl.predict_cohort(["a.h5ad"], out="predicted")
+    >>> slide = anndata.read_h5ad("a.h5ad")
+    >>> sthggep.tl.attach(slide, "predicted/a.h5ad")
+    >>> scores = sthggep.tl.evaluate(slide)
     """
     from anndata.io import read_elem
 
     table, path = table_of(data, table_key), Path(path).resolve()
     if not path.exists():
-        msg = f"{path} is not there. Expected the file that `sthggep.tl.predict_cohort` or `tl.predict(out=)` wrote."
+        msg = f"{path} does not exist. Expected the file that `sthggep.tl.predict_cohort` or `tl.predict(out=)` wrote."
         raise FileNotFoundError(msg)
     keys = prediction_keys(key)
     may_write(table, keys.obsm)
     file = open_group(str(path))
     uns, spots = read_elem(file["uns"]), read_elem(file["obs"]).index.astype(str)
-    alone = AnnData(X=np.empty((0, len(read_elem(file["var"])))), var=read_elem(file["var"]), uns=uns)
-    if not is_prediction(alone, key):
+    stored = AnnData(X=np.empty((0, len(read_elem(file["var"])))), var=read_elem(file["var"]), uns=uns)
+    if not is_prediction(stored, key):
         msg = f"{path} holds no prediction {key!r} by itself. Expected a file of `sthggep.tl.predict_cohort` or `tl.predict(out=)`."
         raise ValueError(msg)
     if spots.tolist() != table.obs_names.astype(str).tolist():
         msg = (
-            f"{path} is a prediction of other spots ({len(spots)}, such as {listing(spots, 2)}) than those of this slide "
-            f"({table.n_obs}, such as {listing(table.obs_names, 2)}), or they are in another order."
+            f"{path} holds a prediction of other spots ({len(spots)}, such as {listing(spots, 2)}) than those of this slide "
+            f"({table.n_obs}, such as {listing(table.obs_names, 2)}), or the spots are in another order."
         )
         raise ValueError(msg)
     table.obsm.pop(keys.obsm, None)

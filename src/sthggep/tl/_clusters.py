@@ -1,4 +1,4 @@
-"""Clusters of spots, as many as their own separation asks for."""
+"""Clusters of spots, their number chosen by the silhouette."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sthggep._checks import one_of
 Points = NDArray[np.floating]  # (n_spots, n_dimensions)
 Labels = NDArray[np.intp]
 
-# Numbers of clusters, resolutions. Not from two clusters on: the silhouette nearly always likes two best
+# Numbers of clusters, resolutions. Two clusters are left out: they nearly always have the highest silhouette
 CANDIDATES: dict[str, tuple[float, ...]] = {
     "kmeans": (3, 4, 5, 6, 7, 8, 9, 10),
     "leiden": (0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0),
@@ -25,7 +25,7 @@ N_NEIGHBORS = 15
 
 @dataclass(frozen=True)
 class Clusters:
-    """``labels`` count from 0, the largest cluster first; ``chosen`` is the resolution, or the number asked for."""
+    """``labels`` count from 0, the largest cluster first; ``chosen`` is the candidate: a resolution, or a number of clusters."""
 
     labels: Labels
     chosen: float
@@ -38,26 +38,26 @@ class Clusters:
 
 
 def cluster(points: Points, method: str, candidates: Sequence[float] | None, seed: int) -> Clusters:
-    """Cluster points at every candidate, and keep the one whose clusters stand apart best (highest mean silhouette)."""
-    tried = CANDIDATES[method] if candidates is None else tuple(candidates)
-    if not tried or min(tried) <= 0:
-        msg = f"`candidates` must be positive numbers, at least one; found {tried!r}."
+    """Cluster points at every candidate, and return the clusters with the highest mean silhouette."""
+    values = CANDIDATES[method] if candidates is None else tuple(candidates)
+    if not values or min(values) <= 0:
+        msg = f"`candidates` must be positive numbers, at least one; found {values!r}."
         raise ValueError(msg)
     label = _leiden(points, seed) if method == "leiden" else _kmeans(points, seed)
-    found = [_described(points, label(candidate), candidate) for candidate in tried]
-    # One cluster has no silhouette: it is kept where nothing else was found
-    return max(found, key=lambda clusters: -2 if np.isnan(clusters.silhouette) else clusters.silhouette)
+    partitions = [_clusters_of(points, label(candidate), candidate) for candidate in values]
+    # One cluster has no silhouette and ranks last
+    return max(partitions, key=lambda clusters: -2 if np.isnan(clusters.silhouette) else clusters.silhouette)
 
 
 def check_method(method: str) -> None:
-    """Refuse an unknown method, and one whose library is not there."""
+    """Refuse an unknown method, and one whose library is not installed."""
     if one_of(method, CANDIDATES, "method") == "leiden" and find_spec("igraph") is None:
         msg = "`method='leiden'` needs igraph. Call `pip install 'sthggep[leiden]'`, or use `method='kmeans'`."
         raise ImportError(msg)
 
 
 def principal_components(values: Points, n_comps: int, seed: int) -> Points:
-    """Scores of the first components (centered, not scaled); fewer where there are not as many."""
+    """Scores of the first components (centered, not scaled); fewer if the data have fewer."""
     from scanpy.pp import pca
 
     n = min(n_comps, min(values.shape) - 1)
@@ -67,11 +67,12 @@ def principal_components(values: Points, n_comps: int, seed: int) -> Points:
 
 
 def _leiden(points: Points, seed: int) -> Callable[[float], Labels]:
+    """A function that clusters the points by Leiden at a resolution."""
     from scanpy.pp import neighbors
     from scanpy.tl import leiden
 
     spots = AnnData(obsm={"X": points})
-    # umap's way starts numba's threads, which leaves OpenMP, and so torch, with another number of them
+    # The method of umap starts threads of numba, which changes the number of OpenMP's threads, and so torch's
     neighbors(spots, min(N_NEIGHBORS, len(points) - 1), use_rep="X", method="gauss", random_state=seed)
 
     def label(resolution: float) -> Labels:
@@ -82,21 +83,23 @@ def _leiden(points: Points, seed: int) -> Callable[[float], Labels]:
 
 
 def _kmeans(points: Points, seed: int) -> Callable[[float], Labels]:
+    """A function that clusters the points by k-means into a number of clusters."""
     from sklearn.cluster import KMeans
 
     def label(n_clusters: float) -> Labels:
-        found = KMeans(min(int(n_clusters), len(points)), n_init=10, random_state=seed).fit_predict(points)
-        return np.asarray(found, dtype=np.intp)
+        labels = KMeans(min(int(n_clusters), len(points)), n_init=10, random_state=seed).fit_predict(points)
+        return np.asarray(labels, dtype=np.intp)
 
     return label
 
 
-def _described(points: Points, labels: Labels, candidate: float) -> Clusters:
+def _clusters_of(points: Points, labels: Labels, candidate: float) -> Clusters:
+    """Clusters numbered by size, with their mean silhouette."""
     from sklearn.metrics import silhouette_score
 
-    _, named, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    _, numbers, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     rank = np.empty(len(sizes), dtype=np.intp)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    apart = 1 < len(sizes) < len(points)
-    silhouette = float(silhouette_score(points, labels)) if apart else float("nan")
-    return Clusters(rank[named], float(candidate), silhouette)
+    is_defined = 1 < len(sizes) < len(points)
+    silhouette = float(silhouette_score(points, labels)) if is_defined else float("nan")
+    return Clusters(rank[numbers], float(candidate), silhouette)

@@ -1,4 +1,4 @@
-"""Sections with a prediction and what was measured there, on one scale."""
+"""Sections with predicted and measured expression on one scale."""
 
 from __future__ import annotations
 
@@ -25,75 +25,78 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One section: ``predicted`` and ``measured`` are (n_spots, n_genes), ``raw`` holds the counts of the whole panel.
-
-    Targets that are no genes have no counts: ``raw`` is ``None``.
-    """
+class ScoredSection:
+    """One section with its predicted and its measured values, both (n_spots, n_genes)."""
 
     slide: Slide
     genes: list[str]
     predicted: NDArray[np.float32]
     measured: NDArray[np.float32]
     raw: NDArray[np.float32] | None
-    at: NDArray[np.intp]  # columns of `raw` that are `genes`
-    learned_from: bool = False
+    """Counts of the whole panel; ``None`` for targets."""
+    columns: NDArray[np.intp]
+    """Columns of ``raw`` with ``genes``."""
+    trained_on: bool = False
     """Whether the model was trained on this tissue."""
 
     @property
     def name(self) -> str:
-        """Of the section."""
+        """Name of the section."""
         return self.slide.name
 
 
-def compared(
+def scored_sections(
     data: AnnData | SpatialData, places: Places, key: str, genes: Sequence[str] | None, *, layer: str | None
-) -> tuple[list[Compared], int]:
-    """The sections that the prediction covers, and how many there are in all."""
+) -> tuple[list[ScoredSection], int]:
+    """The sections with a prediction, and the number of all sections."""
     table = table_of(data, places.table_key)
     slides = resolve(data, places, need_image=False)
     prediction = read_prediction(table, key)
     _refuse_prediction_alone(table, key)
     panel = find_measured_panel(table, prediction, layer)
-    asked = [prediction.genes[i] for i in prediction.columns(genes)]
-    known = set(panel)
-    names = [gene for gene in asked if gene in known]
-    # Of genes that are all absent the error says where they were looked for
-    at = genes_present(names or asked, panel, "var_names")
-    columns = prediction.columns(names)
-    out = []
-    for slide in _predicted(slides, prediction):
-        predicted, seen = prediction.take(slide.rows, columns), slide.name in prediction.learned_from
-        if prediction.targets is None:
-            raw = read_panel_counts(table, panel, layer=layer, rows=slide.rows)
-            out.append(Compared(slide, names, predicted, log10_cp10k(raw)[:, at], raw, at, seen))
+    requested = [prediction.genes[i] for i in prediction.columns(genes)]
+    measured_genes = set(panel)
+    names = [gene for gene in requested if gene in measured_genes]
+    # If all genes are absent, the error names them
+    columns = genes_present(names or requested, panel, "var_names")
+    predicted_columns = prediction.columns(names)
+    sections = []
+    for slide in _slides_with_prediction(slides, prediction):
+        predicted = prediction.take(slide.rows, predicted_columns)
+        trained_on = slide.name in prediction.learned_from
+        raw: NDArray[np.float32] | None = None
+        if prediction.targets is not None:
+            measured = prediction.targets.read(slide)
         else:
-            out.append(Compared(slide, names, predicted, prediction.targets.read(slide)[:, at], None, at, seen))
-    return out, len(slides)
+            raw = read_panel_counts(table, panel, layer=layer, rows=slide.rows)
+            measured = log10_cp10k(raw)
+        section = ScoredSection(slide, names, predicted, measured[:, columns], raw, columns, trained_on)
+        sections.append(section)
+    return sections, len(slides)
 
 
 def _refuse_prediction_alone(table: AnnData, key: str) -> None:
-    """Say how a prediction that was written to a file of its own meets the counts of its slide."""
+    """Refuse a file of predictions, which holds no counts, and name the call that links it to its slide."""
     if is_prediction(table, key):
         msg = (
-            f"This is the prediction {key!r} by itself, without counts to score it by: they are in the slide that it was made "
-            f"of. Read that slide, and tell it of the prediction by `sthggep.tl.attach(slide, 'the prediction.h5ad', key={key!r})`; "
-            "in the shell, `sthggep evaluate slides/*.h5ad --predicted predicted/`."
+            f"This is the prediction {key!r} by itself, without counts. Read the slide that the model predicted, and link it to "
+            f"this file by `sthggep.tl.attach(slide, 'the prediction.h5ad', key={key!r})`; in the shell, call "
+            "`sthggep evaluate slides/*.h5ad --predicted predicted/`."
         )
         raise ValueError(msg)
 
 
-def _predicted(slides: list[Slide], prediction: Prediction) -> list[Slide]:
-    """Sections that the prediction covers; one that was not asked for holds NaN."""
+def _slides_with_prediction(slides: list[Slide], prediction: Prediction) -> list[Slide]:
+    """Sections with predicted values; the others hold NaN throughout."""
     empty = {slide.name for slide in slides if np.isnan(prediction.take(slide.rows, [0])).all()}
-    there = [slide for slide in slides if slide.name not in empty]
+    predicted = [slide for slide in slides if slide.name not in empty]
     left_out = [slide.name for slide in slides if slide.name in empty]
-    if not there:
+    if not predicted:
         msg = (
             f"The prediction {prediction.key!r} is NaN throughout {listing(left_out)}. Call `sthggep.tl.predict` first."
         )
         raise ValueError(msg)
     if left_out:
-        msg = f"Not scored, since they hold no prediction {prediction.key!r}: {listing(left_out)}."
+        msg = f"Sections without the prediction {prediction.key!r} are not scored: {listing(left_out)}."
         warnings.warn(msg, UserWarning, stacklevel=4)
-    return there
+    return predicted

@@ -1,4 +1,4 @@
-"""Held-out patients or sections: the model beside its baselines, all refitted in each fold."""
+"""Cross-validation of the model and its baselines over patients or sections, refitted in each fold."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._training._presets import Preset
+    from sthggep.tl._cross_validation._fold_store import FoldResult
     from sthggep.tl._cross_validation._plan import FoldInputs, Plan
 
 SAME_PATIENT = "same patient"
@@ -63,57 +64,59 @@ def cross_validate(
     seed: int = 0,
     show_progress_bar: bool = True,
 ) -> pd.DataFrame:
-    """Hold out one patient (or section) after the other, and score what is predicted there.
+    """Hold out each patient (or section) in turn, train on the others, and score the predictions for the held-out sections.
 
-    In each fold the panel, the normalization, the model with its early stopping, and the baselines are fitted anew on
-    the other groups; the counts of the held-out sections are read only to score what was predicted. Image features are
-    frozen and know no counts: they are computed once for all folds, or with ``stain`` once for each, since what it brings
-    colors to is fitted anew, too.
+    Each fold chooses the panel, trains the model with its early stopping, and fits the baselines on the other groups
+    alone. The counts of the held-out sections serve only to score the predictions. Image features depend on no counts,
+    so they are computed once for all folds, or with ``stain`` once for each fold, since the reference stain comes from its
+    training sections.
 
     Parameters
     ----------
     slides
-        Several sections with H&E and raw counts, in one object or many. They are not changed.
+        Several sections with H&E images and raw counts, in one object or many. The function does not change them.
     group_key
-        Column of ``obs`` whose values are held out one by one; it has one value in a section. ``"section"`` leaves out
-        each section by its name: the easier question where a patient has several, and a warning says so.
+        Column of ``obs`` with the groups to hold out; it has one value in each section. ``"section"`` holds out
+        each section by its name. That is an easier task if a patient has several sections, and the function warns.
     genes
-        The panel; ``None`` takes :func:`sthggep.pp.gene_panel` of each fold's training sections, less genes that the
-        held-out sections do not list.
+        The panel. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from each fold's training sections,
+        without the genes that the held-out sections lack.
     targets
-        What is predicted instead of genes, a key of ``obsm`` or columns of ``obs``; see :func:`sthggep.tl.fit`. Scored on
-        their own scale, without a ceiling, which is known of counts alone.
+        What to predict instead of genes: a key of ``obsm`` or columns of ``obs``; see :func:`sthggep.tl.fit`. Scores are
+        on the scale of the targets; there is no noise ceiling, since only counts have one.
     preset
-        See :func:`sthggep.tl.fit`.
+        As for :func:`sthggep.tl.fit`.
     baselines
-        Which of ``"mean"`` (each gene's mean over the training spots), ``"nearest_patch"`` (expression of the training
-        spot that looks most alike) and ``"ridge"`` (linear, its penalty chosen on training sections left out, or on blocks
-        of tissue where there is only one) stand beside the model. The latter two look at the model's own features, of
-        ``encoder`` or ``obsm`` too; with ``preset="paper"`` at those of the default preset.
+        Any of ``"mean"`` (each gene's mean over the training spots), ``"nearest_patch"`` (expression of the training
+        spot with the nearest features) and ``"ridge"`` (ridge regression; its penalty is chosen on held-out training sections, or
+        on blocks of tissue if there is only one). The latter two read the model's features, also those of
+        ``encoder`` or ``obsm``; with ``preset="paper"`` they read those of the default preset.
     out
-        Folder to keep finished folds in. The same call with the same data goes on after an interruption.
+        Folder for finished folds, from which the same call with the same data resumes after an interruption. Default: folds are
+        not stored.
     validation
-        What is held out of the training sections to stop early: ``"auto"``, ``"sections"``, ``"blocks"`` or ``None``; see
-        :func:`sthggep.tl.fit`.
+        What to hold out of the training sections for early stopping: ``"auto"``, ``"sections"``, ``"blocks"`` or ``None``;
+        see :func:`sthggep.tl.fit`.
     expression
-        Further sections with raw counts, no image needed, that teach gene programs; see :func:`sthggep.tl.fit`. Each fold
-        leaves out those of its held-out group: of the same ``obs[group_key]``, which they must have too, or with
-        ``group_key="section"`` of the same name. The baselines do not look at them, and neither does the panel.
+        Further sections with raw counts, no image needed, from which the model learns gene programs; see
+        :func:`sthggep.tl.fit`. Each fold leaves out those of its held-out group: of the same ``obs[group_key]``, which these
+        sections need too, or with ``group_key="section"`` of the same name. Neither the baselines nor the panel use them.
     obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members, weights
-        See :func:`sthggep.tl.fit`.
+        As for :func:`sthggep.tl.fit`.
     layer
-        Layer of the raw counts; ``None`` reads ``X``.
+        Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
     {places}
     window
-        Most spots of a training sample; see :func:`sthggep.tl.fit`. Features of such sections wait in
-        a temporary folder. ``"nearest_patch"`` and ``"ridge"`` need them in memory at once: of very large sections leave
-        these out by ``baselines=["mean"]``.
+        Most spots of a training sample; see :func:`sthggep.tl.fit`. Features of sections in several windows wait in a
+        temporary folder. ``"nearest_patch"`` and ``"ridge"`` need all features in memory: for very large sections pass
+        ``baselines=["mean"]``.
     batch_size
         Patches encoded at a time.
     trainer_kwargs
         Options for Lightning's ``Trainer``.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     seed
         The same seed gives the same table.
     show_progress_bar
@@ -121,34 +124,40 @@ def cross_validate(
 
     Returns
     -------
-    A row for each ``fold``, ``group``, ``section``, ``method``, ``metric`` and ``gene``, with its ``value``; ``leak`` is
-    ``"same patient"`` where other sections of the patient were trained on, else empty. ``method`` is ``"hggep"`` or a
-    baseline, ``metric`` is ``"pearson"``, ``"spearman"`` or ``"rmse"``, within the section, on
-    ``log10(1 + counts per 10,000 of the panel)``. Each gene's noise ceiling (see :func:`sthggep.tl.evaluate`) is a row of
-    its own, ``method`` and ``metric`` both ``"ceiling"``. ``attrs`` holds ``parameters``, ``folds`` (``group``,
-    ``sections``, ``n_train`` sections, ``n_expression`` further ones, ``n_genes``, ``seconds``) and ``leaks``.
+    A DataFrame with a row for each ``fold``, ``group``, ``section``, ``method``, ``metric`` and ``gene``, and its ``value``.
+    ``leak`` is ``"same patient"`` if the fold was trained on other sections of the patient, else empty. ``method`` is
+    ``"hggep"`` or a baseline. ``metric`` is ``"pearson"``, ``"spearman"`` or ``"rmse"``, within the section, on
+    ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene (see :func:`sthggep.tl.evaluate`) is a
+    row with ``"ceiling"`` as ``method`` and ``metric``. ``attrs`` holds ``parameters``, ``folds`` (``group``,
+    ``sections``, numbers ``n_train`` of training and ``n_expression`` of further sections, ``n_genes``, ``seconds``) and ``leaks``.
 
     Raises
     ------
     KeyError, ValueError
-        Bad input, fewer than two groups, the same tissue on both sides of a fold (name, image, counts or spot positions), or
-        an ``out`` of other data or parameters; all refused before anything is trained.
+        Invalid input, fewer than two groups, the same tissue on both sides of a fold (judged by name, image, counts and
+        spot positions), or an ``out`` of other data or parameters; all refused before training.
     ImportError
-        The encoder is of a package that is not installed.
+        The package of the encoder is not installed.
     FileNotFoundError
-        Weights that cannot be found or downloaded.
+        The weights do not exist or cannot be downloaded.
     FileExistsError
         ``out`` holds something else.
 
     See Also
     --------
-    sthggep.pl.cross_validation : the figure.
+    sthggep.pl.cross_validation : Draw the scores.
 
     Notes
     -----
-    A constant prediction, such as the mean, has no correlation; by convention it is 0 where the measurement varies, and NaN
-    where the measurement is constant. Spots without counts in the panel are scored, but neither the model nor a baseline
-    learns from them. The means that belong in a paper are over genes, then over sections:
+    A constant prediction, such as the mean, has no correlation. By convention it counts as 0 where the measurement
+    varies, and is NaN where the measurement is constant. Spots without counts in the panel are scored, but neither the
+    model nor a baseline is trained on them.
+
+    Examples
+    --------
+    >>> results = sthggep.tl.cross_validate(slides, group_key="patient", out="folds")
+
+    Means to report, over genes within each section:
 
     >>> pearson = results[results["metric"].isin(["pearson", "ceiling"])]
     >>> pearson.pivot_table(index="method", columns="section", values="value")
@@ -176,31 +185,31 @@ def cross_validate(
     plan = make_plan(slides, options, places, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.extra_sections)
     if leaks:
-        warnings.warn(_of_same_patient(leaks, plan), UserWarning, stacklevel=2)
-    return _table(_all_folds(plan, out), plan, leaks)
+        warnings.warn(_same_patient_warning(leaks, plan), UserWarning, stacklevel=2)
+    return _table(_run_folds(plan, out), plan, leaks)
 
 
-def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
-    """Scores and record of every fold: read where it is finished already, else made and kept."""
+def _run_folds(plan: Plan, out: str | Path | None) -> list[FoldResult]:
+    """Scores and record of every fold: read from ``out`` if it is finished, else computed and stored."""
     from sthggep.tl._cross_validation._run_fold import run_fold
 
     store = FoldStore(out, plan.record())
-    found = {fold.number: kept for fold in plan.folds if (kept := store.read(fold.number)) is not None}
-    panels = {fold.number: plan.panel(fold) for fold in plan.folds if fold.number not in found}
-    if found:
-        log.info("%d of %d folds are finished already in %s.", len(found), len(plan.folds), out)
+    results = {fold.number: result for fold in plan.folds if (result := store.read(fold.number)) is not None}
+    panels = {fold.number: plan.panel(fold) for fold in plan.folds if fold.number not in results}
+    if results:
+        log.info("%d of %d folds are finished already in %s.", len(results), len(plan.folds), out)
     inputs: FoldInputs | None = None
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
         for fold in plan.folds:
-            if fold.number in found:
+            if fold.number in results:
                 continue
             start = time.perf_counter()
-            if inputs is None or plan.reads_anew:
-                # Features of an earlier fold are deleted as soon as they are not needed
+            if inputs is None or plan.inputs_differ:
+                # Delete the features of the earlier fold first
                 rmtree(folder)
                 inputs = plan.read_inputs(Path(folder), fold)
             scores = run_fold(plan, inputs, fold, panels[fold.number])
-            record = {
+            record: dict[str, object] = {
                 "fold": fold.number,
                 "group": fold.group,
                 "sections": [plan.slides[i].name for i in fold.test],
@@ -210,22 +219,20 @@ def _all_folds(plan: Plan, out: str | Path | None) -> list[tuple[pd.DataFrame, d
                 "seconds": round(time.perf_counter() - start, 2),
             }
             store.write(fold.number, scores, record)
-            found[fold.number] = scores, record
+            results[fold.number] = scores, record
             text = "Fold %d of %d (%s held out): PCC %s; %.0f s."
             log.info(text, fold.number + 1, len(plan.folds), fold.group, _pearson(scores), record["seconds"])
-    return [found[fold.number] for fold in plan.folds]
+    return [results[fold.number] for fold in plan.folds]
 
 
 def _pearson(scores: pd.DataFrame) -> str:
-    """Mean correlation of each method, in words."""
+    """Mean correlation of each method, as text."""
     means = scores[scores["metric"] == "pearson"].groupby("method", sort=False)["value"].mean()
     return ", ".join(f"{method} {mean:.3f}" for method, mean in means.items())
 
 
-def _table(
-    folds: list[tuple[pd.DataFrame, dict[str, Any]]], plan: Plan, leaks: Mapping[str, Sequence[str]]
-) -> pd.DataFrame:
-    """All folds below each other, with their records."""
+def _table(folds: Sequence[FoldResult], plan: Plan, leaks: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The scores of all folds in one table, with their records."""
     import pandas as pd
 
     results = pd.concat([scores for scores, _ in folds], ignore_index=True)
@@ -238,10 +245,11 @@ def _table(
     return results
 
 
-def _of_same_patient(leaks: Mapping[str, Sequence[str]], plan: Plan) -> str:
+def _same_patient_warning(leaks: Mapping[str, Sequence[str]], plan: Plan) -> str:
+    """The warning that folds are trained on other sections of the patients that they predict."""
     patients = {slide.name: patient_of(slide) for slide in plan.slides}
     return (
-        f"Predicted after training on others of their patient: {len(leaks)} of {counted(plan.slides, 'section')} "
-        f"({listing(f'{section} (patient {patients[section]})' for section in leaks)}). That is easier than a new patient; "
-        "the column `leak` marks their scores. Pass `group_key='patient'` to hold out whole patients."
+        f"The model is trained on other sections of the same patient for {len(leaks)} of {counted(plan.slides, 'section')} "
+        f"({listing(f'{section} (patient {patients[section]})' for section in leaks)}). A new patient is harder to predict: these "
+        "sections are easier, and the column `leak` marks their scores. Pass `group_key='patient'` to hold out whole patients."
     )

@@ -1,4 +1,4 @@
-"""What is wrong though nothing fails: tissue that the model has learned from, tissue or pictures it knows nothing of."""
+"""Reasons to doubt a prediction: tissue that the model was trained on; other colors, resolution or genes than in training."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
-# How many times coarser or finer an image may be than those of the training
+# Largest factor between the resolutions of an image and of the training images
 SHARPNESS = 1.5
 
 
 def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> list[str]:
-    """Warn of what a user would want to know before trusting the prediction; returns the sections learned from."""
+    """Warn of reasons to doubt the prediction; return the names of the sections that the model was trained on."""
     if model.inputs.needs_image:
         for slide in slides:
             warn_of_misplaced(slide)
@@ -32,43 +32,44 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
     if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
-            f"this table ({listing(table.var_names, 3)}): other tissue or species, or other names for the genes?"
+            f"this table ({listing(table.var_names, 3)}). Are tissue and species those of the training, and gene names of the same kind?"
         )
         warnings.warn(msg, UserWarning, stacklevel=3)
-    seen = learned_from(model, slides)
-    if seen:
-        warnings.warn(_seen(seen, "The prediction is of"), UserWarning, stacklevel=3)
-    return seen
+    names = learned_from(model, slides)
+    if names:
+        warnings.warn(_trained_on_message(names, "The prediction is of"), UserWarning, stacklevel=3)
+    return names
 
 
 def _other_colors(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
-    """Sections whose tissue has colors that no training section had."""
-    seen = seen_colors(model.training.colors)
-    if not seen:
+    """A message for each section whose tissue has colors outside the range of the training sections."""
+    training_colors = seen_colors(model.training.colors)
+    if not training_colors:
         return
-    known = ColorRange.of(seen)
+    training = ColorRange.of(training_colors)
     for slide in slides:
-        found = tissue_colors(slide)
-        if found is not None and (distance := known.distance(found)) > FAR:
+        colors = tissue_colors(slide)
+        if colors is not None and (distance := training.distance(colors)) > FAR:
             yield (
                 f"Section {slide.name!r}: its tissue has other colors than the model was trained on, by {distance:.0f} CIELAB "
-                f"units (mean L*, a*, b* of {_shown(found.mean)}; training sections {_shown(known.low)} to "
-                f"{_shown(known.high)}): another stain or scanner, or other tissue? See `sthggep.pl.colors(data, model)`."
+                f"units (mean L*, a*, b* of {_rounded(colors.mean)}; training sections {_rounded(training.low)} to "
+                f"{_rounded(training.high)}). Is stain, scanner or tissue another one? See `sthggep.pl.colors(data, model)`."
             )
 
 
-def _shown(lab: Iterable[float]) -> str:
+def _rounded(lab: Iterable[float]) -> str:
+    """A color as text."""
     return ", ".join(f"{value:.0f}" for value in lab)
 
 
 def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
-    """Sections whose image is coarser, or finer, than any that the model was trained on, where its patches show it."""
+    """A message for each section whose image is coarser or finer than those of the training, if patches show the difference."""
     sizes = [size for size in model.inputs.sizes_um if size is not None]
     trained = [mpp for mpp in model.training.image_mpp or model.training.mpp if mpp]
     if not sizes or not trained:
         return
     smallest = min(sizes)
-    # Finer than that is averaged away when the patch is made
+    # Patches average finer detail away
     needed = smallest / model.inputs.size_px
     low, high = max(min(trained), needed), max(*trained, needed)
     for slide in slides:
@@ -78,28 +79,29 @@ def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
         how = "more blurred" if mpp > high else "sharper"
         between = f"{low:.3g}" if high / low < 1.05 else f"{low:.3g} to {high:.3g}"
         yield (
-            f"Section {slide.name!r}: its image has {mpp:.3g} µm/px, so that patches of {smallest:g} µm are {how} than those "
+            f"Section {slide.name!r}: its image has {mpp:.3g} µm/px, so patches of {smallest:g} µm are {how} than those "
             f"that the model was trained on, at {between} µm/px. Pass an image of about that resolution if there is one."
         )
 
 
 def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
-    """Names of the sections that the model was trained on, whatever they are called here."""
-    known = [ModelFingerprint(**entry) for entry in model.training.fingerprints]
-    if not known:
+    """Names of the sections that the model was trained on, recognized by image and spots, not by name."""
+    training = [ModelFingerprint(**entry) for entry in model.training.fingerprints]
+    if not training:
         return []
-    found = {slide.name: model_fingerprint(slide) for slide in slides}
-    return [name for name, own in found.items() if any(own.same_tissue(each) for each in known)]
+    fingerprints = {slide.name: model_fingerprint(slide) for slide in slides}
+    return [name for name, mark in fingerprints.items() if any(mark.same_tissue(each) for each in training)]
 
 
-def warn_of_seen(names: Sequence[str]) -> None:
-    """Warn that scores of these sections say nothing about new tissue."""
+def warn_of_training_tissue(names: Sequence[str]) -> None:
+    """Warn that scores of these sections do not hold for new tissue."""
     if names:
-        warnings.warn(_seen(names, "The score is of"), UserWarning, stacklevel=3)
+        warnings.warn(_trained_on_message(names, "The score is of"), UserWarning, stacklevel=3)
 
 
-def _seen(names: Sequence[str], what: str) -> str:
+def _trained_on_message(names: Sequence[str], what: str) -> str:
+    """The message that the model was trained on these sections."""
     return (
-        f"{what} tissue that the model has learned from ({listing(names)}): its score says nothing about new tissue. "
-        "Held-out scores: `sthggep.tl.cross_validate`."
+        f"{what} tissue that the model was trained on ({listing(names)}): scores on it do not hold for new tissue. "
+        "Call `sthggep.tl.cross_validate` for held-out scores."
     )

@@ -1,4 +1,4 @@
-"""How good a prediction is, gene by gene, and how good it could be."""
+"""Scores of a prediction for each gene, with its noise ceiling."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sthggep._log import log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._table._scores import noise_ceiling, score
-from sthggep.tl._compared import Compared, compared
-from sthggep.tl._doubts import warn_of_seen
+from sthggep.tl._compared import ScoredSection, scored_sections
+from sthggep.tl._doubts import warn_of_training_tissue
 from sthggep.tl._maps import morans_i, ssim
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-# Ceiling of a gene of which a tenth of the measured variance is signal; below it, shares of the signal mean nothing
+# Ceiling of a gene with a tenth of its measured variance as signal; below it, fractions of the ceiling mean nothing
 LEAST_CEILING = 0.1**0.5
 
 
@@ -42,49 +42,50 @@ def evaluate(
     moran: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare a prediction with what was measured, per gene and within each section.
+    """Score a prediction against the measured expression, gene by gene and within each section.
 
-    The measurement is put on the prediction's scale, ``log10(1 + counts per 10,000 of the panel)``, without smoothing. Targets
-    that are no genes (``tl.fit(targets=...)``) are compared with what stands in the same ``obsm`` or ``obs``, as it is.
+    The function puts the counts on the scale of the prediction, ``log10(1 + counts per 10,000 of the panel)``, without
+    smoothing. It compares targets (``tl.fit(targets=...)``) with the values in the same ``obsm`` or ``obs``, as they are.
 
     Parameters
     ----------
     data
         Measured slide with a prediction.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     genes
-        Score these only; ``None`` scores all that were predicted.
+        Genes to score. Default: all predicted genes.
     layer
-        Layer of the raw counts; ``None`` reads ``X``.
+        Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
     {places}
     moran
-        Add how smooth the maps are, which answers whether predictions are too smooth.
+        Add Moran's I of the measured and predicted maps, which shows whether predictions are too smooth.
     seed
-        Of the count splitting behind the ceiling.
+        Seed of the count splitting for the noise ceiling.
 
     Returns
     -------
-    One row a gene (and section, in column ``section``, where there are several). :func:`sthggep.tl.summary` has one row a
-    section. It is also written to ``uns[f"{key}_scores"]`` of the table. A gene that is constant within a section has no
-    correlation: NaN, and a warning says how many.
+    A DataFrame with a row for each gene (and section, in column ``section``, if there are several); the function also writes
+    it to ``uns[f"{key}_scores"]`` of the table. A gene that is constant within a section has no correlation (NaN), and
+    a warning counts such genes.
 
     ``pearson``, ``spearman``, ``rmse``
         Over the spots of the section.
     ``ceiling``
-        The Pearson correlation that a perfect prediction would reach against counts this noisy. NaN for targets that are
-        no genes: they cannot be split as counts can, so how noisy they are is not known.
+        Noise ceiling: the Pearson correlation of a perfect prediction with counts this noisy. NaN for targets, since only
+        counts can be split.
     ``of_ceiling``
-        ``pearson / ceiling``: how much was predicted of what could be. NaN where less than a tenth of the measured
-        variance is signal (a ceiling below 0.32).
+        ``pearson / ceiling``, the fraction of the ceiling. NaN if less than a tenth of the measured variance is signal (a
+        ceiling below 0.32).
     ``ssim``
-        Structural similarity of the two maps: 1 for equal ones.
+        Structural similarity of the two maps; 1 for equal maps.
     ``mean_observed``
-        Mean of the measurement.
+        Mean of the measured values.
     ``moran_observed``, ``moran_predicted``, ``moran_expected``
-        With ``moran``: Moran's I of both maps over neighboring spots (0 for noise, towards 1 for a smooth map), and what
-        the measured map would have without the noise of counting. A prediction is too smooth where ``moran_predicted``
-        is above ``moran_expected``; to be above ``moran_observed`` it need only be free of noise.
+        With ``moran``: Moran's I of both maps over neighboring spots (0 for noise, towards 1 for a smooth map), and of the
+        measured map without the noise of the counts. A prediction is too smooth if ``moran_predicted`` exceeds
+        ``moran_expected``; any prediction without noise may exceed ``moran_observed``.
 
     Raises
     ------
@@ -93,40 +94,51 @@ def evaluate(
     ValueError
         The counts are not raw.
 
+    See Also
+    --------
+    sthggep.tl.summary : One row for each section.
+    sthggep.pl.scores : Draw the scores.
+
     Notes
     -----
-    Ceiling: each count is split binomially in two halves, each half is put on the same scale, and the halves are
-    correlated across spots (r, the mean over a few splits). Their full-depth reliability is 2r / (1 + r)
-    (Spearman-Brown), the ceiling its square root. It takes the spots' counts as independent draws, so batch effects
-    within a section are not in it.
+    Ceiling: each count is split binomially into two halves, both halves are put on the same scale, and the halves are
+    correlated over spots (r, the mean over a few splits). The reliability at full depth is 2r / (1 + r)
+    (Spearman-Brown), and the ceiling is its square root. Counts of different spots are assumed to be independent, so the ceiling
+    does not include batch effects within a section.
 
-    SSIM (Wang et al. 2004) compares level, contrast and structure in a window around each spot, and is averaged over
+    SSIM (Wang et al. 2004) compares level, contrast and structure in a window around each spot, averaged over
     spots. The window is a Gaussian with a standard deviation of 1.5 spot pitches, its constants are 0.01 and 0.03 of
-    the measured range, and neither map is rescaled. On a full square array that is, away from its border, scikit-image's
-    ``structural_similarity(gaussian_weights=True, use_sample_covariance=False)``. Places without a spot have no weight
-    in a window, so that holes and borders of the tissue are not made up; a hexagonal array needs no raster. Noise of
-    counting lowers it: compare models on one section by it, not sections.
+    the measured range, and neither map is rescaled. Away from the border of a full square array it equals scikit-image's
+    ``structural_similarity(gaussian_weights=True, use_sample_covariance=False)``. Positions without a spot have no weight,
+    so holes and borders of the tissue need no padding and a hexagonal array needs no raster. Noise of the counts
+    lowers SSIM: use it to compare models on one section, not to compare sections.
 
-    Moran's I: neighbors are the spots within 1.6 pitches (8 on a square array, 6 on a hexagonal one), weighted alike.
-    Noise adds to a gene's variance and not to the covariance between spots, hence ``moran_expected`` is
-    ``moran_observed / ceiling**2``, NaN where ``of_ceiling`` is, too.
+    Moran's I: neighbors are the spots within 1.6 pitches (8 on a square array, 6 on a hexagonal one), with equal weights.
+    Noise adds to a gene's variance but not to the covariance between spots, hence ``moran_expected`` is
+    ``moran_observed / ceiling**2``, NaN like ``of_ceiling``.
+
+    Examples
+    --------
+    >>> sthggep.tl.predict(slide, model)
+    >>> scores = sthggep.tl.evaluate(slide)
+    >>> scores[["pearson", "ceiling", "of_ceiling"]].describe()
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     table = table_of(data, table_key)
-    sections, n_sections = compared(data, places, key, genes, layer=layer)
+    sections, n_sections = scored_sections(data, places, key, genes, layer=layer)
     _may_write_scores(table, key)
-    warn_of_seen([section.name for section in sections if section.learned_from])
+    warn_of_training_tissue([section.name for section in sections if section.trained_on])
     rng = np.random.default_rng(seed)
     parts = [_scores(section, rng, moran) for section in sections]
     if n_sections > 1:
         parts = [part.assign(section=section.name) for part, section in zip(parts, sections, strict=True)]
     scores = pd.concat(parts)
-    _say_scores(scores, len(sections))
+    _report_scores(scores, len(sections))
     table.uns[prediction_keys(key).scores] = scores.copy()
     return scores
 
 
-def _scores(section: Compared, rng: np.random.Generator, moran: bool) -> pd.DataFrame:
+def _scores(section: ScoredSection, rng: np.random.Generator, moran: bool) -> pd.DataFrame:
     """All scores of one section."""
     scores = score(section.predicted, section.measured)
     ceiling = ceiling_of(section, rng)
@@ -142,23 +154,24 @@ def _scores(section: Compared, rng: np.random.Generator, moran: bool) -> pd.Data
     return scores
 
 
-def ceiling_of(section: Compared, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise ceiling of each gene; NaN for targets that are no counts, whose noise is not known."""
+def ceiling_of(section: ScoredSection, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise ceiling of each gene; NaN for targets, which cannot be split as counts can."""
     if section.raw is None:
         return np.full(len(section.genes), np.nan)
-    return noise_ceiling(section.raw, rng)[section.at]
+    return noise_ceiling(section.raw, rng)[section.columns]
 
 
 def _may_write_scores(table: AnnData, key: str) -> None:
-    """Refuse to overwrite something that is no table of scores."""
+    """Refuse to overwrite anything but a table of scores."""
     name = prediction_keys(key).scores
-    found = table.uns.get(name)
-    if found is not None and not (isinstance(found, pd.DataFrame) and {"pearson", "ceiling"} <= set(found.columns)):
+    stored = table.uns.get(name)
+    if stored is not None and not (isinstance(stored, pd.DataFrame) and {"pearson", "ceiling"} <= set(stored.columns)):
         msg = f"uns[{name!r}] exists already and sthggep did not write it; it is left alone. Rename or delete it first."
         raise ValueError(msg)
 
 
-def _say_scores(scores: pd.DataFrame, n_sections: int) -> None:
+def _report_scores(scores: pd.DataFrame, n_sections: int) -> None:
+    """Warn of genes without a correlation, and log the means."""
     undefined = int(scores["pearson"].isna().sum())
     if undefined:
         where = f" over {n_sections} sections" if n_sections > 1 else ""

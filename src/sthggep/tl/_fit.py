@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._counts import read_panel_counts
+from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import (
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._training._presets import Preset
+    from sthggep._training._task import TrainingOptions, TrainingTask
     from sthggep.model import HGGEP
 
 
@@ -63,82 +66,87 @@ def fit(
     seed: int = 0,
     show_progress_bar: bool = True,
 ) -> HGGEP:
-    """Train HGGEP.
+    """Train a model that predicts gene expression from H&E images, or fine-tune an existing one.
 
     Parameters
     ----------
     slides
-        One slide or many, AnnData and SpatialData mixed, with H&E and raw counts. They are not changed.
+        One slide or many, AnnData and SpatialData mixed, with H&E images and raw counts. The function does not change them.
     genes
-        The panel, two genes or more; ``None`` takes :func:`sthggep.pp.gene_panel` of these slides, or with ``model`` its
-        genes. With ``model`` it may be some of its genes: those that the new slides have. Expression is a gene's share
-        of the panel's counts, so that a panel of few genes says how these share their counts: for a few genes of
-        interest, train on many and name the few in :func:`sthggep.tl.predict`.
+        The panel, two genes or more. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from these slides, or
+        with ``model`` all genes of that model. With ``model`` you may pass some of its genes, such as those that the
+        new slides have. Expression is a gene's share of the panel's counts, so a small panel measures only how its
+        genes divide their counts. If a few genes interest you, train on many and pass the few to
+        :func:`sthggep.tl.predict`.
     preset
-        ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; minutes on a laptop. ``"paper"``: the published network, sizes and losses, end to end; made for a GPU.
+        ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; trains within minutes
+        on a laptop. ``"paper"``: the published network, sizes and losses, trained end to end; needs a GPU.
     model
-        A model to go on from, or the folder it was saved to: fine-tuning. What it looks at, its networks, their number and
-        its gene programs stay (as many as genes at most). Its networks are trained on at a tenth of the preset's learning rate; the linear shortcut
-        of the default preset is solved as a ridge towards its old weights, so that few spots change it little and many a
-        lot; means and spreads of the genes move likewise. The model itself is not changed.
+        A model to fine-tune, or the folder of a saved one. Inputs, networks and gene programs of the model stay as they
+        are. Its networks are trained at a tenth of the preset's learning rate. The linear shortcut of the default preset
+        is refitted as a ridge regression towards its earlier weights, so it moves further the more spots there are; means and
+        spreads of the genes move likewise. The function does not change ``model`` itself. Default: train a new model.
     validation
-        What is held out to stop early, and to choose ridge penalty, number of gene programs and share of the networks of the
-        default preset: ``"sections"`` (whole sections), ``"blocks"`` (blocks of tissue of each section),
-        names of sections, or ``None`` (nothing: all epochs are run). ``"auto"`` holds out sections where there are several,
-        else blocks. Each network of an ensemble holds out another part, so that all tissue is learned from; the default
-        preset's linear shortcut learns from all of it in the end. Spots are never
-        held out one by one: their neighbors would tell.
+        What to hold out for early stopping, and in the default preset for choosing the ridge penalty, the number of gene
+        programs and the weight of the networks in the prediction: ``"sections"`` (whole sections), ``"blocks"`` (blocks of
+        tissue within each section), a list of section names, or ``None`` (nothing: training runs all epochs). Default: ``"auto"``, sections
+        if there are several, else blocks. Each network of an ensemble holds out another part, and the linear shortcut is
+        finally refitted on all tissue. Single spots are never held out, since their neighbors resemble them.
     expression
-        Further sections with raw counts of the same genes, no image needed: they say which genes rise and fall together
-        (the default preset's gene programs), which helps most where the training slides come from few patients. Never pass
-        a section that will be predicted, nor one of its patient where patients are held apart.
+        Further sections with raw counts of the same genes, no image needed. The default preset learns gene programs
+        (which genes vary together) from them, which helps most if the training slides come from few patients. Never pass a
+        section that you will predict, nor one of its patient if you hold out patients.
     targets
-        What is learned instead of genes: a key of ``obsm`` (an array or a DataFrame, whose columns are the targets: cell-type
-        fractions), or a list of columns of ``obs`` (signature scores). Finite numbers for each spot of every slide; counts
-        are not needed and not looked at. They are learned standardized and predicted on their own scale, which is not kept
-        to any bounds: fractions may come out slightly below 0, and need not add up to 1.
+        What to learn instead of genes: a key of ``obsm`` (an array or a DataFrame whose columns are the targets, such as
+        cell-type fractions), or a list of columns of ``obs`` (such as signature scores). Every spot needs finite numbers. The
+        function does not read counts. It standardizes the targets for training; predictions are on the original scale.
+        Nothing bounds them: fractions may be slightly below 0, and need not add up to 1.
     obsm
-        Keys of features that are in ``obsm`` of every slide (UNI, CONCH, cell counts, of any origin), used instead of the
-        preset's own; no image is looked at. Each key is an array, a sparse matrix or a DataFrame with a row of finite
-        numbers for each spot, with the same columns in every slide. Several keys are several latent stages.
+        Key or keys in ``obsm`` of features to read instead of the image (UNI, CONCH, cell counts, of any origin); each key is a
+        latent stage. Each holds an array, a sparse matrix or a DataFrame with a row of finite numbers for each spot, and the
+        same columns in every slide. Default: the features of the preset.
     encoder
-        Image encoder instead of the preset's, by its name: see :func:`sthggep.pp.encoders`. Features that
-        :func:`sthggep.pp.features` wrote with it are used again.
+        Name of an image encoder, see :func:`sthggep.pp.encoders`. Features that :func:`sthggep.pp.features` wrote with this
+        encoder are reused. Default: the preset's encoder.
     size_um
-        Field of view in microns, or several, each a latent stage: instead of the preset's, or of those that the encoder
-        is meant for.
+        Field of view in microns, or several, each a latent stage. Default: the fields of view of the encoder, or of the preset.
     stain
-        Stain normalization: ``"reinhard"`` (mean and spread of the tissue's colors, in CIELAB) or ``"macenko"``
-        (hematoxylin and eosin taken apart in optical density, as ``squidpy.experimental.im`` estimates them, each with its own
-        hue and strength). Patches of each slide are brought to the mean stain of the training slides before they are looked
-        at; :func:`sthggep.tl.predict` does so with new slides. Stain is estimated on the tissue of each slide's coarsest
-        resolution; a slide that shows too little of it keeps its colors, with a warning. Features that
-        :func:`sthggep.pp.features` wrote of a slide's own colors are refused. ``None`` leaves colors as they are; features
-        are centered within each slide all the same, and on our benchmarks normalization did not help.
-    max_epochs, learning_rate, n_members
-        Instead of the preset's: epochs at most, step size, networks that are averaged.
+        Stain normalization: ``"reinhard"`` (mean and spread of the tissue's colors in CIELAB) or ``"macenko"``
+        (separates hematoxylin and eosin in optical density, as ``squidpy.experimental.im`` estimates them, and matches hue and
+        strength of each). Patches of each slide are normalized to the mean stain of the training slides;
+        :func:`sthggep.tl.predict` normalizes new slides likewise. Stain is estimated on the coarsest resolution
+        of each slide. A slide with too little tissue keeps its colors, and the function warns. Features that
+        :func:`sthggep.pp.features` wrote without normalization are refused. Default: the preset's choice, which is no
+        normalization: features are centered within each slide, and on our benchmarks normalization did not help.
+    max_epochs
+        Most epochs. Default: 40 for ``"default"``, 350 for ``"paper"``.
+    learning_rate
+        Step size. Default: 1e-3 for ``"default"``, 1e-5 for ``"paper"``, a tenth of these for fine-tuning.
+    n_members
+        Number of networks whose predictions are averaged. Default: 5 for ``"default"``, 1 for ``"paper"``.
     weights
-        Weights of the image encoder: a file, a folder, ``"random"``, or ``None``; see :func:`sthggep.pp.features`. The
-        model holds the weights of ``"shufflenet"`` and those that were given here; other encoders are found again by
-        their name when it predicts.
+        Weights of the image encoder: a file, a folder, or ``"random"``; see :func:`sthggep.pp.features`. Default: the published
+        weights of the encoder. The model stores the weights of ``"shufflenet"`` and those that you pass here;
+        other encoders are loaded by their name for prediction.
     layer
-        Layer of the raw counts; ``None`` reads ``X``.
+        Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
     {places}
     window
-        Spots trained on at a time, of a section that has more: each window is a training sample of its own, shown with the
-        spots around it and judged against the whole section; features wait in a temporary folder. ``"auto"`` takes 5,000 for
-        the default preset and whole sections for ``"paper"``, ``None`` whole sections for all.
+        Most spots of a training sample; a larger section is split into windows. Each window is a training sample that
+        includes the spots around it and uses the statistics of the whole section; features wait in a temporary folder.
+        Default: ``"auto"``, 5,000 spots for the default preset and whole sections for ``"paper"``. ``None`` trains on whole sections.
     batch_size
         Patches encoded at a time.
     trainer_kwargs
-        Options for Lightning's ``Trainer``. Several processes, each with sections of its own, in a script:
-        ``{"devices": 2, "strategy": "ddp"}``; a step is then over as many sections.
+        Options for Lightning's ``Trainer``. To train with several processes, each with sections of its own, pass
+        ``{"devices": 2, "strategy": "ddp"}`` in a script; a step then averages over as many sections.
     checkpoint_dir
-        Folder of this training, for one that may be killed: the same call goes on after the last whole epoch of the network
-        that was at work, with the weights, curves and result of a training that was never stopped (with one process). A
-        folder of another training, other data or options is refused; device, precision and processes may differ.
+        Folder for checkpoints, from which the same call resumes after an interruption, at the last complete epoch of the
+        network in training. Model and curves equal those of an uninterrupted training (with one process). A folder
+        of other data or options is refused; device, precision and number of processes may differ. Default: no checkpoints.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     seed
         The same seed gives the same model.
     show_progress_bar
@@ -147,24 +155,32 @@ def fit(
     Returns
     -------
     The trained model; ``model.history`` holds the curves. After fine-tuning, ``model.training.model`` is the id of the
-    model that was fine-tuned, and ``model.training.model_sections`` are its training sections.
+    earlier model, and ``model.training.model_sections`` are its training sections.
 
     Raises
     ------
     KeyError, ValueError
-        Bad input, refused before anything is computed: no image, spots outside it, counts that are not raw, a gene that
-        is absent, an unknown preset.
+        Invalid input, refused before training: no image, spots outside the image, counts that are not raw, an
+        absent gene, an unknown preset.
     FileNotFoundError
-        Weights that cannot be found or downloaded.
+        The weights do not exist or cannot be downloaded.
     ImportError
-        The encoder is of a package that is not installed.
+        The package of the encoder is not installed.
+
+    Examples
+    --------
+    >>> slides = [sthggep.datasets.toy(seed=seed) for seed in range(2)]
+    >>> model = sthggep.tl.fit(slides, genes=slides[0].var_names[:20])
+    >>> model.save("my-model")
+
+    Fine-tune it on another slide:
+
+    >>> tuned = sthggep.tl.fit(sthggep.datasets.toy(seed=2), model=model)
     """
     from sthggep._device import resolve_device
     from sthggep._inputs._compute import Compute
-    from sthggep._inputs._windows import check_window
-    from sthggep._training._task import TrainingOptions, TrainingTask
+    from sthggep._training._task import TrainingOptions
     from sthggep._training._train import train
-    from sthggep.tl._answers import check_fit
 
     places = Places(
         image_key=image_key,
@@ -175,52 +191,76 @@ def fit(
         library_key=library_key,
         mpp=mpp,
     )
-    name, chosen = find_preset(preset)
-    if targets is not None:
-        refuse_gene_options(genes=genes, model=model, expression=expression, layer=layer)
-        chosen = without_counts(chosen)
-    if expression is not None:
-        refuse_extra_counts(chosen, new=model is None)
-    parent = None
+    data = _TrainingData(slides, genes, targets, expression)
+    choices = Choices(obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members)
+    compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
+    options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)
+    task = _make_task(data, preset, model, choices, options, places)
+    _check_task(task)
+    return train(task)
+
+
+@dataclass(frozen=True)
+class _TrainingData:
+    """What the user passes to train on."""
+
+    slides: AnnData | SpatialData | Sequence[AnnData | SpatialData]
+    genes: Sequence[str] | None
+    targets: str | Sequence[str] | None
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None
+
+
+def _make_task(
+    data: _TrainingData,
+    preset: str | Preset,
+    model: HGGEP | str | Path | None,
+    choices: Choices,
+    options: TrainingOptions,
+    places: Places,
+) -> TrainingTask:
+    """Find preset, sections, targets and panel of a training."""
+    from sthggep._training._task import TrainingTask
+
+    genes, parent = data.genes, None
+    preset_name, content = find_preset(preset)
+    if data.targets is not None:
+        refuse_gene_options(genes=genes, model=model, expression=data.expression, layer=options.layer)
+        content = without_counts(content)
+    if data.expression is not None:
+        refuse_extra_counts(content, new=model is None)
     if model is not None:
         from sthggep._training._fine_tuning import open_parent
 
-        own = {"obsm": obsm, "encoder": encoder, "size_um": size_um, "stain": stain, "weights": weights}
-        parent, chosen, genes = open_parent(model, name, genes, own)
-        name = parent.preset
-    choices = Choices(obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members)
-    chosen = with_choices(chosen, choices)
-    objects = list(slides) if isinstance(slides, Sequence) else [slides]
-    need_image = chosen.inputs.needs_image
-    sections = [s for data in objects for s in resolve(data, places, need_image=need_image)]
-    sections = distinct_names(sections)
-    extra = extra_sections_of(expression, places)
-    outputs = None if targets is None else find_targets(targets, sections)
-    if outputs is not None:
-        genes = outputs.names
+        inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "stain")}
+        parent, content, genes = open_parent(model, preset_name, genes, {**inputs, "weights": options.weights})
+        preset_name = parent.preset
+    content = with_choices(content, choices)
+    objects = list(data.slides) if isinstance(data.slides, Sequence) else [data.slides]
+    need_image = content.inputs.needs_image
+    sections = distinct_names([s for slide in objects for s in resolve(slide, places, need_image=need_image)])
+    extra = extra_sections_of(data.expression, places)
+    targets = None if data.targets is None else find_targets(data.targets, sections)
+    if targets is not None:
+        genes = targets.names
     if genes is None:
-        from sthggep.pp import gene_panel
+        genes = choose_panel(sections, layer=options.layer)
+    return TrainingTask(sections, gene_list(genes), preset_name, content, options, parent, extra, targets)
 
-        genes = gene_panel(
-            objects,
-            layer=layer,
-            library_key=library_key,
-            table_key=table_key,
-            shapes_key=shapes_key,
-            spatial_key=spatial_key,
-        )
-    panel = gene_list(genes)
-    if outputs is None:
-        if parent is not None:
-            refuse_missing_genes(panel, sections)
-        check_counts(sections, panel, layer)
-    check_inputs(sections, chosen.inputs)
-    for slide in extra:
-        read_panel_counts(slide.adata, panel, layer=layer, rows=slide.rows)
-    for slide in sections:
-        check_window(chosen.inputs, slide, window)
-        if parent is not None:
-            check_fit(parent, slide)
-    compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
-    options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)
-    return train(TrainingTask(sections, panel, name, chosen, options, parent, extra, outputs))
+
+def _check_task(task: TrainingTask) -> None:
+    """Refuse counts, features and fields of view that the networks cannot learn from."""
+    from sthggep._inputs._windows import check_window
+    from sthggep.tl._answers import check_fit
+
+    layer, inputs = task.options.layer, task.preset.inputs
+    if task.targets is None:
+        if task.parent is not None:
+            refuse_missing_genes(task.genes, task.slides)
+        check_counts(task.slides, task.genes, layer)
+    check_inputs(task.slides, inputs)
+    for slide in task.extra_sections:
+        read_panel_counts(slide.adata, task.genes, layer=layer, rows=slide.rows)
+    for slide in task.slides:
+        check_window(inputs, slide, task.options.window)
+        if task.parent is not None:
+            check_fit(task.parent, slide)

@@ -1,31 +1,32 @@
-"""Expression of a slide's spots, by a trained model."""
+"""Predict the expression of a slide's spots by a trained model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthggep._checks import genes_present, written_beside
+from sthggep._checks import written_beside
 from sthggep._device import resolve_device
 from sthggep._disk._whole import scratch_beside
 from sthggep._docs import document_places
 from sthggep._keys import TOOL
 from sthggep._slides._anndata import copied
 from sthggep._slides._places import Places
-from sthggep.tl._answers import look
+from sthggep.tl._answers import PredictionOptions, check_request
 from sthggep.tl._outputs import Outputs, check_out, write_store
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._inputs._compute import Compute
     from sthggep._keys import PredictionKeys
-    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
+    from sthggep.tl._answers import Request
 
 
 @document_places
@@ -53,100 +54,116 @@ def predict(
     show_progress_bar: bool = True,
     copy: bool = False,
 ) -> AnnData | SpatialData | None:
-    """Predict the expression of every spot from the H&E around it.
+    """Predict the expression of every spot from the H&E image around it, and write it to ``obsm``.
+
+    Counts are not read. Each network of the model predicts every spot; the prediction is their mean.
 
     Parameters
     ----------
     data
-        Slide with spots and an image; one or several sections. Counts are not needed and not looked at.
+        Slide with spots and an H&E image, of one or several sections.
     model
-        A trained model, the folder it was saved to, or a name (see :meth:`sthggep.HGGEP.from_pretrained`); ``None`` takes ``"her2st"``, which comes with the package
-        and knows breast tumors only (see its model card).
+        A trained model, the folder of a saved one, or a name (see :meth:`sthggep.HGGEP.from_pretrained`).
+        Default: ``"her2st"``, the bundled model, which was trained on breast tumors only (see its model card).
     key_added
         Name of the prediction.
     genes
-        Some of the model's genes, in the order in which they are to be written: less memory. ``None`` predicts all.
+        Some of the model's genes, in the order of the columns to write. Default: all genes of the model.
     latent
-        Write the networks' latent embedding of each spot, for neighbors, clusters and UMAPs: the fused features of
-        all networks of the model side by side (their axes differ, so they are not averaged).
+        Write the latent embedding of each spot, for neighbor graphs, clusters and UMAPs: the fused features of all
+        networks of the model, side by side. Their axes differ between networks, so the function does not average them.
     counts
-        Write expected counts, by models that have a head for counts (``preset="paper"``): the mean of the distribution
-        that they give each gene, for a spot of median depth in the training sections. The name of a column of ``obs``
-        multiplies them by the size factors that stand there (counts of the spot over those of the median spot).
+        Write expected counts. The model needs a head for counts (``preset="paper"``): the count of each gene is the mean
+        of the distribution that the head predicts, for a spot of the median library size of the training sections.
+        The name of a column of ``obs`` multiplies the counts by the size factors in that column (library size of the
+        spot over the median library size).
     uncertainty
-        Write how far the networks of the model differ at each spot and gene. It is no error bar: noise of counting and what
-        all networks get wrong alike are not in it, and on held-out toy tissue it hardly told where the error is large.
+        Write the standard deviation over the networks of the model, for each spot and gene. It is not an error bar: it
+        holds neither the noise of the counts nor errors that all networks share, and on held-out toy tissue it hardly
+        correlated with the error.
     {places}
     window
-        Spots predicted at a time, of a section that has more: memory is bounded, time grows with the number of spots.
-        ``"auto"`` takes 5,000, so that a Visium section is looked at whole; ``None`` looks at every section whole. The
-        default preset's predictions do not depend on it: each window is seen with all spots around it that count, and
-        judged against the whole section; features wait in a temporary folder (22 kB a spot). Models that attend over the
-        whole section (``preset="paper"``, the authors' weights) are windowed only where a number is passed; the result
-        then differs, and a warning says so.
+        Most spots that are predicted at a time; a larger section is split into windows. Windows bound the memory, and
+        time grows linearly with the number of spots. Default: ``"auto"``, windows of 5,000 spots, so that a Visium section is one
+        window. ``None`` predicts every section as a whole. Windows do not change the predictions of the default preset:
+        each window includes all surrounding spots that reach its spots through the network, and the statistics are
+        those of the whole section. Features wait in a temporary folder (22 kB a spot). Models that attend over the
+        whole section (``preset="paper"``, the authors' weights) are split only if you pass a number; their predictions
+        then change, and the function warns.
     out
-        A file to be written block by block, for predictions that memory should not hold: ``"….zarr"`` or ``"….h5ad"``. It
-        is an AnnData with the prediction as ``X``, as :func:`sthggep.tl.to_adata` makes it, without pictures: open it by
-        ``anndata.read_h5ad(out, backed="r")`` or ``anndata.experimental.read_lazy(out)``. ``None`` writes to ``obsm``.
+        File for predictions that do not fit into memory, ``.zarr`` or ``.h5ad``, written block by block. It holds an
+        AnnData with the prediction as ``X``, as :func:`sthggep.tl.to_adata` makes it, without images. Open it by
+        ``anndata.read_h5ad(out, backed="r")`` or ``anndata.experimental.read_lazy(out)``. Default: the arrays are
+        written to ``obsm``.
     checkpoint_dir
-        A folder where finished blocks of features are kept (16 batches of spots each, 22 kB a spot): the same call goes on
-        where a killed one was. Blocks are known by image, encoder, spots and resolution; delete the folder when you like.
-        ``None`` keeps none. Models that look at patches or at ``obsm`` have no such blocks.
+        Folder for finished blocks of features (16 batches of spots each, 22 kB a spot), from which the same call resumes
+        after an interruption. A block is identified by image, encoder, spots and resolution. You may delete the folder
+        at any time. Models that read patches or ``obsm`` have no such blocks. Default: blocks are not stored.
     batch_size
         Patches encoded at a time.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     show_progress_bar
         Show progress.
     copy
-        Return a changed copy, and leave ``data`` alone.
+        Return a copy with the prediction, and leave ``data`` unchanged.
 
     Returns
     -------
-    ``None``, or the copy. Writes to the table, or (the arrays) to ``out``:
+    ``None``, or with ``copy=True`` the copy. Writes these fields to the table, or with ``out`` the arrays to that file:
 
     ``obsm[key_added]`` : float32 (n_obs, n_genes)
-        The prediction, NaN for spots of regions that were not asked for.
-    ``obsm["X_<key_added>"]`` : float32 (n_obs, networks × dim)
-        With ``latent=True``: the embedding.
+        The prediction, on the scale ``uns[key_added]["units"]``; NaN for spots of regions that were not selected.
+    ``obsm["X_<key_added>"]`` : float32 (n_obs, n_networks × dim)
+        With ``latent``: the embedding.
     ``obsm["<key_added>_counts"]`` : float32 (n_obs, n_genes)
-        With ``counts``: expected counts, columns as in the prediction.
+        With ``counts``: expected counts.
     ``obsm["<key_added>_std"]`` : float32 (n_obs, n_genes)
         With ``uncertainty``: standard deviation over the networks, on the scale of the prediction.
     ``uns[key_added]`` : dict
-        ``genes`` (of the columns), ``panel`` (the genes of the model, which the scale refers to), ``units``, ``obsm``
-        (further arrays that were written), ``model``, ``versions``, ``params`` and, where the model knows them,
-        ``held_out_pearson``: how well each gene was predicted on the tissue that was held out while training, which says
-        how far to trust its map here; and ``training_ceiling``: its noise ceiling on the training slides;
-        ``targets``: where targets that are no genes stand in a table, ``from`` and ``key`` (``genes`` holds their names); with ``out``,
-        ``path``: the file, which :func:`sthggep.tl.evaluate` and the figures read as far as they need it.
+        ``genes`` (names of the columns), ``panel`` (all genes of the model, whose counts define the scale), ``units``, ``obsm``
+        (keys of the further arrays), ``model`` (its id), ``versions`` and ``params``. If the model records them:
+        ``held_out_pearson``, the correlation of each gene on the tissue held out during training;
+        ``training_ceiling``, the noise ceiling of each gene on the training slides; ``targets``, where the targets of a
+        model of targets stand in a table (``genes`` then holds their names). With ``out``: ``path``, the file from
+        which :func:`sthggep.tl.evaluate` and the figures read.
 
-    Embedding, counts and spread of an earlier prediction of that name go away with it, if they are not asked for again.
+    The call removes embedding, counts and standard deviation of an earlier prediction of the same name.
 
-    A warning says where the spots hardly lie on tissue, or would do so better with x and y swapped; where a section is
-    one that the model has learned from, by its image or its spots' places in the array; where its tissue has colors, or its
-    image microns per pixel, that lie outside those of the training (:func:`sthggep.pl.colors` draws the colors); and
-    where the table has none of the model's genes.
-
-    Spots that stand denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD) are
-    tied to neighbors at about the distance that the networks have learned: the array is taken as several coarser ones,
-    interleaved.
+    Warns
+    -----
+    UserWarning
+        Few spots lie on tissue, or more would with x and y swapped. The model was trained on this tissue, judged by
+        the image or by the array positions of the spots. Colors of the tissue or microns per pixel of the image lie
+        outside the range of the training sections (:func:`sthggep.pl.colors` draws the colors). The table has none of
+        the model's genes.
 
     Raises
     ------
     FileNotFoundError, FileExistsError
-        There is no such model; there is no folder for ``out``, or ``out`` is there.
+        The model or the folder of ``out`` does not exist, or ``out`` exists.
     KeyError, ValueError
-        No image, spots outside it, a gene that the model does not predict, counts of a model without a head for them, or
-        a key that sthggep did not write.
+        The slide has no image, spots lie outside it, the model does not predict a gene or has no head for counts,
+        or ``key_added`` names a key that sthggep did not write.
 
     See Also
     --------
-    sthggep.tl.predict_cohort : many slides, by several processes or machines.
-    sthggep.tl.to_adata : predictions as ``X``.
+    sthggep.tl.predict_cohort : Predict many slides with several processes or machines.
+    sthggep.tl.to_adata : Predictions as ``X``.
+
+    Notes
+    -----
+    If spots are denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD), the function
+    splits the array into several interleaved coarser ones, so that neighbors are about as far apart as in training.
+
+    Examples
+    --------
+    >>> slide = sthggep.datasets.toy()
+    >>> model = sthggep.tl.fit(slide)
+    >>> sthggep.tl.predict(slide, model)
+    >>> slide.obsm["hggep"].shape
     """
     from sthggep._inputs._compute import Compute
-    from sthggep.model._forward import Quantities, predict_windows
     from sthggep.model._load import load_model
     from sthggep.tl._doubts import warn_of_doubts
 
@@ -159,67 +176,67 @@ def predict(
         library_key=library_key,
         mpp=mpp,
     )
-    found = load_model(model)
+    options = PredictionOptions(key_added, genes, latent, counts, uncertainty, window)
+    loaded = load_model(model)
     path = None if out is None else check_out(out)
     if copy:
         data = copied(data)
-    table, key, beside, chosen, depth, slides = look(
-        found,
-        data,
-        places,
-        key_added=key_added,
-        genes=genes,
-        latent=latent,
-        counts=counts,
-        uncertainty=uncertainty,
-        window=window,
-    )
-    seen = warn_of_doubts(found, slides, table)
-    record = _record(found, slides, chosen, counts, seen) | {"obsm": np.array(beside, dtype=object)}
+    request = check_request(loaded, data, places, options)
+    sections_trained_on = warn_of_doubts(loaded, request.slides, request.table)
+    record = _record(loaded, request, counts, sections_trained_on)
+    compute = Compute(resolve_device(device), batch_size, show_progress_bar)
+    blocks = None if checkpoint_dir is None else Path(checkpoint_dir)
     with nullcontext() if path is None else scratch_beside(path) as folder:
-        outputs = Outputs(table.n_obs, depth, folder)
-        compute = Compute(resolve_device(device), batch_size, show_progress_bar)
-        columns = None if genes is None else genes_present(chosen, found.genes, "the model")
-        quantities = Quantities(columns, latent, bool(counts), uncertainty)
-        encoder = found.encoder(device=str(compute.device))
-        for slide in slides:
-            parts = predict_windows(
-                found.ensemble,
-                slide,
-                encoder=encoder,
-                compute=compute,
-                quantities=quantities,
-                window=window,
-                blocks=None if checkpoint_dir is None else Path(checkpoint_dir),
-            )
-            for rows, part in parts:
-                outputs.add(slide.rows[rows], part)
+        outputs = Outputs(request.table.n_obs, request.size_factors, folder)
+        _predict_sections(loaded, request, outputs, compute, window=window, blocks=blocks)
         if path is not None:
-            write_store(path, outputs, table, key, chosen, record)
+            write_store(path, outputs, request, record)
             outputs.arrays.clear()
             record |= {"path": str(path), "obsm": np.array([], dtype=object)}
-    _write(table, key, outputs, record)
+    _write(request.table, request.keys, outputs, record)
     return data if copy else None
 
 
-def _write(table: AnnData, key: PredictionKeys, outputs: Outputs, record: dict[str, Any]) -> None:
-    """Put arrays and record into the table, in place of those of an earlier prediction."""
-    for name in [*written_beside(table.uns.get(key.uns)), key.obsm]:
+def _predict_sections(
+    model: HGGEP, request: Request, outputs: Outputs, compute: Compute, *, window: int | str | None, blocks: Path | None
+) -> None:
+    """Predict all sections of a request, window by window."""
+    from sthggep.model._forward import predict_windows
+
+    encoder = model.encoder(device=str(compute.device))
+    for slide in request.slides:
+        parts = predict_windows(
+            model.ensemble,
+            slide,
+            encoder=encoder,
+            compute=compute,
+            quantities=request.quantities,
+            window=window,
+            blocks=blocks,
+        )
+        for rows, part in parts:
+            outputs.add(slide.rows[rows], part)
+
+
+def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, object]) -> None:
+    """Write arrays and record to the table, in place of those of an earlier prediction."""
+    for name in [*written_beside(table.uns.get(keys.uns)), keys.obsm]:
         if name in table.obsm:
             del table.obsm[name]
-    names = {"expression": key.obsm, "latent": key.latent, "counts": key.counts, "spread": key.std}
+    names = {"expression": keys.obsm, "latent": keys.latent, "counts": keys.counts, "spread": keys.std}
     for kind, values in outputs.arrays.items():
         table.obsm[names[kind]] = values
-    table.uns[key.uns] = record
+    table.uns[keys.uns] = record
 
 
 def _record(
-    model: HGGEP, slides: Sequence[Slide], genes: Sequence[str], counts: bool | str, seen: Sequence[str]
-) -> dict[str, Any]:
-    """What a prediction is of, and by what."""
-    record: dict[str, Any] = {
+    model: HGGEP, request: Request, counts: bool | str, sections_trained_on: Sequence[str]
+) -> dict[str, object]:
+    """The record of a prediction: genes, scale, model, sections, options."""
+    slides = request.slides
+    record: dict[str, object] = {
         "tool": TOOL,
-        "genes": np.array(genes, dtype=object),
+        "genes": np.array(request.genes, dtype=object),
         "panel": np.array(model.genes, dtype=object),
         "units": model.units,
         "model": model.id,
@@ -229,7 +246,7 @@ def _record(
             "stain": model.inputs.stain or "none",
             "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
-            "learned_from": np.array(seen, dtype=object),
+            "learned_from": np.array(sections_trained_on, dtype=object),
             "mpp": np.array([slide.mpp or np.nan for slide in slides]),
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
@@ -239,13 +256,13 @@ def _record(
     training = model.training
     for name, values in (("training_ceiling", training.ceiling), ("held_out_pearson", training.held_out_pearson)):
         if values is not None:
-            known = dict(zip(model.genes, values, strict=True))
-            record[name] = np.array([known[gene] for gene in genes], dtype=np.float64)
-    return record
+            by_gene = dict(zip(model.genes, values, strict=True))
+            record[name] = np.array([by_gene[gene] for gene in request.genes], dtype=np.float64)
+    return record | {"obsm": np.array(request.arrays, dtype=object)}
 
 
 def versions() -> dict[str, str]:
-    """Versions that a prediction depends on."""
+    """Versions of the packages that a prediction depends on."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("sthggep", "torch", "anndata")}

@@ -1,24 +1,24 @@
-"""Expression of many slides, by several processes or machines."""
+"""Predict the expression of many slides with several processes or machines."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sthggep._checks import counted, listing, positive
 from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._places import Places
-from sthggep.tl._answers import check_counts, check_several, chosen_genes
-from sthggep.tl._cohort._files import State, refuse_others, stamp, state_of, targets_of
+from sthggep.tl._answers import PredictionOptions, check_count_head, check_ensemble, requested_genes
+from sthggep.tl._cohort._files import TargetState, refuse_others, stamp, state_of, targets_of
 from sthggep.tl._cohort._run import Outcome, connected, run_jobs
-from sthggep.tl._cohort._tasks import Job
+from sthggep.tl._cohort._tasks import PredictionRecord, SlideJob
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sthggep.model import HGGEP
 
-STATE = ".cohort"  # of what is not finished, inside `out`
+STATE = ".cohort"  # folder in `out` for slides that are not finished
 COLUMNS = ("slide", "path", "status", "n_obs", "n_genes", "error")
 
 
@@ -57,60 +57,65 @@ def predict_cohort(
     device: str = "auto",
     show_progress_bar: bool = True,
 ) -> pd.DataFrame:
-    """Predict the expression of many slides, by several processes or, with ``dask.distributed``, several machines.
+    """Predict the expression of many slides with several processes or, by ``dask.distributed``, several machines.
 
-    A slide is one task; one that has more spots than 16 batches (1,024) and is looked at through a frozen encoder is one
-    task a block of so many spots, and one that puts them together. A worker that is lost costs its task, which another
-    worker does again; a slide that fails does not stop the others. The result is that of :func:`sthggep.tl.predict`.
+    Each slide is one task. A slide of more spots than 16 batches (1,024 by default), predicted by a model with a frozen encoder, is
+    one task for each block of so many spots, and one task that predicts from the blocks. If a worker is lost, another
+    worker repeats its task. A slide that fails does not stop the others. The predictions are those of
+    :func:`sthggep.tl.predict`.
 
-    Killed at any moment, the same call goes on: finished slides are left as they are, finished blocks (22 kB a spot) wait
-    in ``out`` until their slide is done. One call at a time for one folder.
+    After an interruption the same call resumes: it keeps finished slides, and finished blocks (22 kB a spot) wait in
+    ``out`` until their slide is predicted. Do not run two calls on one folder at a time.
 
     Parameters
     ----------
     slides
         Files: AnnData (``.h5ad``, ``.zarr``), SpatialData (``.zarr``), or images without spots (TIFF, SVS, JPEG, PNG).
     model
-        As for :func:`sthggep.tl.predict`. Workers read it from ``out``.
+        A trained model, the folder of a saved one, or a name. The call copies it to ``out``, from where the workers load it.
+        Default: ``"her2st"``, the bundled model.
     out
-        Folder for the predictions; it is made. Each slide becomes an AnnData with the prediction as ``X``, under its own
-        name: what :func:`sthggep.tl.predict` writes to its ``out``.
+        Folder for the predictions; the call makes it. Each slide becomes ``<name of the slide>.h5ad``, an AnnData with the
+        prediction as ``X``: what :func:`sthggep.tl.predict` writes to its ``out``.
     scheduler
-        Address of a dask scheduler, such as ``"tcp://host:8786"``, or a client of one. Slides and ``out`` must lie on a disk that all
-        workers share, under the same path, and the same version of sthggep must be installed there, with what the model needs:
-        encoders of your own are registered on the workers, too. ``None`` starts processes on this machine.
+        Address of a dask scheduler, such as ``"tcp://host:8786"``, or a client of one. Slides and ``out`` must be on a
+        disk that all workers share, under the same path. The workers need the same version of sthggep and the packages of
+        the model's encoder; register your own encoders on the workers, too. Default: processes on this machine.
     workers
-        Processes on this machine, with a thread, a slide and a model each; ``None`` starts one.
+        Number of processes on this machine; each has one thread and holds one slide and one model. Default: 1.
     overwrite
-        Replace files in ``out`` that are predictions of another model, of other options, or of a slide that was another then.
+        Replace files in ``out`` that hold predictions of another model, with other options, or of an earlier version of
+        the slide.
     spacing_um
-        Lay new spots this far apart over the tissue, as :func:`sthggep.pp.tissue_grid` does, instead of the slides' own. Images
-        have none: ``None`` takes 100 for them.
+        Distance in microns of a new grid of spots over the tissue, made as by :func:`sthggep.pp.tissue_grid` and
+        predicted instead of the slide's own spots. Default: the slide's spots; 100 for images, which have none.
     key_added, genes, latent, counts, uncertainty, window, batch_size
         As for :func:`sthggep.tl.predict`, for all slides.
     {places}
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` … of each worker.
+        Device of each worker: ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     show_progress_bar
         Show progress.
 
     Returns
     -------
-    A row a slide: ``slide`` and ``path`` (the file in ``out``), ``status`` (``"written"``, ``"kept"`` from an earlier call,
-    ``"failed"``), ``n_obs``, ``n_genes`` (missing where it failed) and ``error`` (empty where there was none). Errors are logged, too.
+    A DataFrame with a row for each slide: ``slide`` and ``path`` (the file in ``out``), ``status`` (``"written"``,
+    ``"kept"`` from an earlier call, or ``"failed"``), ``n_obs``, ``n_genes`` (missing if the slide failed) and ``error``
+    (empty if it did not). The call also logs the errors.
 
     Raises
     ------
     FileNotFoundError, FileExistsError
-        A slide or the model is not there; a file in ``out`` is no such prediction, or ``out`` is a file.
+        A slide or the model does not exist; a file in ``out`` holds something else, or ``out`` is a file.
     ValueError, KeyError
-        Two slides would be written to one file; the model cannot say what is asked for.
+        Two slides have the same target file, or the model cannot predict what you request.
     ConnectionError
         The scheduler does not answer, or went away.
 
     See Also
     --------
-    sthggep.tl.predict : one slide.
+    sthggep.tl.predict : Predict one slide.
+    sthggep.tl.attach : Link a slide to its file of predictions.
 
     Examples
     --------
@@ -128,97 +133,95 @@ def predict_cohort(
         library_key=library_key,
         mpp=mpp,
     )
-    folder = Path(out).expanduser().absolute()
-    targets = targets_of(slides, folder)
+    targets = targets_of(slides, Path(out).expanduser().absolute())
     n_workers = _n_workers(scheduler, workers)
-    found = load_model(model)
-    options = {
-        "key_added": key_added,
-        "genes": None if genes is None else chosen_genes(found, genes),
-        "latent": latent,
-        "counts": counts,
-        "uncertainty": uncertainty,
-        "window": window,
-    }
-    _check_options(found, options, batch_size, spacing_um)
-    computed = {"batch_size": batch_size, "device": device}
-    jobs = [_job(slide, target, found, places, options, computed, spacing_um) for slide, target in targets.items()]
+    loaded = load_model(model)
+    options = PredictionOptions(key_added, genes, latent, counts, uncertainty, window)
+    if genes is not None:
+        options = replace(options, genes=requested_genes(loaded, genes))
+    settings = _Settings(loaded, places, options, batch_size, device, spacing_um)
+    settings.check()
+    jobs = [settings.job(slide, target) for slide, target in targets.items()]
     states = [state_of(job) for job in jobs]
     if not overwrite:
         refuse_others(jobs, states)
-    outcomes = [Outcome(state.made) for state in states]
-    todo = [at for at, state in enumerate(states) if state.made is None]
+    outcomes = [Outcome(state.size) for state in states]
+    todo = [i for i, state in enumerate(states) if state.size is None]
     if len(todo) < len(jobs):
         log.info("%d of %s are predicted already.", len(jobs) - len(todo), counted(jobs, "slide"))
     if todo:
         with connected(scheduler, n_workers) as client:
             if not jobs[0].model.exists():
-                found.save(jobs[0].model)
-            done = run_jobs(client, [jobs[at] for at in todo], show=show_progress_bar)
-        for at, outcome in zip(todo, done, strict=True):
-            outcomes[at] = outcome
+                loaded.save(jobs[0].model)
+            finished = run_jobs(client, [jobs[i] for i in todo], show=show_progress_bar)
+        for i, outcome in zip(todo, finished, strict=True):
+            outcomes[i] = outcome
     if not any(outcome.error for outcome in outcomes):
-        shutil.rmtree(folder / STATE, ignore_errors=True)
+        shutil.rmtree(jobs[0].target.parent / STATE, ignore_errors=True)
     return _table(jobs, states, outcomes)
 
 
 def _n_workers(scheduler: str | Client | None, workers: int | None) -> int:
-    """Processes on this machine."""
+    """Number of processes to start on this machine."""
     if scheduler is not None and workers is not None:
         msg = "`workers` starts processes on this machine, and `scheduler` has workers of its own. Pass one of them."
         raise ValueError(msg)
     return 1 if workers is None else int(positive(workers, "`workers`"))
 
 
-def _check_options(model: HGGEP, options: Mapping[str, Any], batch_size: int, spacing_um: float | None) -> None:
-    """Refuse what the model cannot say of any slide."""
-    from sthggep._inputs._windows import most_spots
+@dataclass(frozen=True)
+class _Settings:
+    """What all slides of a cohort have in common."""
 
-    if options["counts"]:
-        check_counts(model)
-    if options["uncertainty"]:
-        check_several(model)
-    most_spots(model.inputs, options["window"])
-    positive(batch_size, "`batch_size`")
-    if spacing_um is not None:
-        positive(spacing_um, "`spacing_um`")
+    model: HGGEP
+    places: Places
+    options: PredictionOptions
+    batch_size: int
+    device: str
+    spacing_um: float | None
+
+    def check(self) -> None:
+        """Refuse what the model cannot predict of any slide."""
+        from sthggep._inputs._windows import most_spots
+
+        if self.options.counts:
+            check_count_head(self.model)
+        if self.options.uncertainty:
+            check_ensemble(self.model)
+        most_spots(self.model.inputs, self.options.window)
+        positive(self.batch_size, "`batch_size`")
+        if self.spacing_um is not None:
+            positive(self.spacing_um, "`spacing_um`")
+
+    def job(self, slide: Path, target: Path) -> SlideJob:
+        """The job of one slide. Workers find the model by its id: they may not know its name."""
+        options = {**asdict(self.options), **asdict(self.places), "spacing_um": self.spacing_um}
+        # In the types of a record that is read back, without numbers of numpy
+        options = json.loads(json.dumps(options, default=lambda number: number.item()))
+        state = target.parent / STATE
+        return SlideJob(
+            slide=slide,
+            target=target,
+            folder=state / slide.stem,
+            model=state / self.model.id,
+            record=PredictionRecord(stamp(slide), self.model.id, version("sthggep"), options),
+            spacing_um=self.spacing_um,
+            places=self.places,
+            options=self.options,
+            batch_size=self.batch_size,
+            device=self.device,
+            client=os.getpid(),
+        )
 
 
-def _job(
-    slide: Path,
-    target: Path,
-    model: HGGEP,
-    places: Places,
-    options: Mapping[str, Any],
-    computed: Mapping[str, Any],
-    spacing_um: float | None,
-) -> Job:
-    """All that workers need to know of a slide; the model's own name may mean nothing on their machines."""
-    # As it is read back: plain types, numbers of numpy too
-    asked = {**options, **asdict(places), "spacing_um": spacing_um}
-    asked = json.loads(json.dumps(asked, default=lambda number: number.item()))
-    state = target.parent / STATE
-    return Job(
-        slide=slide,
-        target=target,
-        folder=state / slide.stem,
-        model=state / model.id,
-        record={"slide": stamp(slide), "model": model.id, "version": version("sthggep"), "options": asked},
-        spacing_um=spacing_um,
-        places=places,
-        options={**options, **computed},
-        client=os.getpid(),
-    )
-
-
-def _table(jobs: Sequence[Job], states: Sequence[State], outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """What became of each slide; failures are told once more, where they are easily missed."""
+def _table(jobs: Sequence[SlideJob], states: Sequence[TargetState], outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """A row for each slide. Failures are logged again at the end, where they are easy to find."""
     import pandas as pd
 
     rows = []
-    for job, state, (made, error) in zip(jobs, states, outcomes, strict=True):
-        status = "failed" if made is None else "written" if state.made is None else "kept"
-        n_obs, n_genes = made or (None, None)
+    for job, state, (size, error) in zip(jobs, states, outcomes, strict=True):
+        status = "failed" if size is None else "written" if state.size is None else "kept"
+        n_obs, n_genes = size or (None, None)
         rows.append((str(job.slide), str(job.target), status, n_obs, n_genes, error))
     if failed := [job.slide.name for job, outcome in zip(jobs, outcomes, strict=True) if outcome.error]:
         log.error(

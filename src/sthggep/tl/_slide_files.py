@@ -1,4 +1,4 @@
-"""Slides as files: AnnData, SpatialData, and bare images whose spots are laid over the tissue."""
+"""Slide files: AnnData, SpatialData, and images with a grid of spots over the tissue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRID = "tissue_grid"
 def open_with_spots(
     path: Path, places: Places, spacing_um: float | None = None
 ) -> tuple[AnnData | SpatialData, Places]:
-    """A slide, with new spots over its tissue where they are wanted or there are none, and where all is then."""
+    """Read a slide; make a grid of spots over its tissue if ``spacing_um`` is set or the file is an image."""
     kind = kind_of(path)
     if kind != "image" and spacing_um is None:
         return read_container(path), places
@@ -31,5 +31,5 @@ def open_with_spots(
     data = io.read_slide(path, mpp=places.mpp) if kind == "image" else read_container(path)
     spacing_um = SPACING_UM if spacing_um is None else spacing_um
     grid = pp.tissue_grid(data, spacing_um=spacing_um, key_added=GRID, **asdict(places))
-    # In a SpatialData the grid is a table beside others; of an AnnData it is an object of its own
+    # The grid is another table of a SpatialData, but a new AnnData
     return (grid, places) if kind == "anndata" else (data, replace(places, table_key=GRID, shapes_key=None))

@@ -1,4 +1,4 @@
-"""One row a section: how good a prediction is, how sure that is, and how good it could be."""
+"""Summary scores of a prediction, one row for each section, with intervals and noise ceilings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._places import Places
 from sthggep._table._scores import column_pearson
-from sthggep.tl._compared import Compared, compared
-from sthggep.tl._doubts import warn_of_seen
+from sthggep.tl._compared import ScoredSection, scored_sections
+from sthggep.tl._doubts import warn_of_training_tissue
 from sthggep.tl._evaluate import ceiling_of
 from sthggep.tl._maps import ssim
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 GENES_AT_ONCE = 512
-# Of fewer blocks, too few different samples can be drawn
+# Fewer blocks give too few different bootstrap samples
 LEAST_BLOCKS = 8
 
 
@@ -45,33 +45,34 @@ def summary(
     spatial_key: str = "spatial",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Sum up a prediction, one row a section: mean correlation with an interval, and the share of what could be had.
+    """Summarize the scores of a prediction, one row for each section: mean correlation, its interval, fraction of the ceiling.
 
     Parameters
     ----------
     slides
         One measured slide with a prediction, or several.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     genes
-        These only; ``None`` takes all that were predicted. Choose them without a look at these slides, as
-        :func:`sthggep.tl.top_genes` does: the best genes of the slides themselves always look good.
+        Genes to score. Choose them without the counts of these slides, as :func:`sthggep.tl.top_genes` does; genes chosen by
+        their scores on the same slides are biased upwards. Default: all predicted genes.
     n_boot
-        Samples drawn for the interval; 0 draws none.
+        Bootstrap samples for the interval; 0 computes no interval.
     level
-        Share of the samples that the interval covers.
+        Fraction of the samples that the interval covers.
     layer
-        Layer of the raw counts; ``None`` reads ``X``.
+        Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
     {places}
     seed
-        Of the samples, and of the count splitting behind the ceiling.
+        Seed of the bootstrap and of the count splitting for the noise ceiling.
 
     Returns
     -------
-    A DataFrame with the sections as its index. Means are over the genes that have a correlation there.
+    A DataFrame with the sections as its index. Means are over the genes that have a correlation in the section.
 
     ``n_spots``, ``n_genes``, ``n_constant``
-        How many; constant genes (measured or predicted) are among ``n_genes``, and have no correlation.
+        Numbers of spots, of genes, and of genes among them that are constant (measured or predicted).
     ``pearson``, ``pearson_low``, ``pearson_high``
         Mean Pearson correlation and its interval.
     ``pearson_median``
@@ -81,11 +82,11 @@ def summary(
     ``ssim``
         Mean structural similarity of the maps.
     ``trained_on``
-        Whether the model has learned from this very tissue: its row then says nothing about new tissue.
+        Whether the model was trained on this tissue. The scores of such a row do not hold for new tissue.
     ``pooled_pearson``
-        Of several sections: mean over genes of the correlation over the spots of all sections together, the same in
-        every row. It inflates: a model that only tells sections apart scores high. It is here to be compared with
-        figures that others computed so, never to be reported alone.
+        With several sections: mean over genes of the correlation over the spots of all sections together, the same in
+        every row. It is inflated: a model that only distinguishes sections scores high. Use it to compare with
+        published values that were computed so, and never report it alone.
 
     Raises
     ------
@@ -96,21 +97,26 @@ def summary(
 
     Notes
     -----
-    Interval: spots are drawn anew with replacement, in blocks, and the mean over genes is computed in each sample; the
-    interval lies between its quantiles. Spots, not genes, since genes rise and fall together in the same spots and
-    would make a much too narrow one; blocks, since neighboring spots resemble each other. Blocks are squares of about
-    ``sqrt(n_spots)`` spots. Fewer than eight blocks give no interval (NaN). It says how far this section could mislead
-    about tissue like it, and nothing about other patients: compare the rows for that.
+    Interval: each bootstrap sample draws blocks of spots with replacement and computes the mean over genes; the
+    interval lies between quantiles of these means. The samples are of spots, not of genes, since genes vary together in
+    the same spots and would give an interval that is much too narrow. They are of blocks, since neighboring spots resemble each
+    other. A block is a square of about ``sqrt(n_spots)`` spots. Fewer than eight blocks give no interval (NaN).
+    The interval covers the sampling of spots in this section, not the variation between patients: compare the rows for that.
+
+    Examples
+    --------
+    >>> sthggep.tl.predict(slide, model)
+    >>> sthggep.tl.summary(slide)[["pearson", "pearson_low", "pearson_high", "of_ceiling"]]
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
-    given = list(slides) if isinstance(slides, Sequence) else [slides]
-    if not given or n_boot < 0 or not 0 < positive(level, "`level`") < 1:
-        msg = f"Expected slides, `n_boot` of 0 or more and `level` between 0 and 1; found {len(given)}, {n_boot}, {level}."
+    objects = list(slides) if isinstance(slides, Sequence) else [slides]
+    if not objects or n_boot < 0 or not 0 < positive(level, "`level`") < 1:
+        msg = f"Expected slides, `n_boot` of 0 or more and `level` between 0 and 1; found {len(objects)}, {n_boot}, {level}."
         raise ValueError(msg)
-    sections: list[Compared] = []
-    for data in given:
-        sections += compared(data, places, key, genes, layer=layer)[0]
-    warn_of_seen([section.name for section in sections if section.learned_from])
+    sections: list[ScoredSection] = []
+    for data in objects:
+        sections += scored_sections(data, places, key, genes, layer=layer)[0]
+    warn_of_training_tissue([section.name for section in sections if section.trained_on])
     rng = np.random.default_rng(seed)
     rows = [_row(section, n_boot, level, rng) for section in sections]
     out = pd.DataFrame(rows, index=pd.Index([section.name for section in sections], name="section"))
@@ -119,8 +125,8 @@ def summary(
     return out
 
 
-def _row(section: Compared, n_boot: int, level: float, rng: np.random.Generator) -> dict[str, float]:
-    """The figures of one section."""
+def _row(section: ScoredSection, n_boot: int, level: float, rng: np.random.Generator) -> dict[str, float]:
+    """Summary scores of one section."""
     pearson = pd.Series(column_pearson(section.predicted, section.measured))
     ceiling = pd.Series(ceiling_of(section, rng))
     both = pearson.notna() & ceiling.notna()
@@ -137,34 +143,34 @@ def _row(section: Compared, n_boot: int, level: float, rng: np.random.Generator)
         "ceiling": ceiling[both].mean(),
         "of_ceiling": pearson[both].mean() / (ceiling[both].mean() or np.nan),
         "ssim": pd.Series(ssim(section.slide, section.predicted, section.measured))[scored].mean(),
-        "trained_on": section.learned_from,
+        "trained_on": section.trained_on,
     }
 
 
-def interval(section: Compared, n_boot: int, level: float, rng: np.random.Generator) -> tuple[float, float]:
-    """Quantiles of the mean correlation over samples of blocks of spots; NaN where there are too few to draw from."""
+def interval(section: ScoredSection, n_boot: int, level: float, rng: np.random.Generator) -> tuple[float, float]:
+    """Quantiles of the mean correlation over bootstrap samples of blocks of spots; NaN if there are too few blocks."""
     block = block_numbers(section.slide)
     n_blocks = int(block.max()) + 1
     if n_boot and n_blocks < LEAST_BLOCKS:
-        text = "Section %s: no interval, since its %d spots make %d blocks to draw from, of %d needed."
+        text = "Section %s: no interval, since its %d spots make %d blocks and the bootstrap needs %d."
         log.info(text, section.name, len(section.predicted), n_blocks, LEAST_BLOCKS)
     if n_boot == 0 or n_blocks < LEAST_BLOCKS:
         return float("nan"), float("nan")
     times = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_boot)[:, block]
-    total, known = np.zeros(n_boot), np.zeros(n_boot)
+    total, n_defined = np.zeros(n_boot), np.zeros(n_boot)
     for start in range(0, len(section.genes), GENES_AT_ONCE):
         part = slice(start, start + GENES_AT_ONCE)
         r = weighted_pearson(section.predicted[:, part], section.measured[:, part], times)
         total += np.nansum(r, axis=1)
-        known += (~np.isnan(r)).sum(axis=1)
-    if not known.all():
+        n_defined += (~np.isnan(r)).sum(axis=1)
+    if not n_defined.all():
         return float("nan"), float("nan")
-    low, high = np.quantile(total / known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(total / n_defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def block_numbers(slide: Slide) -> NDArray[np.intp]:
-    """Number of the block that each spot lies in: squares of about as many spots as there are blocks."""
+    """Number of the block of each spot; a block is a square of about as many spots as there are blocks."""
     side = slide.pitch() * slide.n_spots**0.25
     cell = np.floor((slide.xy - slide.xy.min(axis=0)) / side + 1e-6).astype(np.int64)
     return np.unique(cell, axis=0, return_inverse=True)[1].ravel()
@@ -175,20 +181,20 @@ def weighted_pearson(
 ) -> NDArray[np.float64]:
     """Pearson correlation of each pair of columns in each sample, shape (n_samples, n_columns).
 
-    ``times`` (n_samples, n_spots) says how often each spot was drawn. Columns constant in a sample have none (NaN).
+    ``times`` (n_samples, n_spots) is how often each sample holds each spot. Columns constant in a sample have no correlation (NaN).
     """
     share = times / times.sum(axis=1, keepdims=True)
-    # About the mean over all spots, lest the differences below lose digits
+    # Centered, so that the differences below do not lose digits
     a, b = (x.astype(np.float64) - x.mean(axis=0, dtype=np.float64) for x in (a, b))
     mean_a, mean_b = share @ a, share @ b
     var_a, var_b = share @ a**2 - mean_a**2, share @ b**2 - mean_b**2
-    together = share @ (a * b) - mean_a * mean_b
+    covariance = share @ (a * b) - mean_a * mean_b
     varies = (var_a > 1e-9 * a.var(axis=0)) & (var_b > 1e-9 * b.var(axis=0))
-    return np.where(varies, together / np.sqrt(np.where(varies, var_a * var_b, 1.0)), np.nan)
+    return np.where(varies, covariance / np.sqrt(np.where(varies, var_a * var_b, 1.0)), np.nan)
 
 
-def pooled_pearson(sections: Sequence[Compared]) -> float:
-    """Mean correlation over all spots together, over the genes that every section has."""
+def pooled_pearson(sections: Sequence[ScoredSection]) -> float:
+    """Correlation over the spots of all sections together, averaged over the genes that every section has."""
     common = [gene for gene in sections[0].genes if all(gene in section.genes for section in sections)]
     if not common:
         return float("nan")

@@ -1,9 +1,9 @@
-"""Predictions as an AnnData of their own."""
+"""A prediction as an AnnData with the predicted genes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,38 +18,48 @@ from sthggep._table._prediction import open_stored_arrays, read_prediction
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-LINK = "spatialdata_attrs"  # how SpatialData knows which shapes a table's rows are
+LINK = "spatialdata_attrs"  # names the shapes of each row of a table of a SpatialData
 
 
 def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str = "table") -> AnnData:
-    """Predictions as ``X``, so that every scanpy and squidpy call works on them.
+    """Make an AnnData with the prediction as ``X``, for scanpy and squidpy.
 
     Parameters
     ----------
     data
-        Slide with a prediction.
+        Slide with a prediction. The function does not change it.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     table_key
         Table of a SpatialData.
 
     Returns
     -------
-    A new AnnData (spots × predicted genes): ``X`` holds the prediction, a copy (a dask array, read when it is asked for,
-    where it was written to a file by ``out=``; ``.to_memory()`` reads all), on the scale ``uns[key]["units"]``,
-    which is a logarithm already and must not be normalized again; ``obs``, ``obsm["spatial"]``, ``uns["spatial"]`` and
-    the prediction's record come along; so do ``obsm["X_<key>"]``, the latent embedding, and ``layers["counts"]``, expected
-    counts, where they were predicted; and ``var["held_out_pearson"]`` and ``var["training_ceiling"]``, where the model knows
-    them. Spots without a prediction (off the tissue, or of sections that were not asked for) are left out. ``data`` is
-    not changed.
+    A new AnnData (spots × predicted genes), without the spots that have no prediction:
 
-    The link to the shapes of a SpatialData comes along, too: ``sdata["predicted"] = sthggep.tl.to_adata(sdata)`` puts a
-    table beside the others that ``spatialdata-plot`` colors shapes by.
+    ``X``
+        A copy of the prediction, on the scale ``uns[key]["units"]``. It is logarithmic: do not normalize it again. After
+        ``tl.predict(out=...)`` it is a dask array; ``.to_memory()`` reads it.
+    ``obs``, ``obsm["spatial"]``, ``uns["spatial"]``, ``uns[key]``
+        As in the table.
+    ``obsm["X_<key>"]``, ``layers["counts"]``, ``layers["std"]``
+        Latent embedding, expected counts and standard deviation over the networks, if they were predicted.
+    ``var["held_out_pearson"]``, ``var["training_ceiling"]``
+        Held-out correlation and noise ceiling of each gene in the training, if the model records them.
+    ``uns["spatialdata_attrs"]``
+        The link to the shapes of a SpatialData, so that ``sdata["predicted"] = sthggep.tl.to_adata(sdata)`` adds a table by
+        which ``spatialdata-plot`` colors the shapes.
 
     Raises
     ------
     KeyError
         There is no such prediction.
+
+    Examples
+    --------
+    >>> sthggep.tl.predict(slide, model, latent=True)
+    >>> predicted = sthggep.tl.to_adata(slide)
+    >>> scanpy.pp.neighbors(predicted, use_rep="X_hggep")
     """
     table = table_of(data, table_key)
     prediction = read_prediction(table, key)
@@ -66,24 +76,24 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         if name in table.uns[key]:
             out.var[name] = table.uns[key][name]
     names = prediction_keys(key)
-    beside = {name: table.obsm[name] for name in written_beside(table.uns[key]) if name in table.obsm}
+    arrays = {name: table.obsm[name] for name in written_beside(table.uns[key]) if name in table.obsm}
     if prediction.path is not None:
-        beside = open_stored_arrays(prediction.path, key)
-    if names.latent in beside:
-        out.obsm[names.latent] = beside[names.latent][rows]
-    if names.counts in beside:
-        out.layers["counts"] = beside[names.counts][rows]
-    if names.std in beside:
-        out.layers["std"] = beside[names.std][rows]
-    out.uns = {name: _own_dicts(table.uns[name]) for name in ("spatial", LINK, key) if name in table.uns}
+        arrays = open_stored_arrays(prediction.path, key)
+    if names.latent in arrays:
+        out.obsm[names.latent] = arrays[names.latent][rows]
+    if names.counts in arrays:
+        out.layers["counts"] = arrays[names.counts][rows]
+    if names.std in arrays:
+        out.layers["std"] = arrays[names.std][rows]
+    out.uns = {name: _copied_dicts(table.uns[name]) for name in ("spatial", LINK, key) if name in table.uns}
     if LINK in out.uns:
         attrs = out.uns[LINK]
-        left = set(out.obs[attrs["region_key"]].astype(str))
-        regions = [str(region) for region in np.atleast_1d(attrs["region"]) if str(region) in left]
+        remaining = set(out.obs[attrs["region_key"]].astype(str))
+        regions = [str(region) for region in np.atleast_1d(attrs["region"]) if str(region) in remaining]
         attrs["region"] = regions[0] if len(regions) == 1 else regions
     return out
 
 
-def _own_dicts(value: Any) -> Any:
-    """The same record in dicts of its own; arrays are shared, since the image is large."""
-    return {k: _own_dicts(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+def _copied_dicts(value: object) -> object:
+    """A copy of nested dicts that shares their arrays, since images are large."""
+    return {k: _copied_dicts(v) for k, v in value.items()} if isinstance(value, Mapping) else value

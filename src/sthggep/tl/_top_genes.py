@@ -1,4 +1,4 @@
-"""Genes worth a look, chosen without a look at the slide they are to be judged on."""
+"""Top genes of a prediction, ranked without the counts of its slide."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ def top_genes(
     by: pd.Series | Mapping[str, float] | None = None,
     table_key: str = "table",
 ) -> list[str]:
-    """The genes of a prediction that rank highest by what was known before this slide was measured.
+    """Rank the genes of a prediction without the counts of the slide, and return the first ``n``.
 
-    The counts of ``data`` are not looked at: genes that are chosen by their score on a slide score high on that slide
-    by choice, not by merit.
+    Genes chosen by their scores on a slide score high on that slide by selection. This function therefore ranks by
+    what the model records of its training, or by values that you pass.
 
     Parameters
     ----------
     data
         Slide with a prediction.
     n
-        How many genes at most; fewer where fewer have a rank.
+        Most genes to return; fewer are returned if fewer have a rank.
     key
-        Which prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     by
-        What to rank by, a number a gene, high is good: such as ``tl.evaluate(validation_slide)["pearson"]``, or the
-        mean expression of the training slides. A gene that stands there several times (once a section) gets its
-        mean, a missing value ranks nowhere. ``None`` takes what :func:`sthggep.tl.predict` noted of the model: each gene's
-        correlation on the tissue held out while training, or where nothing was held out its noise ceiling on the
-        training slides (genes that can be measured well).
+        Values to rank by, one for each gene, higher is better: such as ``tl.evaluate(validation_slide)["pearson"]``, or
+        the mean expression in the training slides. Several values of a gene (one for each section) are averaged; genes with
+        missing values are left out. Default: ``uns[key]["held_out_pearson"]``, the correlation of each gene on
+        the tissue held out during training; if nothing was held out, ``uns[key]["training_ceiling"]``, the noise ceiling on
+        the training slides.
     table_key
         Table of a SpatialData.
 
     Returns
     -------
-    The genes, best first; ``genes=`` of :func:`sthggep.tl.evaluate`, :func:`sthggep.tl.summary` and
-    :func:`sthggep.pl.gene_map` takes them.
+    Gene names, best first, to pass as ``genes`` to :func:`sthggep.tl.evaluate`, :func:`sthggep.tl.summary` and
+    :func:`sthggep.pl.gene_map`.
 
     Raises
     ------
     KeyError
         There is no such prediction.
     ValueError
-        ``by`` is needed, since the model noted nothing of its training slides, or it ranks none of the predicted genes.
+        ``by`` ranks none of the predicted genes, or you did not pass it and the prediction has no record of the training.
 
     Examples
     --------
@@ -67,26 +67,26 @@ def top_genes(
     prediction = read_prediction(table, key)
     n = int(positive(n, "`n`"))
     if by is None:
-        by = _noted(table, key, prediction.genes)
+        by = _training_scores(table, key, prediction.genes)
     values = pd.Series(by, dtype=float).dropna()
     ranked = values.groupby(values.index.astype(str), sort=False).mean()
     ranked = ranked[ranked.index.isin(prediction.genes)].sort_values(ascending=False, kind="stable")
     if ranked.empty:
-        msg = f"`by` ranks none of the {len(prediction.genes)} genes of the prediction {key!r}. Pass a number a gene, by its name."
+        msg = f"`by` ranks none of the {len(prediction.genes)} genes of the prediction {key!r}. Pass a number for each gene, with gene names as index."
         raise ValueError(msg)
     if len(ranked) < n:
-        log.info("%d genes have a rank, of %d asked for: all of them are returned.", len(ranked), n)
+        log.info("Only %d genes have a rank; %d were requested.", len(ranked), n)
     return [str(gene) for gene in ranked.index[:n]]
 
 
-def _noted(table: AnnData, key: str, genes: list[str]) -> pd.Series:
-    """What the model knew of its genes before this slide."""
+def _training_scores(table: AnnData, key: str, genes: list[str]) -> pd.Series:
+    """Score of each gene from the training of the model, as the record of the prediction holds it."""
     for name in ("held_out_pearson", "training_ceiling"):
-        noted = table.uns[key].get(name)
-        if noted is not None and len(noted) == len(genes):
-            return pd.Series(noted, index=genes, dtype=float)
+        scores = table.uns[key].get(name)
+        if scores is not None and len(scores) == len(genes):
+            return pd.Series(scores, index=genes, dtype=float)
     msg = (
-        f"The prediction {key!r} holds nothing about its training slides to rank genes by (its model was not trained by "
-        "this version of sthggep). Pass `by=`, such as `tl.evaluate(validation_slide)['pearson']`."
+        f"The record of the prediction {key!r} holds no scores of the training to rank genes by (another version of sthggep "
+        "trained the model). Pass `by=`, such as `tl.evaluate(validation_slide)['pearson']`."
     )
     raise ValueError(msg)

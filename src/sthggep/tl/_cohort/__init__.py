@@ -1,1 +1,1 @@
-"""Many slides: tasks, workers, files."""
+"""A cohort: many slides, predicted by tasks on several workers, one file each."""

@@ -1,29 +1,30 @@
-"""Files of a cohort: one a slide, which says itself what it was made of, and what else is refused."""
+"""Files of a cohort: one a slide, with a record of what its prediction depends on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from sthggep._checks import listing
 from sthggep._slides._container_files import kind_of
-from sthggep.tl._cohort._tasks import NOTE, Job, Made
+from sthggep.tl._cohort._tasks import NOTE, PredictionSize, SlideJob
 
 
-class State(NamedTuple):
-    """What there is of a slide."""
+class TargetState(NamedTuple):
+    """State of a slide's target file before the cohort runs."""
 
-    made: Made | None = None
-    """The finished prediction, the very one that is asked for."""
-    differs: str = ""
-    """Why the file that is there is another one."""
+    size: PredictionSize | None = None
+    """Size of the requested prediction, if the file holds it."""
+    difference: str = ""
+    """Why the file is another one, in words."""
 
 
 def targets_of(slides: Sequence[str | Path], out: Path) -> dict[Path, Path]:
-    """The file in ``out`` for each slide; refuses what is not there, or would be written to one file."""
+    """The target file of each slide; refuses slides that do not exist, and two slides with one target."""
     if isinstance(slides, str | Path) or not slides:
         msg = f"`slides` must be a list of files, found {slides!r}. Pass `[...]` of one or more."
         raise ValueError(msg)
@@ -34,12 +35,12 @@ def targets_of(slides: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     for path in paths:
         kind_of(path)
     targets = {path: out / f"{path.stem}.h5ad" for path in paths}
-    taken: dict[Path, list[Path]] = {}
+    slides_of: dict[Path, list[Path]] = {}
     for path in paths:
-        taken.setdefault(targets[path], []).append(path)
-    for target, those in taken.items():
-        if len(those) > 1:
-            msg = f"{listing(those)} would all be written to {target}. Rename them, or call once for each folder."
+        slides_of.setdefault(targets[path], []).append(path)
+    for target, sources in slides_of.items():
+        if len(sources) > 1:
+            msg = f"{listing(sources)} would all be written to {target}. Rename them, or call once for each folder."
             raise ValueError(msg)
         if target.resolve() in {path.resolve() for path in paths}:
             msg = f"{target} would be written over a slide that is read. Pass another `out`."
@@ -48,35 +49,36 @@ def targets_of(slides: Sequence[str | Path], out: Path) -> dict[Path, Path]:
 
 
 def stamp(path: Path) -> str:
-    """What changes with a file, or with any file of a folder: sizes and times."""
+    """Digest of sizes and modification times of a file, or of all files of a folder."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    found = [(file.relative_to(path.parent).as_posix(), file.stat()) for file in files]
-    return sha256(repr([(name, s.st_size, s.st_mtime_ns) for name, s in found]).encode()).hexdigest()[:16]
+    stats = [(file.relative_to(path.parent).as_posix(), file.stat()) for file in files]
+    return sha256(repr([(name, s.st_size, s.st_mtime_ns) for name, s in stats]).encode()).hexdigest()[:16]
 
 
-def state_of(job: Job) -> State:
-    """Whether the file of a slide is there, and is what is asked for."""
+def state_of(job: SlideJob) -> TargetState:
+    """Whether the target file of a slide exists and holds the requested prediction."""
     import h5py
 
     if not job.target.exists():
-        return State()
+        return TargetState()
     try:
         with h5py.File(job.target, "r") as file:
-            there, made = json.loads(file.attrs[NOTE]), Made(*map(int, file["X"].shape))
+            record, size = json.loads(file.attrs[NOTE]), PredictionSize(*map(int, file["X"].shape))
     except (OSError, KeyError, ValueError, TypeError):
-        return State(differs="was not written by `predict_cohort`")
-    wanted, options = job.record, there.get("options", {})
-    names = [name for name in wanted if name != "options" and there.get(name) != wanted[name]]
-    names += [name for name, value in wanted["options"].items() if options.get(name) != value]
+        return TargetState(difference="was not written by `predict_cohort`")
+    requested, options = asdict(job.record), record.get("options", {})
+    requested_options = requested.pop("options")
+    names = [name for name, value in requested.items() if record.get(name) != value]
+    names += [name for name, value in requested_options.items() if options.get(name) != value]
     if names == ["slide"]:
-        return State(differs="was made before its slide was changed (size or time of the file)")
-    return State(differs=f"is of another {', '.join(names)}") if names else State(made)
+        return TargetState(difference="was made before its slide was changed (size or time of the file)")
+    return TargetState(difference=f"is of another {', '.join(names)}") if names else TargetState(size)
 
 
-def refuse_others(jobs: Sequence[Job], states: Sequence[State]) -> None:
-    """Refuse files that are there and are not what is asked for."""
-    others = [f"{job.target} {state.differs}" for job, state in zip(jobs, states, strict=True) if state.differs]
-    if others:
-        more = f" (and {len(others) - 1} more such files)" if len(others) > 1 else ""
-        msg = f"{others[0]}{more}; it is left alone. Pass another `out`, or `overwrite=True` to predict it again."
+def refuse_others(jobs: Sequence[SlideJob], states: Sequence[TargetState]) -> None:
+    """Refuse target files that exist and hold something else."""
+    lines = [f"{job.target} {state.difference}" for job, state in zip(jobs, states, strict=True) if state.difference]
+    if lines:
+        more = f" (and {len(lines) - 1} more such files)" if len(lines) > 1 else ""
+        msg = f"{lines[0]}{more}; it is left alone. Pass another `out`, or `overwrite=True` to predict it again."
         raise FileExistsError(msg)

@@ -1,4 +1,4 @@
-"""The client's side of a cohort: a cluster, and tasks that follow each other slide by slide."""
+"""The client's side of a cohort: a cluster, and the tasks of each slide in their order."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from sthggep._checks import counted, warn_user
 from sthggep._log import log
 from sthggep._progress import Progress, progress
-from sthggep.tl._cohort._tasks import Answer, Job, Made, attempt
+from sthggep.tl._cohort._tasks import Block, PredictionSize, SlideJob, TaskResult, run_task
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
 SECONDS = 10  # for a scheduler to answer
-# What is begun is finished before more is begun
+# Slides in work are finished before others begin
 PRIORITY = {"begin": 0, "encode": 1, "finish": 2}
 
 
 @contextmanager
 def connected(scheduler: str | Client | None, workers: int) -> Iterator[Client]:
-    """A client of that scheduler, or of worker processes on this machine, which go away in the end.
+    """Connect to a scheduler, or start worker processes on this machine and stop them at the end.
 
     Raises
     ------
     ConnectionError
-        Nobody answers at that address.
+        No scheduler answers at that address.
     """
     from distributed import Client, LocalCluster
 
@@ -47,12 +47,17 @@ def connected(scheduler: str | Client | None, workers: int) -> Iterator[Client]:
         with client:
             yield client
     else:
-        # Dask would share out the memory and kill a worker that takes more than its part; and it warns of each slow exit
-        limits: dict[str, Any] = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
-        limits |= {"dashboard_address": "127.0.0.1:0"}
+        # By default dask divides the memory, kills a worker above its part, and warns of each slow exit
         with (
             no_main(),
-            LocalCluster(n_workers=workers, processes=True, **limits) as cluster,
+            LocalCluster(
+                n_workers=workers,
+                processes=True,
+                threads_per_worker=1,
+                memory_limit=0,
+                silence_logs=logging.ERROR,
+                dashboard_address="127.0.0.1:0",
+            ) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
             yield client
@@ -60,25 +65,25 @@ def connected(scheduler: str | Client | None, workers: int) -> Iterator[Client]:
 
 @contextmanager
 def no_main() -> Iterator[None]:
-    """Workers import sthggep alone: a script that each of them imported would begin its cohort anew."""
-    main: Any = sys.modules["__main__"]
-    held = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
-    vars(main).update(dict.fromkeys(held))  # as in a notebook, which is not imported either
+    """Keep workers from importing the user's script, which would begin its cohort anew in each of them."""
+    main = vars(sys.modules["__main__"])
+    originals: dict[str, object] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+    main.update(dict.fromkeys(originals))  # as in a notebook, which workers do not import either
     try:
         yield
     finally:
-        vars(main).update(held)
+        main.update(originals)
 
 
 class Outcome(NamedTuple):
-    """What became of a slide."""
+    """Size of a slide's finished prediction, or the error of the slide."""
 
-    made: Made | None = None
+    size: PredictionSize | None = None
     error: str = ""
 
 
-def run_jobs(client: Client, jobs: Sequence[Job], *, show: bool) -> list[Outcome]:
-    """Do all jobs, in the order of ``jobs``; one that fails does not stop the others.
+def run_jobs(client: Client, jobs: Sequence[SlideJob], *, show: bool) -> list[Outcome]:
+    """Run all jobs and return their outcomes in the same order; a job that fails does not stop the others.
 
     Raises
     ------
@@ -88,90 +93,93 @@ def run_jobs(client: Client, jobs: Sequence[Job], *, show: bool) -> list[Outcome
     if not client.scheduler_info()["workers"]:
         log.warning("The scheduler has no workers yet; work begins when there are some.")
     with progress(len(jobs), "Cohort", "task", show=show) as bar:
-        return _Run(client, jobs, bar).to_the_end()
+        return _CohortRun(client, jobs, bar).outcomes()
 
 
-class _Run:
-    """Jobs on their way through a cluster: what is to come of a slide is known when its first task is done."""
+class _CohortRun:
+    """Jobs in work on a cluster. The result of a slide's first task decides which tasks follow."""
 
-    def __init__(self, client: Client, jobs: Sequence[Job], bar: Progress) -> None:
+    def __init__(self, client: Client, jobs: Sequence[SlideJob], bar: Progress) -> None:
         from distributed import as_completed
 
         self.client, self.jobs, self.bar = client, jobs, bar
-        self.events = as_completed(loop=client.loop)
-        self.running: dict[str, tuple[int, Future[Answer]]] = {}
-        self.missing: dict[int, int] = {}  # blocks of each job that are still to be done
-        self.outcomes: dict[int, Outcome] = {}
-        self.warned: set[str] = set()
+        self.completed = as_completed(loop=client.loop)
+        self.running: dict[str, tuple[int, Future[TaskResult]]] = {}
+        self.n_missing: dict[int, int] = {}  # blocks of each job that are not encoded yet
+        self.by_job: dict[int, Outcome] = {}
+        self.shown: set[str] = set()
 
-    def to_the_end(self) -> list[Outcome]:
+    def outcomes(self) -> list[Outcome]:
+        """Run all jobs to their end."""
         try:
-            for at in range(len(self.jobs)):
-                self._submit("begin", at)
-            for future in self.events:
-                at, _ = self.running.pop(future.key)
+            for i in range(len(self.jobs)):
+                self._submit("begin", i)
+            for future in self.completed:
+                i, _ = self.running.pop(future.key)
                 self.bar.update()
-                if at not in self.outcomes:
-                    self._go_on(at, self._answer(future))
+                if i not in self.by_job:
+                    self._proceed(i, self._result(future))
         finally:
             if self.client.status == "running":
                 self.client.cancel([future for _, future in self.running.values()])
-        return [self.outcomes[at] for at in range(len(self.jobs))]
+        return [self.by_job[i] for i in range(len(self.jobs))]
 
-    def _submit(self, step: str, at: int, *which: Any) -> None:
+    def _submit(self, step: str, i: int, *blocks: Block) -> None:
         key = f"sthggep_{step}-{uuid4().hex}"
-        job, options = self.jobs[at], {"key": key, "priority": PRIORITY[step], "pure": False}
-        future = self.client.submit(attempt, step, job, *which, **options)
-        self.running[key] = (at, future)
-        self.events.add(future)
+        future = self.client.submit(run_task, step, self.jobs[i], *blocks, key=key, priority=PRIORITY[step], pure=False)
+        self.running[key] = (i, future)
+        self.completed.add(future)
 
-    def _answer(self, future: Future[Answer]) -> Answer:
-        """What a task said; one that never came to an end has lost its worker again and again."""
+    def _result(self, future: Future[TaskResult]) -> TaskResult:
+        """The result of a task; an error if its workers were lost again and again."""
         from distributed import CancelledError, KilledWorker
 
         try:
-            found: Answer = future.result()
+            result: TaskResult = future.result()
         except CancelledError as reason:
-            msg = "The scheduler of dask went away. What is finished is kept: make the same call again to go on."
+            msg = "The scheduler of dask went away. Finished slides and blocks are stored: make the same call again to resume."
             raise ConnectionError(msg) from reason
         except KilledWorker as reason:
             times = counted(reason.allowed_failures + 1, "time")
-            return Answer(error=f"its worker was lost {times} at the same task: it may need more memory than there is.")
+            return TaskResult(
+                error=f"its worker was lost {times} at the same task: it may need more memory than there is."
+            )
         except Exception as reason:  # noqa: BLE001
-            return Answer(error=f"{type(reason).__name__}: {reason}")
-        return found
+            return TaskResult(error=f"{type(reason).__name__}: {reason}")
+        return result
 
-    def _go_on(self, at: int, answer: Answer) -> None:
-        """Ask for what comes next of a job."""
-        self._warn(at, answer.warnings)
-        if answer.error:
-            self._end(at, Outcome(error=answer.error))
-        elif isinstance(answer.value, Made):
-            self._end(at, Outcome(answer.value))
-        elif answer.value:
-            self.missing[at] = len(answer.value)
-            self.bar.grow(len(answer.value) + 1)
-            for block in answer.value:
-                self._submit("encode", at, block)
+    def _proceed(self, i: int, result: TaskResult) -> None:
+        """Submit the tasks of a job that follow from a result."""
+        self._warn(i, result.warnings)
+        if result.error:
+            self._end(i, Outcome(error=result.error))
+        elif isinstance(result.value, PredictionSize):
+            self._end(i, Outcome(result.value))
+        elif result.value:
+            self.n_missing[i] = len(result.value)
+            self.bar.grow(len(result.value) + 1)
+            for block in result.value:
+                self._submit("encode", i, block)
         else:
-            self.missing[at] -= 1
-            if not self.missing[at]:
-                self._submit("finish", at)
+            self.n_missing[i] -= 1
+            if not self.n_missing[i]:
+                self._submit("finish", i)
 
-    def _end(self, at: int, outcome: Outcome) -> None:
-        self.outcomes[at] = outcome
-        job = self.jobs[at]
-        if outcome.made is None:
+    def _end(self, i: int, outcome: Outcome) -> None:
+        """Store the outcome of a job, and log it."""
+        self.by_job[i] = outcome
+        job = self.jobs[i]
+        if outcome.size is None:
             log.error("%s failed: %s", job.slide, outcome.error)
-            self.client.cancel([future for of, future in self.running.values() if of == at])
+            self.client.cancel([future for owner, future in self.running.values() if owner == i])
             return
-        n_obs, n_genes = outcome.made
-        done = sum(known.made is not None for known in self.outcomes.values())
-        log.info("%s written (%d of %d): %d genes at %d spots", job.target, done, len(self.jobs), n_genes, n_obs)
+        n_obs, n_genes = outcome.size
+        n_written = sum(finished.size is not None for finished in self.by_job.values())
+        log.info("%s written (%d of %d): %d genes at %d spots", job.target, n_written, len(self.jobs), n_genes, n_obs)
 
-    def _warn(self, at: int, said: Sequence[str]) -> None:
-        """Say what a worker warned of, once a slide."""
-        for text in said:
-            if (line := f"{self.jobs[at].slide}: {text}") not in self.warned:
-                self.warned.add(line)
+    def _warn(self, i: int, messages: Sequence[str]) -> None:
+        """Show the warnings of a worker, each once a slide."""
+        for message in messages:
+            if (line := f"{self.jobs[i].slide}: {message}") not in self.shown:
+                self.shown.add(line)
                 warn_user(line)

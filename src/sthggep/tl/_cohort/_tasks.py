@@ -1,4 +1,4 @@
-"""What a worker does of a cohort: a slide at once, or a block of its features, or a slide whose blocks are there."""
+"""Tasks of a cohort, as a worker runs them: predict a small slide, or encode the blocks of a large one and then predict it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sthggep._disk._whole import whole_file
 from sthggep._log import log
@@ -27,29 +27,39 @@ if TYPE_CHECKING:
     from sthggep._encoders._kept_blocks import KeptBlocks
     from sthggep._slides._places import Places
     from sthggep.model import HGGEP
-    from sthggep.tl._answers import Asked
+    from sthggep.tl._answers import PredictionOptions, Request
 
-ASKED = ("key_added", "genes", "latent", "counts", "uncertainty", "window")
-NOTE = "sthggep_cohort"  # attribute of a finished file: it goes away where somebody else writes the file anew
+NOTE = "sthggep_cohort"  # attribute of a finished file; other software that rewrites the file drops it
 
 
 @dataclass(frozen=True)
-class Job:
-    """One slide, and all that a worker needs to know: it may be on another machine, with the same disk."""
+class PredictionRecord:
+    """What a prediction depends on, in plain types; stored in its file."""
+
+    slide: str
+    """Stamp of the slide's file."""
+    model: str
+    version: str
+    options: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One slide to predict, with all that a worker needs; the worker may run on another machine with the same disk."""
 
     slide: Path
     target: Path
     folder: Path
-    """Finished blocks, and what is half-written."""
+    """Folder for finished blocks and for the file that is being written."""
     model: Path
-    record: Mapping[str, Any]
-    """What the prediction depends on."""
+    record: PredictionRecord
     spacing_um: float | None
     places: Places
-    options: Mapping[str, Any]
-    """Of ``tl.predict``, but for the places."""
+    options: PredictionOptions
+    batch_size: int
+    device: str
     client: int
-    """Process that the cohort was asked for in."""
+    """Id of the process that called `predict_cohort`."""
 
 
 class Block(NamedTuple):
@@ -59,135 +69,140 @@ class Block(NamedTuple):
     number: int
 
 
-class Made(NamedTuple):
-    """What was written."""
+class PredictionSize(NamedTuple):
+    """Shape of a finished prediction."""
 
     n_obs: int
     n_genes: int
 
 
-class Answer(NamedTuple):
-    """What came of a step: errors travel as text, since not every exception survives the way."""
+Value = PredictionSize | list[Block] | None
 
-    value: Any = None
+
+class TaskResult(NamedTuple):
+    """Result of a task. Errors are text, since some exceptions cannot be pickled."""
+
+    value: Value = None
     error: str = ""
     warnings: tuple[str, ...] = ()
 
 
-def attempt(step: str, job: Job, *which: Any) -> Answer:
-    """Do a step of a job; an error is one of its slide, and an answer like others."""
-    with _recorded(job) as seen:
+def run_task(step: str, job: SlideJob, *blocks: Block) -> TaskResult:
+    """Run a step of a job, and turn an error into a result."""
+    value, error = None, ""
+    with _recorded_warnings(job) as records:
         try:
-            value, error = STEPS[step](job, *which), ""
+            value = STEPS[step](job, *blocks)
         except Exception as reason:  # noqa: BLE001
-            value, error = None, _told(reason)
-    return Answer(value, error, tuple(dict.fromkeys(str(w.message) for w in seen if w.category is UserWarning)))
+            error = _as_line(reason)
+    messages = dict.fromkeys(str(record.message) for record in records if record.category is UserWarning)
+    return TaskResult(value, error, tuple(messages))
 
 
-def begin(job: Job) -> Made | list[Block]:
-    """Predict a slide at once if it is no larger than a block; else say which of its blocks are to be done first."""
+def begin(job: SlideJob) -> PredictionSize | list[Block]:
+    """Predict a slide that is no larger than a block; of a larger one, list the blocks to encode first."""
     _check_worker(job)
-    work = Work.open(job)
-    kept = [work.section_blocks(section) for section in range(len(work.asked.slides))]
-    if sum(len(blocks.rows) for blocks in kept if blocks) > 1:
-        missing = [Block(i, number) for i, blocks in enumerate(kept) if blocks for number in blocks.missing()]
+    slide = OpenSlide.open(job)
+    sections = [slide.blocks(section) for section in range(len(slide.request.slides))]
+    if sum(len(blocks.rows) for blocks in sections if blocks) > 1:
+        missing = [Block(i, number) for i, blocks in enumerate(sections) if blocks for number in blocks.missing()]
         if missing:
             return missing
-    return work.finish()
+    return slide.predict()
 
 
-def encode(job: Job, block: Block) -> None:
-    """Features of a block, to its file."""
-    kept = Work.open(job).section_blocks(block.section)
-    if kept is not None and block.number in kept.missing():
-        kept.make(block.number)
+def encode(job: SlideJob, block: Block) -> None:
+    """Encode a block and write its features to the block's file."""
+    blocks = OpenSlide.open(job).blocks(block.section)
+    if blocks is not None and block.number in blocks.missing():
+        blocks.make(block.number)
 
 
-def finish(job: Job) -> Made:
-    """Predict a slide from its finished blocks (one that is gone is made again)."""
-    return Work.open(job).finish()
+def finish(job: SlideJob) -> PredictionSize:
+    """Predict a slide from its finished blocks; a block that is missing is encoded again."""
+    return OpenSlide.open(job).predict()
 
 
-STEPS: dict[str, Callable[..., Any]] = {"begin": begin, "encode": encode, "finish": finish}
+STEPS: dict[str, Callable[..., Value]] = {"begin": begin, "encode": encode, "finish": finish}
 
 
 @dataclass(frozen=True)
-class Work:
-    """An open slide, and the model: of this task alone, since threads must not share a model."""
+class OpenSlide:
+    """A slide in memory, with a model for this task alone: threads must not share a model."""
 
-    job: Job
+    job: SlideJob
     model: HGGEP
     data: AnnData | SpatialData
-    asked: Asked
+    request: Request
     places: Places
 
     @classmethod
-    def open(cls, job: Job) -> Work:
-        """Read slide and model, and refuse what cannot be predicted."""
+    def open(cls, job: SlideJob) -> OpenSlide:
+        """Read slide and model, and refuse what the model cannot predict."""
         from sthggep.model import HGGEP
-        from sthggep.tl._answers import look
+        from sthggep.tl._answers import check_request
 
         model = HGGEP.load(job.model)
         data, places = open_with_spots(job.slide, job.places, job.spacing_um)
-        asked = look(model, data, places, **{name: job.options[name] for name in ASKED})
-        return cls(job, model, data, asked, places)
+        return cls(job, model, data, check_request(model, data, places, job.options), places)
 
     @cached_property
     def encoder(self) -> FrozenEncoder | None:
-        """The encoder that the model looks through."""
-        return self.model.encoder(device=self.job.options["device"])
+        """The frozen encoder of the model."""
+        return self.model.encoder(device=self.job.device)
 
-    def section_blocks(self, section: int) -> KeptBlocks | None:
-        """Blocks of features of a section; ``None`` where it has none."""
+    def blocks(self, section: int) -> KeptBlocks | None:
+        """Blocks of features of a section; ``None`` if the model reads no such features."""
         from sthggep._inputs._stages import open_blocks
 
-        slide, inputs = self.asked.slides[section], self.model.inputs
-        return open_blocks(slide, inputs, self.encoder, self.job.options["batch_size"], self.job.folder)
+        slide, inputs = self.request.slides[section], self.model.inputs
+        return open_blocks(slide, inputs, self.encoder, self.job.batch_size, self.job.folder)
 
-    def finish(self) -> Made:
-        """Predict, note in the file what it depends on, and move it to its place."""
+    def predict(self) -> PredictionSize:
+        """Predict the slide, store the record in the file, and move the file to its target."""
         import h5py
 
         from sthggep.tl._predict import predict
 
         job = self.job
-        with whole_file(job.target, within=job.folder) as part:
-            options = {
-                **job.options,
+        with whole_file(job.target, within=job.folder) as path:
+            predict(
+                self.data,
+                self.model,
+                **asdict(job.options),
                 **asdict(self.places),
-                "out": part,
-                "checkpoint_dir": job.folder,
-                "show_progress_bar": False,
-            }
-            predict(self.data, self.model, **options)
-            with h5py.File(part, "a") as file:
-                file.attrs[NOTE] = json.dumps(job.record)
-                found = Made(*map(int, file["X"].shape))
+                batch_size=job.batch_size,
+                device=job.device,
+                out=path,
+                checkpoint_dir=job.folder,
+                show_progress_bar=False,
+            )
+            with h5py.File(path, "a") as file:
+                file.attrs[NOTE] = json.dumps(asdict(job.record))
+                size = PredictionSize(*map(int, file["X"].shape))
         shutil.rmtree(job.folder, ignore_errors=True)
-        return found
+        return size
 
 
-def _check_worker(job: Job) -> None:
-    """Slides and blocks are on a disk that client and workers share, and they run the same version."""
+def _check_worker(job: SlideJob) -> None:
+    """Check that the worker sees the client's files and runs the same version."""
     from sthggep._version import __version__
 
     absent = [str(path) for path in (job.slide, job.model) if not path.exists()]
     if absent:
         msg = (
-            f"{absent[0]} is not to be seen on the machine of the worker ({socket.gethostname()}): slides and the folder "
-            "`out` must be on a disk that all workers share, under the same path."
+            f"{absent[0]} does not exist on the worker's machine ({socket.gethostname()}). Put slides and the folder `out` on "
+            "a disk that all workers share, under the same path."
         )
         raise FileNotFoundError(msg)
-    if job.record["version"] != __version__:
-        msg = (
-            f"The worker has sthggep {__version__}, you have {job.record['version']}. Install the same version on both."
-        )
+    if job.record.version != __version__:
+        msg = f"The worker has sthggep {__version__}, you have {job.record.version}. Install the same version on both."
         raise RuntimeError(msg)
 
 
 @contextmanager
-def _recorded(job: Job) -> Iterator[list[warnings.WarningMessage]]:
-    """Warnings of a worker process, for the one who asked; in the client's own process they are shown as always."""
+def _recorded_warnings(job: SlideJob) -> Iterator[list[warnings.WarningMessage]]:
+    """Record warnings in a worker process, for the client to show; in the client's own process, show them as usual."""
     import dask
 
     # Inside a task, dask would send each block of an image through the cluster
@@ -195,13 +210,13 @@ def _recorded(job: Job) -> Iterator[list[warnings.WarningMessage]]:
         if os.getpid() == job.client:
             yield []
             return
-        # What is said of each slide while it is read would be lost among the lines of others
+        # Log lines on reading one slide would mix with those of the others
         log.setLevel(logging.WARNING)
-        with warnings.catch_warnings(record=True) as seen:
-            yield seen
+        with warnings.catch_warnings(record=True) as records:
+            yield records
 
 
-def _told(error: Exception) -> str:
-    """An error as one line; a KeyError shows its message in quotes."""
+def _as_line(error: Exception) -> str:
+    """An error as one line, without the quotes that a KeyError puts around its message."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,1 +1,1 @@
-"""Cross-validation: plan, folds, leaks, baselines."""
+"""A cross-validation: options, folds, leaks, baselines."""

@@ -1,4 +1,4 @@
-"""What a model must beat: the mean, the most alike patch, and ridge, on the same frozen features."""
+"""Baselines on the same frozen features: the mean, the nearest patch, and ridge regression."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
-INNER_FOLDS = 5  # at most: each costs as much as a fit
+INNER_FOLDS = 5  # at most; each costs a fit for every penalty
 
 
 @dataclass(frozen=True)
 class FeatureView:
-    """A section as far as prediction may look at it: no counts."""
+    """What a baseline may read of a section that it predicts: features, no counts."""
 
     n_spots: int
     stages: Sequence[FeatureArray] = ()
 
     @property
     def standardized(self) -> Floats:
-        """Features of all stages with mean 0 and spread 1 over the section, which takes out its stain and scanner."""
+        """Features of all stages with mean 0 and standard deviation 1 over the section, which removes stain and scanner."""
         if not self.stages:
             msg = "This baseline needs features."
             raise ValueError(msg)
@@ -41,7 +41,7 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class BaselineSample:
-    """A section to learn from: expression of those spots that have counts."""
+    """A training section: features, expression, and which spots have counts."""
 
     section: FeatureView
     expression: Floats
@@ -55,13 +55,13 @@ class BaselineSample:
 
 
 def mean(train: Sequence[BaselineSample], test: Sequence[FeatureView]) -> list[Floats]:
-    """Each gene's mean over all training spots, everywhere."""
-    flat = _mean(train)
-    return [np.tile(flat, (section.n_spots, 1)) for section in test]
+    """Predict each gene's mean over all training spots."""
+    means = _gene_means(train)
+    return [np.tile(means, (section.n_spots, 1)) for section in test]
 
 
 def nearest_patch(train: Sequence[BaselineSample], test: Sequence[FeatureView]) -> list[Floats]:
-    """Expression of the training spot whose surroundings look most alike."""
+    """Predict the expression of the training spot with the nearest features."""
     from sklearn.neighbors import NearestNeighbors
 
     x, y = (np.vstack(parts) for parts in zip(*(section.pair for section in train), strict=True))
@@ -70,45 +70,45 @@ def nearest_patch(train: Sequence[BaselineSample], test: Sequence[FeatureView]) 
 
 
 def ridge(train: Sequence[BaselineSample], test: Sequence[FeatureView]) -> list[Floats]:
-    """Linear within sections, around the training mean; the penalty is chosen on training tissue left out."""
+    """Predict by ridge regression within sections, around the training mean; held-out training tissue decides the penalty."""
     from sklearn.linear_model import Ridge
 
     pairs = [section.pair for section in train if section.filled.any()]
-    x = np.vstack([found for found, _ in pairs])
-    y = np.vstack([found - found.mean(axis=0) for _, found in pairs])
+    x = np.vstack([features for features, _ in pairs])
+    y = np.vstack([expression - expression.mean(axis=0) for _, expression in pairs])
     model = Ridge(choose_penalty(x, y, _parts(train))).fit(x, y)
-    return [_predicted(model, s.standardized) + _mean(train) for s in test]
+    return [_predict(model, s.standardized) + _gene_means(train) for s in test]
 
 
 def choose_penalty(x: Floats, y: Floats, parts: NDArray[np.intp]) -> float:
-    """The penalty whose predictions of parts left out correlate best, mean over genes, then over parts."""
+    """Choose the penalty whose predictions of held-out parts correlate best, on average over genes, then over parts."""
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GroupKFold
 
     n_parts = len(np.unique(parts))
     if n_parts < 2:
         return PENALTIES[len(PENALTIES) // 2]
-    found = np.zeros(len(PENALTIES))
-    for kept, left_out in GroupKFold(min(INNER_FOLDS, n_parts)).split(x, groups=parts):
+    correlations = np.zeros(len(PENALTIES))
+    for train, held_out in GroupKFold(min(INNER_FOLDS, n_parts)).split(x, groups=parts):
         for i, penalty in enumerate(PENALTIES):
-            predicted = _predicted(Ridge(penalty).fit(x[kept], y[kept]), x[left_out])
-            found[i] += _mean_correlation(predicted, y[left_out], parts[left_out])
-    return PENALTIES[int(found.argmax())]
+            predicted = _predict(Ridge(penalty).fit(x[train], y[train]), x[held_out])
+            correlations[i] += _summed_correlation(predicted, y[held_out], parts[held_out])
+    return PENALTIES[int(correlations.argmax())]
 
 
-def _predicted(model: Ridge, x: Floats) -> Floats:
-    """One column a target; of a single one scikit-learn drops the axis."""
+def _predict(model: Ridge, x: Floats) -> Floats:
+    """Predict one column for each target; scikit-learn drops the axis of a single one."""
     return np.asarray(model.predict(x), dtype=np.float32).reshape(len(x), -1)
 
 
-def _mean_correlation(predicted: Floats, measured: Floats, parts: NDArray[np.intp]) -> float:
-    """Within each part, mean over genes; summed over parts. What has no correlation counts as none."""
-    found = [column_pearson(predicted[parts == part], measured[parts == part]) for part in np.unique(parts)]
-    return float(sum(np.nan_to_num(np.mean(np.nan_to_num(part))) for part in found))
+def _summed_correlation(predicted: Floats, measured: Floats, parts: NDArray[np.intp]) -> float:
+    """Mean correlation over genes within each part, summed over parts; an undefined correlation counts as 0."""
+    correlations = [column_pearson(predicted[parts == part], measured[parts == part]) for part in np.unique(parts)]
+    return float(sum(np.nan_to_num(np.mean(np.nan_to_num(part))) for part in correlations))
 
 
 def _parts(train: Sequence[BaselineSample]) -> NDArray[np.intp]:
-    """What is left out together: a training section, or a block of tissue where there is only one."""
+    """Number of the part that each spot is held out with: its section, or a block of tissue if there is one section."""
     from sthggep._slides._lattice import spatial_blocks
 
     filled = [section for section in train if section.filled.any()]
@@ -119,9 +119,10 @@ def _parts(train: Sequence[BaselineSample]) -> NDArray[np.intp]:
     return np.asarray(np.argmax(blocks, axis=0)[only.filled], dtype=np.intp)
 
 
-def _mean(train: Sequence[BaselineSample]) -> Floats:
-    known = np.vstack([section.expression[section.filled] for section in train])
-    return np.asarray(known.mean(axis=0, dtype=np.float64), dtype=np.float32)
+def _gene_means(train: Sequence[BaselineSample]) -> Floats:
+    """Mean of each gene over the training spots with counts."""
+    expression = np.vstack([section.expression[section.filled] for section in train])
+    return np.asarray(expression.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 BASELINES: dict[str, Callable[[Sequence[BaselineSample], Sequence[FeatureView]], list[Floats]]] = {

@@ -1,11 +1,11 @@
-"""Finished folds on disk, so that an interrupted cross-validation goes on where it stopped."""
+"""Finished folds on disk, from which an interrupted cross-validation resumes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from sthggep._disk._run_folder import RunFolder, write_text
 from sthggep._disk._whole import whole_file
@@ -13,28 +13,29 @@ from sthggep._disk._whole import whole_file
 if TYPE_CHECKING:
     import pandas as pd
 
+FoldResult: TypeAlias = "tuple[pd.DataFrame, dict[str, object]]"  # scores and record
 RUN = RunFolder("cross-validation", "out", "cross_validation.json")
 TEXT_COLUMNS = ("group", "section", "method", "gene", "metric")
 
 
 class FoldStore:
-    """A folder with a record of data and parameters, and two files a finished fold; without a folder it does nothing.
+    """A folder with a record of data and parameters, and two files for each finished fold.
 
     Parameters
     ----------
     folder
-        Where to; ``None`` keeps nothing.
+        The folder; ``None`` stores nothing.
     record
-        What the results depend on, in plain types: a folder with another record is refused.
+        What the results depend on, in plain types. A folder with another record is refused.
     """
 
-    def __init__(self, folder: str | Path | None, record: Mapping[str, Any]) -> None:
+    def __init__(self, folder: str | Path | None, record: Mapping[str, object]) -> None:
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
             RUN.open(self.folder, record)
 
-    def read(self, number: int) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-        """Scores and record of a finished fold; ``None`` where it is still to be done."""
+    def read(self, number: int) -> FoldResult | None:
+        """Scores and record of a finished fold; ``None`` if it is not finished."""
         import pandas as pd
 
         if self.folder is None:
@@ -42,14 +43,17 @@ class FoldStore:
         table, record = self._paths(number)
         if not (table.exists() and record.exists()):
             return None
-        # A gene may be called NA
-        types: Any = dict.fromkeys(TEXT_COLUMNS, str)
-        missing = {"value": [""]}
-        scores = pd.read_csv(table, dtype=types, keep_default_na=False, na_values=missing, float_precision="round_trip")
+        scores = pd.read_csv(
+            table,
+            dtype=dict.fromkeys(TEXT_COLUMNS, str),
+            keep_default_na=False,  # a gene may be called NA
+            na_values={"value": [""]},
+            float_precision="round_trip",
+        )
         return scores, RUN.read(record)
 
-    def write(self, number: int, scores: pd.DataFrame, record: Mapping[str, Any]) -> None:
-        """Keep a finished fold: its table first, then the record that says that it is whole."""
+    def write(self, number: int, scores: pd.DataFrame, record: Mapping[str, object]) -> None:
+        """Store a finished fold: first its table, then the record that marks it as complete."""
         if self.folder is None:
             return
         table, done = self._paths(number)

@@ -1,4 +1,4 @@
-"""Which sections are held out together: one group (patient, section …) a fold."""
+"""Folds of a cross-validation: each holds out the sections of one group (patient, section …)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENT = "patient"
 
 @dataclass(frozen=True)
 class Fold:
-    """One group held out: positions of the sections trained on, of those predicted, and of further ones whose counts help."""
+    """A held-out group: indices of training sections, of predicted ones, and of extra ones whose counts alone are used."""
 
     number: int
     group: str
@@ -34,7 +34,7 @@ def groups_of(slides: Sequence[Slide], group_key: str) -> list[str]:
 
 
 def _group(slide: Slide, group_key: str) -> str:
-    hint = f"Pass the column of obs that tells what to hold out together, or `group_key={BY_SECTION!r}`."
+    hint = f"Pass the column of obs with the groups to hold out, or `group_key={BY_SECTION!r}`."
     column = has_key(slide.adata.obs, group_key, f"obs of section {slide.name!r}", hint).iloc[slide.rows]
     if column.isna().any():
         msg = (
@@ -42,26 +42,26 @@ def _group(slide: Slide, group_key: str) -> str:
             "spots; one value for the whole section was expected. Fill it in first."
         )
         raise ValueError(msg)
-    found: list[str] = list(dict.fromkeys(column.astype(str)))
-    if len(found) != 1:
+    groups: list[str] = list(dict.fromkeys(column.astype(str)))
+    if len(groups) != 1:
         msg = (
-            f"Section {slide.name!r} holds several values of obs[{group_key!r}]: {listing(found)}. A section is held out "
-            "as a whole, so one was expected. Where these are several sections in one object, pass `library_key=`."
+            f"Section {slide.name!r} holds several values of obs[{group_key!r}]: {listing(groups)}. One was expected, "
+            "since a section is held out as a whole. If these are several sections in one object, pass `library_key=`."
         )
         raise ValueError(msg)
-    return found[0]
+    return groups[0]
 
 
 def patient_of(slide: Slide) -> str | None:
-    """The one value of ``obs["patient"]``; ``None`` where it does not say."""
+    """The patient of a section; ``None`` unless ``obs["patient"]`` has exactly one value."""
     if PATIENT not in slide.adata.obs:
         return None
-    found = slide.adata.obs[PATIENT].iloc[slide.rows].dropna().astype(str).unique()
-    return str(found[0]) if len(found) == 1 else None
+    patients = slide.adata.obs[PATIENT].iloc[slide.rows].dropna().astype(str).unique()
+    return str(patients[0]) if len(patients) == 1 else None
 
 
 def plan_folds(slides: Sequence[Slide], groups: Sequence[str], group_key: str) -> list[Fold]:
-    """One fold a group, in the order in which the groups are met."""
+    """One fold for each group, in the order of their first sections."""
     names = list(dict.fromkeys(groups))
     if len(names) < 2:
         raise ValueError(_too_few(slides, names, group_key))
@@ -76,45 +76,46 @@ def plan_folds(slides: Sequence[Slide], groups: Sequence[str], group_key: str) -
 def add_extra(
     folds: Sequence[Fold], slides: Sequence[Slide], extra: Sequence[Slide], groups: Sequence[str], group_key: str
 ) -> list[Fold]:
-    """Each fold with the further sections that are not of its held-out group.
+    """Each fold with the extra sections that are not of its held-out group.
 
-    ``slides`` bear the names that the user gave them: two of one name are both meant by a further section of that name.
+    ``slides`` have the user's names: an extra section is left out with every section of its name.
     """
-    found = []
+    completed = []
     for fold in folds:
         held_out = {slides[i].name for i in fold.test} if group_key == BY_SECTION else {fold.group}
-        found.append(replace(fold, extra=tuple(i for i, group in enumerate(groups) if group not in held_out)))
-    return found
+        completed.append(replace(fold, extra=tuple(i for i, group in enumerate(groups) if group not in held_out)))
+    return completed
 
 
-def _too_few(slides: Sequence[Slide], found: Sequence[str], group_key: str) -> str:
+def _too_few(slides: Sequence[Slide], groups: Sequence[str], group_key: str) -> str:
+    """The error message for fewer than two groups."""
     sections = listing(slide.name for slide in slides)
     start = "Cross-validation needs two groups or more: one is held out, the others are trained on. "
     if len(slides) < 2 or group_key == BY_SECTION:
         return (
-            f"{start}Found {counted(slides, 'section')} ({sections}). Pass more slides; where one object holds several sections, "
-            "pass `library_key=`."
+            f"{start}Found {counted(slides, 'section')} ({sections}). Pass more slides, or `library_key=` if one object holds "
+            "several sections."
         )
     return (
-        f"{start}obs[{group_key!r}] holds only {listing(found)} over {counted(slides, 'section')} ({sections}). "
-        f"`group_key={BY_SECTION!r}` leaves out section by section. That is the easier question: with tissue of the same "
-        "patient in training, scores do not tell of a new patient."
+        f"{start}obs[{group_key!r}] holds only {listing(groups)} over {counted(slides, 'section')} ({sections}). "
+        f"`group_key={BY_SECTION!r}` holds out section by section. That is an easier task: scores of a model that was trained on "
+        "the same patient do not hold for a new patient."
     )
 
 
 def shared_patients(
     slides: Sequence[Slide], folds: Sequence[Fold], extra: Sequence[Slide] = ()
 ) -> dict[str, list[str]]:
-    """Sections that are predicted after training on others of their patient, and the names of those others."""
+    """Sections that are predicted after training on other sections of their patient, with the names of these."""
     patients = [patient_of(slide) for slide in slides]
-    counted = [patient_of(slide) for slide in extra]
-    found = {}
+    extra_patients = [patient_of(slide) for slide in extra]
+    shared = {}
     for fold in folds:
         for i in fold.test:
             if patients[i] is None:
                 continue
             same = [slides[j].name for j in fold.train if patients[j] == patients[i]]
-            same += [extra[j].name for j in fold.extra if counted[j] == patients[i]]
+            same += [extra[j].name for j in fold.extra if extra_patients[j] == patients[i]]
             if same:
-                found[slides[i].name] = list(dict.fromkeys(same))
-    return found
+                shared[slides[i].name] = list(dict.fromkeys(same))
+    return shared

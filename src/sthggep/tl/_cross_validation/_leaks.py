@@ -13,51 +13,53 @@ if TYPE_CHECKING:
     from sthggep._slides._fingerprint import SectionFingerprint
     from sthggep._slides._slide import Slide
 
-SAME_SPOTS = 0.5  # share of the smaller section's spots that have a double in the other
-APART = 4.0  # pitches between two pieces of tissue on one scan
+SAME_SPOTS = 0.5  # fraction of the smaller section's spots with an equal in the other
+APART = 4.0  # pitches between two pieces of tissue on one image
 
 
 def refuse_leaks(slides: Sequence[Slide], fingerprints: Sequence[SectionFingerprint], groups: Sequence[str]) -> None:
-    """Refuse sections of different groups that are the same tissue: one would be trained on, the other predicted."""
-    found = []
+    """Refuse sections of different groups that are the same tissue: a fold would train on one and predict the other."""
+    leaks = []
     for j in range(len(slides)):
         for i in range(j):
             if groups[i] != groups[j] and (same := what_is_shared(fingerprints[i], fingerprints[j])):
-                found.append(
+                leaks.append(
                     f"{describe_section(slides[i], groups[i])} and {describe_section(slides[j], groups[j])} share {same}"
                 )
-    refuse_shared(found)
+    refuse_shared(leaks)
 
 
-def refuse_shared(found: Sequence[str]) -> None:
-    if found:
-        more = f" … and {len(found) - 5} more pairs" if len(found) > 5 else ""
+def refuse_shared(leaks: Sequence[str]) -> None:
+    """Raise an error that lists pairs of sections with the same tissue, if there are any."""
+    if leaks:
+        more = f" … and {len(leaks) - 5} more pairs" if len(leaks) > 5 else ""
         msg = (
-            f"The same tissue would be trained on and predicted: {'; '.join(found[:5])}{more}. "
-            "Drop one of them, give both the same group, or name and mend what was mixed up."
+            f"The model would be trained on the tissue that it predicts: {'; '.join(leaks[:5])}{more}. "
+            "Drop one section of each pair, give both the same group, or correct names, images or counts that were mixed up."
         )
         raise ValueError(msg)
 
 
 def describe_section(slide: Slide, group: str) -> str:
+    """A section with its patient and its group, in words."""
     patient = patient_of(slide)
     of_patient = "" if patient is None else f" ({PATIENT} {patient!r})"
     return f"section {slide.name!r}{of_patient}" + ("" if group in (slide.name, patient) else f" of group {group!r}")
 
 
 def what_is_shared(a: SectionFingerprint, b: SectionFingerprint) -> str:
-    """ModelFingerprint that two sections have in common, in words; empty where they are different tissue."""
-    marks = {
+    """What two sections have in common, in words; empty for different tissue."""
+    features = {
         f"the name {a.name!r}": a.name is not None and a.name == b.name,
         "the image": _same_piece(a, b),
         "the counts": _same_counts(a, b),
         "the spot positions": a.positions is not None and a.positions == b.positions,
     }
-    return ", ".join(mark for mark, shared in marks.items() if shared)
+    return ", ".join(feature for feature, shared in features.items() if shared)
 
 
 def _same_piece(a: SectionFingerprint, b: SectionFingerprint) -> bool:
-    """The same pixels, unless the spots lie on pieces of tissue that are well apart, as those of an array may."""
+    """Whether two sections have the same image, and their spots do not lie on distant pieces of tissue on it."""
     if a.image is None or a.image != b.image:
         return False
     gap = np.maximum(a.low - b.high, b.low - a.high).max()
@@ -65,7 +67,7 @@ def _same_piece(a: SectionFingerprint, b: SectionFingerprint) -> bool:
 
 
 def _same_counts(a: SectionFingerprint, b: SectionFingerprint) -> bool:
-    """All spots alike in any order, or most of those that have counts enough not to be alike by chance."""
+    """Whether all spots have the same counts in any order, or most of those with enough counts to identify them."""
     if len(a.codes) == len(b.codes) and a.codes.any() and np.array_equal(np.sort(a.codes), np.sort(b.codes)):
         return True
     fewer = min(len(a.rich), len(b.rich))

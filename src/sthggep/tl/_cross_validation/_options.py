@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sthggep._checks import gene_list, one_of, unique
 from sthggep._disk._run_folder import plain
@@ -23,7 +23,7 @@ VALIDATIONS = ("auto", "sections", "blocks")
 
 @dataclass(frozen=True)
 class Options:
-    """What is done in each fold: the panel if it is given, the model, the baselines, how models are trained."""
+    """Options of every fold: panel, preset, baselines, training."""
 
     group_key: str
     genes: list[str] | None
@@ -32,7 +32,7 @@ class Options:
     baselines: tuple[str, ...]
     training: TrainingOptions
     targets: str | list[str] | None = None
-    """What is predicted instead of genes, as it was asked for."""
+    """What is predicted instead of genes, as the user passed it."""
 
     @classmethod
     def of(
@@ -45,24 +45,24 @@ class Options:
         training: TrainingOptions,
         targets: str | Sequence[str] | None = None,
     ) -> Options:
-        """Checked options."""
-        chosen = [baselines] if isinstance(baselines, str) else list(baselines)
-        for name in chosen:
+        """Check the options of a call and combine preset and choices."""
+        baselines = [baselines] if isinstance(baselines, str) else list(baselines)
+        for name in baselines:
             one_of(name, BASELINES, "baseline")
-        unique(chosen, "`baselines`", "Name each once.")
+        unique(baselines, "`baselines`", "Name each once.")
         if training.validation is not None:
             one_of(str(training.validation), VALIDATIONS, "`validation` (or None)")
-        preset_name, start_from = find_preset(preset)
+        preset_name, content = find_preset(preset)
         if targets is not None:
             refuse_gene_options(genes=genes, layer=training.layer)
-            start_from = without_counts(start_from)
+            content = without_counts(content)
             targets = targets if isinstance(targets, str) else [str(name) for name in targets]
-        adapted = with_choices(start_from, choices)
+        content = with_choices(content, choices)
         panel = None if genes is None else gene_list(genes)
-        return cls(group_key, panel, preset_name, adapted, tuple(chosen), training, targets)
+        return cls(group_key, panel, preset_name, content, tuple(baselines), training, targets)
 
-    def parameters(self) -> dict[str, Any]:
-        """Plain types; of the weights, what is in them rather than where they are."""
+    def parameters(self) -> dict[str, object]:
+        """All options in plain types; weights by their content, not by their path."""
         options = self.training
         training = {name: plain(getattr(options, name)) for name in ("validation", "layer", "window", "trainer_kwargs")}
         return {
@@ -79,17 +79,17 @@ class Options:
 
     @cached_property
     def encoder_weights(self) -> str | None:
-        """Short name of the weights that images are looked at with; ``None`` where none are."""
+        """Short name of the encoder's weights; ``None`` if the model reads features from ``obsm``."""
         if self.preset.inputs.kind == "obsm":
             return None
         return FrozenEncoder(self.preset.inputs.encoder, self.training.weights).weights
 
     @property
     def reads_features(self) -> bool:
-        """Whether baselines want features."""
+        """Whether a baseline reads features."""
         return any(name in NEED_FEATURES for name in self.baselines)
 
     @property
     def borrows_features(self) -> bool:
-        """Whether they do and the model has none to lend: it looks at patches."""
+        """Whether baselines read features of the default preset, since the model reads patches."""
         return self.preset.inputs.kind == "patches" and self.reads_features

@@ -1,11 +1,11 @@
-"""A cross-validation before work starts: sections, folds, options, all checked."""
+"""The plan of a cross-validation: sections, folds and options, checked before training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sthggep._checks import listing
 from sthggep._disk._digest import digest
@@ -47,22 +47,22 @@ if TYPE_CHECKING:
     from sthggep.tl._cross_validation._folds import Fold
     from sthggep.tl._cross_validation._options import Options
 
-BLOCKS = "blocks"  # of features, kept while folds are run
+BLOCKS = "blocks"  # folder of finished blocks of features, for all folds
 
 
 class FoldInputs(NamedTuple):
-    """Inputs of models and baselines for each section; no counts are in them."""
+    """Inputs of models and baselines for each section, without counts."""
 
     prepared: PreparedInputs
     views: list[FeatureView]
-    """What baselines read of each section."""
+    """Features of each section, for the baselines."""
     blocks: Path
     """Folder of features, for sections in several windows."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sections and folds, free of leaks."""
+    """Sections and folds; no tissue is on both sides of a fold."""
 
     options: Options
     slides: list[Slide]
@@ -75,7 +75,7 @@ class Plan:
     targets: Targets | None = None
 
     def measured(self, i: int, panel: Sequence[str]) -> tuple[Values, Values | None]:
-        """What was measured in a section, on the scale that is learned, and the counts behind it where there are any."""
+        """Measured values of a section on the scale of the model, and its raw counts, unless targets replace genes."""
         slide = self.slides[i]
         if self.targets is not None:
             return self.targets.read(slide), None
@@ -83,7 +83,7 @@ class Plan:
         return log10_cp10k(raw), raw
 
     def panel(self, fold: Fold) -> list[str]:
-        """The genes of one fold, from its training sections alone, and the check that they can be learned from."""
+        """Choose the panel of one fold from its training sections alone, and check that the model can learn it."""
         layer, inputs = self.options.training.layer, self.options.preset.inputs
         train = [self.slides[i] for i in fold.train]
         if self.targets is not None:
@@ -92,8 +92,8 @@ class Plan:
             return list(self.targets.names)
         panel = self.options.genes
         if panel is None:
-            listed = set.intersection(*[set(map(str, self.slides[i].adata.var_names)) for i in fold.test])
-            panel = [gene for gene in choose_panel(train, layer=layer) if gene in listed]
+            measured = set.intersection(*[set(map(str, self.slides[i].adata.var_names)) for i in fold.test])
+            panel = [gene for gene in choose_panel(train, layer=layer) if gene in measured]
         for i in fold.test:
             find_gene_columns(self.slides[i].adata.var, panel, f"var_names of section {self.slides[i].name!r}")
         check_slides(train, panel, layer, inputs)
@@ -103,18 +103,18 @@ class Plan:
         return panel
 
     def check_features(self) -> None:
-        """Refuse features that differ between sections, or microns per pixel that baselines need and nobody knows."""
+        """Refuse features that differ between sections, and a section without the microns per pixel that baselines need."""
         check_features(self.slides, self.options.preset.inputs.obsm)
         for slide in self.slides if self.options.borrows_features else ():
             if slide.mpp is None:
                 msg = (
-                    f"Section {slide.name!r}: microns per pixel are not known, and the baselines "
-                    f"{listing(NEED_FEATURES)} look at features of fields of view in microns. Pass `mpp=` (microns per "
+                    f"Section {slide.name!r}: microns per pixel are not known, but the baselines "
+                    f"{listing(NEED_FEATURES)} read features of fields of view in microns. Pass `mpp=` (microns per "
                     "full-resolution pixel), or `baselines=['mean']`."
                 )
                 raise ValueError(msg)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What the results depend on, in plain types."""
         return {
             "version": __version__,
@@ -139,14 +139,14 @@ class Plan:
         }
 
     @property
-    def reads_anew(self) -> bool:
-        """Whether inputs differ between folds: stain is normalized to that of the fold's training sections."""
+    def inputs_differ(self) -> bool:
+        """Whether inputs differ between folds, since stain is normalized to that of the fold's training sections."""
         return self.options.preset.inputs.stain is not None
 
     def read_inputs(self, folder: Path, fold: Fold) -> FoldInputs:
-        """Read all sections for a fold; inputs are the same for all folds unless stain is normalized.
+        """Read the inputs of all sections for a fold, which are the same for all folds unless stain is normalized.
 
-        Features of sections in several windows are written to ``folder``, which is made.
+        The method makes ``folder`` for the features of sections in several windows.
         """
         options, training = self.options, self.options.training
         folder.mkdir(exist_ok=True)
@@ -166,8 +166,8 @@ class Plan:
             elif options.reads_features:
                 scratch = folder / f"features-{number}"
                 scratch.mkdir()
-                again = {"folder": scratch, "blocks": folder / BLOCKS}
-                stages = frozen_stages(slide, inputs, encoder, training.compute, **again)
+                blocks = folder / BLOCKS
+                stages = frozen_stages(slide, inputs, encoder, training.compute, folder=scratch, blocks=blocks)
             views.append(FeatureView(slide.n_spots, stages))
         return FoldInputs(prepared, views, folder / BLOCKS)
 
@@ -179,25 +179,25 @@ def make_plan(
     *,
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
 ) -> Plan:
-    """Find the sections, group them, and refuse what would leak."""
+    """Find and group the sections, plan the folds, and refuse leaks."""
     if expression is not None:
         if options.targets is not None:
             refuse_gene_options(expression=expression)
         refuse_extra_counts(options.preset)
-    given = list(slides) if isinstance(slides, Sequence) else [slides]
+    objects = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
-    found = [slide for data in given for slide in resolve(data, places, need_image=need_image)]
-    named = distinct_names(found)
+    sections = [slide for data in objects for slide in resolve(data, places, need_image=need_image)]
+    named = distinct_names(sections)
     groups = groups_of(named, options.group_key)
     folds = plan_folds(named, groups, options.group_key)
     layer = options.training.layer
-    fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in found]
-    refuse_leaks(found, fingerprints, groups)
+    fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in sections]
+    refuse_leaks(sections, fingerprints, groups)
     extra = extra_sections_of(expression, places)
     extra_groups = groups_of(extra, options.group_key)
-    folds = add_extra(folds, found, extra, extra_groups, options.group_key)
+    folds = add_extra(folds, sections, extra, extra_groups, options.group_key)
     extra_fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in extra]
-    targets = None if options.targets is None else find_targets(options.targets, found)
+    targets = None if options.targets is None else find_targets(options.targets, sections)
     plan = Plan(options, named, fingerprints, groups, folds, extra, extra_fingerprints, extra_groups, targets)
     refuse_extra(plan)
     plan.check_features()
@@ -207,14 +207,14 @@ def make_plan(
 
 
 def refuse_extra(plan: Plan) -> None:
-    """Refuse extra sections that are the tissue of a section which is predicted after learning from their counts."""
-    found = []
+    """Refuse extra sections with the tissue of a section that the model predicts after training on their counts."""
+    leaks = []
     for fold in plan.folds:
         for i in fold.test:
             for j in fold.extra:
                 if same := what_is_shared(plan.fingerprints[i], plan.extra_fingerprints[j]):
                     extra = describe_section(plan.extra_sections[j], plan.extra_groups[j])
-                    found.append(
+                    leaks.append(
                         f"{describe_section(plan.slides[i], fold.group)} and, in `expression`, {extra} share {same}"
                     )
-    refuse_shared(found)
+    refuse_shared(leaks)

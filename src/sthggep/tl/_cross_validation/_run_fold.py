@@ -1,4 +1,4 @@
-"""One fold: train on its training sections, predict the others, score all methods alike."""
+"""One fold: train on its training sections, predict the held-out ones, and score all methods."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ METRICS = ("pearson", "spearman", "rmse")
 
 
 def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
-    """Scores of the fold's held-out sections; their counts are read once all methods have predicted."""
+    """Score the fold's held-out sections; their counts are read after all methods have predicted."""
     predicted = {MODEL: _by_model(plan, inputs, fold, panel)} | _by_baselines(plan, inputs.views, fold, panel)
     seed = plan.options.training.compute.seed
     parts = []
-    for at, i in enumerate(fold.test):
-        here = {name: values[at] for name, values in predicted.items()}
-        scores = score_section(here, *plan.measured(i, panel), panel, seed)
+    for position, i in enumerate(fold.test):
+        by_method = {name: sections[position] for name, sections in predicted.items()}
+        scores = score_section(by_method, *plan.measured(i, panel), panel, seed)
         scores.insert(0, "section", plan.slides[i].name)
         parts.append(scores)
-    found = pd.concat(parts, ignore_index=True)
-    found.insert(0, "group", fold.group)
-    found.insert(0, "fold", fold.number)
-    return found
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "group", fold.group)
+    table.insert(0, "fold", fold.number)
+    return table
 
 
 def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> list[Floats]:
-    """Predictions of a model that was trained on the fold's training sections."""
+    """Train a model on the fold's training sections and predict the held-out ones."""
     options = plan.options
     task = TrainingTask(
         [plan.slides[i] for i in fold.train],
@@ -57,15 +57,15 @@ def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) 
     model = train(task, inputs.prepared.subset(fold.train))
     for i in fold.test:
         check_fit(model, plan.slides[i])
-    return [_predicted(plan, inputs, model, i) for i in fold.test]
+    return [_predict_section(plan, inputs, model, i) for i in fold.test]
 
 
-def _predicted(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Floats:
-    """Predictions for a held-out section."""
+def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Floats:
+    """Predict a held-out section."""
     windows, training = inputs.prepared.windows[i], plan.options.training
     if len(windows) == 1:
         return predict_window(model.ensemble, windows[0], training.compute.device, Quantities()).expression
-    # Of several windows, each network needs the section's statistics on its own scale
+    # In several windows, each network needs the section's statistics on its own scale
     parts = predict_windows(
         model.ensemble,
         model.normalized(plan.slides[i]),
@@ -77,20 +77,23 @@ def _predicted(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Floats:
     return gather(parts).expression
 
 
-def _by_baselines(plan: Plan, seen: Sequence[FeatureView], fold: Fold, panel: Sequence[str]) -> dict[str, list[Floats]]:
+def _by_baselines(
+    plan: Plan, views: Sequence[FeatureView], fold: Fold, panel: Sequence[str]
+) -> dict[str, list[Floats]]:
+    """Fit the baselines on the fold's training sections and predict the held-out ones."""
     names = plan.options.baselines
     train = []
     for i in fold.train if names else ():
         values, raw = plan.measured(i, panel)
         filled = np.ones(len(values), dtype=bool) if raw is None else raw.sum(axis=1) > 0
-        train.append(BaselineSample(seen[i], values, filled, plan.slides[i].xy))
-    return {name: BASELINES[name](train, [seen[i] for i in fold.test]) for name in names}
+        train.append(BaselineSample(views[i], values, filled, plan.slides[i].xy))
+    return {name: BASELINES[name](train, [views[i] for i in fold.test]) for name in names}
 
 
 def score_section(
     predicted: Mapping[str, Floats], measured: Floats, raw: Floats | None, panel: Sequence[str], seed: int
 ) -> pd.DataFrame:
-    """Scores of one section: a row for each method, metric and gene, and where there are counts one for each ceiling."""
+    """Scores of one section: a row for each method, metric and gene, and with counts one for each noise ceiling."""
     tables = [_long(_scores(values, measured), name, panel) for name, values in predicted.items()]
     if raw is None:
         return pd.concat(tables, ignore_index=True)
@@ -100,15 +103,15 @@ def score_section(
 
 
 def _scores(predicted: Floats, measured: Floats) -> pd.DataFrame:
-    """A constant prediction says nothing of a gene that varies: its correlation is 0, not undefined."""
-    found = score(predicted, measured)[list(METRICS)]
-    idle = (np.ptp(predicted, axis=0) == 0) & (np.ptp(measured, axis=0) > 0)
-    found.loc[idle, ["pearson", "spearman"]] = 0.0
-    return found
+    """Scores of one method; a constant prediction of a gene that varies has a correlation of 0, not NaN."""
+    scores = score(predicted, measured)[list(METRICS)]
+    constant = (np.ptp(predicted, axis=0) == 0) & (np.ptp(measured, axis=0) > 0)
+    scores.loc[constant, ["pearson", "spearman"]] = 0.0
+    return scores
 
 
 def _long(scores: pd.DataFrame, method: str, panel: Sequence[str]) -> pd.DataFrame:
-    """A row for each metric and gene."""
+    """Scores with a row for each metric and gene."""
     long = scores.assign(gene=list(panel)).melt(id_vars="gene", var_name="metric", value_name="value")
     long.insert(0, "method", method)
     return long
