@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import listing
 from sthggep._docs import document_places
-from sthggep._slides._colors import FAR, ColorRange, Colors, seen_colors, tissue_colors
+from sthggep._slides._colors import FAR, ColorRange, Colors, read_colors, tissue_colors
 from sthggep._slides._places import Places
 from sthggep.pl._figure import new_figure, save_figure, style
 from sthggep.pl._tissue import sections_of
@@ -111,7 +111,7 @@ def _seen(model: Any, places: Places) -> tuple[list[Colors], Callable[[Slide], S
     if not (model is None or isinstance(model, str | Path) or hasattr(model, "training")):
         return _measured(sections_of(model, places)), lambda slide: slide
     found = load_model(model)
-    seen = seen_colors(found.training.colors)
+    seen = read_colors(found.training.colors)
     if not seen:
         msg = (
             f"The model {found.id} has no record of colors: it was trained by an earlier version, or without images. Pass "

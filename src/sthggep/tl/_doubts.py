@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
-from sthggep._slides._colors import FAR, ColorRange, image_mpp, seen_colors, tissue_colors
+from sthggep._slides._colors import FAR, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._gene_names import shares_genes
@@ -43,7 +43,7 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
 
 def _other_colors(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
     """Sections whose tissue has colors that no training section had."""
-    seen = seen_colors(model.training.colors)
+    seen = read_colors(model.training.colors)
     if not seen:
         return
     known = ColorRange.of(seen)

@@ -13,7 +13,7 @@ from sthggep._checks import genes_present, written_beside
 from sthggep._device import resolve_device
 from sthggep._docs import document_places
 from sthggep._keys import TOOL
-from sthggep._slides._anndata import copied
+from sthggep._slides._anndata import copy_data
 from sthggep._slides._places import Places
 from sthggep.tl._answers import look
 from sthggep.tl._outputs import Outputs, check_out, partial, write_store
@@ -161,7 +161,7 @@ def predict(
     found = load_model(model)
     path = None if out is None else check_out(out)
     if copy:
-        data = copied(data)
+        data = copy_data(data)
     table, key, beside, chosen, depth, slides = look(
         found,
         data,
