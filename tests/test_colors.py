@@ -12,7 +12,7 @@ import pytest
 
 from sthggep import HGGEP, datasets
 from sthggep._image._level import Level
-from sthggep._slides._colors import FAR, ColorRange, Colors, image_mpp, seen_colors, tissue_colors
+from sthggep._slides._colors import FAR, ColorRange, Colors, image_mpp, read_colors, tissue_colors
 from sthggep._slides._resolve import resolve_one
 from sthggep._slides._slide import Slide
 
@@ -61,7 +61,7 @@ def test_resolution_is_that_of_the_image_that_is_there():
 
 
 def test_real_sections_of_one_tissue_are_near_and_those_of_another_far(data_root: Path):
-    known = seen_colors(HGGEP.from_pretrained("her2st").training.colors)
+    known = read_colors(HGGEP.from_pretrained("her2st").training.colors)
     assert [each.name for each in known] == ["B4", "C2", "C3", "C4", "C5"]
     assert max(ColorRange.of([a]).distance(b) for a, b in permutations(known, 2)) == pytest.approx(7.92, abs=0.01)
     c2 = tissue_colors(resolve_one(datasets.her2st("C2", root=data_root / "her2st", fullres=False)))

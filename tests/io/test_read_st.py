@@ -125,7 +125,7 @@ def test_full_resolution_can_stay_in_its_file(section, caplog):
         preview = _resolve.resolve_one(adata)
     assert preview.levels[0].shape == (1440, 2000)
     assert preview.mpp == pytest.approx(4.0)
-    assert "large.png is not there; the smaller image is used" in caplog.text
+    assert "large.png does not exist; sthggep uses the smaller image" in caplog.text
 
 
 @pytest.fixture

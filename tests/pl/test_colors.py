@@ -10,7 +10,7 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 
 from sthggep import HGGEP, datasets, pl
-from sthggep._slides._colors import seen_colors, tissue_colors
+from sthggep._slides._colors import read_colors, tissue_colors
 from sthggep._slides._resolve import resolve_one
 
 
@@ -28,7 +28,7 @@ def test_new_slides_stand_beside_the_sections_of_the_model(tmp_path: Path):
     assert (tmp_path / "colors.pdf").stat().st_size > 1000
     *seen, new = rows(figure)
     assert seen == ["B4", "C2", "C3", "C4", "C5"]
-    known = np.array([each.mean for each in seen_colors(HGGEP.from_pretrained("her2st").training.colors)])
+    known = np.array([each.mean for each in read_colors(HGGEP.from_pretrained("her2st").training.colors)])
     found = tissue_colors(resolve_one(slide))
     assert found is not None
     far = np.linalg.norm(found.mean - np.clip(found.mean, known.min(axis=0), known.max(axis=0)))

@@ -111,7 +111,10 @@ def test_spots_off_the_tissue(visium_folder: Folders, caplog: pytest.LogCaptureF
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="sthggep"):
             slide = resolve_one(data)
-        assert f"{len(folder.spots) - under} of {len(folder.spots)} spots are off the tissue" in caplog.text
+        assert (
+            f"leaves out {len(folder.spots) - under} of {len(folder.spots)} spots, which are off the tissue"
+            in caplog.text
+        )
         assert slide.n_spots == under
         assert (table.obs["in_tissue"].to_numpy()[slide.rows] == 1).all()
         assert_counts_are_theirs(slide, folder)
@@ -122,7 +125,7 @@ def test_spots_off_the_tissue(visium_folder: Folders, caplog: pytest.LogCaptureF
         assert table.obsm["hypergraph"].shape == (table.n_obs, 2 * under)
         assert table.obsm["hypergraph"].sum(axis=1)[~described].sum() == 0
     table.obs["in_tissue"] = 0
-    with pytest.raises(ValueError, match=r"all 100 spots are off the tissue, obs\['in_tissue'\] is 0"):
+    with pytest.raises(ValueError, match=r"expected spots on tissue, but obs\['in_tissue'\] is 0 for all 100"):
         resolve_one(sdata)
     del table.obs["in_tissue"]
     assert resolve_one(sdata).n_spots == 100
@@ -146,7 +149,7 @@ def test_visium_hd(hd_folder, squares: bool, caplog: pytest.LogCaptureFixture):
     sdata = read_hd(hd_folder, bin_size=8, bins_as_squares=squares)
     with caplog.at_level(logging.INFO, logger="sthggep"):
         slide = assert_in_place(sdata, hd_folder)
-    assert "The table 'square_008um' is used, the only one" in caplog.text
+    assert "The SpatialData holds one table, 'square_008um'; sthggep uses it" in caplog.text
     assert slide.n_spots == hd_folder.spots["in_tissue"].sum()
     assert slide.mpp == pytest.approx(0.5)
 

@@ -84,7 +84,9 @@ def test_spots_off_the_tissue_are_not_learned_from_scored_or_predicted(plain: An
     part = plain[~off].copy()
     with caplog.at_level(logging.INFO, logger="sthggep"):
         model = tl.fit(whole, genes=genes, **FIT)
-    assert f"{off.sum()} of {len(off)} spots are off the tissue (obs['in_tissue'] is 0)" in caplog.text
+    assert (
+        f"leaves out {off.sum()} of {len(off)} spots, which are off the tissue (obs['in_tissue'] is 0)" in caplog.text
+    )
     assert model.id == tl.fit(part, genes=genes, **FIT).id
     assert pp.gene_panel(whole, n_top=5) == pp.gene_panel(part, n_top=5)
     for slide in (whole, part):

@@ -85,7 +85,7 @@ def test_an_image_of_one_color(model: HGGEP, value: int):
     """Such as one stored as 0 to 1 and cast to integers."""
     slide = recolored(toy(seed=6), lambda pixels: np.full_like(pixels, value))
     (message,) = said(tl.predict, slide, model, show_progress_bar=False)
-    assert "no tissue is seen in its image, which is of one color throughout" in message
+    assert "sthggep finds no tissue in its image, which has one color throughout" in message
 
 
 def test_tissue_that_the_model_has_learned_from(model: HGGEP, tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ class PixelArray(Protocol):
         ...
 
     def __getitem__(self, index: Index, /) -> object: ...
+
+
+def is_pixel_array(value: object) -> TypeGuard[PixelArray]:
+    """Whether a value has a shape and a type and can be indexed."""
+    return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
 
 
 def channels_last(pixels: object, axes: AxisNumbers) -> Pixels:

@@ -1,10 +1,10 @@
-"""Colors of stained tissue: which pixels are tissue, what colors a section has, how far another's are from those."""
+"""Colors of stained tissue: tissue pixels, the colors of a section, and their distance to other sections."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
-SAMPLES_ACROSS = 512  # pixels that are looked at, a side
-MOST_PIXELS = 4e8  # a single resolution larger than that is not decoded for a doubt
+SAMPLES_ACROSS = 512  # pixels of a sample, a side
+MOST_PIXELS = 4e8  # a larger single resolution takes too long to decode for a check
 FEWEST_PIXELS = 50
 # CIELAB units beyond the means of the training sections. Seven real sections: two of the breast sections differ by up to
 # 7.9, one of them from the range of the other four by up to 4.3; the olfactory bulbs lie 10.8 and 16.9 outside that range
@@ -29,27 +29,27 @@ class Colors:
     spread: tuple[float, float, float]
     """Standard deviation of the pixels."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+    def to_dict(self) -> dict[str, str | list[float]]:
+        """Convert to plain types, for JSON."""
+        return {"name": self.name, "mean": list(self.mean), "spread": list(self.spread)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Colors:
-        """Back from JSON."""
-        return cls(values["name"], tuple(values["mean"]), tuple(values["spread"]))
+    def from_dict(cls, values: Mapping[str, object]) -> Colors:
+        """Read the plain types of :meth:`to_dict`."""
+        return cls(str(values["name"]), _lab(values["mean"]), _lab(values["spread"]))
 
 
 @dataclass(frozen=True)
 class ColorRange:
-    """What colors a model has seen: from the smallest to the largest mean of the training sections."""
+    """Colors that a model was trained on: from the smallest to the largest mean of the training sections."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
     @classmethod
-    def of(cls, seen: Sequence[Colors]) -> ColorRange:
-        """The range of these sections, one at least."""
-        means = np.array([each.mean for each in seen])
+    def of(cls, sections: Sequence[Colors]) -> ColorRange:
+        """Return the range of one or more sections."""
+        means = np.array([each.mean for each in sections])
         return cls(means.min(axis=0), means.max(axis=0))
 
     def distance(self, colors: Colors) -> float:
@@ -59,10 +59,10 @@ class ColorRange:
 
 
 def stained_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """Pixels with more color than the threshold of Otsu between glass and stain; ``None`` if all are alike.
+    """Find pixels with more color than Otsu's threshold between glass and stain; ``None`` if all are alike.
 
-    For colors and outlines, where pale fat and gaps say nothing. Which area is tissue, those included, is
-    :func:`sthggep.pp._tissue.tissue_mask`.
+    For colors and outlines, to which pale fat and gaps do not matter. :func:`sthggep.pp._tissue.tissue_mask` includes
+    them.
     """
     from scipy.ndimage import uniform_filter
     from skimage.filters import threshold_otsu
@@ -81,7 +81,7 @@ def _colorfulness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def sample_of(slide: Slide) -> NDArray[np.uint8] | None:
-    """Pixels spread over the coarsest resolution; ``None`` without an image, or of one too large to be decoded whole."""
+    """Sample pixels of the coarsest resolution; ``None`` without an image, or if it is too large to decode."""
     if not slide.levels:
         return None
     level = slide.levels[-1]
@@ -89,9 +89,9 @@ def sample_of(slide: Slide) -> NDArray[np.uint8] | None:
 
 
 def tissue_pixels(slide: Slide) -> NDArray[np.uint8] | None:
-    """Pixels ``(n, 3)`` of the tissue under and between the spots, as scanned; ``None`` where the image cannot tell.
+    """Pixels ``(n, 3)`` of the tissue under and between the spots, as scanned; ``None`` if none can be identified.
 
-    Off the spots are ink, frames and what lies on the glass.
+    Pixels away from the spots may show ink, frames or dust.
     """
     pixels = sample_of(slide)
     tissue = None if pixels is None else stained_pixels(pixels)
@@ -101,18 +101,18 @@ def tissue_pixels(slide: Slide) -> NDArray[np.uint8] | None:
 
 
 def tissue_colors(slide: Slide) -> Colors | None:
-    """Colors of the tissue under and between the spots, as they are looked at; ``None`` where the image cannot tell."""
+    """Colors of the tissue under and between the spots, after stain normalization; ``None`` with too few pixels."""
     pixels = tissue_pixels(slide)
     if pixels is None or len(pixels) < FEWEST_PIXELS:
         return None
     from skimage.color import rgb2lab
 
-    found = rgb2lab(pixels if slide.stain is None else slide.stain(pixels))
-    return Colors(slide.name, _rounded(found.mean(axis=0)), _rounded(found.std(axis=0)))
+    lab = rgb2lab(pixels if slide.stain is None else slide.stain(pixels))
+    return Colors(slide.name, _lab(lab.mean(axis=0), 2), _lab(lab.std(axis=0), 2))
 
 
 def _near_spots(slide: Slide, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Pixels of a sample that are not farther from a spot than the spots from each other."""
+    """Pixels of a sample that lie within one spot distance of a spot."""
     from scipy.spatial import cKDTree
 
     step = np.array(slide.size) / np.array(shape[::-1])
@@ -122,21 +122,22 @@ def _near_spots(slide: Slide, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(cKDTree(slide.xy).query(centers, distance_upper_bound=reach)[0])).reshape(shape[:2])
 
 
-def _rounded(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    lightness, a, b = (round(float(value), 2) for value in values)
+def _lab(values: object, digits: int | None = None) -> tuple[float, float, float]:
+    numbers = np.asarray(values, dtype=np.float64).tolist()
+    lightness, a, b = numbers if digits is None else [round(number, digits) for number in numbers]
     return lightness, a, b
 
 
-def noted_colors(slides: Sequence[Slide]) -> list[dict[str, Any]]:
-    """Colors of the sections that a model is trained on, for its record."""
-    return [found.to_dict() for found in map(tissue_colors, slides) if found is not None]
+def record_colors(slides: Sequence[Slide]) -> list[dict[str, str | list[float]]]:
+    """Colors of the training sections, for the record of a model."""
+    return [colors.to_dict() for colors in map(tissue_colors, slides) if colors is not None]
 
 
-def seen_colors(entries: Sequence[Mapping[str, Any]]) -> list[Colors]:
-    """Colors that the record of a training holds."""
+def read_colors(entries: Sequence[Mapping[str, object]]) -> list[Colors]:
+    """Read the colors in the record of a training."""
     return [Colors.from_dict(entry) for entry in entries]
 
 
 def image_mpp(slide: Slide) -> float | None:
-    """Microns per pixel of the finest resolution that is there; ``None`` where it is not known."""
+    """Microns per pixel of the finest stored resolution; ``None`` if unknown."""
     return None if slide.mpp is None or not slide.levels else slide.mpp / min(slide.levels[0].scale)

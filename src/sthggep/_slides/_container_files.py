@@ -1,4 +1,4 @@
-"""Slides as files: which kind a file is of, and an AnnData or SpatialData read from disk."""
+"""Slides as files: the kind of a file, and AnnData and SpatialData from disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXPECTED = "an AnnData (.h5ad, .zarr) or a SpatialData (.zarr) was expected"
 
 
 def kind_of(path: Path) -> str:
-    """``"anndata"``, ``"spatialdata"`` or ``"image"``, by the ending and by what a .zarr says of itself."""
+    """Return ``"anndata"``, ``"spatialdata"`` or ``"image"``, by the ending and the attributes of a .zarr."""
     if not path.exists():
         near = [p.name for p in path.parent.glob("*") if p.suffix in (".h5ad", ".zarr")] if path.parent.is_dir() else []
         beside = f" Slides beside it: {', '.join(sorted(near)[:8])}." if near else ""
@@ -41,7 +41,7 @@ def kind_of(path: Path) -> str:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Say which file it was that could not be read."""
+    """Name the file in errors of readers."""
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as reason:
@@ -50,7 +50,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_container(path: Path) -> AnnData | SpatialData:
-    """An AnnData or a SpatialData from disk."""
+    """Read an AnnData or a SpatialData from disk."""
     kind = kind_of(path)
     if kind == "image":
         msg = f"{path} is a bare image: it holds no counts; {EXPECTED}. `sthggep predict` takes images."

@@ -1,8 +1,8 @@
-"""Labels of a SpatialData: masks, and cells as Xenium's reader has them."""
+"""Labels of a SpatialData: masks, and cells from the reader of Xenium."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -10,19 +10,25 @@ from numpy.typing import NDArray
 
 from sthggep._checks import listing
 
-# The finest resolution of at most this many pixels is enough for a center, and is read in a second
+if TYPE_CHECKING:
+    from xarray import DataArray, DataTree
+
+ImageElement: TypeAlias = "DataArray | DataTree"
+"""Image or labels of a SpatialData, with one resolution or several."""
+
+# The finest resolution with at most this many pixels is enough for a center and loads in a second
 ENOUGH_PX = 10_000_000
 
 
-def label_centers(element: Any, labels: NDArray[Any], region: str) -> NDArray[np.float64]:
-    """Centers (x, y) of labels, the mean of their pixels, in the raster's own coordinates.
+def label_centers(element: ImageElement, labels: NDArray[np.generic], region: str) -> NDArray[np.float64]:
+    """Compute the centers (x, y) of labels, the mean of their pixels, in coordinates of the raster.
 
     Parameters
     ----------
     element
         Labels of a SpatialData, with one resolution or several.
     labels
-        The labels wanted, in this order.
+        The labels, in the order of the result.
     region
         Name of the element, for errors.
 
@@ -33,10 +39,10 @@ def label_centers(element: Any, labels: NDArray[Any], region: str) -> NDArray[np
     Raises
     ------
     ValueError
-        A label is nowhere in the raster.
+        A label has no pixel in the raster.
     """
-    for array in _resolutions(element):
-        # A small label may be lost in a coarse raster: then the next finer one tells
+    for array in _resolutions_for_centers(element):
+        # A coarse raster may lose a small label: then the next finer one is read
         centers = _centers(array)
         places = centers.index.get_indexer(pd.Index(labels))
         if (places >= 0).all():
@@ -49,23 +55,30 @@ def label_centers(element: Any, labels: NDArray[Any], region: str) -> NDArray[np
     raise ValueError(msg)
 
 
-def label_raster(element: Any) -> NDArray[Any]:
-    """Labels (height, width) at the finest resolution of moderate size."""
-    return np.asarray(_resolutions(element)[0].transpose("y", "x").data)
+def label_raster(element: ImageElement) -> NDArray[np.generic]:
+    """Read labels (height, width) at the finest resolution of moderate size."""
+    return np.asarray(_resolutions_for_centers(element)[0].transpose("y", "x").data)
 
 
-def _resolutions(element: Any) -> list[Any]:
-    """Arrays of the labels, from the finest of moderate size to the finest of all."""
-    arrays = [element]
-    if hasattr(element, "children"):
-        arrays = [next(iter(scale.ds.data_vars.values())) for scale in element.children.values()]
+def resolutions(element: ImageElement) -> list[DataArray]:
+    """Return the array of each resolution of an image or of labels."""
+    from xarray import DataTree
+
+    if isinstance(element, DataTree):
+        return [next(iter(scale.ds.data_vars.values())) for scale in element.children.values()]
+    return [element]
+
+
+def _resolutions_for_centers(element: ImageElement) -> list[DataArray]:
+    """Return the arrays of the labels, from the finest of moderate size to the finest of all."""
+    arrays = resolutions(element)
     arrays.sort(key=lambda array: -array.size)
     start = next((i for i, array in enumerate(arrays) if array.size <= ENOUGH_PX), len(arrays) - 1)
     return arrays[start::-1]
 
 
-def _centers(array: Any) -> pd.DataFrame:
-    """Mean x and y of every label's pixels, by label."""
+def _centers(array: DataArray) -> pd.DataFrame:
+    """Compute the mean x and y of the pixels of each label, indexed by label."""
     pixels = np.asarray(array.transpose("y", "x").data)
     labels, inverse, n = np.unique(pixels, return_inverse=True, return_counts=True)
     x, y = (array.coords[a].values if a in array.coords else np.arange(array.sizes[a]) + 0.5 for a in ("x", "y"))

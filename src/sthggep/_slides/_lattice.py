@@ -1,24 +1,24 @@
-"""Microns per pixel from the spots themselves: they were printed at a known pitch."""
+"""The lattice of the spots: its pitch, microns per pixel, neighbors, and blocks of spots."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Array positions this far apart are tried as neighbors; Visium's are (2, 0) and (1, 1).
+# Neighbors are searched among array positions this far apart; those of Visium are (2, 0) and (1, 1).
 _REACH = 4
-# Rounding puts a few spots on places the array does not have; a real neighbor occurs about as often as any other.
+# Rounding puts a few spots on places outside the array; all true neighbor offsets occur about equally often.
 _PRESENT = 0.25
 # The neighbors after the nearest are 1.41 (square) and 1.73 (hexagonal) times as far.
 _SAME_LENGTH = 1.2
 # Beyond half a pitch of scatter the two sets of coordinates do not belong together.
 _MAX_SCATTER = 0.5
-# Share of the pixels' variance that the array leaves open, beyond which it says nothing about them.
+# Above this fraction of unexplained variance, the array does not describe the pixel positions.
 _UNEXPLAINED = 0.1
 
 
 def lattice_mpp(array_xy: ArrayLike, xy: ArrayLike, pitch_um: float) -> float:
-    """Microns per pixel of a slide whose spots stand on a printed lattice.
+    """Compute microns per pixel of a slide whose spots stand on a printed lattice.
 
     Fits `pixel = A @ array + b` by least squares and measures the fitted lattice between nearest neighbors, so that
     jitter of single spots does not shorten the pitch (the median distance to the nearest spot is 3-8 % low).
@@ -46,10 +46,10 @@ def lattice_mpp(array_xy: ArrayLike, xy: ArrayLike, pitch_um: float) -> float:
 
 
 def lattice_pitch(array_xy: ArrayLike, xy: ArrayLike) -> float:
-    """Pixels between nearest neighbors of the fitted lattice (see :func:`lattice_mpp`)."""
-    array, pixels = _checked(array_xy, "array positions"), _checked(xy, "pixel positions")
+    """Compute the pixels between nearest neighbors of the fitted lattice (see :func:`lattice_mpp`)."""
+    array, pixels = _check_positions(array_xy, "array positions"), _check_positions(xy, "pixel positions")
     if len(array) != len(pixels):
-        msg = f"One array position a spot is needed, found {len(array)} for {len(pixels)} spots."
+        msg = f"Expected one array position a spot, found {len(array)} for {len(pixels)} spots."
         raise ValueError(msg)
     centered_array, centered_pixels = array - array.mean(axis=0), pixels - pixels.mean(axis=0)
     matrix = np.linalg.lstsq(centered_array, centered_pixels, rcond=None)[0]
@@ -72,9 +72,9 @@ def lattice_pitch(array_xy: ArrayLike, xy: ArrayLike) -> float:
 def is_transposed(array_xy: ArrayLike, xy: ArrayLike) -> bool:
     """Whether the array lies mirrored along its diagonal: its columns down the image and its rows across.
 
-    So it does where x and y of the pixels are swapped. A turned image alone, by any angle, mirrors nothing.
+    That is the case if x and y of the pixels are swapped. A rotated image is not mirrored.
     """
-    array, pixels = _checked(array_xy, "array positions"), _checked(xy, "pixel positions")
+    array, pixels = _check_positions(array_xy, "array positions"), _check_positions(xy, "pixel positions")
     array, pixels = array - array.mean(axis=0), pixels - pixels.mean(axis=0)
     matrix = np.linalg.lstsq(array, pixels, rcond=None)[0]
     if np.square(array @ matrix - pixels).sum() > _UNEXPLAINED * np.square(pixels).sum():
@@ -84,30 +84,30 @@ def is_transposed(array_xy: ArrayLike, xy: ArrayLike) -> bool:
 
 
 def neighbor_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:
-    """Array offsets `(m, 2)` at which spots have neighbors, each direction once.
+    """Find the array offsets `(m, 2)` at which spots have neighbors, each direction once.
 
     Raises
     ------
     ValueError
-        If no two spots stand near each other on the array.
+        If no two spots are near each other on the array.
     """
-    positions = np.unique(np.rint(_checked(array_xy, "array positions")).astype(np.int64), axis=0)
+    positions = np.unique(np.rint(_check_positions(array_xy, "array positions")).astype(np.int64), axis=0)
     positions -= positions.min(axis=0) - _REACH
-    # One number a position, with room for every offset tried, so that membership is one call.
+    # One number a position, with room for every offset, so that one call tests membership.
     width = int(positions[:, 1].max()) + 2 * _REACH + 1
     codes = positions[:, 0] * width + positions[:, 1]
     steps = range(-_REACH, _REACH + 1)
     offsets = np.array([(dx, dy) for dx in steps for dy in steps if (dx, dy) > (0, 0)])
-    found = np.array([np.isin(codes + dx * width + dy, codes).sum() for dx, dy in offsets])
-    if not found.any():
+    n_pairs = np.array([np.isin(codes + dx * width + dy, codes).sum() for dx, dy in offsets])
+    if not n_pairs.any():
         msg = f"No two of the {len(positions)} spots are neighbors on the array; pass mpp (microns per pixel) instead."
         raise ValueError(msg)
-    present: NDArray[np.float64] = offsets[found >= _PRESENT * found.max()].astype(np.float64)
-    return present
+    neighbors: NDArray[np.float64] = offsets[n_pairs >= _PRESENT * n_pairs.max()].astype(np.float64)
+    return neighbors
 
 
 def lay_out(size: tuple[float, float], pitch: float, layout: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Array positions `(n, 2)` and centers `(n, 2)` of a lattice centered on a field, a quarter pitch clear of its border.
+    """Lay out array positions `(n, 2)` and centers `(n, 2)` of a centered lattice, a quarter pitch from the border.
 
     Parameters
     ----------
@@ -129,16 +129,16 @@ def lay_out(size: tuple[float, float], pitch: float, layout: str) -> tuple[NDArr
 
 
 def sublattices(array_xy: ArrayLike, factor: int) -> list[NDArray[np.intp]]:
-    """Rows of the `factor`² lattices, as many times coarser, that a lattice is made of.
+    """Divide a lattice into `factor`² lattices with `factor` times the pitch; return the rows of each.
 
-    Works on square arrays and on interleaved ones (Visium, legacy 2K), whose rows are shifted by half a step.
+    The array may be square or interleaved (Visium, legacy 2K), with rows shifted by half a step.
     """
     array = np.rint(np.asarray(array_xy, dtype=np.float64)).astype(np.int64)
     if is_interleaved(array):
         # Steps along the row, and to the next row and half a step aside
         array = np.column_stack([(array[:, 0] - array[:, 1]) // 2, array[:, 1]])
-    number = array[:, 0] % factor + factor * (array[:, 1] % factor)
-    return [np.flatnonzero(number == one) for one in np.unique(number)]
+    lattice = array[:, 0] % factor + factor * (array[:, 1] % factor)
+    return [np.flatnonzero(lattice == number) for number in np.unique(lattice)]
 
 
 def is_interleaved(array_xy: ArrayLike) -> bool:
@@ -146,7 +146,7 @@ def is_interleaved(array_xy: ArrayLike) -> bool:
     return not (np.abs(neighbor_offsets(array_xy)).sum(axis=1) == 1).any()
 
 
-def _checked(values: ArrayLike, what: str) -> NDArray[np.float64]:
+def _check_positions(values: ArrayLike, what: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 2 or len(array) < 2:
         msg = f"Expected the {what} as an (n, 2) array of at least two spots, found shape {array.shape}."
@@ -161,8 +161,8 @@ BLOCKS_ACROSS = 4
 
 
 def spatial_blocks(xy: NDArray[np.float64], fold: int, n_folds: int) -> NDArray[np.bool_]:
-    """Spots of whole blocks of tissue, about one in ``n_folds``; folds do not overlap and cover all spots."""
+    """Select the spots of whole blocks of tissue, about one in ``n_folds``; the folds partition the spots."""
     low, high = xy.min(axis=0), xy.max(axis=0)
     cell = np.minimum((xy - low) / np.maximum(high - low, 1e-9) * BLOCKS_ACROSS, BLOCKS_ACROSS - 1).astype(int)
-    # Neighboring blocks fall into different folds, so that a fold is spread over the section
+    # Neighboring blocks fall into different folds, so that a fold spreads over the section
     return np.asarray((cell[:, 0] + 2 * cell[:, 1]) % n_folds == fold % n_folds)

@@ -1,4 +1,4 @@
-"""Patches of a section: lazy, padded at the border, asked for in microns or in pixels."""
+"""Patches of a section: lazy, padded at the border, of a size in microns or in pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Patches:
-    """Square patches around the spots of one section, read when they are asked for.
+    """Square patches around the spots of one section; indexing reads them.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class Patches:
 
     Notes
     -----
-    ``patches[3]``, ``patches[10:20]`` and ``patches[[4, 2]]`` give uint8 arrays (n, size_px, size_px, 3). Where the
-    window leaves the image it is filled with white, as glass is. The window is taken from the coarsest resolution that
-    still has ``size_px`` pixels for it, its corner rounded to a whole pixel, then resampled.
+    ``patches[3]``, ``patches[10:20]`` and ``patches[[4, 2]]`` give uint8 arrays (n, size_px, size_px, 3). Outside the
+    image a patch is white, like glass. A patch comes from the coarsest resolution that still has ``size_px`` pixels for
+    it; its corner is rounded to a whole pixel, then the patch is resampled.
     """
 
     def __init__(self, slide: Slide, *, size_um: float | None = None, size_px: int = 112) -> None:
@@ -50,33 +50,31 @@ class Patches:
         return len(self), self.size_px, self.size_px, 3
 
     def boxes(self) -> NDArray[np.float64]:
-        """Window of each patch as cut: x0, y0, x1, y1 in full-resolution pixels, shape (n_spots, 4)."""
+        """Return the field of view of each patch: x0, y0, x1, y1 in full-resolution pixels, shape (n_spots, 4)."""
         return np.asarray(self._level_boxes(np.arange(len(self))) / np.tile(self.level.scale, 2), dtype=np.float64)
 
     def __getitem__(self, index: int | slice | ArrayLike) -> NDArray[np.uint8]:
-        chosen = np.arange(len(self))[index]  # type: ignore[index]
-        found = self.level.read(self._level_boxes(np.atleast_1d(chosen)))
-        out = (
-            np.stack([self._resample(patch) for patch in found]) if found else np.empty((0, *self.shape[1:]), np.uint8)
-        )
+        rows = np.arange(len(self))[index]  # type: ignore[index]
+        cuts = self.level.read(self._level_boxes(np.atleast_1d(rows)))
+        out = np.stack([self._resample(cut) for cut in cuts]) if cuts else np.empty((0, *self.shape[1:]), np.uint8)
         if self.slide.stain is not None:
             out = self.slide.stain(out)
-        return out[0] if np.ndim(chosen) == 0 else out
+        return out[0] if np.ndim(rows) == 0 else out
 
     def sweep(self) -> NDArray[np.intp]:
-        """Order of the patches in which each block of the image is read about once."""
+        """Order the patches so that each block of the image is read about once."""
         return self.level.sweep(self.slide.xy * np.array(self.level.scale))
 
     def batches(self, batch_size: int) -> Iterator[NDArray[np.uint8]]:
-        """All patches in order, ``batch_size`` at a time."""
+        """Iterate over all patches in order, ``batch_size`` at a time."""
         for start in range(0, len(self), int(positive(batch_size, "`batch_size`"))):
             yield self[start : start + batch_size]
 
-    def _level_boxes(self, chosen: NDArray[np.intp]) -> NDArray[np.int64]:
+    def _level_boxes(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         scale = np.array(self.level.scale)
         width = np.maximum(1, np.rint(self.width * scale)).astype(np.int64)
-        corner = self.slide.xy[chosen] * scale - width / 2
-        # As published, coordinates are truncated where pixels are asked for; microns take the nearest pixel
+        corner = self.slide.xy[rows] * scale - width / 2
+        # A size in pixels truncates coordinates, as published; a size in microns takes the nearest pixel
         corner = (np.floor(corner) if self.size_um is None else np.rint(corner)).astype(np.int64)
         return np.hstack([corner, corner + width])
 
@@ -94,6 +92,6 @@ class Patches:
 
 
 def _level_for(slide: Slide, width: float, size_px: int) -> Level:
-    """The coarsest resolution with enough pixels; the finest where none has."""
+    """Return the coarsest resolution with enough pixels, or the finest if none has enough."""
     enough = [level for level in slide.levels if width * min(level.scale) >= size_px - 0.5]
     return enough[-1] if enough else slide.levels[0]

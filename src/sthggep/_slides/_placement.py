@@ -1,4 +1,4 @@
-"""Do the spots lie on tissue? Coordinates that are swapped, or of another image, may fit inside it all the same."""
+"""Check that spots lie on tissue: swapped coordinates, or those of another image, may fit inside the image, too."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ FEWEST_SPOTS = 20
 # Seven real sections: 77-96 % of the spots on tissue, 15-70 percentage points fewer with x and y swapped
 BETTER_SWAPPED = 0.1
 ON_GLASS = 0.3
-# Tissue goes on so much farther than the spots, to the right and down alike; seven real sections: 0.95 to 1.31 times
+# Extent of the tissue over that of the spots, to the right and down; seven real sections: 0.95 to 1.31
 SHRUNK, ALIKE = 1.4, 1.15
 
 
 def warn_of_misplaced(slide: Slide) -> None:
-    """Warn where x and y seem swapped, by the tissue under the spots or by their array, or hardly any are on tissue."""
+    """Warn if x and y seem swapped, coordinates seem scaled, or few spots lie on tissue."""
     pixels = sample_of(slide)
     if pixels is None:
         return
     tissue = stained_pixels(pixels)
     if tissue is None:
         msg = (
-            f"Section {slide.name!r}: no tissue is seen in its image, which is of one color throughout. Is it the H&E "
+            f"Section {slide.name!r}: sthggep finds no tissue in its image, which has one color throughout. Is it the H&E "
             "image, with values from 0 to 255 (or 0 to 1 as float)? See `sthggep.pl.patches(data)`."
         )
         warn_user(msg)
         return
     if slide.n_spots < FEWEST_SPOTS:
         return
-    share, swapped = _shares(slide, tissue)
+    share, swapped = _tissue_shares(slide, tissue)
     if swapped > share + BETTER_SWAPPED:
         msg = (
             f"Section {slide.name!r}: {share:.0%} of the spots lie on tissue, but {swapped:.0%} would with x and y swapped. "
@@ -50,14 +50,14 @@ def warn_of_misplaced(slide: Slide) -> None:
         )
     elif not share > swapped + BETTER_SWAPPED and _array_transposed(slide):
         msg = (
-            f"Section {slide.name!r}: columns of the array run down the image and its rows across, as where x and y are "
-            "swapped, and the outline of the tissue does not tell. Coordinates must be (x, y), not (row, column): see "
+            f"Section {slide.name!r}: columns of the array run down the image and its rows across, as if x and y were "
+            "swapped, and the outline of the tissue does not exclude it. Coordinates must be (x, y), not (row, column): see "
             "`sthggep.pl.patches(data)`. They are right only if the image was mirrored and turned by 90° against the array."
         )
-    elif shrunk := _shrunk(slide, tissue):
+    elif extent := _extent_ratio(slide, tissue):
         msg = (
-            f"Section {slide.name!r}: the tissue goes on {shrunk:.1f} times as far as the spots, to the right and down alike, as "
-            "where coordinates are pixels of a smaller copy of the image (hires, lowres). They must be pixels of its full "
+            f"Section {slide.name!r}: the tissue extends {extent:.1f} times as far as the spots, to the right and down, as "
+            "if coordinates were pixels of a smaller copy of the image (hires, lowres). They must be pixels of its full "
             "resolution: divide them by the copy's scale factor, if they are not. See `sthggep.pl.patches(data)`."
         )
     else:
@@ -65,13 +65,13 @@ def warn_of_misplaced(slide: Slide) -> None:
     warn_user(msg)
 
 
-def _shrunk(slide: Slide, tissue: NDArray[np.bool_]) -> float:
-    """How much farther than the spots the tissue reaches, where that looks like a scale factor; else 0."""
+def _extent_ratio(slide: Slide, tissue: NDArray[np.bool_]) -> float:
+    """Extent of the tissue over that of the spots if it looks like a scale factor, else 0."""
     rows, columns = np.nonzero(tissue)
     if not len(rows):
         return 0.0
     step = np.array(slide.size) / np.array(tissue.shape[::-1])
-    # A speck of dust, or a lone spot, is no border
+    # Percentiles ignore a speck of dust or a single distant spot
     far = np.array([np.percentile(columns, 99), np.percentile(rows, 99)]) * step
     ratio = far / (np.percentile(slide.xy, 99, axis=0) + slide.pitch() / 2)
     alike = ratio.max() / ratio.min() < ALIKE
@@ -84,13 +84,13 @@ def _array_transposed(slide: Slide) -> bool:
 
 
 def on_tissue(slide: Slide) -> tuple[float, float]:
-    """Share of the spots on tissue: as they are, and with x and y swapped; NaN where the image cannot tell."""
+    """Fractions of the spots on tissue, as they are and with x and y swapped; NaN if no tissue can be identified."""
     pixels = sample_of(slide)
     tissue = None if pixels is None else stained_pixels(pixels)
-    return (np.nan, np.nan) if tissue is None else _shares(slide, tissue)
+    return (np.nan, np.nan) if tissue is None else _tissue_shares(slide, tissue)
 
 
-def _shares(slide: Slide, tissue: NDArray[np.bool_]) -> tuple[float, float]:
+def _tissue_shares(slide: Slide, tissue: NDArray[np.bool_]) -> tuple[float, float]:
     shrink = np.array(tissue.shape[::-1]) / slide.size
 
     def share(xy: NDArray[np.float64]) -> float:

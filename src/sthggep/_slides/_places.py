@@ -1,4 +1,4 @@
-"""Where things are in an AnnData or SpatialData, as the keywords of a public call say."""
+"""Keys of spots, image and scale in an AnnData or SpatialData, from the keywords of a public call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TABLE = "table"
 
 @dataclass(frozen=True)
 class Places:
-    """Where a slide keeps its spots, its image and its scale; what is ``None`` is found, or does not matter."""
+    """Keys of the spots, the image and the scale of a slide; sthggep resolves those that are ``None``."""
 
     image_key: str | None = None
     """Name of the image."""
@@ -24,14 +24,14 @@ class Places:
     coordinate_system: str | None = None
     """Coordinate system of a SpatialData in which spots and image meet."""
     library_key: str | None = None
-    """Column of ``obs`` that tells the sections of an AnnData apart."""
+    """Column of ``obs`` that names the section of each spot of an AnnData."""
     mpp: float | None = None
     """Microns per full-resolution pixel."""
 
     @classmethod
     def among(cls, options: Mapping[str, Any]) -> Places:
-        """The places that stand among other options of a call."""
+        """Take the places out of all options of a call."""
         return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
 
 
-USUAL = Places()
+DEFAULT_PLACES = Places()

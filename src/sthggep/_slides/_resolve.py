@@ -1,4 +1,4 @@
-"""The sections of an AnnData or SpatialData, found and checked."""
+"""Sections of an AnnData or SpatialData, read and checked."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, no_slide, positive, warn_user
 from sthggep._log import ONCE, log
-from sthggep._slides._anndata import Found, anndata_image, from_anndata, is_spatialdata, under_tissue
+from sthggep._slides._anndata import SectionData, anndata_image, from_anndata, is_spatialdata, spots_on_tissue
 from sthggep._slides._lattice import is_interleaved, lattice_mpp
-from sthggep._slides._places import TABLE, USUAL, Places
+from sthggep._slides._places import DEFAULT_PLACES, TABLE, Places
 from sthggep._slides._slide import Slide
 from sthggep._slides._spatialdata import from_spatialdata, spatialdata_image
 
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 VISIUM_PITCH_UM = 100.0
 
 
-# Beyond this, microns per pixel that were given and the spot pitch contradict each other
+# Above this ratio, the stated microns per pixel contradict the spot pitch
 MPP_TOLERANCE = 1.2
 
 
-def resolve(data: AnnData | SpatialData, places: Places = USUAL, *, need_image: bool = True) -> list[Slide]:
-    """Find the sections of an AnnData or SpatialData: spots, image, microns per pixel.
+def resolve(data: AnnData | SpatialData, places: Places = DEFAULT_PLACES, *, need_image: bool = True) -> list[Slide]:
+    """Read the sections of an AnnData or SpatialData: spots, image, microns per pixel.
 
     Raises
     ------
     KeyError, ValueError, FileNotFoundError, TypeError
-        Something expected is not there, or the spots and the image do not fit; the message says which call comes first.
+        If something is missing, or the spots and the image do not fit; the message says which call to make.
     """
     _check_mpp(places)
     if isinstance(data, AnnData):
-        found = from_anndata(data, places, need_image=need_image)
+        sections = from_anndata(data, places, need_image=need_image)
     elif is_spatialdata(data):
-        found = from_spatialdata(data, places, need_image=need_image)
+        sections = from_spatialdata(data, places, need_image=need_image)
     else:
         raise no_slide(data)
-    slides = [_slide(section, places.mpp) for section in found]
+    slides = [_to_slide(section, places.mpp) for section in sections]
     for slide in slides:
-        _check(slide)
+        _check_spots(slide)
     return slides
 
 
-def resolve_one(data: AnnData | SpatialData, places: Places = USUAL, *, need_image: bool = True) -> Slide:
-    """As :func:`resolve`, for data that hold exactly one section."""
+def resolve_one(data: AnnData | SpatialData, places: Places = DEFAULT_PLACES, *, need_image: bool = True) -> Slide:
+    """As :func:`resolve`, for data with exactly one section."""
     slides = resolve(data, places, need_image=need_image)
     if len(slides) != 1:
         msg = (
@@ -61,16 +61,16 @@ def resolve_one(data: AnnData | SpatialData, places: Places = USUAL, *, need_ima
     return slides[0]
 
 
-def resolve_image(data: AnnData | SpatialData, places: Places = USUAL) -> Slide:
-    """As :func:`resolve_one`, also for an image without spots; of such the section is called as the image."""
+def resolve_image(data: AnnData | SpatialData, places: Places = DEFAULT_PLACES) -> Slide:
+    """As :func:`resolve_one`, also for an image without spots, whose section has the name of the image."""
     if isinstance(data, AnnData) and data.n_obs == 0:
-        found = anndata_image(data, places)
+        section = anndata_image(data, places)
     elif is_spatialdata(data) and not data.tables and places.table_key == TABLE:
-        found = spatialdata_image(data, places)
+        section = spatialdata_image(data, places)
     else:
         return resolve_one(data, places)
     _check_mpp(places)
-    return _slide(found, places.mpp)
+    return _to_slide(section, places.mpp)
 
 
 def _check_mpp(places: Places) -> None:
@@ -78,41 +78,50 @@ def _check_mpp(places: Places) -> None:
         positive(places.mpp, "`mpp`")
 
 
-def _slide(found: Found, given_mpp: float | None) -> Slide:
-    """A section, without the spots that are off the tissue, with its microns per pixel."""
-    under = under_tissue(found)
-    rows, xy = found.rows[under], found.xy[under]
-    slide = Slide(found.name, found.adata, rows, xy, found.levels, spot_diameter=found.spot_diameter, image=found.image)
-    mpp, source = _find_mpp(slide, given_mpp, found)
+def _to_slide(section: SectionData, mpp_argument: float | None) -> Slide:
+    """Make a slide of the spots on tissue, with its microns per pixel."""
+    on_tissue = spots_on_tissue(section)
+    slide = Slide(
+        section.name,
+        section.adata,
+        section.rows[on_tissue],
+        section.xy[on_tissue],
+        section.levels,
+        spot_diameter=section.spot_diameter,
+        image=section.image,
+    )
+    mpp, source = _find_mpp(slide, mpp_argument, section)
     return replace(slide, mpp=mpp, mpp_source=source)
 
 
-def _find_mpp(slide: Slide, given: float | None, found: Found) -> tuple[float | None, str]:
+def _find_mpp(slide: Slide, mpp_argument: float | None, section: SectionData) -> tuple[float | None, str]:
     """Microns per full-resolution pixel: the argument, else metadata, else the spot pitch, else the image file."""
-    known = found.mpp
     try:
-        measured = _mpp_from_pitch(slide, found.pitch_um)
+        measured = _mpp_from_pitch(slide, section.pitch_um)
     except ValueError as reason:
-        # Only those who ask for microns need them; `require_mpp` says how to give them
-        if given is None and known is None:
+        # Calls without microns do not need the mpp; `require_mpp` says how to pass it
+        if mpp_argument is None and section.mpp is None:
             log.warning(
-                "Section %s: microns per pixel cannot be read off the spots. %s", slide.name, reason, extra=ONCE
+                "Section %s: sthggep cannot compute microns per pixel from the spots. %s",
+                slide.name,
+                reason,
+                extra=ONCE,
             )
         measured = None
-    said, source = (given, "argument") if given is not None else (known, "metadata")
-    if said is not None:
-        if measured and not 1 / MPP_TOLERANCE < said / measured < MPP_TOLERANCE:
-            whose = f"mpp={said:.4g} was passed" if source == "argument" else f"the metadata say {said:.4g} µm/px"
+    stated, source = (mpp_argument, "argument") if mpp_argument is not None else (section.mpp, "metadata")
+    if stated is not None:
+        if measured and not 1 / MPP_TOLERANCE < stated / measured < MPP_TOLERANCE:
+            origin = f"you passed mpp={stated:.4g}" if source == "argument" else f"the metadata say {stated:.4g} µm/px"
             msg = (
-                f"Section {slide.name!r}: {whose}, but by the distance of the spots it is {measured:.4g}. Either that number or "
+                f"Section {slide.name!r}: {origin}, but by the distance of the spots it is {measured:.4g}. Either that number or "
                 "the coordinates belong to another resolution of the image: coordinates must be pixels of its full "
                 "resolution. See `sthggep.pl.patches(data)`."
             )
             warn_user(msg)
-        return said, source
-    if measured is None and found.stated_mpp is not None:
-        log.info("Section %s: %.4g µm/px, as the image file says.", slide.name, found.stated_mpp, extra=ONCE)
-        return found.stated_mpp, "image file"
+        return stated, source
+    if measured is None and section.stated_mpp is not None:
+        log.info("Section %s: %.4g µm/px, as the image file says.", slide.name, section.stated_mpp, extra=ONCE)
+        return section.stated_mpp, "image file"
     if measured is None:
         return None, ""
     log.info("Section %s: %.4g µm/px, from the spot pitch.", slide.name, measured, extra=ONCE)
@@ -120,19 +129,19 @@ def _find_mpp(slide: Slide, given: float | None, found: Found) -> tuple[float | 
 
 
 def _mpp_from_pitch(slide: Slide, pitch_um: float | None) -> float | None:
-    """Microns per pixel from the spots' array; ``None`` where there is no array, or nobody knows its pitch."""
+    """Microns per pixel from the array of the spots; ``None`` without an array or a known pitch."""
     array_xy = slide.array_xy()
     if array_xy is None or slide.n_spots < 3 or not np.isfinite(slide.xy).all():
         return None
     columns = {"array_row", "array_col"} <= set(slide.adata.obs)
-    # Visium's array is interleaved; the square bins of Visium HD have the same columns and another pitch
+    # Visium has an interleaved array; the square bins of Visium HD have the same columns and another pitch
     if pitch_um is None and columns and is_interleaved(array_xy):
         pitch_um = VISIUM_PITCH_UM
     return None if pitch_um is None else lattice_mpp(array_xy, slide.xy, pitch_um)
 
 
-def _check(slide: Slide) -> None:
-    """Spots are there, are numbers, and lie on the image."""
+def _check_spots(slide: Slide) -> None:
+    """Check that there are spots, that their coordinates are finite, and that they lie on the image."""
     if slide.n_spots == 0:
         msg = f"Section {slide.name!r} holds no spots; at least one was expected."
         raise ValueError(msg)
@@ -157,7 +166,7 @@ def _check_inside(slide: Slide) -> None:
     if not outside.any():
         return
     low, high = slide.xy.min(axis=0), slide.xy.max(axis=0)
-    found = f"x from {low[0]:.0f} to {high[0]:.0f}, y from {low[1]:.0f} to {high[1]:.0f}"
+    span = f"x from {low[0]:.0f} to {high[0]:.0f}, y from {low[1]:.0f} to {high[1]:.0f}"
     if not _outside(slide.xy[:, ::-1], width, height).any():
         advice = "They fit when x and y are swapped: coordinates must be (x, y), not (row, column)."
     elif outside.all():
@@ -167,13 +176,13 @@ def _check_inside(slide: Slide) -> None:
         advice = f"Drop them, or check the scale factor: {listing(names, 5)}."
     msg = (
         f"Section {slide.name!r}: {int(outside.sum())} of {slide.n_spots} spots lie outside the image, "
-        f"which is {width:.0f} wide and {height:.0f} high in full-resolution pixels; the spots span {found}. {advice}"
+        f"which is {width:.0f} wide and {height:.0f} high in full-resolution pixels; the spots span {span}. {advice}"
     )
     raise ValueError(msg)
 
 
 def _outside(xy: NDArray[np.float64], width: float, height: float) -> NDArray[np.bool_]:
-    """Spots whose center is off the image, a pixel of rounding allowed."""
+    """Spots whose center is off the image by more than a pixel of rounding."""
     inside = (xy >= -1).all(axis=1) & (xy[:, 0] <= width + 1) & (xy[:, 1] <= height + 1)
     return np.asarray(~inside)
 
@@ -181,18 +190,18 @@ def _outside(xy: NDArray[np.float64], width: float, height: float) -> NDArray[np
 def extra_sections_of(
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None, places: Places
 ) -> list[Slide]:
-    """Sections whose counts alone are learned from; their images are not looked for, and their scale is their own."""
-    more = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
-    return [slide for data in more for slide in resolve(data, replace(places, mpp=None), need_image=False)]
+    """Read sections of which the model uses the counts alone, without their images and without ``mpp``."""
+    containers = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
+    return [slide for data in containers for slide in resolve(data, replace(places, mpp=None), need_image=False)]
 
 
 def distinct_names(slides: Sequence[Slide]) -> list[Slide]:
-    """Sections of different files may share a name; history and validation need them apart."""
-    given, taken = {slide.name for slide in slides}, set[str]()
+    """Number sections that share a name, as those of different files may: history and validation need distinct names."""
+    names, taken = {slide.name for slide in slides}, set[str]()
     out = []
     for slide in slides:
         name, times = slide.name, 1
-        while name in taken or (times > 1 and name in given):
+        while name in taken or (times > 1 and name in names):
             times += 1
             name = f"{slide.name}-{times}"
         taken.add(name)

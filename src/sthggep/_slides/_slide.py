@@ -1,4 +1,4 @@
-"""One section with its spots and its image, whatever object it came in: `_containers` and `_spatialdata` know those."""
+"""One section with its spots and its image; `_anndata` and `_spatialdata` read it from its container."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ class Slide:
         return level.shape[1] / level.scale[0], level.shape[0] / level.scale[1]
 
     def array_xy(self) -> NDArray[np.int64] | None:
-        """Array positions (column, row) of the spots, shape (n_spots, 2), or ``None`` where there are none."""
+        """Return array positions (column, row) of the spots, shape (n_spots, 2), or ``None`` if ``obs`` holds none."""
         for columns in ARRAY_COLUMNS:
             if all(column in self.adata.obs for column in columns):
-                found = self.adata.obs.iloc[self.rows][list(columns)].to_numpy(dtype=np.float64)
-                return np.rint(found).astype(np.int64) if np.isfinite(found).all() else None
+                positions = self.adata.obs.iloc[self.rows][list(columns)].to_numpy(dtype=np.float64)
+                return np.rint(positions).astype(np.int64) if np.isfinite(positions).all() else None
         return None
 
     def pitch(self) -> float:
-        """Full-resolution pixels between nearest spots: of the fitted array, else the median to the nearest."""
+        """Full-resolution pixels between nearest spots: of the fitted array, else the median distance to the nearest."""
         array_xy = self.array_xy()
         if array_xy is not None and self.n_spots > 2:
             try:
                 return lattice_pitch(array_xy, self.xy)
             except ValueError:
                 log.info(
-                    "Section %s: spots do not follow their array positions; the nearest spot tells the pitch.",
+                    "Section %s: spots do not follow their array positions; the pitch is the distance to the nearest spot.",
                     self.name,
                     extra=ONCE,
                 )
@@ -74,7 +74,7 @@ class Slide:
         return float(np.median(nearest[nearest > 0])) if (nearest > 0).any() else 1.0
 
     def denser_than(self, pitch_um: float | None) -> int:
-        """How many times denser the spots stand on their array than ``pitch_um``; 1 where that is not known."""
+        """Ratio of ``pitch_um`` to the pitch of the spots, as a whole number; 1 if either is unknown."""
         array_xy = self.array_xy()
         if pitch_um is None or self.mpp is None or array_xy is None or self.n_spots < 3:
             return 1
@@ -84,17 +84,17 @@ class Slide:
             return 1
 
     def require_mpp(self) -> float:
-        """Microns per full-resolution pixel, or an error that says how to give it."""
+        """Return microns per full-resolution pixel; if unknown, an error says how to pass it."""
         if self.mpp is None:
             msg = (
                 f"Section {self.name!r}: microns per pixel are not known (no metadata, no array positions with a known "
-                "pitch). Pass `mpp=`, microns per full-resolution pixel: scanners say it, about 0.25 at 40x and 0.5 at 20x."
+                "pitch). Pass `mpp=`, microns per full-resolution pixel: see the scanner, about 0.25 at 40x and 0.5 at 20x."
             )
             raise ValueError(msg)
         return self.mpp
 
     def thumbnail(self, max_px: int = 1500) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-        """The whole image, small.
+        """Return a thumbnail of the whole image.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class Slide:
         height, width = level.shape
         shrink = min(1.0, max_px / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        # An image of one large resolution is never held whole
+        # A single large resolution does not fit into memory
         by = 1 if height * width < LARGE_PX else 2 ** int(np.log2(max(1.0, 1 / shrink)))
         whole = level.downsample(by) if by > 1 else level.read(np.array([[0, 0, width, height]]))[0]
         box = (0, 0, width / by, height / by)

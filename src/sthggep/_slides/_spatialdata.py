@@ -1,10 +1,10 @@
-"""Sections, spots and images as a SpatialData keeps them, brought to the pixels of the image."""
+"""Sections, spots and images of a SpatialData, with positions in pixels of the image."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,19 +14,23 @@ from numpy.typing import NDArray
 from sthggep._checks import has_key, listing, unique_names
 from sthggep._image._level import Level
 from sthggep._keys import TOOL
-from sthggep._slides._anndata import Found, mapping, number, table_of
-from sthggep._slides._labels import label_centers
+from sthggep._slides._anndata import SectionData, as_float, as_mapping, positive_or_none, table_of
+from sthggep._slides._labels import label_centers, resolutions
 
 if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
+    from spatialdata.models import SpatialElement
+    from xarray import DataArray
 
+    from sthggep._slides._labels import ImageElement
     from sthggep._slides._places import Places
 
-SMALL = ("lowres_image", "thumbnail")  # images that are for looking at
+PREVIEW_ENDINGS = ("lowres_image", "thumbnail")  # images too coarse for patches
 
 
-def from_spatialdata(sdata: SpatialData, places: Places, *, need_image: bool) -> list[Found]:
-    """Sections of a SpatialData: the regions that its table annotates, brought to the pixels of their image."""
+def from_spatialdata(sdata: SpatialData, places: Places, *, need_image: bool) -> list[SectionData]:
+    """Read the sections of a SpatialData, the regions of its table, with positions in pixels of their image."""
     table_key, shapes_key = places.table_key, places.shapes_key
     table = table_of(sdata, table_key)
     unique_names(table)
@@ -53,40 +57,42 @@ def from_spatialdata(sdata: SpatialData, places: Places, *, need_image: bool) ->
             stretch = _stretch(matrix)
             levels = _element_levels(sdata.images[image_name])
         metadata = _table_metadata(table, region)
-        mpp = number(metadata.get("mpp"), f"Section {region!r}: mpp in the metadata")
+        mpp = positive_or_none(metadata.get("mpp"), f"Section {region!r}: mpp in the metadata")
         if mpp is None:
             mpp = _wsi_mpp(sdata)
-        # The table and a WSIData speak of the spots' own coordinates, `read_slide` of the image's pixels
+        # The mpp of the table and of a WSIData refer to coordinates of the spots, that of `read_slide` to image pixels
         mpp = _slide_mpp(sdata) if mpp is None else mpp / stretch
         if mpp is None and sdata.attrs.get("spatialdata_io_reader") == "xenium":
             mpp = _xenium_mpp(table, rows, xy)
-        pitch = number(metadata.get("pitch_um", _bin_um(region)), f"Section {region!r}: pitch_um in the metadata")
+        pitch = positive_or_none(
+            metadata.get("pitch_um", _bin_um(region)), f"Section {region!r}: pitch_um in the metadata"
+        )
         diameter = None if diameter is None else diameter * stretch
-        sections.append(Found(region, table, rows, xy, levels, mpp, pitch, diameter, image_name))
+        sections.append(SectionData(region, table, rows, xy, levels, mpp, pitch, diameter, image_name))
     return sections
 
 
-def spatialdata_image(sdata: SpatialData, places: Places) -> Found:
-    """The image of a SpatialData without spots."""
+def spatialdata_image(sdata: SpatialData, places: Places) -> SectionData:
+    """Read the image of a SpatialData without spots."""
     name, system = _choose_image(sdata, None, places)
-    nothing = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
+    no_spots = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
     levels = _element_levels(sdata.images[name])
     mpp, wsi_mpp = _slide_mpp(sdata), _wsi_mpp(sdata)
     if mpp is None and wsi_mpp is not None:
         mpp = wsi_mpp * _stretch(_affine(sdata.images[name], system))
-    return Found(name, AnnData(), *nothing, levels, mpp, None, None, name)
+    return SectionData(name, AnnData(), *no_spots, levels, mpp, None, None, name)
 
 
 def may_add_spots(sdata: SpatialData, key: str, record: str) -> None:
-    """Refuse names that are taken, unless by spots that :func:`add_spots` wrote, whose table holds ``uns[record]``."""
-    if key in sdata.tables and mapping(sdata.tables[key].uns.get(record)).get("tool") == TOOL:
+    """Reject names that exist already, except those of spots that :func:`add_spots` wrote (by ``uns[record]``)."""
+    if key in sdata.tables and as_mapping(sdata.tables[key].uns.get(record)).get("tool") == TOOL:
         return
     taken = {name.lower(): name for _, name, _ in sdata.gen_elements()}
     for name in (key, spots_key(key)):
         if name.lower() in taken:
             msg = (
-                f"{taken[name.lower()]!r} exists already in the SpatialData and sthggep did not write it; it is left "
-                "alone. Pass another `key_added=`, or delete it first."
+                f"{taken[name.lower()]!r} exists already in the SpatialData, and sthggep did not write it and does not "
+                "overwrite it. Pass another `key_added=`, or delete it first."
             )
             raise ValueError(msg)
 
@@ -97,9 +103,9 @@ def spots_key(key: str) -> str:
 
 
 def add_spots(sdata: SpatialData, table: AnnData, key: str, image: str, diameter: float) -> None:
-    """Write a table and, linked to it, its spots as circles in the pixels of an image: wherever that is, they are.
+    """Write a table and its spots as circles, in pixels of an image and with its transformations.
 
-    ``table.obsm["spatial"]`` holds their centers.
+    ``table.obsm["spatial"]`` holds the centers of the spots.
     """
     from spatialdata.models import ShapesModel, TableModel
     from spatialdata.transformations import get_transformation
@@ -115,36 +121,37 @@ def add_spots(sdata: SpatialData, table: AnnData, key: str, image: str, diameter
 
 
 def source_path(sdata: SpatialData, image: str) -> str:
-    """The file that `sthggep.io.read_slide` read an image from; empty for images of other origin."""
-    found = mapping(sdata.attrs.get(TOOL)).get("source_image_path")
-    return str(found) if found and image == "image" else ""
+    """Path of the file that `sthggep.io.read_slide` read an image from; empty for images of other origin."""
+    path = as_mapping(sdata.attrs.get(TOOL)).get("source_image_path")
+    return str(path) if path and image == "image" else ""
 
 
 def _slide_mpp(sdata: SpatialData) -> float | None:
-    """Microns per pixel as `sthggep.io.read_slide` noted them."""
-    found: float | None = mapping(sdata.attrs.get(TOOL)).get("mpp")
-    return found
+    """Microns per pixel that `sthggep.io.read_slide` recorded."""
+    mpp = as_mapping(sdata.attrs.get(TOOL)).get("mpp")
+    return None if mpp is None else as_float(mpp)
 
 
 def _wsi_mpp(sdata: SpatialData) -> float | None:
-    """Microns per full-resolution pixel of a WSIData, which its tiles and coordinates are in."""
-    return number(mapping(sdata.attrs.get("slide_properties")).get("mpp"), "mpp in the slide properties")
+    """Microns per full-resolution pixel of a WSIData, the unit of its tiles and coordinates."""
+    return positive_or_none(as_mapping(sdata.attrs.get("slide_properties")).get("mpp"), "mpp in the slide properties")
 
 
-def _spots(sdata: SpatialData, region: str, instances: Any) -> tuple[Any, NDArray[np.float64], float | None]:
-    """The element that a table's rows annotate, their centers in its own coordinates, and their diameter."""
+def _spots(
+    sdata: SpatialData, region: str, instances: pd.Series
+) -> tuple[SpatialElement, NDArray[np.float64], float | None]:
+    """Return the element that rows of the table annotate, their centers in its coordinates, and their diameter."""
     if region in sdata.labels:
         element = sdata.labels[region]
-        found = label_centers(element, instances.to_numpy(), region)
-        return element, found, None
+        return element, label_centers(element, instances.to_numpy(), region), None
     element = has_key(sdata.shapes, region, "the shapes of the SpatialData", "Pass `shapes_key=`.")
     shapes = _shapes_of_rows(element, instances, region)
     xy = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
     return element, xy, float(2 * shapes["radius"].median()) if "radius" in shapes and len(shapes) else None
 
 
-def _shapes_of_rows(element: Any, instances: Any, region: str) -> Any:
-    """Shapes in the order of the table's rows: by instance, not by position, which may differ."""
+def _shapes_of_rows(element: GeoDataFrame, instances: pd.Series, region: str) -> GeoDataFrame:
+    """Return shapes in the order of the rows of the table, matched by instance and not by position."""
     absent = instances[~instances.isin(element.index)]
     if len(absent) or not element.index.is_unique:
         fault = f"it lacks {len(absent)} of them: {listing(absent, 5)}" if len(absent) else "its index has duplicates"
@@ -154,7 +161,7 @@ def _shapes_of_rows(element: Any, instances: Any, region: str) -> Any:
 
 
 def _xenium_mpp(table: AnnData, rows: NDArray[np.intp], xy: NDArray[np.float64]) -> float | None:
-    """Microns per pixel of an image over Xenium cells: their table holds the centers in microns, turned or not."""
+    """Microns per pixel of an image over Xenium cells, from the centers in microns in their table."""
     if "spatial" not in table.obsm or len(rows) < 2:
         return None
     microns = np.asarray(table.obsm["spatial"], dtype=np.float64)[rows, :2]
@@ -163,20 +170,20 @@ def _xenium_mpp(table: AnnData, rows: NDArray[np.intp], xy: NDArray[np.float64])
 
 
 def _bin_um(region: str) -> float | None:
-    """Bin size of Visium HD, which its reader keeps in the name of the shapes alone (``..._square_008um``)."""
-    found = re.search(r"square_(\d{3})um$", region)
-    return float(found.group(1)) if found else None
+    """Bin size of Visium HD from the name of its shapes (``..._square_008um``), the only place that holds it."""
+    match = re.search(r"square_(\d{3})um$", region)
+    return float(match.group(1)) if match else None
 
 
-def _table_metadata(table: AnnData, region: str) -> Mapping[str, Any]:
-    """Metadata that a reader kept for this region (Visium readers keep one entry, under the data set's name)."""
-    libraries = mapping(table.uns.get("spatial"))
+def _table_metadata(table: AnnData, region: str) -> Mapping[str, object]:
+    """Metadata of this region (Visium readers write one entry, under the name of the data set)."""
+    libraries = as_mapping(table.uns.get("spatial"))
     library = libraries.get(region, next(iter(libraries.values())) if len(libraries) == 1 else {})
-    return mapping(mapping(library).get("metadata"))
+    return as_mapping(as_mapping(library).get("metadata"))
 
 
-def _choose_image(sdata: SpatialData, spots: Any, places: Places) -> tuple[str, str]:
-    """The H&E image that shares a coordinate system with the spots (``None``: any image), and that system."""
+def _choose_image(sdata: SpatialData, spots: SpatialElement | None, places: Places) -> tuple[str, str]:
+    """Choose the H&E image that shares a coordinate system with the spots (``None``: any image), and that system."""
     from spatialdata.transformations import get_transformation
 
     image_key, coordinate_system = places.image_key, places.coordinate_system
@@ -190,9 +197,9 @@ def _choose_image(sdata: SpatialData, spots: Any, places: Places) -> tuple[str, 
         ours = {coordinate_system}
     if image_key is not None:
         has_key(sdata.images, image_key, "the images of the SpatialData", "Pass another `image_key=`.")
-    keys = [image_key] if image_key else [key for key in sdata.images if not key.endswith(SMALL)]
+    keys = [image_key] if image_key else [key for key in sdata.images if not key.endswith(PREVIEW_ENDINGS)]
     shared = {key: sorted(ours & systems[key]) for key in keys if ours & systems[key]}
-    candidates = _likeliest(sdata, list(shared))
+    candidates = _best_candidates(sdata, list(shared))
     if len(candidates) != 1:
         what = "no image" if not candidates else f"several images ({listing(candidates)})"
         msg = (
@@ -203,60 +210,60 @@ def _choose_image(sdata: SpatialData, spots: Any, places: Places) -> tuple[str, 
     return candidates[0], shared[candidates[0]][0]
 
 
-def _likeliest(sdata: SpatialData, keys: list[str]) -> list[str]:
-    """Of several images the one at full resolution, else those in color: Xenium's stains have names of their own."""
-    for wanted in (lambda key: key.endswith("full_image"), lambda key: _in_color(sdata.images[key])):
-        chosen = [key for key in keys if wanted(key)]
-        if len(keys) > 1 and len(chosen) == 1:
-            return chosen
+def _best_candidates(sdata: SpatialData, keys: list[str]) -> list[str]:
+    """Of several images, return the only full image, else the only one in color: Xenium names its stains differently."""
+    for accepts in (lambda key: key.endswith("full_image"), lambda key: _is_rgb(sdata.images[key])):
+        accepted = [key for key in keys if accepts(key)]
+        if len(keys) > 1 and len(accepted) == 1:
+            return accepted
     return keys
 
 
-def _in_color(element: Any) -> bool:
+def _is_rgb(element: ImageElement) -> bool:
     from spatialdata.models import get_channel_names
 
     return {str(name).lower() for name in get_channel_names(element)} in ({"r", "g", "b"}, {"r", "g", "b", "a"})
 
 
-def _to_image(sdata: SpatialData, image_name: str, shapes: Any, system: str) -> NDArray[np.float64]:
-    """Affine matrix from the shapes' own coordinates to pixels of the image."""
+def _to_image(sdata: SpatialData, image_name: str, shapes: SpatialElement, system: str) -> NDArray[np.float64]:
+    """Affine matrix from the coordinates of the shapes to pixels of the image."""
     return np.asarray(
         np.linalg.inv(_affine(sdata.images[image_name], system)) @ _affine(shapes, system), dtype=np.float64
     )
 
 
-def _affine(element: Any, system: str) -> NDArray[np.float64]:
-    """Affine matrix from an element's own coordinates to a coordinate system."""
+def _affine(element: SpatialElement, system: str) -> NDArray[np.float64]:
+    """Affine matrix from the coordinates of an element to a coordinate system."""
     from spatialdata.transformations import get_transformation
 
     axes = ("x", "y")
-    found = get_transformation(element, to_coordinate_system=system).to_affine_matrix(axes, axes)
-    return np.asarray(found, dtype=np.float64)
+    matrix = get_transformation(element, to_coordinate_system=system).to_affine_matrix(axes, axes)
+    return np.asarray(matrix, dtype=np.float64)
 
 
 def _stretch(matrix: NDArray[np.float64]) -> float:
-    """How many times longer a line becomes."""
+    """Factor by which a transformation lengthens a line."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
-def _element_levels(element: Any) -> tuple[Level, ...]:
-    """Resolutions of an image element; the spacing comes from its coordinates, since pyramids are not exact halves."""
-    arrays = [element]
-    if hasattr(element, "children"):
-        arrays = [next(iter(scale.ds.data_vars.values())) for scale in element.children.values()]
+def _element_levels(element: ImageElement) -> tuple[Level, ...]:
+    """Resolutions of an image element; their spacing comes from coordinates, since pyramids are not exact halves."""
+    arrays = resolutions(element)
     arrays.sort(key=lambda array: -int(array.sizes["x"]))
     base = _spacing(arrays[0])
     levels = []
     for array in arrays:
         spacing = _spacing(array)
         if spacing == base and array.sizes["x"] < arrays[0].sizes["x"]:
-            spacing = _spacing_of_own(array, arrays[0], base)
-        levels.append(Level(array.data, scale=(base[0] / spacing[0], base[1] / spacing[1]), axes="".join(array.dims)))
+            spacing = _spacing_by_transformation(array, arrays[0], base)
+        levels.append(
+            Level(array.data, scale=(base[0] / spacing[0], base[1] / spacing[1]), axes="".join(map(str, array.dims)))
+        )
     return tuple(levels)
 
 
-def _spacing_of_own(array: Any, full: Any, base: tuple[float, float]) -> tuple[float, float]:
-    """As `_spacing`, for pyramids whose levels each count their own pixels and say by a transformation how large these are."""
+def _spacing_by_transformation(array: DataArray, full: DataArray, base: tuple[float, float]) -> tuple[float, float]:
+    """As `_spacing`, for pyramids whose levels each have pixel coordinates and a transformation that scales them."""
     from spatialdata.transformations import get_transformation
 
     system = next(iter(get_transformation(full, get_all=True)))
@@ -264,7 +271,7 @@ def _spacing_of_own(array: Any, full: Any, base: tuple[float, float]) -> tuple[f
     return base[0] * float(ratio[0, 0]), base[1] * float(ratio[1, 1])
 
 
-def _spacing(array: Any) -> tuple[float, float]:
+def _spacing(array: DataArray) -> tuple[float, float]:
     def step(axis: str) -> float:
         if axis not in array.coords or array.sizes[axis] < 2:
             return 1.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from sthggep._slides._colors import image_mpp, noted_colors
+from sthggep._slides._colors import image_mpp, record_colors
 from sthggep._slides._fingerprint import model_fingerprint
 from sthggep._table._user_features import read_feature_names
 
@@ -49,7 +49,7 @@ def record_training(
         pitch_um=[None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
         image_mpp=[image_mpp(slide) for slide in slides],
         fingerprints=[asdict(model_fingerprint(slide)) for slide in slides],
-        colors=noted_colors(slides) if inputs.needs_image else [],
+        colors=record_colors(slides) if inputs.needs_image else [],
         validation=[", ".join(held_out) if isinstance(held_out, tuple) else str(held_out) for held_out in plan],
         seed=task.options.compute.seed,
         encoder_weights=encoder.weights if encoder else None,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import listing
 from sthggep._docs import document_places
-from sthggep._slides._colors import FAR, ColorRange, Colors, seen_colors, tissue_colors
+from sthggep._slides._colors import FAR, ColorRange, Colors, read_colors, tissue_colors
 from sthggep._slides._places import Places
 from sthggep.pl._figure import new_figure, save_figure, style
 from sthggep.pl._tissue import sections_of
@@ -124,7 +124,7 @@ def _training_colors(
     if not (model is None or isinstance(model, str | Path | HGGEP)):
         return _measure_colors(sections_of(model, places)), lambda slide: slide
     loaded = load_model(model)
-    training = seen_colors(loaded.training.colors)
+    training = read_colors(loaded.training.colors)
     if not training:
         msg = (
             f"The model {loaded.id} has no record of colors: an earlier version trained it, or it was trained without images. "

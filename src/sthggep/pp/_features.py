@@ -16,7 +16,7 @@ from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder, find_encoder
 from sthggep._encoders._record import _agrees, _sections, feature_record, is_done
 from sthggep._keys import feature_key
-from sthggep._slides._anndata import copied, table_of
+from sthggep._slides._anndata import copy_data, table_of
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
@@ -133,7 +133,7 @@ def features(
     find_encoder(encoder)
     if stain is not None:
         check_reference(stain)
-    data = copied(data) if copy else data
+    data = copy_data(data) if copy else data
     table = table_of(data, table_key)
     keys = {size: key_added or feature_key(encoder, size) for size in sizes}
     for key in keys.values():

@@ -11,7 +11,7 @@ from scipy import sparse
 from sthggep._checks import counted, has_key, may_write, positive
 from sthggep._docs import document_places
 from sthggep._keys import TOOL
-from sthggep._slides._anndata import copied, table_of
+from sthggep._slides._anndata import copy_data, table_of
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 
@@ -108,7 +108,7 @@ def hypergraph(
         raise ValueError(msg)
     positive(n_similar, "`n_similar`")
     positive(n_candidates, "`n_candidates`")
-    data = copied(data) if copy else data
+    data = copy_data(data) if copy else data
     table = table_of(data, table_key)
     if not as_pyg:
         may_write(table, key_added)

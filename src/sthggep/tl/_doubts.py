@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
-from sthggep._slides._colors import FAR, ColorRange, image_mpp, seen_colors, tissue_colors
+from sthggep._slides._colors import FAR, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._gene_names import has_any_gene
@@ -43,7 +43,7 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
 
 def _other_colors(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
     """A message for each section whose tissue has colors outside the range of the training sections."""
-    training_colors = seen_colors(model.training.colors)
+    training_colors = read_colors(model.training.colors)
     if not training_colors:
         return
     training = ColorRange.of(training_colors)

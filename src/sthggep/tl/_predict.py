@@ -14,7 +14,7 @@ from sthggep._device import resolve_device
 from sthggep._disk._whole import scratch_beside
 from sthggep._docs import document_places
 from sthggep._keys import TOOL
-from sthggep._slides._anndata import copied
+from sthggep._slides._anndata import copy_data
 from sthggep._slides._places import Places
 from sthggep.tl._answers import PredictionOptions, check_request
 from sthggep.tl._outputs import Outputs, check_out, write_store
@@ -180,7 +180,7 @@ def predict(
     loaded = load_model(model)
     path = None if out is None else check_out(out)
     if copy:
-        data = copied(data)
+        data = copy_data(data)
     request = check_request(loaded, data, places, options)
     sections_trained_on = warn_of_doubts(loaded, request.slides, request.table)
     record = _record(loaded, request, counts, sections_trained_on)
