@@ -1,4 +1,4 @@
-"""What comes with the package: the adapted encoder and the model of breast tumours."""
+"""What comes with the package: the adapted encoder and the model of breast tumors."""
 
 from __future__ import annotations
 
