@@ -59,7 +59,7 @@ def cscc(
     Raises
     ------
     ValueError
-        If available is no such sample, or a file is damaged.
+        If there is no such sample, or a file is damaged.
     FileNotFoundError
         If a file is not in the folder.
     ConnectionError

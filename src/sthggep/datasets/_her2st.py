@@ -50,7 +50,7 @@ def her2st(
     root
         Folder of the data set, laid out as a clone of github.com/almaan/her2st.
     labels
-        Whether to add the tissue labels available are.
+        Whether to add the tissue labels, if the section has any.
     image
         Whether to read the H&E; a section without one is read without, with a warning.
     fullres
@@ -66,7 +66,7 @@ def her2st(
     Raises
     ------
     ValueError
-        If available is no such section, or a file is damaged.
+        If there is no such section, or a file is damaged.
     FileNotFoundError
         If a table is not in the folder.
     ConnectionError

@@ -56,7 +56,7 @@ def mob(section: str, *, root: str | Path | None = None, image: bool = True, ful
     Raises
     ------
     ValueError
-        If available is no such section, or a file is damaged.
+        If there is no such section, or a file is damaged.
     FileNotFoundError
         If a file is not in the folder.
     ConnectionError
