@@ -28,13 +28,13 @@ def listing(names: Iterable[object], limit: int = 12) -> str:
 
 
 def counted(things: int | Sized, one: str, many: str | None = None) -> str:
-    """How many there are, with the noun in its number: ``1 section``, ``2 sections``."""
+    """Format a number with its noun: ``1 section``, ``2 sections``."""
     n = things if isinstance(things, int) else len(things)
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def no_slide(data: object) -> TypeError:
-    """The error for what is no slide, such as a list of some, or a file."""
+    """Make the error for data that are not a slide, such as a list of slides, or a path."""
     advice = "Pass one slide."
     if isinstance(data, list | tuple):
         advice = (
@@ -47,7 +47,7 @@ def no_slide(data: object) -> TypeError:
 
 
 def warn_user(message: str) -> None:
-    """Warn at the user's own line, however deep in here it was found out."""
+    """Warn at the line of the user that called sthggep."""
     frame, level = sys._getframe(1), 2
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
@@ -55,7 +55,7 @@ def warn_user(message: str) -> None:
 
 
 def one_of(value: str, choices: Iterable[str], what: str, *, where: str | Path = "", limit: int = 12) -> str:
-    """Return ``value`` if it is among ``choices``, else say what there is (``where``)."""
+    """Return ``value`` if it is among ``choices``; the error lists the choices (``where``)."""
     choices = list(choices)
     if value in choices:
         return value
@@ -67,7 +67,7 @@ def one_of(value: str, choices: Iterable[str], what: str, *, where: str | Path =
 
 
 def has_key(mapping: Mapping[str, Any], key: str, where: str, first: str = "") -> Any:
-    """Return ``mapping[key]``, else say what there is and which call writes it."""
+    """Return ``mapping[key]``; the error lists the keys and names the call to make first."""
     if key in mapping:
         return mapping[key]
     hint = f" {first}" if first else ""
@@ -76,7 +76,7 @@ def has_key(mapping: Mapping[str, Any], key: str, where: str, first: str = "") -
 
 
 def positive(value: float, what: str) -> float:
-    """Refuse a size that is not a positive number."""
+    """Return a positive number; reject any other value."""
     if not np.isfinite(value) or value <= 0:
         msg = f"{what} must be a positive number, found {value!r}."
         raise ValueError(msg)
@@ -84,7 +84,7 @@ def positive(value: float, what: str) -> float:
 
 
 def unique(names: Iterable[object], what: str, fix: str) -> None:
-    """Refuse duplicated names."""
+    """Reject duplicated names."""
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         msg = f"{what} must be unique, but found more than once: {listing(twice, 5)}. {fix}"
@@ -92,7 +92,7 @@ def unique(names: Iterable[object], what: str, fix: str) -> None:
 
 
 def unique_names(adata: AnnData) -> None:
-    """Refuse duplicate spot or gene names."""
+    """Reject duplicate spot or gene names."""
     unique(adata.obs_names, "Spot names (obs_names)", "Call `adata.obs_names_make_unique()` first.")
     unique(
         adata.var_names, "Gene names (var_names)", "Call `adata.var_names_make_unique()` first, or sum the duplicates."
@@ -100,7 +100,7 @@ def unique_names(adata: AnnData) -> None:
 
 
 def gene_list(genes: Iterable[str], what: str = "genes") -> list[str]:
-    """The genes of an argument, which a single name is not."""
+    """Return the genes of an argument as a list; reject a single name."""
     if isinstance(genes, str):
         msg = f"`{what}` must be a list of genes, found {genes!r}. Pass `{what}=[{genes!r}]`."
         raise TypeError(msg)
@@ -108,7 +108,7 @@ def gene_list(genes: Iterable[str], what: str = "genes") -> list[str]:
 
 
 def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "var_names") -> NDArray[np.intp]:
-    """Columns of ``genes``, or an error that names the absent ones."""
+    """Return the columns of ``genes``; the error names the absent ones."""
     index = {str(name): i for i, name in enumerate(available)}
     wanted = [str(gene) for gene in genes]
     if not wanted:
@@ -117,10 +117,10 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
     absent = [gene for gene in wanted if gene not in index]
     if absent:
         near = [f"{gene!r}: {names}" for gene in absent[:5] if (names := ", ".join(near_names(gene, index)))]
-        told = f"Near names: {'; '.join(near)}. " if near else ""
+        hint = f"Near names: {'; '.join(near)}. " if near else ""
         msg = (
             f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. "
-            f"It holds {len(index)} genes, such as {listing(index, 4)}. {told}"
+            f"It holds {len(index)} genes, such as {listing(index, 4)}. {hint}"
             "Check the naming (symbols against Ensembl ids; names in a text column of `var` are found, too), or pass `genes=` "
             "that are all there."
         )
@@ -129,13 +129,13 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
 
 
 def near_names(gene: str, known: Iterable[str]) -> list[str]:
-    """Names that a misspelled one may have meant, whatever its capitals."""
+    """Return names similar to a misspelled one, regardless of case."""
     by_capitals = {name.upper(): name for name in known}
-    return [by_capitals[found] for found in get_close_matches(gene.upper(), by_capitals, n=3)]
+    return [by_capitals[name] for name in get_close_matches(gene.upper(), by_capitals, n=3)]
 
 
 def predicted_genes(genes: Iterable[str], known: Iterable[str], where: str) -> NDArray[np.intp]:
-    """Columns of ``genes`` among those that a model predicts, or an error with the names that come near."""
+    """Return the columns of ``genes`` among those that a model predicts; the error lists similar names."""
     index = {str(name): i for i, name in enumerate(known)}
     wanted = gene_list(genes)
     if not wanted:
@@ -156,15 +156,15 @@ def predicted_genes(genes: Iterable[str], known: Iterable[str], where: str) -> N
 
 
 def may_write(adata: AnnData, key: str, of: str | None = None) -> None:
-    """Refuse to overwrite something that sthggep did not write.
+    """Reject a key that holds something that sthggep did not write.
 
-    The record under ``key`` says what is ours; for an array beside a prediction, the list ``obsm`` in the record ``of``.
+    sthggep recognizes its arrays by the record under ``key``, or by the list ``obsm`` in the record ``of`` of a prediction.
     """
     record = adata.uns.get(of or key)
-    ours = isinstance(record, Mapping) and record.get("tool") == TOOL
+    is_own = isinstance(record, Mapping) and record.get("tool") == TOOL
     if of is not None:
-        ours = ours and key not in adata.uns and key in written_beside(record)
-    if (key in adata.obsm or key in adata.uns) and not ours:
+        is_own = is_own and key not in adata.uns and key in written_beside(record)
+    if (key in adata.obsm or key in adata.uns) and not is_own:
         msg = (
             f"{key!r} exists already and sthggep did not write it; it is left alone. "
             "Pass another `key_added=`, or delete it from obsm / uns first."
@@ -173,6 +173,6 @@ def may_write(adata: AnnData, key: str, of: str | None = None) -> None:
 
 
 def written_beside(record: object) -> list[str]:
-    """Further arrays in ``obsm`` that a prediction's record lists as its own."""
+    """Names of the further arrays in ``obsm`` that the record of a prediction lists."""
     listed = record.get("obsm", ()) if isinstance(record, Mapping) else ()
     return [str(name) for name in np.atleast_1d(np.asarray(listed, dtype=object))]

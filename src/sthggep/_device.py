@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """``"auto"`` takes CUDA, then MPS, then the CPU; anything else is taken as torch understands it."""
+    """Choose the device: ``"auto"`` takes CUDA, then MPS, then the CPU; torch parses any other name."""
     import torch
 
     if device != "auto":
         try:
-            found = torch.device(device)
-            torch.zeros(1, device=found).cpu()
+            resolved = torch.device(device)
+            torch.zeros(1, device=resolved).cpu()
         except (RuntimeError, AssertionError, TypeError) as reason:
             msg = f"Device {device!r} cannot be used here: {reason}. Pass `device='auto'` or 'cpu'."
             raise ValueError(msg) from reason
-        return found
+        return resolved
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

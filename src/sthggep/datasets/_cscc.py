@@ -35,7 +35,7 @@ def cscc(
     fullres: bool = True,
     pitch_um: float | None = None,
 ) -> AnnData:
-    """One sample of cutaneous squamous cell carcinoma of Ji et al. (Cell 182, 497, 2020).
+    """Read one sample of cutaneous squamous cell carcinoma of Ji et al. (Cell 182, 497, 2020).
 
     Read from `root`, else from `$STHGGEP_DATA/cscc`, else from the download cache, which is filled as needed.
 
@@ -66,19 +66,19 @@ def cscc(
         If a file cannot be downloaded.
     """
     folder = locate(SOURCE, root)
-    folder.choose(sample, found_sections(folder), "sample")
+    folder.choose(sample, list_sections(folder), "sample")
     spots = read_spots(_file(folder, sample, "spots"))
     if pitch_um is None:
         places = spots.loc[spots["selected"] != 0, ["array_x", "array_y"]]
         pitch_um = PITCH_2K_UM if is_interleaved(places.to_numpy()) else PITCH_1K_UM
     # The samples are published with an image each: only a folder can lack one.
-    there = folder.remote or folder.find("", _pattern(sample, "image")) is not None
-    if image and not there:
+    has_image = folder.remote or folder.find("", _pattern(sample, "image")) is not None
+    if image and not has_image:
         msg = f"{sample} has no image in {folder.path}: read without. Pass `image=False` to say so."
         warn_user(msg)
     return read_st(
         _file(folder, sample, "counts"),
-        _file(folder, sample, "image") if image and there else None,
+        _file(folder, sample, "image") if image and has_image else None,
         _file(folder, sample, "spots"),
         patient=sample.split("_")[0],
         section=sample,
@@ -87,14 +87,14 @@ def cscc(
     )
 
 
-def found_sections(folder: Folder, *, with_image: bool = False) -> list[str]:
-    """Samples in the folder; for the download cache, those that are published."""
+def list_sections(folder: Folder, *, with_image: bool = False) -> list[str]:
+    """List the samples in the folder; for the download cache, those that are published."""
     if folder.remote:
         return list(_PUBLISHED)
     names = folder.names("", r"(?:.*_)?P\d+_ST_rep\d+_stdata\.tsv(?:\.gz)?")
-    there = [match.group() for name in names if (match := re.search(r"P\d+_ST_rep\d+", name))]
-    kept = [sample for sample in there if folder.find("", _pattern(sample, "spots"))]
-    return [sample for sample in kept if not with_image or folder.find("", _pattern(sample, "image"))]
+    available = [match.group() for name in names if (match := re.search(r"P\d+_ST_rep\d+", name))]
+    samples = [sample for sample in available if folder.find("", _pattern(sample, "spots"))]
+    return [sample for sample in samples if not with_image or folder.find("", _pattern(sample, "image"))]
 
 
 def _pattern(sample: str, kind: str) -> str:
@@ -111,5 +111,5 @@ def _file(folder: Folder, sample: str, kind: str) -> Path:
         "spots": f"{_GSM.get(sample)}_spot_data-selection-{sample}.tsv.gz",
         "image": f"{_GSM.get(sample)}_{sample}.jpg.gz",
     }[kind]
-    found = None if folder.remote else folder.find("", _pattern(sample, kind))
-    return found or folder.get(published)
+    local = None if folder.remote else folder.find("", _pattern(sample, kind))
+    return local or folder.get(published)

@@ -1,4 +1,4 @@
-"""Where a data set's files are: a folder of the user's, or the download cache."""
+"""Files of a data set, in a folder of the user or in the download cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sthggep._progress import can_draw
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a public data set: its name, where its files are, and how a person gets all of them."""
+    """A public data set: its name, the addresses of its files, and how to get all of them by hand."""
 
     name: str
     url: Callable[[str], str]
@@ -42,12 +42,12 @@ class Folder:
     def names(self, below: str, pattern: str) -> list[str]:
         """Names of the files in folder `below` that match, without fetching."""
         folder = self.path / below
-        found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-        return [name for name in found if re.fullmatch(pattern, name)]
+        file_names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+        return [name for name in file_names if re.fullmatch(pattern, name)]
 
-    def choose(self, name: str, there: list[str], what: str) -> None:
-        """Refuse a section that is not `there`, and say all that are."""
-        one_of(name, there, f"{self.source.name} {what}", where="" if self.remote else self.path, limit=40)
+    def choose(self, name: str, available: list[str], what: str) -> None:
+        """Check that a section is available; the error lists those that are."""
+        one_of(name, available, f"{self.source.name} {what}", where="" if self.remote else self.path, limit=40)
 
     def get(self, relative: str) -> Path:
         """A file, fetched if need be."""

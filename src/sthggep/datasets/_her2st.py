@@ -39,7 +39,7 @@ SOURCE = Source(
 def her2st(
     section: str, *, root: str | Path | None = None, labels: bool = True, image: bool = True, fullres: bool = True
 ) -> AnnData:
-    """One section of the HER2-positive breast tumors of Andersson et al. (Nature Communications 12, 6012, 2021).
+    """Read one section of the HER2-positive breast tumors of Andersson et al. (Nature Communications 12, 6012, 2021).
 
     Read from `root`, else from `$STHGGEP_DATA/her2st`, else from the download cache, which is filled as needed.
 
@@ -50,9 +50,9 @@ def her2st(
     root
         Folder of the data set, laid out as a clone of github.com/almaan/her2st.
     labels
-        Whether to add the tissue labels there are.
+        Whether to add the tissue labels, if the section has any.
     image
-        Whether to read the H&E; a section whose folder holds none comes without, with a warning.
+        Whether to read the H&E; a section without one is read without, with a warning.
     fullres
         Whether to hold the image at full resolution in memory (280 MB, as much in an h5ad file); see
         :func:`sthggep.io.read_st`.
@@ -73,7 +73,7 @@ def her2st(
         If a file cannot be downloaded.
     """
     folder = locate(SOURCE, root)
-    folder.choose(section, found_sections(folder), "section")
+    folder.choose(section, list_sections(folder), "section")
     picture = _image(folder, section) if image else None
     if image and picture is None:
         msg = f"{section} has no image in {folder.path / _image_folder(section)}: read without. Pass `image=False` to say so."
@@ -94,14 +94,14 @@ def her2st(
     return adata
 
 
-def found_sections(folder: Folder, *, with_image: bool = False) -> list[str]:
-    """Sections in the folder; for the download cache, those that are published."""
+def list_sections(folder: Folder, *, with_image: bool = False) -> list[str]:
+    """List the sections in the folder; for the download cache, those that are published."""
     if folder.remote:
         return list(_PUBLISHED)
     counts = {name.removesuffix(".tsv.gz") for name in folder.names("data/ST-cnts", r".+\.tsv\.gz")}
     spots = {name.removesuffix("_selection.tsv") for name in folder.names("data/ST-spotfiles", r".+_selection\.tsv")}
-    there = sorted(counts & spots)
-    return [section for section in there if not with_image or folder.find(_image_folder(section), _IMAGE)]
+    available = sorted(counts & spots)
+    return [section for section in available if not with_image or folder.find(_image_folder(section), _IMAGE)]
 
 
 def _image_folder(section: str) -> str:

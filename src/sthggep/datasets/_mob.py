@@ -33,7 +33,7 @@ SOURCE = Source(
 
 
 def mob(section: str, *, root: str | Path | None = None, image: bool = True, fullres: bool = True) -> AnnData:
-    """One section of mouse olfactory bulb with its 1,000 most expressed genes, small and low in resolution.
+    """Read one section of mouse olfactory bulb with its 1,000 most expressed genes, small and low in resolution.
 
     Read from `root`, else from `$STHGGEP_DATA/mob`, else from the download cache, which is filled as needed. From the
     STUtility package (MIT), after Stahl et al. (Science 353, 78, 2016).
@@ -63,7 +63,7 @@ def mob(section: str, *, root: str | Path | None = None, image: bool = True, ful
         If a file cannot be downloaded.
     """
     folder = locate(SOURCE, root)
-    folder.choose(section, found_sections(folder), "section")
+    folder.choose(section, list_sections(folder), "section")
     counts = None if folder.remote else folder.find("", rf"{section}\.tsv(?:\.gz)?")
     return read_st(
         counts or folder.get(f"{section}.tsv"),
@@ -76,11 +76,11 @@ def mob(section: str, *, root: str | Path | None = None, image: bool = True, ful
     )
 
 
-def found_sections(folder: Folder, *, with_image: bool = False) -> list[str]:
-    """Sections in the folder; for the download cache, those that are published."""
+def list_sections(folder: Folder, *, with_image: bool = False) -> list[str]:
+    """List the sections in the folder; for the download cache, those that are published."""
     if folder.remote:
         return list(_PUBLISHED)
     names = folder.names("", r"alignment_table_.+\.tsv")
-    there = [name.removeprefix("alignment_table_").removesuffix(".tsv") for name in names]
-    there = [section for section in there if folder.find("", rf"{section}\.tsv(?:\.gz)?")]
-    return [section for section in there if not with_image or folder.find("", rf"{section}\.jpg")]
+    available = [name.removeprefix("alignment_table_").removesuffix(".tsv") for name in names]
+    available = [section for section in available if folder.find("", rf"{section}\.tsv(?:\.gz)?")]
+    return [section for section in available if not with_image or folder.find("", rf"{section}\.jpg")]

@@ -1,4 +1,4 @@
-"""What sections there are."""
+"""Names of the sections of the public data sets."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from sthggep._checks import one_of
 from sthggep.datasets import _cscc, _her2st, _mob
 from sthggep.datasets._download import locate
 
-_KNOWN = {
-    "her2st": (_her2st.SOURCE, _her2st.found_sections),
-    "cscc": (_cscc.SOURCE, _cscc.found_sections),
-    "mob": (_mob.SOURCE, _mob.found_sections),
+_DATASETS = {
+    "her2st": (_her2st.SOURCE, _her2st.list_sections),
+    "cscc": (_cscc.SOURCE, _cscc.list_sections),
+    "mob": (_mob.SOURCE, _mob.list_sections),
 }
 
 
 def sections(dataset: str, *, root: str | Path | None = None, with_image: bool = False) -> list[str]:
-    """Names of the sections of a public data set.
+    """List the names of the sections of a public data set.
 
     Parameters
     ----------
     dataset
         `"her2st"`, `"cscc"` or `"mob"`.
     root
-        Folder of the data set; else `$STHGGEP_DATA/<dataset>`.
+        Folder of the data set. Default: `$STHGGEP_DATA/<dataset>`.
     with_image
-        Whether to leave out sections whose image is not there.
+        Whether to leave out sections without an image.
 
     Returns
     -------
@@ -38,5 +38,5 @@ def sections(dataset: str, *, root: str | Path | None = None, with_image: bool =
     FileNotFoundError
         If there is no such folder.
     """
-    source, found = _KNOWN[one_of(dataset, _KNOWN, "data set")]
-    return found(locate(source, root), with_image=with_image)
+    source, list_sections = _DATASETS[one_of(dataset, _DATASETS, "data set")]
+    return list_sections(locate(source, root), with_image=with_image)
