@@ -42,7 +42,7 @@ def train(task: TrainingTask, prepared: Prepared | None = None) -> HGGEP:
     -------
     The trained model.
     """
-    from sthggep._encoders._frozen import state_of
+    from sthggep._encoders._frozen import read_state
     from sthggep._inputs._section import counts_only, windows_of
     from sthggep._slides._stain import fit_reference, normalized
     from sthggep._training._closed_form import choose_ridge, refit_on_all
@@ -81,7 +81,7 @@ def train(task: TrainingTask, prepared: Prepared | None = None) -> HGGEP:
     encoder = prepared.encoder
     record = record_training(record, task, plan, encoder, stain)
     portable = encoder is not None and (encoder.portable if parent is None else parent.encoder_state is not None)
-    held = state_of(encoder.module) if encoder and portable else {}
+    held = read_state(encoder.module) if encoder and portable else {}
     state = {key: value.cpu() for key, value in held.items()} or None
     return HGGEP(
         members,

@@ -14,7 +14,7 @@ from torch import nn
 
 from sthggep import nn as nets
 from sthggep._checks import genes_present, listing
-from sthggep._encoders._weights import bundled
+from sthggep._encoders._weights import bundled_path
 from sthggep._inputs._inputs import Inputs
 from sthggep.model._card import card, html
 from sthggep.model._hub import download, names_repository, upload
@@ -228,7 +228,7 @@ class HGGEP(Predictor):
             msg = f"`revision` is for models of the hub, but {name!r} is {'a folder' if Path(name).is_dir() else 'of this package'}."
             raise ValueError(msg)
         if local:
-            return cls.load(name if Path(name).is_dir() else bundled(name))
+            return cls.load(name if Path(name).is_dir() else bundled_path(name))
         if names_repository(name):
             return cls.load(download(name, revision=revision, token=token))
         msg = (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._encoders._kept_blocks import KeptBlocks
+    from sthggep._encoders._kept_blocks import BlockStore
     from sthggep._slides._places import Places
     from sthggep.model import HGGEP
     from sthggep.tl._answers import Asked
@@ -137,7 +137,7 @@ class Work:
         """The encoder that the model looks through."""
         return self.model.encoder(device=self.job.options["device"])
 
-    def blocks(self, section: int) -> KeptBlocks | None:
+    def blocks(self, section: int) -> BlockStore | None:
         """Blocks of features of a section; ``None`` where it has none."""
         from sthggep._inputs._stages import kept_blocks
 
