@@ -145,7 +145,7 @@ def test_entries_say_what_they_are(name):
 
 def test_weights_that_are_none(name, tmp_path):
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=rf"other\.pt'\) are not those of the encoder '{name}'"):
+    with pytest.raises(ValueError, match=rf"other\.pt'\) do not fit the encoder '{name}'"):
         FrozenEncoder(name, tmp_path / "other.pt")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         FrozenEncoder(name, tmp_path / "nowhere.pt")
@@ -232,13 +232,13 @@ def test_overwriting_is_asked_for():
 def test_encoders_that_break_their_word():
     patches = np.zeros((2, 16, 16, 3), dtype=np.uint8)
     pp.register_encoder("wide", Pooled(), size_px=16, dim=99)
-    with pytest.raises(ValueError, match="'wide' gave 12 values a patch, but 99 are declared"):
+    with pytest.raises(ValueError, match=r"'wide' must return 99 values a patch.*found 12"):
         FrozenEncoder("wide")(patches)
     pp.register_encoder("maps", nn.Conv2d(3, 4, 3), size_px=16)
-    with pytest.raises(ValueError, match=r"'maps' must give one row of numbers a patch.*shape \(1, 4, 14, 14\)"):
+    with pytest.raises(ValueError, match=r"'maps' must return one row of numbers a patch.*shape \(1, 4, 14, 14\)"):
         FrozenEncoder("maps")
     pp.register_encoder("words", SimpleNamespace(encode_image=lambda batch: {"a": batch}), size_px=16)
-    with pytest.raises(ValueError, match="but gave dict"):
+    with pytest.raises(ValueError, match="found dict"):
         FrozenEncoder("words")
 
 
@@ -404,7 +404,7 @@ def test_timm_models_by_name(monkeypatch, pair):
     model = tl.fit(pair, encoder="timm:tiny.lab", size_um=100, **FIT)
     assert model.encoder_state is None
     tl.predict(pair[1], model, **QUIET)
-    with pytest.raises(FileNotFoundError, match=r"'timm:gated' cannot be had \(401 Client Error\)"):
+    with pytest.raises(FileNotFoundError, match=r"'timm:gated' cannot be loaded \(401 Client Error\)"):
         FrozenEncoder("timm:gated")
 
 
@@ -421,22 +421,22 @@ def test_lazyslide_models_by_name(monkeypatch):
     assert encoder(np.zeros((2, 20, 20, 3), dtype=np.uint8)).shape == (2, 12)
     with pytest.raises(ValueError, match=r"Unknown model of lazyslide-models 'tini'\. Did you mean 'tiny'\?"):
         FrozenEncoder("lazyslide:tini")
-    with pytest.raises(FileNotFoundError, match=r"'lazyslide:gated' cannot be had.*don't have access"):
+    with pytest.raises(FileNotFoundError, match=r"'lazyslide:gated' cannot be loaded.*don't have access"):
         FrozenEncoder("lazyslide:gated")
     with pytest.raises(ValueError, match="encodes no images"):
         FrozenEncoder("lazyslide:cells")
-    with pytest.raises(ValueError, match="brings its own weights"):
+    with pytest.raises(ValueError, match="has only its own weights"):
         FrozenEncoder("lazyslide:tiny", "random")
 
 
 def test_normalization_of_processors():
-    from sthggep._encoders._families import _scale_of, _size_of
+    from sthggep._encoders._families import _read_scale, _read_size
 
     plain = SimpleNamespace(image_mean=[0.5, 0.4, 0.3], image_std=[0.2] * 3, do_rescale=True, rescale_factor=1 / 255)
-    assert _scale_of(plain) == (pytest.approx((0.5, 0.4, 0.3)), pytest.approx((0.2,) * 3))
+    assert _read_scale(plain) == (pytest.approx((0.5, 0.4, 0.3)), pytest.approx((0.2,) * 3))
     pixels = SimpleNamespace(image_mean=[127.5] * 3, image_std=[51.0] * 3, do_rescale=False)
-    assert _scale_of(pixels) == (pytest.approx((0.5,) * 3), pytest.approx((0.2,) * 3))
-    assert _scale_of(SimpleNamespace(do_normalize=False))[1] == pytest.approx((1.0,) * 3)
+    assert _read_scale(pixels) == (pytest.approx((0.5,) * 3), pytest.approx((0.2,) * 3))
+    assert _read_scale(SimpleNamespace(do_normalize=False))[1] == pytest.approx((1.0,) * 3)
     sizes = [
         ({"size": 96}, 96),
         ({"size": {"height": 32, "width": 32}}, 32),
@@ -444,9 +444,9 @@ def test_normalization_of_processors():
         ({"size": {"shortest_edge": 36}, "crop_size": {"height": 28, "width": 28}, "do_center_crop": False}, 36),
         ({"size": SimpleNamespace(height=None, width=None, shortest_edge=40)}, 40),
     ]
-    assert [_size_of(SimpleNamespace(**given), "m") for given, _ in sizes] == [size for _, size in sizes]
+    assert [_read_size(SimpleNamespace(**given), "m") for given, _ in sizes] == [size for _, size in sizes]
     with pytest.raises(ValueError, match="patches are square"):
-        _size_of(SimpleNamespace(size={"height": 32, "width": 64}), "m")
+        _read_size(SimpleNamespace(size={"height": 32, "width": 64}), "m")
 
 
 def _saved(kind: str, folder: Path) -> Path:
@@ -504,5 +504,5 @@ def test_transformers_models_from_a_folder(kind, tmp_path):
 
 def test_transformers_models_that_are_not_there(tmp_path):
     pytest.importorskip("transformers")
-    with pytest.raises(FileNotFoundError, match=r"cannot be had.*folder it was saved to"):
+    with pytest.raises(FileNotFoundError, match=r"cannot be loaded.*folder that holds the saved model"):
         FrozenEncoder(f"transformers:{tmp_path / 'nowhere'}")

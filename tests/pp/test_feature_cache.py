@@ -20,7 +20,7 @@ from sthggep._encoders._cache import VARIABLE, FeatureCache, image_fingerprint
 from sthggep._encoders._encode import encode
 from sthggep._encoders._entry import UNVERSIONED
 from sthggep._encoders._frozen import ENCODERS, FrozenEncoder
-from sthggep._encoders._sweep import ahead
+from sthggep._encoders._sweep import run_ahead
 from sthggep._image._level import Level, open_levels
 from sthggep._slides._resolve import resolve_one
 
@@ -234,7 +234,7 @@ def test_patches_are_cut_ahead_in_order_and_no_farther():
         done[i].set()
         return i
 
-    found = ahead((lambda i=i: task(i)) for i in range(50))
+    found = run_ahead((lambda i=i: task(i)) for i in range(50))
     assert next(found) == 0
     # The next ones are worked on though nobody asks for them
     assert all(each.wait(10) for each in done[1 : 1 + _sweep.AHEAD])
@@ -248,4 +248,4 @@ def test_a_fault_while_cutting_is_raised():
         raise ValueError(msg)
 
     with pytest.raises(ValueError, match="damaged"):
-        list(ahead([lambda: 1, fault, lambda: 2]))
+        list(run_ahead([lambda: 1, fault, lambda: 2]))

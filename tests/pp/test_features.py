@@ -18,8 +18,8 @@ from sthggep import datasets, pp
 from sthggep._encoders import _frozen as _encoders
 from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import ENCODERS, FrozenEncoder
-from sthggep._encoders._record import feature_record, is_done
-from sthggep._encoders._weights import weights_id
+from sthggep._encoders._record import feature_record, has_features
+from sthggep._encoders._weights import hash_weights
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
 from sthggep.nn import ShuffleNetV2
@@ -181,15 +181,15 @@ def test_is_done_asks_for_all_spots_or_for_one_section(section):
     frozen = FrozenEncoder("shufflenet", "random")
     record = feature_record(frozen, 60.0, False)
     slide = resolve_one(adata)
-    assert not is_done(adata, "X_shufflenet_60", record)
+    assert not has_features(adata, "X_shufflenet_60", record)
     pp.features(adata, size_um=60, **QUICK)
-    assert is_done(adata, "X_shufflenet_60", record)
-    assert is_done(adata, "X_shufflenet_60", record, slide)
-    assert not is_done(adata, "X_shufflenet_60", record, resolve_one(adata, Places(mpp=1.0)))
-    assert not is_done(adata, "X_shufflenet_60", feature_record(frozen, 60.0, True))
+    assert has_features(adata, "X_shufflenet_60", record)
+    assert has_features(adata, "X_shufflenet_60", record, slide)
+    assert not has_features(adata, "X_shufflenet_60", record, resolve_one(adata, Places(mpp=1.0)))
+    assert not has_features(adata, "X_shufflenet_60", feature_record(frozen, 60.0, True))
     adata.obsm["X_shufflenet_60"][0] = np.nan
-    assert not is_done(adata, "X_shufflenet_60", record)
-    assert not is_done(adata, "X_shufflenet_60", record, slide)
+    assert not has_features(adata, "X_shufflenet_60", record)
+    assert not has_features(adata, "X_shufflenet_60", record, slide)
 
 
 # --- several sections, SpatialData --------------------------------------------------------------------------------
@@ -329,8 +329,8 @@ def test_weights_from_a_file_a_folder_and_the_environment(section, state_dict, t
         pp.features(adata, size_um=60, **(QUICK | {"weights": weights}))
         np.testing.assert_allclose(adata.obsm["X_shufflenet_60"], expected, rtol=1e-5, atol=1e-6)
         # named by content, wherever they came from
-        assert adata.uns["X_shufflenet_60"]["weights"] == weights_id(state_dict)
-    assert len(weights_id(state_dict)) == 12
+        assert adata.uns["X_shufflenet_60"]["weights"] == hash_weights(state_dict)
+    assert len(hash_weights(state_dict)) == 12
 
 
 def test_folders_without_the_file(section, tmp_path: Path, monkeypatch):
@@ -359,7 +359,7 @@ def test_weights_of_something_else(state_dict, tmp_path: Path):
     with pytest.raises(ValueError, match=r"must hold a state dict.*found list"):
         FrozenEncoder("shufflenet", tmp_path / "list.pt")
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"other\.pt'\) are not those of the encoder 'shufflenet'.*missing"):
+    with pytest.raises(ValueError, match=r"other\.pt'\) do not fit the encoder 'shufflenet'.*missing"):
         FrozenEncoder("shufflenet", tmp_path / "other.pt")
     wide = {name: torch.zeros(2, *value.shape[1:]) if value.ndim else value for name, value in state_dict.items()}
     torch.save(wide, tmp_path / "wide.pt")
@@ -414,9 +414,9 @@ def from_url(monkeypatch: pytest.MonkeyPatch, url: str) -> FrozenEncoder:
 
 def test_download_is_checked_and_kept(server, state_dict, monkeypatch):
     url, file = server
-    assert from_url(monkeypatch, url).weights == weights_id(state_dict)
+    assert from_url(monkeypatch, url).weights == hash_weights(state_dict)
     file.unlink()
-    assert from_url(monkeypatch, url).weights == weights_id(state_dict)  # from the cache
+    assert from_url(monkeypatch, url).weights == hash_weights(state_dict)  # from the cache
 
 
 def test_download_of_another_file(server, monkeypatch, tmp_path: Path):

@@ -11,7 +11,7 @@ import torch
 from sthggep import datasets
 from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder
-from sthggep._encoders._kept_blocks import KeptBlocks
+from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._sweep import Encoding
 from sthggep._slides._resolve import resolve_one
 
@@ -37,18 +37,18 @@ def expected(slide, frozen) -> list[np.ndarray]:
 @pytest.fixture
 def made(monkeypatch) -> list[int]:
     """Numbers of the blocks that are encoded."""
-    numbers, make = [], KeptBlocks.make
+    numbers, make = [], BlockStore.make
 
     def counted(self, number, done=None):
         numbers.append(number)
         return make(self, number, done)
 
-    monkeypatch.setattr(KeptBlocks, "make", counted)
+    monkeypatch.setattr(BlockStore, "make", counted)
     return numbers
 
 
-def kept(slide, frozen, folder: Path) -> KeptBlocks:
-    return KeptBlocks.of(folder, Encoding(slide, frozen, SIZES, **OPTIONS))
+def kept(slide, frozen, folder: Path) -> BlockStore:
+    return BlockStore.of(folder, Encoding(slide, frozen, SIZES, **OPTIONS))
 
 
 def test_blocks_hold_what_there_is_without_them(slide, frozen, expected, made, tmp_path):
@@ -88,7 +88,7 @@ def test_blocks_of_something_else_are_not_taken(slide, frozen, made, tmp_path):
     random = FrozenEncoder("shufflenet_he", "random", torch.device("cpu"))
     assert kept(slide, random, tmp_path).missing() == [0, 1]
     with_flips = Encoding(slide, frozen, SIZES, flips=True, batch_size=1)
-    assert KeptBlocks.of(tmp_path, with_flips).missing() == [0, 1]
+    assert BlockStore.of(tmp_path, with_flips).missing() == [0, 1]
     assert kept(slide, frozen, tmp_path).missing() == []
 
 

@@ -17,7 +17,7 @@ import torch
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin
 
 from sthggep import HGGEP, datasets, io, pp, tl
-from sthggep._encoders._frozen import FrozenEncoder, state_of
+from sthggep._encoders._frozen import FrozenEncoder, read_state
 from sthggep._inputs._inputs import Inputs
 from sthggep.nn import FeatureHGGEPNet
 from sthggep.tl import _predict_cohort
@@ -52,7 +52,7 @@ def quick() -> HGGEP:
     net = FeatureHGGEPNet([frozen.entry.dim], 4, dim=16, heads=2, rank=2)
     net.programs.loadings.normal_()
     inputs = Inputs("features", (160.0,), frozen.entry.size_px, "shufflenet_he", flips=False)
-    return HGGEP([net], ["FAT1", "STRO1", "IMMU1", "PLEO1"], inputs, encoder_state=state_of(frozen.module))
+    return HGGEP([net], ["FAT1", "STRO1", "IMMU1", "PLEO1"], inputs, encoder_state=read_state(frozen.module))
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +184,9 @@ def dies_at_block_1(said: Path) -> WorkerPlugin:
 
     class Dies(WorkerPlugin):
         def setup(self, worker):
-            from sthggep._encoders._kept_blocks import KeptBlocks
+            from sthggep._encoders._kept_blocks import BlockStore
 
-            make = KeptBlocks.make
+            make = BlockStore.make
             if make.__name__ == "watched":
                 return
 
@@ -197,7 +197,7 @@ def dies_at_block_1(said: Path) -> WorkerPlugin:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return make(self, number, done)
 
-            KeptBlocks.make = watched
+            BlockStore.make = watched
 
     return Dies()
 
@@ -232,9 +232,9 @@ SCRIPT = """
 import os, signal
 from distributed import Client
 from sthggep import tl
-from sthggep._encoders._kept_blocks import KeptBlocks
+from sthggep._encoders._kept_blocks import BlockStore
 
-begun, make = [], KeptBlocks.make
+begun, make = [], BlockStore.make
 
 def dies_at_the_second(self, number, done=None):
     begun.append(number)
@@ -242,7 +242,7 @@ def dies_at_the_second(self, number, done=None):
         os.kill(os.getpid(), signal.SIGKILL)
     return make(self, number, done)
 
-KeptBlocks.make = dies_at_the_second
+BlockStore.make = dies_at_the_second
 client = Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None)
 tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler=client, device="cpu", batch_size=1)
 """

@@ -639,7 +639,7 @@ def test_other_data_or_parameters_are_refused(four, genes, tmp_path):
 
 def test_other_peoples_folders_are_left_alone(four, genes, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds files and is no cross-validation"):
+    with pytest.raises(FileExistsError, match="holds files and no cross-validation"):
         tl.cross_validate(four, genes=genes, out=tmp_path, **QUICK)
     with pytest.raises(FileExistsError, match="is a file"):
         tl.cross_validate(four, genes=genes, out=tmp_path / "thesis.txt", **QUICK)

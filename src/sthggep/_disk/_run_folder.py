@@ -1,4 +1,4 @@
-"""A folder that belongs to one run: its record says of which data and parameters, and others are refused."""
+"""A folder of one run, whose record holds the run's data and parameters; the folder rejects another run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sthggep._checks import listing
 from sthggep._disk._whole import PART, whole_file
@@ -17,55 +16,57 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What kind of run, and how it is spoken of."""
+    """The kind of a run, and the words for it in messages."""
 
     what: str
-    """In words, such as ``"cross-validation"``."""
+    """Name of the kind in messages, such as ``"cross-validation"``."""
     option: str
-    """Parameter by which the user names the folder."""
+    """Parameter that names the folder."""
     file: str
     """Name of the record."""
 
-    def open(self, folder: Path, record: Mapping[str, Any]) -> None:
-        """Make the folder, or go on in it; refuses one of another run, and one that is no such folder."""
-        wanted = json.loads(json.dumps({"tool": TOOL, "format": FORMAT, **record}))
+    def open(self, folder: Path, record: Mapping[str, object]) -> None:
+        """Create the folder or resume in it; reject a folder of another run, and a folder of other files."""
+        expected = json.loads(json.dumps({"tool": TOOL, "format": FORMAT, **record}))
         if folder.exists() and not folder.is_dir():
-            msg = f"`{self.option}` must be a folder, and {str(folder)!r} is a file."
+            msg = f"`{self.option}` must be a folder, found the file {str(folder)!r}."
             raise FileExistsError(msg)
         path = folder / self.file
         if path.exists():
-            self._compare(self.read(path), wanted, folder)
+            self._compare(self.read(path), expected, folder)
             return
         if folder.exists() and any(p for p in folder.iterdir() if not p.name.endswith(PART)):
             msg = (
-                f"{str(folder)!r} holds files and is no {self.what} of sthggep (it has no {self.file!r}); it is left "
-                f"alone. Pass another folder as `{self.option}`."
+                f"{str(folder)!r} holds files and no {self.what} of sthggep (it has no {self.file!r}). sthggep leaves "
+                f"it alone. Pass another folder as `{self.option}`."
             )
             raise FileExistsError(msg)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(wanted, indent=1))
+        write_text(path, json.dumps(expected, indent=1))
 
-    def read(self, path: Path) -> dict[str, Any]:
-        """A record of the folder."""
+    def read(self, path: Path) -> dict[str, object]:
+        """Read a record of the folder."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as reason:
             msg = (
-                f"{str(path)!r} is broken ({reason}). Delete it and its folder, or pass another folder as "
+                f"{str(path)!r} must be JSON, but is broken ({reason}). Delete the file and its folder, or pass another folder as "
                 f"`{self.option}`."
             )
             raise ValueError(msg) from reason
-        return found if isinstance(found, dict) else {}
+        return record if isinstance(record, dict) else {}
 
-    def _compare(self, there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-        """Refuse a folder of other data or parameters, and say which."""
-        differing = []
-        for part in dict.fromkeys([*wanted, *there]):
-            a, b = there.get(part), wanted.get(part)
+    def _compare(self, stored: Mapping[str, object], expected: Mapping[str, object], folder: Path) -> None:
+        """Reject a folder of other data or parameters, and name the entries that differ."""
+        differing: list[str] = []
+        for part in dict.fromkeys([*expected, *stored]):
+            a, b = stored.get(part), expected.get(part)
             if a == b:
                 continue
-            nested = isinstance(a, Mapping) and isinstance(b, Mapping)
-            differing += [k for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)] if nested else [part]  # type: ignore[misc,union-attr]
+            if isinstance(a, Mapping) and isinstance(b, Mapping):
+                differing += [str(k) for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
+            else:
+                differing.append(part)
         if differing:
             msg = (
                 f"{str(folder)!r} holds a {self.what} of other data or parameters; these differ: {listing(differing)}. "
@@ -80,8 +81,8 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def plain(value: Any) -> Any:
-    """Plain types that stand for an option; an object is told by its class."""
+def plain(value: object) -> object:
+    """Convert an option to plain types for JSON; an object becomes the name of its class."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Mapping):

@@ -1,1 +1,1 @@
-"""Frozen image encoders, and the tissue seen through them."""
+"""Frozen image encoders, and the features that they compute of tissue."""

@@ -1,17 +1,18 @@
-"""Features of frozen encoders kept on disk, found again by what they depend on: image, encoder and geometry."""
+"""Cache of features on disk, keyed by all that they depend on: image, encoder and geometry."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sthggep._disk._rows import RowFile
 from sthggep._disk._whole import PlaceTakenError, scratch_beside, whole_folder
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 VARIABLE = "STHGGEP_FEATURE_CACHE"
 FORMAT = 1
 VALUES, RECORD = "features.npy", "record.json"
-# An image is known by windows spread over its finest level, and by its coarsest one
+# The fingerprint of a lazy image covers windows spread over its finest level, and its coarsest level
 _WINDOWS, _WINDOW, _WHOLE = 5, 256, 4096**2
 
 
@@ -47,13 +48,13 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
-    def chosen(cls, folder: str | Path | None) -> FeatureCache | None:
-        """The one asked for, else that of ``$STHGGEP_FEATURE_CACHE``, else none."""
-        where = folder or os.environ.get(VARIABLE)
-        return cls(where) if where else None
+    def open(cls, folder: str | Path | None) -> FeatureCache | None:
+        """Open the cache in ``folder``. Default: ``$STHGGEP_FEATURE_CACHE``; ``None`` where neither names a folder."""
+        path = folder or os.environ.get(VARIABLE)
+        return cls(path) if path else None
 
     def find(self, key: str, shape: tuple[int, int]) -> RowFile | None:
-        """The entry under ``key``, if it is there and whole."""
+        """Return the entry under ``key``; ``None`` where it is absent or damaged."""
         entry = self.folder / key
         if not entry.is_dir():
             return None
@@ -72,7 +73,7 @@ class FeatureCache:
         return None
 
     @contextmanager
-    def writing(self, key: str, record: dict[str, Any], shape: tuple[int, int]) -> Iterator[RowFile]:
+    def writing(self, key: str, record: dict[str, object], shape: tuple[int, int]) -> Iterator[RowFile]:
         """A file to be filled; it becomes the entry when the block ends, and goes away on an error."""
         try:
             with whole_folder(self.folder / key) as part:
@@ -86,8 +87,8 @@ class FeatureCache:
             log.info("Features of %s were written by another process meanwhile.", record["section"])
 
 
-def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, image: str) -> dict[str, Any] | None:
-    """All that the features of a section depend on; ``None`` where the encoder's weights cannot be told apart."""
+def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, image: str) -> dict[str, object] | None:
+    """Return all that the features of a section depend on; ``None`` where the encoder's weights have no id."""
     if frozen.weights == UNVERSIONED:
         return None
     entry, recolored = frozen.entry, slide.stain and slide.stain.to_dict()
@@ -108,17 +109,18 @@ def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, i
     } | ({"stain": recolored} if recolored else {})
 
 
-def key_of(record: dict[str, Any]) -> str:
-    """Name of an entry: the section's own name is for readers of the record, and not in it."""
+def hash_record(record: Mapping[str, object]) -> str:
+    """Hash a record into the key of an entry, without the section's name, which features do not depend on."""
     content = {name: value for name, value in record.items() if name != "section"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def image_fingerprint(levels: Sequence[Level]) -> str:
-    """What tells an image from another, without reading all of a large one.
+    """Hash an image without reading all of a large one.
 
-    An image in memory is hashed whole. Of a lazy one: its shapes, 25 windows of its finest level, and its coarsest level;
-    of a file also the size and the time it was changed. Of a lazy image of one level that is in no file, all is read.
+    The function hashes all pixels of an image in memory. Of a lazy image it hashes the shapes, 25 windows of the finest
+    level and the coarsest level; of a file also the size and the time of the last change. Of a lazy image without a file
+    it hashes all of the coarsest level, however large.
     """
     digest = hashlib.sha256()
     for level in levels:
@@ -128,8 +130,8 @@ def image_fingerprint(levels: Sequence[Level]) -> str:
                 digest.update(np.ascontiguousarray(part).tobytes())
     sources = {level.source for level in levels if level.source is not None}
     for source in sorted(sources):
-        found = source.stat()
-        digest.update(repr((found.st_size, found.st_mtime_ns)).encode())
+        status = source.stat()
+        digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
     lazy = [level for level in levels if level.blocks is not None]
     if lazy:
         for patch in lazy[0].read(_spread_boxes(lazy[0].shape)):
@@ -139,15 +141,16 @@ def image_fingerprint(levels: Sequence[Level]) -> str:
     return digest.hexdigest()
 
 
-def _spread_boxes(shape: tuple[int, int]) -> Any:
+def _spread_boxes(shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the boxes (left, top, right, bottom) of windows spread over an image."""
     height, width = shape
     x, y = (np.linspace(0, max(size - _WINDOW, 0), _WINDOWS).astype(int) for size in (width, height))
     corners = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     return np.hstack([corners, np.minimum(corners + _WINDOW, (width, height))])
 
 
-def _hash_whole(level: Level, digest: Any) -> None:
-    """Add a level, block after block."""
+def _hash_whole(level: Level, digest: hashlib._Hash) -> None:
+    """Hash all pixels of a level, block by block."""
     assert level.blocks is not None
     rows, columns = (edges.tolist() for edges in level.blocks.edges)
     for top, bottom in pairwise(rows):

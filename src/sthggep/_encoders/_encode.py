@@ -1,17 +1,17 @@
-"""Patches through a frozen encoder, in one sweep over the section: cut ahead of the network, kept where there is room."""
+"""Features of a section by a frozen encoder, in one sweep over its image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sthggep._disk._rows import RowFile
-from sthggep._encoders._cache import FeatureCache, describe, image_fingerprint, key_of
-from sthggep._encoders._kept_blocks import KeptBlocks
+from sthggep._encoders._cache import FeatureCache, describe, hash_record, image_fingerprint
+from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._sweep import Encoding, FeatureArray
 from sthggep._keys import feature_key
 from sthggep._progress import progress
@@ -33,7 +33,7 @@ def encode(
     folder: Path | None = None,
     blocks: Path | None = None,
 ) -> list[FeatureArray]:
-    """Features of one section, an array (n_spots, dim) for each field of view.
+    """Encode one section: an array (n_spots, dim) for each field of view.
 
     Parameters
     ----------
@@ -42,57 +42,57 @@ def encode(
     frozen
         The encoder.
     sizes_um
-        Fields of view. All are cut in one sweep, so that each block of the image is decoded about once.
+        Fields of view in microns. One sweep cuts all of them, so that it decodes each block of the image about once.
     flips
         Average over the four flips of each patch.
     batch_size
-        Patches at a time.
+        Patches a batch.
     show
         Show progress.
     cache
-        Folder of the features kept between runs; ``None`` asks ``$STHGGEP_FEATURE_CACHE``.
+        Folder that keeps features between runs. Default: ``$STHGGEP_FEATURE_CACHE``, if it is set.
     folder
-        Where to write features that memory need not hold; ``None`` returns them in memory.
+        Folder for features on disk. Default: the function returns arrays in memory.
     blocks
-        Folder of finished blocks, which are kept there and not done again; ``None`` keeps none.
+        Folder that keeps finished blocks, so that a later call skips them. Default: no blocks on disk.
     """
     shape = (slide.n_spots, frozen.entry.dim or 0)
-    kept = FeatureCache.chosen(cache)
-    records: dict[float, dict[str, Any] | None] = dict.fromkeys(sizes_um)
-    if kept is not None and sizes_um:
+    feature_cache = FeatureCache.open(cache)
+    records: dict[float, dict[str, object] | None] = dict.fromkeys(sizes_um)
+    if feature_cache is not None and sizes_um:
         image = image_fingerprint(slide.levels)
         records = {size: describe(slide, frozen, size, flips, image) for size in sizes_um}
-    found: dict[float, FeatureArray] = {}
+    features: dict[float, FeatureArray] = {}
     with ExitStack() as stack:
         new: dict[float, FeatureArray] = {}
         for size, record in records.items():
-            there = kept.find(key_of(record), shape) if kept and record else None
-            if there is not None:
-                found[size] = there
-            elif kept and record:
-                new[size] = stack.enter_context(kept.writing(key_of(record), record, shape))
+            cached = feature_cache.find(hash_record(record), shape) if feature_cache and record else None
+            if cached is not None:
+                features[size] = cached
+            elif feature_cache and record:
+                new[size] = stack.enter_context(feature_cache.writing(hash_record(record), record, shape))
             elif folder is not None:
                 new[size] = RowFile.create(folder / f"{feature_key(slide.name, size)}.npy", *shape)
             else:
                 new[size] = np.empty(shape, dtype=np.float32)
         if new:
             encoding = Encoding(slide, frozen, list(new), flips=flips, batch_size=batch_size)
-            _fill(new, encoding, show=show, kept=None if blocks is None else KeptBlocks.of(blocks, encoding))
-    found |= new
-    return [found[size] if folder is not None else found[size][:] for size in sizes_um]
+            _fill(new, encoding, show=show, store=None if blocks is None else BlockStore.of(blocks, encoding))
+    features |= new
+    return [features[size] if folder is not None else features[size][:] for size in sizes_um]
 
 
-def _fill(outs: dict[float, FeatureArray], encoding: Encoding, *, show: bool, kept: KeptBlocks | None) -> None:
-    """Features of all fields of view, in one sweep or block after block."""
+def _fill(outs: dict[float, FeatureArray], encoding: Encoding, *, show: bool, store: BlockStore | None) -> None:
+    """Fill the arrays of all fields of view, in one sweep or block by block."""
     order, slide = encoding.order, encoding.slide
     label = f"Features of {slide.name} at {', '.join(f'{size:g}' for size in outs)} µm"
-    with progress(len(order) * len(outs), label, "patch", show=show, leave=False) as done:
-        if kept is None:
-            for size, at, values in encoding.run(order, done):
+    with progress(len(order) * len(outs), label, "patch", show=show, leave=False) as bar:
+        if store is None:
+            for size, at, values in encoding.run(order, bar):
                 outs[size][order[at]] = values
         else:
-            for number, rows in enumerate(kept.rows):
-                for size, values in zip(outs, kept.get(number, done), strict=True):
+            for number, rows in enumerate(store.rows):
+                for size, values in zip(outs, store.get(number, bar), strict=True):
                     outs[size][rows] = values
     for level in slide.levels:
         if level.blocks is not None:

@@ -1,4 +1,4 @@
-"""What the registry knows of an image encoder."""
+"""One entry of the registry of image encoders."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._encoders._families import IMAGENET_MEAN, IMAGENET_STD
+from sthggep._encoders._families import IMAGENET_MEAN, IMAGENET_STD, ModuleFields
 
 if TYPE_CHECKING:
     import torch
 
     StateDict = dict[str, torch.Tensor]
 
-UNVERSIONED = "unversioned"  # an object without a state dict: nothing tells its weights apart
+UNVERSIONED = "unversioned"  # an object without a state dict: its weights have no id
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How to build one encoder, and what it expects."""
+    """How to build one encoder, and the patches that it expects."""
 
     name: str
-    build: Callable[[bool], Any]
-    """Makes the module; ``True`` asks for its own weights, ``False`` for any, since others are put in."""
-    encode: Callable[[Any, torch.Tensor], Any]
+    build: Callable[[bool], object]
+    """Builds the module: ``True`` with its own weights, ``False`` with any, which other weights then replace."""
+    encode: Callable[[Any, torch.Tensor], object]
     dim: int | None = None
-    """Values a patch; ``None``: found by trying."""
+    """Values a patch. Default: the length of the vector of a white patch."""
     size_px: int = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     transform: Callable[[NDArray[np.uint8]], torch.Tensor] | None = None
-    """Instead of ``mean`` and ``std``: one uint8 patch (height, width, 3) to a tensor (3, height, width)."""
-    read: Callable[[Any], dict[str, Any]] | None = None
-    """Fields of this entry that only the module knows, such as its size and normalization."""
+    """In place of ``mean`` and ``std``: one uint8 patch (height, width, 3) to a tensor (3, height, width)."""
+    read: Callable[[Any], ModuleFields] | None = None
+    """Reads the fields of this entry that only the module holds, such as its size and normalization."""
     blocks: tuple[int, ...] | None = None
-    """Widths of the latent stages that the vector is made of; ``None``: it is one."""
+    """Widths of the latent stages in the vector. Default: the vector is one stage."""
     size_um: tuple[float, ...] | None = None
-    """Fields of view that it is meant for, in microns; ``None``: those of the preset."""
+    """Fields of view that the encoder is meant for, in microns. Default: the fields of view of the preset."""
     files: tuple[str, ...] = ()
     bundled: str = ""
-    """File of the weights that comes with the package."""
+    """File of the weights in the package."""
     url: str = ""
-    """Address of the weights; the file name holds the first digits of the content's SHA-256."""
+    """Address of the weights. The file name holds the first digits of the content's SHA-256."""
     license: str = "not stated"
     how: str = ""
-    """How to get it, where it is not simply downloaded from ``url``."""
+    """How to get the encoder, where ``url`` does not hold its weights."""
     portable: bool = False
-    """Whether a saved model takes the weights along; else they are looked up again, and checked."""
+    """Whether a saved model includes the weights. Else loading finds the weights again and checks them."""
     channels_last: bool = False

@@ -1,19 +1,50 @@
-"""Encoders of other packages, by name: ``transformers:…``, ``timm:…``, ``lazyslide:…``. None of them is a dependency."""
+"""Encoders of other packages, by name: ``transformers:…``, ``timm:…``, ``lazyslide:…``. sthggep depends on none of these packages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 from sthggep._checks import one_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+    from torch import nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ModuleFields(TypedDict, total=False):
+    """Fields of an encoder's entry that its module holds."""
+
+    size_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    license: str
+    transform: Callable[[NDArray[np.uint8]], torch.Tensor]
+
+
+class FamilyFields(ModuleFields):
+    """Fields of the entry of a family's encoder."""
+
+    build: Callable[[bool], object]
+    encode: Callable[[Any, torch.Tensor], object]
+    dim: NotRequired[int | None]
+    read: NotRequired[Callable[[nn.Module], ModuleFields]]
+
+
+class ImageProcessor(Protocol):
+    """What transformers' image processors have in common; further attributes depend on the model."""
+
+    image_mean: list[float]
+    image_std: list[float]
+    size: object
 
 
 class Family(NamedTuple):
@@ -22,22 +53,22 @@ class Family(NamedTuple):
     package: str
     pattern: str
     install: str
-    describe: Callable[[str], dict[str, Any]]
-    """From a model's name to the fields of its entry."""
+    describe: Callable[[str], FamilyFields]
+    """Turns a model's name into the fields of its entry."""
 
     @property
     def installed(self) -> bool:
-        """Whether the package is here."""
+        """Whether the package is installed."""
         return find_spec(self.package) is not None
 
 
 def is_family(name: str) -> bool:
-    """Whether the name is one of a family's, such as ``"timm:<name>"``."""
+    """Whether a name belongs to a family, such as ``"timm:<name>"``."""
     return name.partition(":")[0] in FAMILIES and ":" in name
 
 
-def family_encoder(name: str) -> dict[str, Any]:
-    """Fields of the entry of a family's encoder; its package must be installed."""
+def describe_family_encoder(name: str) -> FamilyFields:
+    """Return the fields of the entry of a family's encoder; its package must be installed."""
     prefix, _, model = name.partition(":")
     family = FAMILIES[prefix]
     if not model:
@@ -46,14 +77,15 @@ def family_encoder(name: str) -> dict[str, Any]:
     return family.describe(model)
 
 
-def _package(prefix: str, model: str) -> Any:
+def _import_package(prefix: str, model: str) -> ModuleType:
+    """Import a family's package, or raise an error that says how to install it."""
     family = FAMILIES[prefix]
     try:
         return import_module(family.package)
     except ImportError as reason:
         msg = (
-            f"The encoder '{prefix}:{model}' needs the package {family.package!r}, which cannot be imported here "
-            f"({reason}). Install it: `{family.install}`."
+            f"The encoder '{prefix}:{model}' needs the package {family.package!r}, but importing it fails: "
+            f"{reason}. Install it: `{family.install}`."
         )
         raise ImportError(msg) from reason
 
@@ -61,37 +93,40 @@ def _package(prefix: str, model: str) -> Any:
 # ---------------------------------------------------------------- transformers
 
 
-def _transformers(model: str) -> dict[str, Any]:
-    """Size, mean and standard deviation come from the model's own image processor."""
-    package, name = _package("transformers", model), f"transformers:{model}"
+def _describe_transformers(model: str) -> FamilyFields:
+    """Read size, mean and standard deviation from the model's image processor."""
+    package, name = _import_package("transformers", model), f"transformers:{model}"
     try:
         processor = package.AutoImageProcessor.from_pretrained(model)
     except (OSError, ValueError) as reason:
-        raise _not_had(name, reason) from reason
+        raise _unavailable_error(name, reason) from reason
 
-    def build(own_weights: bool) -> Any:
+    def build(own_weights: bool) -> nn.Module:
         try:
+            network: nn.Module
             if own_weights:
-                found = package.AutoModel.from_pretrained(model)
+                network = package.AutoModel.from_pretrained(model)
             else:
-                found = package.AutoModel.from_config(package.AutoConfig.from_pretrained(model))
+                network = package.AutoModel.from_config(package.AutoConfig.from_pretrained(model))
         except (OSError, ValueError) as reason:
-            raise _not_had(name, reason) from reason
-        return getattr(found, "vision_model", found)  # of a model of images and text, the images' half
+            raise _unavailable_error(name, reason) from reason
+        # A model of images and text holds its image encoder as `vision_model`
+        vision_model: nn.Module = getattr(network, "vision_model", network)
+        return vision_model
 
-    mean, std = _scale_of(processor)
+    mean, std = _read_scale(processor)
     return {
         "build": build,
         "encode": _summary_token,
-        "size_px": _size_of(processor, name),
+        "size_px": _read_size(processor, name),
         "mean": mean,
         "std": std,
         "license": "see the model's card",
     }
 
 
-def _scale_of(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation for pixels from 0 to 1, whatever range the processor works in."""
+def _read_scale(processor: ImageProcessor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation for pixels from 0 to 1, whatever range the processor works in."""
     rescale = float(getattr(processor, "rescale_factor", None) or 1 / 255)
     top = 255.0 * (rescale if getattr(processor, "do_rescale", True) else 1.0)
     if not getattr(processor, "do_normalize", True):
@@ -100,22 +135,22 @@ def _scale_of(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(float(v) / top for v in mean), tuple(float(v) / top for v in std)
 
 
-def _size_of(processor: Any, name: str) -> int:
-    """Width of the square that the model sees."""
+def _read_size(processor: ImageProcessor, name: str) -> int:
+    """Return the width of the square image that the model reads."""
     crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
-    size: Any = crop or processor.size
+    size = crop or processor.size
     if isinstance(size, int):
         return size
-    given = dict(size) if isinstance(size, Mapping) else {k: v for k, v in vars(size).items() if v is not None}
-    sides = {given[key] for key in ("height", "width", "shortest_edge") if given.get(key) is not None}
+    lengths = dict(size) if isinstance(size, Mapping) else {k: v for k, v in vars(size).items() if v is not None}
+    sides = {lengths[key] for key in ("height", "width", "shortest_edge") if lengths.get(key) is not None}
     if len(sides) != 1:
-        msg = f"{name!r} wants images of {given}, but patches are square. Use a model of square images."
+        msg = f"{name!r} reads images of {lengths}, but patches are square. Choose a model that reads square images."
         raise ValueError(msg)
     return int(sides.pop())
 
 
-def _summary_token(module: Any, images: torch.Tensor) -> torch.Tensor:
-    """The class token of the last layer, where the model has one; else the mean over tokens or over the map."""
+def _summary_token(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the last layer's class token; where the model has none, the mean over tokens or over the map."""
     last = module(pixel_values=images).last_hidden_state
     if last.ndim == 4:
         return last.mean(dim=(2, 3))  # type: ignore[no-any-return]
@@ -126,23 +161,24 @@ def _summary_token(module: Any, images: torch.Tensor) -> torch.Tensor:
 # ---------------------------------------------------------------- timm
 
 
-def _timm(model: str) -> dict[str, Any]:
-    """Size, mean and standard deviation come with timm's weights."""
-    package, name = _package("timm", model), f"timm:{model}"
+def _describe_timm(model: str) -> FamilyFields:
+    """Describe a model of timm, whose weights state size, mean and standard deviation."""
+    package, name = _import_package("timm", model), f"timm:{model}"
 
-    def build(own_weights: bool) -> Any:
+    def build(own_weights: bool) -> nn.Module:
         try:
-            return package.create_model(model, pretrained=own_weights, num_classes=0)
+            network: nn.Module = package.create_model(model, pretrained=own_weights, num_classes=0)
         except (OSError, RuntimeError, ValueError) as reason:
-            raise _not_had(name, reason) from reason
+            raise _unavailable_error(name, reason) from reason
+        return network
 
-    def read(module: Any) -> dict[str, Any]:
-        plan = package.data.resolve_model_data_config(module)
+    def read(module: nn.Module) -> ModuleFields:
+        config = package.data.resolve_model_data_config(module)
         card = getattr(module, "pretrained_cfg", None) or {}
         return {
-            "size_px": int(plan["input_size"][-1]),
-            "mean": tuple(map(float, plan["mean"])),
-            "std": tuple(map(float, plan["std"])),
+            "size_px": int(config["input_size"][-1]),
+            "mean": tuple(map(float, config["mean"])),
+            "std": tuple(map(float, config["std"])),
             "license": str(card.get("license") or "see the model's card"),
         }
 
@@ -152,23 +188,23 @@ def _timm(model: str) -> dict[str, Any]:
 # ---------------------------------------------------------------- LazySlide
 
 
-def _lazyslide(model: str) -> dict[str, Any]:
-    """LazySlide's models bring their own transform, and the size of image they want."""
-    registry, name = _package("lazyslide", model).MODEL_REGISTRY, f"lazyslide:{model}"
+def _describe_lazyslide(model: str) -> FamilyFields:
+    """Describe a model of LazySlide, which has its own transform and image size."""
+    registry, name = _import_package("lazyslide", model).MODEL_REGISTRY, f"lazyslide:{model}"
     card = registry[one_of(model, list(registry), "model of lazyslide-models")]
 
-    def build(own_weights: bool) -> Any:
+    def build(own_weights: bool) -> object:
         if not own_weights:
-            msg = f"{name!r} brings its own weights: leave `weights` out."
+            msg = f"{name!r} has only its own weights: leave `weights` out."
             raise ValueError(msg)
         try:
-            found = card()
+            encoder = card()
         except (OSError, ImportError, RuntimeError) as reason:
-            raise _not_had(name, reason) from reason
-        if not callable(getattr(found, "encode_image", None)):
-            msg = f"{name!r} encodes no images: it has no `encode_image`. Choose a model of the task 'vision'."
+            raise _unavailable_error(name, reason) from reason
+        if not callable(getattr(encoder, "encode_image", None)):
+            msg = f"{name!r} must have `encode_image`, but encodes no images. Choose a model of the task 'vision'."
             raise ValueError(msg)
-        return found
+        return encoder
 
     license = getattr(card, "license", None) or "not stated"
     return {
@@ -180,21 +216,24 @@ def _lazyslide(model: str) -> dict[str, Any]:
     }
 
 
-def _not_had(name: str, reason: object) -> FileNotFoundError:
-    """One error for a model that is unknown, behind a form, or out of reach."""
-    why = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
-    where = ", or pass the folder it was saved to" if name.startswith("transformers:") else ""
+def _unavailable_error(name: str, reason: object) -> FileNotFoundError:
+    """Return the error for a model that is unknown, gated, or out of reach."""
+    cause = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+    where = ", or pass the folder that holds the saved model" if name.startswith("transformers:") else ""
     msg = (
-        f"The encoder {name!r} cannot be had ({why}). Check the name and the network; where the model is "
-        f"behind a form, ask for access and log in first{where}."
+        f"The encoder {name!r} cannot be loaded ({cause}). Check the name and the network. For a gated "
+        f"model, request access and log in first{where}."
     )
     return FileNotFoundError(msg)
 
 
 FAMILIES = {
     "transformers": Family(
-        "transformers", "transformers:<model id or folder>", "pip install 'sthggep[transformers]'", _transformers
+        "transformers",
+        "transformers:<model id or folder>",
+        "pip install 'sthggep[transformers]'",
+        _describe_transformers,
     ),
-    "timm": Family("timm", "timm:<name>", "pip install timm", _timm),
-    "lazyslide": Family("lazyslide_models", "lazyslide:<name>", "pip install lazyslide-models", _lazyslide),
+    "timm": Family("timm", "timm:<name>", "pip install timm", _describe_timm),
+    "lazyslide": Family("lazyslide_models", "lazyslide:<name>", "pip install lazyslide-models", _describe_lazyslide),
 }

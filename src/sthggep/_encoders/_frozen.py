@@ -1,4 +1,4 @@
-"""Frozen image encoders: patches in, one vector a patch out."""
+"""Frozen image encoders, which turn each patch into one vector."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import one_of
 from sthggep._encoders._entry import UNVERSIONED, Encoder
-from sthggep._encoders._families import family_encoder, is_family
-from sthggep._encoders._weights import load_weights, weights_id
+from sthggep._encoders._families import ModuleFields, describe_family_encoder, is_family
+from sthggep._encoders._weights import hash_weights, load_weights
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from sthggep.nn import ShuffleNetV2
 
     StateDict = dict[str, torch.Tensor]
 
@@ -29,18 +31,18 @@ def _shufflenet(_: bool) -> nn.Module:
     return ShuffleNetV2()
 
 
-def _pooled_maps(module: Any, images: torch.Tensor) -> torch.Tensor:
-    """Mean of each feature map, stages 2 to 5 side by side: early stages see texture, late ones objects."""
+def _pool_maps(module: ShuffleNetV2, images: torch.Tensor) -> torch.Tensor:
+    """Average each feature map of stages 2 to 5: early stages respond to texture, late stages to objects."""
     import torch
 
-    return torch.cat([found.mean(dim=(2, 3)) for found in module.maps(images)], dim=1)
+    return torch.cat([stage.mean(dim=(2, 3)) for stage in module.maps(images)], dim=1)
 
 
 ENCODERS = {
     "shufflenet": Encoder(
         name="shufflenet",
         build=_shufflenet,
-        encode=_pooled_maps,
+        encode=_pool_maps,
         dim=48 + 96 + 192 + 1024,
         size_px=224,
         blocks=(48, 96, 192, 1024),
@@ -65,14 +67,14 @@ ENCODERS["shufflenet_he"] = replace(
 
 
 def find_encoder(name: str) -> Encoder:
-    """The entry of that name: registered, or of a family such as ``"timm:<name>"``."""
+    """Return the entry of a registered encoder, or of a family's encoder such as ``"timm:<name>"``."""
     if name in ENCODERS or not is_family(name):
         return ENCODERS[one_of(name, ENCODERS, "encoder")]
-    return Encoder(name=name, **family_encoder(name))
+    return Encoder(name=name, **describe_family_encoder(name))
 
 
 class FrozenEncoder:
-    """An encoder with its weights, ready to be fed uint8 patches.
+    """An encoder with its weights, which encodes uint8 patches.
 
     Parameters
     ----------
@@ -91,66 +93,67 @@ class FrozenEncoder:
 
         self.entry = find_encoder(name)
         self.device = torch.device(device)
-        # What a saved model has to hold: weights that could not be found again by the encoder's name
+        # A saved model must hold weights that the encoder's name does not identify
         self.portable = self.entry.portable or weights is not None
-        self.module = _placed(self._with_weights(weights), self.device, self.entry.channels_last)
-        state = state_of(self.module)
-        self.weights = weights_id(state) if state else UNVERSIONED
-        self.entry = self._completed(self.entry)
+        self.module = _freeze(self._build_module(weights), self.device, self.entry.channels_last)
+        state = read_state(self.module)
+        self.weights = hash_weights(state) if state else UNVERSIONED
+        self.entry = self._complete_entry(self.entry)
 
-    def _completed(self, entry: Encoder) -> Encoder:
-        """The entry, with what only the module itself knows: its own transform, and the values it gives."""
-        read = entry.read or _own_transform
+    def _complete_entry(self, entry: Encoder) -> Encoder:
+        """Add the fields that only the module holds: its transform, and the length of its vectors."""
+        read = entry.read or _read_transform
         entry = replace(entry, **({} if entry.transform is not None else read(self.module)))
         if entry.dim is None:
             self.entry = entry
             white = np.full((1, entry.size_px, entry.size_px, 3), 255, dtype=np.uint8)
-            entry = replace(entry, dim=self._encoded(white, flips=False).shape[1])
+            entry = replace(entry, dim=self._encode_patches(white, flips=False).shape[1])
         return entry
 
-    def _with_weights(self, weights: str | Path | StateDict | None) -> Any:
-        """The module with the weights asked for in it."""
+    def _build_module(self, weights: str | Path | StateDict | None) -> object:
+        """Build the module with its weights."""
         import torch
 
         own = weights is None and not self.entry.files
         with torch.random.fork_rng(devices=[]):
-            # Fixed, so that random weights are the same ones in every run
+            # A fixed seed makes random weights the same in every run
             torch.default_generator.manual_seed(0)
-            module: Any = self.entry.build(own)
+            module = self.entry.build(own)
         if own or (isinstance(weights, str) and weights == "random"):
             return module
         state = weights if isinstance(weights, dict) else load_weights(self.entry, weights)
         try:
-            _put_in(module, state)
+            _load_state(module, state)
         except (ValueError, RuntimeError) as reason:
-            source = repr(str(weights)) if isinstance(weights, str | Path) else "what was found"
-            msg = f"The weights ({source}) are not those of the encoder {self.entry.name!r}: {reason}"
+            source = repr(str(weights)) if isinstance(weights, str | Path) else "the state dict found"
+            msg = f"The weights ({source}) do not fit the encoder {self.entry.name!r}: {reason}"
             raise ValueError(msg) from reason
         return module
 
     def __call__(self, patches: NDArray[np.uint8], *, flips: bool = True) -> NDArray[np.float32]:
-        """Features of patches (n, size_px, size_px, 3), the mean over four flips; shape (n, dim)."""
-        found = self._encoded(patches, flips)
-        if found.shape[1] != self.entry.dim:
+        """Encode patches (n, size_px, size_px, 3), averaged over four flips; shape (n, dim)."""
+        features = self._encode_patches(patches, flips)
+        if features.shape[1] != self.entry.dim:
             msg = (
-                f"The encoder {self.entry.name!r} gave {found.shape[1]} values a patch, but {self.entry.dim} are "
-                "declared. Register it with its `dim`, or with `dim=None`."
+                f"The encoder {self.entry.name!r} must return {self.entry.dim} values a patch (its `dim`), found "
+                f"{features.shape[1]}. Register it with `dim={features.shape[1]}`, or with `dim=None`."
             )
             raise ValueError(msg)
-        return found
+        return features
 
-    def _encoded(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:
+    def _encode_patches(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:
+        """Encode patches and average over flips."""
         import torch
 
         with torch.inference_mode():
-            x = self._prepared(patches)
+            x = self._normalize_pixels(patches)
             views = [x, x.flip(3), x.flip(2), x.flip((2, 3))] if flips else [x]
-            found = torch.stack([self._vectors(view) for view in views]).mean(0)
-        out: NDArray[np.float32] = found.float().cpu().numpy()
+            mean = torch.stack([self._encode_view(view) for view in views]).mean(0)
+        out: NDArray[np.float32] = mean.float().cpu().numpy()
         return out
 
-    def _prepared(self, patches: NDArray[np.uint8]) -> torch.Tensor:
-        """Pixels as the encoder wants them, (n, 3, height, width)."""
+    def _normalize_pixels(self, patches: NDArray[np.uint8]) -> torch.Tensor:
+        """Transform or normalize pixels as the encoder expects them, (n, 3, height, width)."""
         import torch
 
         if self.entry.transform is not None:
@@ -159,76 +162,81 @@ class FrozenEncoder:
         form = torch.channels_last if self.entry.channels_last else torch.contiguous_format
         x = x.contiguous(memory_format=form)
         shape = (1, 3, 1, 1)
-        # In place: a batch is large, and fresh memory costs as much as the sums
+        # In place: allocating memory for a large batch costs as much as the arithmetic
         return x.sub_(x.new_tensor(self.entry.mean).view(shape)).div_(x.new_tensor(self.entry.std).view(shape))
 
-    def _vectors(self, images: torch.Tensor) -> torch.Tensor:
-        """One finite vector an image, or an error that says what came instead."""
+    def _encode_view(self, images: torch.Tensor) -> torch.Tensor:
+        """Encode images and check that each gets one vector."""
         import torch
 
-        given = self.entry.encode(self.module, images)
+        encoded = self.entry.encode(self.module, images)
         try:
-            found = torch.as_tensor(given).float()
+            vectors = torch.as_tensor(encoded).float()
         except (TypeError, ValueError, RuntimeError):
-            found = None
-        if found is None or found.ndim != 2 or len(found) != len(images):
-            what = type(given).__name__ if found is None else f"shape {tuple(found.shape)}"
+            vectors = None
+        if vectors is None or vectors.ndim != 2 or len(vectors) != len(images):
+            kind = type(encoded).__name__ if vectors is None else f"shape {tuple(vectors.shape)}"
             msg = (
-                f"The encoder {self.entry.name!r} must give one row of numbers a patch, shape ({len(images)}, dim), "
-                f"but gave {what}. Wrap it in a module whose forward pools to that."
+                f"The encoder {self.entry.name!r} must return one row of numbers a patch, shape ({len(images)}, dim), "
+                f"found {kind}. Wrap the encoder in a module whose forward pools to one row a patch."
             )
             raise ValueError(msg)
-        return found
+        return vectors
 
 
-def _own_transform(module: Any) -> dict[str, Any]:
-    """Transform and size that an object brings itself, as LazySlide's models do."""
-    own = getattr(module, "get_transform", None)
-    transform = own() if callable(own) else None
+def _read_transform(module: object) -> ModuleFields:
+    """Read the transform and size that an object states, as LazySlide's models do."""
+    get_transform = getattr(module, "get_transform", None)
+    transform = get_transform() if callable(get_transform) else None
     if transform is None:
         return {}
     size = getattr(module, "img_size", None)
-    width = {} if size is None else {"size_px": int(size if isinstance(size, int) else size[-1])}
-    return {"transform": transform, **width}
+    if size is None:
+        return {"transform": transform}
+    return {"transform": transform, "size_px": int(size if isinstance(size, int) else size[-1])}
 
 
-def state_of(module: Any) -> StateDict:
-    """State dict of a module, or of the one that an object keeps under ``model``; empty where there is none."""
+def read_state(module: object) -> StateDict:
+    """Return the state dict of a module, or of an object's attribute ``model``; empty where neither has one."""
     from torch import nn
 
-    held = module if isinstance(module, nn.Module) else getattr(module, "model", None)
-    return held.state_dict() if isinstance(held, nn.Module) else {}
+    network = module if isinstance(module, nn.Module) else getattr(module, "model", None)
+    return network.state_dict() if isinstance(network, nn.Module) else {}
 
 
-def _put_in(module: Any, state: StateDict) -> None:
+def _load_state(module: object, state: StateDict) -> None:
+    """Load a state dict into a module, or into an object's attribute ``model``."""
     from sthggep.nn import ShuffleNetV2, load_backbone
 
     if isinstance(module, ShuffleNetV2):
         load_backbone(module, state)
         return
-    held = module if hasattr(module, "load_state_dict") else getattr(module, "model", None)
-    if held is None:
-        msg = "it takes no weights from outside; leave `weights` out"
+    network = module if hasattr(module, "load_state_dict") else getattr(module, "model", None)
+    if network is None:
+        msg = "it has no `load_state_dict`; leave `weights` out"
         raise ValueError(msg)
-    held.load_state_dict(state)
+    network.load_state_dict(state)
 
 
-def _placed(module: Any, device: torch.device, channels_last: bool) -> Any:
-    """Frozen, in float32 and on the device; an object that is no module sees to that itself, where it can."""
+def _freeze(module: object, device: torch.device, channels_last: bool) -> object:
+    """Freeze a module in float32 and move it to the device; move another object by its ``to``, where it has one."""
     import torch
     from torch import nn
 
     if isinstance(module, nn.Module):
         module = module.eval().requires_grad_(False).float().to(device)
-        return module.to(memory_format=torch.channels_last) if channels_last else module
-    held = getattr(module, "model", None)
-    if isinstance(held, nn.Module):
-        held.eval()
-    return module.to(device) if callable(getattr(module, "to", None)) else module
+        if channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+    network = getattr(module, "model", None)
+    if isinstance(network, nn.Module):
+        network.eval()
+    move = getattr(module, "to", None)
+    return move(device) if callable(move) else module
 
 
-def builder_of(model: Any, name: str) -> Callable[[bool], Any]:
-    """How to make what was registered: a copy of a module, an object as it is, or what a function returns."""
+def make_builder(model: object, name: str) -> Callable[[bool], object]:
+    """Return a function that builds a registered encoder: it copies a module, returns an object, or calls a function."""
     from torch import nn
 
     if isinstance(model, nn.Module):
@@ -239,12 +247,12 @@ def builder_of(model: Any, name: str) -> Callable[[bool], Any]:
         return lambda _: model()
     msg = (
         f"The encoder {name!r} must be a torch module, an object with `encode_image(batch)`, or a function without "
-        f"arguments that makes one; found {type(model).__name__}."
+        f"arguments that returns one; found {type(model).__name__}."
     )
     raise TypeError(msg)
 
 
-def encode_by(module: Any, images: torch.Tensor) -> Any:
-    """By ``encode_image`` where there is one, else by calling the module."""
+def encode_images(module: Callable[[torch.Tensor], object], images: torch.Tensor) -> object:
+    """Encode images by ``encode_image``; where the module has none, by calling the module."""
     encode = getattr(module, "encode_image", None)
     return encode(images) if callable(encode) else module(images)

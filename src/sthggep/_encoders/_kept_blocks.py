@@ -1,12 +1,12 @@
-"""Features of a section in blocks that stay on disk: what is finished is not done again, wherever it was done."""
+"""Features of a section in blocks on disk, so that no process encodes a finished block again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,63 +18,65 @@ if TYPE_CHECKING:
     from sthggep._encoders._sweep import Encoding
     from sthggep._progress import Progress
 
-# Batches a block: whole ones, so that the network is fed what it would be fed without blocks
+# A block holds whole batches, so that the network reads the same batches as without blocks
 BATCHES = 16
 
 
-class KeptBlocks:
-    """Blocks of one section, each a file that is whole or not there, known by all that its values depend on.
+class BlockStore:
+    """Blocks of one section, each a whole file whose name is a hash of all that its values depend on.
 
     Parameters
     ----------
     folder
-        Where they are; it is made.
+        Folder of the blocks; :meth:`make` creates it.
     encoding
         The section, the encoder and the fields of view.
     records
         What the features depend on, for each field of view.
     """
 
-    def __init__(self, folder: Path, encoding: Encoding, records: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, encoding: Encoding, records: Sequence[Mapping[str, object]]) -> None:
         self.folder, self.encoding = folder, encoding
         order, step = encoding.order, BATCHES * encoding.batch_size
         self.rows = [order[start : start + step] for start in range(0, len(order), step)]
         content = [{k: v for k, v in record.items() if k != "section"} for record in records]
-        self._known = json.dumps(content, sort_keys=True).encode()
+        self._content = json.dumps(content, sort_keys=True).encode()
 
     @classmethod
-    def of(cls, folder: Path, encoding: Encoding) -> KeptBlocks | None:
-        """Those of a section; ``None`` where nothing tells the encoder's weights apart, and nothing can be kept."""
+    def of(cls, folder: Path, encoding: Encoding) -> BlockStore | None:
+        """Open the blocks of a section; ``None`` where the encoder's weights have no id to name blocks by."""
         image = image_fingerprint(encoding.slide.levels)
-        found = [describe(encoding.slide, encoding.frozen, size, encoding.flips, image) for size in encoding.cuts]
-        records = [record for record in found if record is not None]
-        return cls(folder, encoding, records) if len(records) == len(found) else None
+        descriptions = [
+            describe(encoding.slide, encoding.frozen, size, encoding.flips, image) for size in encoding.cuts
+        ]
+        records = [record for record in descriptions if record is not None]
+        return cls(folder, encoding, records) if len(records) == len(descriptions) else None
 
     def missing(self) -> list[int]:
-        """Numbers of the blocks that are still to be done."""
+        """Return the numbers of the blocks that are not on disk."""
         return [number for number in range(len(self.rows)) if not self._path(number).exists()]
 
     def read(self, number: int) -> NDArray[np.float32] | None:
-        """Features of a block (fields of view, spots, values); ``None`` where it is not there, or broken."""
+        """Read a block (fields of view, spots, values); ``None`` where it is absent or broken."""
         try:
-            found = np.load(self._path(number), allow_pickle=False)
+            values: NDArray[np.float32] = np.load(self._path(number), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
-        return found if found.shape == self._shape(number) else None
+        return values if values.shape == self._shape(number) else None
 
-    def get(self, number: int, done: Progress) -> NDArray[np.float32]:
-        """Features of a block, read or made."""
-        found = self.read(number)
-        if found is None:
-            return self.make(number, done)
-        done.update(found.shape[0] * found.shape[1])
-        return found
+    def get(self, number: int, bar: Progress) -> NDArray[np.float32]:
+        """Read a block, or encode it where it is not on disk."""
+        values = self.read(number)
+        if values is None:
+            return self.make(number, bar)
+        bar.update(values.shape[0] * values.shape[1])
+        return values
 
-    def make(self, number: int, done: Progress | None = None) -> NDArray[np.float32]:
-        """Encode a block, and keep it."""
+    def make(self, number: int, bar: Progress | None = None) -> NDArray[np.float32]:
+        """Encode a block and write it."""
         values = np.empty(self._shape(number), dtype=np.float32)
         place = {size: i for i, size in enumerate(self.encoding.cuts)}
-        for size, at, part in self.encoding.run(self.rows[number], done):
+        for size, at, part in self.encoding.run(self.rows[number], bar):
             values[place[size], at] = part
         with whole_file(self._path(number)) as file:
             np.save(file, values)
@@ -84,5 +86,5 @@ class KeptBlocks:
         return len(self.encoding.cuts), len(self.rows[number]), self.encoding.frozen.entry.dim or 0
 
     def _path(self, number: int) -> Path:
-        digest = hashlib.sha256(self._known + np.ascontiguousarray(self.rows[number]).tobytes()).hexdigest()
+        digest = hashlib.sha256(self._content + np.ascontiguousarray(self.rows[number]).tobytes()).hexdigest()
         return self.folder / f"{digest[:32]}.npy"

@@ -1,4 +1,4 @@
-"""What features in obsm were made of: the record beside them in uns."""
+"""The record in ``uns`` of features in ``obsm``: encoder, field of view and sections."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def feature_record(
     frozen: FrozenEncoder, size_um: float, flips: bool, stain: Recoloring | None = None
-) -> dict[str, Any]:
-    """What the features depend on, beside the image: the record in ``uns``."""
-    record = {
+) -> dict[str, object]:
+    """Return the record of features: all that they depend on besides the image."""
+    record: dict[str, object] = {
         "tool": TOOL,
         "encoder": frozen.entry.name,
         "weights": frozen.weights,
@@ -32,35 +32,36 @@ def feature_record(
     return record if stain is None else record | {"stain": stain.id}
 
 
-def is_done(table: AnnData, key: str, record: dict[str, Any], slide: Slide | None = None) -> bool:
-    """Whether the very same features are there already: of all spots, or of one section at its microns per pixel."""
-    if not _agrees(table, key, record):
+def has_features(table: AnnData, key: str, record: Mapping[str, object], slide: Slide | None = None) -> bool:
+    """Whether the table holds these features of all spots, or of one section at its microns per pixel."""
+    if not matches_record(table, key, record):
         return False
     if slide is None:
         return bool(np.isfinite(table.obsm[key]).all())
-    mpp = _sections(table.uns[key]).get(slide.name)
+    mpp = mpp_by_section(table.uns[key]).get(slide.name)
     same = mpp is not None and slide.mpp is not None and np.isclose(mpp, slide.mpp, rtol=1e-6)
     return bool(same and np.isfinite(table.obsm[key][slide.rows]).all())
 
 
-def _agrees(table: AnnData, key: str, record: dict[str, Any]) -> bool:
-    there = table.uns.get(key)
-    if key not in table.obsm or not isinstance(there, Mapping):
+def matches_record(table: AnnData, key: str, record: Mapping[str, object]) -> bool:
+    """Whether the features under ``key`` have this record."""
+    stored = table.uns.get(key)
+    if key not in table.obsm or not isinstance(stored, Mapping):
         return False
-    # Features of a slide's own colors have no entry for the stain
-    return all(there.get(name) == record.get(name) for name in {*record, "stain"})
+    # The record of features without stain normalization has no entry for the stain
+    return all(stored.get(name) == record.get(name) for name in {*record, "stain"})
 
 
-def holds_plain(table: AnnData, key: str, encoder: str, section: str) -> bool:
-    """Whether features of this section by this encoder are there, of its own colors."""
-    there = table.uns.get(key)
-    if key not in table.obsm or not isinstance(there, Mapping) or there.get("encoder") != encoder:
+def has_uncolored_features(table: AnnData, key: str, encoder: str, section: str) -> bool:
+    """Whether the table holds this encoder's features of a section without stain normalization."""
+    stored = table.uns.get(key)
+    if key not in table.obsm or not isinstance(stored, Mapping) or stored.get("encoder") != encoder:
         return False
-    return section in _sections(there) and not there.get("stain")
+    return section in mpp_by_section(stored) and not stored.get("stain")
 
 
-def _sections(record: Mapping[str, Any]) -> dict[str, float]:
-    """Microns per pixel of each section, as a record in ``uns`` has them."""
+def mpp_by_section(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the microns per pixel of each section from a record in ``uns``."""
     names, mpp = record.get("sections", ()), record.get("mpp", ())
-    # A record merged from several objects may not fit any more: then nothing counts as done
+    # Merging objects may break a record: the function then returns no section, and callers encode again
     return {str(n): float(value) for n, value in zip(names, mpp, strict=True)} if len(names) == len(mpp) else {}

@@ -1,9 +1,9 @@
-"""The encoders there are, and how to add one."""
+"""The registry of image encoders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sthggep._checks import positive
 from sthggep._encoders._entry import Encoder
 from sthggep._encoders._families import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, is_family
-from sthggep._encoders._frozen import ENCODERS, builder_of, encode_by
+from sthggep._encoders._frozen import ENCODERS, encode_images, make_builder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def register_encoder(
     name: str,
-    model: Any,
+    model: object,
     *,
     dim: int | None = None,
     size_px: int = 224,
@@ -33,48 +33,49 @@ def register_encoder(
     keep_weights: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Add an image encoder of your own, for this session.
+    """Add your own image encoder to the registry of this session.
 
-    From then on its name stands wherever an encoder is asked for: ``pp.features(slide, name, size_um=…)`` and
-    ``tl.fit(slides, encoder=name)``. A model that was fitted with it asks for the same name, and the same weights, when it
-    predicts in another session.
+    You can then pass its name to ``pp.features(slide, name, size_um=…)`` and ``tl.fit(slides, encoder=name)``. To predict
+    in another session with a model that was fitted with the encoder, register it there under the same name and with the
+    same weights.
 
     Parameters
     ----------
     name
-        Its name. Give another model another name: features are known by it.
+        Name of the encoder. Give each model its own name: keys and records of features hold the name.
     model
-        A torch module that gives one row a patch; any object with ``encode_image(batch)``; or a function without
-        arguments that makes one of these when it is first needed. A module is copied, an object is used as it is (and
-        moved to the device by its ``to``, where it has one). It is fed float tensors (n, 3, ``size_px``, ``size_px``), or
-        what its own ``get_transform()`` makes of the patches, where it has one.
+        A torch module that returns one row a patch; any object with ``encode_image(batch)``; or a function without
+        arguments that returns one of these when it is first needed. The function copies a module. It uses an object as it
+        is and moves it to the device by its ``to``, where it has one. The encoder reads float tensors
+        (n, 3, ``size_px``, ``size_px``), or the output of its ``get_transform()``, where it has one.
     dim
-        Values a patch; ``None`` finds out by encoding a white one.
+        Values a patch. Default: the number of values that the encoder returns for a white patch.
     size_px
-        Width and height of the patches it is fed.
+        Width and height of the patches that the encoder reads.
     mean, std
-        Normalization of pixels from 0 to 1, one value a channel.
+        Normalization of pixels from 0 to 1, one value a channel. Default: the values of ImageNet.
     transform
-        Instead of ``mean`` and ``std``: from one uint8 patch (height, width, 3) to a tensor (3, height, width).
+        Function in place of ``mean`` and ``std``: turns one uint8 patch (height, width, 3) into a tensor
+        (3, height, width). Default: normalization by ``mean`` and ``std``.
     blocks
-        Widths of the latent stages that the vector is made of, where it is several side by side: each then weighs the
-        same. They add up to ``dim``.
+        Widths of the latent stages in the vector, which add up to ``dim``. The model then gives each stage the same weight.
+        Default: the vector is one stage.
     size_um
-        Field of view it is meant for, in microns, or several: the default of ``tl.fit(encoder=…)``. ``None`` takes the
-        preset's.
+        Field of view in microns that the encoder is meant for, or several: ``tl.fit(encoder=…)`` then uses them. Default:
+        the fields of view of the preset.
     license
-        License of its weights.
+        License of the weights.
     keep_weights
-        Save the weights with every model that is fitted on them. Mind their license.
+        Save the weights with every model that is fitted on their features. The license must allow that.
     overwrite
-        Replace an encoder of that name.
+        Replace an encoder of the same name.
 
     Raises
     ------
     ValueError
-        The name is taken, or a number makes no sense.
+        The name is taken or empty, or a number is not positive or does not fit the others.
     TypeError
-        ``model`` is nothing that encodes.
+        ``model`` is not a module, an object with ``encode_image``, or a function.
 
     Examples
     --------
@@ -82,18 +83,16 @@ def register_encoder(
     >>> model = sthggep.tl.fit(slides, encoder="mine")
     """
     if name in ENCODERS and not overwrite:
-        msg = f"There is an encoder {name!r} already. Choose another name, or pass `overwrite=True` to replace it."
+        msg = f"The registry holds an encoder {name!r} already. Choose another name, or pass `overwrite=True` to replace it."
         raise ValueError(msg)
     if not name or is_family(name):
-        msg = (
-            f"{name!r} cannot be a name: it must not be empty, nor start like {[f.pattern for f in FAMILIES.values()]}."
-        )
+        msg = f"{name!r} cannot be a name: a name must not be empty, and must not start like {[f.pattern for f in FAMILIES.values()]}."
         raise ValueError(msg)
     if len(mean) != 3 or len(std) != 3:
         msg = f"`mean` and `std` must hold one value for each of three channels, found {list(mean)} and {list(std)}."
         raise ValueError(msg)
     if blocks is not None and dim is not None and sum(blocks) != dim:
-        msg = f"`blocks` must add up to `dim`, found {list(blocks)}, which make {sum(blocks)}, and dim={dim}."
+        msg = f"`blocks` must add up to `dim`, found {list(blocks)} with sum {sum(blocks)}, and dim={dim}."
         raise ValueError(msg)
     sizes = None if size_um is None else tuple(float(s) for s in np.atleast_1d(np.asarray(size_um, dtype=np.float64)))
     for value, what in [
@@ -104,8 +103,8 @@ def register_encoder(
         positive(value, what)
     ENCODERS[name] = Encoder(
         name=name,
-        build=builder_of(model, name),
-        encode=encode_by,
+        build=make_builder(model, name),
+        encode=encode_images,
         dim=None if dim is None else int(dim),
         size_px=int(size_px),
         mean=tuple(map(float, mean)),
@@ -120,36 +119,43 @@ def register_encoder(
 
 
 def encoders() -> pd.DataFrame:
-    """The image encoders there are.
+    """List the image encoders that you can pass by name.
 
     Returns
     -------
-    A row an encoder, by its name: ``dim`` (values a patch), ``size_px`` (width of the patches it is fed), ``size_um``
-    (fields of view it is meant for), ``license``, ``available`` (whether it can be used at once, without a download or an
-    installation) and ``how`` (to get it). Names with ``<…>`` stand for all models of another package.
+    A table with one row an encoder, indexed by ``name``: ``dim`` (values a patch), ``size_px`` (width of the patches that
+    it reads), ``size_um`` (fields of view in microns that it is meant for), ``license``, ``available`` (whether it works
+    without a download or an installation) and ``how`` (how to get it). A name with ``<…>`` stands for all models of
+    another package.
+
+    Examples
+    --------
+    >>> sthggep.pp.encoders()[["dim", "license"]]
     """
     import pandas as pd
 
     rows = [_row(entry) for entry in ENCODERS.values()]
     for family in FAMILIES.values():
-        how = "its models are downloaded when first used" if family.installed else family.install
+        how = "sthggep downloads its models on first use" if family.installed else family.install
         rows.append((family.pattern, None, None, "", "the model's own", family.installed, how))
     columns = ["name", "dim", "size_px", "size_um", "license", "available", "how"]
     table = pd.DataFrame(rows, columns=columns).set_index("name")
     return table.astype({"dim": "Int64", "size_px": "Int64", "available": bool})
 
 
-def _row(entry: Encoder) -> tuple[Any, ...]:
+def _row(entry: Encoder) -> tuple[object, ...]:
+    """Return one row of the table of encoders."""
     sizes = ", ".join(f"{size:g}" for size in entry.size_um or ())
-    here = not entry.url or _is_here(entry)
-    how = entry.how or ("here" if here else f"downloaded when first used, from {entry.url}")
-    return entry.name, entry.dim, entry.size_px, sizes, entry.license, here, how
+    local = not entry.url or _is_local(entry)
+    how = entry.how or ("here" if local else f"downloaded when first used, from {entry.url}")
+    return entry.name, entry.dim, entry.size_px, sizes, entry.license, local, how
 
 
-def _is_here(entry: Encoder) -> bool:
-    from sthggep._encoders._weights import cached_weights, local_weights
+def _is_local(entry: Encoder) -> bool:
+    """Whether the encoder's weights are on this machine."""
+    from sthggep._encoders._weights import find_cached_weights, find_local_weights
 
     try:
-        return bool(local_weights(entry) or cached_weights(entry))
-    except FileNotFoundError:  # the folder that was named does not hold it
+        return bool(find_local_weights(entry) or find_cached_weights(entry))
+    except FileNotFoundError:  # $STHGGEP_WEIGHTS names a folder without the file
         return False

@@ -1,4 +1,4 @@
-"""Patches of a section on their way through an encoder, cut ahead of the network."""
+"""Encoding of a section's patches: threads cut patches ahead of the network."""
 
 from __future__ import annotations
 
@@ -25,15 +25,12 @@ T = TypeVar("T")
 
 FeatureArray = NDArray[np.float32] | RowFile
 
-
-AHEAD = 3  # batches cut before they are asked for
-
-
+AHEAD = 3  # batches that threads cut before the network needs them
 MOST_THREADS = 4
 
 
-def ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Results of tasks in order, a few of them worked on by threads before they are asked for."""
+def run_ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Yield the results of tasks in order, while threads run a few tasks ahead."""
     threads = max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="sthggep-patches") as pool:
@@ -50,7 +47,7 @@ def ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
 
 
 class Encoding:
-    """Patches of a section on their way through an encoder.
+    """The patches of a section and the encoder that encodes them.
 
     Parameters
     ----------
@@ -63,7 +60,7 @@ class Encoding:
     flips
         Average over the four flips of each patch.
     batch_size
-        Patches at a time.
+        Patches a batch.
     """
 
     def __init__(
@@ -75,13 +72,13 @@ class Encoding:
         self.order = min(self.cuts.values(), key=lambda cut: cut.size_um or 0).sweep()
 
     def run(
-        self, rows: NDArray[np.intp], done: Progress | None = None
+        self, rows: NDArray[np.intp], bar: Progress | None = None
     ) -> Iterator[tuple[float, slice, NDArray[np.float32]]]:
-        """Encode these spots while the next ones are read: field of view, place among ``rows``, and values."""
+        """Encode these spots; yield the field of view, the positions among ``rows``, and the values of each batch."""
         starts = range(0, len(rows), self.batch_size)
         batches = [(size, slice(start, start + self.batch_size)) for start in starts for size in self.cuts]
         tasks = (partial(self.cuts[size].__getitem__, rows[at]) for size, at in batches)
-        for (size, at), patches in zip(batches, ahead(tasks), strict=True):
+        for (size, at), patches in zip(batches, run_ahead(tasks), strict=True):
             yield size, at, self.frozen(patches, flips=self.flips)
-            if done is not None:
-                done.update(len(rows[at]))
+            if bar is not None:
+                bar.update(len(rows[at]))

@@ -1,4 +1,4 @@
-"""Weights of the image encoders: from an argument, a folder of the user's, or the download cache."""
+"""Weights of image encoders, from an argument, the package, a folder of the user, or the download cache."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ StateDict = dict[str, "torch.Tensor"]
 
 
 def load_weights(encoder: Encoder, weights: str | Path | None = None) -> StateDict:
-    """State dict of an encoder.
+    """Load the state dict of an encoder.
 
     Parameters
     ----------
     encoder
-        Entry of the registry: it knows the file names and the address.
+        Entry of the registry, which holds the file names and the address.
     weights
-        A file, or a folder that holds it. ``None`` takes what comes with the package, else looks into
-        ``$STHGGEP_WEIGHTS``, then downloads to torch's cache.
+        A file, or a folder that holds the file. Default: the file in the package; else the file in
+        ``$STHGGEP_WEIGHTS``; else a download into torch's cache.
 
     Raises
     ------
     FileNotFoundError
-        The file is not there, or cannot be downloaded.
+        The file does not exist, or the download fails.
     ValueError
         The file does not hold such a state dict.
     """
@@ -43,34 +43,34 @@ def load_weights(encoder: Encoder, weights: str | Path | None = None) -> StateDi
                 f"`weights` of the encoder {encoder.name!r} must be a file with its state dict, found {str(weights)!r}."
             )
             raise FileNotFoundError(msg)
-        return _read(_find(Path(weights), encoder, "`weights`"), encoder)
-    local = bundled(encoder.bundled) if encoder.bundled else local_weights(encoder)
-    return _read(local, encoder) if local is not None else _download(encoder)
+        return _read_state_dict(_find_file(Path(weights), encoder, "`weights`"), encoder)
+    local = bundled_path(encoder.bundled) if encoder.bundled else find_local_weights(encoder)
+    return _read_state_dict(local, encoder) if local is not None else _download_state_dict(encoder)
 
 
-def bundled(name: str) -> Path:
-    """A file or folder that comes with the package."""
+def bundled_path(name: str) -> Path:
+    """Return the path of a file or folder in the package."""
     from importlib.resources import files
 
     return Path(str(files("sthggep") / "_bundled" / name))
 
 
-def local_weights(encoder: Encoder) -> Path | None:
-    """The encoder's file in ``$STHGGEP_WEIGHTS``, or ``None`` where the variable is not set."""
+def find_local_weights(encoder: Encoder) -> Path | None:
+    """Find the encoder's file in ``$STHGGEP_WEIGHTS``; ``None`` where the variable is not set."""
     folder = os.environ.get(FOLDER_VARIABLE)
-    return _find(Path(folder), encoder, f"${FOLDER_VARIABLE}") if folder else None
+    return _find_file(Path(folder), encoder, f"${FOLDER_VARIABLE}") if folder else None
 
 
-def cached_weights(encoder: Encoder) -> Path | None:
-    """The encoder's file in torch's download cache, or ``None``."""
+def find_cached_weights(encoder: Encoder) -> Path | None:
+    """Find the encoder's file in torch's download cache; ``None`` where it is absent."""
     import torch
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / encoder.url.rsplit("/", 1)[-1]
     return path if path.is_file() else None
 
 
-def weights_id(state: StateDict) -> str:
-    """Short name of the weights' content, the same wherever they came from."""
+def hash_weights(state: StateDict) -> str:
+    """Hash the content of weights into a short id, which does not depend on their file."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
@@ -78,18 +78,20 @@ def weights_id(state: StateDict) -> str:
     return digest.hexdigest()[:12]
 
 
-def _find(path: Path, encoder: Encoder, source: str) -> Path:
+def _find_file(path: Path, encoder: Encoder, source: str) -> Path:
+    """Return the encoder's file in a folder, or the file itself."""
     if path.is_file():
         return path
-    found = sorted(match for pattern in encoder.files for match in path.glob(pattern)) if path.is_dir() else []
-    if not found:
-        there = listing(sorted(p.name for p in path.iterdir())) if path.is_dir() else "no such file or folder"
-        msg = f"{source} is {str(path)!r}: a file like {listing(encoder.files)} was expected, found {there}."
+    matches = sorted(match for pattern in encoder.files for match in path.glob(pattern)) if path.is_dir() else []
+    if not matches:
+        content = listing(sorted(p.name for p in path.iterdir())) if path.is_dir() else "no such file or folder"
+        msg = f"{source} is {str(path)!r}: expected a file like {listing(encoder.files)}, found {content}."
         raise FileNotFoundError(msg)
-    return found[0]
+    return matches[0]
 
 
-def _read(path: Path, encoder: Encoder) -> StateDict:
+def _read_state_dict(path: Path, encoder: Encoder) -> StateDict:
+    """Read a state dict from a file, without running code that the file may hold."""
     import pickle
 
     import torch
@@ -106,13 +108,14 @@ def _read(path: Path, encoder: Encoder) -> StateDict:
         msg = f"{str(path)!r} cannot be read as weights of {encoder.name!r}: {reason}"
         raise ValueError(msg) from reason
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        found = type(state).__name__
-        msg = f"{str(path)!r} must hold a state dict (names to tensors) of {encoder.name!r}, found {found}."
+        kind = type(state).__name__
+        msg = f"{str(path)!r} must hold a state dict (names to tensors) of {encoder.name!r}, found {kind}."
         raise ValueError(msg)
     return state
 
 
-def _download(encoder: Encoder) -> StateDict:
+def _download_state_dict(encoder: Encoder) -> StateDict:
+    """Download a state dict into torch's cache, with a checksum."""
     import pickle
     from http.client import HTTPException
 
@@ -127,13 +130,13 @@ def _download(encoder: Encoder) -> StateDict:
         msg = (
             f"The weights of {encoder.name!r} could not be downloaded from {encoder.url} ({reason}). "
             f"Without network: put the file into a folder and set ${FOLDER_VARIABLE} to it, or pass `weights=<file>`; "
-            "`weights='random'` goes on without (much worse)."
+            "`weights='random'` uses random weights, which predict much worse."
         )
         raise FileNotFoundError(msg) from reason
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as reason:
         msg = (
-            f"What came from {encoder.url} is not the file with the weights of {encoder.name!r} ({reason}). "
-            f"Delete {str(cached)!r} if it is there and try again, or pass `weights=<file>`."
+            f"The download from {encoder.url} is not the file with the weights of {encoder.name!r} ({reason}). "
+            f"Delete {str(cached)!r} if it exists and call again, or pass `weights=<file>`."
         )
         raise ValueError(msg) from reason
     return state

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._encoders._encode import encode
-from sthggep._encoders._kept_blocks import KeptBlocks
-from sthggep._encoders._record import feature_record, is_done
+from sthggep._encoders._kept_blocks import BlockStore
+from sthggep._encoders._record import feature_record, has_features
 from sthggep._encoders._sweep import Encoding, FeatureArray
 from sthggep._keys import feature_key
 from sthggep._table._user_features import read_user_features
@@ -97,14 +97,14 @@ def frozen_stages(
 
 def open_blocks(
     slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, batch_size: int, folder: Path
-) -> KeptBlocks | None:
+) -> BlockStore | None:
     """Blocks in which :func:`frozen_stages` computes features; ``None`` if it computes none or can keep none."""
     if encoder is None:
         return None
     missing = [size for size, values in _stored_features(slide, inputs, encoder).items() if values is None]
     if not missing:
         return None
-    return KeptBlocks.of(folder, Encoding(slide, encoder, missing, flips=inputs.flips, batch_size=batch_size))
+    return BlockStore.of(folder, Encoding(slide, encoder, missing, flips=inputs.flips, batch_size=batch_size))
 
 
 def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, FeatureArray | None]:
@@ -117,7 +117,7 @@ def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> di
     keys = {size: feature_key(inputs.encoder, size) for size in sizes}
     return {
         size: np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
-        if is_done(table, key, feature_record(encoder, size, inputs.flips, slide.stain), slide)
+        if has_features(table, key, feature_record(encoder, size, inputs.flips, slide.stain), slide)
         else None
         for size, key in keys.items()
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import counted, listing, unique
-from sthggep._encoders._record import holds_plain
+from sthggep._encoders._record import has_uncolored_features
 from sthggep._keys import feature_key
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._counts import read_panel_counts
@@ -94,7 +94,7 @@ def refuse_unnormalized_features(slide: Slide, inputs: Inputs) -> None:
     if inputs.stain is None or inputs.kind != "features":
         return
     keys = [feature_key(inputs.encoder, size) for size in inputs.sizes_um if size is not None]
-    plain = [key for key in keys if holds_plain(slide.adata, key, inputs.encoder, slide.name)]
+    plain = [key for key in keys if has_uncolored_features(slide.adata, key, inputs.encoder, slide.name)]
     if plain:
         msg = (
             f"Section {slide.name!r}: obsm holds {listing(plain)}, computed on its own colors, but `stain={inputs.stain!r}` "

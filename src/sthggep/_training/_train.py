@@ -117,11 +117,11 @@ def _train_ensemble(
 
 def _portable_state(encoder: FrozenEncoder | None, parent: HGGEP | None) -> dict[str, Tensor] | None:
     """Weights of the encoder that the model holds; ``None`` if it finds its encoder by name, or has none."""
-    from sthggep._encoders._frozen import state_of
+    from sthggep._encoders._frozen import read_state
 
     if encoder is None or not (encoder.portable if parent is None else parent.encoder_state is not None):
         return None
-    return {key: value.cpu() for key, value in state_of(encoder.module).items()} or None
+    return {key: value.cpu() for key, value in read_state(encoder.module).items()} or None
 
 
 def _network_factory(task: TrainingTask, extra: Sequence[CountsOnly]) -> NetworkFactory:

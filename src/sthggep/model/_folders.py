@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sthggep._checks import listing
-from sthggep._encoders._weights import bundled
+from sthggep._encoders._weights import bundled_path
 from sthggep.model._hub import download, is_repository_name
 
 BUNDLED_MODELS = ("her2st",)
@@ -27,7 +27,7 @@ def find_model_folder(name: str, *, revision: str | None, token: str | None) -> 
             kind = "a folder" if is_folder else "of this package"
             msg = f"`revision` is for models of the hub, but {name!r} is {kind}. Leave `revision` out."
             raise ValueError(msg)
-        return Path(name) if is_folder else Path(bundled(name))
+        return Path(name) if is_folder else Path(bundled_path(name))
     if is_repository_name(name):
         return download(name, revision=revision, token=token)
     msg = (

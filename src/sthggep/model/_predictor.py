@@ -14,7 +14,7 @@ from torch import nn
 from sthggep._checks import counted, genes_present, listing, unique
 from sthggep._device import resolve_device
 from sthggep._encoders._frozen import FrozenEncoder
-from sthggep._encoders._weights import weights_id
+from sthggep._encoders._weights import hash_weights
 from sthggep._inputs._compute import Compute
 from sthggep._inputs._windows import check_window
 from sthggep._keys import UNITS
@@ -58,8 +58,8 @@ class Predictor:
     def id(self) -> str:
         """Short name that changes with the weights and the genes."""
         # The short name of the encoder's weights stands for weights that the model does not hold
-        encoder = weights_id(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
-        content = [weights_id(self.members.state_dict()), encoder or weights_id({}), *self.genes]
+        encoder = hash_weights(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
+        content = [hash_weights(self.members.state_dict()), encoder or hash_weights({}), *self.genes]
         content += [repr(value) for value in (self.training.targets, self.training.stain) if value is not None]
         return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 

@@ -1,4 +1,4 @@
-"""Features of frozen image encoders, streamed over the spots."""
+"""Features of frozen image encoders in ``obsm``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sthggep._device import resolve_device
 from sthggep._docs import document_places
 from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder, find_encoder
-from sthggep._encoders._record import _agrees, _sections, feature_record, is_done
+from sthggep._encoders._record import feature_record, has_features, matches_record, mpp_by_section
 from sthggep._keys import feature_key
 from sthggep._slides._anndata import copy_data, table_of
 from sthggep._slides._placement import warn_of_misplaced
@@ -52,7 +52,7 @@ def features(
     show_progress_bar: bool = True,
     copy: bool = False,
 ) -> AnnData | SpatialData | None:
-    """Describe each spot's surroundings by a frozen image encoder.
+    """Compute features of each spot's field of view by a frozen image encoder, and write them to ``obsm``.
 
     Parameters
     ----------
@@ -60,56 +60,63 @@ def features(
         AnnData with its image in ``uns["spatial"]``, or SpatialData; one or several sections.
     encoder
         Name of the encoder: ``"shufflenet_he"`` (ShuffleNetV2 ×0.5 adapted to unlabeled H&E, the mean maps of stages 2
-        to 5, 1,360 values; it comes with the package); ``"shufflenet"`` (the same with ImageNet weights); one added by :func:`sthggep.pp.register_encoder`; or, where that package is installed, ``"transformers:<model id or
-        folder>"`` (the class token, or the mean of tokens where there is none), ``"timm:<name>"``, ``"lazyslide:<name>"``.
+        to 5, 1,360 values; the package includes it); ``"shufflenet"`` (the same with ImageNet weights); an encoder of
+        :func:`sthggep.pp.register_encoder`; or, where its package is installed, ``"transformers:<model id or folder>"`` (the class token, or the mean of tokens where there is none), ``"timm:<name>"``, ``"lazyslide:<name>"``.
         :func:`sthggep.pp.encoders` lists them.
     size_um
-        Field of view in microns, or several of them, each written under a key of its own.
+        Field of view in microns, or several, each under its own key.
     key_added
-        Key in ``obsm``; ``None`` derives it. Only for a single field of view.
+        Key in ``obsm``, for a single field of view. Default: ``"X_<encoder>_<µm>"``.
     weights
-        A file, a folder that holds it, or ``"random"``. ``None`` looks into the folder ``$STHGGEP_WEIGHTS``, then into
-        torch's download cache, then downloads with a checksum; encoders of other packages see to their own.
+        A file, a folder that holds it, or ``"random"``. Default: the file in the package; else the file in the folder
+        ``$STHGGEP_WEIGHTS``; else the file in torch's download cache, which the function downloads with a checksum.
+        Encoders of other packages load their own weights.
     flips
-        Average over the four flips of each patch: slower, steadier.
+        Average over the four flips of each patch, which takes four times as long and varies less.
     stain
-        What a model that was fitted by ``tl.fit(stain=...)`` brings colors to, ``model.stain``: the slides are looked at in the
-        colors of its training slides, as it needs them. ``None`` leaves the colors as they are.
+        Stain normalization of a model that was fitted by ``tl.fit(stain=...)``: ``model.stain``. The function then changes
+        the colors of the slides to those of the training slides. Default: no stain normalization.
     batch_size
-        Patches at a time.
+        Patches a batch.
     cache
-        Folder where features are kept between runs, in a file for each section and field of view (5 kB a spot), and found
-        again by the image, the encoder and its weights, the field of view, the spots and the microns per pixel. ``None``
-        takes ``$STHGGEP_FEATURE_CACHE``, which :func:`sthggep.tl.fit` and :func:`sthggep.tl.predict` look into, too; where
-        that is not set, nothing is kept. A large image is known by windows of its finest level, its coarsest level, and
-        the size and time of its file. Empty it after changing the code or the transform of an encoder of your own.
+        Folder that keeps features between runs, in a file for each section and field of view (5 kB a spot). Its key is a
+        hash of the image, the encoder and its weights, the field of view, the spots and the microns per pixel. Of a large
+        image it covers windows of the finest level, the coarsest level, and the size and time of the file. Empty the folder
+        after you change the code or the transform of your own encoder. Default: ``$STHGGEP_FEATURE_CACHE``, which
+        :func:`sthggep.tl.fit` and :func:`sthggep.tl.predict` read, too; where it is not set, no cache.
     {places}
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        Device of the encoder: ``"auto"``, ``"cpu"``, ``"cuda"`` …
     show_progress_bar
         Show progress.
     copy
-        Return a changed copy, and leave ``data`` alone.
+        Return a changed copy and leave ``data`` unchanged.
 
     Returns
     -------
     ``None``, or the copy. Writes, for each field of view:
 
     ``obsm["X_<encoder>_<µm>"]`` : float32 (n_obs, n_features)
-        The features; NaN for spots of regions that were not asked for. Of a longer name of an encoder the last part is
-        taken: ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
+        The features; NaN for spots outside the chosen regions. The key holds the last part of a longer encoder name:
+        ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
     ``uns["X_<encoder>_<µm>"]`` : dict
-        Encoder, weights, field of view, patch size, flips, stain normalization if there is one; sections and their microns per pixel. A section that is
-        there already with the same record is not done again.
+        Encoder, weights, field of view, patch size, flips, stain normalization if there is one; sections and their microns
+        per pixel. The function skips a section that has the same record already.
 
     Raises
     ------
     KeyError, ValueError
-        No image, spots outside it, microns per pixel not known, or a key that sthggep did not write.
+        The slide has no image, spots lie outside the image, microns per pixel are not known, or sthggep did not write
+        the key.
     FileNotFoundError
-        The encoder's weights cannot be found or downloaded.
+        The function cannot find or download the encoder's weights.
     ImportError
-        The encoder is of a package that is not installed.
+        The encoder's package is not installed.
+
+    Examples
+    --------
+    >>> sthggep.pp.features(slide, size_um=(160, 320))
+    >>> model = sthggep.tl.fit(slide, obsm=["X_shufflenet_he_160", "X_shufflenet_he_320"])
     """
     places = Places(
         image_key=image_key,
@@ -122,13 +129,13 @@ def features(
     )
     sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
     if not sizes:
-        msg = "`size_um` is empty: give the field of view in microns, such as 160, or several."
+        msg = "`size_um` is empty. Pass the field of view in microns, such as 160, or several."
         raise ValueError(msg)
     positive(batch_size, "`batch_size`")
     for size in sizes:
         positive(size, "`size_um`")
     if key_added is not None and len(sizes) != 1:
-        msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each."
+        msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each field of view."
         raise ValueError(msg)
     find_encoder(encoder)
     if stain is not None:
@@ -145,31 +152,31 @@ def features(
     slides = [normalized(slide, stain) for slide in slides]
     frozen = FrozenEncoder(encoder, weights, resolve_device(device))
     records = {size: feature_record(frozen, size, flips, slides[0].stain) for size in keys}
-    found: dict[float, list[tuple[Slide, NDArray[np.float32]]]] = {size: [] for size in keys}
+    encoded: dict[float, list[tuple[Slide, NDArray[np.float32]]]] = {size: [] for size in keys}
     for slide in slides:
-        new = [size for size, key in keys.items() if not is_done(table, key, records[size], slide)]
-        done = encode(slide, frozen, new, flips=flips, batch_size=batch_size, show=show_progress_bar, cache=cache)
-        for size, values in zip(new, done, strict=True):
-            found[size].append((slide, values[:]))
+        new = [size for size, key in keys.items() if not has_features(table, key, records[size], slide)]
+        arrays = encode(slide, frozen, new, flips=flips, batch_size=batch_size, show=show_progress_bar, cache=cache)
+        for size, values in zip(new, arrays, strict=True):
+            encoded[size].append((slide, values[:]))
     for size, key in keys.items():
-        _write(table, key, records[size], found[size])
+        _write(table, key, records[size], encoded[size])
     return data if copy else None
 
 
 def _write(
-    table: AnnData, key: str, record: dict[str, Any], found: Sequence[tuple[Slide, NDArray[np.float32]]]
+    table: AnnData, key: str, record: Mapping[str, object], encoded: Sequence[tuple[Slide, NDArray[np.float32]]]
 ) -> None:
-    """Put the features of some sections beside those that are there with the same record."""
-    if not found:
+    """Write the features of some sections, and keep those of other sections with the same record."""
+    if not encoded:
         return
-    values = np.full((table.n_obs, found[0][1].shape[1]), np.nan, dtype=np.float32)
-    known: dict[str, float] = {}
-    if _agrees(table, key, record):
+    values = np.full((table.n_obs, encoded[0][1].shape[1]), np.nan, dtype=np.float32)
+    section_mpp: dict[str, float] = {}
+    if matches_record(table, key, record):
         values = np.array(table.obsm[key], dtype=np.float32)
-        known = _sections(table.uns[key])
-    for slide, features_ in found:
-        values[slide.rows] = features_
-        known[slide.name] = slide.require_mpp()
+        section_mpp = mpp_by_section(table.uns[key])
+    for slide, section_values in encoded:
+        values[slide.rows] = section_values
+        section_mpp[slide.name] = slide.require_mpp()
     table.obsm[key] = values
-    sections = {"sections": np.array(list(known), dtype=object), "mpp": np.array(list(known.values()))}
-    table.uns[key] = record | sections
+    sections = {"sections": np.array(list(section_mpp), dtype=object), "mpp": np.array(list(section_mpp.values()))}
+    table.uns[key] = {**record, **sections}

@@ -1,4 +1,4 @@
-"""The panel: which genes to learn, chosen on training slides only."""
+"""Choice of the gene panel on training slides."""
 
 from __future__ import annotations
 
@@ -29,27 +29,30 @@ def gene_panel(
     shapes_key: str | None = None,
     spatial_key: str = "spatial",
 ) -> list[str]:
-    """Choose the genes to predict: variable in at least one section, detected in enough spots of all.
+    """Choose the genes to predict: variable in at least one section, and detected in enough spots of all sections.
 
-    Taken are the most variable genes of every section, of those seen in enough spots of all. Variable are counts that differ
-    more than their noise explains (Pearson residuals, Lause et al. 2021, doi:10.1186/s13059-021-02451-7), so that abundant
-    markers stand beside rare ones. The published panels were given without their rule and are not reproduced. Pass
-    training slides only: a panel chosen with the test section in it leaks.
+    The panel holds the most variable genes of each section that enough spots of all sections detect. A gene is variable
+    where its counts differ more than noise explains (Pearson residuals, Lause et al. 2021,
+    doi:10.1186/s13059-021-02451-7), so that the panel holds abundant and rare markers. The authors of HGGEP published their
+    panels without a rule, so that the function cannot reproduce them. Pass only training slides: a panel that sees the
+    test section leaks.
 
     Parameters
     ----------
     slides
-        One or many training slides with raw counts. Genes that are not in all of them are left out.
+        One or many training slides with raw counts. The panel holds only genes of all slides.
     n_top
-        Most variable genes taken from each section.
+        Number of most variable genes of each section.
     min_fraction
         Least fraction of all spots, over the slides, in which a gene has a count.
     max_genes
-        Keep at most this many: those variable in most sections, then those detected in most spots.
+        Largest number of genes: first those that vary in most sections, then those that most spots detect. Default: no
+        limit.
     include
-        Genes that must be in the panel, such as the markers that you want to see: taken whatever their rank and detection.
+        Genes that must be in the panel, such as markers that you want to see, whatever their rank and detection.
     layer
-        Layer of the raw counts; ``None`` reads ``X``.
+        Layer of the raw counts; the function reads no other. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers.
     {places}
 
     Returns
@@ -61,7 +64,7 @@ def gene_panel(
     KeyError
         A gene of ``include`` is not in all slides.
     ValueError
-        The slides share no genes, none passes, or the counts are not raw.
+        The slides share no genes, no gene passes, or the counts are not raw.
 
     Examples
     --------
@@ -69,8 +72,8 @@ def gene_panel(
     >>> model = sthggep.tl.fit(slides, genes=panel)
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
-    given = list(slides) if isinstance(slides, Sequence) else [slides]
-    sections = [slide for data in given for slide in resolve(data, places, need_image=False)]
+    objects = list(slides) if isinstance(slides, Sequence) else [slides]
+    sections = [slide for data in objects for slide in resolve(data, places, need_image=False)]
     return choose_panel(
         sections, n_top=n_top, min_fraction=min_fraction, max_genes=max_genes, include=include, layer=layer
     )

@@ -1,4 +1,4 @@
-"""Patches of a section: lazy, padded at the border, asked for in microns or in pixels."""
+"""Lazy patches of a section, in microns or in pixels, padded at the border."""
 
 from __future__ import annotations
 
@@ -28,29 +28,35 @@ def patches(
     library_key: str | None = None,
     mpp: float | None = None,
 ) -> Patches:
-    """Patches around the spots of one section, cut when they are asked for.
+    """Cut patches around the spots of one section, lazily.
 
     Parameters
     ----------
     data
         One section: AnnData with its image in ``uns["spatial"]``, or SpatialData.
     size_um
-        Field of view in microns, resampled to ``size_px``. ``None`` cuts ``size_px`` full-resolution pixels, as
-        published; across slides that is not the same field of view.
+        Field of view in microns, resampled to ``size_px``. Default: ``size_px`` full-resolution pixels, as in the paper;
+        slides of other microns per pixel then have other fields of view.
     size_px
         Width and height of the patches.
     {places}
 
     Returns
     -------
-    A sequence that gives uint8 arrays (n, size_px, size_px, 3), RGB, rows first.
+    A sequence that reads uint8 arrays (n, size_px, size_px, 3), RGB, rows first, when you index it.
 
     Raises
     ------
     KeyError
-        There is no image, or it has no scale factor.
+        The slide has no image, or the image has no scale factor.
     ValueError
-        Spots lie outside the image, or microns per pixel are needed and not known.
+        Spots lie outside the image, or ``size_um`` needs microns per pixel that are not known.
+
+    Examples
+    --------
+    >>> patches = sthggep.pp.patches(slide, size_um=160)
+    >>> patches[:4].shape
+    (4, 112, 112, 3)
     """
     places = Places(
         image_key=image_key,

@@ -16,7 +16,7 @@ from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._places import Places
 from sthggep.tl._answers import PredictionOptions, check_count_head, check_ensemble, requested_genes
-from sthggep.tl._cohort._files import TargetState, refuse_others, stamp, state_of, targets_of
+from sthggep.tl._cohort._files import TargetState, read_state, refuse_others, stamp, targets_of
 from sthggep.tl._cohort._run import Outcome, connected, run_jobs
 from sthggep.tl._cohort._tasks import PredictionRecord, SlideJob
 
@@ -142,7 +142,7 @@ def predict_cohort(
     settings = _Settings(loaded, places, options, batch_size, device, spacing_um)
     settings.check()
     jobs = [settings.job(slide, target) for slide, target in targets.items()]
-    states = [state_of(job) for job in jobs]
+    states = [read_state(job) for job in jobs]
     if not overwrite:
         refuse_others(jobs, states)
     outcomes = [Outcome(state.size) for state in states]

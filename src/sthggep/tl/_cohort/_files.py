@@ -55,7 +55,7 @@ def stamp(path: Path) -> str:
     return sha256(repr([(name, s.st_size, s.st_mtime_ns) for name, s in stats]).encode()).hexdigest()[:16]
 
 
-def state_of(job: SlideJob) -> TargetState:
+def read_state(job: SlideJob) -> TargetState:
     """Whether the target file of a slide exists and holds the requested prediction."""
     import h5py
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._encoders._kept_blocks import KeptBlocks
+    from sthggep._encoders._kept_blocks import BlockStore
     from sthggep._slides._places import Places
     from sthggep.model import HGGEP
     from sthggep.tl._answers import PredictionOptions, Request
@@ -151,7 +151,7 @@ class OpenSlide:
         """The frozen encoder of the model."""
         return self.model.encoder(device=self.job.device)
 
-    def blocks(self, section: int) -> KeptBlocks | None:
+    def blocks(self, section: int) -> BlockStore | None:
         """Blocks of features of a section; ``None`` if the model reads no such features."""
         from sthggep._inputs._stages import open_blocks
 
