@@ -57,7 +57,7 @@ def test_fit_and_predict_in_processes_of_their_own(files, tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert "Error: d.h5ad exists already and is left alone." in done.stderr
+    assert "Error: d.h5ad exists already. Pass another --out" in done.stderr
 
 
 # ---------------------------------------------------------------- fit
@@ -73,7 +73,7 @@ def test_every_option_of_fit_is_there():
 
 
 def test_targets_from_the_shell():
-    from sthggep._cli._fit import targets_of
+    from sthggep._cli._files import targets_of
 
     assert targets_of(None) is None
     assert targets_of("fractions") == "fractions"
@@ -150,9 +150,9 @@ def test_options_arrive(shell, files, monkeypatch):
 
 @pytest.mark.parametrize(("typed", "expected"), [((), "auto"), (("none",), None), (("blocks",), "blocks")])
 def test_what_is_held_out(typed, expected):
-    from sthggep._cli._fit import held_out
+    from sthggep._cli._fit import validation_of
 
-    assert held_out(typed) == expected
+    assert validation_of(typed) == expected
 
 
 def test_nothing_is_trained_for_a_folder_that_is_taken(shell, files, monkeypatch):
@@ -202,7 +202,7 @@ def test_several_slides_into_a_folder(shell, files, model):
     Path("predicted/z.zarr").rename("gone")
     done = shell(*words, "--skip-existing")
     assert done.exit_code == 0, done.stderr
-    assert "2 of 3 files are there already and are left out." in done.stderr
+    assert "2 of 3 output files exist already; their slides are skipped." in done.stderr
     assert Path("predicted/z.zarr").is_dir()
     assert Path("predicted/c.h5ad").stat().st_mtime_ns == before
     done = shell("predict", "c.h5ad", "--model", "model", "--out", "predicted/", "--key-added", "mine", "--overwrite")
@@ -216,7 +216,7 @@ def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
     done = shell("predict", "a.h5ad", "--out", "d.h5ad")
     assert done.exit_code == 0, done.stderr
     assert asked[0] == "her2st"
-    assert "it knows breast tumors only" in done.stderr
+    assert "This is the bundled model, for breast tumors only." in done.stderr
     assert "16 genes at 72 spots" in done.stderr
     assert "Held-out scores: `sthggep cross-validate`." in done.stderr  # the library's warning, in shell words
 
@@ -233,7 +233,7 @@ def test_an_image_without_spots(shell, files, model):
     assert done.exit_code == 0, done.stderr
     table = anndata.read_h5ad("p/biopsy.h5ad")
     assert 5 < table.n_obs < 75 / 2
-    assert f"{table.n_obs} spots laid over the tissue, 400 µm apart" in done.stderr
+    assert f"{table.n_obs} spots placed over the tissue, 400 µm apart" in done.stderr
     assert f"p/biopsy.h5ad written (1 of 1): 16 genes at {table.n_obs} spots" in done.stderr
     assert np.ptp(np.diff(np.unique(table.obsm["spatial"][:, 0]))) < 1e-6
     assert np.isfinite(table.obsm["hggep"]).all()
@@ -267,13 +267,16 @@ def test_predictions_alone(shell, files, model):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("a.h5ad --out a.csv", "a.csv cannot hold this slide (an AnnData): pass an --out that ends in .h5ad or .zarr."),
-        ("s.zarr --out s.h5ad", "s.h5ad cannot hold this slide (a SpatialData): pass an --out that ends in .zarr."),
-        ("a.h5ad b.h5ad --out d.h5ad", "2 slides do not fit into one file. Pass a folder: --out predicted/"),
+        ("a.h5ad --out a.csv", "a.csv cannot hold this slide (an AnnData). Pass an --out that ends in .h5ad or .zarr."),
+        ("s.zarr --out s.h5ad", "s.h5ad cannot hold this slide (a SpatialData). Pass an --out that ends in .zarr."),
+        (
+            "a.h5ad b.h5ad --out d.h5ad",
+            "One output file holds one slide, found 2 slides. Pass a folder: --out predicted/",
+        ),
         ("a.h5ad a.h5ad/../a.h5ad --out .", "a.h5ad/../a.h5ad does not exist"),
-        ("a.h5ad --out a.h5ad", "a.h5ad would be written over the slide that is read. Pass another --out."),
-        ("a.h5ad sub/a.h5ad --out p/", "Several slides would be written to one file in p"),
-        ("a.h5ad --out b.h5ad", "b.h5ad exists already and is left alone."),
+        ("a.h5ad --out a.h5ad", "a.h5ad is an input slide, which the command does not overwrite. Pass another --out."),
+        ("a.h5ad sub/a.h5ad --out p/", "Several slides have the same output file in p"),
+        ("a.h5ad --out b.h5ad", "b.h5ad exists already. Pass another --out"),
         ("a.h5ad --out d.h5ad --model absent", "No model is called 'absent'"),
         ("a.h5ad --out d.h5ad --genes absent.txt", "absent.txt"),
     ],

@@ -23,7 +23,7 @@ def small_demo(monkeypatch, slides):
     inputs, recipe = replace(default.inputs, sizes_um=(160.0,)), replace(default.recipe, max_epochs=2)
     short = replace(default, n_members=1, inputs=inputs, recipe=recipe)
     monkeypatch.setitem(_presets.PRESETS, "default", short)
-    monkeypatch.setattr(_demo, "_toy", lambda _: (slides[:2], slides[2]))
+    monkeypatch.setattr(_demo, "_draw_toy", lambda _: (slides[:2], slides[2]))
     monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
 
 
@@ -31,7 +31,7 @@ def test_demo_leaves_what_it_says(small_demo, shell):
     done = shell("demo", "--out", "demo")
     assert done.exit_code == 0, done.stderr
     said = done.stderr
-    assert "Predict toy3, which training did not see" in said
+    assert "Predict the held-out section toy3" in said
     out = shell.folder / "demo"
     written = {path.name for path in out.iterdir()}
     figures = {"gene_map.png", "scores.png", "history.png", "patches.png"}
@@ -52,9 +52,9 @@ def test_demo_leaves_what_it_says(small_demo, shell):
 
 def test_demo_leaves_other_folders_alone(tmp_path, shell):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="left alone"):
+    with pytest.raises(FileExistsError, match="stays unchanged"):
         run_demo(tmp_path)
-    with pytest.raises(FileExistsError, match="left alone"):
+    with pytest.raises(FileExistsError, match="stays unchanged"):
         run_demo(tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -71,9 +71,9 @@ def test_demo_sections_are_checked(tmp_path, sections, words):
 
 def test_demo_on_real_tissue(data_root, monkeypatch):
     monkeypatch.setenv("STHGGEP_DATA", str(data_root))
-    train, test = _demo._real(["mob:MOB3"])
+    train, test = _demo._read_sections(["mob:MOB3"])
     assert [_demo._name(a) for a in (*train, test)] == ["MOB1", "MOB3"]
     images = test.uns["spatial"]["MOB3"]["images"]
-    _demo._drop_what_a_file_has(test)
+    _demo._drop_image_on_disk(test)
     assert "fullres" not in images
     tl._answers.resolve(test)  # the image is found in its own file

@@ -11,7 +11,7 @@ import yaml
 
 from sthggep import HGGEP, __version__
 from sthggep._cli import main
-from sthggep._cli._command import in_shell_words
+from sthggep._cli._command import rename_arguments
 
 COMMANDS = ("demo", "fit", "predict", "evaluate", "report", "cross-validate")
 
@@ -69,14 +69,14 @@ def test_flags_win_over_the_file(shell, files, evaluated):
         ("n-member: 3", "unknown option 'n-member'; did you mean n_members?"),
         ("zzz: 3", "unknown option 'zzz'; there is slides, out,"),
         ("config: x.yaml", "unknown option 'config'"),
-        ("seed: 1\n--seed: 2", "seed stands there twice"),
+        ("seed: 1\n--seed: 2", "each option may appear once, found twice: seed"),
         ("seed: 1.5", "'1.5' is not a valid integer"),
         ("preset: papr", "'papr' is not one of 'default', 'paper'"),
         ("layer: [a, b]", "layer must be one value, found ['a', 'b']"),
-        ("layer: no", "YAML reads yes, no, on and off so"),
+        ("layer: no", "YAML reads yes, no, on and off as true or false"),
         ("genes: [{a: 1}]", "genes must be one value or a list of them"),
         ("overwrite: 1", "overwrite must be true or false, found 1"),
-        ("slides: z*.h5ad", "nothing matches 'z*.h5ad'"),
+        ("slides: z*.h5ad", "no file matches 'z*.h5ad'"),
         ("slides: [a", "is not YAML"),
         ("just words", "must hold lines of `name: value`, found str"),
         ("", "found nothing"),
@@ -98,7 +98,7 @@ def test_a_configuration_is_written_and_nothing_run(shell, files, monkeypatch):
     words = ("predict", "a.h5ad", "--out", "p/", "--latent", "--mpp", 0.5, "--write-config", "run.yaml")
     done = shell(*words)
     assert done.exit_code == 0, done.stderr
-    assert "nothing was run" in done.stderr
+    assert "the command did not run" in done.stderr
     record = yaml.safe_load(Path("run.yaml").read_text())
     assert (record["slides"], record["latent"], record["mpp"]) == (["a.h5ad"], True, 0.5)
     again = shell("predict", "--config", "run.yaml", "--write-config", "again.yaml")
@@ -124,19 +124,19 @@ def test_an_error_that_nobody_foresaw_says_how_to_find_it(shell, files, monkeypa
     monkeypatch.setattr("sthggep.tl.summary", lambda *_, **__: {}["column"])
     done = shell("evaluate", "a.h5ad")
     assert done.exit_code == 1
-    assert "Error: a.h5ad: KeyError: column (Run again with --debug to see where it comes from.)" in done.stderr
+    assert "Error: a.h5ad: KeyError: column (Run the command again with --debug to see the traceback.)" in done.stderr
     assert "Traceback" not in done.stderr
     done = shell("evaluate", "a.h5ad", "--debug")
     assert isinstance(done.exception, KeyError)
 
 
-def test_advice_is_in_shell_words():
+def test_advice_is_rename_arguments():
     command = main.commands["predict"]
-    assert in_shell_words("Pass `mpp=`, or `key_added='mine'`.", command) == "Pass --mpp, or --key-added mine."
-    assert in_shell_words("Pass `overwrite=True`.", command) == "Pass --overwrite."
-    assert in_shell_words("`genes=[...]` or `library_key`", command) == "--genes or --library-key"
+    assert rename_arguments("Pass `mpp=`, or `key_added='mine'`.", command) == "Pass --mpp, or --key-added mine."
+    assert rename_arguments("Pass `overwrite=True`.", command) == "Pass --overwrite."
+    assert rename_arguments("`genes=[...]` or `library_key`", command) == "--genes or --library-key"
     for other in ("`anndata.read_h5ad`", "`adata.obs_names_make_unique()`", "obs['mpp']", "`X`"):
-        assert in_shell_words(other, command) == other
+        assert rename_arguments(other, command) == other
 
 
 # ---------------------------------------------------------------- lines

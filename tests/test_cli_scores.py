@@ -62,7 +62,7 @@ def test_mistakes_of_files(shell, files, tmp_path):
     assert "Error: a.h5ad: 'mine' is not in obsm" in done.stderr  # without the quotes around that a KeyError has
     assert "Call `sthggep predict` first" in done.stderr
     done = shell("evaluate", "a.h5ad", "--out", "b.h5ad")
-    assert (done.exit_code, "a table is written as .csv" in done.stderr) == (1, True)
+    assert (done.exit_code, "A file for a table ends in .csv or .tsv, found b.h5ad" in done.stderr) == (1, True)
 
 
 # ---------------------------------------------------------------- cross-validate
@@ -93,7 +93,7 @@ def test_held_out_patients_and_an_interruption(shell, files):
     other = shell(*words, "--seed", 1)
     assert (other.exit_code, "these differ: 'seed'" in other.stderr) == (1, True)
     done = shell("cross-validate", "a.h5ad", "b.h5ad", "--out", ".")
-    assert (done.exit_code, "holds no cross-validation; it is left alone" in done.stderr) == (1, True)
+    assert (done.exit_code, "holds no cross-validation and stays unchanged" in done.stderr) == (1, True)
 
 
 def test_held_out_targets(shell, files):

@@ -1,4 +1,4 @@
-"""The same from a shell: ``sthggep fit | predict | evaluate | report | cross-validate | demo``."""
+"""The shell commands: ``sthggep demo | fit | predict | evaluate | report | cross-validate``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 class InOrder(click.Group):
-    """Lists the commands in the order of the work, not of the alphabet."""
+    """A group that lists its commands in the order of the pipeline."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the commands."""
@@ -25,11 +25,11 @@ class InOrder(click.Group):
 @click.group(
     cls=InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
-    epilog="`sthggep COMMAND --help` has examples. Exit codes: 0 done, 1 an error that is said, 2 wrong usage.",
+    epilog="`sthggep COMMAND --help` has examples. Exit codes: 0 done, 1 an error, 2 wrong usage.",
 )
 @click.version_option(package_name="sthggep")
 def main() -> None:
-    """Gene expression from H&E: train on your slides, predict any slide, see how far to trust it.
+    """Predict gene expression from H&E: train on your slides, predict new slides, score the predictions.
 
     Slides are files: AnnData (.h5ad or .zarr) or SpatialData (.zarr).
     """

@@ -1,9 +1,9 @@
-"""What all commands share: grouped help with examples, lines for the user, errors as one message, exit codes."""
+"""Parts that all commands share: grouped help with examples, log lines, errors as one message, exit codes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,27 +20,27 @@ RUN = "Run"
 
 
 class Option(click.Option):
-    """An option, and the heading that it stands under in the help."""
+    """An option with its heading in the help."""
 
-    def __init__(self, *names: Any, heading: str = "Options", **rest: Any) -> None:
-        super().__init__(*names, **rest)
+    def __init__(self, names: Sequence[str], heading: str = "Options", **settings: Any) -> None:
+        super().__init__(names, **settings)
         self.heading = heading
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a command may ask about its own run."""
+    """Options of the current run as YAML, and whether it shows progress."""
 
     config: str
     show: bool
 
-    def keep(self, folder: Path) -> None:
-        """Leave the options of this run in its output, so that it can be repeated."""
+    def write_options(self, folder: Path) -> None:
+        """Write the options of this run into its output folder, to repeat it with ``--config``."""
         (folder / RECORD).write_text(self.config, encoding="utf-8")
 
 
 class Command(click.Command):
-    """A command that says what it does and how it failed.
+    """A command with grouped help, examples, and errors as one message.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ class Command(click.Command):
         Command lines shown at the end of the help.
     """
 
-    def __init__(self, *args: Any, examples: str, **rest: Any) -> None:
-        super().__init__(*args, **rest)
+    def __init__(self, name: str | None, *, examples: str, **settings: Any) -> None:
+        super().__init__(name, **settings)
         self.examples = examples.strip("\n").splitlines()
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,16 +69,17 @@ class Command(click.Command):
             for line in self.examples:
                 formatter.write(f"  {line}\n" if line else "\n")
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run; an error is one message and exit code 1."""
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an error becomes one message and exit code 1."""
         target, quiet = ctx.params.pop("write_config"), ctx.params.pop("quiet")
         verbose, debug = ctx.params.pop("verbose"), ctx.params.pop("debug")
         ctx.params.pop("config")
         ctx.obj = Run(_config.as_yaml(ctx), show=not quiet)
-        with lines(partial(in_shell_words, command=self), quiet=quiet, verbose=verbose):
+        with lines(partial(rename_arguments, command=self), quiet=quiet, verbose=verbose):
             try:
                 if target is not None:
-                    return _write_config(target, ctx)
+                    _write_config(target, ctx)
+                    return None
                 log.debug("Options of this run:\n%s", ctx.obj.config)
                 return super().invoke(ctx)
             except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
@@ -86,49 +87,53 @@ class Command(click.Command):
             except Exception as error:
                 if debug:
                     raise
-                log.error("%s", said(error))
+                log.error("%s", error_text(error))
                 ctx.exit(1)
 
 
 def command(name: str, short: str, examples: str) -> Callable[[Callable[..., None]], Command]:
-    """Turn a function into a command of that name; ``short`` stands in the list of commands."""
+    """Turn a function into a command of that name; ``short`` is its line in the list of commands."""
     return click.command(name, cls=Command, short_help=short, examples=examples)
 
 
 def _write_config(target: Path, ctx: click.Context) -> None:
     if target.exists():
-        msg = f"{target} exists already and is left alone. Pass another file to --write-config."
+        msg = f"{target} exists already. Pass another file to --write-config."
         raise FileExistsError(msg)
     target.write_text(ctx.obj.config, encoding="utf-8")
-    log.info("Options written to %s; nothing was run. Next: sthggep %s --config %s", target, ctx.info_name, target)
+    log.info(
+        "Options written to %s; the command did not run. Next: sthggep %s --config %s", target, ctx.info_name, target
+    )
 
 
-def said(error: Exception) -> str:
-    """An error as one message for people who typed a command."""
-    # The system's own errors carry a number first; a KeyError shows its message in quotes
+def error_text(error: Exception) -> str:
+    """An error as one message for the user of a shell."""
+    # The first argument of a system error is a number; a KeyError puts its message into quotes
     text = str(error) if getattr(error, "errno", None) or not error.args else str(error.args[0])
     if not _expected(error):
-        text = f"{type(error).__name__}: {text or 'no message'} (Run again with --debug to see where it comes from.)"
+        text = (
+            f"{type(error).__name__}: {text or 'no message'} (Run the command again with --debug to see the traceback.)"
+        )
     return ": ".join([*getattr(error, "__notes__", []), text])
 
 
 def _expected(error: Exception) -> bool:
-    """Whether somebody wrote the message for the user: we did, or the system about a file, or a package is missing."""
+    """Whether the message is for the user: sthggep raised the error, or a file or a package is missing."""
     if isinstance(error, OSError | ImportError):
         return True
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    return at is not None and str(at.tb_frame.f_globals.get("__name__", "")).startswith("sthggep")
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("sthggep")
 
 
-def in_shell_words(text: str, command: click.Command) -> str:
-    """The library's advice names arguments of its functions; those that are options here are named so."""
+def rename_arguments(text: str, command: click.Command) -> str:
+    """Replace arguments of the library's functions in its advice by the options of the command."""
     flags = {param.name: max(param.opts, key=len) for param in command.params if isinstance(param, click.Option)}
 
-    def flag(found: re.Match[str]) -> str:
-        value = (found["value"] or "").strip("'").replace("True", "")
-        return f"{flags[found['name']]} {value}".rstrip() if found["name"] in flags else found[0]
+    def flag(argument: re.Match[str]) -> str:
+        value = (argument["value"] or "").strip("'").replace("True", "")
+        return f"{flags[argument['name']]} {value}".rstrip() if argument["name"] in flags else argument[0]
 
     text = re.sub(r"`sthggep\.tl\.(fit|predict|evaluate)(?:\([^`]*\))?`", r"`sthggep \1`", text)
     text = text.replace("`sthggep.tl.cross_validate`", "`sthggep cross-validate`")

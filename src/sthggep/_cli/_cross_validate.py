@@ -1,17 +1,18 @@
-"""`sthggep cross-validate`: held-out patients or sections, the model beside its baselines."""
+"""`sthggep cross-validate`: scores of the model and its baselines on held-out patients or sections."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
-from sthggep._cli._files import check_folder, read_gene_list, read_slides, targets_of
+from sthggep._cli._files import check_folder, read_gene_list, read_slides
+from sthggep._cli._records import TrainingOptions, training_keywords
 from sthggep._log import log
 from sthggep._slides._places import Places
 
@@ -23,26 +24,26 @@ BASELINES = ("mean", "nearest_patch", "ridge")
 EXAMPLES = """
 sthggep cross-validate sections/*.h5ad --out held-out
 sthggep cross-validate sections/*.h5ad --out held-out --group-key section --baseline ridge
-sthggep cross-validate --config held-out/run.yaml         (goes on with the folds that are missing)
+sthggep cross-validate --config held-out/run.yaml         (resumes with the missing folds)
 """
 
 
-@command("cross-validate", "Hold out patients or sections, beside baselines.", EXAMPLES)
+@command("cross-validate", "Score the model and baselines on held-out patients or sections.", EXAMPLES)
 @options.slides
 @options.option(
-    "--out", "-o", type=options.FILE, required=True, metavar="FOLDER", help="Folder of folds, table and figure."
+    "--out", "-o", type=options.FILE, required=True, metavar="FOLDER", help="Folder for folds, table and figure."
 )
 @options.option(
     "--group-key",
     default="patient",
-    help="Column of obs whose values are held out one by one; section leaves out each section.",
+    help="Column of obs with the groups to hold out one by one; section holds out each section.",
 )
 @options.option(
     "--baseline",
     type=click.Choice([*BASELINES, "none"]),
     multiple=True,
     default=BASELINES,
-    help="What stands beside the model. May be repeated.",
+    help="Baseline to score beside the model. May be repeated.",
 )
 @options.preset
 @options.option(
@@ -50,12 +51,12 @@ sthggep cross-validate --config held-out/run.yaml         (goes on with the fold
     type=click.Choice(["auto", "sections", "blocks", "none"]),
     default="auto",
     heading=options.TRAINING,
-    help="Held out of the training sections to stop early.",
+    help="Training tissue to hold out for early stopping.",
 )
 @options.genes
 @options.targets
 @options.training
-@options.look
+@options.features
 @options.layer
 @options.spots
 @options.images
@@ -68,54 +69,44 @@ def cross_validate(
     /,
     slides: tuple[Path, ...],
     out: Path,
+    group_key: str,
     baseline: tuple[str, ...],
-    genes: tuple[str, ...],
-    targets: str | None,
     validation: str,
-    expression: tuple[Path, ...],
-    size_um: tuple[float, ...],
-    obsm: tuple[str, ...],
-    window: str,
-    **rest: Any,
+    **training: Unpack[TrainingOptions],
 ) -> None:
-    """Hold out one patient (or section) after the other, and score the model beside simple baselines.
+    """Hold out each patient (or section) in turn, and score the model and simple baselines on it.
 
-    FOLDER gets scores.csv (a row for each section, method, metric and gene), a figure, run.yaml (the options of this run)
-    and the finished folds: the same command goes on where it was interrupted.
+    The command writes into FOLDER: scores.csv (a row for each section, method, metric and gene), a figure, run.yaml (the
+    options of this run) and the finished folds. After an interruption the same command resumes.
     """
-    panel = read_gene_list(genes)
+    panel = read_gene_list(training["genes"])
     check_folder(out, FOLDS, "cross-validation")
-    places = Places.among(rest)
+    places = Places.among(training)
     data = read_slides(slides, places)
-    further = read_slides(expression, replace(places, mpp=None))
+    expression = read_slides(training["expression"], replace(places, mpp=None))
 
     from sthggep import pl, tl
 
     results = tl.cross_validate(
         data,
         out=out / FOLDS,
-        genes=panel,
-        targets=targets_of(targets),
+        group_key=group_key,
         baselines=[name for name in baseline if name != "none"],
         validation=None if validation == "none" else validation,
-        expression=further or None,
-        size_um=options.several(size_um),
-        obsm=options.several(obsm),
-        window=options.window_of(window),
         show_progress_bar=run.show,
-        **rest,
+        **training_keywords(training, panel, expression),
     )
     results.to_csv(out / SCORES, index=False)
     pl.cross_validation(results, save=out / FIGURE)
-    run.keep(out)
+    run.write_options(out)
     click.echo(table_text(results))
     log.info("Written to %s/: %s, %s, %s, %s/", out, SCORES, FIGURE, RECORD, FOLDS)
 
 
 def table_text(results: pd.DataFrame) -> str:
-    """Mean Pearson correlation over genes: a line a section, a column a method, the ceiling last."""
-    wanted = results[results["metric"].isin(["pearson", "ceiling"])]
-    means = wanted.groupby(["section", "method"], sort=False)["value"].mean().unstack("method")
+    """Mean Pearson correlation over genes: a row for each section, a column for each method, the ceiling last."""
+    correlations = results[results["metric"].isin(["pearson", "ceiling"])]
+    means = correlations.groupby(["section", "method"], sort=False)["value"].mean().unstack("method")
     groups = results.drop_duplicates("section").set_index("section")["group"]
     table = means.map("{:.3f}".format)
     table.insert(0, "held out", groups.reindex(table.index))
@@ -124,8 +115,8 @@ def table_text(results: pd.DataFrame) -> str:
     table = table.rename_axis(index=None, columns=None).rename(columns={"mean": "mean of training"})
     if "ceiling" not in overall:
         return f"Pearson correlation, mean over targets\n{table.to_string()}"
-    shares = ", ".join(
+    fractions = ", ".join(
         f"{name} {percent(overall[name] / overall['ceiling'])}" for name in overall.index if name != "ceiling"
     )
     text = f"Pearson correlation, mean over genes\n{table.to_string()}"
-    return f"{text}\nOf the ceiling: {shares}."
+    return f"{text}\nFraction of the ceiling: {fractions}."

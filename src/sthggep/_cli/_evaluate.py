@@ -1,20 +1,22 @@
-"""`sthggep evaluate`: predictions against the counts of the same slides."""
+"""`sthggep evaluate`: scores of predictions against the counts of the same slides."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import command
-from sthggep._cli._files import about, read_gene_list
+from sthggep._cli._files import name_slide, read_gene_list
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sthggep._cli._records import ScoreOptions
 
 SHOWN = 10
 EXAMPLES = """
@@ -25,17 +27,19 @@ sthggep evaluate predicted.h5ad --genes GNAS,FASN --layer counts
 """
 
 
-@command("evaluate", "Score predictions beside their noise ceiling.", EXAMPLES)
+@command("evaluate", "Score predictions against counts and their noise ceiling.", EXAMPLES)
 @options.slides
 @options.option("--out", "-o", type=options.FILE, metavar="CSV", help="Write the scores of each gene in each section.")
 @options.option("--summary", type=options.FILE, metavar="CSV", help="Write the table of sections.")
 @options.option("--key", default="hggep", help="Name of the prediction.")
 @options.option(
-    "--predicted", type=options.FILE, metavar="FOLDER", help="Predictions in files of their own, of the slides' names."
+    "--predicted", type=options.FILE, metavar="FOLDER", help="Folder of prediction files with the names of the slides."
 )
 @options.genes
-@options.option("--moran", is_flag=True, help="Say, too, how smooth the maps are (in the file of --out).")
-@options.option("--seed", type=int, default=0, help="Of the noise ceiling and of the interval.")
+@options.option(
+    "--moran", is_flag=True, help="Also write Moran's I, the smoothness of the maps (to the file of --out)."
+)
+@options.option("--seed", type=int, default=0, help="Seed of the noise ceiling and of the interval.")
 @options.layer
 @options.spots
 @options.run
@@ -47,13 +51,13 @@ def evaluate(
     predicted: Path | None,
     genes: tuple[str, ...],
     moran: bool,
-    **rest: Any,
+    **scoring: Unpack[ScoreOptions],
 ) -> None:
     """Score predictions against the counts of the same slides, section by section.
 
-    Beside each correlation stands its ceiling: what a perfect prediction would reach against counts as noisy as these.
+    Each correlation has a noise ceiling: the correlation that a perfect prediction would reach, since counts are noisy.
     """
-    chosen = read_gene_list(genes)
+    panel = read_gene_list(genes)
     for slide in slides:
         kind_of(slide)
     for file in (out, summary):
@@ -65,33 +69,33 @@ def evaluate(
 
     sections, scores = [], []
     for slide in slides:
-        with about(slide):
+        with name_slide(slide):
             data = read_container(slide)
             if predicted is not None:
                 tl.attach(data, predicted / slide.name, key=key)
             log.info("%s read; scoring %r", slide, key)
-            found = tl.summary(data, key, genes=chosen, **rest)
-            per_gene = tl.evaluate(data, key, genes=chosen, moran=moran, **rest)
-        if "section" not in per_gene:
-            per_gene["section"] = found.index[0]
-        sections.append(found.drop(columns="pooled_pearson", errors="ignore").assign(file=str(slide)))
-        scores.append(per_gene.assign(file=str(slide)))
-    table, every = pd.concat(sections), pd.concat(scores)
-    click.echo(f"{sections_text(table)}\n\n{genes_text(every)}")
-    for file, what in ((out, every), (summary, table)):
+            by_section = tl.summary(data, key, genes=panel, **scoring)
+            by_gene = tl.evaluate(data, key, genes=panel, moran=moran, **scoring)
+        if "section" not in by_gene:
+            by_gene["section"] = by_section.index[0]
+        sections.append(by_section.drop(columns="pooled_pearson", errors="ignore").assign(file=str(slide)))
+        scores.append(by_gene.assign(file=str(slide)))
+    section_table, gene_table = pd.concat(sections), pd.concat(scores)
+    click.echo(f"{sections_text(section_table)}\n\n{genes_text(gene_table)}")
+    for file, table in ((out, gene_table), (summary, section_table)):
         if file is not None:
-            save(what, file)
+            save(table, file)
 
 
 def check_csv(file: Path | None) -> None:
-    """Refuse, before work starts, a file that is no table: a slide must not be overwritten by one."""
+    """Refuse, before work starts, a file that is not a table, such as a slide, which must not be overwritten."""
     if file is not None and file.suffix.lower() not in (".csv", ".tsv"):
-        msg = f"{file}: a table is written as .csv or .tsv. Pass such a file."
+        msg = f"A file for a table ends in .csv or .tsv, found {file}. Pass another file."
         raise ValueError(msg)
 
 
 def save(table: pd.DataFrame, file: Path) -> None:
-    """Write a table, the file and the section of each row first."""
+    """Write a table; its first columns are the file and the section of each row."""
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = table.reset_index()
     first = ["file", "section"]
@@ -101,7 +105,7 @@ def save(table: pd.DataFrame, file: Path) -> None:
 
 
 def sections_text(table: pd.DataFrame) -> str:
-    """One line a section: how good, how sure, how good it could be."""
+    """One line for each section: its correlation, the interval and the noise ceiling."""
     import pandas as pd
 
     several = table["file"].nunique() > 1 and not table.index.is_unique
@@ -120,12 +124,12 @@ def sections_text(table: pd.DataFrame) -> str:
     if len(table) > 1:
         text += f"\nMean over {len(table)} sections: Pearson {table['pearson'].mean():.3f}."
     if constant := int(table["n_constant"].sum()):
-        text += f"\n{constant} constant genes have no correlation and are left out of the means."
+        text += f"\n{constant} constant genes have no correlation; the means omit them."
     return text
 
 
 def genes_text(scores: pd.DataFrame) -> str:
-    """The genes predicted best, their mean over sections."""
+    """The best predicted genes, by their mean over sections."""
     columns = ["pearson", "ceiling", "of_ceiling", "spearman", "rmse"]
     means = scores.groupby(level="gene", sort=False)[columns].mean()
     best = means.nlargest(SHOWN, "pearson")
@@ -136,7 +140,7 @@ def genes_text(scores: pd.DataFrame) -> str:
 
 
 def _section(row: pd.Series, several: bool) -> str:
-    """Its name, with its file where names are not enough, and whether its score says anything about new tissue."""
+    """Name of a section, with its file if names repeat, and a mark if the model was trained on it."""
     name = f"{row['file']}: {row.name}" if several else str(row.name)
     return f"{name} (trained on)" if row["trained_on"] else name
 

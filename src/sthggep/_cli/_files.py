@@ -1,4 +1,4 @@
-"""Slides and gene lists in, slides out."""
+"""Reading of slides and gene lists, and writing of slides."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LISTS = (".txt", ".tsv", ".csv", ".list")
 
 
 @contextmanager
-def about(path: Path) -> Iterator[None]:
-    """Say which of several slides an error is about."""
+def name_slide(path: Path) -> Iterator[None]:
+    """Name the slide in the message of an error that is raised within the context."""
     try:
         yield
     except Exception as error:
@@ -34,34 +34,34 @@ def about(path: Path) -> Iterator[None]:
 
 
 def read_slides(paths: Sequence[Path], places: Places) -> list[AnnData | SpatialData]:
-    """All slides, each with a line on what it holds; nothing is read unless all are there."""
+    """Read all slides, after a check that all exist, and log the contents of each."""
     for path in paths:
         kind_of(path)
-    found = []
+    slides = []
     for path in paths:
-        with about(path):
+        with name_slide(path):
             data = read_container(path)
             describe(data, path, places)
-        found.append(data)
-    return found
+        slides.append(data)
+    return slides
 
 
 def describe(data: AnnData | SpatialData, path: Path, places: Places) -> None:
-    """Say what was read, and where the microns per pixel come from."""
+    """Log the sections of a slide, and the source of their microns per pixel."""
     from sthggep._slides._resolve import resolve
 
     for slide in resolve(data, places, need_image=False):
-        scale = "µm/px not known" if slide.mpp is None else f"{slide.mpp:.4g} µm/px (from the {slide.mpp_source})"
+        scale = "µm/px unknown" if slide.mpp is None else f"{slide.mpp:.4g} µm/px (from the {slide.mpp_source})"
         log.info("%s: section %s, %d spots, %d genes, %s", path, slide.name, slide.n_spots, slide.adata.n_vars, scale)
 
 
-def whole(path: Path) -> AbstractContextManager[Path]:
+def write_whole(path: Path) -> AbstractContextManager[Path]:
     """A name for a slide to be written, which takes the place of ``path`` whole or not at all."""
     return whole_folder(path, replace=True) if path.suffix.lower() == ".zarr" else whole_file(path)
 
 
 def write_slide(data: AnnData | SpatialData, path: Path, table_key: str = "table") -> None:
-    """Write a slide; of a SpatialData its table alone where the file is an .h5ad."""
+    """Write a slide; of a SpatialData only its table if the file is an .h5ad."""
     if not hasattr(data, "tables"):
         data.write_zarr(path) if path.suffix.lower() == ".zarr" else data.write_h5ad(path)
     elif path.suffix.lower() == ".zarr":
@@ -71,32 +71,30 @@ def write_slide(data: AnnData | SpatialData, path: Path, table_key: str = "table
 
 
 def check_folder(out: Path, mark: str, what: str) -> None:
-    """Refuse, before work starts, a folder that holds something else: ``mark`` is in it if ``what`` was written there."""
+    """Refuse, before work starts, a file, or a folder with other contents: a folder of ``what`` holds ``mark``."""
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / mark).exists()):
-        msg = f"{out} is there and holds no {what}; it is left alone. Pass another --out."
+        msg = f"A new folder or a folder of a {what} was expected; {out} holds no {what} and stays unchanged. Pass another --out."
         raise FileExistsError(msg)
 
 
-def read_gene_list(given: Sequence[str]) -> list[str] | None:
-    """Genes from files (one a line) and from names with commas between them; ``None`` where nothing was given."""
+def read_gene_list(texts: Sequence[str]) -> list[str] | None:
+    """Genes from files (one gene a line) and from names separated by commas; ``None`` without any text."""
     genes: list[str] = []
-    for text in given:
+    for text in texts:
         path = Path(text)
         if path.suffix in LISTS or path.parent != Path() or path.is_file():
-            found = path.read_text(encoding="utf-8").splitlines()
+            names = path.read_text(encoding="utf-8").splitlines()
         else:
-            found = text.split(",")
-        genes += [name.strip() for name in found if name.strip()]
-    if given and not genes:
-        msg = (
-            f"No gene is named in {', '.join(given)}: a gene a line, or names with commas between them, were expected."
-        )
+            names = text.split(",")
+        genes += [name.strip() for name in names if name.strip()]
+    if texts and not genes:
+        msg = f"A file with one gene a line, or names separated by commas, were expected, found no gene in {', '.join(texts)}."
         raise ValueError(msg)
     return genes or None
 
 
-def targets_of(given: str | None) -> str | list[str] | None:
-    """What `tl.fit` takes: a key of obsm, or a list of columns of obs."""
-    if given is None or not given.startswith("obs:"):
-        return given
-    return [name.strip() for name in given.removeprefix("obs:").split(",") if name.strip()]
+def targets_of(text: str | None) -> str | list[str] | None:
+    """The argument of `tl.fit`: a key of obsm, or a list of columns of obs."""
+    if text is None or not text.startswith("obs:"):
+        return text
+    return [name.strip() for name in text.removeprefix("obs:").split(",") if name.strip()]

@@ -4,41 +4,43 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import read_gene_list, read_slides, targets_of
+from sthggep._cli._files import read_gene_list, read_slides
+from sthggep._cli._records import TrainingOptions, training_keywords
 from sthggep._log import log
 from sthggep._slides._places import Places
 
 EXAMPLES = """
 sthggep fit a.h5ad b.h5ad c.zarr --out my-model
 sthggep fit sections/*.h5ad --out my-model --genes panel.txt --layer counts --n-members 3
-sthggep fit mine.h5ad --out tuned --model her2st          (go on from the model for breast tumors)
+sthggep fit mine.h5ad --out tuned --model her2st          (fine-tune the model of breast tumors)
 sthggep fit sections/*.h5ad --out my-model --write-config run.yaml
-sthggep fit --config run.yaml --seed 1 --out my-model-1   (flags win over the file)
+sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the file)
 """
 
 
-@command("fit", "Train on slides with counts, save the model.", EXAMPLES)
+@command("fit", "Train on slides with counts and save the model.", EXAMPLES)
 @options.slides
-@options.option("--out", "-o", type=options.FILE, required=True, metavar="FOLDER", help="Folder of the model.")
-@options.option("--overwrite", is_flag=True, help="Replace a model that is there.")
+@options.option("--out", "-o", type=options.FILE, required=True, metavar="FOLDER", help="Folder to save the model to.")
+@options.option("--overwrite", is_flag=True, help="Replace an existing model.")
 @options.preset
 @options.option(
     "--model",
     heading=options.TRAINING,
     metavar="NAME|FOLDER",
-    help="Model to go on from (fine-tuning): her2st, or the folder of a saved one.",
+    help="Model to fine-tune: her2st, or the folder of a saved model.  [default: train a new model]",
 )
 @options.option(
     "--validation",
     multiple=True,
     heading=options.TRAINING,
-    help="Held out to stop early: auto, sections, blocks, none, or names of sections (may be repeated).  [default: auto]",
+    help="Tissue to hold out for early stopping: auto, sections, blocks, none, or names of sections. May be repeated.  "
+    "[default: auto]",
 )
 @options.genes
 @options.targets
@@ -47,10 +49,10 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (flags win over the fi
     type=options.FILE,
     heading=options.TRAINING,
     metavar="FOLDER",
-    help="Keep the training there: the same command goes on where it was killed.",
+    help="Folder for the state of the training: after an interruption the same command resumes it.",
 )
 @options.training
-@options.look
+@options.features
 @options.layer
 @options.spots
 @options.images
@@ -64,56 +66,48 @@ def fit(
     slides: tuple[Path, ...],
     out: Path,
     overwrite: bool,
-    genes: tuple[str, ...],
-    targets: str | None,
+    model: str | None,
     validation: tuple[str, ...],
-    expression: tuple[Path, ...],
-    size_um: tuple[float, ...],
-    obsm: tuple[str, ...],
-    window: str,
-    **rest: Any,
+    checkpoint_dir: Path | None,
+    **training: Unpack[TrainingOptions],
 ) -> None:
     """Train on slides with H&E and raw counts, and save the model to a folder.
 
-    SLIDES are AnnData (.h5ad, .zarr) or SpatialData (.zarr). The folder also gets run.yaml, the options of this run, to
-    repeat it with --config.
+    SLIDES are AnnData (.h5ad, .zarr) or SpatialData (.zarr). The command also writes its options into the folder, as
+    run.yaml: pass that file to --config to repeat the run.
     """
-    panel = read_gene_list(genes)
-    free_for_model(out, overwrite=overwrite)
-    places = Places.among(rest)
+    panel = read_gene_list(training["genes"])
+    check_model_folder(out, overwrite=overwrite)
+    places = Places.among(training)
     data = read_slides(slides, places)
-    further = read_slides(expression, replace(places, mpp=None))
+    expression = read_slides(training["expression"], replace(places, mpp=None))
 
     from sthggep import tl
 
-    model = tl.fit(
+    fitted = tl.fit(
         data,
-        genes=panel,
-        targets=targets_of(targets),
-        validation=held_out(validation),
-        expression=further or None,
-        size_um=options.several(size_um),
-        obsm=options.several(obsm),
-        window=options.window_of(window),
+        model=model,
+        validation=validation_of(validation),
+        checkpoint_dir=checkpoint_dir,
         show_progress_bar=run.show,
-        **rest,
+        **training_keywords(training, panel, expression),
     )
-    model.save(out, overwrite=overwrite)
-    run.keep(out)
-    log.info("%s", model)
+    fitted.save(out, overwrite=overwrite)
+    run.write_options(out)
+    log.info("%s", fitted)
     log.info("Model saved to %s (options of this run: %s)", out, out / RECORD)
     log.info("Next: sthggep predict SLIDE.h5ad --model %s --out predicted.h5ad", out)
 
 
-def free_for_model(out: Path, *, overwrite: bool) -> None:
-    """Refuse, before work starts, a folder that is taken."""
+def check_model_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse, before work starts, a folder that cannot take the model."""
     from sthggep.model._store import check_free
 
     check_free(out, overwrite=overwrite)
 
 
-def held_out(validation: tuple[str, ...]) -> str | list[str] | None:
-    """What `tl.fit` takes: a word, names of sections, or nothing."""
+def validation_of(validation: tuple[str, ...]) -> str | list[str] | None:
+    """The argument of `tl.fit`: a word, names of sections, or ``None``."""
     if not validation:
         return "auto"
     if len(validation) > 1:

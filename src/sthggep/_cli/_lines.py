@@ -8,18 +8,17 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from sthggep._log import Stderr, log
 
-# What these say to a notebook, the commands say in their own words
-SAID_HERE = ("_slide", "_evaluate")
-LATER = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+# The commands log the µm/px and the scores in a form of their own
+NOTEBOOK_MODULES = ("_slide", "_resolve", "_evaluate")
+DEVELOPER_WARNINGS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 PREFIX = {logging.WARNING: "Warning: ", logging.ERROR: "Error: "}
 
 
 class Format(logging.Formatter):
-    """The message; warnings and errors are called so, and give their advice in the words of ``advise``."""
+    """Formats a line; warnings and errors start with that word, and ``advise`` rewrites their advice."""
 
     def __init__(self, *, times: bool, advise: Callable[[str], str]) -> None:
         super().__init__("%(asctime)s %(message)s" if times else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S")
@@ -34,10 +33,10 @@ class Format(logging.Formatter):
 
 @contextmanager
 def lines(advise: Callable[[str], str], *, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Show what is said; ``quiet`` leaves warnings and errors, ``verbose`` adds what other libraries say."""
+    """Show log lines and warnings; ``quiet`` shows warnings and errors only, ``verbose`` adds other libraries' lines."""
     handler = Stderr()
     handler.setFormatter(Format(times=not sys.stderr.isatty(), advise=advise))
-    handler.addFilter(lambda record: verbose or record.levelno > logging.INFO or record.module not in SAID_HERE)
+    handler.addFilter(lambda record: verbose or record.levelno > logging.INFO or record.module not in NOTEBOOK_MODULES)
     before = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
@@ -48,7 +47,7 @@ def lines(advise: Callable[[str], str], *, quiet: bool, verbose: bool) -> Iterat
         other.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = Warned()
+            warnings.showwarning = WarningLines()
             yield
     finally:
         for other, level in zip(others, levels, strict=True):
@@ -58,18 +57,18 @@ def lines(advise: Callable[[str], str], *, quiet: bool, verbose: bool) -> Iterat
         log.propagate = before[1]
 
 
-class Warned:
-    """Shows a warning without the file and the line of code, each text once."""
+class WarningLines:
+    """Logs warnings without the file and the line of code, each text once."""
 
     def __init__(self) -> None:
-        self.said: set[str] = set()
+        self.texts: set[str] = set()
 
-    def __call__(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        """Stands in for ``warnings.showwarning``."""
+    def __call__(self, message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        """Replaces ``warnings.showwarning``."""
         text = str(message)
-        if text in self.said:
+        if text in self.texts:
             return
-        self.said.add(text)
-        # What will change in other libraries one day is for developers
-        later = issubclass(category, LATER) or re.search(r"deprecat|next (minor |major )?release", text)
-        log.log(logging.DEBUG if later else logging.WARNING, "%s", text)
+        self.texts.add(text)
+        # Future changes of other libraries concern developers only
+        minor = issubclass(category, DEVELOPER_WARNINGS) or re.search(r"deprecat|next (minor |major )?release", text)
+        log.log(logging.DEBUG if minor else logging.WARNING, "%s", text)

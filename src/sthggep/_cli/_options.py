@@ -2,121 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import click
 
 from sthggep._cli._command import RUN, Option
 from sthggep._cli._config import read_config
 
-Decorator = Callable[[Any], Any]
+F = TypeVar("F", bound=Callable[..., object])
 FILE = click.Path(path_type=Path)
-TRAINING, LOOK, WHERE = "Training", "What is looked at", "Where things are in the slides"
+TRAINING, INPUTS, PLACES = "Training", "Inputs of the model", "Places in the slides"
 
 
-def option(*names: str, heading: str = "Options", **rest: Any) -> Decorator:
+class Decorator(Protocol):
+    """Adds an option to the function of a command."""
+
+    def __call__(self, function: F, /) -> F:
+        """Return the function with the option."""
+
+
+def option(*names: str, heading: str = "Options", **settings: object) -> Decorator:
     """An option under a heading."""
-    return click.option(*names, cls=Option, heading=heading, **rest)
+    return click.option(*names, cls=Option, heading=heading, **settings)
 
 
-def together(*options: Decorator) -> Decorator:
+def combine(*options: Decorator) -> Decorator:
     """Several options, in this order."""
 
-    def add(function: Any) -> Any:
-        for one in reversed(options):
-            function = one(function)
+    def add(function: F) -> F:
+        for decorate in reversed(options):
+            function = decorate(function)
         return function
 
     return add
 
 
 class WindowType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A number of spots, auto or none; kept as it is written."""
+    """A number of spots, auto or none, as text."""
 
     name = "window"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse all else."""
+        """Return the text; fail on any other."""
         if not (value.isdigit() and int(value) > 0) and value not in ("auto", "none"):
-            self.fail(f"{value!r} is not a number of spots, auto or none.", param, ctx)
+            self.fail(f"A number of spots, auto or none was expected, found {value!r}.", param, ctx)
         return value
 
 
+LAYER = "Layer of the raw counts. If not given: the first of X, the layers counts and raw_counts, and raw that holds raw counts."
 slides = click.argument("slides", nargs=-1, required=True, type=FILE, metavar="SLIDES...")
 
-layer = option("--layer", heading=WHERE, help="Layer of the raw counts; X if not given.")
-library_key = option("--library-key", heading=WHERE, help="Column of obs that tells the sections of a slide apart.")
-table_key = option("--table-key", heading=WHERE, default="table", help="Table of a SpatialData.")
-shapes_key = option("--shapes-key", heading=WHERE, help="Spots of a SpatialData, where there are several kinds.")
-spatial_key = option("--spatial-key", heading=WHERE, default="spatial", help="Key in obsm of the (x, y) of the spots.")
-images = together(
-    option("--image-key", heading=WHERE, help="Image, where there are several."),
-    option("--coordinate-system", heading=WHERE, help="Coordinate system of a SpatialData."),
+layer = option("--layer", heading=PLACES, help=LAYER)
+library_key = option("--library-key", heading=PLACES, help="Column of obs that names the section of each spot.")
+table_key = option("--table-key", heading=PLACES, default="table", help="Table of a SpatialData.")
+shapes_key = option("--shapes-key", heading=PLACES, help="Spots of a SpatialData; needed if it has several kinds.")
+spatial_key = option(
+    "--spatial-key", heading=PLACES, default="spatial", help="Key in obsm of the (x, y) of the spots, of an AnnData."
+)
+images = combine(
+    option("--image-key", heading=PLACES, help="Name of the image; needed if there are several."),
+    option("--coordinate-system", heading=PLACES, help="Coordinate system of a SpatialData."),
     option(
         "--mpp",
         type=float,
-        heading=WHERE,
-        help="Microns per full-resolution pixel, of all slides. If not given: the slide's metadata, else its spot pitch.",
+        heading=PLACES,
+        help="Microns per full-resolution pixel of all slides. If not given: the slide's metadata, else its spot pitch.",
     ),
 )
-spots = together(library_key, table_key, shapes_key, spatial_key)
+spots = combine(library_key, table_key, shapes_key, spatial_key)
 
 genes = option(
     "--genes",
     multiple=True,
-    help="Text file with a gene a line, or names with commas between them. May be repeated.",
+    help="Text file with one gene a line, or names separated by commas. May be repeated.",
 )
 targets = option(
     "--targets",
     heading=TRAINING,
     metavar="KEY|obs:COLUMN,…",
-    help="Learn these instead of genes: a key of obsm, or columns of obs (obs:score,purity).",
+    help="Targets to predict instead of genes: a key of obsm, or columns of obs (obs:score,purity).",
 )
 preset = option(
     "--preset",
     type=click.Choice(["default", "paper"]),
     default="default",
     heading=TRAINING,
-    help="default: on frozen image features, minutes on a laptop. paper: as published, end to end, for a GPU.",
+    help="default: trains on frozen image features, in minutes on a laptop. paper: the published network, trained end to "
+    "end; needs a GPU.",
 )
-training = together(
-    option("--n-members", type=int, heading=TRAINING, help="Networks that are averaged; else as the preset says."),
-    option("--max-epochs", type=int, heading=TRAINING, help="Epochs at most; else as the preset says."),
-    option("--learning-rate", type=float, heading=TRAINING, help="Step size; else as the preset says."),
+training = combine(
+    option(
+        "--n-members", type=int, heading=TRAINING, help="Number of networks to average. If not given: the preset's."
+    ),
+    option("--max-epochs", type=int, heading=TRAINING, help="Largest number of epochs. If not given: the preset's."),
+    option("--learning-rate", type=float, heading=TRAINING, help="Learning rate. If not given: the preset's."),
     option(
         "--expression",
         multiple=True,
         type=FILE,
         heading=TRAINING,
-        help="Further slide whose counts alone are learned from: which genes rise and fall together. May be repeated.",
+        help="Extra slide whose counts alone the training uses, to learn gene programs; it needs no image. May be repeated.",
     ),
-    option("--seed", type=int, default=0, heading=TRAINING, help="The same seed gives the same model."),
+    option(
+        "--seed",
+        type=int,
+        default=0,
+        heading=TRAINING,
+        help="Seed of the training; the same seed gives the same model.",
+    ),
 )
-look = together(
-    option("--encoder", heading=LOOK, help="Image encoder instead of the preset's, such as shufflenet."),
+features = combine(
+    option("--encoder", heading=INPUTS, help="Image encoder instead of the preset's, such as shufflenet."),
     option(
         "--size-um",
         type=float,
         multiple=True,
-        heading=LOOK,
+        heading=INPUTS,
         help="Field of view in µm instead of the preset's. May be repeated.",
     ),
     option(
         "--stain",
         type=click.Choice(["reinhard", "macenko"]),
-        heading=LOOK,
-        help="Bring each slide's stain to the mean of the training slides'.",
+        heading=INPUTS,
+        help="Method that normalizes the stain of each slide to the mean of the training slides.",
     ),
-    option("--weights", heading=LOOK, help="Weights of the encoder: a file, a folder, or random."),
+    option("--weights", heading=INPUTS, help="Weights of the encoder: a file, a folder, or random."),
     option(
-        "--obsm", multiple=True, heading=LOOK, help="Features of your own: key in obsm of each slide. May be repeated."
+        "--obsm", multiple=True, heading=INPUTS, help="Your own features: a key in obsm of each slide. May be repeated."
     ),
 )
-compute = together(
-    option("--device", heading=RUN, default="auto", help="auto, cpu, cuda, mps."),
-    option("--batch-size", heading=RUN, type=int, default=64, help="Patches encoded at a time."),
+compute = combine(
+    option("--device", heading=RUN, default="auto", help="Device: auto, cpu, cuda or mps."),
+    option("--batch-size", heading=RUN, type=int, default=64, help="Number of patches to encode at a time."),
 )
 window = option(
     "--window",
@@ -124,9 +143,9 @@ window = option(
     type=WindowType(),
     default="auto",
     metavar="N|auto|none",
-    help="Spots of a section at a time, which bounds memory. none: whole sections.",
+    help="Number of spots of a section to process at a time, which bounds memory. none: whole sections.",
 )
-run = together(
+run = combine(
     option(
         "--config",
         heading=RUN,
@@ -134,26 +153,18 @@ run = together(
         is_eager=True,
         callback=read_config,
         metavar="YAML",
-        help="File of options by their long names, and `slides`. What is typed here wins over it.",
+        help="File of options by their long names, and `slides`. Options on the command line override it.",
     ),
     option(
         "--write-config",
         heading=RUN,
         type=FILE,
         metavar="YAML",
-        help="Write the options to a file for --config, and stop.",
+        help="Write the options to a file for --config, and run nothing.",
     ),
-    option("--quiet", "-q", heading=RUN, is_flag=True, help="Warnings and errors only."),
-    option("--verbose", "-v", heading=RUN, is_flag=True, help="What other libraries say, too."),
-    option("--debug", heading=RUN, is_flag=True, help="Show where an error comes from (a traceback)."),
+    option("--quiet", "-q", heading=RUN, is_flag=True, help="Show warnings and errors only."),
+    option(
+        "--verbose", "-v", heading=RUN, is_flag=True, help="Also show the options and the lines of other libraries."
+    ),
+    option("--debug", heading=RUN, is_flag=True, help="Show the traceback of an error."),
 )
-
-
-def several(values: Sequence[Any]) -> list[Any] | None:
-    """A repeated option as the functions take it: ``None`` where it was not given."""
-    return list(values) or None
-
-
-def window_of(text: str) -> int | str | None:
-    """A number of spots, ``"auto"``, or ``None`` for whole sections."""
-    return int(text) if text.isdigit() else None if text == "none" else text

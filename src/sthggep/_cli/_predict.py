@@ -1,10 +1,9 @@
-"""`sthggep predict`: slides in, the same slides with predicted expression out."""
+"""`sthggep predict`: writes predicted expression into copies of slides."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 from click.core import ParameterSource
@@ -13,13 +12,14 @@ from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
 from sthggep._cli._files import (
     SPACING_UM,
-    about,
     describe,
+    name_slide,
     open_with_spots,
     read_gene_list,
-    whole,
     write_slide,
+    write_whole,
 )
+from sthggep._cli._records import PredictionKeywords, PredictionOptions, prediction_keywords
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of
 from sthggep._slides._places import Places
@@ -35,7 +35,7 @@ ENDINGS = {"anndata": ANNDATA, "image": ANNDATA, "spatialdata": (".zarr",)}
 BUNDLED = "her2st"
 COHORT = "Many slides"
 EXAMPLES = """
-sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumor: the model of the package)
+sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumor: the bundled model)
 sthggep predict slide.zarr --model my-model --out predicted.zarr   (a SpatialData)
 sthggep predict a.h5ad b.h5ad c.zarr --model my-model --out predicted/
 sthggep predict slide.h5ad --out some.h5ad --genes FASN,GNAS,SCD --latent
@@ -51,35 +51,38 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     "-o",
     required=True,
     metavar="FILE|FOLDER",
-    help="File to write (.h5ad, .zarr), or a folder: then each slide is written under its own name.",
+    help="File to write (.h5ad, .zarr), or a folder for files with the names of the slides.",
 )
-@options.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@options.option("--overwrite", is_flag=True, help="Replace existing files.")
 @options.option(
-    "--skip-existing", is_flag=True, help="Leave out slides whose file is there: go on where a job stopped."
+    "--skip-existing", is_flag=True, help="Skip slides whose output file exists, to resume an interrupted job."
 )
 @options.option(
     "--model",
     default=BUNDLED,
     metavar="NAME|FOLDER",
-    help="her2st (breast tumors), the folder of a saved model, or OWNER/NAME of the Hugging Face hub.",
+    help="her2st (breast tumors), the folder of a saved model, or OWNER/NAME on the Hugging Face hub.",
 )
 @options.genes
 @options.option("--key-added", default="hggep", help="Name of the prediction: key in obsm and uns.")
-@options.option("--latent", is_flag=True, help="Write the latent embedding, too: obsm['X_<key>'].")
-@options.option("--counts", is_flag=True, help="Write expected counts, too (models of --preset paper).")
+@options.option("--latent", is_flag=True, help="Also write the latent embedding: obsm['X_<key>'].")
+@options.option("--counts", is_flag=True, help="Also write expected counts (models of --preset paper).")
+@options.option("--uncertainty", is_flag=True, help="Also write the spread of the model's networks: obsm['<key>_std'].")
 @options.option(
-    "--uncertainty", is_flag=True, help="Write how far the model's networks differ, too: obsm['<key>_std']."
+    "--size-factors",
+    metavar="COLUMN",
+    help="Column of obs with size factors for the expected counts; implies --counts.",
 )
-@options.option("--size-factors", metavar="COLUMN", help="Column of obs that expected counts are multiplied by.")
 @options.option(
     "--spacing-um",
     type=float,
-    help="Lay new spots this far apart over the tissue, instead of the slide's own. An image has none: 100 if not given.",
+    help="Distance in µm of new spots that the command places over the tissue. If not given: the slide's spots; 100 for an "
+    "image.",
 )
 @options.option(
     "--predictions-only",
     is_flag=True,
-    help="Write the predictions alone, block by block, as X of an AnnData without pictures: for very many spots.",
+    help="Write the predictions alone, block by block, as X of an AnnData without images: for very many spots.",
 )
 @options.spots
 @options.images
@@ -88,14 +91,14 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     "--workers",
     type=click.IntRange(min=1),
     heading=COHORT,
-    help="Processes on this machine that share the slides, and large slides block by block. Writes predictions only; the "
-    "same command goes on where it was killed.",
+    help="Processes on this machine among which the command distributes slides, and blocks of large slides. It writes "
+    "predictions only; after an interruption the same command resumes.",
 )
 @options.option(
     "--scheduler",
     metavar="ADDRESS",
     heading=COHORT,
-    help="The same by the workers of a dask scheduler, such as tcp://host:8786.",
+    help="Dask scheduler whose workers predict the slides instead, such as tcp://host:8786.",
 )
 @options.compute
 @options.run
@@ -105,29 +108,22 @@ def predict(
     /,
     slides: tuple[Path, ...],
     out: str,
-    overwrite: bool,
-    skip_existing: bool,
     model: str,
-    genes: tuple[str, ...],
-    counts: bool,
-    size_factors: str | None,
-    spacing_um: float | None,
-    predictions_only: bool,
-    window: str,
-    workers: int | None,
-    scheduler: str | None,
-    **rest: Any,
+    **settings: Unpack[PredictionOptions],
 ) -> None:
     """Predict the expression at every spot of slides, and write the slides with the prediction in them.
 
-    Counts are not needed. SLIDES may be AnnData (.h5ad, .zarr), SpatialData (.zarr), or bare images (TIFF, SVS, JPEG, PNG).
+    The slides need no counts. SLIDES may be AnnData (.h5ad, .zarr), SpatialData (.zarr), or bare images (TIFF, SVS, JPEG,
+    PNG).
     """
-    chosen = read_gene_list(genes)
-    cohort = workers is not None or scheduler is not None
-    targets = outputs(slides, out, as_table=cohort or predictions_only or spacing_um is not None)
-    todo = free(targets, overwrite=overwrite or cohort, skip_existing=skip_existing)
-    if not todo:
-        log.info("Nothing to do: all %d files are there.", len(targets))
+    genes = read_gene_list(settings["genes"])
+    cohort = settings["workers"] is not None or settings["scheduler"] is not None
+    as_table = cohort or settings["predictions_only"] or settings["spacing_um"] is not None
+    files = output_files(slides, out, as_table=as_table)
+    overwrite = settings["overwrite"] or cohort
+    unwritten = unwritten_files(files, overwrite=overwrite, skip_existing=settings["skip_existing"])
+    if not unwritten:
+        log.info("Nothing to do: all %d output files exist.", len(files))
         return
 
     from sthggep._checks import genes_present
@@ -135,96 +131,112 @@ def predict(
 
     loaded = load_model(model)
     log.info("%s", loaded)
-    if chosen is not None:
-        genes_present(chosen, loaded.genes, "the model")
+    if genes is not None:
+        genes_present(genes, loaded.genes, "the model")
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
-        log.info("That is the model of the package: it knows breast tumors only. Another one: --model FOLDER")
-    rest |= {"genes": chosen, "counts": size_factors or counts, "window": options.window_of(window)}
+        log.info("This is the bundled model, for breast tumors only. To use another model: --model FOLDER")
     if cohort:
-        many = {"spacing_um": spacing_um, "workers": workers, "scheduler": scheduler, "overwrite": overwrite}
-        predict_many(list(todo), loaded, {**rest, **many, "out": out, "show_progress_bar": run.show})
+        keywords = prediction_keywords(settings, genes, Places.among(settings))
+        predict_many(list(unwritten), loaded, out, keywords, settings, show=run.show)
         return
-    for at, (slide, target) in enumerate(todo.items(), start=1):
-        with about(slide), whole(target) as part:
-            data, places = told(slide, Places.among(rest), spacing_um)
-            settings = {
-                **rest,
-                **asdict(places),
-                "show_progress_bar": run.show,
-                "out": part if predictions_only else None,
-            }
-            made = predict_into(data, loaded, settings)
-            if not predictions_only:
-                write_slide(data, part, places.table_key)
-        log.info("%s written (%d of %d): %s", target, at, len(todo), made)
-    if not predictions_only:
-        key = "" if rest["key_added"] == "hggep" else f" --key {rest['key_added']}"
-        log.info("Next, where counts were measured: sthggep evaluate %s%s", target, key)
+    predict_each(unwritten, loaded, genes, settings, show=run.show)
 
 
-def predict_many(slides: list[Path], model: HGGEP, settings: dict[str, Any]) -> None:
-    """Predict slides by several processes; those that failed make the command fail, once all others are done."""
+def predict_many(
+    slides: list[Path], model: HGGEP, out: str, keywords: PredictionKeywords, options: PredictionOptions, *, show: bool
+) -> None:
+    """Predict slides by several processes; if a slide fails, the command fails after the others are done."""
     from sthggep import tl
 
-    table = tl.predict_cohort(slides, model, **settings)
+    table = tl.predict_cohort(
+        slides,
+        model,
+        out=out,
+        spacing_um=options["spacing_um"],
+        workers=options["workers"],
+        scheduler=options["scheduler"],
+        overwrite=options["overwrite"],
+        show_progress_bar=show,
+        **keywords,
+    )
     if (table["status"] == "failed").any():
         click.get_current_context().exit(1)
 
 
-def predict_into(data: AnnData | SpatialData, model: HGGEP, settings: dict[str, Any]) -> str:
-    """Predict one slide, and say what was made."""
+def predict_each(
+    files: dict[Path, Path], model: HGGEP, genes: list[str] | None, options: PredictionOptions, *, show: bool
+) -> None:
+    """Predict the slides one after the other, and write each to its output file."""
+    only = options["predictions_only"]
+    for number, (slide, target) in enumerate(files.items(), start=1):
+        with name_slide(slide), write_whole(target) as part:
+            data, places = open_slide(slide, Places.among(options), options["spacing_um"])
+            keywords = prediction_keywords(options, genes, places)
+            summary = predict_into(data, model, keywords, out=part if only else None, show=show)
+            if not only:
+                write_slide(data, part, places.table_key)
+        log.info("%s written (%d of %d): %s", target, number, len(files), summary)
+    if not only:
+        key = "" if options["key_added"] == "hggep" else f" --key {options['key_added']}"
+        log.info("Next, if the slide has counts: sthggep evaluate %s%s", target, key)
+
+
+def predict_into(
+    data: AnnData | SpatialData, model: HGGEP, keywords: PredictionKeywords, *, out: Path | None, show: bool
+) -> str:
+    """Predict one slide, and return a summary: genes, spots and the place of the prediction."""
     from sthggep import tl
     from sthggep._slides._anndata import table_of
 
-    tl.predict(data, model, **settings)
-    table, key = table_of(data, settings["table_key"]), settings["key_added"]
-    place = "X" if settings["out"] else f"obsm[{key!r}]"
+    tl.predict(data, model, out=out, show_progress_bar=show, **keywords)
+    table, key = table_of(data, keywords["table_key"]), keywords["key_added"]
+    place = f"obsm[{key!r}]" if out is None else "X"
     return f"{len(table.uns[key]['genes'])} genes at {table.n_obs} spots, {place}"
 
 
-def outputs(slides: tuple[Path, ...], out: str, *, as_table: bool = False) -> dict[Path, Path]:
-    """The file that each slide is written to; refuses what could not hold it.
+def output_files(slides: tuple[Path, ...], out: str, *, as_table: bool = False) -> dict[Path, Path]:
+    """The output file of each slide; raise if a file cannot hold its slide.
 
-    With ``as_table`` an AnnData can hold what is written of any slide: a grid, or predictions alone.
+    With ``as_table`` the output of any slide is an AnnData: a grid of spots, or predictions alone.
     """
     kinds = {slide: kind_of(slide) for slide in slides}
     path = Path(out)
     is_folder = out.endswith(("/", "\\")) or not path.suffix or (path.is_dir() and path.suffix.lower() != ".zarr")
     if len(slides) > 1 and not is_folder:
-        msg = f"{len(slides)} slides do not fit into one file. Pass a folder: --out predicted/"
+        msg = f"One output file holds one slide, found {len(slides)} slides. Pass a folder: --out predicted/"
         raise ValueError(msg)
     if not is_folder:
         (kind,) = kinds.values()
         if path.suffix.lower() not in (endings := ANNDATA if as_table else ENDINGS[kind]):
-            what = {"anndata": "an AnnData", "spatialdata": "a SpatialData", "image": "an image"}[kind]
-            msg = f"{path} cannot hold this slide ({what}): pass an --out that ends in {' or '.join(endings)}."
+            noun = {"anndata": "an AnnData", "spatialdata": "a SpatialData", "image": "an image"}[kind]
+            msg = f"{path} cannot hold this slide ({noun}). Pass an --out that ends in {' or '.join(endings)}."
             raise ValueError(msg)
         return {slides[0]: path}
     targets = {s: path / (f"{s.stem}.h5ad" if as_table or kind == "image" else s.name) for s, kind in kinds.items()}
     if len(set(targets.values())) < len(slides):
-        msg = f"Several slides would be written to one file in {path}: rename them, or use a folder for each."
+        msg = f"Several slides have the same output file in {path}. Rename the slides, or use a folder for each."
         raise ValueError(msg)
     return targets
 
 
-def free(targets: dict[Path, Path], *, overwrite: bool, skip_existing: bool) -> dict[Path, Path]:
-    """What is still to be written; refuses to touch a slide that is read, and files that are to be kept."""
-    for target in targets.values():
-        if any(target.resolve() == other.resolve() for other in targets):
-            msg = f"{target} would be written over the slide that is read. Pass another --out."
+def unwritten_files(files: dict[Path, Path], *, overwrite: bool, skip_existing: bool) -> dict[Path, Path]:
+    """Slides whose output file is still to be written; raise if a file would replace an input or an existing file."""
+    for target in files.values():
+        if any(target.resolve() == slide.resolve() for slide in files):
+            msg = f"{target} is an input slide, which the command does not overwrite. Pass another --out."
             raise ValueError(msg)
-    there = [target for target in targets.values() if target.exists()]
-    if there and not (overwrite or skip_existing):
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        msg = f"{there[0]}{more} exists already and is left alone. Pass another --out, --skip-existing or --overwrite."
+    existing = [target for target in files.values() if target.exists()]
+    if existing and not (overwrite or skip_existing):
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        msg = f"{existing[0]}{more} exists already. Pass another --out, --skip-existing or --overwrite."
         raise FileExistsError(msg)
-    if skip_existing and there:
-        log.info("%d of %d files are there already and are left out.", len(there), len(targets))
-    return {slide: target for slide, target in targets.items() if not (skip_existing and target.exists())}
+    if skip_existing and existing:
+        log.info("%d of %d output files exist already; their slides are skipped.", len(existing), len(files))
+    return {slide: target for slide, target in files.items() if not (skip_existing and target.exists())}
 
 
-def told(path: Path, places: Places, spacing_um: float | None) -> tuple[AnnData | SpatialData, Places]:
-    """A slide and where all is in it, with a line on what was read or laid over the tissue."""
+def open_slide(path: Path, places: Places, spacing_um: float | None) -> tuple[AnnData | SpatialData, Places]:
+    """Read a slide, place spots over its tissue if needed, and log the result; return it with its places."""
     from sthggep._slides._anndata import table_of
 
     data, places = open_with_spots(path, places, spacing_um)
@@ -232,5 +244,5 @@ def told(path: Path, places: Places, spacing_um: float | None) -> tuple[AnnData 
         describe(data, path, places)
     else:
         n_spots = table_of(data, places.table_key).n_obs
-        log.info("%s: %d spots laid over the tissue, %g µm apart", path, n_spots, spacing_um or SPACING_UM)
+        log.info("%s: %d spots placed over the tissue, %g µm apart", path, n_spots, spacing_um or SPACING_UM)
     return data, places

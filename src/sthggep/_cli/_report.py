@@ -1,17 +1,23 @@
-"""`sthggep report`: one page of predictions, or of a model, that opens offline."""
+"""`sthggep report`: one HTML page of predictions or of a model, which opens offline."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import command
-from sthggep._cli._files import about, read_gene_list
+from sthggep._cli._files import name_slide, read_gene_list
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from sthggep._cli._records import ReportOptions
 
 EXAMPLES = """
 sthggep report predicted.h5ad --out report.html
@@ -23,21 +29,29 @@ sthggep report --model her2st --out model.html                     (a model alon
 @command("report", "Write one page of maps and scores.", EXAMPLES)
 @click.argument("slides", nargs=-1, type=options.FILE)
 @options.option("--out", "-o", required=True, type=options.FILE, metavar="HTML", help="Page to write.")
-@options.option("--overwrite", is_flag=True, help="Replace a page that is there.")
-@options.option("--model", default=None, metavar="NAME|FOLDER", help="Model whose curves and record are shown.")
+@options.option("--overwrite", is_flag=True, help="Replace an existing page.")
+@options.option(
+    "--model", default=None, metavar="NAME|FOLDER", help="Model whose training curves and record the page shows."
+)
 @options.option("--title", default=None, help="Heading of the page.")
 @options.option("--key", default="hggep", help="Name of the prediction.")
 @options.genes
 @options.layer
 @options.spots
 @options.run
-def report(slides: tuple[Path, ...], out: Path, model: str | None, genes: tuple[str, ...], **rest: Any) -> None:
-    """Write one self-contained page: maps of every gene to click through, scores, the model.
+def report(
+    slides: tuple[Path, ...],
+    out: Path,
+    model: str | None,
+    genes: tuple[str, ...],
+    **settings: Unpack[ReportOptions],
+) -> None:
+    """Write one HTML page: interactive maps of every gene, scores, training curves and the model's record.
 
-    SLIDES hold a prediction (`sthggep predict`). Without slides the page is of the model.
+    SLIDES hold a prediction (`sthggep predict`). Without slides the page shows the model alone.
     """
     if not slides and model is None:
-        msg = "Nothing to report. Pass slides that hold a prediction, or --model."
+        msg = "Nothing to report: slides or a model were expected. Pass slides that hold a prediction, or --model."
         raise click.UsageError(msg)
     for slide in slides:
         kind_of(slide)
@@ -46,10 +60,13 @@ def report(slides: tuple[Path, ...], out: Path, model: str | None, genes: tuple[
     from sthggep.model._load import load_model
 
     loaded = None if model is None else load_model(model)
-    found = {}
+    by_name: dict[str, AnnData | SpatialData] = {}
     for slide in slides:
-        with about(slide):
-            found[slide.stem if slide.stem not in found else str(slide)] = read_container(slide)
-    results: Any = found or loaded
-    page = pl.report(results, out, model=loaded if found else None, genes=read_gene_list(genes), **rest)
+        with name_slide(slide):
+            by_name[slide.stem if slide.stem not in by_name else str(slide)] = read_container(slide)
+    panel = read_gene_list(genes)
+    if by_name or loaded is None:
+        page = pl.report(by_name, out, model=loaded, genes=panel, **settings)
+    else:
+        page = pl.report(loaded, out, genes=panel, **settings)
     log.info("%s written (%.1f MB): open it in a browser", page, page.stat().st_size / 1e6)
