@@ -222,7 +222,7 @@ def test_out_is_refused_before_work_starts(quick, slide, tmp_path, monkeypatch):
     for name, error, fault in (
         ("there.zarr", FileExistsError, "exists already"),
         ("x.csv", ValueError, r"must end in \.zarr or \.h5ad"),
-        ("no/x.zarr", FileNotFoundError, "no such folder"),
+        ("no/x.zarr", FileNotFoundError, "there is no folder"),
     ):
         with pytest.raises(error, match=fault):
             tl.predict(slide, quick, out=tmp_path / name, **QUIET)
