@@ -1,4 +1,4 @@
-"""What the user is told: lines of the logger ``sthggep``, on stderr unless somebody else has set up logging."""
+"""The logger ``sthggep``: its lines go to stderr unless the user has set up logging."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ ONCE = {"once": True}
 
 
 class Stderr(logging.Handler):
-    """Writes to the stderr of the moment (a notebook has one for each cell), above a progress bar rather than through it."""
+    """Handler for the current stderr (each cell of a notebook has its own); writes above a progress bar, not through it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: set[str] = set()
+        self._shown_once: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         if getattr(record, "once", False):
             text = record.getMessage()
-            if text in self._said:
+            if text in self._shown_once:
                 return
-            self._said.add(text)
+            self._shown_once.add(text)
         try:
             line = self.format(record)
             tqdm = sys.modules.get("tqdm")
@@ -37,10 +37,10 @@ class Stderr(logging.Handler):
 
 
 class Default(Stderr):
-    """As ``logging.lastResort`` but from INFO on: silent as soon as there is another handler to send lines to."""
+    """Handler like ``logging.lastResort``, but from INFO on; silent if another handler receives the lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, unless somebody else does."""
+        """Write one line, unless another handler does."""
         elsewhere = [handler for handler in log.handlers if handler is not self]
         if log.propagate:
             elsewhere += logging.getLogger().handlers

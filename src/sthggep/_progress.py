@@ -32,7 +32,7 @@ class Progress:
         What a step is.
     """
 
-    # Of all pieces of work together: many short ones in a row are told of, too
+    # Shared by all pieces of work, so that many short ones in a row are reported, too
     last_line = float("-inf")
 
     def __init__(self, bar: Any, *, lines: bool, total: int, desc: str, unit: str) -> None:
@@ -42,13 +42,13 @@ class Progress:
             Progress.last_line = time.monotonic()
 
     def grow(self, steps: int) -> None:
-        """There is more to do than was known."""
+        """Add steps to the total."""
         self.total += steps
         self.bar.total = self.total
         self.bar.refresh()
 
     def update(self, steps: int = 1, shown: Mapping[str, float] | None = None) -> None:
-        """Go on by some steps; ``shown`` are figures to stand beside."""
+        """Advance by some steps; ``shown`` are figures to show beside."""
         self.n += steps
         figures = {name: f"{value:.3f}" for name, value in (shown or {}).items()}
         if figures:
@@ -62,7 +62,7 @@ class Progress:
 
 @contextmanager
 def progress(total: int, desc: str, unit: str, *, show: bool, leave: bool = True) -> Iterator[Progress]:
-    """A bar of ``total`` steps where a bar can be drawn, and lines in the log where it cannot."""
+    """Show a bar of ``total`` steps, or lines in the log where no bar can be drawn."""
     drawn = show and can_draw()
     with warnings.catch_warnings():
         # Without ipywidgets a notebook shows a bar of text, which is as good

@@ -328,7 +328,7 @@ def test_labels_with_lost_positions(data_root: Path):
 def test_real_mob(data_root: Path, section: str, n_spots: int, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, "sthggep"):
         adata = datasets.mob(section)
-    assert f"{section}: left out, since without a place in the spots table: 11 of 193" in caplog.text
+    assert f"{section}: left out, since absent from the spots table: 11 of 193" in caplog.text
     assert adata.shape == (n_spots, 1000)
     assert adata.uns["spatial"][section]["metadata"]["mpp"] == pytest.approx(4.37, abs=0.01)
     assert adata.uns["spatial"][section]["images"]["hires"].shape == (1905, 1905, 3)

@@ -237,9 +237,9 @@ def test_spots_in_one_table_only_are_reported_and_dropped(section):
         adata = read_st(**frame(section, counts=counts), section="S9")
     said = sorted(str(warning.message) for warning in caught)
     assert said == [
-        "S9: left out, since without a place in the spots table: 1 of 8 spots (30x31). "
-        "Are both tables of this section, and whole?",
-        "S9: left out, since without counts: 2 of 9 spots (10x20, 12x22). Are both tables of this section, and whole?",
+        "S9: left out, since absent from the spots table: 1 of 8 spots (30x31). "
+        "Do both tables belong to this section, and are they complete?",
+        "S9: left out, since without counts: 2 of 9 spots (10x20, 12x22). Do both tables belong to this section, and are they complete?",
     ]
     assert {warning.filename for warning in caught} == {__file__}
     assert adata.n_obs == 7
@@ -405,7 +405,7 @@ def test_interleaved_array_wants_its_own_pitch():
 
 def test_lone_spots_have_no_scale(section):
     chosen = section.spots.iloc[[0]]
-    with pytest.warns(UserWarning, match="microns per pixel are not known"):
+    with pytest.warns(UserWarning, match="microns per pixel cannot be computed"):
         adata = read_st(section.counts.loc[["10x20"]], None, chosen)
     assert "mpp" not in adata.uns["spatial"]["section"]["metadata"]
 

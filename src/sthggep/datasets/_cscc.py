@@ -37,7 +37,7 @@ def cscc(
 ) -> AnnData:
     """Read one sample of cutaneous squamous cell carcinoma of Ji et al. (Cell 182, 497, 2020).
 
-    Read from `root`, else from `$STHGGEP_DATA/cscc`, else from the download cache, which is filled as needed.
+    The function reads from `root`, else from `$STHGGEP_DATA/cscc`, else from the download cache, which it fills as needed.
 
     Parameters
     ----------
@@ -64,6 +64,10 @@ def cscc(
         If a file is not in the folder.
     ConnectionError
         If a file cannot be downloaded.
+
+    Examples
+    --------
+    >>> adata = sthggep.datasets.cscc("P2_ST_rep1")
     """
     folder = locate(SOURCE, root)
     folder.choose(sample, list_sections(folder), "sample")

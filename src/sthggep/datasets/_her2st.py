@@ -41,7 +41,7 @@ def her2st(
 ) -> AnnData:
     """Read one section of the HER2-positive breast tumors of Andersson et al. (Nature Communications 12, 6012, 2021).
 
-    Read from `root`, else from `$STHGGEP_DATA/her2st`, else from the download cache, which is filled as needed.
+    The function reads from `root`, else from `$STHGGEP_DATA/her2st`, else from the download cache, which it fills as needed.
 
     Parameters
     ----------
@@ -71,6 +71,10 @@ def her2st(
         If a table is not in the folder.
     ConnectionError
         If a file cannot be downloaded.
+
+    Examples
+    --------
+    >>> adata = sthggep.datasets.her2st("C2")
     """
     folder = locate(SOURCE, root)
     folder.choose(section, list_sections(folder), "section")

@@ -35,7 +35,7 @@ SOURCE = Source(
 def mob(section: str, *, root: str | Path | None = None, image: bool = True, fullres: bool = True) -> AnnData:
     """Read one section of mouse olfactory bulb with its 1,000 most expressed genes, small and low in resolution.
 
-    Read from `root`, else from `$STHGGEP_DATA/mob`, else from the download cache, which is filled as needed. From the
+    The function reads from `root`, else from `$STHGGEP_DATA/mob`, else from the download cache, which it fills as needed. From the
     STUtility package (MIT), after Stahl et al. (Science 353, 78, 2016).
 
     Parameters
@@ -61,6 +61,10 @@ def mob(section: str, *, root: str | Path | None = None, image: bool = True, ful
         If a file is not in the folder.
     ConnectionError
         If a file cannot be downloaded.
+
+    Examples
+    --------
+    >>> adata = sthggep.datasets.mob("MOB1")
     """
     folder = locate(SOURCE, root)
     folder.choose(section, list_sections(folder), "section")

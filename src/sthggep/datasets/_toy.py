@@ -64,9 +64,9 @@ def toy(
 ) -> ad.AnnData | SpatialData:
     """Render a piece of H&E-like tissue and draw the expression of its spots from known rates.
 
-    Tumor nests, collagen, immune aggregates and fat are laid out in microns, drawn with the two stains of a laboratory
-    of its own, and measured around each spot. A gene follows one of the quantities measured, and does so alike in every
-    section: a model trained on some seeds can be tried on another.
+    The function lays out tumor nests, collagen, immune aggregates and fat in microns, draws them with the two stains of a
+    laboratory of its own, and measures them around each spot. Each gene follows one of these measurements, in the same way
+    in every section, so that a model trained on some seeds can be evaluated on another.
 
     ========  ==================================================================
     Genes     The expected count rises with
@@ -77,7 +77,7 @@ def toy(
     IMMU      share of its nuclei that are immune (small, round and dark)
     FAT       share of the patch that is empty fat
     NICH      immune share of the nuclei in a neighborhood wider than the patch
-    NOISE     nothing: drawn anew for every spot
+    NOISE     nothing: random for every spot
     RARE      as NUCL, but some two hundred times less abundant
     ========  ==================================================================
 
@@ -86,11 +86,11 @@ def toy(
     Parameters
     ----------
     seed
-        Which tissue. The same seed gives the same tissue at any ``mpp``, ``layout`` and number of genes.
+        Seed of the tissue. The same seed gives the same tissue at any ``mpp``, ``layout`` and number of genes.
     section
-        Name of the section; ``None`` numbers it from the seed: ``"toy1"`` for seed 0, ``"toy2"`` for seed 1.
+        Name of the section. Default: numbered from the seed, ``"toy1"`` for seed 0, ``"toy2"`` for seed 1.
     patient
-        Name of the patient; ``None`` takes the name of the section, so that every seed is a patient of its own.
+        Name of the patient. Default: the name of the section, so that every seed is a patient of its own.
     size_um
         Width and height of the slide in microns.
     mpp
@@ -100,9 +100,9 @@ def toy(
     layout
         ``"square"`` as on legacy ST arrays, ``"hex"`` as on Visium (array columns then count by twos).
     n_genes
-        Number of genes. The families take turns: fewer genes are the first of more genes.
+        Number of genes. The families take turns, so a smaller number gives the first genes of a larger one.
     counts_per_spot
-        Total count to expect in a spot of middling morphology.
+        Expected total count of a spot of average morphology.
     as_spatialdata
         Return a SpatialData, laid out as :func:`spatialdata_io.visium` lays out a section.
 
@@ -127,6 +127,11 @@ def toy(
     ------
     ValueError
         A parameter out of range, or no spot under tissue.
+
+    Examples
+    --------
+    >>> train = [sthggep.datasets.toy(seed=seed) for seed in (0, 1)]
+    >>> model = sthggep.tl.fit(train)
     """
     _check(seed, size_um, mpp, pitch_um, layout, n_genes, counts_per_spot)
     section = f"toy{seed + 1}" if section is None else section

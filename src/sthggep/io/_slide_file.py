@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from sthggep._image._level import Level, open_levels, read_mpp
 from sthggep._log import log
 
 if TYPE_CHECKING:
+    import dask.array as da
     from spatialdata import SpatialData
     from xarray import DataTree
 
@@ -25,20 +26,20 @@ _CHUNK = 1024
 def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
     """Open a whole slide (TIFF, OME-TIFF, SVS, JPEG, PNG) as a SpatialData with one multiscale image.
 
-    Nothing but the header is read of a TIFF or SVS; its own resolutions become the scales, whatever their exact ratio.
-    A file with one resolution gets a lazily computed pyramid of halves.
+    Of a TIFF or SVS the function reads the header only; the resolutions of the file become the scales, whatever their ratio.
+    A file with one resolution gets a pyramid of halves, which is computed lazily.
 
     Parameters
     ----------
     path
         The slide file.
     mpp
-        Microns per full-resolution pixel; overrides what the file states.
+        Microns per full-resolution pixel, which overrides the file. Default: what the file states.
 
     Returns
     -------
     A SpatialData with image `"image"` in coordinate system `"global"` (full-resolution pixels), and
-    `attrs["sthggep"] = {"mpp": ..., "source_image_path": ...}`; `mpp` is `None` where nobody states it.
+    `attrs["sthggep"] = {"mpp": ..., "source_image_path": ...}`; `mpp` is `None` if neither the file nor you state it.
 
     Raises
     ------
@@ -48,6 +49,12 @@ def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
         If the file is truncated, damaged or no image, or `mpp` is not a positive number.
     ImportError
         If the file's compression needs `imagecodecs`, which is not installed.
+
+    Examples
+    --------
+    >>> sdata = sthggep.io.read_slide("slide.svs")
+    >>> sthggep.pp.tissue_grid(sdata, spacing_um=100)
+    >>> sthggep.tl.predict(sdata)
     """
     from spatialdata import SpatialData
 
@@ -66,7 +73,7 @@ def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
     return sdata
 
 
-def _channels_first(levels: list[Level]) -> list[Any]:
+def _channels_first(levels: list[Level]) -> list[da.Array]:
     """Every level as a lazy (c, y, x) array; a single one is halved into a pyramid."""
     import dask.array as da
 
@@ -85,17 +92,18 @@ def _channels_first(levels: list[Level]) -> list[Any]:
     return arrays
 
 
-def _halved(array: Any) -> Any:
+def _halved(array: da.Array) -> da.Array:
     """Half the resolution: means of 2 x 2 pixels, in chunks as large as before."""
     import dask.array as da
 
     # Chunks of even sides, or a pixel would be lost at each seam.
     even = array.rechunk((array.shape[0], 2 * _CHUNK, 2 * _CHUNK))
     means = da.coarsen(np.mean, even, {1: 2, 2: 2}, trim_excess=True)
-    return (means if array.dtype.kind == "f" else da.rint(means)).astype(array.dtype)
+    halved: da.Array = (means if array.dtype.kind == "f" else da.rint(means)).astype(array.dtype)
+    return halved
 
 
-def _multiscale(arrays: list[Any]) -> DataTree:
+def _multiscale(arrays: list[da.Array]) -> DataTree:
     from spatialdata.models import Image2DModel
     from spatialdata.transformations import Identity, set_transformation
     from xarray import DataArray, Dataset, DataTree
@@ -103,7 +111,7 @@ def _multiscale(arrays: list[Any]) -> DataTree:
     channels, height, width = arrays[0].shape
     scales = {}
     for number, array in enumerate(arrays):
-        # Pixel centers in full-resolution pixels: this is where a pyramid's exact ratio is kept.
+        # Pixel centers in full-resolution pixels: they hold a pyramid's exact ratio.
         y, x = ((np.arange(n) + 0.5) * (whole / n) for n, whole in zip(array.shape[1:], (height, width), strict=True))
         coords = {"c": _CHANNELS[channels], "y": y, "x": x}
         scales[f"scale{number}"] = Dataset({_IMAGE: DataArray(array, dims=("c", "y", "x"), coords=coords)})

@@ -33,8 +33,8 @@ def read_st(
 ) -> AnnData:
     """Read one section of legacy Spatial Transcriptomics (her2st, cSCC, mouse olfactory bulb and their like).
 
-    Counts and spots are matched by array position, rounded to integers. Spots with `selected == 0` are dropped; so are
-    those that stand in one table only: the log says which, and where they are many, a warning.
+    The function matches counts and spots by array position, rounded to integers. It drops spots with `selected == 0` and spots
+    that only one of the two tables has. The log names the dropped spots; if they are many, the function warns.
 
     Parameters
     ----------
@@ -42,21 +42,21 @@ def read_st(
         Raw counts, spots x genes, with row names such as `10x21` (or refined ones, `10.02x21.3`): a table file, plain
         or gzipped, or a DataFrame.
     image
-        The H&E image file; `None` where there is none.
+        The H&E image file; `None` reads the section without an image.
     spots
-        Table with `x`, `y` (array), `pixel_x`, `pixel_y` (full-resolution pixels of the image) and, where there are,
+        Table with `x`, `y` (array), `pixel_x`, `pixel_y` (full-resolution pixels of the image) and optionally
         `new_x`, `new_y` (refined array positions) and `selected`.
     patient
-        Whose tissue it is; missing in `obs` where not given.
+        Name of the patient. Default: missing in `obs`.
     section
-        Name of the section; by default the start of the counts file's name.
+        Name of the section. Default: the start of the counts file's name.
     labels
-        Table with `x`, `y`, `label`, joined on array positions rounded to integers.
+        Table with `x`, `y`, `label`, joined on array positions rounded to integers. Default: no labels.
     pitch_um
-        Microns between nearest spots: 200 on the 1K array, 141 on the 2K one, where only every other place is taken.
+        Microns between nearest spots: 200 on the 1K array, 141 on the 2K array, where every other place has a spot.
     fullres
-        Whether to hold the image at full resolution in memory. Otherwise it stays in its file, and patches are cut from
-        there; where the file is gone, from the preview of 2,000 pixels, which costs some accuracy.
+        Whether to hold the image at full resolution in memory. With `False` it stays in its file, and patches are cut from the
+        file; if the file is gone, they are cut from a preview of 2,000 pixels, which costs some accuracy.
 
     Returns
     -------
@@ -70,27 +70,32 @@ def read_st(
         If a file does not exist.
     ValueError
         If a table is malformed, counts are not raw, the tables do not belong together, or the image cannot be read.
+
+    Examples
+    --------
+    >>> adata = sthggep.io.read_st("C2.tsv.gz", "C2.jpg", "C2_selection.tsv", patient="C", section="C2")
+    >>> sthggep.tl.predict(adata)
     """
     positive(pitch_um, "`pitch_um`")
     section = _section_name(counts) if section is None else str(section)
     counts_table, spots_table = read_counts(counts), read_spots(spots)
-    rows, kept = match(counts_table, spots_table, section)
-    label = None if labels is None else read_labels(labels, kept, section)
+    rows, matched_spots = match(counts_table, spots_table, section)
+    label = None if labels is None else read_labels(labels, matched_spots, section)
     obs = pd.DataFrame(
         {
-            "patient": pd.Categorical([patient] * len(kept)),
-            "section": pd.Categorical([section] * len(kept)),
-            "array_x": kept["array_x"].to_numpy(),
-            "array_y": kept["array_y"].to_numpy(),
+            "patient": pd.Categorical([patient] * len(matched_spots)),
+            "section": pd.Categorical([section] * len(matched_spots)),
+            "array_x": matched_spots["array_x"].to_numpy(),
+            "array_y": matched_spots["array_y"].to_numpy(),
         },
-        index=[f"{x}x{y}" for x, y in zip(kept["array_x"], kept["array_y"], strict=True)],
+        index=[f"{x}x{y}" for x, y in zip(matched_spots["array_x"], matched_spots["array_y"], strict=True)],
     )
     if label is not None:
         obs["label"] = label
     matrix = csr_matrix(counts_table.values[rows], dtype=np.float32)
     adata = AnnData(matrix, obs=obs, var=pd.DataFrame(index=pd.Index(counts_table.genes)))
-    adata.obsm["spatial"] = kept[["pixel_x", "pixel_y"]].to_numpy(dtype=np.float64)
-    library = _scale(kept, pitch_um, section)
+    adata.obsm["spatial"] = matched_spots[["pixel_x", "pixel_y"]].to_numpy(dtype=np.float64)
+    library = _scale(matched_spots, pitch_um, section)
     if image is not None:
         _add_image(library, Path(image), adata.obsm["spatial"], fullres=fullres)
     adata.uns["spatial"] = {section: library}
@@ -110,7 +115,7 @@ def _scale(spots: pd.DataFrame, pitch_um: float, section: str) -> dict[str, Any]
     try:
         mpp = lattice_mpp(array_xy, spots[["pixel_x", "pixel_y"]].to_numpy(dtype=np.float64), pitch_um)
     except ValueError as error:
-        msg = f"{section}: microns per pixel are not known. {error}"
+        msg = f"{section}: microns per pixel cannot be computed. {error}"
         warn_user(msg)
         return {"scalefactors": scalefactors, "metadata": metadata}
     if is_interleaved(array_xy) and pitch_um >= 200:

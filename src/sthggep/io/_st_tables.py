@@ -25,7 +25,7 @@ class Counts:
 
     positions: NDArray[np.int64]
     genes: list[str]
-    values: NDArray[Any]
+    values: NDArray[np.number]
 
 
 def read_table(source: str | Path | pd.DataFrame, what: str, **options: Any) -> pd.DataFrame:
@@ -66,21 +66,21 @@ def read_counts(source: str | Path | pd.DataFrame) -> Counts:
 
 def _positions_of_ids(table: pd.DataFrame) -> NDArray[np.int64]:
     ids = pd.Series(table.index.astype(str))
-    found = ids.str.extract(_ID).astype(float)
-    bad = found.isna().any(axis=1)
+    numbers = ids.str.extract(_ID).astype(float)
+    bad = numbers.isna().any(axis=1)
     if not bad.any():
-        positions: NDArray[np.int64] = np.rint(found.to_numpy()).astype(np.int64)
+        positions: NDArray[np.int64] = np.rint(numbers.to_numpy()).astype(np.int64)
         return positions
     columns = pd.Series(table.columns.astype(str))
     if columns.str.match(_ID).mean() > 0.5:
         hint = "Its columns are spots: transpose it (spots x genes is expected)."
     else:
-        hint = "Row names are array positions, such as 10x21."
+        hint = "Row names must be array positions, such as 10x21."
     msg = f"{bad.sum()} of {len(ids)} row names of the counts are no array positions: {listing(ids[bad], 5)}. {hint}"
     raise ValueError(msg)
 
 
-def _check_raw(values: NDArray[Any]) -> None:
+def _check_raw(values: NDArray[np.number]) -> None:
     problem = ""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         problem = f"{(~np.isfinite(values)).sum()} are missing or infinite"
@@ -125,46 +125,46 @@ def match(counts: Counts, spots: pd.DataFrame, section: str) -> tuple[NDArray[np
     """
     places = pd.MultiIndex.from_frame(spots[["array_x", "array_y"]])
     x, y = counts.positions.T
-    found = places.get_indexer(pd.MultiIndex.from_arrays([x, y]))
+    spot_of_row = places.get_indexer(pd.MultiIndex.from_arrays([x, y]))
     swapped = int((places.get_indexer(pd.MultiIndex.from_arrays([y, x])) >= 0).sum())
-    matched = int((found >= 0).sum())
+    matched = int((spot_of_row >= 0).sum())
     if matched == 0 or swapped > matched:
         hint = "They do with x and y swapped in one of them." if swapped else "Are they of the same section?"
         msg = (
-            f"{section}: only {matched} of {len(found)} counts rows and {len(spots)} spots have the same array "
+            f"{section}: only {matched} of {len(spot_of_row)} counts rows and {len(spots)} spots have the same array "
             f"position (counts: {_examples(counts.positions)}; spots: {_examples(places)}). {hint}"
         )
         raise ValueError(msg)
     selected = spots["selected"].to_numpy() != 0
-    _report(section, "without a place in the spots table", counts.positions[found < 0], len(found))
-    without = selected & ~np.isin(np.arange(len(spots)), found)
+    _report(section, "absent from the spots table", counts.positions[spot_of_row < 0], len(spot_of_row))
+    without = selected & ~np.isin(np.arange(len(spots)), spot_of_row)
     _report(section, "without counts", spots.loc[without, ["array_x", "array_y"]].to_numpy(), int(selected.sum()))
-    rows = np.flatnonzero((found >= 0) & selected[found])
+    rows = np.flatnonzero((spot_of_row >= 0) & selected[spot_of_row])
     if not rows.size:
         msg = f"{section}: no spot is left: none of the {matched} matched ones has selected != 0."
         raise ValueError(msg)
-    return rows, spots.iloc[found[rows]].reset_index(drop=True)
+    return rows, spots.iloc[spot_of_row[rows]].reset_index(drop=True)
 
 
 def read_labels(source: str | Path | pd.DataFrame, spots: pd.DataFrame, section: str) -> pd.Categorical:
-    """The label of every spot, joined on array positions rounded to integers; missing where there is none."""
+    """Labels of the spots, joined on array positions rounded to integers; missing for spots without a label."""
     table = read_table(source, "labels")
     _need_columns(table, ("x", "y", "label"), "labels table")
-    known = table.dropna(subset=["x", "y", "label"])
-    named = pd.DataFrame({axis: np.rint(known[axis].astype(float)).astype(np.int64) for axis in ("x", "y")})
-    named["label"] = known["label"].astype(str)
+    complete = table.dropna(subset=["x", "y", "label"])
+    named = pd.DataFrame({axis: np.rint(complete[axis].astype(float)).astype(np.int64) for axis in ("x", "y")})
+    named["label"] = complete["label"].astype(str)
     named = named.drop_duplicates()
     unique(zip(named["x"], named["y"], strict=True), f"{section}: positions of the labels", "Drop the repeated rows.")
     by_place = named.set_index(["x", "y"])["label"]
-    found = by_place.reindex(pd.MultiIndex.from_frame(spots[["array_x", "array_y"]]))
-    if found.isna().all():
+    labels = by_place.reindex(pd.MultiIndex.from_frame(spots[["array_x", "array_y"]]))
+    if labels.isna().all():
         msg = (
-            f"{section}: none of the {len(known)} labels is at the array position of a spot (labels: "
+            f"{section}: none of the {len(complete)} labels is at the array position of a spot (labels: "
             f"{_examples(by_place.index)}; spots: {_examples(_pairs(spots))}). x and y are array positions, not pixels."
         )
         raise ValueError(msg)
-    log.info("%s: %d of %d spots have a label", section, found.notna().sum(), len(spots))
-    return pd.Categorical(found.to_numpy())
+    log.info("%s: %d of %d spots have a label", section, labels.notna().sum(), len(spots))
+    return pd.Categorical(labels.to_numpy())
 
 
 def _need_columns(table: pd.DataFrame, columns: Iterable[str], what: str) -> None:
@@ -178,8 +178,8 @@ def _numbers(table: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
-        found = listing(table[column][bad], 3)
-        msg = f"Column {column!r} of the {what} holds {counted(int(bad.sum()), 'value')} not a number: {found}. Drop those rows."
+        examples = listing(table[column][bad], 3)
+        msg = f"Column {column!r} of the {what} holds {counted(int(bad.sum()), 'value')} not a number: {examples}. Drop those rows."
         raise ValueError(msg)
     return values
 
@@ -188,17 +188,17 @@ def _pairs(spots: pd.DataFrame) -> list[tuple[int, int]]:
     return list(zip(spots["array_x"].tolist(), spots["array_y"].tolist(), strict=True))
 
 
-def _examples(positions: Iterable[Any]) -> str:
+def _examples(positions: Iterable[Iterable[object]]) -> str:
     names = [f"{x}x{y}" for x, y in positions]
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _report(section: str, why: str, positions: NDArray[np.int64], n: int) -> None:
-    """Say which spots are left out: a few are in all published data, many are a fault."""
+    """Name the spots that are left out: all published data have a few, many are a fault."""
     if not len(positions):
         return
     msg = f"{section}: left out, since {why}: {len(positions)} of {counted(n, 'spot')} ({_examples(positions)})."
     if len(positions) <= FEW * n:
         log.info(msg)
     else:
-        warn_user(f"{msg} Are both tables of this section, and whole?")
+        warn_user(f"{msg} Do both tables belong to this section, and are they complete?")
