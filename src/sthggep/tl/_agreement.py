@@ -44,8 +44,8 @@ def agreement(
     """Cluster the spots of a section by predicted expression and compare the clusters with labels.
 
     The function scores two references beside the prediction: clusters of the measured expression, and clusters of the
-    spots' coordinates alone. Labels form compact regions, as clusters of coordinates do, so only the gain of the prediction
-    over the coordinates counts.
+    spots' coordinates alone. Labels form compact regions, as clusters of coordinates do, so only the gain of the
+    prediction over the coordinates counts.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ def agreement(
     labels_key
         Column of ``obs`` with the label of each spot; spots without a label are clustered but not compared. Labels
         made from the counts (``obs["cluster"]`` of :func:`sthggep.datasets.her2st`) are not a pathologist's annotation
-        (``obs["label"]``): agreement with them measures how much of the measured structure the model predicts, not whether
-        the clusters are tissue types.
+        (``obs["label"]``): agreement with them measures how much of the measured structure the model predicts, not
+        whether the clusters are tissue types.
     method
-        ``"kmeans"``, or ``"leiden"`` on scanpy's graph of 15 nearest neighbors with Gaussian weights, which needs igraph
-        (``sthggep[leiden]``).
+        ``"kmeans"``, or ``"leiden"`` on scanpy's graph of 15 nearest neighbors with Gaussian weights, which needs
+        igraph (``sthggep[leiden]``).
     candidates
         Numbers of clusters (k-means) or resolutions (Leiden). The function takes the one with the highest mean
         silhouette, without the labels. A single candidate is taken as it is: ``[7]`` gives seven clusters in every
@@ -76,9 +76,10 @@ def agreement(
 
     Returns
     -------
-    A DataFrame with rows ``predicted``, ``observed`` and ``coordinates``; columns ``ari`` (adjusted Rand index: 1 for equal
-    partitions, 0 for chance), ``nmi`` (normalized mutual information; chance is above 0, and higher for many clusters),
-    ``n_clusters``, ``chosen`` (candidate), ``silhouette``, ``n_spots`` (with a label). Writes these fields to the table:
+    A DataFrame with rows ``predicted``, ``observed`` and ``coordinates``; columns ``ari`` (adjusted
+    Rand index: 1 for equal partitions, 0 for chance), ``nmi`` (normalized mutual information; chance is above 0, and
+    higher for many clusters), ``n_clusters``, ``chosen`` (candidate), ``silhouette``, ``n_spots`` (with a label).
+    Writes these fields to the table:
 
     ``obs[f"{key}_clusters"]``, ``obs[f"{key}_clusters_observed"]`` : categorical
         Clusters of predicted and measured expression; ``"0"`` is the largest.
@@ -90,8 +91,8 @@ def agreement(
     KeyError
         There is no such prediction, or no such column of labels.
     ValueError
-        The counts are not raw, there are several sections, no spot has a label, the prediction is NaN for some spots, or
-        sthggep did not write a column that the function would overwrite.
+        The counts are not raw, there are several sections, no spot has a label, the prediction is NaN for some spots,
+        or sthggep did not write a column that the function would overwrite.
     ImportError
         ``method="leiden"`` without igraph.
 

@@ -21,8 +21,8 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
     """Link a slide to predictions stored in a file.
 
     :func:`sthggep.tl.evaluate` and the figures then read the predictions from the file, as if they were in ``obsm``.
-    Files of :func:`sthggep.tl.predict_cohort`, of ``sthggep predict --workers`` and of ``tl.predict(out=...)`` hold such
-    predictions. The file stays where it is.
+    Files of :func:`sthggep.tl.predict_cohort`, of ``sthggep predict --workers`` and of ``tl.predict(out=...)`` hold
+    such predictions. The file stays where it is.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
     FileNotFoundError
         The file does not exist.
     ValueError
-        The file holds no prediction of that name, or one of other spots; or ``data`` holds something else under ``key``.
+        The file holds no prediction of that name, or one of other spots; or ``data`` holds something else under
+        ``key``.
 
     Examples
     --------

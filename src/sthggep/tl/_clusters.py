@@ -25,7 +25,7 @@ N_NEIGHBORS = 15
 
 @dataclass(frozen=True)
 class Clusters:
-    """``labels`` count from 0, the largest cluster first; ``chosen`` is the candidate: a resolution, or a number of clusters."""
+    """``labels`` count from 0, the largest cluster first; ``chosen`` is the candidate (resolution or number)."""
 
     labels: Labels
     chosen: float

@@ -64,12 +64,12 @@ def cross_validate(
     seed: int = 0,
     show_progress_bar: bool = True,
 ) -> pd.DataFrame:
-    """Hold out each patient (or section) in turn, train on the others, and score the predictions for the held-out sections.
+    """Hold out each patient (or section) in turn, train on the others, and score the predictions.
 
     Each fold chooses the panel, trains the model with its early stopping, and fits the baselines on the other groups
     alone. The counts of the held-out sections serve only to score the predictions. Image features depend on no counts,
-    so they are computed once for all folds, or with ``stain`` once for each fold, since the reference stain comes from its
-    training sections.
+    so they are computed once for all folds, or with ``stain`` once for each fold, since the reference stain comes from
+    its training sections.
 
     Parameters
     ----------
@@ -82,25 +82,26 @@ def cross_validate(
         The panel. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from each fold's training sections,
         without the genes that the held-out sections lack.
     targets
-        What to predict instead of genes: a key of ``obsm`` or columns of ``obs``; see :func:`sthggep.tl.fit`. Scores are
-        on the scale of the targets; there is no noise ceiling, since only counts have one.
+        What to predict instead of genes: a key of ``obsm`` or columns of ``obs``; see :func:`sthggep.tl.fit`. Scores
+        are on the scale of the targets; there is no noise ceiling, since only counts have one.
     preset
         As for :func:`sthggep.tl.fit`.
     baselines
         Any of ``"mean"`` (each gene's mean over the training spots), ``"nearest_patch"`` (expression of the training
-        spot with the nearest features) and ``"ridge"`` (ridge regression; its penalty is chosen on held-out training sections, or
-        on blocks of tissue if there is only one). The latter two read the model's features, also those of
+        spot with the nearest features) and ``"ridge"`` (ridge regression; its penalty is chosen on held-out training
+        sections, or on blocks of tissue if there is only one). The latter two read the model's features, also those of
         ``encoder`` or ``obsm``; with ``preset="paper"`` they read those of the default preset.
     out
-        Folder for finished folds, from which the same call with the same data resumes after an interruption. Default: folds are
-        not stored.
+        Folder for finished folds, from which the same call with the same data resumes after an interruption. Default:
+        folds are not stored.
     validation
-        What to hold out of the training sections for early stopping: ``"auto"``, ``"sections"``, ``"blocks"`` or ``None``;
-        see :func:`sthggep.tl.fit`.
+        What to hold out of the training sections for early stopping: ``"auto"``, ``"sections"``, ``"blocks"`` or
+        ``None``; see :func:`sthggep.tl.fit`.
     expression
         Further sections with raw counts, no image needed, from which the model learns gene programs; see
-        :func:`sthggep.tl.fit`. Each fold leaves out those of its held-out group: of the same ``obs[group_key]``, which these
-        sections need too, or with ``group_key="section"`` of the same name. Neither the baselines nor the panel use them.
+        :func:`sthggep.tl.fit`. Each fold leaves out those of its held-out group: of the same ``obs[group_key]``, which
+        these sections need too, or with ``group_key="section"`` of the same name. Neither the baselines nor the panel
+        use them.
     obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members, weights
         As for :func:`sthggep.tl.fit`.
     layer
@@ -124,18 +125,19 @@ def cross_validate(
 
     Returns
     -------
-    A DataFrame with a row for each ``fold``, ``group``, ``section``, ``method``, ``metric`` and ``gene``, and its ``value``.
-    ``leak`` is ``"same patient"`` if the fold was trained on other sections of the patient, else empty. ``method`` is
-    ``"hggep"`` or a baseline. ``metric`` is ``"pearson"``, ``"spearman"`` or ``"rmse"``, within the section, on
-    ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene (see :func:`sthggep.tl.evaluate`) is a
-    row with ``"ceiling"`` as ``method`` and ``metric``. ``attrs`` holds ``parameters``, ``folds`` (``group``,
-    ``sections``, numbers ``n_train`` of training and ``n_expression`` of further sections, ``n_genes``, ``seconds``) and ``leaks``.
+    A DataFrame with a row for each ``fold``, ``group``, ``section``, ``method``, ``metric`` and
+    ``gene``, and its ``value``. ``leak`` is ``"same patient"`` if the fold was trained on other sections of the
+    patient, else empty. ``method`` is ``"hggep"`` or a baseline. ``metric`` is ``"pearson"``, ``"spearman"`` or
+    ``"rmse"``, within the section, on ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene
+    (see :func:`sthggep.tl.evaluate`) is a row with ``"ceiling"`` as ``method`` and ``metric``. ``attrs`` holds
+    ``parameters``, ``folds`` (``group``, ``sections``, numbers ``n_train`` of training and ``n_expression`` of further
+    sections, ``n_genes``, ``seconds``) and ``leaks``.
 
     Raises
     ------
     KeyError, ValueError
-        Invalid input, fewer than two groups, the same tissue on both sides of a fold (judged by name, image, counts and
-        spot positions), or an ``out`` of other data or parameters; all refused before training.
+        Invalid input, fewer than two groups, the same tissue on both sides of a fold (judged by name, image, counts
+        and spot positions), or an ``out`` of other data or parameters; all refused before training.
     ImportError
         The package of the encoder is not installed.
     FileNotFoundError

@@ -1,4 +1,4 @@
-"""Reasons to doubt a prediction: tissue that the model was trained on; other colors, resolution or genes than in training."""
+"""Reasons to doubt a prediction: tissue of the training, or other colors, resolution or genes than in training."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _rounded(lab: Iterable[float]) -> str:
 
 
 def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
-    """A message for each section whose image is coarser or finer than those of the training, if patches show the difference."""
+    """A message for each section whose image is coarser or finer than in training, if patches show it."""
     sizes = [size for size in model.inputs.sizes_um if size is not None]
     trained = [mpp for mpp in model.training.image_mpp or model.training.mpp if mpp]
     if not sizes or not trained:

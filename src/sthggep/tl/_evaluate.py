@@ -45,7 +45,8 @@ def evaluate(
     """Score a prediction against the measured expression, gene by gene and within each section.
 
     The function puts the counts on the scale of the prediction, ``log10(1 + counts per 10,000 of the panel)``, without
-    smoothing. It compares targets (``tl.fit(targets=...)``) with the values in the same ``obsm`` or ``obs``, as they are.
+    smoothing. It compares targets (``tl.fit(targets=...)``) with the values in the same ``obsm`` or ``obs``, as they
+    are.
 
     Parameters
     ----------
@@ -66,25 +67,25 @@ def evaluate(
 
     Returns
     -------
-    A DataFrame with a row for each gene (and section, in column ``section``, if there are several); the function also writes
-    it to ``uns[f"{key}_scores"]`` of the table. A gene that is constant within a section has no correlation (NaN), and
-    a warning counts such genes.
+    A DataFrame with a row for each gene (and section, in column ``section``, if there are several);
+    the function also writes it to ``uns[f"{key}_scores"]`` of the table. A gene that is constant within a section has
+    no correlation (NaN), and a warning counts such genes.
 
     ``pearson``, ``spearman``, ``rmse``
         Over the spots of the section.
     ``ceiling``
-        Noise ceiling: the Pearson correlation of a perfect prediction with counts this noisy. NaN for targets, since only
-        counts can be split.
+        Noise ceiling: the Pearson correlation of a perfect prediction with counts this noisy. NaN for targets, since
+        only counts can be split.
     ``of_ceiling``
-        ``pearson / ceiling``, the fraction of the ceiling. NaN if less than a tenth of the measured variance is signal (a
-        ceiling below 0.32).
+        ``pearson / ceiling``, the fraction of the ceiling. NaN if less than a tenth of the measured variance is signal
+        (a ceiling below 0.32).
     ``ssim``
         Structural similarity of the two maps; 1 for equal maps.
     ``mean_observed``
         Mean of the measured values.
     ``moran_observed``, ``moran_predicted``, ``moran_expected``
-        With ``moran``: Moran's I of both maps over neighboring spots (0 for noise, towards 1 for a smooth map), and of the
-        measured map without the noise of the counts. A prediction is too smooth if ``moran_predicted`` exceeds
+        With ``moran``: Moran's I of both maps over neighboring spots (0 for noise, towards 1 for a smooth map), and of
+        the measured map without the noise of the counts. A prediction is too smooth if ``moran_predicted`` exceeds
         ``moran_expected``; any prediction without noise may exceed ``moran_observed``.
 
     Raises
@@ -101,20 +102,20 @@ def evaluate(
 
     Notes
     -----
-    Ceiling: each count is split binomially into two halves, both halves are put on the same scale, and the halves are
-    correlated over spots (r, the mean over a few splits). The reliability at full depth is 2r / (1 + r)
-    (Spearman-Brown), and the ceiling is its square root. Counts of different spots are assumed to be independent, so the ceiling
-    does not include batch effects within a section.
+    Ceiling: each count is split binomially into two halves, both halves are put on the same scale, and the
+    halves are correlated over spots (r, the mean over a few splits). The reliability at full depth is 2r / (1 + r)
+    (Spearman-Brown), and the ceiling is its square root. Counts of different spots are assumed to be independent, so
+    the ceiling does not include batch effects within a section.
 
-    SSIM (Wang et al. 2004) compares level, contrast and structure in a window around each spot, averaged over
-    spots. The window is a Gaussian with a standard deviation of 1.5 spot pitches, its constants are 0.01 and 0.03 of
-    the measured range, and neither map is rescaled. Away from the border of a full square array it equals scikit-image's
-    ``structural_similarity(gaussian_weights=True, use_sample_covariance=False)``. Positions without a spot have no weight,
-    so holes and borders of the tissue need no padding and a hexagonal array needs no raster. Noise of the counts
-    lowers SSIM: use it to compare models on one section, not to compare sections.
+    SSIM (Wang et al. 2004) compares level, contrast and structure in a window around each spot, averaged over spots.
+    The window is a Gaussian with a standard deviation of 1.5 spot pitches, its constants are 0.01 and 0.03 of the
+    measured range, and neither map is rescaled. Away from the border of a full square array it equals scikit-image's
+    ``structural_similarity(gaussian_weights=True, use_sample_covariance=False)``. Positions without a spot have no
+    weight, so holes and borders of the tissue need no padding and a hexagonal array needs no raster. Noise of the
+    counts lowers SSIM: use it to compare models on one section, not to compare sections.
 
-    Moran's I: neighbors are the spots within 1.6 pitches (8 on a square array, 6 on a hexagonal one), with equal weights.
-    Noise adds to a gene's variance but not to the covariance between spots, hence ``moran_expected`` is
+    Moran's I: neighbors are the spots within 1.6 pitches (8 on a square array, 6 on a hexagonal one), with equal
+    weights. Noise adds to a gene's variance but not to the covariance between spots, hence ``moran_expected`` is
     ``moran_observed / ceiling**2``, NaN like ``of_ceiling``.
 
     Examples

@@ -71,51 +71,55 @@ def fit(
     Parameters
     ----------
     slides
-        One slide or many, AnnData and SpatialData mixed, with H&E images and raw counts. The function does not change them.
+        One slide or many, AnnData and SpatialData mixed, with H&E images and raw counts. The function does not change
+        them.
     genes
-        The panel, two genes or more. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from these slides, or
-        with ``model`` all genes of that model. With ``model`` you may pass some of its genes, such as those that the
-        new slides have. Expression is a gene's share of the panel's counts, so a small panel measures only how its
+        The panel, two genes or more. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from these slides,
+        or with ``model`` all genes of that model. With ``model`` you may pass some of its genes, such as those that
+        the new slides have. Expression is a gene's share of the panel's counts, so a small panel measures only how its
         genes divide their counts. If a few genes interest you, train on many and pass the few to
         :func:`sthggep.tl.predict`.
     preset
-        ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; trains within minutes
-        on a laptop. ``"paper"``: the published network, sizes and losses, trained end to end; needs a GPU.
+        ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; trains within
+        minutes on a laptop. ``"paper"``: the published network, sizes and losses, trained end to end; needs a GPU.
     model
-        A model to fine-tune, or the folder of a saved one. Inputs, networks and gene programs of the model stay as they
-        are. Its networks are trained at a tenth of the preset's learning rate. The linear shortcut of the default preset
-        is refitted as a ridge regression towards its earlier weights, so it moves further the more spots there are; means and
-        spreads of the genes move likewise. The function does not change ``model`` itself. Default: train a new model.
+        A model to fine-tune, or the folder of a saved one. Inputs, networks and gene programs of the model stay as
+        they are. Its networks are trained at a tenth of the preset's learning rate. The linear shortcut of the default
+        preset is refitted as a ridge regression towards its earlier weights, so it moves further the more spots there
+        are; means and spreads of the genes move likewise. The function does not change ``model`` itself. Default:
+        train a new model.
     validation
-        What to hold out for early stopping, and in the default preset for choosing the ridge penalty, the number of gene
-        programs and the weight of the networks in the prediction: ``"sections"`` (whole sections), ``"blocks"`` (blocks of
-        tissue within each section), a list of section names, or ``None`` (nothing: training runs all epochs). Default: ``"auto"``, sections
-        if there are several, else blocks. Each network of an ensemble holds out another part, and the linear shortcut is
-        finally refitted on all tissue. Single spots are never held out, since their neighbors resemble them.
+        What to hold out for early stopping, and in the default preset for choosing the ridge penalty, the number of
+        gene programs and the weight of the networks in the prediction: ``"sections"`` (whole sections), ``"blocks"``
+        (blocks of tissue within each section), a list of section names, or ``None`` (nothing: training runs all
+        epochs). Default: ``"auto"``, sections if there are several, else blocks. Each network of an ensemble holds out
+        another part, and the linear shortcut is finally refitted on all tissue. Single spots are never held out, since
+        their neighbors resemble them.
     expression
         Further sections with raw counts of the same genes, no image needed. The default preset learns gene programs
-        (which genes vary together) from them, which helps most if the training slides come from few patients. Never pass a
-        section that you will predict, nor one of its patient if you hold out patients.
+        (which genes vary together) from them, which helps most if the training slides come from few patients. Never
+        pass a section that you will predict, nor one of its patient if you hold out patients.
     targets
-        What to learn instead of genes: a key of ``obsm`` (an array or a DataFrame whose columns are the targets, such as
-        cell-type fractions), or a list of columns of ``obs`` (such as signature scores). Every spot needs finite numbers. The
-        function does not read counts. It standardizes the targets for training; predictions are on the original scale.
-        Nothing bounds them: fractions may be slightly below 0, and need not add up to 1.
+        What to learn instead of genes: a key of ``obsm`` (an array or a DataFrame whose columns are the targets, such
+        as cell-type fractions), or a list of columns of ``obs`` (such as signature scores). Every spot needs finite
+        numbers. The function does not read counts. It standardizes the targets for training; predictions are on the
+        original scale. Nothing bounds them: fractions may be slightly below 0, and need not add up to 1.
     obsm
-        Key or keys in ``obsm`` of features to read instead of the image (UNI, CONCH, cell counts, of any origin); each key is a
-        latent stage. Each holds an array, a sparse matrix or a DataFrame with a row of finite numbers for each spot, and the
-        same columns in every slide. Default: the features of the preset.
+        Key or keys in ``obsm`` of features to read instead of the image (UNI, CONCH, cell counts, of any origin); each
+        key is a latent stage. Each holds an array, a sparse matrix or a DataFrame with a row of finite numbers for
+        each spot, and the same columns in every slide. Default: the features of the preset.
     encoder
-        Name of an image encoder, see :func:`sthggep.pp.encoders`. Features that :func:`sthggep.pp.features` wrote with this
-        encoder are reused. Default: the preset's encoder.
+        Name of an image encoder, see :func:`sthggep.pp.encoders`. Features that :func:`sthggep.pp.features` wrote with
+        this encoder are reused. Default: the preset's encoder.
     size_um
-        Field of view in microns, or several, each a latent stage. Default: the fields of view of the encoder, or of the preset.
+        Field of view in microns, or several, each a latent stage. Default: the fields of view of the encoder, or of
+        the preset.
     stain
         Stain normalization: ``"reinhard"`` (mean and spread of the tissue's colors in CIELAB) or ``"macenko"``
-        (separates hematoxylin and eosin in optical density, as ``squidpy.experimental.im`` estimates them, and matches hue and
-        strength of each). Patches of each slide are normalized to the mean stain of the training slides;
-        :func:`sthggep.tl.predict` normalizes new slides likewise. Stain is estimated on the coarsest resolution
-        of each slide. A slide with too little tissue keeps its colors, and the function warns. Features that
+        (separates hematoxylin and eosin in optical density, as ``squidpy.experimental.im`` estimates them, and matches
+        hue and strength of each). Patches of each slide are normalized to the mean stain of the training slides;
+        :func:`sthggep.tl.predict` normalizes new slides likewise. Stain is estimated on the coarsest resolution of
+        each slide. A slide with too little tissue keeps its colors, and the function warns. Features that
         :func:`sthggep.pp.features` wrote without normalization are refused. Default: the preset's choice, which is no
         normalization: features are centered within each slide, and on our benchmarks normalization did not help.
     max_epochs
@@ -125,9 +129,9 @@ def fit(
     n_members
         Number of networks whose predictions are averaged. Default: 5 for ``"default"``, 1 for ``"paper"``.
     weights
-        Weights of the image encoder: a file, a folder, or ``"random"``; see :func:`sthggep.pp.features`. Default: the published
-        weights of the encoder. The model stores the weights of ``"shufflenet"`` and those that you pass here;
-        other encoders are loaded by their name for prediction.
+        Weights of the image encoder: a file, a folder, or ``"random"``; see :func:`sthggep.pp.features`. Default: the
+        published weights of the encoder. The model stores the weights of ``"shufflenet"`` and those that you pass
+        here; other encoders are loaded by their name for prediction.
     layer
         Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
         ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
@@ -135,16 +139,18 @@ def fit(
     window
         Most spots of a training sample; a larger section is split into windows. Each window is a training sample that
         includes the spots around it and uses the statistics of the whole section; features wait in a temporary folder.
-        Default: ``"auto"``, 5,000 spots for the default preset and whole sections for ``"paper"``. ``None`` trains on whole sections.
+        Default: ``"auto"``, 5,000 spots for the default preset and whole sections for ``"paper"``. ``None`` trains on
+        whole sections.
     batch_size
         Patches encoded at a time.
     trainer_kwargs
         Options for Lightning's ``Trainer``. To train with several processes, each with sections of its own, pass
         ``{"devices": 2, "strategy": "ddp"}`` in a script; a step then averages over as many sections.
     checkpoint_dir
-        Folder for checkpoints, from which the same call resumes after an interruption, at the last complete epoch of the
-        network in training. Model and curves equal those of an uninterrupted training (with one process). A folder
-        of other data or options is refused; device, precision and number of processes may differ. Default: no checkpoints.
+        Folder for checkpoints, from which the same call resumes after an interruption, at the last complete epoch of
+        the network in training. Model and curves equal those of an uninterrupted training (with one process). A folder
+        of other data or options is refused; device, precision and number of processes may differ. Default: no
+        checkpoints.
     device
         ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     seed

@@ -53,7 +53,8 @@ def local_ssim(window: sparse.csr_matrix, predicted: MapValues, measured: MapVal
 def morans_i(slide: Slide, values: MapValues) -> NDArray[np.float64]:
     """Moran's I of each gene map, shape (n_genes,); NaN for a constant one, or if no spot has a neighbor.
 
-    The functions of scanpy and squidpy start threads of numba, which changes the number of OpenMP's threads, and so torch's.
+    The functions of scanpy and squidpy start threads of numba, which changes the number of OpenMP's threads, and so
+    torch's.
     """
     pairs, _ = _near(slide, NEIGHBOR_REACH)
     if not len(pairs):

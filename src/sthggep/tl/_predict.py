@@ -73,10 +73,10 @@ def predict(
         Write the latent embedding of each spot, for neighbor graphs, clusters and UMAPs: the fused features of all
         networks of the model, side by side. Their axes differ between networks, so the function does not average them.
     counts
-        Write expected counts. The model needs a head for counts (``preset="paper"``): the count of each gene is the mean
-        of the distribution that the head predicts, for a spot of the median library size of the training sections.
-        The name of a column of ``obs`` multiplies the counts by the size factors in that column (library size of the
-        spot over the median library size).
+        Write expected counts. The model needs a head for counts (``preset="paper"``): the count of each gene is the
+        mean of the distribution that the head predicts, for a spot of the median library size of the training
+        sections. The name of a column of ``obs`` multiplies the counts by the size factors in that column (library
+        size of the spot over the median library size).
     uncertainty
         Write the standard deviation over the networks of the model, for each spot and gene. It is not an error bar: it
         holds neither the noise of the counts nor errors that all networks share, and on held-out toy tissue it hardly
@@ -84,21 +84,22 @@ def predict(
     {places}
     window
         Most spots that are predicted at a time; a larger section is split into windows. Windows bound the memory, and
-        time grows linearly with the number of spots. Default: ``"auto"``, windows of 5,000 spots, so that a Visium section is one
-        window. ``None`` predicts every section as a whole. Windows do not change the predictions of the default preset:
-        each window includes all surrounding spots that reach its spots through the network, and the statistics are
-        those of the whole section. Features wait in a temporary folder (22 kB a spot). Models that attend over the
-        whole section (``preset="paper"``, the authors' weights) are split only if you pass a number; their predictions
-        then change, and the function warns.
+        time grows linearly with the number of spots. Default: ``"auto"``, windows of 5,000 spots, so that a Visium
+        section is one window. ``None`` predicts every section as a whole. Windows do not change the predictions of the
+        default preset: each window includes all surrounding spots that reach its spots through the network, and the
+        statistics are those of the whole section. Features wait in a temporary folder (22 kB a spot). Models that
+        attend over the whole section (``preset="paper"``, the authors' weights) are split only if you pass a number;
+        their predictions then change, and the function warns.
     out
         File for predictions that do not fit into memory, ``.zarr`` or ``.h5ad``, written block by block. It holds an
         AnnData with the prediction as ``X``, as :func:`sthggep.tl.to_adata` makes it, without images. Open it by
         ``anndata.read_h5ad(out, backed="r")`` or ``anndata.experimental.read_lazy(out)``. Default: the arrays are
         written to ``obsm``.
     checkpoint_dir
-        Folder for finished blocks of features (16 batches of spots each, 22 kB a spot), from which the same call resumes
-        after an interruption. A block is identified by image, encoder, spots and resolution. You may delete the folder
-        at any time. Models that read patches or ``obsm`` have no such blocks. Default: blocks are not stored.
+        Folder for finished blocks of features (16 batches of spots each, 22 kB a spot), from which the same call
+        resumes after an interruption. A block is identified by image, encoder, spots and resolution. You may delete
+        the folder at any time. Models that read patches or ``obsm`` have no such blocks. Default: blocks are not
+        stored.
     batch_size
         Patches encoded at a time.
     device
@@ -110,7 +111,8 @@ def predict(
 
     Returns
     -------
-    ``None``, or with ``copy=True`` the copy. Writes these fields to the table, or with ``out`` the arrays to that file:
+    ``None``, or with ``copy=True`` the copy. Writes these fields to the table, or with ``out`` the
+    arrays to that file:
 
     ``obsm[key_added]`` : float32 (n_obs, n_genes)
         The prediction, on the scale ``uns[key_added]["units"]``; NaN for spots of regions that were not selected.
@@ -121,11 +123,11 @@ def predict(
     ``obsm["<key_added>_std"]`` : float32 (n_obs, n_genes)
         With ``uncertainty``: standard deviation over the networks, on the scale of the prediction.
     ``uns[key_added]`` : dict
-        ``genes`` (names of the columns), ``panel`` (all genes of the model, whose counts define the scale), ``units``, ``obsm``
-        (keys of the further arrays), ``model`` (its id), ``versions`` and ``params``. If the model records them:
-        ``held_out_pearson``, the correlation of each gene on the tissue held out during training;
-        ``training_ceiling``, the noise ceiling of each gene on the training slides; ``targets``, where the targets of a
-        model of targets stand in a table (``genes`` then holds their names). With ``out``: ``path``, the file from
+        ``genes`` (names of the columns), ``panel`` (all genes of the model, whose counts define the scale), ``units``,
+        ``obsm`` (keys of the further arrays), ``model`` (its id), ``versions`` and ``params``. If the model records
+        them: ``held_out_pearson``, the correlation of each gene on the tissue held out during training;
+        ``training_ceiling``, the noise ceiling of each gene on the training slides; ``targets``, where the targets of
+        a model of targets stand in a table (``genes`` then holds their names). With ``out``: ``path``, the file from
         which :func:`sthggep.tl.evaluate` and the figures read.
 
     The call removes embedding, counts and standard deviation of an earlier prediction of the same name.
@@ -153,8 +155,9 @@ def predict(
 
     Notes
     -----
-    If spots are denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of Visium HD), the function
-    splits the array into several interleaved coarser ones, so that neighbors are about as far apart as in training.
+    If spots are denser than those of the training sections (a :func:`sthggep.pp.tissue_grid`, bins of
+    Visium HD), the function splits the array into several interleaved coarser ones, so that neighbors are about as far
+    apart as in training.
 
     Examples
     --------

@@ -59,10 +59,10 @@ def predict_cohort(
 ) -> pd.DataFrame:
     """Predict the expression of many slides with several processes or, by ``dask.distributed``, several machines.
 
-    Each slide is one task. A slide of more spots than 16 batches (1,024 by default), predicted by a model with a frozen encoder, is
-    one task for each block of so many spots, and one task that predicts from the blocks. If a worker is lost, another
-    worker repeats its task. A slide that fails does not stop the others. The predictions are those of
-    :func:`sthggep.tl.predict`.
+    Each slide is one task. A slide of more spots than 16 batches (1,024 by default), predicted by a model with a
+    frozen encoder, is one task for each block of so many spots, and one task that predicts from the blocks. If a
+    worker is lost, another worker repeats its task. A slide that fails does not stop the others. The predictions are
+    those of :func:`sthggep.tl.predict`.
 
     After an interruption the same call resumes: it keeps finished slides, and finished blocks (22 kB a spot) wait in
     ``out`` until their slide is predicted. Do not run two calls on one folder at a time.
@@ -72,20 +72,20 @@ def predict_cohort(
     slides
         Files: AnnData (``.h5ad``, ``.zarr``), SpatialData (``.zarr``), or images without spots (TIFF, SVS, JPEG, PNG).
     model
-        A trained model, the folder of a saved one, or a name. The call copies it to ``out``, from where the workers load it.
-        Default: ``"her2st"``, the bundled model.
+        A trained model, the folder of a saved one, or a name. The call copies it to ``out``, from where the workers
+        load it. Default: ``"her2st"``, the bundled model.
     out
-        Folder for the predictions; the call makes it. Each slide becomes ``<name of the slide>.h5ad``, an AnnData with the
-        prediction as ``X``: what :func:`sthggep.tl.predict` writes to its ``out``.
+        Folder for the predictions; the call makes it. Each slide becomes ``<name of the slide>.h5ad``, an AnnData with
+        the prediction as ``X``: what :func:`sthggep.tl.predict` writes to its ``out``.
     scheduler
         Address of a dask scheduler, such as ``"tcp://host:8786"``, or a client of one. Slides and ``out`` must be on a
-        disk that all workers share, under the same path. The workers need the same version of sthggep and the packages of
-        the model's encoder; register your own encoders on the workers, too. Default: processes on this machine.
+        disk that all workers share, under the same path. The workers need the same version of sthggep and the packages
+        of the model's encoder; register your own encoders on the workers, too. Default: processes on this machine.
     workers
         Number of processes on this machine; each has one thread and holds one slide and one model. Default: 1.
     overwrite
-        Replace files in ``out`` that hold predictions of another model, with other options, or of an earlier version of
-        the slide.
+        Replace files in ``out`` that hold predictions of another model, with other options, or of an earlier version
+        of the slide.
     spacing_um
         Distance in microns of a new grid of spots over the tissue, made as by :func:`sthggep.pp.tissue_grid` and
         predicted instead of the slide's own spots. Default: the slide's spots; 100 for images, which have none.
@@ -99,9 +99,9 @@ def predict_cohort(
 
     Returns
     -------
-    A DataFrame with a row for each slide: ``slide`` and ``path`` (the file in ``out``), ``status`` (``"written"``,
-    ``"kept"`` from an earlier call, or ``"failed"``), ``n_obs``, ``n_genes`` (missing if the slide failed) and ``error``
-    (empty if it did not). The call also logs the errors.
+    A DataFrame with a row for each slide: ``slide`` and ``path`` (the file in ``out``), ``status``
+    (``"written"``, ``"kept"`` from an earlier call, or ``"failed"``), ``n_obs``, ``n_genes`` (missing if the slide
+    failed) and ``error`` (empty if it did not). The call also logs the errors.
 
     Raises
     ------

@@ -45,7 +45,7 @@ def summary(
     spatial_key: str = "spatial",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Summarize the scores of a prediction, one row for each section: mean correlation, its interval, fraction of the ceiling.
+    """Summarize the scores of a prediction, one row for each section.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def summary(
     key
         Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     genes
-        Genes to score. Choose them without the counts of these slides, as :func:`sthggep.tl.top_genes` does; genes chosen by
-        their scores on the same slides are biased upwards. Default: all predicted genes.
+        Genes to score. Choose them without the counts of these slides, as :func:`sthggep.tl.top_genes` does; genes
+        chosen by their scores on the same slides are biased upwards. Default: all predicted genes.
     n_boot
         Bootstrap samples for the interval; 0 computes no interval.
     level
@@ -97,11 +97,12 @@ def summary(
 
     Notes
     -----
-    Interval: each bootstrap sample draws blocks of spots with replacement and computes the mean over genes; the
-    interval lies between quantiles of these means. The samples are of spots, not of genes, since genes vary together in
-    the same spots and would give an interval that is much too narrow. They are of blocks, since neighboring spots resemble each
-    other. A block is a square of about ``sqrt(n_spots)`` spots. Fewer than eight blocks give no interval (NaN).
-    The interval covers the sampling of spots in this section, not the variation between patients: compare the rows for that.
+    Interval: each bootstrap sample draws blocks of spots with replacement and computes the mean over
+    genes; the interval lies between quantiles of these means. The samples are of spots, not of genes, since genes vary
+    together in the same spots and would give an interval that is much too narrow. They are of blocks, since
+    neighboring spots resemble each other. A block is a square of about ``sqrt(n_spots)`` spots. Fewer than eight
+    blocks give no interval (NaN). The interval covers the sampling of spots in this section, not the variation between
+    patients: compare the rows for that.
 
     Examples
     --------
@@ -181,7 +182,8 @@ def weighted_pearson(
 ) -> NDArray[np.float64]:
     """Pearson correlation of each pair of columns in each sample, shape (n_samples, n_columns).
 
-    ``times`` (n_samples, n_spots) is how often each sample holds each spot. Columns constant in a sample have no correlation (NaN).
+    ``times`` (n_samples, n_spots) is how often each sample holds each spot. Columns constant in a sample have no
+    correlation (NaN).
     """
     share = times / times.sum(axis=1, keepdims=True)
     # Centered, so that the differences below do not lose digits

@@ -38,8 +38,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     A new AnnData (spots × predicted genes), without the spots that have no prediction:
 
     ``X``
-        A copy of the prediction, on the scale ``uns[key]["units"]``. It is logarithmic: do not normalize it again. After
-        ``tl.predict(out=...)`` it is a dask array; ``.to_memory()`` reads it.
+        A copy of the prediction, on the scale ``uns[key]["units"]``. It is logarithmic: do not normalize it again.
+        After ``tl.predict(out=...)`` it is a dask array; ``.to_memory()`` reads it.
     ``obs``, ``obsm["spatial"]``, ``uns["spatial"]``, ``uns[key]``
         As in the table.
     ``obsm["X_<key>"]``, ``layers["counts"]``, ``layers["std"]``
@@ -47,8 +47,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     ``var["held_out_pearson"]``, ``var["training_ceiling"]``
         Held-out correlation and noise ceiling of each gene in the training, if the model records them.
     ``uns["spatialdata_attrs"]``
-        The link to the shapes of a SpatialData, so that ``sdata["predicted"] = sthggep.tl.to_adata(sdata)`` adds a table by
-        which ``spatialdata-plot`` colors the shapes.
+        The link to the shapes of a SpatialData, so that ``sdata["predicted"] = sthggep.tl.to_adata(sdata)`` adds a
+        table by which ``spatialdata-plot`` colors the shapes.
 
     Raises
     ------

@@ -39,11 +39,11 @@ def top_genes(
     key
         Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     by
-        Values to rank by, one for each gene, higher is better: such as ``tl.evaluate(validation_slide)["pearson"]``, or
-        the mean expression in the training slides. Several values of a gene (one for each section) are averaged; genes with
-        missing values are left out. Default: ``uns[key]["held_out_pearson"]``, the correlation of each gene on
-        the tissue held out during training; if nothing was held out, ``uns[key]["training_ceiling"]``, the noise ceiling on
-        the training slides.
+        Values to rank by, one for each gene, higher is better: such as ``tl.evaluate(validation_slide)["pearson"]``,
+        or the mean expression in the training slides. Several values of a gene (one for each section) are averaged;
+        genes with missing values are left out. Default: ``uns[key]["held_out_pearson"]``, the correlation of each gene
+        on the tissue held out during training; if nothing was held out, ``uns[key]["training_ceiling"]``, the noise
+        ceiling on the training slides.
     table_key
         Table of a SpatialData.
 
@@ -57,7 +57,8 @@ def top_genes(
     KeyError
         There is no such prediction.
     ValueError
-        ``by`` ranks none of the predicted genes, or you did not pass it and the prediction has no record of the training.
+        ``by`` ranks none of the predicted genes, or you did not pass it and the prediction has no record of the
+        training.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Tasks of a cohort, as a worker runs them: predict a small slide, or encode the blocks of a large one and then predict it."""
+"""Tasks of a cohort, as a worker runs them: predict a slide, or encode a block of a large one."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class FeatureView:
 
     @property
     def standardized(self) -> Floats:
-        """Features of all stages with mean 0 and standard deviation 1 over the section, which removes stain and scanner."""
+        """Features of all stages with mean 0 and standard deviation 1 over the section, to remove stain and scanner."""
         if not self.stages:
             msg = "This baseline needs features."
             raise ValueError(msg)
@@ -70,7 +70,7 @@ def nearest_patch(train: Sequence[BaselineSample], test: Sequence[FeatureView]) 
 
 
 def ridge(train: Sequence[BaselineSample], test: Sequence[FeatureView]) -> list[Floats]:
-    """Predict by ridge regression within sections, around the training mean; held-out training tissue decides the penalty."""
+    """Predict by ridge regression within sections, around the training mean; held-out tissue decides the penalty."""
     from sklearn.linear_model import Ridge
 
     pairs = [section.pair for section in train if section.filled.any()]

@@ -17,7 +17,7 @@ PATIENT = "patient"
 
 @dataclass(frozen=True)
 class Fold:
-    """A held-out group: indices of training sections, of predicted ones, and of extra ones whose counts alone are used."""
+    """A held-out group: indices of training sections, of predicted ones, and of extra ones (counts only)."""
 
     number: int
     group: str

@@ -103,7 +103,7 @@ class Plan:
         return panel
 
     def check_features(self) -> None:
-        """Refuse features that differ between sections, and a section without the microns per pixel that baselines need."""
+        """Refuse features that differ between sections, and sections without the mpp that baselines need."""
         check_features(self.slides, self.options.preset.inputs.obsm)
         for slide in self.slides if self.options.borrows_features else ():
             if slide.mpp is None:
