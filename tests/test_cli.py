@@ -171,7 +171,7 @@ def test_going_on_from_a_model(shell, files, model):
     model.save("old")
     done = shell("fit", "c.h5ad", "--out", "new", "--model", "old", "--max-epochs", 1, "--device", "cpu")
     assert done.exit_code == 0, done.stderr
-    assert f"Going on with 2 networks of {model.id}" in done.stderr
+    assert f"Fine-tuning 2 networks of {model.id}" in done.stderr
     assert HGGEP.load("new").training.model == model.id
     done = shell("fit", "c.h5ad", "--out", "other", "--model", "old", "--encoder", "shufflenet")
     assert (done.exit_code, "--encoder passed" in done.stderr) == (1, True)
