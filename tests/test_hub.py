@@ -17,6 +17,7 @@ import pytest
 from sthggep import HGGEP, nn
 from sthggep._inputs._inputs import Inputs
 from sthggep.model._load import load_model
+from sthggep.model._record import TrainingRecord
 
 constants = pytest.importorskip("huggingface_hub.constants")
 NAME = "lab/breast-model"
@@ -30,7 +31,7 @@ def untrained(**options) -> HGGEP:
         "held_out_pearson": [0.1, 0.5],
         "ceiling": [0.4, 0.8],
     }
-    return HGGEP([net], ["A", "B"], Inputs("obsm", obsm=("X_mine",)), training=training | options)
+    return HGGEP([net], ["A", "B"], Inputs("obsm", obsm=("X_mine",)), training=TrainingRecord(**training | options))
 
 
 class Hub(BaseHTTPRequestHandler):

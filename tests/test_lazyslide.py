@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from sthggep import HGGEP, nn, tl
 from sthggep._inputs._inputs import Inputs
+from sthggep.model._record import TrainingRecord
 
 N = 12
 
@@ -51,7 +52,9 @@ def model() -> HGGEP:
     torch.manual_seed(0)
     net = nn.FeatureHGGEPNet([4, 2], 3, dim=16, heads=2)
     net.blend.fill_(1.0)
-    return HGGEP([net], ["A", "B", "C"], Inputs("obsm", obsm=("X_uni", "X_far")), training={"pitch_um": [200.0]})
+    return HGGEP(
+        [net], ["A", "B", "C"], Inputs("obsm", obsm=("X_uni", "X_far")), training=TrainingRecord(pitch_um=[200.0])
+    )
 
 
 @pytest.fixture

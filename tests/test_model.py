@@ -16,6 +16,7 @@ from anndata import AnnData
 import sthggep
 from sthggep import HGGEP, nn, tl
 from sthggep._inputs._inputs import Inputs
+from sthggep.model._record import TrainingRecord
 
 QUIET = {"show_progress_bar": False}
 
@@ -299,7 +300,7 @@ def test_history_is_plain_json_and_comes_back(tmp_path):
     history = pd.DataFrame(
         {"member": [0, 0], "epoch": [0, 1], "train_loss": [np.inf, 0.5], "val_pearson": [np.nan, 0.25]}
     )
-    training = {"sections": ["A"], "mpp": [None], "n_spots": [3], "seed": 0}
+    training = TrainingRecord(sections=["A"], mpp=[None], n_spots=[3], seed=0)
     untrained(history=history, training=training).save(tmp_path / "model")
     text = (tmp_path / "model" / "config.json").read_text()
     assert not {"NaN", "Infinity"} & set(text.replace(",", " ").split())
