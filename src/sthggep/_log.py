@@ -8,6 +8,8 @@ import sys
 log = logging.getLogger("sthggep")
 # Every call reads the slide anew; a line with `extra=ONCE` is shown the first time only
 ONCE = {"once": True}
+# A line that the commands of the shell replace by one in a form of their own
+NOTEBOOK = {"notebook": True}
 
 
 class Stderr(logging.Handler):

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 from sthggep._log import Stderr, log
 
-# The commands log the µm/px and the scores in a form of their own
-NOTEBOOK_MODULES = ("_slide", "_resolve", "_evaluate")
 DEVELOPER_WARNINGS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 PREFIX = {logging.WARNING: "Warning: ", logging.ERROR: "Error: "}
 
@@ -36,7 +34,7 @@ def lines(advise: Callable[[str], str], *, quiet: bool, verbose: bool) -> Iterat
     """Show log lines and warnings; ``quiet`` shows warnings and errors only, ``verbose`` adds other libraries' lines."""
     handler = Stderr()
     handler.setFormatter(Format(times=not sys.stderr.isatty(), advise=advise))
-    handler.addFilter(lambda record: verbose or record.levelno > logging.INFO or record.module not in NOTEBOOK_MODULES)
+    handler.addFilter(lambda record: verbose or record.levelno > logging.INFO or not hasattr(record, "notebook"))
     before = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, no_slide, positive, warn_user
-from sthggep._log import ONCE, log
+from sthggep._log import NOTEBOOK, ONCE, log
 from sthggep._slides._anndata import SectionData, anndata_image, from_anndata, is_spatialdata, spots_on_tissue
 from sthggep._slides._lattice import is_interleaved, lattice_mpp
 from sthggep._slides._places import DEFAULT_PLACES, TABLE, Places
@@ -105,7 +105,7 @@ def _find_mpp(slide: Slide, mpp_argument: float | None, section: SectionData) ->
                 "Section %s: sthggep cannot compute microns per pixel from the spots. %s",
                 slide.name,
                 reason,
-                extra=ONCE,
+                extra=ONCE | NOTEBOOK,
             )
         measured = None
     stated, source = (mpp_argument, "argument") if mpp_argument is not None else (section.mpp, "metadata")
@@ -120,11 +120,13 @@ def _find_mpp(slide: Slide, mpp_argument: float | None, section: SectionData) ->
             warn_user(msg)
         return stated, source
     if measured is None and section.stated_mpp is not None:
-        log.info("Section %s: %.4g µm/px, as the image file says.", slide.name, section.stated_mpp, extra=ONCE)
+        log.info(
+            "Section %s: %.4g µm/px, as the image file says.", slide.name, section.stated_mpp, extra=ONCE | NOTEBOOK
+        )
         return section.stated_mpp, "image file"
     if measured is None:
         return None, ""
-    log.info("Section %s: %.4g µm/px, from the spot pitch.", slide.name, measured, extra=ONCE)
+    log.info("Section %s: %.4g µm/px, from the spot pitch.", slide.name, measured, extra=ONCE | NOTEBOOK)
     return measured, "spot pitch"
 
 

@@ -10,7 +10,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._keys import ARRAY_COLUMNS
-from sthggep._log import ONCE, log
+from sthggep._log import NOTEBOOK, ONCE, log
 from sthggep._slides._lattice import lattice_pitch
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Slide:
                 log.info(
                     "Section %s: spots do not follow their array positions; the pitch is the distance to the nearest spot.",
                     self.name,
-                    extra=ONCE,
+                    extra=ONCE | NOTEBOOK,
                 )
         if self.n_spots < 2:
             return 1.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
-from sthggep._log import log
+from sthggep._log import NOTEBOOK, log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._table._scores import noise_ceiling, score
@@ -181,7 +181,7 @@ def _report_scores(scores: pd.DataFrame, n_sections: int) -> None:
     mean, ceiling = scores["pearson"].mean(), scores["ceiling"].mean()
     where = f" in {n_sections} sections" if n_sections > 1 else ""
     if np.isnan(ceiling):
-        log.info("Mean Pearson correlation %.3f (of %d%s).", mean, scores.index.nunique(), where)
+        log.info("Mean Pearson correlation %.3f (of %d%s).", mean, scores.index.nunique(), where, extra=NOTEBOOK)
         return
     text = "Mean Pearson correlation %.3f (%d genes%s); the noise of the counts allows %.3f."
-    log.info(text, mean, scores.index.nunique(), where, ceiling)
+    log.info(text, mean, scores.index.nunique(), where, ceiling, extra=NOTEBOOK)
