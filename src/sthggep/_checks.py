@@ -128,15 +128,15 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
     return np.array([index[gene] for gene in wanted], dtype=np.intp)
 
 
-def near_names(gene: str, known: Iterable[str]) -> list[str]:
+def near_names(gene: str, names: Iterable[str]) -> list[str]:
     """Return names similar to a misspelled one, regardless of case."""
-    by_capitals = {name.upper(): name for name in known}
+    by_capitals = {name.upper(): name for name in names}
     return [by_capitals[name] for name in get_close_matches(gene.upper(), by_capitals, n=3)]
 
 
-def predicted_genes(genes: Iterable[str], known: Iterable[str], where: str) -> NDArray[np.intp]:
+def predicted_genes(genes: Iterable[str], model_genes: Iterable[str], where: str) -> NDArray[np.intp]:
     """Return the columns of ``genes`` among those that a model predicts; the error lists similar names."""
-    index = {str(name): i for i, name in enumerate(known)}
+    index = {str(name): i for i, name in enumerate(model_genes)}
     wanted = gene_list(genes)
     if not wanted:
         msg = f"`genes` is empty. Pass some of the {counted(index, 'gene')} of {where}."

@@ -10,7 +10,7 @@ import numpy as np
 
 def digest(*parts: Any) -> str:
     """Short hash of texts and arrays."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for part in parts:
-        found.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
-    return found.hexdigest()[:16]
+        sha.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return sha.hexdigest()[:16]

@@ -99,27 +99,27 @@ def fetch(source: Source, relative: str, path: Path) -> Path:
     """Download one file into the cache unless it is there; its checksum is compared where it is known."""
     override = os.environ.get(_variable(source))
     url = f"{override.rstrip('/')}/{relative}" if override else source.url(relative)
-    known = checksums().get(source.name, {}).get(relative)
-    if known is None and not path.exists():
+    checksum = checksums().get(source.name, {}).get(relative)
+    if checksum is None and not path.exists():
         log.warning("%s: no checksum is known for %s; what arrives is not verified", source.name, relative)
-    return _retrieve(source, url, path, known)
+    return _retrieve(source, url, path, checksum)
 
 
 @cache
 def checksums() -> dict[str, dict[str, str]]:
     """SHA-256 of the files that are known, by data set and path."""
-    known: dict[str, dict[str, str]] = json.loads(files("sthggep.datasets").joinpath("_registry.json").read_text())
-    return known
+    registry: dict[str, dict[str, str]] = json.loads(files("sthggep.datasets").joinpath("_registry.json").read_text())
+    return registry
 
 
-def _retrieve(source: Source, url: str, path: Path, known: str | None) -> Path:
+def _retrieve(source: Source, url: str, path: Path, checksum: str | None) -> Path:
     import pooch
     from requests.exceptions import RequestException
 
     try:
         pooch.retrieve(
             url,
-            known_hash=None if known is None else f"sha256:{known}",
+            known_hash=None if checksum is None else f"sha256:{checksum}",
             fname=path.name,
             path=path.parent,
             downloader=pooch.HTTPDownloader(progressbar=can_draw()),

@@ -137,8 +137,8 @@ def tissue_grid(
     per_um = 1 / slide.require_mpp()
     array, xy = lay_out(slide.size, spacing_um * per_um, layout)
     fraction = _fractions(data, slide, tissue, xy, size_um * per_um)
-    kept = (fraction >= min_tissue) & (fraction > 0)
-    _check_some(kept, slide, spacing_um, min_tissue)
+    on_tissue = (fraction >= min_tissue) & (fraction > 0)
+    _check_some(on_tissue, slide, spacing_um, min_tissue)
     params = {
         "spacing_um": spacing_um,
         "size_um": size_um,
@@ -148,7 +148,7 @@ def tissue_grid(
         "mpp": slide.require_mpp(),
         "mpp_source": slide.mpp_source,
     }
-    grid = _as_anndata(array[kept], xy[kept], fraction[kept], params)
+    grid = _as_anndata(array[on_tissue], xy[on_tissue], fraction[on_tissue], params)
     log.info("Section %s: %d pseudo-spots, %g µm apart.", slide.name, grid.n_obs, spacing_um)
     library = _library(data if isinstance(data, AnnData) else None, slide.name, params)
     if isinstance(data, AnnData):
@@ -161,16 +161,16 @@ def tissue_grid(
     return grid
 
 
-def _check_some(kept: NDArray[np.bool_], slide: Slide, spacing_um: float, min_tissue: float) -> None:
+def _check_some(on_tissue: NDArray[np.bool_], slide: Slide, spacing_um: float, min_tissue: float) -> None:
     """Refuse a grid of nothing, and say why it is."""
-    if kept.any():
+    if on_tissue.any():
         return
     mpp = slide.require_mpp()
     size = " × ".join(f"{side * mpp:.0f}" for side in slide.size)
     why = (
-        f"none of {len(kept)} places lies on at least {min_tissue:.0%} tissue. Pass a mask as `tissue=`, `tissue=None` "
+        f"none of {len(on_tissue)} places lies on at least {min_tissue:.0%} tissue. Pass a mask as `tissue=`, `tissue=None` "
         "for the whole image, or a lower `min_tissue`"
-        if len(kept)
+        if len(on_tissue)
         else f"`spacing_um` is {spacing_um:g}, wider than the slide"
     )
     msg = f"Section {slide.name!r} ({size} µm at {mpp:.4g} µm/px): no pseudo-spots, {why}."

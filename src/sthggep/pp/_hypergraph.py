@@ -175,12 +175,12 @@ def _hyperedges(
 
     from sthggep.nn import similar_incidence, spatial_incidence, spatial_neighbors
 
-    found = {}
+    incidences = {}
     if n_spatial:
         near = spatial_neighbors(slide.xy / slide.pitch(), n_spatial + 1).rows
-        found["spatial"] = spatial_incidence(near)
+        incidences["spatial"] = spatial_incidence(near)
     if features is not None:
         values = torch.from_numpy(np.asarray(slide.adata.obsm[features][slide.rows], dtype=np.float32))
         among = spatial_neighbors(slide.xy / slide.pitch(), n_candidates + 1).rows
-        found["similar"] = similar_incidence(values, among, n_selected=n_similar)
-    return {kind: (pairs[0].numpy(), pairs[1].numpy()) for kind, pairs in found.items()}
+        incidences["similar"] = similar_incidence(values, among, n_selected=n_similar)
+    return {kind: (pairs[0].numpy(), pairs[1].numpy()) for kind, pairs in incidences.items()}
