@@ -641,6 +641,6 @@ def test_other_peoples_folders_are_left_alone(four, genes, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds files and no cross-validation"):
         tl.cross_validate(four, genes=genes, out=tmp_path, **QUICK)
-    with pytest.raises(FileExistsError, match="is a file"):
+    with pytest.raises(FileExistsError, match="must be a folder, found the file"):
         tl.cross_validate(four, genes=genes, out=tmp_path / "thesis.txt", **QUICK)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
