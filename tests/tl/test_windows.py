@@ -245,7 +245,7 @@ def test_a_fault_leaves_no_file(quick, slide, tmp_path, monkeypatch):
 def test_a_file_that_is_gone_or_of_other_rows(quick, slide, tmp_path):
     path = tmp_path / "a.zarr"
     tl.predict(slide, quick, out=path, **QUIET)
-    with pytest.raises(ValueError, match=f"with {slide.n_obs} rows, but these are 30"):
+    with pytest.raises(ValueError, match=f"found {slide.n_obs} rows and 30 spots"):
         tl.to_adata(slide[:30])
     path.rename(tmp_path / "b.zarr")
     with pytest.raises(FileNotFoundError, match=r"a\.zarr, which does not exist"):
