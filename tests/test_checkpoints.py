@@ -166,10 +166,10 @@ def test_folder_of_another_training_is_refused(script, tmp_path):
     record = json.loads((tmp_path / "training.json").read_text())
     assert len(record["sections"]) == 3
     (tmp_path / "training.json").unlink()
-    with pytest.raises(FileExistsError, match="is no training of sthggep"):
+    with pytest.raises(FileExistsError, match="holds files and no training of sthggep"):
         script.fit(tmp_path, max_epochs=1)
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError, match="is a file"):
+    with pytest.raises(FileExistsError, match="must be a folder, found the file"):
         script.fit(tmp_path / "file", max_epochs=1)
 
 

@@ -218,7 +218,7 @@ def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
     assert asked[0] == "her2st"
     assert "This is the bundled model, for breast tumors only." in done.stderr
     assert "16 genes at 72 spots" in done.stderr
-    assert "Held-out scores: `sthggep cross-validate`." in done.stderr  # the library's warning, in shell words
+    assert "Call `sthggep cross-validate` for held-out scores." in done.stderr  # the library's warning, in shell words
 
 
 def test_an_image_without_spots(shell, files, model):

@@ -66,7 +66,7 @@ def test_swapped_coordinates_of_a_square_section_are_said():
         warnings.simplefilter("error")
         pl.patches(adata, n=1)
     adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1].copy()
-    with pytest.warns(UserWarning, match=r"columns of the array run down the image.*as where x and y are swapped"):
+    with pytest.warns(UserWarning, match=r"columns of the array run down the image.*as if x and y were swapped"):
         pl.patches(adata, n=1)
 
 

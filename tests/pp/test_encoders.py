@@ -213,7 +213,7 @@ def test_what_cannot_be_registered(arguments, error, words):
         ({"std": (0.5, 0.0, 0.5)}, "positive"),
         ({"size_px": 0}, "`size_px`"),
         ({"size_um": (100, -1)}, "`size_um`"),
-        ({"dim": 12, "blocks": (4, 4)}, "add up to `dim`.*make 8"),
+        ({"dim": 12, "blocks": (4, 4)}, "add up to `dim`.*sum 8"),
     ],
 )
 def test_numbers_that_make_no_sense(options, words):
@@ -332,7 +332,7 @@ def test_saved_models_find_their_encoder_again(pair, tmp_path, keep):
         with pytest.raises(ValueError, match="'mine' has other weights here"):
             tl.predict(pair[0], back, **QUIET)
     del ENCODERS["mine"]
-    with pytest.raises(ValueError, match=r"encoder 'mine', which cannot be made here.*register_encoder"):
+    with pytest.raises(ValueError, match=r"encoder 'mine', which cannot be loaded here.*register_encoder"):
         tl.predict(pair[0], back, **QUIET)
 
 
@@ -341,8 +341,8 @@ def test_saved_models_find_their_encoder_again(pair, tmp_path, keep):
     [
         ({"encoder": "shuffle"}, "Unknown encoder 'shuffle'"),
         ({"encoder": "shufflenet", "preset": "paper"}, "`encoder` computes features"),
-        ({"encoder": "shufflenet", "obsm": "X"}, "`obsm` holds features"),
-        ({"size_um": 100, "obsm": "X"}, "`obsm` holds features"),
+        ({"encoder": "shufflenet", "obsm": "X"}, "`obsm` holds computed features"),
+        ({"size_um": 100, "obsm": "X"}, "`obsm` holds computed features"),
         ({"size_um": []}, "`size_um` must hold"),
         ({"size_um": 0}, "`size_um` must be a positive"),
         ({"size_um": (50, 100), "preset": "paper"}, "must hold one field of view in microns, found"),

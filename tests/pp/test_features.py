@@ -335,7 +335,7 @@ def test_weights_from_a_file_a_folder_and_the_environment(section, state_dict, t
 
 def test_folders_without_the_file(section, tmp_path: Path, monkeypatch):
     (tmp_path / "resnet.pth").write_bytes(b"x")
-    words = r"a file like 'shufflenet_v2_x0_5\*\.pt', .* was expected, found 'resnet\.pth'"
+    words = r"expected a file like 'shufflenet_v2_x0_5\*\.pt', .*, found 'resnet\.pth'"
     with pytest.raises(FileNotFoundError, match="`weights` is.*" + words):
         FrozenEncoder("shufflenet", tmp_path)
     monkeypatch.setenv("STHGGEP_WEIGHTS", str(tmp_path))
