@@ -76,7 +76,7 @@ class Predictor:
 
     @property
     def stain(self) -> dict[str, object] | None:
-        """Stain to which the model normalizes slides: ``method`` and statistics; ``None`` without normalization.
+        """Stain to which the model normalizes slides, as ``method`` and statistics; ``None`` without normalization.
 
         The statistics of ``"reinhard"`` are ``mean`` and ``spread`` of L*, a* and b*; those of ``"macenko"`` are ``stains``
         (unit vectors of optical density in red, green and blue; hematoxylin, eosin) and ``strength`` (99th percentiles).

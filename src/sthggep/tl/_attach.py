@@ -31,10 +31,13 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
     path
         The file: ``.h5ad`` or ``.zarr``.
     key
-        Name of the prediction, in the file and in ``data``. The function writes its record to ``uns[key]``, with the
-        ``path``.
+        Name of the prediction, in the file and in ``data``.
     table_key
         Table of a SpatialData.
+
+    Returns
+    -------
+    ``None``. Writes ``uns[key]``: the record of the prediction, with the ``path`` of the file.
 
     Raises
     ------
