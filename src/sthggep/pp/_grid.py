@@ -1,4 +1,4 @@
-"""Pseudo-spots over the tissue of a slide that was not measured, or denser than it was."""
+"""A regular grid of pseudo-spots over the tissue of a slide."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sthggep._slides._lattice import lay_out
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_image
 from sthggep._slides._spatialdata import add_spots, may_add_spots, source_path, spots_key
-from sthggep.pp._tissue import given_mask, tissue_fraction, tissue_mask
+from sthggep.pp._tissue import checked_mask, tissue_fraction, tissue_mask
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -46,68 +46,71 @@ def tissue_grid(
     library_key: str | None = None,
     mpp: float | None = None,
 ) -> AnnData:
-    """Lay pseudo-spots over the tissue of a slide, for :func:`sthggep.tl.predict`: a slide without spots, or a denser map.
+    """Lay a regular grid of pseudo-spots over the tissue of a slide, for :func:`sthggep.tl.predict`.
+
+    Use it for a slide without spots, or for a map denser than the measured spots.
 
     Parameters
     ----------
     data
-        What holds the image: a SpatialData (of :func:`sthggep.io.read_slide`, or a measured one), or an AnnData with its
-        image in ``uns["spatial"]``, with or without spots.
+        The slide: a SpatialData (from :func:`sthggep.io.read_slide`, or with measured spots), or an AnnData with its image
+        in ``uns["spatial"]``, with or without spots.
     spacing_um
-        Microns between neighboring pseudo-spots.
+        Distance in microns between neighboring pseudo-spots.
     size_um
-        Side of the square around each, in microns, in which the share of tissue is measured; ``None`` takes
-        ``spacing_um``. What a model looks at is its own field of view.
+        Side in microns of the square around each pseudo-spot in which the function measures the tissue fraction. Default:
+        ``spacing_um``. It does not change the model's field of view.
     layout
-        ``"square"``, or ``"hex"`` as on Visium (array columns then count by twos).
+        ``"square"``, or ``"hex"`` as on Visium.
     min_tissue
-        Least share of tissue of a pseudo-spot, from 0 to 1.
+        Smallest tissue fraction of a pseudo-spot, from 0 to 1.
     tissue
-        Where tissue is. ``"auto"`` finds it by its texture, on a small picture of the slide: glass has none, of whatever
-        tint. ``None`` takes the whole image. A mask, not zero on tissue, of any resolution but of the whole image: an
-        array (height, width), or the name of such labels in a SpatialData, as
-        ``squidpy.experimental.im.detect_tissue`` writes them.
+        Where tissue is. ``"auto"`` detects it by its texture on a thumbnail; glass has none, whatever its tint. ``None``
+        takes the whole image. Or a mask of the whole image, at any resolution, nonzero on tissue: an array (height,
+        width), or the name of labels in the SpatialData, such as ``squidpy.experimental.im.detect_tissue`` writes.
     key_added
-        Name of the table that is written into a SpatialData. A grid of that name is replaced, nothing else is.
+        Name of the table that the function writes to a SpatialData. It replaces an earlier grid of that name, and nothing
+        else.
     {places}
 
     Returns
     -------
-    The grid, an AnnData of pseudo-spots without genes, on which :func:`sthggep.tl.predict`, :func:`sthggep.pl.gene_map` and
-    all else work as on a measured slide:
+    The grid, an AnnData of pseudo-spots without genes. :func:`sthggep.tl.predict`, :func:`sthggep.pl.gene_map` and the
+    other functions take it as they take a measured slide:
 
     ``obs["array_x"]``, ``obs["array_y"]`` : int
-        Place on the lattice.
+        Column and row on the lattice. With ``layout="hex"`` columns count by twos.
     ``obs["tissue_fraction"]`` : float
-        Share of tissue, 0 to 1.
+        Tissue fraction, 0 to 1.
     ``obsm["spatial"]`` : float64 (n_obs, 2)
         Centers (x, y) in full-resolution pixels.
     ``uns["spatial"]`` : dict
-        For an AnnData its own images, not copied. For a SpatialData the microns per pixel.
+        For an AnnData its images, shared and not copied. For a SpatialData the microns per pixel.
     ``uns["tissue_grid"]`` : dict
         The parameters.
 
-    A SpatialData gets the grid as the table ``key_added``, this very object, and circles ``"<key_added>_spots"`` that it is
-    linked to, in all coordinate systems of the image. Predict there by ``tl.predict(sdata, table_key=key_added)``; where it
-    is the only table, its name can be left out.
+    The function also adds the same object to a SpatialData as the table ``key_added``, which annotates the circles
+    ``"<key_added>_spots"`` in all coordinate systems of the image. To predict it, call
+    ``tl.predict(sdata, table_key=key_added)``; if it is the only table, leave ``table_key`` out.
 
     Raises
     ------
     KeyError, ValueError
-        No image or several, microns per pixel not known, no tissue, a mask of something else, or a name that is taken.
+        There is no image or more than one, microns per pixel are not known, no pseudo-spot lies on tissue, the mask is not
+        of the whole image, or sthggep did not write the table ``key_added``.
 
     Notes
     -----
-    What a map truly resolves does not grow with its pseudo-spots. Models learn from spots (55 µm wide on Visium, 100 µm
-    on legacy arrays) and look at squares around them: the default preset at 80, 160, 320 and 640 µm. What is smaller
-    than the smallest of these is blurred, and neighbors closer than that see much of the same tissue: a spacing below
-    about half of it adds points, not detail. Between measured spots, on the other hand, there is detail to be had that
-    no interpolation has: the image was looked at there. On toy tissue with spots 200 µm apart, a model's map every 67 µm
-    followed the truth between the spots at a correlation of 0.90, against 0.82 for its predictions at the spots
-    interpolated, and 0.74 for the counts interpolated; on real tissue the gain is smaller.
+    More pseudo-spots do not raise the resolution of a map without limit. A model learns from spots (55 µm wide on Visium,
+    100 µm on legacy arrays) and reads fields of view around them, 80, 160, 320 and 640 µm wide in the default preset. The
+    map blurs detail smaller than the smallest field of view, and neighbors closer than that share much of their tissue: a
+    spacing below about half of it adds points, not detail. Between measured spots a denser map does show detail that
+    interpolation cannot, because the model reads the image there. On toy tissue with spots 200 µm apart, a map every
+    67 µm correlated with the truth between the spots at 0.90, against 0.82 for interpolated predictions and 0.74 for
+    interpolated counts; on real tissue the gain is smaller.
 
-    Spots that are denser than those a model was trained on are tied to those at about the distances it has learned, not
-    to the very nearest: see :func:`sthggep.tl.predict`.
+    If pseudo-spots are denser than the spots that a model was trained on, the model joins spots at about the distances of
+    its training, not the nearest ones: see :func:`sthggep.tl.predict`.
 
     Examples
     --------
@@ -150,19 +153,24 @@ def tissue_grid(
     }
     grid = _as_anndata(array[on_tissue], xy[on_tissue], fraction[on_tissue], params)
     log.info("Section %s: %d pseudo-spots, %g µm apart.", slide.name, grid.n_obs, spacing_um)
-    library = _library(data if isinstance(data, AnnData) else None, slide.name, params)
-    if isinstance(data, AnnData):
-        grid.uns["spatial"] = {slide.name: library}
-        return grid
-    image = str(slide.image)
-    library["metadata"]["source_image_path"] = source_path(data, image)
-    grid.uns["spatial"] = {spots_key(key_added): library}
-    add_spots(data, grid, key_added, image, spacing_um * per_um)
+    _link(data, grid, slide, key_added, params)
     return grid
 
 
+def _link(data: AnnData | SpatialData, grid: AnnData, slide: Slide, key_added: str, params: dict[str, Any]) -> None:
+    """Link the grid to the image of its slide; a SpatialData gets the grid as a table."""
+    library = _library(data if isinstance(data, AnnData) else None, slide.name, params)
+    if isinstance(data, AnnData):
+        grid.uns["spatial"] = {slide.name: library}
+        return
+    image = str(slide.image)
+    library["metadata"]["source_image_path"] = source_path(data, image)
+    grid.uns["spatial"] = {spots_key(key_added): library}
+    add_spots(data, grid, key_added, image, params["spacing_um"] / params["mpp"])
+
+
 def _check_some(on_tissue: NDArray[np.bool_], slide: Slide, spacing_um: float, min_tissue: float) -> None:
-    """Refuse a grid of nothing, and say why it is."""
+    """Refuse a grid without pseudo-spots, and say why it has none."""
     if on_tissue.any():
         return
     mpp = slide.require_mpp()
@@ -189,7 +197,7 @@ def _as_anndata(
 
 
 def _library(source: AnnData | None, name: str, params: dict[str, Any]) -> dict[str, Any]:
-    """What ``uns["spatial"][name]`` says of the grid: the images of its source, if it has any, and the grid's own size."""
+    """``uns["spatial"][name]`` of the grid: the images of its source, if any, and the grid's own spacing."""
     spatial = {} if source is None else source.uns.get("spatial", {})
     library = spatial.get(name, {})
     diameter = params["spacing_um"] / params["mpp"]
@@ -201,15 +209,15 @@ def _library(source: AnnData | None, name: str, params: dict[str, Any]) -> dict[
 
 
 def _fractions(data: AnnData | SpatialData, slide: Slide, tissue: Any, xy: NDArray[np.float64], width: float) -> Any:
-    """Share of tissue around each center."""
+    """Tissue fraction around each center."""
     if tissue is None:
         return np.ones(len(xy))
     if not isinstance(tissue, str):
-        mask = given_mask(tissue, slide.size, "`tissue`")
+        mask = checked_mask(tissue, slide.size, "`tissue`")
     elif tissue == "auto":
         mask = tissue_mask(slide)
     else:
         labels = {} if isinstance(data, AnnData) else data.labels
         hint = 'Pass "auto", None, a mask (height, width), or labels of the SpatialData.'
-        mask = given_mask(label_raster(has_key(labels, tissue, "labels", hint)), slide.size, f"labels[{tissue!r}]")
+        mask = checked_mask(label_raster(has_key(labels, tissue, "labels", hint)), slide.size, f"labels[{tissue!r}]")
     return tissue_fraction(mask, slide.size, xy, width)

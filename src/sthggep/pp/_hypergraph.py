@@ -1,4 +1,4 @@
-"""Which spots are tied: hyperedges of place and of likeness, as a sparse incidence."""
+"""Hyperedges of nearby and of similar spots, as a sparse incidence."""
 
 from __future__ import annotations
 
@@ -40,30 +40,31 @@ def hypergraph(
     copy: bool = False,
     as_pyg: bool = False,
 ) -> AnnData | SpatialData | HyperGraphData | None:
-    """Tie spots by hyperedges: each spot with its nearest, and with those that look most alike nearby.
+    """Join spots by hyperedges: each spot with its nearest, and with the most similar of those nearby.
 
-    The published rule ties a spot to the most *dissimilar* of its spatial neighbors and leaves the spot itself out;
-    here a hyperedge holds its spot, and the nearest or the most alike.
+    The published rule joins a spot to the most *dissimilar* of its spatial neighbors and leaves the spot itself out;
+    here a hyperedge holds its spot, and the nearest or the most similar ones.
 
     Parameters
     ----------
     data
         One or several sections; no hyperedge crosses from one to another.
     n_spatial
-        Nearest spots in a hyperedge of place, the spot itself not counted. 0 for none.
+        Nearest spots in a spatial hyperedge, the spot itself not counted. 0 for no spatial hyperedges.
     features
-        Key in ``obsm`` of features for hyperedges of likeness, such as ``"X_shufflenet_160"``. ``None`` for none.
+        Key in ``obsm`` of features for hyperedges of similar spots, such as ``"X_shufflenet_160"``. Default: no such
+        hyperedges.
     n_similar
-        Spots in a hyperedge of likeness, the spot itself not counted.
+        Spots in a hyperedge of similar spots, the spot itself not counted.
     n_candidates
-        Nearest spots among which the alike are sought: what a spot can see stays bounded.
+        Nearest spots among which the similar ones are chosen, so that a hyperedge stays local.
     key_added
         Name of the result.
     {places}
     copy
-        Return a changed copy, and leave ``data`` alone.
+        Return a changed copy and leave ``data`` unchanged.
     as_pyg
-        Return the hypergraph for models of PyTorch Geometric, and leave ``data`` alone.
+        Return the hypergraph for models of PyTorch Geometric and leave ``data`` unchanged.
 
     Returns
     -------
@@ -117,14 +118,14 @@ def hypergraph(
     slides = resolve(data, places, need_image=False)
     if features is not None:
         _check_features(slides, features)
-    blocks, spots, kinds = [], [], []
+    incidences, spots, kinds = [], [], []
     for slide in slides:
         for kind, (held, edges) in _hyperedges(slide, n_spatial, features, n_similar, n_candidates).items():
             shape = (table.n_obs, slide.n_spots)
-            blocks.append(sparse.csr_matrix((np.ones(len(held), bool), (slide.rows[held], edges)), shape=shape))
+            incidences.append(sparse.csr_matrix((np.ones(len(held), bool), (slide.rows[held], edges)), shape=shape))
             spots.append(slide.rows)
             kinds += [kind] * slide.n_spots
-    incidence = sparse.hstack(blocks, format="csr")
+    incidence = sparse.hstack(incidences, format="csr")
     if as_pyg:
         return _as_pyg(table, slides, incidence, features)
     table.obsm[key_added] = incidence

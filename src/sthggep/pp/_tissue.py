@@ -1,4 +1,4 @@
-"""Where a slide holds tissue and where glass."""
+"""Tissue masks: where a slide has tissue and where glass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.bool_]
 
-# Nuclei and fibers are some microns wide: finer than this nothing is gained, much coarser they are lost
+# Nuclei and fibers are some microns wide: a finer thumbnail gains nothing, a much coarser one loses them
 LOOK_UM = 4.0
 LARGEST_PX, READ_PX, ENOUGH_PX = 3000, 8192, 1000
 GRAIN_UM = 20.0  # Gaussian radius: over the gaps between cells
@@ -23,19 +23,19 @@ SMALLEST_TISSUE_UM, SMALLEST_HOLE_UM = 150.0, 300.0
 
 
 def tissue_mask(slide: Slide) -> Mask:
-    """Tissue of a slide, by its texture: a small picture of the whole image, true where there is tissue.
+    """Tissue mask of a slide, at the resolution of a thumbnail, by the texture of the image.
 
-    Tissue has edges everywhere, pale fat and collagen too; glass has none, whatever its tint or shade. Edges (Sobel) are
-    averaged over some cells and split by Otsu's threshold, within bounds that keep a slide of nothing but tissue, or of
-    nothing but glass, from being split. Specks are dropped, small holes closed, and the
-    rim that averaging has added is taken off. Of the spots of seven real sections 99.5 % or more lie on what is found.
+    Tissue has edges everywhere, pale fat and collagen too; glass has none, whatever its tint or shade. The function
+    averages edges (Sobel) over some cells and splits them by Otsu's threshold, within bounds so that it does not split a
+    slide of tissue alone or of glass alone. It drops specks, closes small holes, and removes the rim that the averaging
+    added. On each of seven real sections 99.5 % or more of the spots lie on the mask.
     """
     from scipy.ndimage import distance_transform_edt
     from skimage.color import rgb2gray
     from skimage.filters import gaussian, sobel, threshold_otsu
 
     mpp = slide.require_mpp()
-    image, factors = slide.thumbnail(max_px=_wanted_px(slide, mpp))
+    image, factors = slide.thumbnail(max_px=_thumbnail_px(slide, mpp))
     um = mpp / float(np.mean(factors))
     edges = gaussian(sobel(rgb2gray(image).astype(np.float32)), GRAIN_UM / um)
     rough = np.sqrt(edges)
@@ -43,7 +43,7 @@ def tissue_mask(slide: Slide) -> Mask:
     tissue = rough > np.clip(threshold_otsu(rough), low, high)
     tissue = _without_small(tissue, (SMALLEST_TISSUE_UM / um) ** 2)
     tissue = ~_without_small(~tissue, (SMALLEST_HOLE_UM / um) ** 2)
-    # Where the image ends tissue goes on
+    # Tissue continues beyond the border of the image
     depth = distance_transform_edt(np.pad(tissue, 1, mode="edge"))[1:-1, 1:-1]
     return np.asarray(depth * um > BLEED_UM, dtype=bool)
 
@@ -51,7 +51,7 @@ def tissue_mask(slide: Slide) -> Mask:
 def tissue_fraction(
     mask: Mask, size: tuple[float, float], xy: NDArray[np.float64], width: float
 ) -> NDArray[np.float64]:
-    """Share of tissue in the square of ``width`` around each center, all in pixels of an image of this size."""
+    """Tissue fraction in the square of ``width`` around each center, all in pixels of an image of this size."""
     from scipy.ndimage import uniform_filter
 
     scale = np.array(mask.shape[::-1]) / np.array(size)
@@ -61,8 +61,8 @@ def tissue_fraction(
     return np.asarray(np.clip(shares[row, column], 0, 1), dtype=np.float64)
 
 
-def given_mask(values: Any, size: tuple[float, float], what: str) -> Mask:
-    """A mask that the user brought, of any resolution, as long as it is of the whole image."""
+def checked_mask(values: Any, size: tuple[float, float], what: str) -> Mask:
+    """The user's mask as booleans; refused unless it has the aspect ratio of the whole image."""
     mask: Mask = np.asarray(np.asarray(values) != 0, dtype=bool)
     if mask.ndim != 2 or mask.size == 0:
         msg = f"{what} must be a mask (height, width) of the whole image, found shape {mask.shape}."
@@ -76,8 +76,8 @@ def given_mask(values: Any, size: tuple[float, float], what: str) -> Mask:
     return mask
 
 
-def _wanted_px(slide: Slide, mpp: float) -> int:
-    """Longer side of the picture to look at; a coarser resolution that is there is better than to read a huge one."""
+def _thumbnail_px(slide: Slide, mpp: float) -> int:
+    """Longer side of the thumbnail. A coarser level that exists is better than a read of a huge one."""
     wanted = int(np.clip(max(slide.size) * mpp / LOOK_UM, 1, LARGEST_PX))
     sides = [max(level.shape) for level in slide.levels]
     finer, coarser = [side for side in sides if side >= wanted], [side for side in sides if side < wanted]
@@ -87,7 +87,7 @@ def _wanted_px(slide: Slide, mpp: float) -> int:
 
 
 def _without_small(mask: Mask, least: float) -> Mask:
-    """The mask without connected parts of fewer pixels."""
+    """The mask without connected components of fewer pixels."""
     from skimage.measure import label
 
     parts = label(mask)
