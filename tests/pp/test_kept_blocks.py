@@ -58,27 +58,27 @@ def test_blocks_hold_what_there_is_without_them(slide, frozen, expected, made, t
     assert blocks.missing() == list(range(len(blocks.rows))) == [0, 1]
     blocks.make(1)
     assert blocks.missing() == [0]
-    found = encode(slide, frozen, SIZES, blocks=tmp_path / "blocks", **OPTIONS)
+    found = encode(slide, frozen, SIZES, block_folder=tmp_path / "blocks", **OPTIONS)
     assert made == [1, 0]
     np.testing.assert_array_equal(found, expected)
-    on_disk = encode(slide, frozen, SIZES, blocks=tmp_path / "blocks", folder=tmp_path, **OPTIONS)
+    on_disk = encode(slide, frozen, SIZES, block_folder=tmp_path / "blocks", folder=tmp_path, **OPTIONS)
     assert made == [1, 0]
     np.testing.assert_array_equal([rows[:] for rows in on_disk], expected)
     assert all(path.suffix == ".npy" for path in (tmp_path / "blocks").iterdir())
 
 
 def test_a_broken_block_is_made_again(slide, frozen, expected, made, tmp_path):
-    encode(slide, frozen, SIZES, blocks=tmp_path, **OPTIONS)
+    encode(slide, frozen, SIZES, block_folder=tmp_path, **OPTIONS)
     first, second = sorted(tmp_path.iterdir())
     first.write_bytes(first.read_bytes()[:1000])
     np.save(second, np.zeros((2, 3, 4), np.float32))
     made.clear()
-    np.testing.assert_array_equal(encode(slide, frozen, SIZES, blocks=tmp_path, **OPTIONS), expected)
+    np.testing.assert_array_equal(encode(slide, frozen, SIZES, block_folder=tmp_path, **OPTIONS), expected)
     assert sorted(made) == [0, 1]
 
 
 def test_blocks_of_something_else_are_not_taken(slide, frozen, made, tmp_path):
-    encode(slide, frozen, SIZES, blocks=tmp_path, **OPTIONS)
+    encode(slide, frozen, SIZES, block_folder=tmp_path, **OPTIONS)
     made.clear()
     other = datasets.toy(seed=5, size_um=(1200.0, 1200.0), mpp=4.0, n_genes=4)
     image = next(iter(other.uns["spatial"].values()))["images"]["hires"]
@@ -95,5 +95,5 @@ def test_blocks_of_something_else_are_not_taken(slide, frozen, made, tmp_path):
 def test_weights_that_nothing_tells_apart(slide, frozen, monkeypatch, tmp_path):
     monkeypatch.setattr(frozen, "weights", "unversioned")
     assert kept(slide, frozen, tmp_path) is None
-    encode(slide, frozen, SIZES[:1], blocks=tmp_path, **OPTIONS)
+    encode(slide, frozen, SIZES[:1], block_folder=tmp_path, **OPTIONS)
     assert list(tmp_path.iterdir()) == []

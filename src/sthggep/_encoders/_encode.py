@@ -31,7 +31,7 @@ def encode(
     show: bool = False,
     cache: str | Path | None = None,
     folder: Path | None = None,
-    blocks: Path | None = None,
+    block_folder: Path | None = None,
 ) -> list[FeatureArray]:
     """Encode one section: an array (n_spots, dim) for each field of view.
 
@@ -53,7 +53,7 @@ def encode(
         Folder that keeps features between runs. Default: ``$STHGGEP_FEATURE_CACHE``, if it is set.
     folder
         Folder for features on disk. Default: the function returns arrays in memory.
-    blocks
+    block_folder
         Folder that keeps finished blocks, so that a later call skips them. Default: no blocks on disk.
     """
     shape = (slide.n_spots, frozen.entry.dim or 0)
@@ -77,7 +77,9 @@ def encode(
                 new[size] = np.empty(shape, dtype=np.float32)
         if new:
             encoding = Encoding(slide, frozen, list(new), flips=flips, batch_size=batch_size)
-            _fill(new, encoding, show=show, store=None if blocks is None else BlockStore.of(blocks, encoding))
+            _fill(
+                new, encoding, show=show, store=None if block_folder is None else BlockStore.of(block_folder, encoding)
+            )
     features |= new
     return [features[size] if folder is not None else features[size][:] for size in sizes_um]
 

@@ -57,7 +57,7 @@ def frozen_stages(
     compute: Compute,
     *,
     folder: Path | None = None,
-    blocks: Path | None = None,
+    block_folder: Path | None = None,
 ) -> list[FeatureArray]:
     """Read one feature array a stage from ``obsm``, and compute those that ``obsm`` lacks.
 
@@ -73,7 +73,7 @@ def frozen_stages(
         Batch size and progress.
     folder
         Folder for computed features; ``None`` returns them in memory.
-    blocks
+    block_folder
         Folder that keeps finished blocks of features, for a run that may be interrupted.
     """
     if encoder is None:
@@ -88,7 +88,7 @@ def frozen_stages(
             batch_size=compute.batch_size,
             show=compute.show_progress,
             folder=folder,
-            blocks=blocks,
+            block_folder=block_folder,
         )
         features |= dict(zip(missing, computed, strict=True))
     stages = [features[size] for size in inputs.sizes_um if size is not None]

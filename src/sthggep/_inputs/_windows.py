@@ -107,7 +107,7 @@ class InputSource:
     """Most spots that a window predicts; see :func:`most_spots`."""
     halo: int | None = None
     """Steps of the network that a window's halo covers; ``None`` covers all, and windows do not change the result."""
-    blocks: Path | None = None
+    block_folder: Path | None = None
     """Folder that keeps finished blocks of features; ``None`` keeps none."""
 
     def windows(self, slide: Slide, folder: Path | None = None) -> Iterator[WindowInputs]:
@@ -174,7 +174,9 @@ class InputSource:
 
     def stages(self, slide: Slide, folder: Path | None = None) -> list[FeatureArray]:
         """Read the features of a section, one array a stage; computed ones are written to ``folder``, if not ``None``."""
-        return frozen_stages(slide, self.inputs, self.encoder, self.compute, folder=folder, blocks=self.blocks)
+        return frozen_stages(
+            slide, self.inputs, self.encoder, self.compute, folder=folder, block_folder=self.block_folder
+        )
 
     @property
     def _n_neighbors(self) -> int:

@@ -35,7 +35,7 @@ def prepare(
     *,
     parent: HGGEP | None = None,
     folder: Path | None = None,
-    blocks: Path | None = None,
+    block_folder: Path | None = None,
 ) -> PreparedInputs:
     """Make the network inputs of the slides.
 
@@ -51,7 +51,7 @@ def prepare(
         The model to fine-tune, whose encoder and network are used.
     folder
         Folder for the features of sections of several windows; ``None`` reads all sections whole.
-    blocks
+    block_folder
         Folder that keeps finished blocks of features.
     """
     from sthggep._inputs._windows import InputSource, store_windows
@@ -62,7 +62,7 @@ def prepare(
     if parent is None and preset.inputs.kind == "features":
         encoder = FrozenEncoder(preset.inputs.encoder, options.weights, compute.device)
     net = parent.members[0] if parent else network_without_weights(preset)
-    source = InputSource(preset.inputs, encoder, net, compute, window=options.window, blocks=blocks)
+    source = InputSource(preset.inputs, encoder, net, compute, window=options.window, block_folder=block_folder)
     windows = [
         store_windows(source, slide, None if folder is None else folder / str(number))
         for number, slide in enumerate(slides)

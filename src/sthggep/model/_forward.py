@@ -78,7 +78,7 @@ def predict_windows(
     quantities: Quantities | None = None,
     window: int | str | None = "auto",
     halo: int | None = None,
-    blocks: Path | None = None,
+    block_folder: Path | None = None,
 ) -> Iterator[tuple[NDArray[np.intp], Predictions]]:
     """Predict a section window by window, and yield spots with their predictions.
 
@@ -98,12 +98,20 @@ def predict_windows(
         Most spots of a window; ``"auto"`` is 5,000 for networks whose result does not change.
     halo
         Steps of the network that a window's halo covers; ``None`` covers all, and windows do not change the result.
-    blocks
+    block_folder
         Folder that keeps finished blocks of features.
     """
     members, net = list(ensemble.members), ensemble.members[0]
     source = InputSource(
-        ensemble.inputs, encoder, net, compute, ensemble.pitch_um, members, window=window, halo=halo, blocks=blocks
+        ensemble.inputs,
+        encoder,
+        net,
+        compute,
+        ensemble.pitch_um,
+        members,
+        window=window,
+        halo=halo,
+        block_folder=block_folder,
     )
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
         for part in source.windows(slide, Path(folder)):

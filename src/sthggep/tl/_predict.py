@@ -188,10 +188,10 @@ def predict(
     sections_trained_on = warn_of_doubts(loaded, request.slides, request.table)
     record = _record(loaded, request, counts, sections_trained_on)
     compute = Compute(resolve_device(device), batch_size, show_progress_bar)
-    blocks = None if checkpoint_dir is None else Path(checkpoint_dir)
+    block_folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     with nullcontext() if path is None else scratch_beside(path) as folder:
         outputs = Outputs(request.table.n_obs, request.size_factors, folder)
-        _predict_sections(loaded, request, outputs, compute, window=window, blocks=blocks)
+        _predict_sections(loaded, request, outputs, compute, window=window, block_folder=block_folder)
         if path is not None:
             write_store(path, outputs, request, record)
             outputs.arrays.clear()
@@ -201,7 +201,13 @@ def predict(
 
 
 def _predict_sections(
-    model: HGGEP, request: Request, outputs: Outputs, compute: Compute, *, window: int | str | None, blocks: Path | None
+    model: HGGEP,
+    request: Request,
+    outputs: Outputs,
+    compute: Compute,
+    *,
+    window: int | str | None,
+    block_folder: Path | None,
 ) -> None:
     """Predict all sections of a request, window by window."""
     from sthggep.model._forward import predict_windows
@@ -215,7 +221,7 @@ def _predict_sections(
             compute=compute,
             quantities=request.quantities,
             window=window,
-            blocks=blocks,
+            block_folder=block_folder,
         )
         for rows, part in parts:
             outputs.add(slide.rows[rows], part)

@@ -56,7 +56,7 @@ class FoldInputs(NamedTuple):
     prepared: PreparedInputs
     views: list[FeatureView]
     """Features of each section, for the baselines."""
-    blocks: Path
+    block_folder: Path
     """Folder of features, for sections in several windows."""
 
 
@@ -152,7 +152,7 @@ class Plan:
         folder.mkdir(exist_ok=True)
         stain = fit_reference([self.slides[i] for i in fold.train], options.preset.inputs.stain)
         slides = [normalized(slide, stain) for slide in self.slides]
-        prepared = prepare(slides, options.preset, training, folder=folder, blocks=folder / BLOCKS)
+        prepared = prepare(slides, options.preset, training, folder=folder, block_folder=folder / BLOCKS)
         inputs, encoder = options.preset.inputs, prepared.encoder
         if options.borrows_features:
             inputs = PRESETS["default"].inputs
@@ -166,8 +166,10 @@ class Plan:
             elif options.reads_features:
                 scratch = folder / f"features-{number}"
                 scratch.mkdir()
-                blocks = folder / BLOCKS
-                stages = frozen_stages(slide, inputs, encoder, training.compute, folder=scratch, blocks=blocks)
+                block_folder = folder / BLOCKS
+                stages = frozen_stages(
+                    slide, inputs, encoder, training.compute, folder=scratch, block_folder=block_folder
+                )
             views.append(FeatureView(slide.n_spots, stages))
         return FoldInputs(prepared, views, folder / BLOCKS)
 

@@ -72,7 +72,7 @@ def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Fl
         encoder=inputs.prepared.encoder,
         compute=training.compute,
         window=training.window,
-        blocks=inputs.blocks,
+        block_folder=inputs.block_folder,
     )
     return gather(parts).expression
 
