@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # Tests whose outcome could depend on the processor's vector instructions
-NUMERICS := tests/nn tests/test_training.py tests/tl/test_closed_form.py tests/test_golden.py::test_closed_form_of_a_fit
+NUMERICS := tests/nn tests/training/test_lightning.py tests/training/test_closed_form.py tests/test_golden.py::test_closed_form_of_a_fit
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 DRAWINGS := $(wildcard docs/drawings/[a-z]*.py)
 DOCS_OUT ?= docs/_build/html
