@@ -35,35 +35,43 @@ class Progress:
     # Shared by all pieces of work, so that many short ones in a row are reported, too
     last_line = float("-inf")
 
-    def __init__(self, bar: Any, *, lines: bool, total: int, desc: str, unit: str) -> None:
+    def __init__(self, bar: Any, *, lines: bool, total: float, desc: str, unit: str) -> None:
         self.bar, self.lines, self.total, self.desc, self.unit = bar, lines, total, desc, unit
-        self.n = 0
+        self.n: float = 0
         if time.monotonic() - Progress.last_line > 10 * EVERY:
             Progress.last_line = time.monotonic()
 
-    def grow(self, steps: int) -> None:
+    def grow(self, steps: float) -> None:
         """Add steps to the total."""
-        self.total += steps
+        self.total = _whole_or_tenths(self.total + steps)
         self.bar.total = self.total
         self.bar.refresh()
 
-    def update(self, steps: int = 1, shown: Mapping[str, float] | None = None) -> None:
+    def update(self, steps: float = 1, shown: Mapping[str, float] | None = None) -> None:
         """Advance by some steps; ``shown`` are figures to show beside."""
-        self.n += steps
+        self.n = _whole_or_tenths(self.n + steps)
         figures = {name: f"{value:.3f}" for name, value in (shown or {}).items()}
         if figures:
             self.bar.set_postfix(figures, refresh=False)
-        self.bar.update(steps)
+        self.bar.n = self.n
+        self.bar.update(0)
         if self.lines and time.monotonic() - Progress.last_line >= EVERY:
             Progress.last_line = time.monotonic()
             beside = "".join(f", {name} {value}" for name, value in figures.items())
-            log.info("%s: %s %d of %d%s", self.desc, self.unit, self.n, self.total, beside)
+            log.info("%s: %s %g of %g%s", self.desc, self.unit, self.n, self.total, beside)
+
+
+def _whole_or_tenths(steps: float) -> float:
+    """Round a number of steps, of which an area has fractions, for a bar that a reader can read."""
+    tenths = round(float(steps), 1)
+    return int(tenths) if tenths.is_integer() else tenths
 
 
 @contextmanager
-def progress(total: int, desc: str, unit: str, *, show: bool, leave: bool = True) -> Iterator[Progress]:
+def progress(total: float, desc: str, unit: str, *, show: bool, leave: bool = True) -> Iterator[Progress]:
     """Show a bar of ``total`` steps, or lines in the log where no bar can be drawn."""
     drawn = show and can_draw()
+    total = _whole_or_tenths(total)
     with warnings.catch_warnings():
         # Without ipywidgets a notebook shows a bar of text, which is as good
         warnings.filterwarnings("ignore", message="IProgress not found")

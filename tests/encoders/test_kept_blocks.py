@@ -12,7 +12,7 @@ from sthggep import datasets
 from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._encoders._kept_blocks import BlockStore
-from sthggep._encoders._sweep import Encoding
+from sthggep._encoders._sweep import PatchEncoding
 from sthggep._slides._resolve import resolve_one
 
 SIZES = (120.0, 240.0)
@@ -48,7 +48,7 @@ def made(monkeypatch) -> list[int]:
 
 
 def kept(slide, frozen, folder: Path) -> BlockStore:
-    return BlockStore.of(folder, Encoding(slide, frozen, SIZES, **OPTIONS))
+    return BlockStore.of(folder, PatchEncoding(slide, frozen, SIZES, **OPTIONS))
 
 
 def test_blocks_hold_what_there_is_without_them(slide, frozen, expected, made, tmp_path):
@@ -87,7 +87,7 @@ def test_blocks_of_something_else_are_not_taken(slide, frozen, made, tmp_path):
     assert kept(another_image, frozen, tmp_path).missing() == [0, 1]
     random = FrozenEncoder("shufflenet_he", "random", torch.device("cpu"))
     assert kept(slide, random, tmp_path).missing() == [0, 1]
-    with_flips = Encoding(slide, frozen, SIZES, flips=True, batch_size=1)
+    with_flips = PatchEncoding(slide, frozen, SIZES, flips=True, batch_size=1)
     assert BlockStore.of(tmp_path, with_flips).missing() == [0, 1]
     assert kept(slide, frozen, tmp_path).missing() == []
 

@@ -179,14 +179,14 @@ def test_what_differs_is_done_again(section, calls, change, tmp_path: Path):
 def test_is_done_asks_for_all_spots_or_for_one_section(section):
     adata = section(side=2)
     frozen = FrozenEncoder("shufflenet", "random")
-    record = feature_record(frozen, 60.0, False)
+    record = feature_record(frozen, 60.0, flips=False, encoding="patches")
     slide = resolve_one(adata)
     assert not has_features(adata, "X_shufflenet_60", record)
     pp.features(adata, size_um=60, **QUICK)
     assert has_features(adata, "X_shufflenet_60", record)
     assert has_features(adata, "X_shufflenet_60", record, slide)
     assert not has_features(adata, "X_shufflenet_60", record, resolve_one(adata, Places(mpp=1.0)))
-    assert not has_features(adata, "X_shufflenet_60", feature_record(frozen, 60.0, True))
+    assert not has_features(adata, "X_shufflenet_60", feature_record(frozen, 60.0, flips=True, encoding="patches"))
     adata.obsm["X_shufflenet_60"][0] = np.nan
     assert not has_features(adata, "X_shufflenet_60", record)
     assert not has_features(adata, "X_shufflenet_60", record, slide)

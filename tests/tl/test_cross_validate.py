@@ -16,7 +16,7 @@ from scipy import sparse
 
 from sthggep import datasets, pp, tl
 from sthggep._encoders import _registry
-from sthggep._encoders._sweep import Encoding
+from sthggep._encoders._sweep import PatchEncoding
 from sthggep._inputs import _windows as _windowed
 from sthggep._keys import feature_key
 from sthggep._slides._fingerprint import section_fingerprint
@@ -264,8 +264,8 @@ def test_features_are_computed_once_and_objects_are_left_alone(four, genes, monk
 def test_sections_in_windows_are_seen_as_fit_and_predict_see_them(four, genes, predictions, monkeypatch):
     """Features are encoded once; training goes through windows, predictions and baselines do not show them."""
     monkeypatch.setattr(_windowed, "WINDOW", 5)
-    encoded, run = [], Encoding.run
-    monkeypatch.setattr(Encoding, "run", lambda self, rows, *a: encoded.append(len(rows)) or run(self, rows, *a))
+    encoded, run = [], PatchEncoding.run
+    monkeypatch.setattr(PatchEncoding, "run", lambda self, rows, *a: encoded.append(len(rows)) or run(self, rows, *a))
     options = {**QUICK, "obsm": None, "size_um": 320.0, "weights": "random", "encoder": "shufflenet"}
     windowed = tl.cross_validate(four[1:], genes=genes, baselines=("ridge",), **options)
     assert sum(encoded) == sum(slide.n_obs for slide in four[1:])

@@ -123,6 +123,12 @@ features = combine(
         help="Field of view in µm instead of the preset's. May be repeated.",
     ),
     option(
+        "--encoding",
+        type=click.Choice(["patches", "tissue"]),
+        heading=INPUTS,
+        help="How the encoder reads the image: the patch of each spot, or the tissue once, in large tiles. If not given: the preset's.",
+    ),
+    option(
         "--stain",
         type=click.Choice(["reinhard", "macenko"]),
         heading=INPUTS,

@@ -50,6 +50,7 @@ class SharedTraining(PlaceOptions):
 
     preset: str
     encoder: str | None
+    encoding: str | None
     stain: str | None
     weights: str | None
     n_members: int | None

@@ -20,9 +20,8 @@ from sthggep._encoders._entry import UNVERSIONED
 from sthggep._log import log
 
 if TYPE_CHECKING:
-    from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._encoders._sweep import Encoding
     from sthggep._image._level import Level
-    from sthggep._slides._slide import Slide
 
 VARIABLE = "STHGGEP_FEATURE_CACHE"
 FORMAT = 1
@@ -87,8 +86,9 @@ class FeatureCache:
             log.info("Features of %s were written by another process meanwhile.", record["section"])
 
 
-def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, image: str) -> dict[str, object] | None:
+def describe(encoding: Encoding, size_um: float, image: str) -> dict[str, object] | None:
     """Return all that the features of a section depend on; ``None`` where the encoder's weights have no id."""
+    slide, frozen = encoding.slide, encoding.frozen
     if frozen.weights == UNVERSIONED:
         return None
     entry, recolored = frozen.entry, slide.stain and slide.stain.to_dict()
@@ -102,11 +102,15 @@ def describe(slide: Slide, frozen: FrozenEncoder, size_um: float, flips: bool, i
         "size_um": float(size_um),
         "size_px": entry.size_px,
         "dim": entry.dim,
-        "flips": flips,
+        "flips": encoding.flips,
         "mpp": slide.require_mpp(),
         "spots": hashlib.sha256(np.ascontiguousarray(slide.xy).tobytes()).hexdigest(),
         "n_spots": slide.n_spots,
-    } | ({"stain": recolored} if recolored else {})
+    } | {
+        # Features of patches without stain normalization have no such entries
+        **({"stain": recolored} if recolored else {}),
+        **({"encoding": encoding.name} if encoding.name != "patches" else {}),
+    }
 
 
 def hash_record(record: Mapping[str, object]) -> str:

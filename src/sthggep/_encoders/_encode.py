@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sthggep._checks import one_of
 from sthggep._disk._rows import RowFile
 from sthggep._encoders._cache import FeatureCache, describe, hash_record, image_fingerprint
 from sthggep._encoders._kept_blocks import BlockStore
-from sthggep._encoders._sweep import Encoding, FeatureArray
+from sthggep._encoders._sweep import Encoding, FeatureArray, PatchEncoding
+from sthggep._encoders._tissue import TissueEncoding, feature_maps
 from sthggep._keys import feature_key
 from sthggep._progress import progress
 
 if TYPE_CHECKING:
+    from sthggep._encoders._entry import Encoder
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._slides._slide import Slide
+
+ENCODINGS = ("patches", "tissue")
 
 
 def encode(
@@ -27,6 +32,7 @@ def encode(
     sizes_um: Sequence[float],
     *,
     flips: bool = True,
+    encoding: str = "patches",
     batch_size: int = 64,
     show: bool = False,
     cache: str | Path | None = None,
@@ -42,9 +48,12 @@ def encode(
     frozen
         The encoder.
     sizes_um
-        Fields of view in microns. One sweep cuts all of them, so that it decodes each block of the image about once.
+        Fields of view in microns.
     flips
-        Average over the four flips of each patch.
+        Average over the four flips of each patch or tile.
+    encoding
+        ``"patches"``: one sweep cuts the patches of all fields of view, and decodes each block of the image about once.
+        ``"tissue"``: for each field of view, the encoder reads the tissue in large tiles.
     batch_size
         Patches a batch.
     show
@@ -61,7 +70,8 @@ def encode(
     records: dict[float, dict[str, object] | None] = dict.fromkeys(sizes_um)
     if feature_cache is not None and sizes_um:
         image = image_fingerprint(slide.levels)
-        records = {size: describe(slide, frozen, size, flips, image) for size in sizes_um}
+        for part in make_encodings(slide, frozen, sizes_um, flips=flips, encoding=encoding, batch_size=batch_size):
+            records |= {size: describe(part, size, image) for size in part.sizes_um}
     features: dict[float, FeatureArray] = {}
     with ExitStack() as stack:
         new: dict[float, FeatureArray] = {}
@@ -75,27 +85,45 @@ def encode(
                 new[size] = RowFile.create(folder / f"{feature_key(slide.name, size)}.npy", *shape)
             else:
                 new[size] = np.empty(shape, dtype=np.float32)
-        if new:
-            encoding = Encoding(slide, frozen, list(new), flips=flips, batch_size=batch_size)
-            _fill(
-                new, encoding, show=show, store=None if block_folder is None else BlockStore.of(block_folder, encoding)
-            )
+        parts = make_encodings(slide, frozen, list(new), flips=flips, encoding=encoding, batch_size=batch_size)
+        _fill(new, parts, show=show, block_folder=block_folder)
     features |= new
     return [features[size] if folder is not None else features[size][:] for size in sizes_um]
 
 
-def _fill(outs: dict[float, FeatureArray], encoding: Encoding, *, show: bool, store: BlockStore | None) -> None:
+def check_encoding(encoding: str, entry: Encoder) -> str:
+    """Check that an encoder can be used in this way."""
+    if one_of(encoding, ENCODINGS, "encoding") == "tissue":
+        feature_maps(entry)
+    return encoding
+
+
+def make_encodings(
+    slide: Slide, frozen: FrozenEncoder, sizes_um: Sequence[float], *, flips: bool, encoding: str, batch_size: int
+) -> list[Encoding]:
+    """Plan how to encode a section: all fields of view in one sweep over patches, or tile by tile for each of them."""
+    if check_encoding(encoding, frozen.entry) == "tissue":
+        return [TissueEncoding(slide, frozen, size, flips=flips) for size in sizes_um]
+    return [PatchEncoding(slide, frozen, sizes_um, flips=flips, batch_size=batch_size)] if sizes_um else []
+
+
+def _fill(
+    outs: dict[float, FeatureArray], encodings: Sequence[Encoding], *, show: bool, block_folder: Path | None
+) -> None:
     """Fill the arrays of all fields of view, in one sweep or block by block."""
-    order, slide = encoding.order, encoding.slide
-    label = f"Features of {slide.name} at {', '.join(f'{size:g}' for size in outs)} µm"
-    with progress(len(order) * len(outs), label, "patch", show=show, leave=False) as bar:
-        if store is None:
-            for size, at, values in encoding.run(order, bar):
-                outs[size][order[at]] = values
-        else:
-            for number, rows in enumerate(store.rows):
-                for size, values in zip(outs, store.get(number, bar), strict=True):
-                    outs[size][rows] = values
-    for level in slide.levels:
-        if level.blocks is not None:
-            level.blocks.forget()
+    for encoding in encodings:
+        slide, sizes = encoding.slide, ", ".join(f"{size:g}" for size in encoding.sizes_um)
+        store = None if block_folder is None else BlockStore.of(block_folder, encoding)
+        total = sum(encoding.amount(rows) for rows in encoding.blocks)
+        with progress(total, f"Features of {slide.name} at {sizes} µm", encoding.unit, show=show, leave=False) as bar:
+            if store is None:
+                order = np.concatenate(encoding.blocks)
+                for size, at, values in encoding.run(order, bar):
+                    outs[size][order[at]] = values
+            else:
+                for number, rows in enumerate(store.rows):
+                    for size, values in zip(encoding.sizes_um, store.get(number, bar), strict=True):
+                        outs[size][rows] = values
+        for level in slide.levels:
+            if level.blocks is not None:
+                level.blocks.forget()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     StateDict = dict[str, torch.Tensor]
 
 UNVERSIONED = "unversioned"  # an object without a state dict: its weights have no id
+
+
+@dataclass(frozen=True)
+class FeatureMapping:
+    """The feature maps of an encoder whose vectors are means of these maps."""
+
+    read: Callable[[Any, torch.Tensor], Sequence[torch.Tensor]]
+    """Turns images (n, 3, height, width) into maps (n, channels, height / stride, width / stride), in the vector's order."""
+    strides: tuple[int, ...]
+    """Pixels from one cell of a map to the next. The first cell is centered on the first pixel."""
+    context_px: int
+    """Pixels around a cell that its values depend on, at most."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +63,5 @@ class Encoder:
     portable: bool = False
     """Whether a saved model includes the weights. Else loading finds the weights again and checks them."""
     channels_last: bool = False
+    maps: FeatureMapping | None = None
+    """Feature maps, by which the encoder can read the tissue in tiles. Default: the encoder reads patches only."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import one_of
-from sthggep._encoders._entry import UNVERSIONED, Encoder
+from sthggep._encoders._entry import UNVERSIONED, Encoder, FeatureMapping
 from sthggep._encoders._families import ModuleFields, describe_family_encoder, is_family
 from sthggep._encoders._weights import hash_weights, load_weights
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sthggep.nn import ShuffleNetV2
+    from sthggep._encoders._pooling import Flip
 
     StateDict = dict[str, torch.Tensor]
 
@@ -31,18 +31,30 @@ def _shufflenet(_: bool) -> nn.Module:
     return ShuffleNetV2()
 
 
-def _pool_maps(module: ShuffleNetV2, images: torch.Tensor) -> torch.Tensor:
-    """Average each feature map of stages 2 to 5: early stages respond to texture, late stages to objects."""
+class MapModule(Protocol):
+    """An encoder whose vector holds the means of feature maps."""
+
+    def maps(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Feature maps of images (n, 3, height, width), each (n, channels, height / stride, width / stride)."""
+
+
+def read_maps(module: MapModule, images: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Return the feature maps of images."""
+    return module.maps(images)
+
+
+def pool_maps(module: MapModule, images: torch.Tensor) -> torch.Tensor:
+    """Average each feature map of patches: early stages respond to texture, late stages to objects."""
     import torch
 
-    return torch.cat([stage.mean(dim=(2, 3)) for stage in module.maps(images)], dim=1)
+    return torch.cat([values.mean(dim=(2, 3)) for values in read_maps(module, images)], dim=1)
 
 
 ENCODERS = {
     "shufflenet": Encoder(
         name="shufflenet",
         build=_shufflenet,
-        encode=_pool_maps,
+        encode=pool_maps,
         dim=48 + 96 + 192 + 1024,
         size_px=224,
         blocks=(48, 96, 192, 1024),
@@ -52,6 +64,7 @@ ENCODERS = {
         license="BSD-3-Clause (torchvision)",
         portable=True,
         channels_last=True,
+        maps=FeatureMapping(read_maps, strides=(8, 16, 32, 32), context_px=256),
     )
 }
 # The same network, adapted here to unlabeled H&E: see the model card
@@ -140,6 +153,16 @@ class FrozenEncoder:
             )
             raise ValueError(msg)
         return features
+
+    def encode_maps(self, pixels: NDArray[np.uint8], flip: Flip) -> list[NDArray[np.float32]]:
+        """Feature maps (channels, height, width) of an image (height, width, 3) that is read flipped in x, in y."""
+        import torch
+
+        assert self.entry.maps is not None
+        axes = [axis for axis, flipped in zip((3, 2), flip, strict=True) if flipped]
+        with torch.inference_mode():
+            maps = self.entry.maps.read(self.module, self._normalize_pixels(pixels[None]).flip(axes))
+            return [values.flip(axes)[0].float().cpu().numpy() for values in maps]
 
     def _encode_patches(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:
         """Encode patches and average over flips."""

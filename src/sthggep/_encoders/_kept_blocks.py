@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from sthggep._encoders._sweep import Encoding
     from sthggep._progress import Progress
 
-# A block holds whole batches, so that the network reads the same batches as without blocks
-BATCHES = 16
-
 
 class BlockStore:
     """Blocks of one section, each a whole file whose name is a hash of all that its values depend on.
@@ -37,8 +34,7 @@ class BlockStore:
 
     def __init__(self, folder: Path, encoding: Encoding, records: Sequence[Mapping[str, object]]) -> None:
         self.folder, self.encoding = folder, encoding
-        order, step = encoding.order, BATCHES * encoding.batch_size
-        self.rows = [order[start : start + step] for start in range(0, len(order), step)]
+        self.rows = encoding.blocks
         content = [{k: v for k, v in record.items() if k != "section"} for record in records]
         self._content = json.dumps(content, sort_keys=True).encode()
 
@@ -46,9 +42,7 @@ class BlockStore:
     def of(cls, folder: Path, encoding: Encoding) -> BlockStore | None:
         """Open the blocks of a section; ``None`` where the encoder's weights have no id to name blocks by."""
         image = image_fingerprint(encoding.slide.levels)
-        descriptions = [
-            describe(encoding.slide, encoding.frozen, size, encoding.flips, image) for size in encoding.cuts
-        ]
+        descriptions = [describe(encoding, size, image) for size in encoding.sizes_um]
         records = [record for record in descriptions if record is not None]
         return cls(folder, encoding, records) if len(records) == len(descriptions) else None
 
@@ -69,13 +63,13 @@ class BlockStore:
         values = self.read(number)
         if values is None:
             return self.make(number, bar)
-        bar.update(values.shape[0] * values.shape[1])
+        bar.update(self.encoding.amount(self.rows[number]))
         return values
 
     def make(self, number: int, bar: Progress | None = None) -> NDArray[np.float32]:
         """Encode a block and write it."""
         values = np.empty(self._shape(number), dtype=np.float32)
-        place = {size: i for i, size in enumerate(self.encoding.cuts)}
+        place = {size: i for i, size in enumerate(self.encoding.sizes_um)}
         for size, at, part in self.encoding.run(self.rows[number], bar):
             values[place[size], at] = part
         with whole_file(self._path(number)) as file:
@@ -83,7 +77,7 @@ class BlockStore:
         return values
 
     def _shape(self, number: int) -> tuple[int, int, int]:
-        return len(self.encoding.cuts), len(self.rows[number]), self.encoding.frozen.entry.dim or 0
+        return len(self.encoding.sizes_um), len(self.rows[number]), self.encoding.frozen.entry.dim or 0
 
     def _path(self, number: int) -> Path:
         digest = hashlib.sha256(self._content + np.ascontiguousarray(self.rows[number]).tobytes()).hexdigest()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def feature_record(
-    frozen: FrozenEncoder, size_um: float, flips: bool, stain: Recoloring | None = None
+    frozen: FrozenEncoder, size_um: float, *, flips: bool, encoding: str, stain: Recoloring | None = None
 ) -> dict[str, object]:
     """Return the record of features: all that they depend on besides the image."""
     record: dict[str, object] = {
@@ -29,6 +29,8 @@ def feature_record(
         "size_px": frozen.entry.size_px,
         "flips": flips,
     }
+    if encoding != "patches":
+        record["encoding"] = encoding
     return record if stain is None else record | {"stain": stain.id}
 
 
@@ -48,8 +50,8 @@ def matches_record(table: AnnData, key: str, record: Mapping[str, object]) -> bo
     stored = table.uns.get(key)
     if key not in table.obsm or not isinstance(stored, Mapping):
         return False
-    # The record of features without stain normalization has no entry for the stain
-    return all(stored.get(name) == record.get(name) for name in {*record, "stain"})
+    # The record of features of patches, or without stain normalization, has no entry for it
+    return all(stored.get(name) == record.get(name) for name in {*record, "encoding", "stain"})
 
 
 def has_uncolored_features(table: AnnData, key: str, encoder: str, section: str) -> bool:

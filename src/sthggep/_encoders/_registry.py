@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import positive
-from sthggep._encoders._entry import Encoder
+from sthggep._encoders._entry import Encoder, FeatureMapping
 from sthggep._encoders._families import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, is_family
-from sthggep._encoders._frozen import ENCODERS, encode_images, make_builder
+from sthggep._encoders._frozen import ENCODERS, encode_images, make_builder, pool_maps, read_maps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,8 @@ def register_encoder(
     transform: Callable[[NDArray[np.uint8]], torch.Tensor] | None = None,
     blocks: Sequence[int] | None = None,
     size_um: float | Sequence[float] | None = None,
+    strides: Sequence[int] | None = None,
+    context_px: int = 256,
     license: str = "not stated",
     keep_weights: bool = False,
     overwrite: bool = False,
@@ -63,6 +65,13 @@ def register_encoder(
     size_um
         Field of view in microns that the encoder is meant for, or several: ``tl.fit(encoder=…)`` then uses them. Default:
         the fields of view of the preset.
+    strides
+        Strides of the feature maps, for an encoder whose vector holds the means of feature maps: ``model.maps(images)``
+        then returns these maps (n, channels, height / stride, width / stride), and the encoder can read the tissue in
+        large tiles (``encoding="tissue"``). The first cell of a map is centered on the first pixel, as for convolutions
+        with padding. Default: the encoder reads patches only.
+    context_px
+        Pixels around a cell of a map that its values depend on, at most: the radius of the receptive field.
     license
         License of the weights.
     keep_weights
@@ -99,12 +108,14 @@ def register_encoder(
         (dim or 1, "`dim`"),
         (size_px, "`size_px`"),
         *((s, "`size_um`") for s in (*std, *(sizes or ()))),
+        *((stride, "`strides`") for stride in strides or ()),
+        (context_px + 1, "`context_px`"),
     ]:
         positive(value, what)
     ENCODERS[name] = Encoder(
         name=name,
         build=make_builder(model, name),
-        encode=encode_images,
+        encode=encode_images if strides is None else pool_maps,
         dim=None if dim is None else int(dim),
         size_px=int(size_px),
         mean=tuple(map(float, mean)),
@@ -115,6 +126,7 @@ def register_encoder(
         license=license,
         how="registered in this session",
         portable=keep_weights,
+        maps=None if strides is None else FeatureMapping(read_maps, tuple(map(int, strides)), int(context_px)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Encoding of a section's patches: threads cut patches ahead of the network."""
+"""Encoding of a section's patches: threads read pixels ahead of the network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +27,19 @@ FeatureArray = NDArray[np.float32] | RowFile
 
 AHEAD = 3  # batches that threads cut before the network needs them
 MOST_THREADS = 4
+# A block of patches holds whole batches, so that the network reads the same batches as without blocks
+BATCHES = 16
 
 
-def run_ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Yield the results of tasks in order, while threads run a few tasks ahead."""
+def run_ahead(tasks: Iterable[Callable[[], T]], ahead: int = AHEAD) -> Iterator[T]:
+    """Yield the results of tasks in order, while threads run ``ahead`` tasks ahead, besides one for each thread."""
     threads = max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="sthggep-patches") as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(task))
-                if len(waiting) >= AHEAD + threads:
+                if len(waiting) >= ahead + threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -46,8 +48,32 @@ def run_ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
                 future.cancel()
 
 
-class Encoding:
-    """The patches of a section and the encoder that encodes them.
+class Encoding(Protocol):
+    """A way to encode the spots of a section."""
+
+    slide: Slide
+    frozen: FrozenEncoder
+    flips: bool
+    name: str
+    """``"patches"`` or ``"tissue"``."""
+    unit: str
+    """Unit of the progress."""
+    sizes_um: list[float]
+    """Fields of view."""
+    blocks: list[NDArray[np.intp]]
+    """Rows of the spots of each block: a block is computed and kept on disk as a whole."""
+
+    def amount(self, rows: NDArray[np.intp]) -> float:
+        """Return the work for these spots, in units of the progress."""
+
+    def run(
+        self, rows: NDArray[np.intp], bar: Progress | None = None
+    ) -> Iterator[tuple[float, slice, NDArray[np.float32]]]:
+        """Encode these spots; yield the field of view, the positions among ``rows``, and their values."""
+
+
+class PatchEncoding:
+    """The patches of a section and the encoder that encodes them, one by one.
 
     Parameters
     ----------
@@ -63,13 +89,22 @@ class Encoding:
         Patches a batch.
     """
 
+    name, unit = "patches", "patch"
+
     def __init__(
         self, slide: Slide, frozen: FrozenEncoder, sizes_um: Sequence[float], *, flips: bool, batch_size: int
     ) -> None:
         self.slide, self.frozen, self.flips, self.batch_size = slide, frozen, flips, batch_size
+        self.sizes_um = list(sizes_um)
         self.cuts = {size: Patches(slide, size_um=size, size_px=frozen.entry.size_px) for size in sizes_um}
         # Spots in the order of a sweep over the image
-        self.order = min(self.cuts.values(), key=lambda cut: cut.size_um or 0).sweep()
+        order = min(self.cuts.values(), key=lambda cut: cut.size_um or 0).sweep()
+        step = BATCHES * batch_size
+        self.blocks = [order[start : start + step] for start in range(0, len(order), step)]
+
+    def amount(self, rows: NDArray[np.intp]) -> float:
+        """Return the number of patches of these spots."""
+        return float(len(rows) * len(self.cuts))
 
     def run(
         self, rows: NDArray[np.intp], bar: Progress | None = None

@@ -22,7 +22,9 @@ class Inputs:
     encoder: str = "shufflenet"
     """Name of the frozen encoder."""
     flips: bool = True
-    """Whether features are means over the four flips of each patch."""
+    """Whether features are means over the four flips of each patch or tile."""
+    encoding: str = "patches"
+    """Whether the encoder reads ``"patches"`` or the ``"tissue"`` in large tiles."""
     obsm: tuple[str, ...] = ()
     """Keys of the user's features, one a stage."""
     reference: bool = False
@@ -42,7 +44,8 @@ class Inputs:
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{size:g} µm" if size else f"{self.size_px} px" for size in self.sizes_um)
-        by_kind = {"patches": f"patches of {sizes}", "features": f"{self.encoder} features of {sizes}"}
+        once = " (tissue encoded once)" if self.encoding == "tissue" else ""
+        by_kind = {"patches": f"patches of {sizes}", "features": f"{self.encoder} features of {sizes}{once}"}
         text = by_kind.get(self.kind, f"obsm {listing(self.obsm)}")
         return text if self.stain is None else f"{text}, stain normalized ({self.stain})"
 

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._encoders._encode import encode
+from sthggep._encoders._encode import encode, make_encodings
 from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._record import feature_record, has_features
-from sthggep._encoders._sweep import Encoding, FeatureArray
 from sthggep._keys import feature_key
 from sthggep._table._user_features import read_user_features
 from sthggep.nn._published import TABLE_ROWS
 
 if TYPE_CHECKING:
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._encoders._sweep import FeatureArray
+    from sthggep._image._recolor import Recoloring
     from sthggep._inputs._compute import Compute
     from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
@@ -85,6 +86,7 @@ def frozen_stages(
             encoder,
             missing,
             flips=inputs.flips,
+            encoding=inputs.encoding,
             batch_size=compute.batch_size,
             show=compute.show_progress,
             folder=folder,
@@ -97,14 +99,21 @@ def frozen_stages(
 
 def open_blocks(
     slide: Slide, inputs: Inputs, encoder: FrozenEncoder | None, batch_size: int, folder: Path
-) -> BlockStore | None:
-    """Blocks in which :func:`frozen_stages` computes features; ``None`` if it computes none or can keep none."""
+) -> list[BlockStore]:
+    """Blocks in which :func:`frozen_stages` computes features; none if it computes none or can keep none."""
     if encoder is None:
-        return None
+        return []
     missing = [size for size, values in _stored_features(slide, inputs, encoder).items() if values is None]
-    if not missing:
-        return None
-    return BlockStore.of(folder, Encoding(slide, encoder, missing, flips=inputs.flips, batch_size=batch_size))
+    encodings = make_encodings(
+        slide, encoder, missing, flips=inputs.flips, encoding=inputs.encoding, batch_size=batch_size
+    )
+    stores = [BlockStore.of(folder, encoding) for encoding in encodings]
+    return [store for store in stores if store is not None]
+
+
+def _record(inputs: Inputs, encoder: FrozenEncoder, size: float, stain: Recoloring | None) -> dict[str, object]:
+    """Return the record that features of these inputs have."""
+    return feature_record(encoder, size, flips=inputs.flips, encoding=inputs.encoding, stain=stain)
 
 
 def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, FeatureArray | None]:
@@ -117,7 +126,7 @@ def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> di
     keys = {size: feature_key(inputs.encoder, size) for size in sizes}
     return {
         size: np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
-        if has_features(table, key, feature_record(encoder, size, inputs.flips, slide.stain), slide)
+        if has_features(table, key, _record(inputs, encoder, size, slide.stain), slide)
         else None
         for size, key in keys.items()
     }

@@ -39,7 +39,7 @@ class Patches:
         self.size_um = None if size_um is None else positive(float(size_um), "`size_um`")
         self.size_px = int(positive(size_px, "`size_px`"))
         self.width = float(size_px) if size_um is None else float(size_um) / slide.require_mpp()
-        self.level: Level = _level_for(slide, self.width, self.size_px)
+        self.level: Level = level_for(slide, self.width, self.size_px)
 
     def __len__(self) -> int:
         return self.slide.n_spots
@@ -91,7 +91,7 @@ class Patches:
         return f"Patches of {self.slide.name!r}: {len(self)} × {self.size_px} × {self.size_px} px, field of view {view}"
 
 
-def _level_for(slide: Slide, width: float, size_px: int) -> Level:
+def level_for(slide: Slide, width: float, size_px: int) -> Level:
     """Return the coarsest resolution with enough pixels, or the finest if none has enough."""
     enough = [level for level in slide.levels if width * min(level.scale) >= size_px - 0.5]
     return enough[-1] if enough else slide.levels[0]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sthggep._checks import one_of, positive
 from sthggep._slides._stain import check_stain
 from sthggep._training._presets import PRESETS, Preset
+
+if TYPE_CHECKING:
+    from sthggep._inputs._inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Choices:
     """Name of the frozen encoder."""
     size_um: float | Sequence[float] | None = None
     """Fields of view in microns."""
+    encoding: str | None = None
+    """``"patches"`` or ``"tissue"``."""
     stain: str | None = None
     """Method of the stain normalization."""
     max_epochs: int | None = None
@@ -69,11 +75,11 @@ def _with_numbers(preset: Preset, choices: Choices) -> Preset:
 def _with_encoder(preset: Preset, choices: Choices) -> Preset:
     """The preset with another encoder, other fields of view, or normalized stain."""
     encoder, size_um, stain = choices.encoder, choices.size_um, choices.stain
-    if encoder is None and size_um is None and stain is None:
+    if encoder is None and size_um is None and stain is None and choices.encoding is None:
         return preset
     inputs, net = preset.inputs, dict(preset.net)
     if inputs.kind == "obsm":
-        msg = "`obsm` holds computed features, so `encoder`, `size_um` and `stain` do not apply. Leave them or `obsm` out."
+        msg = "`obsm` holds computed features, so `encoder`, `size_um`, `encoding` and `stain` do not apply. Leave them or `obsm` out."
         raise ValueError(msg)
     if stain is not None:
         inputs = replace(inputs, stain=check_stain(stain))
@@ -93,7 +99,22 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
             msg = f"`size_um` must hold one field of view in microns{several}, found {sizes}."
             raise ValueError(msg)
         inputs = replace(inputs, sizes_um=tuple(positive(size, "`size_um`") for size in sizes))
+    if choices.encoding is not None:
+        inputs = _with_encoding(inputs, choices.encoding)
     return replace(preset, inputs=inputs, net=net)
+
+
+def _with_encoding(inputs: Inputs, encoding: str) -> Inputs:
+    """Inputs whose encoder reads patches, or the tissue once."""
+    from sthggep._encoders._encode import check_encoding
+    from sthggep._encoders._frozen import find_encoder
+
+    if inputs.kind == "patches":
+        msg = f"`encoding` says how a frozen encoder reads the image, but this preset reads {inputs}. Leave it out."
+        raise ValueError(msg)
+    encoding = check_encoding(encoding, find_encoder(inputs.encoder))
+    # One view of the tissue predicts as well as four flips of patches
+    return replace(inputs, encoding=encoding, flips=encoding == "patches")
 
 
 def without_counts(preset: Preset) -> Preset:

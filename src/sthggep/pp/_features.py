@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
 from sthggep._docs import document_places
-from sthggep._encoders._encode import encode
+from sthggep._encoders._encode import check_encoding, encode
 from sthggep._encoders._frozen import FrozenEncoder, find_encoder
 from sthggep._encoders._record import feature_record, has_features, matches_record, mpp_by_section
 from sthggep._keys import feature_key
@@ -38,6 +38,7 @@ def features(
     key_added: str | None = None,
     weights: str | Path | None = None,
     flips: bool = True,
+    encoding: str = "patches",
     stain: Mapping[str, Any] | None = None,
     batch_size: int = 64,
     cache: str | Path | None = None,
@@ -72,7 +73,12 @@ def features(
         ``$STHGGEP_WEIGHTS``; else the file in torch's download cache, which the function downloads with a checksum.
         Encoders of other packages load their own weights.
     flips
-        Average over the four flips of each patch, which takes four times as long and varies less.
+        Average over the four flips of each patch or tile, which takes four times as long and varies less.
+    encoding
+        ``"patches"``: the encoder reads each spot's patch by itself. ``"tissue"``: the encoder reads the tissue once, in
+        large tiles, and a spot's features are the means of the feature maps over its field of view, weighted by area;
+        the time then depends on the area of the tissue, not on the number of spots. This needs an encoder with feature
+        maps, such as ``"shufflenet_he"``. A model reads features only of the encoding that it was trained on.
     stain
         Stain normalization of a model that was fitted by ``tl.fit(stain=...)``: ``model.stain``. The function then changes
         the colors of the slides to those of the training slides. Default: no stain normalization.
@@ -100,7 +106,7 @@ def features(
         The features; NaN for spots outside the chosen regions. The key holds the last part of a longer encoder name:
         ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
     ``uns["X_<encoder>_<µm>"]`` : dict
-        Encoder, weights, field of view, patch size, flips, stain normalization if there is one; sections and their microns
+        Encoder, weights, field of view, patch size, flips, encoding if not of patches, stain normalization if there is one; sections and their microns
         per pixel. The function skips a section that has the same record already.
 
     Raises
@@ -137,7 +143,7 @@ def features(
     if key_added is not None and len(sizes) != 1:
         msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each field of view."
         raise ValueError(msg)
-    find_encoder(encoder)
+    check_encoding(encoding, find_encoder(encoder))
     if stain is not None:
         check_reference(stain)
     data = copy_data(data) if copy else data
@@ -151,11 +157,22 @@ def features(
         warn_of_misplaced(slide)
     slides = [normalized(slide, stain) for slide in slides]
     frozen = FrozenEncoder(encoder, weights, resolve_device(device))
-    records = {size: feature_record(frozen, size, flips, slides[0].stain) for size in keys}
+    records = {
+        size: feature_record(frozen, size, flips=flips, encoding=encoding, stain=slides[0].stain) for size in keys
+    }
     encoded: dict[float, list[tuple[Slide, NDArray[np.float32]]]] = {size: [] for size in keys}
     for slide in slides:
         new = [size for size, key in keys.items() if not has_features(table, key, records[size], slide)]
-        arrays = encode(slide, frozen, new, flips=flips, batch_size=batch_size, show=show_progress_bar, cache=cache)
+        arrays = encode(
+            slide,
+            frozen,
+            new,
+            flips=flips,
+            encoding=encoding,
+            batch_size=batch_size,
+            show=show_progress_bar,
+            cache=cache,
+        )
         for size, values in zip(new, arrays, strict=True):
             encoded[size].append((slide, values[:]))
     for size, key in keys.items():

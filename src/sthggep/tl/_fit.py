@@ -45,6 +45,7 @@ def fit(
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
+    encoding: str | None = None,
     stain: str | None = None,
     max_epochs: int | None = None,
     learning_rate: float | None = None,
@@ -114,6 +115,11 @@ def fit(
     size_um
         Field of view in microns, or several, each a latent stage. Default: the fields of view of the encoder, or of
         the preset.
+    encoding
+        ``"patches"``: the encoder reads the patch of each spot by itself, four times (flips). ``"tissue"``: the encoder
+        reads the tissue once, in large tiles, so that the time depends on the area of the tissue and not on the number
+        of spots; see :func:`sthggep.pp.features`. The model predicts as it was trained. Default: the preset's choice,
+        which is ``"patches"``.
     stain
         Stain normalization: ``"reinhard"`` (mean and spread of the tissue's colors in CIELAB) or ``"macenko"``
         (separates hematoxylin and eosin in optical density, as ``squidpy.experimental.im`` estimates them, and matches
@@ -198,7 +204,7 @@ def fit(
         mpp=mpp,
     )
     data = _TrainingData(slides, genes, targets, expression)
-    choices = Choices(obsm, encoder, size_um, stain, max_epochs, learning_rate, n_members)
+    choices = Choices(obsm, encoder, size_um, encoding, stain, max_epochs, learning_rate, n_members)
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)
     task = _make_task(data, preset, model, choices, options, places)
@@ -237,7 +243,7 @@ def _make_task(
     if model is not None:
         from sthggep._training._fine_tuning import open_parent
 
-        inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "stain")}
+        inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "encoding", "stain")}
         parent, content, genes = open_parent(model, preset_name, genes, {**inputs, "weights": options.weights})
         preset_name = parent.preset
     content = with_choices(content, choices)

@@ -66,6 +66,8 @@ class Block(NamedTuple):
     """A block of one of the slide's sections."""
 
     section: int
+    store: int
+    """Number of the section's store of blocks: tissue encoded once has one for each field of view."""
     number: int
 
 
@@ -104,8 +106,13 @@ def begin(job: SlideJob) -> PredictionSize | list[Block]:
     _check_worker(job)
     slide = OpenSlide.open(job)
     sections = [slide.blocks(section) for section in range(len(slide.request.slides))]
-    if sum(len(blocks.rows) for blocks in sections if blocks) > 1:
-        missing = [Block(i, number) for i, blocks in enumerate(sections) if blocks for number in blocks.missing()]
+    if sum(len(store.rows) for stores in sections for store in stores) > 1:
+        missing = [
+            Block(section, i, number)
+            for section, stores in enumerate(sections)
+            for i, store in enumerate(stores)
+            for number in store.missing()
+        ]
         if missing:
             return missing
     return slide.predict()
@@ -113,9 +120,9 @@ def begin(job: SlideJob) -> PredictionSize | list[Block]:
 
 def encode(job: SlideJob, block: Block) -> None:
     """Encode a block and write its features to the block's file."""
-    blocks = OpenSlide.open(job).blocks(block.section)
-    if blocks is not None and block.number in blocks.missing():
-        blocks.make(block.number)
+    stores = OpenSlide.open(job).blocks(block.section)
+    if block.store < len(stores) and block.number in stores[block.store].missing():
+        stores[block.store].make(block.number)
 
 
 def finish(job: SlideJob) -> PredictionSize:
@@ -151,8 +158,8 @@ class OpenSlide:
         """The frozen encoder of the model."""
         return self.model.encoder(device=self.job.device)
 
-    def blocks(self, section: int) -> BlockStore | None:
-        """Blocks of features of a section; ``None`` if the model reads no such features."""
+    def blocks(self, section: int) -> list[BlockStore]:
+        """Blocks of features of a section; none if the model reads no such features."""
         from sthggep._inputs._stages import open_blocks
 
         slide, inputs = self.request.slides[section], self.model.inputs

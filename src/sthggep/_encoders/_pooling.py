@@ -1,0 +1,78 @@
+"""Means of feature maps over boxes of any position and size, weighted by area."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHANNELS_AT_ONCE = 128
+
+Flip = tuple[bool, bool]
+"""Whether an image is read flipped in x, in y."""
+FLIPS: tuple[Flip, ...] = ((False, False), (True, False), (False, True), (True, True))
+
+
+class Boxes(NamedTuple):
+    """Boxes in pixels of the image that the encoder reads: corners (n, 2) as (x, y), with fractions."""
+
+    start: NDArray[np.float64]
+    stop: NDArray[np.float64]
+
+
+def pool_map(values: NDArray[np.float32], stride: int, flip: Flip, boxes: Boxes) -> NDArray[np.float64]:
+    """Average a feature map over boxes.
+
+    Parameters
+    ----------
+    values
+        Map (channels, height, width), laid back on the image that is not flipped.
+    stride
+        Pixels from one cell to the next.
+    flip
+        Whether the encoder read the image flipped in x, in y. The first cell's center lies on the first pixel that
+        the encoder read, so a flip shifts the cells by one pixel less than a stride.
+    boxes
+        The boxes, all inside the map.
+
+    Returns
+    -------
+    Means (n, channels), weighted by the area of each cell inside the box.
+    """
+    edge = np.array([_first_edge(stride, flipped) for flipped in flip])
+    (x0, y0), (x1, y1) = ((corner - edge).T / stride for corner in boxes)
+    area = ((x1 - x0) * (y1 - y0))[:, None]
+    out = np.empty((len(x0), len(values)), dtype=np.float64)
+    for first in range(0, len(values), CHANNELS_AT_ONCE):
+        part = slice(first, first + CHANNELS_AT_ONCE)
+        sums = summed_area(values[part])
+        across = _read(sums, y1, x1) - _read(sums, y1, x0) - _read(sums, y0, x1) + _read(sums, y0, x0)
+        out[:, part] = across / area
+    return out
+
+
+def _first_edge(stride: int, flipped: bool) -> float:
+    """Place of the first cell's edge, in pixels: the cell is centered on the first pixel, or ends on the last one."""
+    return (stride - 1) / 2 if flipped else (1 - stride) / 2
+
+
+def summed_area(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sum a map (channels, height, width) over all cells above and to the left, (height + 1, width + 1, channels)."""
+    channels, height, width = values.shape
+    sums = np.zeros((height + 1, width + 1, channels))
+    np.cumsum(values.transpose(1, 2, 0), axis=0, dtype=np.float64, out=sums[1:, 1:])
+    np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
+    return sums
+
+
+def _read(sums: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Read the sums at places between cells: sums of whole cells grow linearly within a cell."""
+    height, width = sums.shape[0] - 1, sums.shape[1] - 1
+    y, x = np.clip(y, 0, height), np.clip(x, 0, width)
+    top, left = np.minimum(y.astype(np.intp), height - 1), np.minimum(x.astype(np.intp), width - 1)
+    down, right = (y - top)[:, None], (x - left)[:, None]
+    upper = sums[top, left] * (1 - right) + sums[top, left + 1] * right
+    lower = sums[top + 1, left] * (1 - right) + sums[top + 1, left + 1] * right
+    result: NDArray[np.float64] = upper * (1 - down) + lower * down
+    return result

@@ -1,0 +1,44 @@
+"""Means of feature maps over boxes of any position and size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sthggep._encoders._pooling import Boxes, pool_map
+
+FINE = 8  # parts of a pixel in the slow mean
+
+
+def slow_mean(values: np.ndarray, stride: int, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Mean over a box whose corners lie on eighths of a pixel: count every eighth."""
+    x0, y0, x1, y1 = (round(side * FINE) for side in box)
+    x = np.floor((np.arange(x0, x1) + 0.5) / (stride * FINE)).astype(int)
+    y = np.floor((np.arange(y0, y1) + 0.5) / (stride * FINE)).astype(int)
+    return values[:, y[:, None], x].mean(axis=(1, 2), dtype=np.float64)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 8])
+@pytest.mark.parametrize("flip", [(False, False), (True, False), (True, True)])
+def test_mean_weights_cells_by_area(stride, flip):
+    values = np.random.default_rng(0).normal(size=(3, 9, 7)).astype(np.float32)
+    corners = np.array([[1.25, 2.5, 3.75, 4.0], [1.0, 1.0, 2.0, 2.0], [2.375, 1.125, 5.5, 6.5]]) * stride
+    # The center of the first cell is the first pixel that the encoder read
+    edges = [(stride - 1) / 2 if flipped else (1 - stride) / 2 for flipped in flip]
+    means = pool_map(values, stride, flip, Boxes(corners[:, :2], corners[:, 2:]))
+    for mean, (x0, y0, x1, y1) in zip(means, corners, strict=True):
+        # Cells of x and y may begin at different places: shift the box instead of the cells
+        shifted = (x0 - edges[0], y0 - edges[1], x1 - edges[0], y1 - edges[1])
+        np.testing.assert_allclose(mean, slow_mean(values, stride, shifted), atol=1e-6)
+
+
+def test_long_sums_lose_no_digits():
+    values = np.full((1, 1500, 1500), 1000.1, dtype=np.float32)
+    values[0, -1, -1] = 2000.2
+    box = Boxes(np.array([[1498.5, 1498.5]]), np.array([[1499.5, 1499.5]]))
+    assert pool_map(values, 1, (False, False), box)[0, 0] == pytest.approx((3 * 1000.1 + 2000.2) / 4, rel=1e-6)
+
+
+def test_no_boxes_give_no_rows():
+    means = pool_map(np.ones((2, 3, 3), np.float32), 4, (False, False), Boxes(np.empty((0, 2)), np.empty((0, 2))))
+    assert means.shape == (0, 2)
