@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt            # under an hour on two cores
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --ablations # about 70 minutes
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --stain     # the table of stain normalization
+    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --encoding  # patches beside tissue encoded once
     python benchmarks/accuracy.py ... --write                                             # and put them into the page
 
 Everything is held out by `sthggep.tl.cross_validate`: per-gene Pearson correlation within the held-out section, mean over genes, on
@@ -30,6 +31,7 @@ from sthggep._training._presets import PRESETS, Preset
 HER2ST = ("B4", "C2", "C3", "C4", "C5")
 MOB = ("MOB1", "MOB3")
 STAINS = (None, "reinhard", "macenko")
+ENCODINGS = ("patches", "tissue")
 DOCS = Path(__file__).parent.parent / "docs"
 SHOWN = {
     "nearest_patch": "nearest patch",
@@ -182,25 +184,35 @@ def ablation_table(run: Run, root: Path, panel: list[str] | None) -> None:
 
 
 def stain_table(run: Run, root: Path, panel: list[str] | None) -> None:
-    """Stain normalized or not, by one network: patients, animals and sections held out; features are made anew in each fold."""
+    """Stain normalized or not; features are made anew in each fold."""
+    inputs_table(run, root, panel, "stain", STAINS)
+
+
+def encoding_table(run: Run, root: Path, panel: list[str] | None) -> None:
+    """Patches in four flips beside tissue that is encoded once, in one view."""
+    inputs_table(run, root, panel, "encoding", ENCODINGS)
+
+
+def inputs_table(run: Run, root: Path, panel: list[str] | None, option: str, values: tuple[str | None, ...]) -> None:
+    """Values of one option of the inputs, by one network: patients, animals and sections held out."""
     # The fold of B4 is the same whether sections or patients are held out
     os.environ.setdefault(VARIABLE, str(run.out / "features"))
     breast = [sthggep.datasets.her2st(name, root=root / "her2st") for name in HER2ST]
     bulbs = [sthggep.datasets.mob(name, root=root / "mob") for name in MOB]
     of_c = [section for section in HER2ST if section != "B4"]
     rows: dict[str, list[float]] = {}
-    for stain in STAINS:
-        options: dict[str, Any] = {"stain": stain, "n_members": 1, "baselines": ()}
+    for value in values:
+        options: dict[str, Any] = {option: value, "n_members": 1, "baselines": ()}
         apart, left = (
-            run.table(f"stain-{stain}-{group}", breast, group_key=group, genes=panel, **options).loc["hggep"]
+            run.table(f"{option}-{value}-{group}", breast, group_key=group, genes=panel, **options).loc["hggep"]
             for group in ("patient", "section")
         )
-        rows[str(stain)] = [apart["B4"], apart[of_c].mean(), left["mean"], *[float("nan")] * len(MOB)]
-        if stain != "macenko":  # refused: what it takes for eosin in MOB3 is none
-            animals = run.table(f"stain-{stain}-mob", bulbs, group_key="section", **options).loc["hggep"]
-            rows[str(stain)][-len(MOB) :] = animals[list(MOB)]
+        rows[str(value)] = [apart["B4"], apart[of_c].mean(), left["mean"], *[float("nan")] * len(MOB)]
+        if value != "macenko":  # refused: what it takes for eosin in MOB3 is none
+            animals = run.table(f"{option}-{value}-mob", bulbs, group_key="section", **options).loc["hggep"]
+            rows[str(value)][-len(MOB) :] = animals[list(MOB)]
     columns = ["patients held out: B4", "C2–C5", "sections held out, mean", "animals held out: MOB1", "MOB3"]
-    run.page("stain", markdown(pd.DataFrame(rows, index=columns).T, "`stain`"))
+    run.page(option, markdown(pd.DataFrame(rows, index=columns).T, f"`{option}`"))
 
 
 def main() -> None:
@@ -215,18 +227,21 @@ def main() -> None:
     )
     parser.add_argument("--ablations", action="store_true", help="the ablation table instead of the main ones")
     parser.add_argument("--stain", action="store_true", help="the table of stain normalization alone")
+    parser.add_argument("--encoding", action="store_true", help="the table of patches and tissue encoded once alone")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md and docs/_tables")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     panel = options.panel.read_text().split() if options.panel else None
     run, start = Run(options.out, options.write), time.perf_counter()
-    make = stain_table if options.stain else ablation_table if options.ablations else main_tables
+    name, make = "accuracy", main_tables
+    for other, table in (("stain", stain_table), ("encoding", encoding_table), ("ablations", ablation_table)):
+        if getattr(options, other):
+            name, make = other, table
     make(run, options.root, panel)
     folder = DOCS / "_tables" if options.write else options.out
-    name = "stain.csv" if options.stain else "ablations.csv" if options.ablations else "accuracy.csv"
-    pd.concat(run.rows).to_csv(folder / name, index=False, float_format="%.4f")
+    pd.concat(run.rows).to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\n{time.perf_counter() - start:.0f} s in all, peak memory {peak:.1f} GB; {folder / name}")
+    print(f"\n{time.perf_counter() - start:.0f} s in all, peak memory {peak:.1f} GB; {folder / name}.csv")
 
 
 if __name__ == "__main__":
