@@ -22,14 +22,14 @@ from anndata import AnnData
 mpl.use("Agg")
 
 
-def _folder(variable: str, what: str) -> Path:
-    """The folder an environment variable names, or a skip that says so."""
+def _folder(variable: str, content: str) -> Path:
+    """Return the folder that an environment variable names; skip the test if there is none."""
     value = os.environ.get(variable)
     if not value:
-        pytest.skip(f"{what}: set ${variable} to the folder that holds them.")
+        pytest.skip(f"{content}: set ${variable} to the folder that holds them.")
     path = Path(value).expanduser().resolve()
     if not path.is_dir():
-        pytest.skip(f"{what}: ${variable} is {value!r}, and there is no such folder.")
+        pytest.skip(f"{content}: ${variable} is {value!r}, and there is no such folder.")
     return path
 
 
@@ -53,7 +53,7 @@ def weights_root() -> Path:
 
 @pytest.fixture(scope="session")
 def toy() -> AnnData:
-    """One small section of toy tissue, shared by all tests: copy it before changing it."""
+    """One small section of toy tissue, which all tests share: copy it before you change it."""
     from sthggep import datasets
 
     return datasets.toy(size_um=(2000.0, 2000.0), mpp=2.0, n_genes=20)
@@ -61,7 +61,7 @@ def toy() -> AnnData:
 
 @pytest.fixture(autouse=True)
 def _close_figures():
-    """Close what a test drew."""
+    """Close the figures of a test."""
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
@@ -71,20 +71,20 @@ SIZES_UM = (80.0, 160.0, 320.0, 640.0)
 
 
 @pytest.fixture(scope="session")
-def _described() -> list[AnnData]:
-    """Three sections of toy tissue with the default preset's features, so that fits need not encode again."""
+def _sections() -> list[AnnData]:
+    """Three sections of toy tissue with the features of the default preset, which spares each fit the encoding."""
     from sthggep import datasets, pp
 
-    drawn = [datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=16) for seed in range(3)]
-    for slide in drawn:
+    sections = [datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=16) for seed in range(3)]
+    for slide in sections:
         pp.features(slide, size_um=SIZES_UM, weights="random", show_progress_bar=False)
-    return drawn
+    return sections
 
 
 @pytest.fixture
-def slides(_described: list[AnnData]) -> list[AnnData]:
-    """Copies of three described toy sections: two to train on, one to predict."""
-    return [slide.copy() for slide in _described]
+def slides(_sections: list[AnnData]) -> list[AnnData]:
+    """Copies of three toy sections with features: two to train on, one to predict."""
+    return [slide.copy() for slide in _sections]
 
 
 @pytest.fixture(scope="session")
@@ -94,16 +94,16 @@ def fit_options() -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def model(_described: list[AnnData], fit_options: dict[str, object]):
+def model(_sections: list[AnnData], fit_options: dict[str, object]):
     """A small model, trained on the first two sections."""
     from sthggep import tl
 
-    return tl.fit(_described[:2], genes=list(_described[0].var_names), **fit_options)
+    return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **fit_options)
 
 
 @pytest.fixture
 def shell(monkeypatch, tmp_path):
-    """Runs a command of the package here, in an empty folder (``shell.folder``), without a process of its own."""
+    """Run a command of the package within this process, in an empty folder (``shell.folder``)."""
     from click.testing import CliRunner, Result
 
     from sthggep._cli import main
@@ -119,7 +119,7 @@ def shell(monkeypatch, tmp_path):
 
 @pytest.fixture
 def files(slides: list[AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[AnnData]:
-    """Three described toy sections as a.h5ad, b.h5ad, c.h5ad in the current folder, of patients P1 to P3."""
+    """Three toy sections with features as a.h5ad, b.h5ad, c.h5ad in the current folder, of patients P1 to P3."""
     monkeypatch.chdir(tmp_path)
     for slide, name, patient in zip(slides, "abc", ("P1", "P2", "P3"), strict=True):
         slide.obs["patient"] = patient
@@ -129,28 +129,28 @@ def files(slides: list[AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def light_model(toy: AnnData):
-    """A model that looks at one field of view, through one network: predictions take seconds."""
+    """A model with one field of view and one network, which predicts in seconds."""
     from sthggep import datasets, tl
 
-    another = datasets.toy(seed=1, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=toy.n_vars)
+    second = datasets.toy(seed=1, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=toy.n_vars)
     options = {"size_um": 160, "n_members": 1, "max_epochs": 20, "validation": None, "show_progress_bar": False}
-    return tl.fit([toy, another], genes=list(toy.var_names), device="cpu", **options)
+    return tl.fit([toy, second], genes=list(toy.var_names), device="cpu", **options)
 
 
 @pytest.fixture(scope="session")
 def stains() -> SimpleNamespace:
-    """Changes of stain: each is of the kind that the method of its name undoes."""
+    """Changes of stain, each under the name of the method that reverses it."""
     from skimage.color import lab2rgb, rgb2lab
 
     def basis(*vectors: tuple[float, float, float]) -> np.ndarray:
         rows = np.vstack([vectors, np.cross(*vectors)])
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    here, there = basis((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), basis((0.55, 0.75, 0.36), (0.20, 0.93, 0.30))
+    original, changed = basis((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), basis((0.55, 0.75, 0.36), (0.20, 0.93, 0.30))
 
     def restained(pixels: np.ndarray) -> np.ndarray:
         """Hematoxylin stronger, eosin weaker, both of another hue."""
-        density = -np.log((pixels.astype(float) + 1) / 256) @ np.linalg.inv(here) @ np.diag([1.6, 0.6, 1]) @ there
+        density = -np.log((pixels.astype(float) + 1) / 256) @ np.linalg.inv(original) @ np.diag([1.6, 0.6, 1]) @ changed
         return np.rint(256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)
 
     def shifted(pixels: np.ndarray) -> np.ndarray:
@@ -158,4 +158,4 @@ def stains() -> SimpleNamespace:
         lab = (rgb2lab(pixels) - (80, 10, -5)) * (0.9, 0.8, 1.1) + (72, 10, -13)
         return np.rint(lab2rgb(lab) * 255).astype(np.uint8)
 
-    return SimpleNamespace(changes={"reinhard": shifted, "macenko": restained}, vectors=here[:2])
+    return SimpleNamespace(changes={"reinhard": shifted, "macenko": restained}, vectors=original[:2])

@@ -1,4 +1,4 @@
-"""The plain network that ours is timed against gives the same numbers; and the benchmarks' own arithmetic."""
+"""The baseline of the benchmarks gives the same numbers as the package; and the arithmetic of the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STILL = {"dropout": 0.0, "hypergraph_dropout": 0.0}
 
 
 def load(name: str, monkeypatch) -> ModuleType:
-    """A file of the benchmarks, which are no package."""
+    """Import a file of the benchmarks, which are no package."""
     monkeypatch.syspath_prepend(str(FOLDER))
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -58,9 +58,9 @@ def network(**options) -> HGGEPNet:
 @torch.no_grad()
 def test_plain_network_predicts_the_same(baseline, section):
     net, (patches, xy, *_) = network().eval(), section
-    ours, plain = net(patches, xy), baseline.forward(net, patches, xy)
+    output, plain = net(patches, xy), baseline.forward(net, patches, xy)
     for name in ("expression", "latent", "mean", "dispersion", "dropout"):
-        torch.testing.assert_close(getattr(plain, name), getattr(ours, name), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(getattr(plain, name), getattr(output, name), rtol=1e-4, atol=1e-5)
 
 
 def test_plain_neighbors_and_hyperedges_are_the_same(baseline, section):
@@ -68,8 +68,8 @@ def test_plain_neighbors_and_hyperedges_are_the_same(baseline, section):
     near, rows = baseline.neighbors(xy, 8), net.neighbors(xy).tolist()
     assert near == [[j for j in row if j >= 0] for row in rows]
     features = torch.randn(30, 64, generator=torch.Generator().manual_seed(0))
-    found = baseline.hyperedges(features, near, 4)
-    assert torch.equal(found, net._hyperedges(features, net.neighbors(xy))[0])
+    hyperedges = baseline.hyperedges(features, near, 4)
+    assert torch.equal(hyperedges, net._hyperedges(features, net.neighbors(xy))[0])
 
 
 def test_plain_training_step_has_the_same_loss_and_gradients(baseline, section):
@@ -80,21 +80,21 @@ def test_plain_training_step_has_the_same_loss_and_gradients(baseline, section):
 
     patches, xy, target, counts = section
     nets = [network(**STILL).train() for _ in range(2)]
-    every = torch.ones(30, dtype=torch.bool)
+    mask = torch.ones(30, dtype=torch.bool)
     module = Training(nets[0], PRESETS["paper"].recipe, seed=3)
     module.log = module.log_dict = lambda *_, **__: None
     inputs = PatchInputs(patches, xy)
-    window = SectionWindow.of_whole("A", inputs, target, counts, torch.ones(30), every, ~every)
-    ours = module.training_step(window, 0)
+    window = SectionWindow.of_whole("A", inputs, target, counts, torch.ones(30), mask, ~mask)
+    loss = module.training_step(window, 0)
     generator = torch.Generator().manual_seed(3)
     plain = baseline.training_loss(nets[1], patches, xy, target, counts, generator=generator)
-    assert ours.item() == pytest.approx(plain.item(), rel=1e-5)
-    ours.backward()
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    loss.backward()
     plain.backward()
     expected = dict(nets[1].named_parameters())
-    for name, found in nets[0].named_parameters():
+    for name, parameter in nets[0].named_parameters():
         if name.startswith(("heads", "fusion", "transformers.2")):
-            error = (found.grad - expected[name].grad).norm() / expected[name].grad.norm()
+            error = (parameter.grad - expected[name].grad).norm() / expected[name].grad.norm()
             assert error < 1e-3, name
 
 
@@ -106,15 +106,15 @@ def test_ways_to_take_the_mean_of_hyperedges_give_the_same_numbers(monkeypatch):
         for name, way in hyperconv.WAYS.items():
             with hyperconv.mean_by(way):
                 results[name] = call()
-        ours = results.pop("sthggep")
-        assert ours.abs().sum() > 0
+        expected = results.pop("sthggep")
+        assert expected.abs().sum() > 0
         for name, other in results.items():
-            torch.testing.assert_close(other, ours, rtol=1e-4, atol=1e-6, msg=name)
+            torch.testing.assert_close(other, expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
 # ---------------------------------------------------------------- the report
 
-FOUND = {
+RESULTS = {
     "machine": {"cpu": "Test", "cores": 2, "threads": 2, "torch": "2", "load": 0.0},
     "rates": {"float32": 100.0, "bfloat16": 250.0, "decode": 500.0},
     "precision": "bfloat16",
@@ -138,13 +138,13 @@ def report(monkeypatch):
     return load("report", monkeypatch)
 
 
-def test_tables_say_how_far_from_plain_and_floor(report):
-    found = report.tables(FOUND)
-    assert "| Prediction | 200 | **500 ms** | 2 s | 4.0 × | 250 ms | 2.0 × |" in found["times"]
-    assert "0.70 GB | 1.50 GB" in found["memory"]
-    assert "2.5 ×); bfloat16 was taken" in found["machine"]
-    assert "0.25 s on top" in found["machine"]
-    assert [line.split("|")[-3:-1] for line in found["aims"].splitlines()[2:]] == [
+def test_tables_compare_with_the_baseline_and_the_floor(report):
+    tables = report.tables(RESULTS)
+    assert "| Prediction | 200 | **500 ms** | 2 s | 4.0 × | 250 ms | 2.0 × |" in tables["times"]
+    assert "0.70 GB | 1.50 GB" in tables["memory"]
+    assert "2.5 ×); bfloat16 was taken" in tables["machine"]
+    assert "0.25 s on top" in tables["machine"]
+    assert [line.split("|")[-3:-1] for line in tables["aims"].splitlines()[2:]] == [
         [" 10 (the floor itself: 50.0) ", " yes "],
         [" 5 ", " no "],
         [" 0.7 ", " yes "],
@@ -152,35 +152,35 @@ def test_tables_say_how_far_from_plain_and_floor(report):
     ]
 
 
-def test_only_its_own_places_in_the_page_change(report, tmp_path):
+def test_the_report_changes_only_its_own_places_in_the_page(report, tmp_path):
     page = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
     (tmp_path / "drawings").symlink_to(page.parent / "drawings")
     (tmp_path / "performance.md").write_text(page.read_text() + "\n## Scale\n\nOther people's.\n")
     for _ in range(2):
-        report.write(FOUND, tmp_path)
+        report.write(RESULTS, tmp_path)
         text = (tmp_path / "performance.md").read_text()
         assert text.count("**500 ms**") == 1
         assert text.endswith("\n## Scale\n\nOther people's.\n")
     assert (tmp_path / "_static/performance/speed.svg").stat().st_size > 1000
     (tmp_path / "performance.md").write_text("<!-- machine -->")
     with pytest.raises(ValueError, match="one place '<!-- machine -->'"):
-        report.write(FOUND, tmp_path)
+        report.write(RESULTS, tmp_path)
 
 
-def test_clock_takes_turns_and_the_least(monkeypatch):
+def test_calls_are_timed_in_turn_and_the_shortest_time_counts(monkeypatch):
     measure = load("measure", monkeypatch)
-    called = []
-    found = measure.shortest({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2)
-    assert called == ["a", "b"] * 3
-    assert set(found) == {"a", "b"}
-    assert all(0 <= seconds < 1 for seconds in found.values())
+    calls = []
+    times = measure.shortest({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert set(times) == {"a", "b"}
+    assert all(0 <= seconds < 1 for seconds in times.values())
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Peak memory is read from Linux's /proc.")
 def test_peak_memory_of_a_call(monkeypatch):
     measure = load("measure", monkeypatch)
-    found = measure.peak(lambda: np.ones(30_000_000))
-    assert 0.2 < found["above"] < 0.4 < found["peak"]
+    memory = measure.peak(lambda: np.ones(30_000_000))
+    assert 0.2 < memory["above"] < 0.4 < memory["peak"]
 
 
 def test_operations_are_those_that_torch_counts(monkeypatch):

@@ -1,4 +1,4 @@
-"""Messages for people: what was expected, what was found, what there is."""
+"""Checks of arguments, and their messages: what was expected, what was found, what there is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sthggep._checks import counted, genes_present, has_key, listing, may_write,
 from sthggep._keys import feature_key, prediction_keys
 
 
-def test_listing_is_short():
+def test_listing_shortens_long_lists():
     assert listing([]) == "nothing"
     assert listing(["a", "b"]) == "'a', 'b'"
     assert listing(range(5), limit=2) == "'0', '1', … (5 in all)"
@@ -32,12 +32,12 @@ def test_one_of_suggests_the_nearest():
         one_of("xyz", ["default", "paper"], "preset")
 
 
-def test_one_of_says_where():
+def test_one_of_names_the_place_of_the_choices():
     with pytest.raises(ValueError, match=r"Unknown section 'Z'\. In here there is: '0', '1', … \(3 in all\)\."):
         one_of("Z", ["0", "1", "2"], "section", where="here", limit=2)
 
 
-def test_has_key_names_what_there_is_and_what_comes_first():
+def test_has_key_names_the_keys_and_the_call_to_make_first():
     assert has_key({"a": 3}, "a", "obsm") == 3
     with pytest.raises(KeyError, match=r"'b' is not in obsm, which holds 'a'\. Call `f` first\."):
         has_key({"a": 3}, "b", "obsm", "Call `f` first.")
@@ -52,7 +52,7 @@ def test_positive(value: float):
         positive(value, "`mpp`")
 
 
-def test_unique_counts_names_that_stand_twice():
+def test_unique_counts_duplicated_names():
     unique(["a", "b"], "Names", "Fix them.")
     with pytest.raises(ValueError, match=r"Names must be unique, but found more than once: 'a', 'b'\. Fix them\."):
         unique(["a", "b", "c", "b", "a", "a"], "Names", "Fix them.")
@@ -78,13 +78,13 @@ def test_genes_present():
         genes_present([], ["a"])
 
 
-@pytest.mark.parametrize("where", ["obsm", "uns", "both"])
-def test_only_what_sthggep_wrote_is_overwritten(where: str):
+@pytest.mark.parametrize("places", ["obsm", "uns", "both"])
+def test_only_what_sthggep_wrote_is_overwritten(places: str):
     adata = ad.AnnData(np.zeros((3, 1), np.float32))
     may_write(adata, "key")
-    if where in ("obsm", "both"):
+    if places in ("obsm", "both"):
         adata.obsm["key"] = np.zeros((3, 2))
-    if where in ("uns", "both"):
+    if places in ("uns", "both"):
         adata.uns["key"] = {"tool": "another"}
     with pytest.raises(ValueError, match=r"'key' exists already and sthggep did not write it.*`key_added=`"):
         may_write(adata, "key")

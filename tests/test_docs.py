@@ -1,4 +1,4 @@
-"""The documentation lists what is public, and its notebooks and drawings are as they were made."""
+"""The documentation lists all public names; its notebooks are executed, and scripts make its drawings."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(not (DOCS / "conf.py").is_file(), reason="The do
 
 
 @pytest.mark.parametrize("namespace", ["datasets", "io", "nn", "pl", "pp", "tl"])
-def test_api_pages_list_all_that_is_public(namespace: str):
+def test_api_pages_list_all_public_names(namespace: str):
     page = (DOCS / "api" / f"{namespace}.md").read_text()
-    listed = re.findall(r"^   (\w+)$", page, flags=re.MULTILINE)
-    assert sorted(listed) == sorted(importlib.import_module(f"sthggep.{namespace}").__all__)
+    names = re.findall(r"^   (\w+)$", page, flags=re.MULTILINE)
+    assert sorted(names) == sorted(importlib.import_module(f"sthggep.{namespace}").__all__)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -38,7 +38,7 @@ def _plain(output: dict) -> list[str]:
 
 
 def test_drawings_are_made_by_scripts():
-    made = {path.stem for path in (DOCS / "_static" / "drawings").iterdir()}
-    assert made == {path.stem for path in (DOCS / "drawings").glob("[a-z]*.py")}
+    names = {path.stem for path in (DOCS / "_static" / "drawings").iterdir()}
+    assert names == {path.stem for path in (DOCS / "drawings").glob("[a-z]*.py")}
     pages = "".join(path.read_text() for path in DOCS.rglob("*.md"))
-    assert [name for name in sorted(made) if f"drawings/{name}." not in pages] == []
+    assert [name for name in sorted(names) if f"drawings/{name}." not in pages] == []

@@ -1,4 +1,4 @@
-"""Predictions as they were before the files were moved: kept until the bundled model is trained anew."""
+"""Predictions equal those of the golden file, which is valid until the bundled model is trained again."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def expected() -> dict[str, np.ndarray]:
     return dict(np.load(GOLDEN / "predictions.npz"))
 
 
-def assert_unchanged(found: np.ndarray, expected: np.ndarray) -> None:
-    """Equal to 1e-4 of each gene's spread over the spots, or of the value."""
-    assert found.shape == expected.shape
-    allowed = 1e-4 * np.maximum(np.abs(expected), expected.std(axis=0))
-    assert (np.abs(found - expected) <= allowed).all()
+def assert_unchanged(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Check that values are equal to 1e-4 of each gene's spread over the spots, or of the value."""
+    assert actual.shape == expected.shape
+    tolerance = 1e-4 * np.maximum(np.abs(expected), expected.std(axis=0))
+    assert (np.abs(actual - expected) <= tolerance).all()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

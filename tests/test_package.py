@@ -1,4 +1,4 @@
-"""What holds for the package as a whole: names, signatures, docstrings, imports."""
+"""Rules for the package as a whole: names, signatures, docstrings, imports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCE = Path(sthggep.__file__).parent
 
 NAMESPACES = ("datasets", "io", "nn", "pl", "pp", "tl")
 
-# The names other people's code may count on.
+# Public names on which code of users depends.
 PROMISED = {
     "sthggep": {"HGGEP", "datasets", "io", "pl", "pp", "tl"},
     "sthggep.datasets": {"cscc", "her2st", "mob", "toy"},
@@ -43,7 +43,7 @@ PROMISED = {
     },
 }
 
-# Options that mean the same wherever they stand: keyword-only, with this default.
+# Options with the same meaning in all calls: keyword-only, with this default.
 SHARED_OPTIONS = {
     "coordinate_system": None,
     "copy": False,
@@ -63,7 +63,7 @@ FIRST_PARAMETER = {
     "pl": {"data", "history", "model", "results", "scores", "slides"},
 }
 
-# Import direction is data direction: a room imports only from rooms that stand earlier here.
+# Imports follow the data: a room imports only from earlier rooms of this tuple.
 ROOMS = (
     "root",
     "nn",
@@ -101,7 +101,7 @@ HEAVY = (
 )
 
 
-# ---------------------------------------------------------------- what is public
+# ---------------------------------------------------------------- public names
 
 
 def public_modules() -> list[str]:
@@ -139,7 +139,7 @@ def report(faults: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PROMISED))
-def test_promised_names_are_there(name: str):
+def test_public_names_exist(name: str):
     missing = PROMISED[name] - set(importlib.import_module(name).__all__)
     assert not missing
 
@@ -177,13 +177,13 @@ def test_few_positional_parameters():
 def test_first_parameter_is_the_data():
     faults = []
     for name, function in public_functions():
-        if name in {"pp.encoders", "pp.register_encoder"}:  # about encoders, not about data
+        if name in {"pp.encoders", "pp.register_encoder"}:  # their subject is encoders, not data
             continue
-        allowed = FIRST_PARAMETER.get(name.split(".")[0])
-        found = parameters(function)
-        first = found[0].name if found else "nothing"
-        if allowed and first not in allowed:
-            faults.append(f"{name}: first parameter is {first!r}, expected one of {sorted(allowed)}")
+        names = FIRST_PARAMETER.get(name.split(".")[0])
+        params = parameters(function)
+        first = params[0].name if params else "nothing"
+        if names and first not in names:
+            faults.append(f"{name}: first parameter is {first!r}, expected one of {sorted(names)}")
     report(faults)
 
 
@@ -196,7 +196,7 @@ def test_shared_options_are_keyword_only_with_one_default():
             if p.kind is not p.KEYWORD_ONLY:
                 faults.append(f"{name}: {p.name!r} can be passed by position")
             default = SHARED_OPTIONS[p.name]
-            if p.default != default and name != "datasets.toy":  # toy tissue has a resolution of its own
+            if p.default != default and name != "datasets.toy":  # toy tissue has its own resolution
                 faults.append(f"{name}: {p.name}={p.default!r}, elsewhere {default!r}")
     report(faults)
 
@@ -223,7 +223,7 @@ def functions_of(path: Path) -> Iterator[tuple[ast.FunctionDef, str]]:
 
 
 def test_only_public_calls_networks_and_commands_have_many_parameters():
-    """Elsewhere parameters that travel together are a record."""
+    """Other functions take records of parameters that belong together."""
     faults = []
     for module, path in MODULES.items():
         for node, owner in functions_of(path):
@@ -274,18 +274,18 @@ def test_docstrings_are_complete():
     report(faults)
 
 
-def test_docstrings_name_no_parameter_that_is_gone():
+def test_docstrings_name_only_existing_parameters():
     faults = []
     for name, function in public_functions():
-        gone = documented(section(inspect.getdoc(function) or "", "Parameters") or "")
-        gone -= {p.name for p in parameters(function)}
-        if gone:
-            faults.append(f"{name}: documents {sorted(gone)}, which it does not take")
+        absent = documented(section(inspect.getdoc(function) or "", "Parameters") or "")
+        absent -= {p.name for p in parameters(function)}
+        if absent:
+            faults.append(f"{name}: documents {sorted(absent)}, which it does not take")
     report(faults)
 
 
 def public_objects() -> Iterator[tuple[str, object]]:
-    """Modules, functions, classes and their methods, whatever can carry a public docstring."""
+    """All objects that can have a public docstring: modules, functions, classes and their methods."""
     for module_name in public_modules():
         module = importlib.import_module(module_name)
         yield module_name, module
@@ -300,7 +300,7 @@ def public_objects() -> Iterator[tuple[str, object]]:
 
 
 def prose(doc: str) -> str:
-    """A docstring without its code (literals and doctest lines), where braces are meant."""
+    """A docstring without its code (literals and doctest lines), in which braces are allowed."""
     lines = [line for line in doc.splitlines() if not line.lstrip().startswith((">>>", "..."))]
     return re.sub(r"``.*?``|`[^`]*`", "", "\n".join(lines), flags=re.DOTALL)
 
@@ -313,8 +313,8 @@ def test_docstrings_hold_no_placeholders():
         doc = inspect.getdoc(member)
         if not doc:
             faults.append(f"{name}: no docstring")
-        elif left := re.findall(r"\{|%\(", prose(doc)):
-            faults.append(f"{name}: {left[0]!r} is left in the docstring")
+        elif placeholders := re.findall(r"\{|%\(", prose(doc)):
+            faults.append(f"{name}: {placeholders[0]!r} is left in the docstring")
     report(faults)
 
 
@@ -322,12 +322,12 @@ def test_docstrings_hold_no_placeholders():
 
 
 def module_files() -> dict[str, Path]:
-    """Every file of the package by its dotted name, ``""`` for the package itself."""
-    found = {}
+    """Return every file of the package by its dotted name, ``""`` for the package itself."""
+    files = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
 
 
 MODULES = module_files()
@@ -339,7 +339,7 @@ def room_of(module: str) -> str:
     return first if (SOURCE / first).is_dir() and first else "root"
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
     """Line and absolute dotted name of everything a file imports, inside functions and for types, too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -352,7 +352,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 def own_imports() -> Iterator[tuple[str, int, str]]:
     """Importing file, line and imported file of the package, all by dotted names."""
     for module, path in MODULES.items():
-        for line, name in imported(path):
+        for line, name in imports_of(path):
             if name.split(".")[0] != "sthggep":
                 continue
             target = name.removeprefix("sthggep").lstrip(".")
@@ -367,7 +367,7 @@ def test_every_folder_is_a_room():
 
 def test_tests_lie_in_folders_named_after_rooms():
     folders = {path.name for path in Path(__file__).parent.iterdir() if any(path.glob("test_*.py"))}
-    # `platforms` goes through several rooms: tables and folders as the makers of instruments write them
+    # tests of `platforms` use several rooms: tables and folders in the layouts of the instruments
     assert sorted(folders - {room.lstrip("_") for room in ROOMS}) == ["platforms"]
 
 
@@ -435,18 +435,18 @@ def test_no_file_imports_itself_by_way_of_others():
 def test_rooms_know_only_their_own_libraries(room: str, foreign: set[str]):
     faults = []
     for module, path in MODULES.items():
-        for line, name in imported(path) if room_of(module) == room else ():
+        for line, name in imports_of(path) if room_of(module) == room else ():
             if name.split(".")[0] in foreign and not name.startswith(f"sthggep.{room}."):
                 faults.append(f"{module}:{line}: imports {name}")
     report(faults)
 
 
 def test_only_slides_know_spatialdata():
-    """Elsewhere the library is imported for types, by readers and data sets, and to write what a call returns."""
-    known = {"_slides", "io", "datasets"}
+    """Other rooms import the library for types only; readers and data sets return its objects."""
+    rooms = {"_slides", "io", "datasets"}
     faults = []
     for module, path in MODULES.items():
-        for line, name in imported(path) if room_of(module) not in known else ():
+        for line, name in imports_of(path) if room_of(module) not in rooms else ():
             if name.startswith("spatialdata.") and name != "spatialdata.SpatialData":
                 faults.append(f"{module}:{line}: imports {name}")
     report(faults)
@@ -461,7 +461,7 @@ def test_import_is_light(namespace: str):
 
 
 def test_dependencies_are_those_that_are_imported():
-    """None declared without use, none used without declaration; exceptions stand in pyproject.toml with their reasons."""
+    """All declared dependencies are used, and all used ones declared; pyproject.toml holds exceptions with reasons."""
     pytest.importorskip("deptry")
     root = Path(__file__).resolve().parents[1]
     out = subprocess.run(
@@ -471,5 +471,5 @@ def test_dependencies_are_those_that_are_imported():
 
 
 def test_the_package_runs_as_a_module():
-    found = subprocess.run([sys.executable, "-m", "sthggep", "--version"], capture_output=True, text=True, check=True)
-    assert found.stdout == f"python -m sthggep, version {version('sthggep')}\n"
+    result = subprocess.run([sys.executable, "-m", "sthggep", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"python -m sthggep, version {version('sthggep')}\n"

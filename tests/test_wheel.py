@@ -1,4 +1,4 @@
-"""What is published: all that the package needs is in the wheel, and little else."""
+"""The wheel holds all that the package needs, and little else."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_file_of_the_package_is_in_the_wheel(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
-        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    there = {f"sthggep/{p.relative_to(SOURCE)}" for p in SOURCE.rglob("*") if p.is_file()}
-    assert packed == {name for name in there if "__pycache__" not in name}
-    needed = ("_bundled/her2st/model.safetensors", "_bundled/her2st/config.json", "_bundled/shufflenet_he.safetensors")
-    for name in (*needed, "datasets/_registry.json", "pl/_report.html", "py.typed"):
-        assert f"sthggep/{name}" in packed
+        names_in_wheel = {name for name in archive.namelist() if ".dist-info/" not in name}
+    source_files = {f"sthggep/{p.relative_to(SOURCE)}" for p in SOURCE.rglob("*") if p.is_file()}
+    assert names_in_wheel == {name for name in source_files if "__pycache__" not in name}
+    data_files = (
+        "_bundled/her2st/model.safetensors",
+        "_bundled/her2st/config.json",
+        "_bundled/shufflenet_he.safetensors",
+    )
+    for name in (*data_files, "datasets/_registry.json", "pl/_report.html", "py.typed"):
+        assert f"sthggep/{name}" in names_in_wheel
 
 
 def test_the_wheel_is_small_and_its_weights_are_whole(wheel: Path):
@@ -41,7 +45,7 @@ def test_the_wheel_is_small_and_its_weights_are_whole(wheel: Path):
             assert archive.read(f"sthggep/{path.relative_to(SOURCE)}") == path.read_bytes()
 
 
-def test_the_wheel_says_what_it_needs(wheel: Path):
+def test_the_wheel_names_its_dependencies(wheel: Path):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     with zipfile.ZipFile(wheel) as archive:
         info = f"sthggep-{project['version']}.dist-info"

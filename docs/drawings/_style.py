@@ -44,13 +44,13 @@ def save(fig: Any, script: str, kind: str = "png", **options: Any) -> None:
 
 
 def image_of(adata: Any) -> np.ndarray:
-    """The picture of a section at its highest resolution."""
+    """Return the image of a section at its highest resolution."""
     images = next(iter(adata.uns["spatial"].values()))["images"]
     return np.asarray(images.get("fullres", images["hires"]))
 
 
 def bare(ax: Any) -> Any:
-    """An axes without ticks and frame."""
+    """Remove ticks and frame from the axes, and return it."""
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
@@ -58,7 +58,7 @@ def bare(ax: Any) -> Any:
 
 
 def box(ax: Any, xy: tuple[float, float], size: tuple[float, float], text: str, **options: Any) -> None:
-    """A rounded box around its center, with words in it."""
+    """Draw a rounded box with text, by its center and its size."""
     color, fill, fontsize = options.get("color", INK), options.get("fill", PALE), options.get("fontsize", 8.5)
     x, y = xy[0] - size[0] / 2, xy[1] - size[1] / 2
     ax.add_patch(
@@ -68,6 +68,6 @@ def box(ax: Any, xy: tuple[float, float], size: tuple[float, float], text: str, 
 
 
 def arrow(ax: Any, start: tuple[float, float], end: tuple[float, float], color: str = GRAY, **options: Any) -> None:
-    """An arrow from one place to another."""
+    """Draw an arrow from one place to another."""
     style = {"arrowstyle": "-|>", "color": color, "lw": 1.2, "shrinkA": 0, "shrinkB": 0, **options}
     ax.annotate("", end, start, arrowprops=style, zorder=1)

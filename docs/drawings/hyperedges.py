@@ -33,16 +33,16 @@ for ax, kind, title in zip(axes, ("square", "square", "hexagonal"), titles, stri
     xy = lattice(kind)
     rows = spatial_neighbors(xy, 9, max_distance=1.6).rows
     spots, edges = spatial_incidence(rows).numpy()
-    inner = [(np.abs(xy - at).sum(axis=1)).argmin() for at in ([2, 2 * (xy[7, 1])], [4, 3 * xy[7, 1]])]
+    inner = [(np.abs(xy - center).sum(axis=1)).argmin() for center in ([2, 2 * (xy[7, 1])], [4, 3 * xy[7, 1]])]
     for spot, color in zip(inner, (BLUE, ORANGE), strict=True):
-        held = spots[edges == spot]
+        members = spots[edges == spot]
         if title.startswith("graph"):
-            for other in held[held != spot]:
+            for other in members[members != spot]:
                 ax.plot(*xy[[spot, other]].T, color=color, lw=1.6, zorder=1)
         else:
-            outline(ax, xy[held], color)
-    for at in xy:
-        ax.add_patch(Circle(at, 0.2, fc="white", ec=GRAY, lw=1, zorder=2))
+            outline(ax, xy[members], color)
+    for center in xy:
+        ax.add_patch(Circle(center, 0.2, fc="white", ec=GRAY, lw=1, zorder=2))
     for spot, color in zip(inner, (BLUE, ORANGE), strict=True):
         ax.add_patch(Circle(xy[spot], 0.2, fc=color, ec=INK, lw=1, zorder=3))
     bare(ax).set(xlim=(-0.6, 7.1), ylim=(5.6, -0.6), aspect="equal", title=title)

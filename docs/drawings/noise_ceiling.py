@@ -1,4 +1,4 @@
-"""How counting noise lowers a correlation, and how the ceiling, estimated by splitting the counts, shows it."""
+"""Counting noise lowers a correlation; the ceiling, estimated by splitting the counts, shows by how much."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tissue(depth: float):
     return adata, log10_cp10k(dense(adata.layers["true_rate"]))
 
 
-def reached(raw: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ceiling_and_correlation(raw: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ceiling estimated from the counts, and the correlation of the truth with the counts."""
     return noise_ceiling(raw, np.random.default_rng(0)), column_pearson(truth, log10_cp10k(raw))
 
@@ -34,11 +34,11 @@ left, right = fig.subfigures(1, 2, width_ratios=[1.6, 1])
 axes = left.subplots(1, 3)
 for ax, depth in zip(axes, (None, 2000.0, 60.0), strict=True):
     adata, truth = tissue(depth or 2000.0)
-    at = adata.var_names.get_loc(GENE)
+    column = adata.var_names.get_loc(GENE)
     measured = log10_cp10k(dense(adata.X))
-    shown = truth if depth is None else measured
-    r = float(column_pearson(truth[:, [at]], measured[:, [at]])[0])
-    bare(ax).scatter(*adata.obsm["spatial"].T, c=shown[:, at], s=30, cmap="viridis", marker="s", lw=0)
+    values = truth if depth is None else measured
+    r = float(column_pearson(truth[:, [column]], measured[:, [column]])[0])
+    bare(ax).scatter(*adata.obsm["spatial"].T, c=values[:, column], s=30, cmap="viridis", marker="s", lw=0)
     ax.set_aspect("equal")
     ax.invert_yaxis()
     ax.set_title("the truth\n" if depth is None else f"{depth:g} counts a spot\nr with the truth {r:.2f}", fontsize=9)
@@ -47,13 +47,13 @@ rng = np.random.default_rng(1)
 kinds = {"counting noise only": (BLUE, []), "spots have further differences": (ORANGE, [])}
 for depth in DEPTHS:
     adata, truth = tissue(depth)
-    follows = (adata.var["family"] != "NOISE").to_numpy()
+    has_pattern = (adata.var["family"] != "NOISE").to_numpy()
     poisson = rng.poisson(dense(adata.layers["true_rate"])).astype(np.float32)
-    for raw, (_, found) in zip((poisson, dense(adata.X)), kinds.values(), strict=True):
-        found.append(np.array(reached(raw, truth))[:, follows])
+    for raw, (_, points) in zip((poisson, dense(adata.X)), kinds.values(), strict=True):
+        points.append(np.array(ceiling_and_correlation(raw, truth))[:, has_pattern])
 ax.plot([0, 1], [0, 1], color=GRAY, lw=1)
-for label, (color, found) in kinds.items():
-    x, y = np.concatenate(found, axis=1)
+for label, (color, points) in kinds.items():
+    x, y = np.concatenate(points, axis=1)
     ax.scatter(x, y, s=8, color=color, alpha=0.6, lw=0, label=label)
     print(f"{label}: the truth reaches the ceiling {np.nanmedian(y - x):+.3f} (median over genes and depths)")
 ax.set(xlabel="ceiling, from the counts alone", ylabel="correlation of the truth\nwith the counts", aspect="equal")

@@ -14,8 +14,8 @@ predicted = [x + 0.25 * rng.standard_normal(60) for x, _ in centers]
 for x, y, color in zip(predicted, measured, colors, strict=True):
     axes[0].scatter(x, y, s=10, color=INK, alpha=0.6, lw=0)
     axes[1].scatter(x, y, s=10, color=color, alpha=0.75, lw=0)
-    at = (x.mean(), y.max() + 0.12)
-    axes[1].annotate(f"r = {np.corrcoef(x, y)[0, 1]:.2f}", at, ha="center", color=color, fontsize=9)
+    place = (x.mean(), y.max() + 0.12)
+    axes[1].annotate(f"r = {np.corrcoef(x, y)[0, 1]:.2f}", place, ha="center", color=color, fontsize=9)
 pooled = np.corrcoef(np.concatenate(predicted), np.concatenate(measured))[0, 1]
 axes[0].set(title=f"three sections pooled: r = {pooled:.2f}", xlabel="predicted", ylabel="measured")
 axes[1].set(title="the same spots, section by section", xlabel="predicted")

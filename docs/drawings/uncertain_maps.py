@@ -1,4 +1,4 @@
-"""Three genes of one predicted section: one that you can trust, one with few counts, one that follows nothing."""
+"""Three genes of one predicted section: one that you can trust, one with few counts, one without a pattern."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ model = sthggep.tl.fit(train, genes=list(slide.var_names), show_progress_bar=Fal
 sthggep.tl.predict(slide, model, show_progress_bar=False)
 scores = sthggep.tl.evaluate(slide)
 truth, measured = log10_cp10k(slide.layers["true_rate"]), log10_cp10k(slide.X.toarray())
-at = slide.var_names.get_indexer(list(GENES))
+columns = slide.var_names.get_indexer(list(GENES))
 predicted = slide.obsm["hggep"]
 
 fig, axes = plt.subplots(3, 4, figsize=(8.2, 6.4), layout="constrained")
-for row, (gene, column) in enumerate(zip(GENES, at, strict=True)):
+for row, (gene, column) in enumerate(zip(GENES, columns, strict=True)):
     maps = {"truth": truth, "measured": measured, "predicted": predicted, "predicted, own color scale": predicted}
     low, high = np.quantile(measured[:, column], [0.01, 0.99])
     for ax, (title, values) in zip(axes[row], maps.items(), strict=True):
-        own = title.endswith("own color scale")
-        limits = {} if own else {"vmin": low, "vmax": high}
+        own_scale = title.endswith("own color scale")
+        limits = {} if own_scale else {"vmin": low, "vmax": high}
         bare(ax).scatter(
             *slide.obsm["spatial"].T, c=values[:, column], s=42, marker="s", lw=0, cmap="viridis", **limits
         )
@@ -35,9 +35,9 @@ for row, (gene, column) in enumerate(zip(GENES, at, strict=True)):
         ax.invert_yaxis()
         if row == 0:
             ax.set_title(title)
-    found = scores.loc[gene]
+    gene_scores = scores.loc[gene]
     axes[row, 0].set_ylabel(f"{gene}: follows {GENES[gene]}", fontsize=9)
-    text = f"Pearson {found['pearson']:.2f}   ceiling {found['ceiling']:.2f}"
+    text = f"Pearson {gene_scores['pearson']:.2f}   ceiling {gene_scores['ceiling']:.2f}"
     axes[row, 2].set_xlabel(text, fontsize=9)
     axes[row, 3].set_xlabel(f"spread {predicted[:, column].std():.3f}", color=GRAY, fontsize=9)
 save(fig, __file__)

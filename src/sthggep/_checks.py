@@ -1,4 +1,4 @@
-"""Errors for people: what was expected, what was found, what there is, which call comes first."""
+"""Checks of arguments; their errors say what was expected, what was found, what there is, and which call to make."""
 
 from __future__ import annotations
 

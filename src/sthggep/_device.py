@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""The device that torch computes on."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ ARRAY_COLUMNS = (("array_x", "array_y"), ("array_col", "array_row"))
 
 @dataclass(frozen=True)
 class PredictionKeys:
-    """Where one prediction lives."""
+    """Keys of one prediction."""
 
     obsm: str
     uns: str
@@ -41,7 +41,7 @@ def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
 
 
 def feature_key(encoder: str, size: float, unit: str = "um") -> str:
-    """Name of a feature array: ``X_<encoder>_<µm>``, or ``X_<encoder>_<px>px`` where the patch was asked for in pixels.
+    """Name of a feature array: ``X_<encoder>_<µm>``, or ``X_<encoder>_<px>px`` where the patch has a size in pixels.
 
     Of a longer name (``"transformers:owner/model"``) the last part is taken: a slash would make a group of it on disk.
     """

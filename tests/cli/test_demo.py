@@ -16,7 +16,7 @@ from sthggep._cli._files import check_folder
 
 @pytest.fixture
 def small_demo(monkeypatch, slides):
-    """The demo, on small toy sections described already and with one short network."""
+    """The demo, on small toy sections with features and with one short network."""
     from sthggep._training import _presets
 
     default = _presets.PRESETS["default"]
@@ -27,27 +27,27 @@ def small_demo(monkeypatch, slides):
     monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
 
 
-def test_demo_leaves_what_it_says(small_demo, shell):
-    done = shell("demo", "--out", "demo")
-    assert done.exit_code == 0, done.stderr
-    said = done.stderr
-    assert "Predict the held-out section toy3" in said
+def test_demo_writes_the_files_that_it_lists(small_demo, shell):
+    result = shell("demo", "--out", "demo")
+    assert result.exit_code == 0, result.stderr
+    log = result.stderr
+    assert "Predict the held-out section toy3" in log
     out = shell.folder / "demo"
-    written = {path.name for path in out.iterdir()}
+    files = {path.name for path in out.iterdir()}
     figures = {"gene_map.png", "scores.png", "history.png", "patches.png"}
-    assert written == {"scores.csv", "model", "predicted.h5ad", *figures}
-    assert all(name in said for name in written)
+    assert files == {"scores.csv", "model", "predicted.h5ad", *figures}
+    assert all(name in log for name in files)
     assert all((out / name).stat().st_size > 5000 for name in figures)
     scores = pd.read_csv(out / "scores.csv", index_col="gene")
     mean = f"{scores['pearson'].mean():.3f}"
-    assert (done.stdout + said).count(mean) == 1  # said once
-    assert f"Best 10 of {len(scores)} genes" in done.stdout
+    assert (result.stdout + log).count(mean) == 1  # printed once
+    assert f"Best 10 of {len(scores)} genes" in result.stdout
     assert HGGEP.load(out / "model").genes == list(scores.index)
-    again = tl.evaluate(anndata.read_h5ad(out / "predicted.h5ad"))
-    pd.testing.assert_series_equal(again["pearson"], scores["pearson"])
-    assert "sthggep predict SLIDE.h5ad --model demo/model" in said
-    assert "import" not in said
-    check_folder(out, "scores.csv", "demo")  # its own folder it may write again
+    repeat = tl.evaluate(anndata.read_h5ad(out / "predicted.h5ad"))
+    pd.testing.assert_series_equal(repeat["pearson"], scores["pearson"])
+    assert "sthggep predict SLIDE.h5ad --model demo/model" in log
+    assert "import" not in log
+    check_folder(out, "scores.csv", "demo")  # the demo may overwrite its own folder
 
 
 def test_demo_leaves_other_folders_alone(tmp_path, shell):
@@ -76,4 +76,4 @@ def test_demo_on_real_tissue(data_root, monkeypatch):
     images = test.uns["spatial"]["MOB3"]["images"]
     _demo._drop_image_on_disk(test)
     assert "fullres" not in images
-    tl._answers.resolve(test)  # the image is found in its own file
+    tl._answers.resolve(test)  # the image is read from its own file

@@ -1,4 +1,4 @@
-"""What all shell commands share: configuration files, errors and exit codes, lines, help."""
+"""Behavior of all shell commands: configuration files, errors and exit codes, log lines, help."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ COMMANDS = ("demo", "fit", "predict", "evaluate", "report", "cross-validate")
 
 
 @pytest.fixture
-def evaluated(monkeypatch):
-    """Options that `tl.summary` was called with, and then it stops."""
-    given = {}
+def summary_keywords(monkeypatch):
+    """Record the options of the call of `tl.summary`, which then fails."""
+    keywords = {}
 
     def summary(data, key, **options):
-        given.update(options, key=key)
+        keywords.update(options, key=key)
         raise RuntimeError
 
     monkeypatch.setattr("sthggep.tl.summary", summary)
-    return given
+    return keywords
 
 
 # ---------------------------------------------------------------- YAML
@@ -34,32 +34,36 @@ def evaluated(monkeypatch):
 
 def test_a_run_is_repeated_from_its_own_record(shell, files):
     words = ("--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu", "--genes", "FAT1,STRO1")
-    done = shell("fit", "a.h5ad", "b.h5ad", "--out", "m", *words)
-    assert done.exit_code == 0, done.stderr
+    result = shell("fit", "a.h5ad", "b.h5ad", "--out", "m", *words)
+    assert result.exit_code == 0, result.stderr
     text = Path("m/run.yaml").read_text()
     assert text.startswith(f"# sthggep {__version__}, ")
     record = yaml.safe_load(text)
     assert record["slides"] == ["a.h5ad", "b.h5ad"]
     assert (record["preset"], record["seed"], record["max_epochs"]) == ("default", 0, 1)
     assert not {"overwrite", "quiet", "config", "layer"} & set(record)
-    again = shell("fit", "--config", "m/run.yaml", "--out", "n")
-    assert again.exit_code == 0, again.stderr
+    repeat = shell("fit", "--config", "m/run.yaml", "--out", "n")
+    assert repeat.exit_code == 0, repeat.stderr
     assert HGGEP.load("n").id == HGGEP.load("m").id
     other = shell("fit", "--config", "m/run.yaml", "--out", "o", "--seed", 1)
     assert other.exit_code == 0, other.stderr
     assert HGGEP.load("o").training.seed == 1
 
 
-def test_flags_win_over_the_file(shell, files, evaluated):
+def test_options_override_the_file(shell, files, summary_keywords):
     Path("run.yaml").write_text(
         "slides: '*.h5ad'\nlibrary-key: which\nkey: mine\ngenes: [FAT1, STRO1]\nseed: 3\nlayer:\n"
     )
     shell("evaluate", "--config", "run.yaml")
-    assert evaluated["library_key"] == "which"
-    assert (evaluated["key"], evaluated["genes"], evaluated["seed"]) == ("mine", ["FAT1", "STRO1"], 3)
-    assert evaluated["layer"] is None
+    assert summary_keywords["library_key"] == "which"
+    assert (summary_keywords["key"], summary_keywords["genes"], summary_keywords["seed"]) == (
+        "mine",
+        ["FAT1", "STRO1"],
+        3,
+    )
+    assert summary_keywords["layer"] is None
     shell("evaluate", "b.h5ad", "--config", "run.yaml", "--key", "hggep", "--genes", "IMMU1")
-    assert (evaluated["key"], evaluated["genes"], evaluated["seed"]) == ("hggep", ["IMMU1"], 3)
+    assert (summary_keywords["key"], summary_keywords["genes"], summary_keywords["seed"]) == ("hggep", ["IMMU1"], 3)
 
 
 @pytest.mark.parametrize(
@@ -85,32 +89,32 @@ def test_flags_win_over_the_file(shell, files, evaluated):
 def test_mistakes_in_the_file(shell, files, monkeypatch, text, message):
     monkeypatch.setattr("sthggep.tl.fit", lambda *_, **__: pytest.fail("work began"))
     Path("run.yaml").write_text(text)
-    done = shell("fit", "a.h5ad", "--out", "m", "--config", "run.yaml")
+    result = shell("fit", "a.h5ad", "--out", "m", "--config", "run.yaml")
     if "slides" in text:
-        done = shell("fit", "--out", "m", "--config", "run.yaml")
-    assert done.exit_code == 2
-    assert message in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+        result = shell("fit", "--out", "m", "--config", "run.yaml")
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
 
 
 def test_a_configuration_is_written_and_nothing_run(shell, files, monkeypatch):
     monkeypatch.setattr("sthggep.tl.predict", lambda *_, **__: pytest.fail("work began"))
     words = ("predict", "a.h5ad", "--out", "p/", "--latent", "--mpp", 0.5, "--write-config", "run.yaml")
-    done = shell(*words)
-    assert done.exit_code == 0, done.stderr
-    assert "the command did not run" in done.stderr
+    result = shell(*words)
+    assert result.exit_code == 0, result.stderr
+    assert "the command did not run" in result.stderr
     record = yaml.safe_load(Path("run.yaml").read_text())
     assert (record["slides"], record["latent"], record["mpp"]) == (["a.h5ad"], True, 0.5)
-    again = shell("predict", "--config", "run.yaml", "--write-config", "again.yaml")
-    assert again.exit_code == 0, again.stderr
+    repeat = shell("predict", "--config", "run.yaml", "--write-config", "again.yaml")
+    assert repeat.exit_code == 0, repeat.stderr
     assert yaml.safe_load(Path("again.yaml").read_text()) == record
-    assert shell(*words).exit_code == 1  # a file of the user's is not replaced
+    assert shell(*words).exit_code == 1  # the command does not replace a file of the user
 
 
 # ---------------------------------------------------------------- errors and exit codes
 
 
-def test_usage_is_2_and_an_error_is_1(shell, files):
+def test_exit_code_is_2_for_wrong_usage_and_1_for_errors(shell, files):
     assert shell("fit", "a.h5ad").exit_code == 2
     assert "Missing option '--out'" in shell("fit", "a.h5ad").stderr
     assert "Missing argument 'SLIDES...'" in shell("fit", "--out", "m").stderr
@@ -120,17 +124,17 @@ def test_usage_is_2_and_an_error_is_1(shell, files):
     assert shell("--version").stdout == f"sthggep, version {__version__}\n"
 
 
-def test_an_error_that_nobody_foresaw_says_how_to_find_it(shell, files, monkeypatch):
+def test_unexpected_errors_name_the_debug_option(shell, files, monkeypatch):
     monkeypatch.setattr("sthggep.tl.summary", lambda *_, **__: {}["column"])
-    done = shell("evaluate", "a.h5ad")
-    assert done.exit_code == 1
-    assert "Error: a.h5ad: KeyError: column (Run the command again with --debug to see the traceback.)" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = shell("evaluate", "a.h5ad", "--debug")
-    assert isinstance(done.exception, KeyError)
+    result = shell("evaluate", "a.h5ad")
+    assert result.exit_code == 1
+    assert "Error: a.h5ad: KeyError: column (Run the command again with --debug to see the traceback.)" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = shell("evaluate", "a.h5ad", "--debug")
+    assert isinstance(result.exception, KeyError)
 
 
-def test_advice_is_rename_arguments():
+def test_advice_names_options_of_the_command():
     command = main.commands["predict"]
     assert rename_arguments("Pass `mpp=`, or `key_added='mine'`.", command) == "Pass --mpp, or --key-added mine."
     assert rename_arguments("Pass `overwrite=True`.", command) == "Pass --overwrite."
@@ -151,7 +155,7 @@ def test_quiet_and_verbose(shell, files, model, recwarn):
     assert "Options of this run" in shell(*words, "--out", "r.h5ad", "-v").stderr
 
 
-def test_warnings_are_lines_said_once(shell, files, monkeypatch):
+def test_each_warning_is_logged_once(shell, files, monkeypatch):
     import warnings
 
     def summary(*_, **__):
@@ -162,10 +166,10 @@ def test_warnings_are_lines_said_once(shell, files, monkeypatch):
         raise ValueError
 
     monkeypatch.setattr("sthggep.tl.summary", summary)
-    said = shell("evaluate", "a.h5ad").stderr
-    assert said.count("Warning: 3 genes are constant.\n") == 1
-    assert "deprecated" not in said
-    assert "next release" not in said
+    log = shell("evaluate", "a.h5ad").stderr
+    assert log.count("Warning: 3 genes are constant.\n") == 1
+    assert "deprecated" not in log
+    assert "next release" not in log
     assert "next release" in shell("evaluate", "a.h5ad", "-v").stderr
 
 
@@ -182,18 +186,18 @@ def test_logging_is_as_before_after_a_command(shell, files):
 
 
 def test_help_lists_the_commands(shell):
-    done = shell("--help")
-    assert done.exit_code == 0
-    at = [done.stdout.index(f"\n  {command} ") for command in COMMANDS]
+    result = shell("--help")
+    assert result.exit_code == 0
+    at = [result.stdout.index(f"\n  {command} ") for command in COMMANDS]
     assert at == sorted(at)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_has_examples_that_parse(shell, name):
-    done = shell(name, "--help")
-    assert done.exit_code == 0
+    result = shell(name, "--help")
+    assert result.exit_code == 0
     examples = [
-        words for line in done.stdout.split("Examples:\n")[1].splitlines() if (words := line.split("  (")[0].split())
+        words for line in result.stdout.split("Examples:\n")[1].splitlines() if (words := line.split("  (")[0].split())
     ]
     assert len(examples) >= 2
     command = main.commands[name]

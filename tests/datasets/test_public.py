@@ -123,12 +123,12 @@ def test_cscc(cscc_root: Path):
     assert adata.uns["spatial"]["P2_ST_rep1"]["images"]["hires"].shape == (140, 150, 3)
     assert adata.uns["spatial"]["P2_ST_rep1"]["metadata"]["pitch_um"] == 200
     with pytest.warns(UserWarning, match="P10_ST_rep1 has no image"):
-        other = datasets.cscc("P10_ST_rep1", root=cscc_root)
-    assert other.obs["patient"].unique().tolist() == ["P10"]
+        without_image = datasets.cscc("P10_ST_rep1", root=cscc_root)
+    assert without_image.obs["patient"].unique().tolist() == ["P10"]
     # Every other place only: the 2K array, whose spots are closer.
-    assert other.uns["spatial"]["P10_ST_rep1"]["metadata"]["pitch_um"] == pytest.approx(141.42)
-    given = datasets.cscc("P10_ST_rep1", root=cscc_root, image=False, pitch_um=150)
-    assert given.uns["spatial"]["P10_ST_rep1"]["metadata"]["pitch_um"] == 150
+    assert without_image.uns["spatial"]["P10_ST_rep1"]["metadata"]["pitch_um"] == pytest.approx(141.42)
+    with_pitch = datasets.cscc("P10_ST_rep1", root=cscc_root, image=False, pitch_um=150)
+    assert with_pitch.uns["spatial"]["P10_ST_rep1"]["metadata"]["pitch_um"] == 150
 
 
 def test_cscc_unpacked_and_without_prefix(cscc_root: Path):
@@ -168,65 +168,65 @@ def test_unknown_names_say_what_there_is(her2st_root: Path, tmp_path: Path):
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves a folder and keeps what was asked for."""
+    """Serve a folder and record the requests."""
 
-    asked: list[str] = []  # noqa: RUF012
+    requests: list[str] = []  # noqa: RUF012
 
     def do_GET(self) -> None:
-        QuietHandler.asked.append(self.path)
+        QuietHandler.requests.append(self.path)
         super().do_GET()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def server_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A local server of the temporary folder; an empty cache; no `$STHGGEP_DATA`; no known checksums."""
     monkeypatch.delenv("STHGGEP_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    known: dict[str, dict[str, str]] = {"her2st": {}, "mob": {}, "cscc": {}}
+    known_checksums: dict[str, dict[str, str]] = {"her2st": {}, "mob": {}, "cscc": {}}
     for module in (_download, _her2st):
-        monkeypatch.setattr(module, "checksums", lambda: known)
+        monkeypatch.setattr(module, "checksums", lambda: known_checksums)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(tmp_path)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    QuietHandler.asked = []
-    for name in known:
+    QuietHandler.requests = []
+    for name in known_checksums:
         monkeypatch.setenv(f"STHGGEP_{name.upper()}_URL", f"http://127.0.0.1:{server.server_port}/{name}")
-    yield known
+    yield known_checksums
     server.shutdown()
     server.server_close()
 
 
-def test_download_once_then_from_the_cache(served, mob_root: Path, tmp_path: Path, caplog):
+def test_download_once_then_from_the_cache(server_checksums, mob_root: Path, tmp_path: Path, caplog):
     for path in mob_root.iterdir():
-        served["mob"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        server_checksums["mob"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     with caplog.at_level(logging.WARNING, logger="sthggep"):
         adata = datasets.mob("MOB1")
     assert adata.n_obs == 18
     assert not caplog.records
-    assert sorted(QuietHandler.asked) == ["/mob/MOB1.jpg", "/mob/MOB1.tsv", "/mob/alignment_table_MOB1.tsv"]
+    assert sorted(QuietHandler.requests) == ["/mob/MOB1.jpg", "/mob/MOB1.tsv", "/mob/alignment_table_MOB1.tsv"]
     assert (tmp_path / "cache/sthggep/mob/MOB1.tsv").is_file()
     datasets.mob("MOB1")
-    assert len(QuietHandler.asked) == 3
+    assert len(QuietHandler.requests) == 3
 
 
-def test_wrong_checksum(served, mob_root: Path, tmp_path: Path):
-    served["mob"]["MOB1.tsv"] = "0" * 64
+def test_wrong_checksum(server_checksums, mob_root: Path, tmp_path: Path):
+    server_checksums["mob"]["MOB1.tsv"] = "0" * 64
     with pytest.raises(ValueError, match=r"mob: MOB1\.tsv .* checksum differs.*STUtility"):
         datasets.mob("MOB1")
     assert not (tmp_path / "cache/sthggep/mob/MOB1.tsv").exists()
 
 
-def test_unknown_checksum_is_said(served, cscc_root: Path, caplog):
+def test_unknown_checksum_is_logged(server_checksums, cscc_root: Path, caplog):
     with caplog.at_level(logging.WARNING, logger="sthggep"):
         adata = datasets.cscc("P2_ST_rep1")
     assert adata.uns["spatial"]["P2_ST_rep1"]["images"]["hires"].shape == (140, 150, 3)
     assert sum("no checksum is known" in record.message for record in caplog.records) == 3
 
 
-def test_her2st_image_is_looked_up(served, her2st_root: Path):
+def test_name_of_the_her2st_image_comes_from_the_listing(server_checksums, her2st_root: Path):
     listing = [{"name": "README"}, {"name": "HE_1.jpg"}]
     (her2st_root / "data/ST-imgs/A/A1/index.json").write_text(json.dumps(listing))
     adata = datasets.her2st("A1")
@@ -235,28 +235,28 @@ def test_her2st_image_is_looked_up(served, her2st_root: Path):
     assert len(datasets.sections("her2st")) == 36
 
 
-def test_known_image_is_not_looked_up(served, her2st_root: Path):
+def test_known_image_needs_no_listing(server_checksums, her2st_root: Path):
     path = her2st_root / "data/ST-imgs/A/A1/HE_1.jpg"
-    served["her2st"]["data/ST-imgs/A/A1/HE_1.jpg"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    server_checksums["her2st"]["data/ST-imgs/A/A1/HE_1.jpg"] = hashlib.sha256(path.read_bytes()).hexdigest()
     datasets.her2st("A1")
-    assert not any("index.json" in asked for asked in QuietHandler.asked)
+    assert not any("index.json" in requests for requests in QuietHandler.requests)
 
 
-def test_file_that_is_not_there(served, mob_root: Path):
+def test_missing_file_on_the_server(server_checksums, mob_root: Path):
     (mob_root / "MOB1.jpg").unlink()
     with pytest.raises(ConnectionError, match=r"MOB1\.jpg could not be fetched from http://127.*404"):
         datasets.mob("MOB1")
 
 
-def test_no_network(served, monkeypatch: pytest.MonkeyPatch):
+def test_no_network(server_checksums, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STHGGEP_HER2ST_URL", "http://127.0.0.1:9")
-    with pytest.raises(ConnectionError) as caught:
+    with pytest.raises(ConnectionError) as error:
         datasets.her2st("B4", image=False)
-    said = str(caught.value)
-    assert "her2st: " in said
-    assert "git clone https://github.com/almaan/her2st" in said
-    assert "root=" in said
-    assert "$STHGGEP_DATA" in said
+    message = str(error.value)
+    assert "her2st: " in message
+    assert "git clone https://github.com/almaan/her2st" in message
+    assert "root=" in message
+    assert "$STHGGEP_DATA" in message
 
 
 def test_addresses():
@@ -277,11 +277,13 @@ def test_addresses():
 
 
 def test_checksums_are_those_of_the_files(data_root: Path):
-    known = _download.checksums()
+    checksums = _download.checksums()
     for relative in ("data/ST-cnts/B4.tsv.gz", "data/ST-spotfiles/C2_selection.tsv"):
-        assert hashlib.sha256((data_root / "her2st" / relative).read_bytes()).hexdigest() == known["her2st"][relative]
+        assert (
+            hashlib.sha256((data_root / "her2st" / relative).read_bytes()).hexdigest() == checksums["her2st"][relative]
+        )
     plain = gzip.decompress((data_root / "mob/MOB1.tsv.gz").read_bytes())
-    assert hashlib.sha256(plain).hexdigest() == known["mob"]["MOB1.tsv"]
+    assert hashlib.sha256(plain).hexdigest() == checksums["mob"]["MOB1.tsv"]
 
 
 def test_real_her2st(data_root: Path):
@@ -313,9 +315,9 @@ def test_published_sections_load_without_a_warning(data_root: Path):
 
 
 def test_warnings_name_the_line_of_the_user(her2st_root: Path):
-    with pytest.warns(UserWarning, match="no image") as caught:
+    with pytest.warns(UserWarning, match="no image") as records:
         datasets.her2st("B2", root=her2st_root)
-    assert [warning.filename for warning in caught] == [__file__]
+    assert [warning.filename for warning in records] == [__file__]
 
 
 def test_labels_with_lost_positions(data_root: Path):

@@ -1,4 +1,4 @@
-"""The toy tissue: what its genes follow can be seen in its image."""
+"""The toy tissue: its genes follow quantities that its image shows."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def family(adata: ad.AnnData, name: str) -> np.ndarray:
     return np.asarray(adata.layers["true_rate"][:, adata.var["family"] == name])
 
 
-def correlations(rates: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    return np.corrcoef(rates.T, seen)[-1, :-1]
+def correlations(rates: np.ndarray, quantity: np.ndarray) -> np.ndarray:
+    return np.corrcoef(rates.T, quantity)[-1, :-1]
 
 
 def test_layout_of_the_table(section):
@@ -99,7 +99,7 @@ def test_other_seeds_are_other_sections_of_one_species():
     first, second = toy(seed=4, **SMALL), toy(seed=5, **SMALL)
     assert (full_image(first) != full_image(second)).mean() > 0.5
     pd.testing.assert_frame_equal(first.var, second.var)
-    # what the families share cancels between two genes of one family: the rest follows their quantity, alike in both
+    # the common factor cancels between two genes of one family: the rest follows their quantity in the same way
     for adata in (first, second):
         rate, level = np.log(adata.layers["true_rate"]), adata.obsm["morphology"]["fiber"]
         ratio = rate[:, adata.var_names.get_loc("STRO2")] - rate[:, adata.var_names.get_loc("STRO1")]
@@ -110,14 +110,14 @@ def test_other_seeds_are_other_sections_of_one_species():
 def test_fewer_genes_are_the_first_of_more():
     many, few = toy(seed=4, **SMALL), toy(seed=4, n_genes=12, **SMALL)
     pd.testing.assert_frame_equal(few.var.astype(str), many.var.iloc[:12].astype(str))
-    # the depth is shared among the genes there are: the rates differ by one factor
+    # the depth is divided among the genes: the rates differ by one factor
     ratio = many.layers["true_rate"][:, :12] / few.layers["true_rate"]
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)
 
 
 def test_sections_differ_in_stain():
     hues = [full_image(toy(seed=seed, **SMALL)).reshape(-1, 3) for seed in range(4)]
-    # optical density in red over that in blue does not depend on how much stain there is, only on which
+    # the ratio of optical densities in red and in blue depends on the stain, not on its amount
     ratios = []
     for pixels in hues:
         density = -np.log(pixels[pixels.min(axis=1) < 150] / 245)
@@ -135,7 +135,7 @@ def test_tissue_does_not_depend_on_resolution():
     assert np.corrcoef(shrunk.ravel(), full_image(coarse).ravel())[0, 1] > 0.9
 
 
-def test_bands_leave_no_seam(section):
+def test_bands_join_without_a_seam(section):
     rows = full_image(section).astype(float).mean(axis=2)
     step = np.abs(np.diff(rows, axis=0)).mean(axis=1)
     # rows 511 and 512 belong to different bands
@@ -154,7 +154,7 @@ def test_counts_follow_the_true_rate():
     assert np.mean(counts / expected) == pytest.approx(1, abs=0.02)
     for gene in range(adata.n_vars):
         assert np.corrcoef(counts[:, gene], expected[:, gene])[0, 1] > 0.6
-    # variance = mean + 0.1 mean²: at this depth the second term is all there is
+    # variance = mean + 0.1 mean²: at this depth the second term dominates
     assert np.std(counts / expected) == pytest.approx(np.sqrt(0.1), abs=0.03)
     assert np.std(np.log(adata.obs["library_size"])) == pytest.approx(0.3, abs=0.05)
 
@@ -166,7 +166,7 @@ def test_depth_and_rare_genes(section):
     assert (per_gene.drop("RARE") > 5).all()
 
 
-def test_rates_follow_what_can_be_seen(section):
+def test_rates_follow_visible_quantities(section):
     from skimage.color import rgb2hed
 
     patches = cut(section)
@@ -176,34 +176,34 @@ def test_rates_follow_what_can_be_seen(section):
     assert (correlations(family(section, "RARE"), stain[:, 0]) > 0.6).all()
     assert (correlations(family(section, "STRO"), stain[:, 1]) > 0.6).all()
     assert (correlations(family(section, "FAT"), white) > 0.8).all()
-    # the noise genes follow none of them, not even through the total (bound: four standard errors)
+    # the noise genes follow none of these quantities, not even through the total (bound: four standard errors)
     bound = 4 / np.sqrt(section.n_obs)
-    for seen in (*stain[:, :2].T, white):
-        assert (np.abs(correlations(family(section, "NOISE"), seen)) < bound).all()
+    for quantity in (*stain[:, :2].T, white):
+        assert (np.abs(correlations(family(section, "NOISE"), quantity)) < bound).all()
 
 
-def test_nuclei_drawn_are_nuclei_counted(section):
+def test_drawn_nuclei_have_the_recorded_size(section):
     from skimage.filters import threshold_otsu
     from skimage.measure import label, regionprops_table
 
     dense = (section.obs["domain"].isin(["tumor", "immune"])).to_numpy()
-    # red is where hematoxylin absorbs and eosin hardly does
+    # in red, hematoxylin absorbs and eosin hardly does
     size = []
     red = full_image(section)[..., 0]
     threshold = threshold_otsu(red[::3, ::3])
     for patch in cut(section):
         areas = regionprops_table(label(patch[..., 0] < threshold), properties=("area",))["area"]
         size.append(np.median(areas[areas > 8]) if (areas > 8).any() else np.nan)
-    seen = pd.Series(size)[dense]
-    assert np.corrcoef(np.log(seen), section.obsm["morphology"]["size"][dense])[0, 1] > 0.5
+    sizes = pd.Series(size)[dense]
+    assert np.corrcoef(np.log(sizes), section.obsm["morphology"]["size"][dense])[0, 1] > 0.5
 
 
-def test_niche_looks_beyond_the_spot(section):
+def test_niche_describes_the_surroundings_of_the_spot(section):
     morphology, tree = section.obsm["morphology"], cKDTree(section.obsm["spatial"])
     around = [[j for j in near if j != i] for i, near in enumerate(tree.query_ball_point(section.obsm["spatial"], 350))]
     neighbors = np.array([morphology["immune"].iloc[near].mean() for near in around])
-    alone = np.corrcoef(morphology["niche"], morphology["immune"])[0, 1]
-    assert np.corrcoef(morphology["niche"], neighbors)[0, 1] > alone + 0.1
+    own_share = np.corrcoef(morphology["niche"], morphology["immune"])[0, 1]
+    assert np.corrcoef(morphology["niche"], neighbors)[0, 1] > own_share + 0.1
 
 
 @pytest.mark.parametrize(("layout", "neighbors"), [("square", 4), ("hex", 6)])

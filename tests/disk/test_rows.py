@@ -19,7 +19,7 @@ def test_rows_are_written_and_read_by_number(tmp_path):
     for rows in (np.array([4, 5, 6, 2, 49]), slice(10, 13), np.array([], dtype=int), np.array([3, 3])):
         np.testing.assert_array_equal(file[rows], expected[rows])
     assert (len(file), file.shape, file.dtype) == (50, (50, 7), np.float32)
-    # Any program reads it
+    # NumPy reads the file
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected)
 
 
@@ -34,7 +34,7 @@ def test_steps_cover_all_rows_and_are_bounded(tmp_path, monkeypatch):
     assert file.checksum() != before
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_that_hold_no_rows(tmp_path):
     np.save(tmp_path / "wrong.npy", np.zeros((3, 4)))
     with pytest.raises(ValueError, match=r"must hold rows of float32 numbers, found float64 of shape \(3, 4\)"):
         RowFile(tmp_path / "wrong.npy")

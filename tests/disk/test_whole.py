@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mode(path: Path) -> int:
 
 
 def stopped(block: AbstractContextManager[Path], error: type[BaseException], *, as_file: bool = False) -> None:
-    """Write half of what the block is to write."""
+    """Write half of the content, then raise the error."""
     with block as part:
         if not as_file:
             part.mkdir(exist_ok=True)
@@ -42,7 +42,7 @@ def usual_mask():
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A folder that is there."""
+    """An existing folder."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "a").write_text("old")
     return tmp_path / "model"
@@ -62,7 +62,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path):
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path, error: type[BaseException]):
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, error: type[BaseException]):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(error):
@@ -71,7 +71,7 @@ def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path, error: type[Bas
     assert names(tmp_path) == {"a.txt"}
 
 
-def test_a_file_is_never_gone_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_exists_at_all_times_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "a.txt"
     path.write_text("old")
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: pytest.fail("it was taken away first"))
@@ -109,7 +109,7 @@ def test_modes_are_those_of_any_file(tmp_path: Path):
     assert mode(tmp_path / "b") == 0o750
 
 
-def test_half_written_things_are_nobody_elses(tmp_path: Path):
+def test_half_written_files_are_private(tmp_path: Path):
     path = tmp_path / "a.txt"
     with whole_file(path) as one, whole_file(path) as other:
         assert one.parent != other.parent
@@ -121,7 +121,7 @@ def test_half_written_things_are_nobody_elses(tmp_path: Path):
     assert path.read_text() == "one"
 
 
-def test_half_written_things_may_lie_in_another_folder(tmp_path: Path):
+def test_half_written_files_may_lie_in_another_folder(tmp_path: Path):
     out, state = tmp_path / "out", tmp_path / "state"
     out.mkdir()
     with whole_file(out / "a.txt", within=state) as part:
@@ -147,14 +147,14 @@ def test_a_folder_appears_when_it_is_whole(tmp_path: Path):
 
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_folder_that_fails_leaves_what_was_there(model: Path, error: type[BaseException], replace: bool):
+def test_a_failed_write_leaves_the_earlier_folder(model: Path, error: type[BaseException], replace: bool):
     with pytest.raises(error):
         stopped(whole_folder(model, replace=replace), error)
     assert (model / "a").read_text() == "old"
     assert names(model.parent) == {"model"}
 
 
-def test_a_folder_replaces_another_with_all_that_is_in_it(model: Path):
+def test_a_folder_replaces_another_with_its_contents(model: Path):
     with whole_folder(model, replace=True) as part:
         part.mkdir()
         (part / "b").write_text("new")
@@ -191,8 +191,8 @@ def test_a_folder_that_cannot_come_back_is_kept(model: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(OSError), whole_folder(model, replace=True) as part:  # noqa: PT011
         part.mkdir()
-    (kept,) = model.parent.glob("*/model/a")
-    assert kept.read_text() == "old"
+    (remainder,) = model.parent.glob("*/model/a")
+    assert remainder.read_text() == "old"
 
 
 def test_the_first_folder_stays(model: Path):
@@ -202,7 +202,7 @@ def test_the_first_folder_stays(model: Path):
     assert names(model.parent) == {"model"}
 
 
-def test_a_folder_nobody_made_is_no_place_taken(tmp_path: Path):
+def test_a_folder_that_was_not_made_leaves_nothing(tmp_path: Path):
     with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "model"):
         pass
     assert names(tmp_path) == set()
@@ -218,7 +218,7 @@ def test_a_link_to_a_folder_is_replaced_and_not_followed(model: Path):
     assert names(link) == set()
 
 
-def test_scratch_goes_away(tmp_path: Path):
+def test_scratch_folder_is_removed(tmp_path: Path):
     with scratch_beside(tmp_path / "a.h5ad") as folder:
         assert folder.parent == tmp_path
     with pytest.raises(RuntimeError):

@@ -1,4 +1,4 @@
-"""The registry of encoders: what each must keep to, how one is added, and the families of other packages."""
+"""The registry of encoders: the rules for each, how to add one, and the families of other packages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pooled(nn.Module):
 
 
 class Slide:
-    """As lazyslide-models has them: a model inside, `encode_image`, and a transform of its own."""
+    """An object like those of lazyslide-models: a model inside, `encode_image`, and a transform."""
 
     img_size = (20, 20)
     encode_dim = 12
@@ -57,7 +57,7 @@ class Slide:
 
 
 class Brightness:
-    """Neither module nor weights; answers in numpy."""
+    """An encoder that is no module, has no weights and returns numpy arrays."""
 
     def encode_image(self, batch):
         return batch.cpu().numpy().mean(axis=(2, 3)).astype(np.float64)
@@ -73,7 +73,7 @@ EXAMPLES = {
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Remove the encoders that a test registers."""
     before = dict(ENCODERS)
     monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
     yield
@@ -81,12 +81,12 @@ def _registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ENCODERS.update(before)
 
 
-# ---------------------------------------------------------------- what every encoder keeps to
+# ---------------------------------------------------------------- rules for every encoder
 
 
 @pytest.fixture(params=[*BUILT_IN, *EXAMPLES])
 def name(request: pytest.FixtureRequest) -> str:
-    """Every encoder that comes with the package, and one registered in each of the ways there are."""
+    """Every encoder of the package, and one for each way to register an encoder."""
     if request.param in EXAMPLES:
         EXAMPLES[request.param]()
     return request.param
@@ -96,37 +96,37 @@ def frozen(name: str) -> FrozenEncoder:
     return FrozenEncoder(name, "random" if ENCODERS[name].files else None)
 
 
-def drawn(encoder: FrozenEncoder, n: int = 3, seed: int = 0) -> np.ndarray:
+def random_patches(encoder: FrozenEncoder, n: int = 3, seed: int = 0) -> np.ndarray:
     size = encoder.entry.size_px
     return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
 def test_one_finite_row_a_patch(name):
     encoder = frozen(name)
-    patches = drawn(encoder)
+    patches = random_patches(encoder)
     before = patches.copy()
-    found = encoder(patches)
-    assert (found.dtype, found.shape) == (np.float32, (3, encoder.entry.dim))
-    assert np.isfinite(found).all()
-    assert np.abs(found[0] - found[1]).max() > 0
+    vectors = encoder(patches)
+    assert (vectors.dtype, vectors.shape) == (np.float32, (3, encoder.entry.dim))
+    assert np.isfinite(vectors).all()
+    assert np.abs(vectors[0] - vectors[1]).max() > 0
     np.testing.assert_array_equal(patches, before)
     for gray in (0, 255):
         assert np.isfinite(encoder(np.full_like(patches, gray))).all()
 
 
-def test_the_same_again(name):
-    encoder, patches = frozen(name), drawn(frozen(name))
-    first, again = encoder(patches), frozen(name)
+def test_encoders_are_reproducible(name):
+    encoder, patches = frozen(name), random_patches(frozen(name))
+    first, other = encoder(patches), frozen(name)
     np.testing.assert_array_equal(encoder(patches), first)
-    np.testing.assert_array_equal(again(patches), first)
-    assert again.weights == encoder.weights
+    np.testing.assert_array_equal(other(patches), first)
+    assert other.weights == encoder.weights
     np.testing.assert_allclose(encoder(patches[:1]), first[:1], rtol=1e-4, atol=1e-5)
 
 
-def test_flips_drop_out(name):
-    encoder, patches = frozen(name), drawn(frozen(name))
-    for turned in (patches[:, ::-1], patches[:, :, ::-1]):
-        np.testing.assert_allclose(encoder(np.ascontiguousarray(turned)), encoder(patches), rtol=1e-4, atol=1e-5)
+def test_flips_do_not_change_the_vectors(name):
+    encoder, patches = frozen(name), random_patches(frozen(name))
+    for flipped in (patches[:, ::-1], patches[:, :, ::-1]):
+        np.testing.assert_allclose(encoder(np.ascontiguousarray(flipped)), encoder(patches), rtol=1e-4, atol=1e-5)
     views = [encoder(np.ascontiguousarray(patches[:, ::y, ::x]), flips=False) for y in (1, -1) for x in (1, -1)]
     np.testing.assert_allclose(np.mean(views, axis=0), encoder(patches), rtol=1e-4, atol=1e-5)
 
@@ -143,7 +143,7 @@ def test_entries_say_what_they_are(name):
     assert row["how"]
 
 
-def test_weights_that_are_none(name, tmp_path):
+def test_unsuitable_weights_are_refused(name, tmp_path):
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=rf"other\.pt'\) do not fit the encoder '{name}'"):
         FrozenEncoder(name, tmp_path / "other.pt")
@@ -167,13 +167,13 @@ def test_frozen_and_of_one_device(name):
 
 def test_pixels_arrive_normalized():
     pp.register_encoder("seen", Brightness(), size_px=8, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
-    found = FrozenEncoder("seen")(np.full((2, 8, 8, 3), 255, dtype=np.uint8))
-    np.testing.assert_allclose(found, [[1.0, 3.0, 0.5]] * 2, rtol=1e-6)
+    vectors = FrozenEncoder("seen")(np.full((2, 8, 8, 3), 255, dtype=np.uint8))
+    np.testing.assert_allclose(vectors, [[1.0, 3.0, 0.5]] * 2, rtol=1e-6)
     pp.register_encoder("own", Brightness(), transform=lambda p: torch.full((3, 4, 4), float(p.max())), dim=3)
     np.testing.assert_allclose(FrozenEncoder("own")(np.full((1, 8, 8, 3), 7, dtype=np.uint8)), [[7.0] * 3])
 
 
-def test_own_transform_and_size_are_asked_for():
+def test_transform_and_size_of_an_object_are_used():
     pp.register_encoder("slide", Slide())
     encoder = FrozenEncoder("slide")
     assert (encoder.entry.size_px, encoder.entry.dim) == (20, 12)
@@ -182,13 +182,13 @@ def test_own_transform_and_size_are_asked_for():
     np.testing.assert_allclose(encoder(white), expected, rtol=1e-5)
 
 
-def test_the_users_module_is_left_alone():
-    mine = Pooled().double().train()
-    pp.register_encoder("mine", mine, size_px=16)
+def test_the_module_of_the_user_does_not_change():
+    module = Pooled().double().train()
+    pp.register_encoder("mine", module, size_px=16)
     before = FrozenEncoder("mine").weights
-    assert mine.training
-    assert mine.conv.weight.requires_grad
-    assert mine.conv.weight.dtype == torch.float64
+    assert module.training
+    assert module.conv.weight.requires_grad
+    assert module.conv.weight.dtype == torch.float64
     assert FrozenEncoder("mine").weights == before
 
 
@@ -216,20 +216,20 @@ def test_what_cannot_be_registered(arguments, error, words):
         ({"dim": 12, "blocks": (4, 4)}, "add up to `dim`.*sum 8"),
     ],
 )
-def test_numbers_that_make_no_sense(options, words):
+def test_invalid_numbers_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         pp.register_encoder("mine", Pooled(), **options)
     assert "mine" not in ENCODERS
 
 
-def test_overwriting_is_asked_for():
+def test_overwriting_needs_the_argument():
     pp.register_encoder("mine", Pooled(), size_px=16)
     first = FrozenEncoder("mine").weights
     pp.register_encoder("mine", Pooled(1), size_px=16, overwrite=True)
     assert FrozenEncoder("mine").weights != first
 
 
-def test_encoders_that_break_their_word():
+def test_encoders_with_wrong_outputs_are_refused():
     patches = np.zeros((2, 16, 16, 3), dtype=np.uint8)
     pp.register_encoder("wide", Pooled(), size_px=16, dim=99)
     with pytest.raises(ValueError, match=r"'wide' must return 99 values a patch.*found 12"):
@@ -285,7 +285,7 @@ def test_features_of_a_registered_encoder(pair, tmp_path):
     assert pair[0].obsm["X_net_100"].shape == (pair[0].n_obs, 12)
     assert pair[0].uns["X_net_100"]["encoder"] == "lab: my/net"
     pair[0].write_h5ad(tmp_path / "slide.h5ad")
-    # One of the same last part is not mistaken for it
+    # An encoder with the same last part of the name is another encoder
     pp.register_encoder("net", Pooled(1), size_px=24)
     before = pair[0].obsm["X_net_100"].copy()
     pp.features(pair[0], "net", size_um=100, **QUIET)
@@ -299,11 +299,11 @@ def test_fit_with_an_encoder(pair):
     assert model.members[0].config["blocks"] == [4, 8]
     assert model.members[0].config["feature_dims"] == [12]
     assert "a module features of 100 µm" in repr(model)
-    several = tl.fit(pair, encoder="a module", size_um=(80, 160), **FIT)
-    assert several.members[0].config["feature_dims"] == [12, 12]
-    tl.predict(pair[0], several, **QUIET)
+    two_views = tl.fit(pair, encoder="a module", size_um=(80, 160), **FIT)
+    assert two_views.members[0].config["feature_dims"] == [12, 12]
+    tl.predict(pair[0], two_views, **QUIET)
     assert np.isfinite(pair[0].obsm["hggep"]).all()
-    # Features that are there already are the same ones
+    # Stored features give the same model
     for slide in pair:
         pp.features(slide, "a module", size_um=100, **QUIET)
     assert tl.fit(pair, encoder="a module", **FIT).id == model.id
@@ -322,7 +322,7 @@ def test_saved_models_find_their_encoder_again(pair, tmp_path, keep):
     assert back.id == model.id
     tl.predict(pair[0], back, key_added="back", **QUIET)
     np.testing.assert_array_equal(pair[0].obsm["back"], pair[0].obsm["hggep"])
-    # Other weights under that name: the model's own are put in, or the difference is said
+    # Other weights under that name: the model uses its own, or an error names the difference
     pp.register_encoder("mine", Pooled(1), size_px=24, size_um=100, overwrite=True)
     assert HGGEP.load(tmp_path / "model").id == model.id
     if keep:
@@ -348,7 +348,7 @@ def test_saved_models_find_their_encoder_again(pair, tmp_path, keep):
         ({"size_um": (50, 100), "preset": "paper"}, "must hold one field of view in microns, found"),
     ],
 )
-def test_looking_twice_is_refused(pair, options, words):
+def test_contradictory_options_are_refused(pair, options, words):
     with pytest.raises(ValueError, match=words):
         tl.fit(pair, **(FIT | options))
 
@@ -364,19 +364,19 @@ def test_looking_twice_is_refused(pair, options, words):
         ("lazyslide:uni", "lazyslide_models", "pip install lazyslide-models"),
     ],
 )
-def test_packages_that_are_not_here(name, package, install, monkeypatch, pair):
+def test_missing_packages_are_named(name, package, install, monkeypatch, pair):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=f"'{name}' needs the package '{package}'.*{install}"):
         pp.features(pair[0], name, size_um=100)
 
 
 def test_timm_models_by_name(monkeypatch, pair):
-    """timm itself needs torchvision: a module of the same face stands in for it."""
-    asked = []
+    """A module with timm's interface replaces timm, which needs torchvision."""
+    calls = []
     plan = {"input_size": (3, 28, 28), "mean": (0.5,) * 3, "std": (0.25,) * 3}
 
     def create_model(name, pretrained, num_classes):
-        asked.append((name, pretrained, num_classes))
+        calls.append((name, pretrained, num_classes))
         if name == "gated":
             msg = "401 Client Error\nlong text"
             raise OSError(msg)
@@ -388,7 +388,7 @@ def test_timm_models_by_name(monkeypatch, pair):
     fake = SimpleNamespace(create_model=create_model, data=data)
     monkeypatch.setitem(sys.modules, "timm", fake)
     encoder = FrozenEncoder("timm:tiny.lab")
-    assert asked == [("tiny.lab", True, 0)]
+    assert calls == [("tiny.lab", True, 0)]
     entry = encoder.entry
     assert (entry.dim, entry.size_px, entry.mean, entry.std, entry.license) == (
         12,
@@ -444,13 +444,13 @@ def test_normalization_of_processors():
         ({"size": {"shortest_edge": 36}, "crop_size": {"height": 28, "width": 28}, "do_center_crop": False}, 36),
         ({"size": SimpleNamespace(height=None, width=None, shortest_edge=40)}, 40),
     ]
-    assert [_read_size(SimpleNamespace(**given), "m") for given, _ in sizes] == [size for _, size in sizes]
+    assert [_read_size(SimpleNamespace(**fields), "m") for fields, _ in sizes] == [size for _, size in sizes]
     with pytest.raises(ValueError, match="patches are square"):
         _read_size(SimpleNamespace(size={"height": 32, "width": 64}), "m")
 
 
 def _saved(kind: str, folder: Path) -> Path:
-    """A tiny model of that kind, saved as those on the hub are."""
+    """Save a tiny model of that kind in the form of the hub's models."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(3)
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -483,7 +483,7 @@ def test_transformers_models_from_a_folder(kind, tmp_path):
     transformers = pytest.importorskip("transformers", reason="Needs the extra: pip install 'sthggep[transformers]'")
     folder = _saved(kind, tmp_path / kind)
     encoder = FrozenEncoder(f"transformers:{folder}")
-    entry, patches = encoder.entry, drawn(encoder)
+    entry, patches = encoder.entry, random_patches(encoder)
     assert (entry.dim, entry.size_px) == (32, 28)
     if kind == "dinov2":
         assert (entry.mean, entry.std) == (pytest.approx((0.1, 0.2, 0.3)), pytest.approx((0.4, 0.5, 0.6)))
@@ -498,11 +498,11 @@ def test_transformers_models_from_a_folder(kind, tmp_path):
     np.testing.assert_allclose(encoder(patches, flips=False), expected, rtol=1e-3, atol=1e-5)
     other = FrozenEncoder(f"transformers:{folder}", "random")
     assert other.weights != encoder.weights
-    again = FrozenEncoder(f"transformers:{folder}", encoder.module.state_dict())
-    assert again.weights == encoder.weights
+    copy = FrozenEncoder(f"transformers:{folder}", encoder.module.state_dict())
+    assert copy.weights == encoder.weights
 
 
-def test_transformers_models_that_are_not_there(tmp_path):
+def test_missing_transformers_models_are_named(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(FileNotFoundError, match=r"cannot be loaded.*folder that holds the saved model"):
         FrozenEncoder(f"transformers:{tmp_path / 'nowhere'}")

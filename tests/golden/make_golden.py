@@ -1,4 +1,4 @@
-"""Write the golden file: what the package predicted before its files were moved. Run once, before a change that must not show.
+"""Write the golden file of predictions. Run it once, before a change that must not change predictions.
 
 STHGGEP_DATA=... python tests/golden/make_golden.py
 """
@@ -12,7 +12,7 @@ import numpy as np
 import sthggep
 
 FILE = Path(__file__).with_name("predictions.npz")
-EVERY = 20  # genes of the bundled model that are kept, one in so many: the file stays small
+EVERY = 20  # the file holds every twentieth gene of the bundled model, which keeps it small
 
 
 def toy_sections() -> list:
@@ -42,10 +42,10 @@ def predict_closed_form() -> np.ndarray:
 
 def main() -> None:
     """Predict and write."""
-    found = {name: predict_bundled(sthggep.datasets.her2st(name, fullres=False)) for name in ("B4", "C2")}
-    found["toy"] = predict_bundled(toy_sections()[2])
-    found["closed_form"] = predict_closed_form()
-    np.savez_compressed(FILE, **found)
+    predictions = {name: predict_bundled(sthggep.datasets.her2st(name, fullres=False)) for name in ("B4", "C2")}
+    predictions["toy"] = predict_bundled(toy_sections()[2])
+    predictions["closed_form"] = predict_closed_form()
+    np.savez_compressed(FILE, **predictions)
 
 
 if __name__ == "__main__":

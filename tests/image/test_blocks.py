@@ -1,4 +1,4 @@
-"""Images read in blocks: each about once, few held, never the whole."""
+"""Images read in blocks: each block about once, few blocks in memory, never the whole image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 64
 
 
 class Source:
-    """Pixels that keep count of what was asked of them."""
+    """Pixels that record which parts were read."""
 
     def __init__(self, height: int, width: int) -> None:
         y, x = np.mgrid[:height, :width]
@@ -39,7 +39,7 @@ class Source:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A memory of 30 blocks, of the 320 of the image."""
+    """A cache of 30 of the 320 blocks of the image."""
     monkeypatch.setattr(_blocks, "HELD_BYTES", 30 * BLOCK * BLOCK * 3)
     return 30
 
@@ -50,7 +50,7 @@ def boxes_around(xy: np.ndarray, width: int = 40) -> np.ndarray:
 
 
 def read_in(level: Level, source: Source, xy: np.ndarray, order: np.ndarray, batch: int = 16) -> None:
-    """Read batch after batch, each as numpy gives it, and never more held than allowed."""
+    """Read batch after batch; check each against numpy, and the size of the cache."""
     assert level.blocks is not None
     for start in range(0, len(order), batch):
         boxes = boxes_around(xy[order[start : start + batch]])
@@ -83,8 +83,8 @@ def test_one_call_of_many_boxes_in_any_order_holds_few_blocks(small):
     source = Source(1280, 1024)
     level = Level(source.lazy())
     xy = np.random.default_rng(1).uniform(30, (990, 1250), (800, 2))
-    found = level.read(boxes_around(xy))
-    for (x0, y0, x1, y1), patch in zip(boxes_around(xy), found, strict=True):
+    patches = level.read(boxes_around(xy))
+    for (x0, y0, x1, y1), patch in zip(boxes_around(xy), patches, strict=True):
         np.testing.assert_array_equal(patch, source.array[y0:y1, x0:x1])
     assert len(source.read) <= 320 + 2 * 2 * 16
     assert len(level.blocks._cache) <= small
@@ -99,7 +99,7 @@ def test_a_sweep_of_an_image_that_fits_reads_each_block_once():
     assert len(source.read) == len(set(source.read)) == 100
 
 
-def test_boxes_larger_than_all_that_may_be_held(small):
+def test_boxes_larger_than_the_cache(small):
     source = Source(640, 640)
     level = Level(source.lazy())
     (whole,) = level.read([[0, 0, 640, 640]])
@@ -113,13 +113,13 @@ def test_any_chunks_and_axes(small, chunks):
     boxes = np.array([[0, 0, 320, 5], [30, 40, 90, 200], [-10, -10, 20, 20], [310, 300, 350, 340]])
     expected = Level(source.array).read(boxes)
     for array, axes in ((source.array, "yxc"), (np.moveaxis(source.array, -1, 0), "cyx")):
-        rolled = chunks if axes == "yxc" else (chunks[2], *chunks[:2])
-        level = Level(da.from_array(array, chunks=rolled), axes=axes)
-        for found, patch in zip(level.read(boxes), expected, strict=True):
-            np.testing.assert_array_equal(found, patch)
+        array_chunks = chunks if axes == "yxc" else (chunks[2], *chunks[:2])
+        level = Level(da.from_array(array, chunks=array_chunks), axes=axes)
+        for patch, expected_patch in zip(level.read(boxes), expected, strict=True):
+            np.testing.assert_array_equal(patch, expected_patch)
 
 
-def test_what_is_held_does_not_travel():
+def test_pickling_leaves_out_the_cache():
     level = Level(da.from_array(Source(128, 128).array, chunks=(64, 64, 3)))
     level.read([[0, 0, 10, 10]])
     back = pickle.loads(pickle.dumps(level))

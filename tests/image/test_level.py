@@ -21,13 +21,13 @@ from sthggep._image._level import Level, open_levels, read_mpp
 
 
 def position_image(height: int = 300, width: int = 400) -> np.ndarray:
-    """Every pixel says where it is: red x, green y (modulo 256), blue which 256-block."""
+    """Pixels that hold their position: red x, green y (modulo 256), blue the number of the 256-block."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x % 256, y % 256, x // 256 * 16 + y // 256], axis=-1).astype(np.uint8)
 
 
 class CountingSource:
-    """An array that counts how often each part of it is read."""
+    """An array that records each read."""
 
     reads: list[tuple] = []  # noqa: RUF012
 
@@ -46,11 +46,9 @@ class CountingSource:
 
 
 def as_zarr(array: np.ndarray):
-    stored = zarr.create_array(
-        store=zarr.storage.MemoryStore(), shape=array.shape, dtype=array.dtype, chunks=(64, 64, 3)
-    )
-    stored[:] = array
-    return stored
+    copy = zarr.create_array(store=zarr.storage.MemoryStore(), shape=array.shape, dtype=array.dtype, chunks=(64, 64, 3))
+    copy[:] = array
+    return copy
 
 
 @pytest.mark.parametrize(
@@ -85,15 +83,15 @@ def test_axes_orders_agree():
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_outside_is_white(lazy):
+def test_pixels_outside_the_image_are_white(lazy):
     image = position_image() // 2
     level = Level(da.from_array(image, chunks=100) if lazy else image)
-    corner, beyond, whole = level.read([[-5, -3, 4, 6], [1000, 1000, 1010, 1020], [-1, -1, 401, 301]])
+    corner, outside, whole = level.read([[-5, -3, 4, 6], [1000, 1000, 1010, 1020], [-1, -1, 401, 301]])
     assert (corner[:3] == 255).all()
     assert (corner[:, :5] == 255).all()
     np.testing.assert_array_equal(corner[3:, 5:], image[:6, :4])
-    assert beyond.shape == (20, 10, 3)
-    assert (beyond == 255).all()
+    assert outside.shape == (20, 10, 3)
+    assert (outside == 255).all()
     np.testing.assert_array_equal(whole[1:-1, 1:-1], image)
     assert (whole[[0, -1]] == 255).all()
 
@@ -129,11 +127,11 @@ def test_bad_boxes(boxes, words):
 
 def test_pixels_of_the_image_are_not_changed():
     image = np.full((20, 20, 4), 100, dtype=np.uint8)
-    kept = image.copy()
+    original = image.copy()
     Level(image).read([[0, 0, 10, 10]])[0][:] = 0
     rgb = position_image(20, 20)
     Level(rgb).read([[0, 0, 10, 10]])[0][:] = 0
-    np.testing.assert_array_equal(image, kept)
+    np.testing.assert_array_equal(image, original)
     np.testing.assert_array_equal(rgb, position_image(20, 20))
 
 
@@ -177,7 +175,7 @@ def test_integers_by_their_range(dtype):
 
 def test_range_is_decided_once_for_the_level(caplog):
     image = np.full((600, 600, 3), 40000, dtype=np.uint16)
-    image[:50, :50] = 200  # alone, this corner would pass for 8 bits
+    image[:50, :50] = 200  # without the rest, this corner would look like 8 bits
     level = Level(da.from_array(image, chunks=100))
     with caplog.at_level(logging.INFO, logger="sthggep"):
         dark = level.read([[0, 0, 10, 10]])[0]
@@ -209,7 +207,7 @@ def test_missing_values_are_white():
         (np.zeros((0, 5, 3), np.uint8), "yxc", "empty"),
     ],
 )
-def test_what_is_no_image(array, axes, words):
+def test_arrays_that_are_no_image_are_refused(array, axes, words):
     with pytest.raises(ValueError, match=words):
         Level(array, axes=axes)
 
@@ -234,8 +232,8 @@ def test_tiff_is_lazy_and_exact(tmp_path: Path, options):
     assert hasattr(level.array, "dask")
     assert level.scale == (1.0, 1.0)
     np.testing.assert_array_equal(level.read([[100, 50, 380, 290]])[0], image[50:290, 100:380])
-    again = pickle.loads(pickle.dumps(level))
-    np.testing.assert_array_equal(again.read([[0, 0, 9, 7]])[0], image[:7, :9])
+    copy = pickle.loads(pickle.dumps(level))
+    np.testing.assert_array_equal(copy.read([[0, 0, 9, 7]])[0], image[:7, :9])
 
 
 def test_uint16_big_endian_and_gray_tiff(tmp_path: Path):
@@ -341,8 +339,8 @@ def test_large_images_are_read_and_the_limit_comes_back(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["slide.jpg", "slide.png", "slide.jpg.gz", "tiled.tif", "whole.tif"])
-@pytest.mark.parametrize("kept", [0.5, 0.02])
-def test_truncated_files_raise(tmp_path: Path, name: str, kept: float, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("fraction", [0.5, 0.02])
+def test_truncated_files_raise(tmp_path: Path, name: str, fraction: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # another library may have set it
     noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
     path = tmp_path / name
@@ -352,12 +350,12 @@ def test_truncated_files_raise(tmp_path: Path, name: str, kept: float, monkeypat
         Image.fromarray(noise).save(tmp_path / "whole.jpg" if ".jpg" in name else path)
     data = path.read_bytes() if path.exists() else (tmp_path / "whole.jpg").read_bytes()
     data = gzip.compress(data) if name.endswith(".gz") else data
-    path.write_bytes(data[: int(len(data) * kept)])
+    path.write_bytes(data[: int(len(data) * fraction)])
     with pytest.raises(ValueError, match=rf"{name}.*(truncated|damaged|not an image)"):
         open_levels(path)
 
 
-def test_damaged_tile_is_said_when_read(tmp_path: Path):
+def test_damaged_tile_is_named_when_it_is_read(tmp_path: Path):
     path = tmp_path / "slide.tif"
     noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
     tifffile.imwrite(path, noise, photometric="rgb", tile=(64, 64), compression="deflate")
@@ -405,6 +403,6 @@ def test_missing_imagecodecs_says_what_to_install(tmp_path: Path):
         f"try: open_levels({str(path)!r})\n"
         "except ImportError as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert 'pip install "sthggep[wsi]"' in said
-    assert str(path) in said
+    message = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 'pip install "sthggep[wsi]"' in message
+    assert str(path) in message

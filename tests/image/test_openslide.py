@@ -1,4 +1,4 @@
-"""Slides that OpenSlide reads: tried on a tiled TIFF, which both readers know, passed by the one for TIFF."""
+"""Slides that OpenSlide reads, tested on a tiled TIFF, which the reader for TIFF leaves to OpenSlide here."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_microns_and_the_whole_slide(slide):
     assert read_mpp(path) == pytest.approx(0.25)
     sdata = io.read_slide(path)
     assert sdata.attrs["sthggep"]["mpp"] == pytest.approx(0.25)
-    found = sdata["image"]["scale0"]["image"]
-    assert found.shape[1:] == (1500, 1100)
-    np.testing.assert_array_equal(found[:3, :5, :7].values, np.moveaxis(image[:5, :7], -1, 0))
+    pixels = sdata["image"]["scale0"]["image"]
+    assert pixels.shape[1:] == (1500, 1100)
+    np.testing.assert_array_equal(pixels[:3, :5, :7].values, np.moveaxis(image[:5, :7], -1, 0))
 
 
 def test_levels_travel_to_other_processes(slide):

@@ -47,7 +47,7 @@ def slide(tissue):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("inputs", "text"),
     [
         (Inputs("patches"), "patches of 112 px"),
         (Inputs("patches", sizes_um=(55.0,), reference=True), "patches of 55 µm"),
@@ -55,9 +55,9 @@ def slide(tissue):
         (Inputs("obsm", sizes_um=(80.0,), obsm=("X_uni", "X_gigapath")), "obsm 'X_uni', 'X_gigapath'"),
     ],
 )
-def test_inputs_survive_json_and_say_what_they_are(inputs, said):
+def test_inputs_survive_json_and_say_what_they_are(inputs, text):
     assert Inputs.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
-    assert str(inputs) == said
+    assert str(inputs) == text
     assert inputs.needs_image is (inputs.kind != "obsm")
 
 
@@ -81,33 +81,33 @@ def test_published_network_gets_array_positions(tissue, slide):
     assert np.issubdtype(positions.dtype, np.integer)
 
 
-@pytest.mark.parametrize(("shift", "found"), [(63, r"0 to 6\d"), (-9, r"-\d to")])
-def test_array_positions_off_the_table(tissue, shift, found):
+@pytest.mark.parametrize(("shift", "positions"), [(63, r"0 to 6\d"), (-9, r"-\d to")])
+def test_array_positions_off_the_table(tissue, shift, positions):
     tissue.obs["array_y"] += shift
-    with pytest.raises(ValueError, match=rf"'toy4'.*{found}.*0 to 63 only"):
+    with pytest.raises(ValueError, match=rf"'toy4'.*{positions}.*0 to 63 only"):
         array_positions(resolve_one(tissue))
 
 
-def test_array_positions_that_are_not_there(tissue):
+def test_missing_array_positions(tissue):
     del tissue.obs["array_y"]
     with pytest.raises(KeyError, match=r"'toy4' has no array positions.*array_col"):
         array_positions(resolve_one(tissue))
 
 
-def test_features_that_are_there_are_not_computed_again(tissue, monkeypatch):
+def test_stored_features_are_not_computed_again(tissue, monkeypatch):
     encoder = FrozenEncoder("shufflenet", "random")
     inputs = Inputs("features", sizes_um=(100.0,), flips=False)
     fresh = whole_inputs(resolve_one(tissue), inputs, encoder)
     assert set(tissue.obsm) == {"spatial", "morphology"}
     pp.features(tissue, "shufflenet", size_um=100.0, weights="random", flips=False, show_progress_bar=False)
-    with monkeypatch.context() as patched:
-        patched.setattr("sthggep._inputs._stages.encode", None)
-        kept = whole_inputs(resolve_one(tissue), inputs, encoder)
-    for one, other in zip(fresh[0], kept[0], strict=True):
-        torch.testing.assert_close(one, other)
-    # Features of other pixels are none of ours
-    other = whole_inputs(resolve_one(tissue, Places(mpp=2.4)), inputs, encoder)
-    assert not torch.allclose(other[0][0], fresh[0][0])
+    with monkeypatch.context() as patch:
+        patch.setattr("sthggep._inputs._stages.encode", None)
+        stored = whole_inputs(resolve_one(tissue), inputs, encoder)
+    for first, second in zip(fresh[0], stored[0], strict=True):
+        torch.testing.assert_close(first, second)
+    # Features of other pixels are not reused
+    other_mpp = whole_inputs(resolve_one(tissue, Places(mpp=2.4)), inputs, encoder)
+    assert not torch.allclose(other_mpp[0][0], fresh[0][0])
 
 
 def test_graph_of_a_section(slide, tissue):
@@ -132,7 +132,7 @@ def test_graph_of_a_section(slide, tissue):
 
 
 @pytest.mark.parametrize("kind", ["array", "float64", "integers", "sparse", "table"])
-def test_any_table_of_numbers_will_do(tissue, kind):
+def test_any_table_of_numbers_holds_features(tissue, kind):
     values = np.arange(3 * tissue.n_obs).reshape(-1, 3)
     tissue.obsm["X"] = {
         "array": values.astype(np.float32),
@@ -141,9 +141,9 @@ def test_any_table_of_numbers_will_do(tissue, kind):
         "sparse": sparse.csr_matrix(values.astype(np.float32)),
         "table": pd.DataFrame(values, index=tissue.obs_names, columns=list("abc")),
     }[kind]
-    found = read_user_features(resolve_one(tissue), "X")
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, values)
+    features = read_user_features(resolve_one(tissue), "X")
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, values)
 
 
 def test_features_of_one_section_of_several(slide):
@@ -184,41 +184,43 @@ def test_targets_and_masks(tissue):
     np.testing.assert_allclose(section.target.numpy(), log10_cp10k(raw), rtol=1e-6)
     np.testing.assert_allclose(section.size_factors.numpy(), size_factors(raw), rtol=1e-6)
     assert section.name == "toy4"
-    # There is nothing to learn from a spot without counts
+    # A spot without counts is not in the training mask
     assert (~section.train).nonzero().flatten().tolist() == [1]
     assert not section.validate.any()
-    layered = section_of_counts(resolve_one(tissue), genes, "raw", ())
-    np.testing.assert_array_equal(layered.counts.numpy(), 2 * raw)
+    from_layer = section_of_counts(resolve_one(tissue), genes, "raw", ())
+    np.testing.assert_array_equal(from_layer.counts.numpy(), 2 * raw)
 
 
-# ---------------------------------------------------------------- feeding
+# ---------------------------------------------------------------- loaders
 
 
-def blank(name: str, *, train: bool = True, validate: bool = False) -> SectionWindow:
-    nothing = torch.zeros(2, 1)
+def empty_window(name: str, *, train: bool = True, validate: bool = False) -> SectionWindow:
+    zeros = torch.zeros(2, 1)
     return SectionWindow.of_whole(
         name,
-        PatchInputs(nothing, np.ones(2)),
-        nothing,
-        nothing,
-        nothing[:, 0],
+        PatchInputs(zeros, np.ones(2)),
+        zeros,
+        zeros,
+        zeros[:, 0],
         torch.tensor([train] * 2),
         torch.tensor([validate] * 2),
     )
 
 
-def test_sections_are_fed_whole_and_as_they_are():
-    fed = SectionDataModule([blank("A"), blank("B", train=False, validate=True), blank("C", train=False)])
-    (training,), (validation,) = list(fed.train_dataloader()), list(fed.val_dataloader())
+def test_loaders_return_whole_sections_unchanged():
+    loaders = SectionDataModule(
+        [empty_window("A"), empty_window("B", train=False, validate=True), empty_window("C", train=False)]
+    )
+    (training,), (validation,) = list(loaders.train_dataloader()), list(loaders.val_dataloader())
     assert (training.name, validation.name) == ("A", "B")
     assert isinstance(training.inputs.positions, np.ndarray)  # float64 positions stay off accelerators that have none
-    assert SectionDataModule([blank("A")]).val_dataloader() == []
+    assert SectionDataModule([empty_window("A")]).val_dataloader() == []
 
 
-def test_order_is_the_seeds():
+def test_the_seed_determines_the_order():
     def order(seed):
-        fed = SectionDataModule([blank(name) for name in "ABCDEFGH"], seed)
-        return ["".join(section.name for section in fed.train_dataloader()) for _ in range(2)]
+        loaders = SectionDataModule([empty_window(name) for name in "ABCDEFGH"], seed)
+        return ["".join(section.name for section in loaders.train_dataloader()) for _ in range(2)]
 
     assert order(0) == order(0)
     assert order(0) != order(1)
@@ -229,5 +231,5 @@ def test_order_is_the_seeds():
 
 @pytest.mark.parametrize(("n", "min_steps", "steps"), [(1, 4, 4), (3, 4, 6), (5, 4, 5), (4, 1, 4)])
 def test_steps_an_epoch(n, min_steps, steps):
-    fed = SectionDataModule([blank(name) for name in "ABCDE"[:n]], min_steps=min_steps)
-    assert len(list(fed.train_dataloader())) == steps
+    loaders = SectionDataModule([empty_window(name) for name in "ABCDE"[:n]], min_steps=min_steps)
+    assert len(list(loaders.train_dataloader())) == steps

@@ -1,4 +1,4 @@
-"""Windows of a section, and the spots that their predictions depend on."""
+"""Windows of a section, and the spots on which their predictions depend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sthggep._inputs._split import SpotDependencies, find_within, make_window, r
 from sthggep.nn import spatial_neighbors
 
 
-def scattered(n: int = 300) -> np.ndarray:
+def uneven_spots(n: int = 300) -> np.ndarray:
     """Spots of uneven density, where neighbors are not mutual."""
     rng = np.random.default_rng(0)
     return np.vstack([rng.normal(0, 1.5, (n // 2, 2)), rng.uniform(-12, 12, (n - n // 2, 2))])
@@ -19,7 +19,7 @@ def scattered(n: int = 300) -> np.ndarray:
 
 @pytest.mark.parametrize("most", [1, 7, 64, 299, 300, 1000])
 def test_parts_are_bounded_even_and_cover_each_spot_once(most):
-    xy = scattered()
+    xy = uneven_spots()
     parts = split_spots(xy, most)
     assert len(parts) == -(-len(xy) // most)
     assert max(map(len, parts)) <= most
@@ -34,23 +34,25 @@ def test_parts_are_compact():
 
 
 def test_expand_equals_the_dependencies_by_brute_force():
-    xy = scattered()
-    near, held = (
+    xy = uneven_spots()
+    near, members = (
         spatial_neighbors(xy, 9).rows.numpy(),
         spatial_neighbors(xy, HYPEREDGE_SPOTS, max_distance=HYPEREDGE_REACH).rows.numpy(),
     )
-    attends, holds = np.zeros((2, len(xy), len(xy)), dtype=int)
-    for table, rows in ((attends, near), (holds, held)):
-        for spot, others in enumerate(rows):
-            table[spot, others[others >= 0]] = 1
-    tied = holds.T @ holds  # two spots that some hyperedge holds
+    attention, membership = np.zeros((2, len(xy), len(xy)), dtype=int)
+    for table, rows in ((attention, near), (membership, members)):
+        for spot, neighbors in enumerate(rows):
+            table[spot, neighbors[neighbors >= 0]] = 1
+    linked = membership.T @ membership  # two spots that some hyperedge holds
     core = split_spots(xy, 40)[2]
-    dependencies = SpotDependencies(near, held)
-    reached = np.isin(np.arange(len(xy)), core).astype(int)
-    for n, (hop, matrix) in enumerate((("hyperedges", tied), ("hyperedges", tied), ("neighbors", attends)), start=1):
-        reached = ((reached + reached @ matrix) > 0).astype(int)
+    dependencies = SpotDependencies(near, members)
+    mask = np.isin(np.arange(len(xy)), core).astype(int)
+    for n, (hop, matrix) in enumerate(
+        (("hyperedges", linked), ("hyperedges", linked), ("neighbors", attention)), start=1
+    ):
+        mask = ((mask + mask @ matrix) > 0).astype(int)
         hops = ["hyperedges", "hyperedges", "neighbors"][:n]
-        assert dependencies.expand(core, hops).tolist() == np.flatnonzero(reached).tolist(), hop
+        assert dependencies.expand(core, hops).tolist() == np.flatnonzero(mask).tolist(), hop
     assert dependencies.expand(core, []).tolist() == core.tolist()
 
 

@@ -1,4 +1,4 @@
-"""Sections looked at in windows: what they predict, what is written to a file, what is trained on."""
+"""Sections in windows: predictions, predictions in a file, training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sections() -> list[anndata.AnnData]:
 
 @pytest.fixture(scope="module")
 def quick(sections) -> HGGEP:
-    """Networks that look at neighbors and hyperedges; they and the shortcut both count."""
+    """Networks that read neighbors and hyperedges; they and the shortcut both contribute."""
     attentive = replace(PRESETS["default"], net={**PRESETS["default"].net, "depth": 1})
     model = tl.fit(sections[:2], genes=list(sections[0].var_names), preset=attentive, **FIT)
     assert model.members[0].hops == ("hyperedges", "hyperedges", "neighbors")
@@ -50,8 +50,8 @@ def slide(sections) -> anndata.AnnData:
     return sections[2].copy()
 
 
-def described(model, slide, **options):
-    """All that a model says, with the windows put together."""
+def predict_in_windows(model, slide, **options):
+    """Join the predictions of all windows; also return the spots of each window."""
     parts = predict_windows(
         model.ensemble,
         resolve_one(slide),
@@ -60,104 +60,106 @@ def described(model, slide, **options):
         compute=Compute(torch.device("cpu"), 8),
         **options,
     )
-    rows, found = zip(*parts, strict=True)
+    rows, predictions = zip(*parts, strict=True)
     back = np.argsort(np.concatenate(rows))
     assert np.concatenate(rows)[back].tolist() == list(range(slide.n_obs))
-    return [np.concatenate(kind)[back] for kind in ([p.expression for p in found], [p.latent for p in found])], rows
+    return [
+        np.concatenate(kind)[back] for kind in ([p.expression for p in predictions], [p.latent for p in predictions])
+    ], rows
 
 
 # ---------------------------------------------------------------- predictions
 
 
 @pytest.mark.parametrize("window", [60, 150])
-def test_windows_do_not_show(quick, slide, window):
-    (whole, latent), _ = described(quick, slide, window=None)
-    (found, embedding), rows = described(quick, slide, window=window)
+def test_windows_do_not_change_predictions(quick, slide, window):
+    (whole, latent), _ = predict_in_windows(quick, slide, window=None)
+    (prediction, embedding), rows = predict_in_windows(quick, slide, window=window)
     assert len(rows) == -(-slide.n_obs // window)
     assert max(map(len, rows)) <= window
     np.testing.assert_allclose(embedding, latent, atol=2e-5)
-    np.testing.assert_allclose(found, whole, atol=2e-5)
+    np.testing.assert_allclose(prediction, whole, atol=2e-5)
 
 
-def test_windows_do_not_show_on_a_denser_array(quick, slide, monkeypatch):
-    """Where the spots stand denser than the training's, their array is several coarser ones that are not tied."""
+def test_windows_do_not_change_predictions_on_a_denser_array(quick, slide, monkeypatch):
+    """Spots denser than those of the training are split into several coarser arrays that are not connected."""
     monkeypatch.setattr(quick, "training", replace(quick.training, pitch_um=[300.0]))
-    (whole, latent), _ = described(quick, slide, window=None)
-    (found, embedding), rows = described(quick, slide, window=40)
+    (whole, latent), _ = predict_in_windows(quick, slide, window=None)
+    (prediction, embedding), rows = predict_in_windows(quick, slide, window=40)
     assert len(rows) == 8
     np.testing.assert_allclose(embedding, latent, atol=2e-5)
-    np.testing.assert_allclose(found, whole, atol=2e-5)
+    np.testing.assert_allclose(prediction, whole, atol=2e-5)
     array = slide.obs[["array_x", "array_y"]].to_numpy()
     assert all(len(np.unique(array[part] % 2, axis=0)) == 1 for part in rows)
 
 
 def test_difference_falls_with_the_halo(quick, slide):
-    (_, latent), _ = described(quick, slide, window=None)
+    (_, latent), _ = predict_in_windows(quick, slide, window=None)
     off = []
     for halo in range(len(quick.members[0].hops) + 1):
-        (_, embedding), _ = described(quick, slide, window=60, halo=halo)
+        (_, embedding), _ = predict_in_windows(quick, slide, window=60, halo=halo)
         off.append(np.abs(embedding - latent).max())
     assert off[0] > off[1] > off[2] > 100 * off[3]
 
 
-def test_statistics_are_the_whole_sections(quick, slide):
-    """A window by itself is judged against itself, and says something else."""
-    (whole, _), _ = described(quick, slide, window=None)
-    _, rows = described(quick, slide, window=60)
-    alone = slide[rows[0]].copy()
-    (by_itself, _), _ = described(quick, alone, window=None)
+def test_statistics_are_those_of_the_whole_section(quick, slide):
+    """A window on its own has other statistics, and other predictions."""
+    (whole, _), _ = predict_in_windows(quick, slide, window=None)
+    _, rows = predict_in_windows(quick, slide, window=60)
+    window = slide[rows[0]].copy()
+    (by_itself, _), _ = predict_in_windows(quick, window, window=None)
     assert np.abs(by_itself - whole[rows[0]]).max() > 0.1 * whole.std(axis=0).max()
 
 
 @pytest.fixture
 def passes(monkeypatch):
     """For each forward pass: the number of spots, and whether it is a window (the statistics of its section come with it)."""
-    seen, forward = [], FeatureHGGEPNet.forward
+    records, forward = [], FeatureHGGEPNet.forward
     signature = inspect.signature(forward)
 
     def spy(*args, **kwargs):
-        given = signature.bind(*args, **kwargs).arguments
-        seen.append((len(given["neighbors"]), given.get("statistics") is not None))
+        arguments = signature.bind(*args, **kwargs).arguments
+        records.append((len(arguments["neighbors"]), arguments.get("statistics") is not None))
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(FeatureHGGEPNet, "forward", spy)
-    return seen
+    return records
 
 
-def test_a_section_that_fits_is_looked_at_whole(quick, slide, passes):
-    whole, fits, automatic, split = (slide.copy() for _ in range(4))
+def test_a_section_that_fits_into_a_window_is_read_whole(quick, slide, passes):
+    whole, at_limit, automatic, below_limit = (slide.copy() for _ in range(4))
     tl.predict(whole, quick, window=None, **QUIET)
-    tl.predict(fits, quick, window=slide.n_obs, **QUIET)
+    tl.predict(at_limit, quick, window=slide.n_obs, **QUIET)
     tl.predict(automatic, quick, **QUIET)
     assert passes == [(slide.n_obs, False)] * 3 * len(quick.members)
-    np.testing.assert_array_equal(fits.obsm["hggep"], whole.obsm["hggep"])
+    np.testing.assert_array_equal(at_limit.obsm["hggep"], whole.obsm["hggep"])
     np.testing.assert_array_equal(automatic.obsm["hggep"], whole.obsm["hggep"])
-    # A window of one spot less does not hold the section
+    # A window with room for one spot less does not hold the section
     passes.clear()
-    tl.predict(split, quick, window=slide.n_obs - 1, **QUIET)
+    tl.predict(below_limit, quick, window=slide.n_obs - 1, **QUIET)
     assert [is_window for _, is_window in passes] == [True, True] * len(quick.members)
     assert max(n for n, _ in passes) < slide.n_obs
 
 
-def test_describe_slide_puts_windows_together(quick, slide):
-    one = resolve_one(slide)
-    whole = quick.describe_slide(one, latent=True, window=None, device="cpu")
-    found = quick.describe_slide(one, latent=True, window=70, device="cpu")
-    np.testing.assert_allclose(found.latent, whole.latent, atol=2e-5)
-    assert found.counts is None
-    np.testing.assert_array_equal(quick.predict_slide(one, window=70, device="cpu"), found.expression)
+def test_describe_slide_joins_the_windows(quick, slide):
+    section = resolve_one(slide)
+    whole = quick.describe_slide(section, latent=True, window=None, device="cpu")
+    prediction = quick.describe_slide(section, latent=True, window=70, device="cpu")
+    np.testing.assert_allclose(prediction.latent, whole.latent, atol=2e-5)
+    assert prediction.counts is None
+    np.testing.assert_array_equal(quick.predict_slide(section, window=70, device="cpu"), prediction.expression)
 
 
 @pytest.mark.parametrize(
     ("window", "fault"), [(0, "positive number"), ("all", "Unknown window 'all'"), (-3, "positive")]
 )
-def test_windows_that_are_none(quick, slide, window, fault):
+def test_invalid_windows_are_refused(quick, slide, window, fault):
     with pytest.raises(ValueError, match=fault):
         tl.predict(slide, quick, window=window, **QUIET)
     assert "hggep" not in slide.obsm
 
 
-def test_networks_on_patches_are_windowed_only_when_asked(slide, monkeypatch):
+def test_networks_on_patches_use_windows_only_on_request(slide, monkeypatch):
     monkeypatch.setattr(_windowed, "WINDOW", 15)
     torch.manual_seed(0)
     net = HGGEPNet(3, dim=32, depth=1, heads=2, hypergraph_dim=16, fusion_layers=1)
@@ -177,9 +179,9 @@ def test_networks_on_patches_are_windowed_only_when_asked(slide, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["zarr", "h5ad"])
-def test_out_holds_what_obsm_would(quick, slide, tmp_path, ending):
-    kept = slide.copy()
-    tl.predict(kept, quick, latent=True, window=100, **QUIET)
+def test_out_holds_the_same_as_obsm(quick, slide, tmp_path, ending):
+    in_memory = slide.copy()
+    tl.predict(in_memory, quick, latent=True, window=100, **QUIET)
     path = tmp_path / f"predicted.{ending}"
     images = slide.uns["spatial"]["toy3"]["images"]["hires"].copy()
     tl.predict(slide, quick, latent=True, window=100, out=path, **QUIET)
@@ -187,22 +189,22 @@ def test_out_holds_what_obsm_would(quick, slide, tmp_path, ending):
     assert slide.uns["hggep"]["path"] == str(path)
     np.testing.assert_array_equal(slide.uns["spatial"]["toy3"]["images"]["hires"], images)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-    found = anndata.read_zarr(path) if ending == "zarr" else anndata.read_h5ad(path)
-    np.testing.assert_array_equal(found.X, kept.obsm["hggep"])
-    np.testing.assert_array_equal(found.obsm["X_hggep"], kept.obsm["X_hggep"])
-    np.testing.assert_array_equal(found.obsm["spatial"], kept.obsm["spatial"])
-    assert found.var_names.tolist() == quick.genes
-    assert found.obs_names.equals(kept.obs_names)
-    assert found.uns["hggep"]["model"] == quick.id
-    assert "images" not in found.uns["spatial"]["toy3"]
-    # What reads a prediction reads it from there
-    np.testing.assert_allclose(tl.evaluate(slide)["pearson"], tl.evaluate(kept)["pearson"], rtol=1e-9)
+    stored = anndata.read_zarr(path) if ending == "zarr" else anndata.read_h5ad(path)
+    np.testing.assert_array_equal(stored.X, in_memory.obsm["hggep"])
+    np.testing.assert_array_equal(stored.obsm["X_hggep"], in_memory.obsm["X_hggep"])
+    np.testing.assert_array_equal(stored.obsm["spatial"], in_memory.obsm["spatial"])
+    assert stored.var_names.tolist() == quick.genes
+    assert stored.obs_names.equals(in_memory.obs_names)
+    assert stored.uns["hggep"]["model"] == quick.id
+    assert "images" not in stored.uns["spatial"]["toy3"]
+    # Scores, tables and figures read the prediction from the file
+    np.testing.assert_allclose(tl.evaluate(slide)["pearson"], tl.evaluate(in_memory)["pearson"], rtol=1e-9)
     out = tl.to_adata(slide)
     assert hasattr(out.X, "dask")
-    np.testing.assert_array_equal(out.to_memory().X, kept.obsm["hggep"])
-    np.testing.assert_array_equal(np.asarray(out.obsm["X_hggep"]), kept.obsm["X_hggep"])
+    np.testing.assert_array_equal(out.to_memory().X, in_memory.obsm["hggep"])
+    np.testing.assert_array_equal(np.asarray(out.obsm["X_hggep"]), in_memory.obsm["X_hggep"])
     figure = pl.gene_map(slide, quick.genes[0])
-    np.testing.assert_array_equal(figure.axes[2].collections[0].get_array(), kept.obsm["hggep"][:, 0])
+    np.testing.assert_array_equal(figure.axes[2].collections[0].get_array(), in_memory.obsm["hggep"][:, 0])
 
 
 def test_out_replaces_an_earlier_prediction_and_is_replaced(quick, slide, tmp_path):
@@ -242,7 +244,7 @@ def test_a_fault_leaves_no_file(quick, slide, tmp_path, monkeypatch):
     assert "hggep" not in slide.uns
 
 
-def test_a_file_that_is_gone_or_of_other_rows(quick, slide, tmp_path):
+def test_a_missing_file_or_one_of_other_rows_is_refused(quick, slide, tmp_path):
     path = tmp_path / "a.zarr"
     tl.predict(slide, quick, out=path, **QUIET)
     with pytest.raises(ValueError, match=f"found {slide.n_obs} rows and 30 spots"):
@@ -256,7 +258,7 @@ def test_a_file_that_is_gone_or_of_other_rows(quick, slide, tmp_path):
 
 
 def to_genes(net) -> torch.Tensor:
-    """What the shortcut says of each gene: programs may change their sign."""
+    """Weights of the shortcut for each gene, since programs may change their sign."""
     return (net.shortcut.weight * net.programs.damp) @ net.programs.loadings
 
 
@@ -266,9 +268,9 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def largest_pass(passes) -> tuple[int, set[bool]]:
     """The most spots of a forward pass since the last call, and whether the passes are windows."""
-    found = max(n for n, _ in passes), {is_window for _, is_window in passes}
+    result = max(n for n, _ in passes), {is_window for _, is_window in passes}
     passes.clear()
-    return found
+    return result
 
 
 def test_training_in_windows(sections, quick, passes):
@@ -282,7 +284,7 @@ def test_training_in_windows(sections, quick, passes):
     a, b = (tl.predict(sections[2], model, copy=True, **QUIET).obsm["hggep"] for model in (windowed, whole))
     r = [np.corrcoef(x, y)[0, 1] for x, y in zip(a.T, b.T, strict=True)]
     assert np.median(r) > 0.95
-    # Solved in closed form, over the same spots: windows do not show but for the outliers' share
+    # The closed form uses the same spots: windows change it only through the share of the outliers
     first, second = windowed.members[0], whole.members[0]
     np.testing.assert_allclose(first.programs.mean, second.programs.mean, rtol=1e-5)
     np.testing.assert_allclose(first.scale[0].spread, second.scale[0].spread, rtol=1e-4)
@@ -291,11 +293,11 @@ def test_training_in_windows(sections, quick, passes):
 
 def test_fine_tuning_in_windows(sections, quick, passes):
     options = {name: value for name, value in FIT.items() if name not in ("obsm", "n_members")}
-    tuned = tl.fit(sections[2], model=quick, window=150, validation=None, **options)
+    child = tl.fit(sections[2], model=quick, window=150, validation=None, **options)
     most, is_window = largest_pass(passes)
     assert most < sections[2].n_obs
     assert is_window == {True}
     whole = tl.fit(sections[2], model=quick, window=None, validation=None, **options)
     assert largest_pass(passes) == (sections[2].n_obs, {False})
-    first, second, before = (to_genes(model.members[0]) for model in (tuned, whole, quick))
+    first, second, before = (to_genes(model.members[0]) for model in (child, whole, quick))
     assert relative(first, second) < 0.02 < relative(first, before)

@@ -1,4 +1,4 @@
-"""A small section of legacy Spatial Transcriptomics in which everything is known."""
+"""A small section of legacy Spatial Transcriptomics with known content."""
 
 from __future__ import annotations
 

@@ -75,12 +75,12 @@ def test_gray_and_rgba(tmp_path: Path):
     assert (level.read([[0, 0, 60, 50]])[0] == 255).all()
 
 
-def test_survives_zarr(tiff: Path, tmp_path: Path):
+def test_the_slide_survives_zarr(tiff: Path, tmp_path: Path):
     sdata = read_slide(tiff)
     sdata.write(tmp_path / "s.zarr")
-    again = sd.read_zarr(tmp_path / "s.zarr")
-    assert again.attrs["sthggep"]["mpp"] == pytest.approx(0.25)
-    assert [level.shape for level in _element_levels(again["image"])] == [(2100, 3001), (1050, 1500), (525, 750)]
+    copy = sd.read_zarr(tmp_path / "s.zarr")
+    assert copy.attrs["sthggep"]["mpp"] == pytest.approx(0.25)
+    assert [level.shape for level in _element_levels(copy["image"])] == [(2100, 3001), (1050, 1500), (525, 750)]
 
 
 def test_bad_arguments(tiff: Path, tmp_path: Path):

@@ -25,7 +25,7 @@ def frame(section, **changes):
     return {"counts": section.counts, "image": None, "spots": section.spots} | changes
 
 
-# --- what is read -------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------------
 
 
 def test_layout(section):
@@ -60,12 +60,12 @@ def test_counts_positions_and_pixels_belong_together(section):
     np.testing.assert_array_equal(counts["Y"], adata.obs["array_y"])
     expected = 50.0 * (adata.obs[["array_x", "array_y"]].to_numpy() - [10, 20]) + [100, 40]
     assert np.abs(adata.obsm["spatial"] - expected).max() < 6
-    # The pixel under a spot says where it is: red x, green y.
+    # The pixel under a spot holds its position: red x, green y.
     x, y = np.rint(adata.obsm["spatial"][0]).astype(int)
     assert adata.uns["spatial"]["S1"]["images"]["hires"][y, x, :2].tolist() == [x, y]
 
 
-def test_tables_in_memory_give_the_same_and_stay_as_they_were(section):
+def test_tables_in_memory_give_the_same_and_do_not_change(section):
     counts, spots = section.counts.copy(), section.spots.copy()
     adata = read_st(section.counts, None, section.spots, section="S1")
     other = read_st(section.paths.counts, None, section.paths.spots)
@@ -131,14 +131,14 @@ def test_full_resolution_can_stay_in_its_file(section, caplog):
 @pytest.fixture
 def images_opened(monkeypatch) -> list[Path]:
     """The image files that Pillow opens, with repetitions."""
-    opened, open_image = [], Image.open
+    paths, open_image = [], Image.open
 
     def note(path, *args, **options):
-        opened.append(path)
+        paths.append(path)
         return open_image(path, *args, **options)
 
     monkeypatch.setattr(Image, "open", note)
-    return opened
+    return paths
 
 
 @pytest.mark.parametrize("fullres", [True, False])
@@ -192,21 +192,21 @@ def test_work_grows_with_the_spots_and_not_with_their_counts(tmp_path):
     assert in_files[1] - in_files[0] < 20 * 108
 
 
-def test_slide_sees_the_same(section):
+def test_slide_has_the_same_spots_and_image(section):
     slide = _resolve.resolve_one(read_st(section.paths.counts, section.paths.image, section.paths.spots))
     x, y = np.rint(slide.xy[3]).astype(int)
     assert slide.levels[0].read([[x, y, x + 1, y + 1]])[0][0, 0, :2].tolist() == [x, y]
 
 
 @pytest.mark.parametrize("with_image", [True, False])
-def test_survives_h5ad(section, with_image):
+def test_the_section_survives_h5ad(section, with_image):
     paths = section.paths
     adata = read_st(paths.counts, paths.image if with_image else None, paths.spots, labels=labels_table())
     adata.write_h5ad(section.folder / "s.h5ad")
-    again = ad.read_h5ad(section.folder / "s.h5ad")
-    assert again.uns["spatial"]["S1"]["metadata"]["mpp"] == pytest.approx(4.0)
-    assert again.obs["patient"].isna().all()
-    assert again.obs["label"].tolist()[:1] == adata.obs["label"].tolist()[:1]
+    copy = ad.read_h5ad(section.folder / "s.h5ad")
+    assert copy.uns["spatial"]["S1"]["metadata"]["mpp"] == pytest.approx(4.0)
+    assert copy.obs["patient"].isna().all()
+    assert copy.obs["label"].tolist()[:1] == adata.obs["label"].tolist()[:1]
 
 
 # --- matching -----------------------------------------------------------------------------------------------------
@@ -233,15 +233,15 @@ def test_off_tissue_spots_are_dropped_quietly(section):
 def test_spots_in_one_table_only_are_reported_and_dropped(section):
     counts = section.counts.drop(["10x20", "12x22"])
     counts.loc["30x31"] = 1
-    with pytest.warns(UserWarning, match="left out") as caught:
+    with pytest.warns(UserWarning, match="left out") as records:
         adata = read_st(**frame(section, counts=counts), section="S9")
-    said = sorted(str(warning.message) for warning in caught)
-    assert said == [
+    messages = sorted(str(warning.message) for warning in records)
+    assert messages == [
         "S9: left out, since absent from the spots table: 1 of 8 spots (30x31). "
         "Do both tables belong to this section, and are they complete?",
         "S9: left out, since without counts: 2 of 9 spots (10x20, 12x22). Do both tables belong to this section, and are they complete?",
     ]
-    assert {warning.filename for warning in caught} == {__file__}
+    assert {warning.filename for warning in records} == {__file__}
     assert adata.n_obs == 7
 
 
@@ -296,8 +296,8 @@ def labels_table() -> pd.DataFrame:
 
 def test_labels_join_on_rounded_array_positions(section):
     adata = read_st(**frame(section, labels=labels_table()))
-    found = adata.obs["label"].dropna().astype(str).to_dict()
-    assert found == {"10x20": "tumor", "11x21": "fat", "12x22": "tumor"}
+    labels = adata.obs["label"].dropna().astype(str).to_dict()
+    assert labels == {"10x20": "tumor", "11x21": "fat", "12x22": "tumor"}
     assert isinstance(adata.obs["label"].dtype, pd.CategoricalDtype)
     assert adata.obs["label"].isna().sum() == 6
 
@@ -321,10 +321,10 @@ def test_bad_labels(section, labels, words):
         read_st(**frame(section, labels=labels))
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------------------------
 
 
-def changed(table: pd.DataFrame, row: int, column: str, value) -> pd.DataFrame:
+def with_value(table: pd.DataFrame, row: int, column: str, value) -> pd.DataFrame:
     table = table.copy()
     table[column] = table[column].astype(object if isinstance(value, str) else float)
     table.iloc[row, table.columns.get_loc(column)] = value
@@ -332,10 +332,10 @@ def changed(table: pd.DataFrame, row: int, column: str, value) -> pd.DataFrame:
 
 
 BAD_COUNTS = {
-    "negative": (lambda t: changed(t, 1, "X", -3), r"1 are negative \(the least is -3\)"),
-    "fractions": (lambda t: changed(t, 1, "X", 1.5), "1 are not whole numbers"),
-    "missing": (lambda t: changed(t, 1, "X", np.nan), "1 are missing"),
-    "text": (lambda t: changed(t, 1, "X", "many"), "1 column without numbers: 'X'"),
+    "negative": (lambda t: with_value(t, 1, "X", -3), r"1 are negative \(the least is -3\)"),
+    "fractions": (lambda t: with_value(t, 1, "X", 1.5), "1 are not whole numbers"),
+    "missing": (lambda t: with_value(t, 1, "X", np.nan), "1 are missing"),
+    "text": (lambda t: with_value(t, 1, "X", "many"), "1 column without numbers: 'X'"),
     "same gene twice": (lambda t: t.set_axis(["X", "X", "Y"], axis=1), "Gene names of the counts must be unique"),
     "same spot twice": (lambda t: pd.concat([t, t.iloc[:1]]), "Array positions of the counts must be unique"),
     "same spot after rounding": (lambda t: t.set_axis(["10.2x20", *t.index[1:-1], "9.8x20"]), "must be unique"),
@@ -353,8 +353,8 @@ def test_bad_counts(section, change, words):
 
 BAD_SPOTS = {
     "no pixels": (lambda t: t.drop(columns=["pixel_x"]), "lacks 'pixel_x'; it has 'x', 'y'"),
-    "missing pixel": (lambda t: changed(t, 2, "pixel_y", np.nan), "'pixel_y' of the spots table holds 1"),
-    "text": (lambda t: changed(t, 2, "pixel_y", "here"), "1 value not a number: 'here'"),
+    "missing pixel": (lambda t: with_value(t, 2, "pixel_y", np.nan), "'pixel_y' of the spots table holds 1"),
+    "text": (lambda t: with_value(t, 2, "pixel_y", "here"), "1 value not a number: 'here'"),
     "same place twice": (lambda t: pd.concat([t, t.iloc[:1]]), "must be unique"),
 }
 
@@ -372,9 +372,9 @@ def test_spots_off_the_image(section):
         read_st(section.counts, section.paths.image, swapped)
     with pytest.raises(ValueError, match="belong together"):
         read_st(section.counts, section.paths.image, section.spots.assign(pixel_x=section.spots["pixel_x"] * 5))
-    one = changed(section.spots, 8, "pixel_x", 300.0)
+    outside = with_value(section.spots, 8, "pixel_x", 300.0)
     with pytest.warns(UserWarning, match=r"1 of 9 spots .* lie outside the image"):
-        read_st(section.counts, section.paths.image, one)
+        read_st(section.counts, section.paths.image, outside)
 
 
 def test_absent_and_broken_files(section):
@@ -390,7 +390,7 @@ def test_absent_and_broken_files(section):
         read_st(**frame(section, pitch_um=0))
 
 
-def test_interleaved_array_wants_its_own_pitch():
+def test_interleaved_array_has_its_own_pitch():
     x, y = (axis.ravel() for axis in np.meshgrid(np.arange(1, 15), np.arange(1, 15)))
     keep = (x + y) % 2 == 0
     spots = pd.DataFrame({"x": x[keep], "y": y[keep], "pixel_x": x[keep] * 10.0, "pixel_y": y[keep] * 10.0})
@@ -403,10 +403,10 @@ def test_interleaved_array_wants_its_own_pitch():
     assert adata.uns["spatial"]["section"]["metadata"]["mpp"] == pytest.approx(10.0, rel=1e-3)
 
 
-def test_lone_spots_have_no_scale(section):
-    chosen = section.spots.iloc[[0]]
+def test_a_single_spot_has_no_scale(section):
+    spot = section.spots.iloc[[0]]
     with pytest.warns(UserWarning, match="microns per pixel cannot be computed"):
-        adata = read_st(section.counts.loc[["10x20"]], None, chosen)
+        adata = read_st(section.counts.loc[["10x20"]], None, spot)
     assert "mpp" not in adata.uns["spatial"]["section"]["metadata"]
 
 
@@ -423,13 +423,13 @@ def test_her2st_section(data_root, images_opened):
     assert library["metadata"]["mpp"] == pytest.approx(0.688, abs=0.001)
     assert max(library["images"]["hires"].shape) == 2000
     assert library["images"]["fullres"].shape == (9911, 9274, 3)
-    # Tissue is darker than glass: the spots are on it, and would not be with x and y swapped.
+    # Tissue is darker than glass: the spots lie on it, but would not with x and y swapped.
     xy = np.rint(adata.obsm["spatial"]).astype(int)
     under = library["images"]["fullres"][xy[:, 1], xy[:, 0]].mean()
     assert under < library["images"]["hires"].mean()
 
 
-def test_first_row_of_her2st_is_what_the_file_says(data_root, caplog):
+def test_first_row_of_her2st_equals_the_file(data_root, caplog):
     root = data_root / "her2st/data"
     with caplog.at_level(logging.INFO, "sthggep"):
         adata = read_st(root / "ST-cnts/B4.tsv.gz", None, root / "ST-spotfiles/B4_selection.tsv")

@@ -1,4 +1,4 @@
-"""What comes with the package: the adapted encoder and the model of breast tumors."""
+"""The bundled files: the adapted encoder and the model of breast tumors."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_predicts_without_a_model(predicted):
         assert slide.obsm["hggep"].shape == (slide.n_obs, 853)
         assert np.isfinite(slide.obsm["hggep"]).all()
         assert slide.uns["hggep"]["model"] == model.id
-        # Tissue of several kinds is not one and the same to it
+        # The prediction differs between kinds of tissue
         assert slide.obsm["hggep"].std(axis=0).mean() > 0.01
 
 
-def test_any_resolution_will_do(predicted):
+def test_any_resolution_is_accepted(predicted):
     fine, coarse = (slide.obsm["hggep"] for slide in predicted)
     if len(fine) != len(coarse):
         pytest.fail("the toy is to be drawn with the same spots at both resolutions")
@@ -52,7 +52,7 @@ def test_any_resolution_will_do(predicted):
     assert np.median(r) > 0.8
 
 
-def test_a_name_that_is_none():
+def test_unknown_model_names_are_refused():
     with pytest.raises(FileNotFoundError, match=r"No model is called 'her3st'.*'her2st'.*tl\.fit"):
         HGGEP.from_pretrained("her3st")
 
@@ -62,7 +62,7 @@ def test_encoder_is_usable_alone_without_download(tissue, monkeypatch):
     slide = tissue[1].copy()
     pp.features(slide, size_um=160, **QUIET)
     assert slide.obsm["X_shufflenet_he_160"].shape == (slide.n_obs, 1360)
-    # The model looks through the very same encoder: its features are taken as they are
+    # The model uses this encoder: it reads the stored features
     model = HGGEP.from_pretrained("her2st")
     assert model.training.encoder_weights == slide.uns["X_shufflenet_he_160"]["weights"]
     assert "shufflenet_he" in sthggep.pp.encoders().query("available").index

@@ -21,21 +21,21 @@ from sthggep.model._record import TrainingRecord
 QUIET = {"show_progress_bar": False}
 
 
-def edited(folder: Path, **changes):
+def edit_config(folder: Path, **changes):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 @pytest.fixture
-def saved(model, tmp_path):
+def model_folder(model, tmp_path):
     model.save(tmp_path / "model")
     return tmp_path / "model"
 
 
-def test_model_comes_back_whole(model, saved, slides, monkeypatch):
+def test_a_loaded_model_equals_the_saved_one(model, model_folder, slides, monkeypatch):
     monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)  # nothing may be downloaded
-    back = HGGEP.load(saved, genes=model.genes[:3])
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)  # the test fails if something is downloaded
+    back = HGGEP.load(model_folder, genes=model.genes[:3])
     assert back.id == model.id
     assert back.genes == model.genes
     assert back.inputs == model.inputs
@@ -45,72 +45,72 @@ def test_model_comes_back_whole(model, saved, slides, monkeypatch):
     np.testing.assert_array_equal(slides[2].obsm["back"], slides[2].obsm["hggep"])
 
 
-def test_folder_holds_plain_files(saved):
+def test_folder_holds_plain_files(model_folder):
     def refuse(token):
         raise AssertionError(token)
 
-    assert sorted(p.name for p in saved.iterdir()) == ["config.json", "model.safetensors"]
-    config = json.loads((saved / "config.json").read_text(), parse_constant=refuse)
+    assert sorted(p.name for p in model_folder.iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((model_folder / "config.json").read_text(), parse_constant=refuse)
     assert config["version"] == sthggep.__version__
     assert config["units"].startswith("log10")
-    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+    assert [p.name for p in model_folder.parent.iterdir()] == ["model"]
 
 
-def test_saving_twice(model, saved):
+def test_saving_over_an_existing_folder(model, model_folder):
     with pytest.raises(FileExistsError, match="overwrite=True"):
-        model.save(saved)
-    model.save(saved, overwrite=True)
-    assert HGGEP.load(saved).id == model.id
-    mine = saved.parent / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("years of work")
+        model.save(model_folder)
+    model.save(model_folder, overwrite=True)
+    assert HGGEP.load(model_folder).id == model.id
+    other_folder = model_folder.parent / "mine"
+    other_folder.mkdir()
+    (other_folder / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="not a model"):
-        model.save(mine, overwrite=True)
-    assert (mine / "thesis.txt").exists()
+        model.save(other_folder, overwrite=True)
+    assert (other_folder / "thesis.txt").exists()
 
 
-def test_broken_folders_are_named(saved):
+def test_broken_folders_are_named(model_folder):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*model"):
-        HGGEP.load(saved.parent / "nowhere")
+        HGGEP.load(model_folder.parent / "nowhere")
     with pytest.raises(KeyError, match="ACTB"):
-        HGGEP.load(saved, genes=["ACTB"])
-    edited(saved, format=99)
+        HGGEP.load(model_folder, genes=["ACTB"])
+    edit_config(model_folder, format=99)
     with pytest.raises(ValueError, match=r"format 99.*[Uu]pgrade"):
-        HGGEP.load(saved)
-    edited(saved, format=1, genes=["A", "B"])
+        HGGEP.load(model_folder)
+    edit_config(model_folder, format=1, genes=["A", "B"])
     with pytest.raises(ValueError, match="do not belong together"):
-        HGGEP.load(saved)
+        HGGEP.load(model_folder)
 
 
-def test_half_written_folders(saved):
-    weights = saved / "model.safetensors"
+def test_half_written_folders(model_folder):
+    weights = model_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="half-written"):
-        HGGEP.load(saved)
+        HGGEP.load(model_folder)
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"not a whole model.*safetensors"):
-        HGGEP.load(saved)
+        HGGEP.load(model_folder)
 
 
 # ---------------------------------------------------------------- the authors' checkpoints
 
 
 def reference_state(root: Path) -> dict[str, torch.Tensor]:
-    """Weights by the rule that the golden arrays were made by."""
+    """Make the weights by the rule of the golden arrays."""
     state = {}
     for name, (shape, _) in json.loads((root / "state_dict_spec.json").read_text()).items():
-        drawn = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+        values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
         last = name.rsplit(".", 1)[-1]
         if last == "num_batches_tracked":
             value = np.zeros(shape, dtype=np.int64)
         elif last == "running_var":
-            value = 1 + 0.5 * np.abs(drawn)
+            value = 1 + 0.5 * np.abs(values)
         elif last == "running_mean":
-            value = 0.1 * drawn
+            value = 0.1 * values
         elif len(shape) > 1:
-            value = drawn / np.sqrt(np.prod(shape[1:]))
+            value = values / np.sqrt(np.prod(shape[1:]))
         else:
-            value = 1 + 0.1 * drawn if last == "weight" else 0.1 * drawn
+            value = 1 + 0.1 * values if last == "weight" else 0.1 * values
         state[name] = torch.from_numpy(np.asarray(value))
     return state
 
@@ -128,8 +128,8 @@ def checkpoint(reference_root, tmp_path_factory):
 
 
 @pytest.fixture
-def tiled(golden) -> AnnData:
-    """The golden patches side by side in one picture, each around its spot."""
+def tiled_patches(golden) -> AnnData:
+    """The golden patches side by side in one image, each around its spot."""
     patches, array_xy = golden["patches"], golden["array_xy"]
     n, size = len(patches), patches.shape[1]
     picture = np.concatenate(list(patches), axis=1)
@@ -141,20 +141,20 @@ def tiled(golden) -> AnnData:
     return adata
 
 
-def test_authors_checkpoint_predicts_as_theirs(golden, checkpoint, tiled, tmp_path):
+def test_authors_checkpoint_gives_the_authors_predictions(golden, checkpoint, tiled_patches, tmp_path):
     genes = [f"G{i}" for i in range(24)]
     model = HGGEP.from_reference_checkpoint(checkpoint, genes)
-    tl.predict(tiled, model, device="cpu", **QUIET)
+    tl.predict(tiled_patches, model, device="cpu", **QUIET)
     expected = golden["pred"]
-    assert np.abs(tiled.obsm["hggep"] - expected).max() / np.abs(expected).max() <= 1e-4
+    assert np.abs(tiled_patches.obsm["hggep"] - expected).max() / np.abs(expected).max() <= 1e-4
     with pytest.raises(ValueError, match="24 genes, found 2 names"):
         HGGEP.from_reference_checkpoint(checkpoint, ["A", "B"])
-    tiled.obs["array_x"] += 60
+    tiled_patches.obs["array_x"] += 60
     with pytest.raises(ValueError, match="63"):
-        tl.predict(tiled, model, **QUIET)
-    del tiled.obs["array_x"]
+        tl.predict(tiled_patches, model, **QUIET)
+    del tiled_patches.obs["array_x"]
     with pytest.raises(KeyError, match="array_x"):
-        tl.predict(tiled, model, **QUIET)
+        tl.predict(tiled_patches, model, **QUIET)
 
 
 class Bomb:
@@ -162,7 +162,7 @@ class Bomb:
         return Path.touch, (Path("ran"),)
 
 
-def test_checkpoints_that_are_none(tmp_path, monkeypatch):
+def test_files_that_are_no_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="checkpoint"):
         HGGEP.from_reference_checkpoint("absent.ckpt", ["A"])
@@ -176,7 +176,7 @@ def test_checkpoints_that_are_none(tmp_path, monkeypatch):
         HGGEP.from_reference_checkpoint({"weight": torch.ones(1)}, ["A"])
 
 
-def test_checkpoint_of_something_else(tmp_path):
+def test_checkpoint_of_another_network(tmp_path):
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     with pytest.raises(ValueError, match=r"list\.pt' holds a list, not a state dict"):
         HGGEP.from_reference_checkpoint(tmp_path / "list.pt", ["A"])
@@ -185,21 +185,21 @@ def test_checkpoint_of_something_else(tmp_path):
         HGGEP.from_reference_checkpoint(tmp_path / "empty.pt", ["A"])
 
 
-# ---------------------------------------------------------------- any model, without training
+# ---------------------------------------------------------------- untrained models
 
 
 SMALL = {"dim": 32, "depth": 1, "heads": 2, "hypergraph_dim": 16, "fusion_layers": 1}
 
 
 def untrained(genes=("A", "B"), *, seed: int = 0, reference: bool = False, **options) -> HGGEP:
-    """A model on patches; nobody trained it."""
+    """An untrained model on patches."""
     torch.manual_seed(seed)
     net = nn.HGGEPNet(len(genes), reference=reference, **SMALL)
     return HGGEP([net], genes, Inputs("patches", reference=reference), **options)
 
 
 @pytest.mark.parametrize("reference", [False, True])
-def test_models_on_patches_come_back(tmp_path, reference):
+def test_models_on_patches_can_be_loaded(tmp_path, reference):
     slide = sthggep.datasets.toy(seed=3, size_um=(900.0, 900.0), mpp=2.0, n_genes=4)
     model = untrained(reference=reference)
     model.save(tmp_path / "model")
@@ -213,7 +213,7 @@ def test_models_on_patches_come_back(tmp_path, reference):
     np.testing.assert_array_equal(slide.obsm["back"], slide.obsm["hggep"])
 
 
-def test_models_on_given_features_come_back(tmp_path):
+def test_models_on_user_features_can_be_loaded(tmp_path):
     net = nn.FeatureHGGEPNet([3, 2], 2, dim=16, heads=2)
     model = HGGEP([net, net], ["A", "B"], Inputs("obsm", obsm=("X", "Y")), preset="mine")
     model.save(tmp_path / "model")
@@ -225,7 +225,7 @@ def test_models_on_given_features_come_back(tmp_path):
     assert "2 genes from obsm 'X', 'Y'; 2 networks" in repr(back)
 
 
-def test_id_tells_weights_genes_and_encoder_apart():
+def test_id_depends_on_weights_genes_and_encoder():
     ids = [
         untrained().id,
         untrained(seed=1).id,
@@ -248,7 +248,7 @@ def test_genes_must_be_named_once_and_all():
         HGGEP([net], ["A", "B", "C"], Inputs("patches"))
 
 
-def test_no_random_encoder_stands_in(slides):
+def test_a_missing_encoder_is_not_replaced_by_a_random_one(slides):
     net = nn.FeatureHGGEPNet([3], 2, dim=16, heads=2)
     model = HGGEP([net], ["A", "B"], Inputs("features", sizes_um=(100.0,)))
     with pytest.raises(ValueError, match=r"no weights of its encoder 'shufflenet'.*encoder_state"):
@@ -269,16 +269,16 @@ def test_no_random_encoder_stands_in(slides):
         {"id": "hggep-custom-0"},
     ],
 )
-def test_records_that_were_edited(tmp_path, change):
+def test_edited_records_are_refused(tmp_path, change):
     untrained().save(tmp_path / "model")
-    edited(tmp_path / "model", **change)
-    with pytest.raises(ValueError, match=r"model'.*do not belong together.*Save the model again") as caught:
+    edit_config(tmp_path / "model", **change)
+    with pytest.raises(ValueError, match=r"model'.*do not belong together.*Save the model again") as error:
         HGGEP.load(tmp_path / "model")
-    assert len(str(caught.value)) < 500
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("key", ["genes", "inputs", "networks", "preset", "training", "history", "id"])
-def test_records_that_lack_something(tmp_path, key):
+def test_incomplete_records_are_refused(tmp_path, key):
     untrained().save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     del config[key]
@@ -296,7 +296,7 @@ def test_weights_of_another_model(tmp_path):
         HGGEP.load(tmp_path / "one")
 
 
-def test_history_is_plain_json_and_comes_back(tmp_path):
+def test_history_is_plain_json_and_can_be_loaded(tmp_path):
     history = pd.DataFrame(
         {"member": [0, 0], "epoch": [0, 1], "train_loss": [np.inf, 0.5], "val_pearson": [np.nan, 0.25]}
     )
@@ -311,7 +311,7 @@ def test_history_is_plain_json_and_comes_back(tmp_path):
     assert back.training == training
 
 
-def test_folders_a_model_may_go_to(tmp_path):
+def test_folders_for_a_model(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     untrained().save(empty)
@@ -333,7 +333,7 @@ def test_names_and_folders(tmp_path, monkeypatch):
     assert HGGEP.from_pretrained("mine").id == HGGEP.load("mine").id
 
 
-def test_a_model_of_an_earlier_format_is_read_under_the_names_of_today(model, slides, tmp_path):
+def test_a_model_of_an_earlier_format_is_read_under_present_names(model, slides, tmp_path):
     """Until format 3 tensors and record had British names."""
     from safetensors.torch import load_file, save_file
 
@@ -343,9 +343,9 @@ def test_a_model_of_an_earlier_format_is_read_under_the_names_of_today(model, sl
     config["training"]["colours"] = config["training"].pop("colors")
     path.write_text(json.dumps(config | {"format": 2, "id": "hggep-default-of-other-names"}))
     tensors = load_file(tmp_path / "old" / "model.safetensors")
-    renamed = {name.replace(".programs.", ".programmes."): value for name, value in tensors.items()}
-    assert renamed.keys() != tensors.keys()
-    save_file(renamed, tmp_path / "old" / "model.safetensors")
-    found = sthggep.HGGEP.load(tmp_path / "old")
-    assert found.training.colors == model.training.colors
-    assert found.id == model.id
+    old_tensors = {name.replace(".programs.", ".programmes."): value for name, value in tensors.items()}
+    assert old_tensors.keys() != tensors.keys()
+    save_file(old_tensors, tmp_path / "old" / "model.safetensors")
+    loaded = sthggep.HGGEP.load(tmp_path / "old")
+    assert loaded.training.colors == model.training.colors
+    assert loaded.id == model.id

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub; a small server on this machine stands in for it."""
+"""Models on the Hugging Face hub, which a small server on this machine replaces."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def untrained(**options) -> HGGEP:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's interface as commits and downloads need; ``commits`` holds the files of each."""
+    """The part of the hub's interface that commits and downloads need; ``commits`` holds the files of each commit."""
 
     def log_message(self, *_):
         pass
@@ -52,12 +52,12 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self.server.asked.append((self.path, self.headers.get("Authorization")))
+        self.server.requests.append((self.path, self.headers.get("Authorization")))
         if self.path == "/api/repos/create":
             if self.headers.get("Authorization") == "Bearer hf_reader":
                 return self.answer({"error": "You may only read."}, 403)
-            self.server.created.append(asked := json.loads(body))
-            return self.answer({"url": f"{self.server.url}/{asked['organization']}/{asked['name']}"})
+            self.server.created.append(request := json.loads(body))
+            return self.answer({"url": f"{self.server.url}/{request['organization']}/{request['name']}"})
         if self.path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
         if "/preupload/" in self.path:
@@ -67,7 +67,9 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer({"files": files})
         lines = [json.loads(line) for line in body.splitlines()]
         files = {
-            one["value"]["path"]: base64.b64decode(one["value"]["content"]) for one in lines if one["key"] == "file"
+            entry["value"]["path"]: base64.b64decode(entry["value"]["content"])
+            for entry in lines
+            if entry["key"] == "file"
         }
         oid = hashlib.sha1(body).hexdigest()
         self.server.commits[oid] = files
@@ -76,20 +78,20 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path, commits = unquote(self.path.split("?")[0]), self.server.commits
-        found = re.search(r"^(?:/api/models)?/(\w+/[\w-]+)/?(?:(revision|tree|resolve)/([^/]+))?/?(.*)$", path)
-        repo, what, revision, file = found.groups()
+        match = re.search(r"^(?:/api/models)?/(\w+/[\w-]+)/?(?:(revision|tree|resolve)/([^/]+))?/?(.*)$", path)
+        repo, endpoint, revision, file = match.groups()
         if repo != NAME or not (commits or self.server.created):
             return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
-        if not commits:  # there, and empty: older versions of huggingface_hub look at it before the first commit
+        if not commits:  # an empty repository: older versions of huggingface_hub read it before the first commit
             return self.answer({"id": repo})
         sha = list(commits)[-1] if revision in {None, "main"} else revision
         if sha not in commits:
             return self.answer({"error": "No such revision"}, 404, X_Error_Code="RevisionNotFound")
         files = commits[sha]
-        if what == "resolve":
+        if endpoint == "resolve":
             etag = hashlib.sha1(files[file]).hexdigest()
             return self.answer(files[file], X_Repo_Commit=sha, ETag=f'"{etag}"')
-        if what == "tree":
+        if endpoint == "tree":
             sizes = [(name, content, hashlib.sha1(content).hexdigest()) for name, content in files.items()]
             return self.answer([{"type": "file", "path": n, "size": len(c), "oid": o} for n, c, o in sizes])
         return self.answer({"id": repo, "sha": sha, "siblings": [{"rfilename": name} for name in files]})
@@ -99,28 +101,28 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """The stand-in, in place of the hub; nothing of the user's cache or login is touched."""
-    found = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    found.url = f"http://127.0.0.1:{found.server_port}"
-    found.commits, found.messages, found.created, found.asked = {}, [], [], []
+    """A server in place of the hub; the cache and the login of the user stay untouched."""
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    http_server.url = f"http://127.0.0.1:{http_server.server_port}"
+    http_server.commits, http_server.messages, http_server.created, http_server.requests = {}, [], [], []
     # HF_ENDPOINT and HF_HOME are read once, when the package is first imported
     address = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
-    # older versions of huggingface_hub keep a second name for it
+    # older versions of huggingface_hub hold a second copy of the address
     for module in (constants, import_module("huggingface_hub.file_download")):
-        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + address, raising=False)
-    monkeypatch.setattr(constants, "ENDPOINT", found.url)
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", http_server.url + address, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", http_server.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     monkeypatch.chdir(tmp_path)
-    thread = threading.Thread(target=found.serve_forever, daemon=True)
+    thread = threading.Thread(target=http_server.serve_forever, daemon=True)
     thread.start()
-    yield found
-    found.shutdown()
-    found.server_close()
+    yield http_server
+    http_server.shutdown()
+    http_server.server_close()
 
 
-def test_model_goes_to_the_hub_and_comes_back(server):
+def test_a_model_can_be_uploaded_and_downloaded(server):
     model = untrained()
     address = model.push_to_hub(NAME, private=True, commit_message="First")
     (oid,) = server.commits
@@ -134,7 +136,7 @@ def test_model_goes_to_the_hub_and_comes_back(server):
     }
     back = HGGEP.from_pretrained(NAME)
     assert (back.id, back.training) == (model.id, model.training)
-    # Where a model is taken by its name, that of the hub will do
+    # Wherever a model has a name, the name on the hub works
     assert load_model(NAME).id == model.id
 
 
@@ -160,7 +162,7 @@ def test_cache_needs_no_network(server, monkeypatch):
         model.push_to_hub(NAME)
 
 
-def test_what_the_hub_refuses(server):
+def test_refusals_of_the_hub_are_explained(server):
     with pytest.raises(
         FileNotFoundError, match=r"No model 'lab/none': there is no such folder here, and no such repository"
     ):
@@ -173,7 +175,7 @@ def test_what_the_hub_refuses(server):
     assert not server.commits
 
 
-def test_repositories_of_something_else(server):
+def test_repositories_without_a_model(server):
     server.commits["a" * 40] = {"config.json": b"{}", "weights.bin": b"1"}
     with pytest.raises(
         FileNotFoundError, match=r"'lab/breast-model' holds no model of sthggep: model.safetensors missing"
@@ -181,7 +183,7 @@ def test_repositories_of_something_else(server):
         HGGEP.from_pretrained(NAME)
 
 
-def test_folders_come_before_the_hub(server, tmp_path):
+def test_folders_take_precedence_over_the_hub(server, tmp_path):
     model = untrained()
     model.save(tmp_path / NAME)
     assert HGGEP.from_pretrained(NAME).id == model.id
@@ -191,7 +193,7 @@ def test_folders_come_before_the_hub(server, tmp_path):
         HGGEP.from_pretrained("a/b/c")
 
 
-def test_the_extra_is_named(monkeypatch, tmp_path):
+def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImportError, match=r"push_to_hub.*sthggep\[hub\]"):
@@ -222,11 +224,11 @@ def test_model_card(server):
 
 def test_notebooks_show_a_table():
     model = untrained(sections=["<b>", "Bert"])
-    shown = model._repr_html_()
-    assert shown.startswith("<table>")
-    assert model.id in shown
+    html = model._repr_html_()
+    assert html.startswith("<table>")
+    assert model.id in html
     for part in ("2 genes, log10", "obsm &#x27;X_mine&#x27;", "1 network", "&lt;b&gt;", "0.300", "0.600"):
-        assert part in shown
+        assert part in html
     bare = HGGEP(list(model.members), model.genes, model.inputs)._repr_html_()
     assert "0 sections" in bare
     assert "held-out" not in bare

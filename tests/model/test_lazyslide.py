@@ -1,4 +1,4 @@
-"""What LazySlide asks of a model that predicts from features, by its contract: the package itself is not needed."""
+"""The interface that LazySlide needs of a model that predicts from features; the package itself is not needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N = 12
 
 @runtime_checkable
 class FeaturePrediction(Protocol):
-    """Names that LazySlide 0.13 looks for."""
+    """Methods that LazySlide 0.13 calls."""
 
     model: Any
     name: str
@@ -32,7 +32,7 @@ class FeaturePrediction(Protocol):
 
 
 def run(model: Any, features: Any, corners: np.ndarray, device: str = "cpu") -> pd.DataFrame:
-    """As `lazyslide.tl.feature_prediction` does it: in batches, unless the model must see the slide whole."""
+    """Predict as `lazyslide.tl.feature_prediction` does: in batches, unless the model reads whole slides."""
     assert isinstance(model, FeaturePrediction)
     model.to(device)
     n = len(corners)
@@ -72,19 +72,19 @@ def spots(features: np.ndarray, corners: np.ndarray) -> AnnData:
 
 
 def test_predictions_are_those_of_predict(model, tiles):
-    found = run(model.as_lazyslide_model(), *tiles)
-    assert list(found.columns) == ["A", "B", "C"]
-    same = spots(*tiles)
-    tl.predict(same, model, show_progress_bar=False)
-    np.testing.assert_allclose(found, same.obsm["hggep"], atol=1e-5)
-    # Neighbors count: the same tiles elsewhere are predicted otherwise
-    moved = run(model.as_lazyslide_model(), tiles[0], np.random.default_rng(0).permutation(tiles[1]))
-    assert np.abs(found.to_numpy() - moved.to_numpy()).max() > 1e-3
+    predictions = run(model.as_lazyslide_model(), *tiles)
+    assert list(predictions.columns) == ["A", "B", "C"]
+    adata = spots(*tiles)
+    tl.predict(adata, model, show_progress_bar=False)
+    np.testing.assert_allclose(predictions, adata.obsm["hggep"], atol=1e-5)
+    # Neighbors matter: the same tiles at other places have other predictions
+    shuffled_predictions = run(model.as_lazyslide_model(), tiles[0], np.random.default_rng(0).permutation(tiles[1]))
+    assert np.abs(predictions.to_numpy() - shuffled_predictions.to_numpy()).max() > 1e-3
 
 
 def test_tiles_denser_than_the_training_spots(model, tiles):
     near = run(model.as_lazyslide_model(), *tiles)
-    # 256 pixels of 0.39 µm are 100 µm: half the pitch that was learned
+    # 256 pixels of 0.39 µm are 100 µm: half the pitch of the training
     far = run(model.as_lazyslide_model(mpp=0.39), *tiles)
     dense = spots(*tiles)
     dense.obs[["array_x", "array_y"]] = ((tiles[1] - 1000) / 256).astype(int)
@@ -93,12 +93,12 @@ def test_tiles_denser_than_the_training_spots(model, tiles):
     assert np.abs(near.to_numpy() - far.to_numpy()).max() > 1e-3
 
 
-def test_what_it_refuses(model, tiles):
-    ready = model.as_lazyslide_model()
+def test_unsuitable_models_and_features_are_refused(model, tiles):
+    wrapped = model.as_lazyslide_model()
     with pytest.raises(ValueError, match=r"trained on 6 features a tile, found an array of shape \(144, 5\)"):
-        ready.predict(tiles[0][:, :5], tiles[1])
+        wrapped.predict(tiles[0][:, :5], tiles[1])
     with pytest.raises(ValueError, match="`coords` must be"):
-        ready.predict(tiles[0])
-    looks = HGGEP(list(model.members), model.genes, Inputs("features", sizes_um=(80.0, 160.0)))
+        wrapped.predict(tiles[0])
+    image_model = HGGEP(list(model.members), model.genes, Inputs("features", sizes_um=(80.0, 160.0)))
     with pytest.raises(ValueError, match=r"reads shufflenet features of 80 µm.*obsm=.*tl\.predict"):
-        looks.as_lazyslide_model()
+        image_model.as_lazyslide_model()

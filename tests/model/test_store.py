@@ -27,21 +27,21 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_round_trip(model: Path):
-    config, found = read_folder(model)
+    config, stored = read_folder(model)
     assert config == {"format": FORMAT, "version": "0.1", "genes": ["A", "µ"]}
-    assert found.keys() == tensors().keys()
-    assert all(torch.equal(found[name], value) for name, value in tensors().items())
+    assert stored.keys() == tensors().keys()
+    assert all(torch.equal(stored[name], value) for name, value in tensors().items())
     assert sorted(p.name for p in model.iterdir()) == [CONFIG, TENSORS]
     assert [p.name for p in model.parent.iterdir()] == ["model"]
 
 
 def test_tensors_that_share_memory_or_are_views(tmp_path: Path):
-    shared = torch.arange(12.0).reshape(3, 4)
-    write_folder(tmp_path / "m", {}, {"x": shared, "y": shared, "t": shared.T, "row": shared[1]}, overwrite=False)
-    found = read_folder(tmp_path / "m")[1]
-    assert torch.equal(found["t"], shared.T)
-    assert torch.equal(found["row"], shared[1])
-    assert torch.equal(found["x"], found["y"])
+    matrix = torch.arange(12.0).reshape(3, 4)
+    write_folder(tmp_path / "m", {}, {"x": matrix, "y": matrix, "t": matrix.T, "row": matrix[1]}, overwrite=False)
+    stored = read_folder(tmp_path / "m")[1]
+    assert torch.equal(stored["t"], matrix.T)
+    assert torch.equal(stored["row"], matrix[1])
+    assert torch.equal(stored["x"], stored["y"])
 
 
 def test_folders_above_are_made(tmp_path: Path):
@@ -52,20 +52,20 @@ def test_folders_above_are_made(tmp_path: Path):
 # --- overwriting --------------------------------------------------------------------------------------------------
 
 
-def test_a_model_is_replaced_only_when_asked(model: Path):
+def test_a_model_is_replaced_only_with_overwrite(model: Path):
     before = contents(model)
     with pytest.raises(FileExistsError, match=r"exists already\. Pass `overwrite=True`"):
         write_folder(model, {"version": "0.2"}, tensors(2), overwrite=False)
     assert contents(model) == before
     (model / "old_file.txt").write_text("of the former model")
     write_folder(model, {"version": "0.2"}, tensors(2), overwrite=True)
-    config, found = read_folder(model)
+    config, stored = read_folder(model)
     assert config["version"] == "0.2"
-    assert float(found["a.weight"][0, 0]) == 2
+    assert float(stored["a.weight"][0, 0]) == 2
     assert sorted(contents(model)) == [CONFIG, TENSORS]
 
 
-def test_what_is_no_model_is_never_replaced(tmp_path: Path):
+def test_other_folders_are_never_replaced(tmp_path: Path):
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "chapter.txt").write_text("years of work")
@@ -83,7 +83,7 @@ def test_what_is_no_model_is_never_replaced(tmp_path: Path):
 
 
 def fail_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk gives up at one step of writing."""
+    """Let one step of writing fail."""
     if step == "tensors":
         import safetensors.torch
 
@@ -109,8 +109,8 @@ def fail_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("step", ["tensors", "config", "rename", "interrupted"])
 def test_a_failure_leaves_the_old_model_and_no_scratch(model: Path, step: str, monkeypatch: pytest.MonkeyPatch):
     before = contents(model.parent)
-    with monkeypatch.context() as patched:
-        fail_at(step, patched)
+    with monkeypatch.context() as patch:
+        fail_at(step, patch)
         with pytest.raises((OSError, TypeError, KeyboardInterrupt)):
             write_folder(model, {"version": "0.2"}, tensors(2), overwrite=True)
         with pytest.raises((OSError, TypeError, KeyboardInterrupt)):
@@ -120,7 +120,7 @@ def test_a_failure_leaves_the_old_model_and_no_scratch(model: Path, step: str, m
     assert read_folder(model)[0]["version"] == "0.1"
 
 
-# --- reading what is not there, or not whole ----------------------------------------------------------------------
+# --- missing and incomplete folders -------------------------------------------------------------------------------
 
 
 def test_no_such_folder(model: Path):
@@ -130,10 +130,10 @@ def test_no_such_folder(model: Path):
         read_folder(model.parent / "nowhere" / "model")
 
 
-@pytest.mark.parametrize(("gone", "kept"), [(CONFIG, TENSORS), (TENSORS, CONFIG)])
-def test_half_of_a_model(model: Path, gone: str, kept: str):
-    (model / gone).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"not a whole model: '{gone}' missing, found '{kept}'"):
+@pytest.mark.parametrize(("missing", "present"), [(CONFIG, TENSORS), (TENSORS, CONFIG)])
+def test_half_of_a_model(model: Path, missing: str, present: str):
+    (model / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"not a whole model: '{missing}' missing, found '{present}'"):
         read_folder(model)
 
 

@@ -16,16 +16,16 @@ from sthggep import nn
 BESIDE = Path(__file__).resolve().parents[3] / "shared"
 
 
-def _folder(variable: str, name: str, what: str) -> Path:
+def _folder(variable: str, name: str, content: str) -> Path:
     folder = Path(os.environ.get(variable) or BESIDE / name).expanduser()
     if not folder.is_dir():
-        pytest.skip(f"Needs {what}: set ${variable} to the folder that holds them.")
+        pytest.skip(f"Needs {content}: set ${variable} to the folder that holds them.")
     return folder
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _one_thread():
-    """Small tensors on busy cores: threads that wait for each other made these tests ten times slower."""
+    """Use one thread: on busy cores, threads that wait for each other make these tests ten times slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -75,11 +75,11 @@ def reference_run(spec, golden) -> dict[str, torch.Tensor]:
     """Every stage of our network under the authors' weights, on the patches of the golden file."""
     net = nn.from_reference_state_dict({name: formula(name, tuple(shape)) for name, (shape, _) in spec.items()})
     stages: dict[str, torch.Tensor] = {}
-    watched = {"gem": net.gradient, "hgnn": net.hypergraph}
-    watched |= {name: net.backbone.get_submodule(name) for name in ("stage3", "stage4", "conv5")}
-    watched |= {f"down{i}": net.get_submodule(f"level{i}") for i in (4, 5, 6)}
-    watched |= {f"ViT{i}": net.transformers[i - 1] for i in (1, 2, 3)}
-    for name, module in watched.items():
+    modules_by_stage = {"gem": net.gradient, "hgnn": net.hypergraph}
+    modules_by_stage |= {name: net.backbone.get_submodule(name) for name in ("stage3", "stage4", "conv5")}
+    modules_by_stage |= {f"down{i}": net.get_submodule(f"level{i}") for i in (4, 5, 6)}
+    modules_by_stage |= {f"ViT{i}": net.transformers[i - 1] for i in (1, 2, 3)}
+    for name, module in modules_by_stage.items():
         module.register_forward_hook(lambda _module, _args, out, name=name: stages.update({f"stage_{name}": out}))
     patches = torch.from_numpy(golden["patches"]).permute(0, 3, 1, 2)
     with torch.no_grad():
@@ -93,11 +93,11 @@ SMALL = {"dim": 32, "depth": 1, "heads": 2, "hypergraph_dim": 16, "fusion_layers
 
 @pytest.fixture
 def small():
-    """Maker of small networks on patches, in evaluation mode."""
+    """Return a function that makes small networks on patches, in evaluation mode."""
 
     def make(**options):
         net = nn.HGGEPNet(5, **({"precision": "float32"} | SMALL | options)).eval()
-        # torch's own start lets the signal of an untrained backbone die out: nothing would depend on anything
+        # With torch's initial weights the signal of an untrained backbone fades: outputs would not depend on inputs
         net.load_state_dict({name: formula(name, tuple(value.shape)) for name, value in net.state_dict().items()})
         return net
 

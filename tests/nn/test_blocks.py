@@ -1,4 +1,4 @@
-"""The pieces against plain formulas."""
+"""Parts of the networks against plain formulas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sthggep.nn._gradient import CrossDifferenceConv
 from sthggep.nn._position import RelativePosition
 
 
-def test_cross_difference_is_a_plus_minus_its_center():
+def test_cross_difference_is_the_plus_kernel_minus_its_center():
     torch.manual_seed(0)
     conv, x = CrossDifferenceConv(2, 4), torch.randn(3, 2, 9, 8)
     plus = torch.zeros(4, 2, 3, 3)
@@ -27,11 +27,13 @@ def test_cross_difference_is_a_plus_minus_its_center():
 
 def test_backbone_has_the_names_of_the_published_state(spec):
     names = {name.removeprefix("backbone."): shape for name, shape in _shapes(nn.ShuffleNetV2()).items()}
-    renamed = {"layer1": "conv1", "layer2": "stage2", "layer3": "stage3", "layer4": "stage4", "layer5": "conv5"}
-    theirs = {
-        f"{renamed[name[:6]]}{name[6:]}": tuple(shape) for name, (shape, _) in spec.items() if name.startswith("layer")
+    new_names = {"layer1": "conv1", "layer2": "stage2", "layer3": "stage3", "layer4": "stage4", "layer5": "conv5"}
+    published_names = {
+        f"{new_names[name[:6]]}{name[6:]}": tuple(shape)
+        for name, (shape, _) in spec.items()
+        if name.startswith("layer")
     }
-    assert names == theirs
+    assert names == published_names
 
 
 def test_backbone_loads_torchvision_weights(weights_folder):
@@ -65,8 +67,8 @@ def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 def test_batch_norm_of_a_single_value():
     norm = SteadyBatchNorm2d(3)
-    alone = torch.randn(1, 3, 1, 1)
-    torch.testing.assert_close(norm.train()(alone), alone, rtol=1e-4, atol=1e-4)
+    single = torch.randn(1, 3, 1, 1)
+    torch.testing.assert_close(norm.train()(single), single, rtol=1e-4, atol=1e-4)
     many = torch.randn(8, 3, 1, 1)
     assert norm(many).mean().abs() < 1e-5
 
@@ -87,20 +89,20 @@ def test_neighbor_attention_is_masked_softmax():
     q = attention.query(x).reshape(4, 3, 4)
     k, v = attention.key_value(x).reshape(4, 2, 3, 4).unbind(1)
     bias = attention.bias(offsets)
-    mixed = torch.zeros(4, 3, 4)
+    expected = torch.zeros(4, 3, 4)
     for spot, row in enumerate(neighbors.tolist()):
-        there = [place for place, other in enumerate(row) if other >= 0]
-        others = [row[place] for place in there]
+        places = [place for place, other in enumerate(row) if other >= 0]
+        neighbor_rows = [row[place] for place in places]
         for h in range(3):
-            if there:
-                weights = (k[others, h] @ q[spot, h] / 2 + bias[spot, there, h]).softmax(0)
-                mixed[spot, h] = weights @ v[others, h]
-    torch.testing.assert_close(attention(x, neighbors, offsets), attention.out(mixed.flatten(1)))
+            if places:
+                weights = (k[neighbor_rows, h] @ q[spot, h] / 2 + bias[spot, places, h]).softmax(0)
+                expected[spot, h] = weights @ v[neighbor_rows, h]
+    torch.testing.assert_close(attention(x, neighbors, offsets), attention.out(expected.flatten(1)))
 
 
-def test_relative_positions_survive_a_shift_and_tell_spots_apart(grid):
+def test_relative_positions_ignore_a_shift_and_differ_between_spots(grid):
     position = RelativePosition(16)
-    here = position(grid)
-    torch.testing.assert_close(position(grid + np.array([1234.5, -77.25])), here, rtol=1e-4, atol=1e-5)
-    distances = torch.cdist(here, here) + 10 * torch.eye(len(grid))
+    features = position(grid)
+    torch.testing.assert_close(position(grid + np.array([1234.5, -77.25])), features, rtol=1e-4, atol=1e-5)
+    distances = torch.cdist(features, features) + 10 * torch.eye(len(grid))
     assert distances.min() > 1e-3

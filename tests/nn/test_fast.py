@@ -1,4 +1,4 @@
-"""What is done for speed changes nothing: chunks, folded normalization, versions in one pass, bfloat16."""
+"""Measures for speed do not change results: chunks, folded normalization, versions in one pass, bfloat16."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def relative_error(rough: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def plain_product(x: torch.Tensor, weight: torch.Tensor, low: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``centered_product`` must not be: a bfloat16 product of the values as they are."""
+    """A bfloat16 product of uncentered values, which ``centered_product`` must improve on."""
     return x.to(low.dtype) @ low.mT, x.new_zeros(*x.shape[:-2], 1, len(weight))
 
 
 def unsettle(module: torch.nn.Module) -> None:
-    """Statistics and weights of normalization that are no longer those it began with."""
+    """Change the statistics and weights of normalization from their initial values."""
     generator = torch.Generator().manual_seed(3)
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -86,9 +86,9 @@ def test_interleaved_channels_are_the_shuffled_ones():
 @torch.no_grad()
 def test_layout_of_the_patches_does_not_matter(small, patches):
     net = small()
-    turned = patches.contiguous(memory_format=torch.channels_last)
-    for found, expected in zip(net.encode(turned), net.encode(patches), strict=True):
-        torch.testing.assert_close(found, expected)
+    channels_last = patches.contiguous(memory_format=torch.channels_last)
+    for level, expected in zip(net.encode(channels_last), net.encode(patches), strict=True):
+        torch.testing.assert_close(level, expected)
 
 
 # ---------------------------------------------------------------- attention
@@ -108,13 +108,13 @@ def test_attention_of_each_section_by_itself(monkeypatch, tiles):
     monkeypatch.setattr(_attention, "_has_tiles", lambda: tiles)
     monkeypatch.setattr(_attention, "CHUNK_WEIGHTS", 4 * 60 * 16)
     q, k, v = torch.randn(3, 2, 4, 60, 8).bfloat16()
-    found = _attention.attend(q, k, v)
+    result = _attention.attend(q, k, v)
     for i in range(2):
-        exact = F.scaled_dot_product_attention(*(one[i : i + 1].float() for one in (q, k, v)))
-        torch.testing.assert_close(found[i : i + 1].float(), exact, rtol=0.05, atol=0.02)
+        exact = F.scaled_dot_product_attention(*(tensor[i : i + 1].float() for tensor in (q, k, v)))
+        torch.testing.assert_close(result[i : i + 1].float(), exact, rtol=0.05, atol=0.02)
 
 
-def test_attention_that_learns_is_torchs_own(monkeypatch):
+def test_attention_in_training_is_that_of_torch(monkeypatch):
     monkeypatch.setattr(_attention, "_has_tiles", lambda: False)
     q = torch.randn(1, 2, 9, 4).bfloat16().requires_grad_()
     _attention.attend(q, q, q).float().sum().backward()
@@ -136,7 +136,7 @@ def test_bfloat16_predicts_what_float32_does(small, patches, grid, options):
 
 @torch.no_grad()
 def test_plain_products_lose_small_differences(small, patches, grid, monkeypatch):
-    """The fault that the test above must see: after six layers spots differ by a hundredth of what they share."""
+    """The error that the test above must detect: after six layers, spots differ by a hundredth of their mean."""
     net = small(**DEEP)
     exact, net.precision = net(patches, grid), "bfloat16"
     monkeypatch.setattr(_fusion, "centered_product", plain_product)
@@ -157,12 +157,12 @@ def test_fusion_keeps_small_differences(monkeypatch):
         assert relative_error(fusion(views), exact) > 5 * MAX_ERROR
 
 
-@pytest.mark.parametrize("learns", [False, True])
-def test_lstm_of_torch_never_runs_in_bfloat16(monkeypatch, learns):
+@pytest.mark.parametrize("training", [False, True])
+def test_lstm_of_torch_never_runs_in_bfloat16(monkeypatch, training):
     """Processors without AVX-512 have no such LSTM in torch: it raises an error there."""
     fusion, views = SequenceFusion(8, 2), [torch.randn(5, 8) for _ in range(3)]
     monkeypatch.setattr(fusion.lstm, "forward", lambda *_: pytest.fail("torch's LSTM was called"))
-    with lowered(CPU, "bfloat16"), torch.set_grad_enabled(learns):
+    with lowered(CPU, "bfloat16"), torch.set_grad_enabled(training):
         assert fusion(views).dtype == torch.float32
 
 
@@ -193,9 +193,9 @@ def test_fusion_in_chunks(monkeypatch):
 
 def test_centered_product_adds_up():
     x, weight = 100 + torch.randn(2, 9, 5), torch.randn(4, 5)
-    differing, common = centered_product(x, weight, weight)
-    assert common.shape == (2, 1, 4)
-    torch.testing.assert_close(differing + common, x @ weight.T, rtol=1e-5, atol=1e-4)
+    difference, mean = centered_product(x, weight, weight)
+    assert mean.shape == (2, 1, 4)
+    torch.testing.assert_close(difference + mean, x @ weight.T, rtol=1e-5, atol=1e-4)
 
 
 # ---------------------------------------------------------------- which precision
@@ -203,19 +203,21 @@ def test_centered_product_adds_up():
 
 @torch.no_grad()
 def test_auto_is_bfloat16_where_faster_and_never_for_a_reference(small, patches, grid, monkeypatch):
-    used = []
-    monkeypatch.setattr(_hggep.HGGEPNet, "tie", lambda _, features, __: used.append(is_lowered(CPU)) or features)
+    lowered_calls = []
+    monkeypatch.setattr(
+        _hggep.HGGEPNet, "tie", lambda _, features, __: lowered_calls.append(is_lowered(CPU)) or features
+    )
     for faster in (True, False):
         monkeypatch.setattr(_precision, "faster_in_bf16", lambda _, faster=faster: faster)
         for reference in (False, True):
             small(reference=reference, precision="auto")(patches, grid)
-    assert used == [True, False, False, False]
+    assert lowered_calls == [True, False, False, False]
     small(reference=True, precision="bfloat16")(patches, grid)
     small(precision="float32")(patches, grid)
     small(precision="bfloat16").train()(patches, grid)  # Lightning's autocast decides
-    with torch.autocast("cpu", torch.bfloat16):  # so does whoever is around
+    with torch.autocast("cpu", torch.bfloat16):  # so does an outer autocast
         small(precision="float32")(patches, grid)
-    assert used[4:] == [True, False, False, True]
+    assert lowered_calls[4:] == [True, False, False, True]
 
 
 def test_precision_is_kept_and_checked(small):
@@ -232,14 +234,14 @@ def test_bf16_must_be_clearly_faster(monkeypatch, bf16, float32, expected):
 
 
 def test_speed_is_measured_once(monkeypatch):
-    """A busy moment later must not change the precision, hence the prediction."""
+    """A busy processor later on must not change the precision, and with it the prediction."""
     monkeypatch.setattr(_precision, "product_seconds", lambda *_: [1.0, 3.0])
     assert faster_in_bf16(CPU)
     monkeypatch.setattr(_precision, "product_seconds", lambda *_: [3.0, 1.0])
     assert faster_in_bf16(CPU)
 
 
-def test_bf16_elsewhere(monkeypatch):
+def test_bf16_on_other_devices(monkeypatch):
     assert not faster_in_bf16(torch.device("mps"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert faster_in_bf16(torch.device("cuda"))
@@ -255,27 +257,29 @@ def test_shortest_time_of_each_type_without_the_warm_up(monkeypatch):
 
 
 @pytest.mark.parametrize("reference", [False, True])
-def test_versions_in_one_pass_are_passes_one_by_one(small, patches, grid, reference):
+def test_versions_in_one_pass_equal_separate_passes(small, patches, grid, reference):
     """Predictions, gradients and running statistics."""
     nets = [small(reference=reference, dropout=0.0, hypergraph_dropout=0.0).train() for _ in range(2)]
-    given = [patches, patches.flip(-1), patches * 0.5]
-    out = nets[0].versions(iter(given), grid)
-    singly = [nets[1](one, grid) for one in given]
+    versions = [patches, patches.flip(-1), patches * 0.5]
+    out = nets[0].versions(iter(versions), grid)
+    single_passes = [nets[1](version, grid) for version in versions]
     for name in ("expression", "latent", "mean", "dispersion", "dropout"):
-        expected = torch.stack([getattr(one, name) for one in singly])
+        expected = torch.stack([getattr(single, name) for single in single_passes])
         torch.testing.assert_close(getattr(out, name), expected, rtol=1e-4, atol=1e-5)
     weights = torch.tensor([1.0, 2.0, -1.0])
     (weights[:, None, None] * out.expression).square().sum().backward()
-    sum((weight * one.expression).square().sum() for weight, one in zip(weights, singly, strict=True)).backward()
-    # so small a gradient is rounding alone: batch normalization takes out what such a parameter adds
+    sum(
+        (weight * single.expression).square().sum() for weight, single in zip(weights, single_passes, strict=True)
+    ).backward()
+    # a smaller gradient is only rounding: batch normalization removes the effect of such a parameter
     at_least = 1e-4 * max(float(p.grad.abs().max()) for p in nets[1].parameters() if p.grad is not None)
-    for (name, found), expected in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+    for (name, actual), expected in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
         if expected.grad is None:
-            assert found.grad is None, name
+            assert actual.grad is None, name
         else:
-            torch.testing.assert_close(found.grad, expected.grad, rtol=2e-3, atol=at_least, msg=name)
-    for (name, found), expected in zip(nets[0].named_buffers(), nets[1].buffers(), strict=True):
-        torch.testing.assert_close(found, expected, msg=name)
+            torch.testing.assert_close(actual.grad, expected.grad, rtol=2e-3, atol=at_least, msg=name)
+    for (name, actual), expected in zip(nets[0].named_buffers(), nets[1].buffers(), strict=True):
+        torch.testing.assert_close(actual, expected, msg=name)
     assert all(m.track_running_stats for m in nets[0].modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
@@ -286,18 +290,18 @@ def test_versions_outside_training(small, patches, grid):
     torch.testing.assert_close(out.expression[1], net(patches.flip(-1), grid).expression, rtol=1e-4, atol=1e-5)
     coefficients = net.coefficient(out.latent)
     assert coefficients.shape == (2, 20, 1)
-    together = nn.self_distillation(out.expression[0], out.expression[1:], coefficients[1:])
-    singly = nn.self_distillation(out.expression[0], [out.expression[1]], [coefficients[1]])
-    assert float(together) == pytest.approx(float(singly))
+    joint = nn.self_distillation(out.expression[0], out.expression[1:], coefficients[1:])
+    single = nn.self_distillation(out.expression[0], [out.expression[1]], [coefficients[1]])
+    assert float(joint) == pytest.approx(float(single))
 
 
-def test_one_grid_turns_all_patches_alike():
+def test_one_augmentation_applies_to_all_patches():
     patches = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = nn.augment_section(patches, generator=torch.Generator().manual_seed(7))
+    augmented = nn.augment_section(patches, generator=torch.Generator().manual_seed(7))
     for i in range(5):
-        alone = nn.augment_section(patches[i : i + 1], generator=torch.Generator().manual_seed(7))
-        assert torch.equal(found[i], alone[0])
-    assert not np.array_equal(found, patches)
+        single = nn.augment_section(patches[i : i + 1], generator=torch.Generator().manual_seed(7))
+        assert torch.equal(augmented[i], single[0])
+    assert not np.array_equal(augmented, patches)
 
 
 @torch.no_grad()
@@ -309,9 +313,9 @@ def test_stem_of_a_few_images_at_a_time(monkeypatch):
     images = torch.rand(7, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     whole = net(images)
     monkeypatch.setattr(_backbone, "STEM_VALUES", 24 * 32 * 32 * 3)
-    seen = []
-    net.conv1.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    sizes = []
+    net.conv1.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     torch.testing.assert_close(net(images), whole)
     with torch.enable_grad():
         torch.testing.assert_close(net(images), whole)
-    assert seen == [3, 3, 1, 7]
+    assert sizes == [3, 3, 1, 7]

@@ -15,9 +15,9 @@ WEIGHT = torch.tensor([0.5, 2.0, 3.0, 7.0])
 
 
 def _dense() -> torch.Tensor:
-    held = torch.zeros(5, 4)
-    held[INCIDENCE[0], INCIDENCE[1]] = 1
-    return held
+    membership = torch.zeros(5, 4)
+    membership[INCIDENCE[0], INCIDENCE[1]] = 1
+    return membership
 
 
 def _inverse(x: torch.Tensor) -> torch.Tensor:
@@ -35,11 +35,11 @@ def test_convolution_is_the_dense_formula(weight, degree_only, order):
     h, w = _dense(), torch.ones(4) if weight is None else weight
     inside = torch.eye(4) if degree_only else torch.diag(w)
     expected = _inverse(h @ w) @ h @ inside @ _inverse(h.sum(0)) @ h.T @ x @ conv.weight.T + conv.bias
-    found = conv(x, INCIDENCE[:, order], 4, weight)
-    torch.testing.assert_close(found, expected)
-    learned = [x, conv.weight, conv.bias]
+    actual = conv(x, INCIDENCE[:, order], 4, weight)
+    torch.testing.assert_close(actual, expected)
+    leaves = [x, conv.weight, conv.bias]
     for gradient, exact in zip(
-        *(torch.autograd.grad(y.square().sum(), learned) for y in (found, expected)), strict=True
+        *(torch.autograd.grad(y.square().sum(), leaves) for y in (actual, expected)), strict=True
     ):
         torch.testing.assert_close(gradient, exact)
 
@@ -47,7 +47,7 @@ def test_convolution_is_the_dense_formula(weight, degree_only, order):
 def test_sums_are_messages_of_torch_geometric():
     conv, steps = nn.HypergraphConv(6, 3), []
     assert isinstance(conv.mean, MessagePassing)
-    conv.mean.register_propagate_forward_hook(lambda _, given, __: steps.append(tuple(given[1])))
+    conv.mean.register_propagate_forward_hook(lambda _, arguments, __: steps.append(tuple(arguments[1])))
     conv(torch.randn(5, 6), INCIDENCE, 4)
     assert steps == [(5, 4), (4, 5)]
     assert list(conv.state_dict()) == ["weight", "bias"]  # names in saved models
@@ -61,14 +61,14 @@ def test_gradients_repeat_on_several_threads():
     incidence = torch.stack([torch.arange(n).repeat(3), torch.randint(7, (3 * n,), generator=generator)])
     x = torch.randn(n, 32, generator=generator)
     torch.manual_seed(0)
-    conv, found = nn.HypergraphConv(32, 32), []
+    conv, gradients = nn.HypergraphConv(32, 32), []
     for threads in (1, 4, 4, 4):
         torch.set_num_threads(threads)
-        given = x.clone().requires_grad_()
-        conv.mean(given, incidence, 7).square().sum().backward()
-        found.append(given.grad)
+        leaf = x.clone().requires_grad_()
+        conv.mean(leaf, incidence, 7).square().sum().backward()
+        gradients.append(leaf.grad)
     torch.set_num_threads(1)
-    assert all(torch.equal(gradient, found[0]) for gradient in found)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
 
 
 @torch.no_grad()
@@ -76,17 +76,17 @@ def test_sums_are_float32_under_autocast():
     torch.manual_seed(0)
     conv, x = nn.HypergraphConv(6, 3), 100 + torch.randn(5, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        found = conv.mean(x, INCIDENCE, 4)
+        sums = conv.mean(x, INCIDENCE, 4)
         assert conv(x, INCIDENCE, 4).dtype == torch.float32
-    assert torch.equal(found, conv.mean(x, INCIDENCE, 4))
+    assert torch.equal(sums, conv.mean(x, INCIDENCE, 4))
 
 
 def test_weights_in_degree_only_is_what_torch_geometric_does():
-    other = HypergraphConv(6, 3)
+    reference = HypergraphConv(6, 3)
     conv, x = nn.HypergraphConv(6, 3, weights_in_degree_only=True), torch.randn(5, 6)
-    conv.load_state_dict({"weight": other.lin.weight, "bias": other.bias})
-    theirs = other(x, INCIDENCE, hyperedge_weight=WEIGHT)
-    torch.testing.assert_close(conv(x, INCIDENCE, 4, WEIGHT), theirs)
+    conv.load_state_dict({"weight": reference.lin.weight, "bias": reference.bias})
+    expected = reference(x, INCIDENCE, hyperedge_weight=WEIGHT)
+    torch.testing.assert_close(conv(x, INCIDENCE, 4, WEIGHT), expected)
 
 
 def test_spot_in_no_hyperedge_keeps_its_features():
@@ -96,8 +96,8 @@ def test_spot_in_no_hyperedge_keeps_its_features():
     out = block(x, INCIDENCE, 4)
     assert torch.equal(out[4], x[4])
     assert not torch.isclose(out[:4], x[:4]).all(dim=1).any()
-    nothing = torch.zeros(2, 0, dtype=torch.long)
-    assert torch.equal(block(x, nothing, 5), x)
+    no_incidence = torch.zeros(2, 0, dtype=torch.long)
+    assert torch.equal(block(x, no_incidence, 5), x)
 
 
 def test_neighbors_by_hand():
@@ -119,14 +119,14 @@ def test_neighbors_are_the_nearest(k):
 def test_ties_are_settled_by_row_or_by_place(grid):
     order = np.random.default_rng(0).permutation(len(grid))
     plain = nn.spatial_neighbors(grid, 7).rows.numpy()
-    shuffled = nn.spatial_neighbors(grid[order] + 0.25, 7).rows.numpy()
-    np.testing.assert_array_equal(order[shuffled], plain[order])
+    rows_of_shuffled = nn.spatial_neighbors(grid[order] + 0.25, 7).rows.numpy()
+    np.testing.assert_array_equal(order[rows_of_shuffled], plain[order])
     by_row = nn.spatial_neighbors(grid[order], 7, ties="row").rows.numpy()
     assert (order[by_row] != plain[order]).any()
     distance = np.round(np.linalg.norm(grid[order][by_row] - grid[order][:, None], axis=-1), 6)
-    tied = np.diff(distance[:, 1:], axis=1) == 0
-    assert tied.any()
-    assert (np.diff(by_row[:, 1:], axis=1)[tied] > 0).all()
+    ties = np.diff(distance[:, 1:], axis=1) == 0
+    assert ties.any()
+    assert (np.diff(by_row[:, 1:], axis=1)[ties] > 0).all()
 
 
 def test_bad_positions_are_explained():
@@ -138,7 +138,7 @@ def test_bad_positions_are_explained():
         nn.spatial_neighbors([[0, 0]], 0)
 
 
-def test_incidence_of_place():
+def test_incidence_of_nearby_spots():
     neighbors = torch.tensor([[0, 1], [1, 0], [2, -1]])
     assert nn.spatial_incidence(neighbors).tolist() == [[0, 1, 1, 0, 2], [0, 0, 1, 1, 2]]
 
@@ -148,10 +148,10 @@ def test_similar_spots_share_a_hyperedge(chunk, monkeypatch):
     monkeypatch.setattr(_hypergraph, "CHUNK_VALUES", chunk)
     features = torch.tensor([[0.0], [1.0], [1.1], [0.2], [9.0]])
     neighbors = torch.tensor([[0, 1, 2, -1], [1, 0, 2, 3], [2, 1, -1, -1], [3, 0, 1, 2], [4, -1, -1, -1]])
-    held = _sets(nn.similar_incidence(features, neighbors, n_selected=2), 5)
-    assert held == [{0, 1, 2}, {1, 2, 3}, {2, 1}, {3, 0, 1}, {4}]
-    held = _sets(nn.similar_incidence(features, n_selected=1), 5)
-    assert held == [{0, 3}, {1, 2}, {2, 1}, {3, 0}, {4, 2}]
+    hyperedges = _sets(nn.similar_incidence(features, neighbors, n_selected=2), 5)
+    assert hyperedges == [{0, 1, 2}, {1, 2, 3}, {2, 1}, {3, 0, 1}, {4}]
+    hyperedges = _sets(nn.similar_incidence(features, n_selected=1), 5)
+    assert hyperedges == [{0, 3}, {1, 2}, {2, 1}, {3, 0}, {4, 2}]
 
 
 def _sets(incidence: torch.Tensor, n: int) -> list[set[int]]:
@@ -165,7 +165,7 @@ def test_stacked_incidences_keep_their_hyperedges():
 
 @pytest.mark.parametrize("chunk", [1 << 24, 30])
 def test_published_rule_is_its_formula(chunk, grid, monkeypatch):
-    """Against the formula written out densely; the last spot stands alone."""
+    """Compare with the dense formula; the last spot has no neighbors."""
     monkeypatch.setattr(_published, "CHUNK_VALUES", chunk)
     xy = np.concatenate([grid, [[40, 40]]])
     features = torch.randn(len(xy), 6, generator=torch.Generator().manual_seed(0))

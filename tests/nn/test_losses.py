@@ -23,18 +23,18 @@ def test_zinb_is_scipy_with_extra_zeros(counts):
     mu = mean * size[:, None]
     probability = (1 - dropout) * stats.nbinom.pmf(counts, dispersion, dispersion / (dispersion + mu))
     expected = -np.log(probability + dropout * (counts == 0)).mean()
-    found = nn.zinb_nll(*map(torch.tensor, (counts, mean, dispersion, dropout, size)))
-    assert found.item() == pytest.approx(expected, rel=1e-5)
-    without = nn.zinb_nll(*map(torch.tensor, (counts, mu, dispersion, dropout)))
-    assert without.item() == pytest.approx(expected, rel=1e-5)
+    loss = nn.zinb_nll(*map(torch.tensor, (counts, mean, dispersion, dropout, size)))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    unscaled_loss = nn.zinb_nll(*map(torch.tensor, (counts, mu, dispersion, dropout)))
+    assert unscaled_loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_nb_is_scipy_without_its_constant(counts):
     rng = np.random.default_rng(1)
     r, p = rng.normal(size=counts.shape), rng.normal(size=counts.shape)
     full = stats.nbinom.logpmf(counts, np.exp(r), 1 - expit(p)) + gammaln(counts + 1)
-    found = nn.nb_nll(*map(torch.tensor, (counts, r, p)))
-    assert found.item() == pytest.approx(-full.sum(axis=1).mean(), rel=1e-5)
+    loss = nn.nb_nll(*map(torch.tensor, (counts, r, p)))
+    assert loss.item() == pytest.approx(-full.sum(axis=1).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("mean", "dispersion", "dropout"), [(1e-5, 1e4, 0.0), (1e6, 1e-4, 1.0), (1e6, 1e4, 0.5)])
@@ -74,15 +74,15 @@ def test_distillation_target_by_hand():
     assert loss.item() == pytest.approx(2.0)
 
 
-def test_distillation_teaches_both_sides():
-    leaves = [torch.randn(3, 2, requires_grad=True) for _ in range(3)]
+def test_distillation_has_gradients_on_both_sides():
+    predictions = [torch.randn(3, 2, requires_grad=True) for _ in range(3)]
     coefficients = [torch.randn(3, 1, requires_grad=True) for _ in range(2)]
-    nn.self_distillation(leaves[0], leaves[1:], coefficients).backward()
-    assert all(leaf.grad.abs().sum() > 0 for leaf in leaves + coefficients)
+    nn.self_distillation(predictions[0], predictions[1:], coefficients).backward()
+    assert all(tensor.grad.abs().sum() > 0 for tensor in predictions + coefficients)
 
 
 class _Draws:
-    """Stands in for torch.rand, so that each augmentation can be asked for."""
+    """Replaces torch.rand, so that a test can choose the augmentation."""
 
     def __init__(self, *values):
         self.values = values
@@ -96,14 +96,14 @@ def pixels() -> torch.Tensor:
     return torch.rand(2, 3, 8, 8) * 255
 
 
-def test_augmentations_are_what_they_say(pixels, monkeypatch):
+def test_augmentations_equal_plain_transforms(pixels, monkeypatch):
     monkeypatch.setattr(torch, "rand", _Draws(0.5, 0.5, 0.5))
     torch.testing.assert_close(nn.augment_section(pixels), pixels)
     monkeypatch.setattr(torch, "rand", _Draws(0.5, 0.5, 0.1))
     torch.testing.assert_close(nn.augment_section(pixels), pixels.flip(-1))
     monkeypatch.setattr(torch, "rand", _Draws(0.5, 0.0, 0.5))
     quarter = nn.augment_section(pixels)
-    assert any(torch.allclose(quarter, pixels.rot90(turns, (2, 3)), atol=1e-3) for turns in (1, 3))
+    assert any(torch.allclose(quarter, pixels.rot90(quarter_turns, (2, 3)), atol=1e-3) for quarter_turns in (1, 3))
     monkeypatch.setattr(torch, "rand", _Draws(0.05, 0.5, 0.5))
     gray = nn.augment_section(pixels)
     torch.testing.assert_close(gray[:, 0], pixels[:, 0] * 0.2989 + pixels[:, 1] * 0.587 + pixels[:, 2] * 0.114)
@@ -114,8 +114,8 @@ def test_augmentations_are_what_they_say(pixels, monkeypatch):
 
 
 def test_one_draw_for_the_section_and_one_for_a_seed(pixels):
-    same = pixels[:1].expand(4, -1, -1, -1)
-    out = nn.augment_section(same, generator=torch.Generator().manual_seed(3))
-    assert all(torch.equal(one, out[0]) for one in out)
-    assert torch.equal(out, nn.augment_section(same, generator=torch.Generator().manual_seed(3)))
-    assert not torch.equal(out, nn.augment_section(same, generator=torch.Generator().manual_seed(4)))
+    patches = pixels[:1].expand(4, -1, -1, -1)
+    out = nn.augment_section(patches, generator=torch.Generator().manual_seed(3))
+    assert all(torch.equal(patch, out[0]) for patch in out)
+    assert torch.equal(out, nn.augment_section(patches, generator=torch.Generator().manual_seed(3)))
+    assert not torch.equal(out, nn.augment_section(patches, generator=torch.Generator().manual_seed(4)))

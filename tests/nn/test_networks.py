@@ -1,4 +1,4 @@
-"""The two networks as a whole: what must not matter, what must, and what must not break."""
+"""The two networks as a whole: invariances, dependencies, edge cases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from sthggep import nn
 
 ZINB = ("expression", "latent", "mean", "dispersion", "dropout")
-# biases that batch normalization, or the softmax over copies, takes out again
+# biases whose effect batch normalization, or the softmax over copies, removes
 CANCELLED = ("gradient.plain.0.bias", "gradient.merge.0.bias", "distillation.2.bias")
 
 
@@ -33,9 +33,9 @@ def _run(net, features, xy, k=6):
 @torch.no_grad()
 def test_order_of_the_spots_does_not_matter(small, patches, grid):
     net, order = small(), torch.randperm(len(grid), generator=torch.Generator().manual_seed(0))
-    plain, shuffled = net(patches, grid), net(patches[order], grid[order])
+    expected, of_shuffled = net(patches, grid), net(patches[order], grid[order])
     for name in ZINB:
-        torch.testing.assert_close(getattr(shuffled, name), getattr(plain, name)[order], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(getattr(of_shuffled, name), getattr(expected, name)[order], rtol=1e-3, atol=1e-5)
 
 
 @torch.no_grad()
@@ -43,8 +43,8 @@ def test_shift_of_the_section_does_not_matter(small, patches, grid):
     net = small()
     plain, shifted = net(patches, grid), net(patches, grid + np.array([500.25, -20]))
     torch.testing.assert_close(shifted.expression, plain.expression, rtol=1e-3, atol=1e-5)
-    elsewhere = net(patches, grid * 3)
-    assert not torch.allclose(elsewhere.expression, plain.expression, rtol=1e-3, atol=1e-5)
+    stretched = net(patches, grid * 3)
+    assert not torch.allclose(stretched.expression, plain.expression, rtol=1e-3, atol=1e-5)
 
 
 @torch.no_grad()
@@ -59,8 +59,8 @@ def test_chunks_neighbors_and_bytes_do_not_matter(small, patches, grid, referenc
     whole = patches.round().to(torch.uint8)
     expected = net(whole.float(), grid).expression
     net.chunk_size = 3
-    found = net(whole, torch.from_numpy(grid), net.neighbors(grid)).expression
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    actual = net(whole, torch.from_numpy(grid), net.neighbors(grid)).expression
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("reference", [False, True])
@@ -68,8 +68,8 @@ def test_chunks_neighbors_and_bytes_do_not_matter(small, patches, grid, referenc
 def test_single_and_isolated_spots(small, patches, grid, reference, training):
     net = small(reference=reference).train(training)
     assert torch.isfinite(net(patches[:1], grid[:1]).expression).all()
-    apart = np.concatenate([grid[:6], [[30, 30], [60, 3]]])
-    out = net(patches[:8], apart)
+    positions = np.concatenate([grid[:6], [[30, 30], [60, 3]]])
+    out = net(patches[:8], positions)
     assert all(torch.isfinite(getattr(out, name)).all() for name in ZINB)
     out.expression.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
@@ -78,15 +78,15 @@ def test_single_and_isolated_spots(small, patches, grid, reference, training):
 @pytest.mark.parametrize("reference", [False, True])
 def test_isolated_spot_keeps_its_own_features(small, grid, reference):
     net = small(reference=reference)
-    apart = np.concatenate([grid, [[50, 50]]])
-    features = torch.randn(len(apart), 32, generator=torch.Generator().manual_seed(0))
-    neighbors = net.neighbors(apart)
+    positions = np.concatenate([grid, [[50, 50]]])
+    features = torch.randn(len(positions), 32, generator=torch.Generator().manual_seed(0))
+    neighbors = net.neighbors(positions)
     with torch.no_grad():
-        tied = net.tie(features, neighbors)
-        others = net.tie(torch.cat([features[:-1] * 2 + 1, features[-1:]]), neighbors)
-    assert torch.equal(tied[-1], others[-1])
+        output = net.tie(features, neighbors)
+        output_of_changed = net.tie(torch.cat([features[:-1] * 2 + 1, features[-1:]]), neighbors)
+    assert torch.equal(output[-1], output_of_changed[-1])
     if reference:
-        assert torch.equal(tied[-1], features[-1])
+        assert torch.equal(output[-1], features[-1])
 
 
 def test_dropout_acts_while_training_only(small, patches, grid):
@@ -99,7 +99,7 @@ def test_dropout_acts_while_training_only(small, patches, grid):
 
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("count_head", ["zinb", "nb"])
-def test_every_parameter_learns(small, patches, grid, reference, count_head):
+def test_every_parameter_has_a_gradient(small, patches, grid, reference, count_head):
     net = small(reference=reference, count_head=count_head, n_neighbors=4, n_selected=2).train()
     out = net(patches, grid)
     counts = torch.ones_like(out.expression)
@@ -110,12 +110,12 @@ def test_every_parameter_learns(small, patches, grid, reference, count_head):
     )
     copy = net(nn.augment_section(patches, generator=torch.Generator().manual_seed(0)), grid)
     pair = [out, copy]
-    distilled = nn.self_distillation(
-        out.expression, [one.expression for one in pair], [net.coefficient(one.latent) for one in pair]
+    distillation = nn.self_distillation(
+        out.expression, [output.expression for output in pair], [net.coefficient(output.latent) for output in pair]
     )
-    (out.expression.square().mean() + likelihood + distilled).backward()
-    silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert set(silent) <= set(CANCELLED)
+    (out.expression.square().mean() + likelihood + distillation).backward()
+    without_gradient = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert set(without_gradient) <= set(CANCELLED)
 
 
 def test_bfloat16_is_close_to_float32(small, patches, grid, features):
@@ -154,53 +154,61 @@ def test_wrong_inputs_are_explained(small, patches, grid):
 
 def test_config_rebuilds_a_network(small, patches, grid):
     for net in (small(reference=True, count_head="nb"), _feature_net(hypergraph=False)):
-        again = type(net)(**net.config)
-        again.load_state_dict(net.state_dict())
-        assert again.config == net.config
+        copy = type(net)(**net.config)
+        copy.load_state_dict(net.state_dict())
+        assert copy.config == net.config
 
 
 @torch.no_grad()
-def test_feature_net_ignores_order_shift_and_turn(grid, features):
+def test_feature_net_ignores_order_shift_and_rotation(grid, features):
     net = _feature_net()
     plain = _run(net, features, grid)
     order = torch.randperm(len(grid), generator=torch.Generator().manual_seed(0))
-    shuffled = _run(net, [stage[order] for stage in features], grid[order])
-    torch.testing.assert_close(shuffled.expression, plain.expression[order], rtol=1e-3, atol=1e-5)
+    of_shuffled = _run(net, [stage[order] for stage in features], grid[order])
+    torch.testing.assert_close(of_shuffled.expression, plain.expression[order], rtol=1e-3, atol=1e-5)
     shifted = _run(net, features, grid + np.array([300.5, 17]))
     torch.testing.assert_close(shifted.expression, plain.expression, rtol=1e-3, atol=1e-5)
     rows, offsets = nn.spatial_neighbors(grid, 6)
-    turned = net(features, rows, offsets.flip(-1) * torch.tensor([-1.0, 1.0]), nn.spatial_incidence(rows))
-    torch.testing.assert_close(turned.expression, plain.expression, rtol=1e-3, atol=1e-5)
+    rotated = net(features, rows, offsets.flip(-1) * torch.tensor([-1.0, 1.0]), nn.spatial_incidence(rows))
+    torch.testing.assert_close(rotated.expression, plain.expression, rtol=1e-3, atol=1e-5)
 
 
 @torch.no_grad()
-def test_feature_net_sees_so_far_and_no_farther(features):
+def test_receptive_field_of_the_feature_net(features):
     """On a line, two blocks over three neighbors and no hyperedges reach two spots away."""
     net, line = _feature_net(hypergraph=False), np.stack([np.arange(20), np.zeros(20)], axis=1)
-    changed = [stage.clone() for stage in features]
-    # Two spots trade places: the section's mean and spread, by which all spots are judged, stay
-    changed[0][[10, 11]] = changed[0][[11, 10]]
-    moved = (_run(net, features, line, 3).expression - _run(net, changed, line, 3).expression).abs().amax(dim=1)
-    assert torch.nonzero(moved > 1e-6).flatten().tolist() == [8, 9, 10, 11, 12, 13]
+    swapped_features = [stage.clone() for stage in features]
+    # Two spots swap features: the mean and spread of the section, which scale all spots, stay the same
+    swapped_features[0][[10, 11]] = swapped_features[0][[11, 10]]
+    differences = (
+        (_run(net, features, line, 3).expression - _run(net, swapped_features, line, 3).expression).abs().amax(dim=1)
+    )
+    assert torch.nonzero(differences > 1e-6).flatten().tolist() == [8, 9, 10, 11, 12, 13]
 
 
 @torch.no_grad()
 def test_switches_of_the_feature_net(grid, features):
-    alone = _feature_net(depth=0, hypergraph=False)
+    without_context = _feature_net(depth=0, hypergraph=False)
     rows, offsets = nn.spatial_neighbors(grid, 6)
-    nobody = nn.spatial_neighbors(grid, 1)
-    torch.testing.assert_close(alone(features, *nobody).expression, alone(features, rows, offsets).expression)
-    both = nn.stack_incidences(nn.spatial_incidence(rows), nn.similar_incidence(features[0], rows), n_hyperedges=20)
-    tied = _feature_net(count_head="nb")
-    out = tied(features, rows, offsets, both, n_hyperedges=40)
+    no_neighbors = nn.spatial_neighbors(grid, 1)
+    torch.testing.assert_close(
+        without_context(features, *no_neighbors).expression, without_context(features, rows, offsets).expression
+    )
+    incidence = nn.stack_incidences(
+        nn.spatial_incidence(rows), nn.similar_incidence(features[0], rows), n_hyperedges=20
+    )
+    with_hypergraph = _feature_net(count_head="nb")
+    out = with_hypergraph(features, rows, offsets, incidence, n_hyperedges=40)
     assert out.mean is None
     assert out.r.shape == (20, 5)
-    assert not torch.allclose(out.expression, tied(features, rows, offsets, both[:, :120], 20).expression, atol=1e-4)
-    assert _feature_net(count_head=None)(features, rows, offsets, both, 40).r is None
+    assert not torch.allclose(
+        out.expression, with_hypergraph(features, rows, offsets, incidence[:, :120], 20).expression, atol=1e-4
+    )
+    assert _feature_net(count_head=None)(features, rows, offsets, incidence, 40).r is None
 
 
 @pytest.mark.parametrize("count_head", [None, "zinb", "nb"])
-def test_every_parameter_of_the_feature_net_learns(grid, features, count_head):
+def test_every_parameter_of_the_feature_net_has_a_gradient(grid, features, count_head):
     net = _feature_net(count_head=count_head).train()
     out = _run(net, features, grid)
     parts = (out.expression, out.mean, out.dispersion, out.dropout, out.r, out.p)

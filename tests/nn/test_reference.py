@@ -13,11 +13,11 @@ STAGES = ["gem", "stage3", "stage4", "conv5", "down4", "down5", "down6", "ViT1",
 HEADS = ["latent", "pred", "zinb_mean", "zinb_dispersion", "zinb_dropout"]
 
 
-def _error(ours: torch.Tensor, theirs: np.ndarray) -> float:
-    found = ours.detach().numpy()
-    if found.ndim == 4:
-        found = found.mean(axis=(2, 3), dtype=np.float64)  # numpy adds channels-last maps up one by one
-    return float(np.abs(found[..., : theirs.shape[-1]] - theirs).max() / np.abs(theirs).max())
+def _error(output: torch.Tensor, reference: np.ndarray) -> float:
+    values = output.detach().numpy()
+    if values.ndim == 4:
+        values = values.mean(axis=(2, 3), dtype=np.float64)  # numpy adds channels-last maps up one by one
+    return float(np.abs(values[..., : reference.shape[-1]] - reference).max() / np.abs(reference).max())
 
 
 @pytest.mark.parametrize("name", [f"stage_{stage}" for stage in STAGES] + HEADS)
@@ -49,7 +49,7 @@ def test_losses_equal_the_authors(golden):
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"),
+    ("published", "expected"),
     [
         ("x_embed.weight", "position.x.weight"),
         ("conv0.branch2.0.conv.weight", "gradient.cross.0.weight"),
@@ -68,8 +68,8 @@ def test_losses_equal_the_authors(golden):
         ("elsewhere.weight", None),
     ],
 )
-def test_names_are_translated(theirs, ours):
-    assert reference_name(theirs) == ours
+def test_names_are_translated(published, expected):
+    assert reference_name(published) == expected
 
 
 @pytest.fixture
@@ -111,10 +111,10 @@ def test_nb_checkpoint_is_recognized(pair, names):
         nn.load_reference_state_dict(net, state)
 
 
-def test_checkpoint_without_distillation_loads_and_says_so(pair):
+def test_checkpoint_without_distillation_loads_and_names_the_missing_entries(pair):
     net, state = pair
-    left = nn.load_reference_state_dict(net, {k: v for k, v in state.items() if not k.startswith("coef.")})
-    assert left == [f"distillation.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")]
+    missing = nn.load_reference_state_dict(net, {k: v for k, v in state.items() if not k.startswith("coef.")})
+    assert missing == [f"distillation.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")]
 
 
 def test_wrong_checkpoints_are_explained(pair, small):
@@ -134,19 +134,19 @@ def test_wrong_checkpoints_are_explained(pair, small):
 
 
 @pytest.mark.parametrize(
-    ("shift", "found"), [((60.0, 0.0), "0 to 64"), ((0.0, -1.0), "-1 to 4"), ((0.5, 0.0), "fractions")]
+    ("shift", "message"), [((60.0, 0.0), "0 to 64"), ((0.0, -1.0), "-1 to 4"), ((0.5, 0.0), "fractions")]
 )
-def test_positions_a_table_cannot_hold_are_refused(small, patches, grid, shift, found):
-    with pytest.raises(ValueError, match=found):
+def test_positions_a_table_cannot_hold_are_refused(small, patches, grid, shift, message):
+    with pytest.raises(ValueError, match=message):
         small(reference=True)(patches, grid + np.asarray(shift))
 
 
 def test_only_the_reference_network_transposes(small, patches):
-    """Both networks get the same convolutions; one sees the patch turned over its diagonal."""
-    ours, theirs = small(), small(reference=True)
+    """Both networks have the same convolutions; the reference network transposes the patch."""
+    plain, reference = small(), small(reference=True)
     for part in ("gradient", "backbone", "level4", "level5", "level6"):
-        theirs.get_submodule(part).load_state_dict(ours.get_submodule(part).state_dict())
+        reference.get_submodule(part).load_state_dict(plain.get_submodule(part).state_dict())
     with torch.no_grad():
-        as_is, turned, published = ours.encode(patches), ours.encode(patches.mT), theirs.encode(patches)
-    torch.testing.assert_close(published, turned)
+        as_is, transposed, published = plain.encode(patches), plain.encode(patches.mT), reference.encode(patches)
+    torch.testing.assert_close(published, transposed)
     assert not torch.allclose(published[0], as_is[0], atol=1e-3)

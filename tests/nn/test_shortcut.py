@@ -1,4 +1,4 @@
-"""What the feature network solves rather than learns: scales, gene programs, the linear shortcut."""
+"""Parts of the feature network that are solved in closed form: scales, gene programs, the linear shortcut."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-def test_scale_takes_stain_out_and_lets_blocks_weigh_the_same(generator):
+def test_scale_removes_stain_and_gives_blocks_the_same_weight(generator):
     scale, x = SectionScale([2, 50]), torch.randn(4000, 52, generator=generator)
     plain = scale(x)
     torch.testing.assert_close(scale(x * 3 + 7), plain, rtol=0.02, atol=0.02)
@@ -28,13 +28,13 @@ def test_scale_takes_stain_out_and_lets_blocks_weigh_the_same(generator):
     assert shares[2:].sum().item() == pytest.approx(0.5, rel=0.02)
 
 
-def test_small_section_leans_on_the_training_slides(generator):
+def test_statistics_of_a_small_section_shrink_to_the_training_slides(generator):
     scale = SectionScale([3])
     scale.start([torch.randn(500, 3, generator=generator) * 2 + 5])
-    one = scale(torch.tensor([[9.0, 5.0, 5.0]]))
-    assert torch.isfinite(one).all()
+    scaled = scale(torch.tensor([[9.0, 5.0, 5.0]]))
+    assert torch.isfinite(scaled).all()
     # One spot against ten pseudo-spots: ten elevenths of the distance to the training mean, in training spreads
-    assert one[0, 0].item() * 3**0.5 == pytest.approx(2.0, rel=0.15)
+    assert scaled[0, 0].item() * 3**0.5 == pytest.approx(2.0, rel=0.15)
 
 
 def test_constant_features_and_outliers_stay_finite():
@@ -62,7 +62,7 @@ def test_programs_center_each_section_by_itself(generator):
     torch.testing.assert_close(programs.mean, target.mean(0) * 1.5 + 5, rtol=1e-3, atol=1e-3)
 
 
-def test_programs_are_no_more_than_the_data_hold(generator):
+def test_number_of_programs_is_bounded_by_the_data(generator):
     target = torch.randn(3, 10, generator=generator)
     programs = GenePrograms(10, rank=8)
     programs.start([target], [torch.ones(3)])
@@ -70,7 +70,7 @@ def test_programs_are_no_more_than_the_data_hold(generator):
     assert int((programs.damp > 0).sum()) <= 3
 
 
-def test_spots_with_few_counts_weigh_little():
+def test_spots_with_few_counts_have_small_weights():
     few, many = spot_weights(torch.tensor([0.0, 100000.0]))
     assert 0 < few < 0.02
     assert many == pytest.approx(1.0, abs=0.02)
@@ -86,28 +86,28 @@ def test_shortcut_is_ridge(n, width, generator):
     np.testing.assert_allclose(shortcut.weight.T.numpy(), sklearn.coef_, rtol=1e-3, atol=1e-4)
 
 
-def test_shortcut_sees_the_mean_of_the_hyperedges(generator):
+def test_shortcut_reads_the_mean_of_the_hyperedges(generator):
     x = torch.randn(4, 3, generator=generator)
     # One hyperedge holds spots 0 and 1; spot 3 is in none
     incidence = torch.tensor([[0, 1, 2], [0, 0, 1]])
-    seen = LinearShortcut(3, 1).spread(x, incidence, 2)
-    torch.testing.assert_close(seen[:, :3], x)
-    torch.testing.assert_close(seen[0, 3:], seen[1, 3:])
-    assert (seen[3, 3:] == 0).all()
+    features = LinearShortcut(3, 1).spread(x, incidence, 2)
+    torch.testing.assert_close(features[:, :3], x)
+    torch.testing.assert_close(features[0, 3:], features[1, 3:])
+    assert (features[3, 3:] == 0).all()
 
 
-def test_held_out_spots_do_not_reach_what_is_solved(grid, generator):
+def test_held_out_spots_do_not_change_the_closed_forms(grid, generator):
     features = [torch.randn(len(grid), 6, generator=generator)]
-    near = nn.spatial_neighbors(grid, 4)
-    tied = nn.spatial_incidence(near.rows)
+    neighbors = nn.spatial_neighbors(grid, 4)
+    incidence = nn.spatial_incidence(neighbors.rows)
     target, library = torch.rand(len(grid), 5, generator=generator), torch.full((len(grid),), 500.0)
     mask = torch.arange(len(grid)) < 15
     nets = []
     for held_out in (0.0, 100.0):
         torch.manual_seed(0)
         net = nn.FeatureHGGEPNet([6], 5, dim=8, heads=2)
-        inputs = FeatureInputs(features, near.rows, near.offsets, tied, len(grid))
+        inputs = FeatureInputs(features, neighbors.rows, neighbors.offsets, incidence, len(grid))
         net.start([TrainingSample(inputs, torch.where(mask[:, None], target, held_out), library, mask)])
         nets.append(net)
-    for (name, one), other in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
-        assert torch.equal(one, other), name
+    for (name, first), second in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
+        assert torch.equal(first, second), name

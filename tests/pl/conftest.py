@@ -12,14 +12,14 @@ from scipy import sparse
 
 from sthggep._keys import UNITS
 
-WIDTH, HEIGHT = 800, 600  # full-resolution pixels; the image stored is half as large
+WIDTH, HEIGHT = 800, 600  # full-resolution pixels; the stored image is half as large
 GENES = ["ACTB", "FASN", "ERBB2", "CD74"]
 COLUMNS, ROWS = 6, 4
 PITCH, DIAMETER = 100, 50
 
 
 def gradient() -> np.ndarray:
-    """An image whose color says where one is: red grows with x, green with y."""
+    """An image whose color shows the position: red grows with x, green with y."""
     y, x = np.mgrid[: HEIGHT // 2, : WIDTH // 2]
     image = np.full((HEIGHT // 2, WIDTH // 2, 3), 128, dtype=np.uint8)
     image[..., 0] = x * 255 / (WIDTH // 2)
@@ -29,7 +29,7 @@ def gradient() -> np.ndarray:
 
 @pytest.fixture
 def section() -> Callable[..., ad.AnnData]:
-    """Makes sections: 6 × 4 spots, 100 pixels (200 µm) apart, with counts and a prediction."""
+    """Return a function that makes sections: 6 × 4 spots, 100 pixels (200 µm) apart, with counts and a prediction."""
 
     def make(name: str = "S1", seed: int = 0) -> ad.AnnData:
         rng = np.random.default_rng(seed)

@@ -15,8 +15,8 @@ Make = Callable[..., AnnData]
 
 
 @pytest.fixture
-def compared(section: Make) -> AnnData:
-    """Three columns of tissue each; the prediction tells them apart, in an order of its own."""
+def clustered_slide(section: Make) -> AnnData:
+    """A section of three kinds of tissue, which the prediction separates in another order."""
     adata = section()
     third = adata.obs["array_x"].to_numpy() // 2
     adata.obs["label"] = pd.Categorical(np.array(["fat", "stroma", "tumor"])[third])
@@ -30,30 +30,30 @@ def colors(ax) -> list[str]:
     return [to_hex(color) for color in spots.get_facecolors()]
 
 
-def test_clusters_take_the_colors_of_labels(compared: AnnData):
-    he, labels, predicted, observed = pl.agreement(compared).axes
+def test_clusters_take_the_colors_of_labels(clustered_slide: AnnData):
+    he, labels, predicted, observed = pl.agreement(clustered_slide).axes
     own = dict(zip(("fat", "stroma", "tumor"), [c.lower() for c in PALETTE], strict=False))
-    assert colors(labels) == [own[label] for label in compared.obs["label"]]
+    assert colors(labels) == [own[label] for label in clustered_slide.obs["label"]]
     assert colors(predicted) == colors(labels)
     assert colors(observed) != colors(labels)
     assert len(he.images) == len(labels.images) == 1
     assert (he.get_title(), labels.get_title()) == ("H&E", "labels: label")
     assert predicted.get_title() == "predicted: 3 clusters\nARI 1.00"
-    ari = tl.agreement(compared, labels_key="label", candidates=[3]).loc["observed", "ari"]
+    ari = tl.agreement(clustered_slide, labels_key="label", candidates=[3]).loc["observed", "ari"]
     assert observed.get_title() == f"observed: 3 clusters\nARI {ari:.2f}"
 
 
-def test_legend_names_the_labels(compared: AnnData):
-    compared.obs.loc[compared.obs_names[0], "label"] = np.nan
-    figure = pl.agreement(compared, image=False)
+def test_legend_names_the_labels(clustered_slide: AnnData):
+    clustered_slide.obs.loc[clustered_slide.obs_names[0], "label"] = np.nan
+    figure = pl.agreement(clustered_slide, image=False)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["fat", "stroma", "tumor", "no label"]
     assert len(figure.axes) == 3
     assert colors(figure.axes[0])[0] == MISSING.lower()
 
 
-def test_nothing_overlaps(compared: AnnData):
-    figure = pl.agreement(compared)
+def test_nothing_overlaps(clustered_slide: AnnData):
+    figure = pl.agreement(clustered_slide)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for ax in figure.axes for text in (ax.title, *ax.texts)]
@@ -63,32 +63,32 @@ def test_nothing_overlaps(compared: AnnData):
     assert all(box.y0 >= whole.y0 and box.y1 <= whole.y1 + 1 for box in boxes)
 
 
-def test_matching_is_the_best_there_is():
+def test_matching_is_optimal():
     labels = pd.Series(["a"] * 6 + ["b"] * 5)
-    # greedy would give cluster 0 the color of a (4 spots) and leave 1 none of its 2: 0 → b, 1 → a has more
+    # a greedy match gives cluster 0 the color of a (4 spots), and cluster 1 none; 0 → b, 1 → a matches more spots
     clusters = pd.Series(["0"] * 4 + ["1"] * 2 + ["0"] * 5)
     assert match_colors(labels, clusters, {"a": "red", "b": "blue"}) == {"0": "blue", "1": "red"}
 
 
-def test_clusters_left_over_have_colors_of_their_own():
+def test_further_clusters_have_new_colors():
     labels = pd.Series(["a"] * 4 + ["b"] * 4)
     clusters = pd.Series(list("00112233"))
-    known = {"a": PALETTE[0], "b": PALETTE[1]}
-    found = match_colors(labels, clusters, known)
-    assert set(known.values()) < set(found.values())
-    assert len(set(found.values())) == 4
+    label_colors = {"a": PALETTE[0], "b": PALETTE[1]}
+    matched_colors = match_colors(labels, clusters, label_colors)
+    assert set(label_colors.values()) < set(matched_colors.values())
+    assert len(set(matched_colors.values())) == 4
 
 
-def test_other_labels_and_many_of_them(compared: AnnData):
-    compared.obs["many"] = [f"{i:02d}" for i in range(compared.n_obs)]
-    figure = pl.agreement(compared, labels_key="many")
+def test_other_labels_and_many_of_them(clustered_slide: AnnData):
+    clustered_slide.obs["many"] = [f"{i:02d}" for i in range(clustered_slide.n_obs)]
+    figure = pl.agreement(clustered_slide, labels_key="many")
     assert figure.axes[1].get_title() == "labels: many"
-    assert len(set(colors(figure.axes[1]))) == compared.n_obs
+    assert len(set(colors(figure.axes[1]))) == clustered_slide.n_obs
 
 
-def test_a_slide_without_counts(compared: AnnData, tmp_path):
-    del compared.obs["hggep_clusters_observed"]
-    figure = pl.agreement(compared, save=tmp_path / "a.png")
+def test_a_slide_without_counts(clustered_slide: AnnData, tmp_path):
+    del clustered_slide.obs["hggep_clusters_observed"]
+    figure = pl.agreement(clustered_slide, save=tmp_path / "a.png")
     assert [ax.get_title().split(":")[0] for ax in figure.axes] == ["H&E", "labels", "predicted"]
     assert (tmp_path / "a.png").stat().st_size > 1000
 

@@ -21,9 +21,9 @@ def table(groups: dict[str, list[str]], leaks: tuple[str, ...] = (), key: str = 
         for section in sections:
             for method, level in LEVELS.items():
                 for metric in ("ceiling",) if method == "ceiling" else ("pearson", "spearman", "rmse"):
-                    found = level + rng.normal(0, 0.05, len(GENES)) + (1 if metric == "rmse" else 0)
+                    values = level + rng.normal(0, 0.05, len(GENES)) + (1 if metric == "rmse" else 0)
                     columns = {"fold": fold, "group": group, "section": section, "method": method, "gene": GENES}
-                    rows.append(pd.DataFrame({**columns, "metric": metric, "value": found}))
+                    rows.append(pd.DataFrame({**columns, "metric": metric, "value": values}))
     results = pd.concat(rows, ignore_index=True)
     results["leak"] = np.where(results["section"].isin(leaks), "same patient", "")
     results.attrs = {"parameters": {"group_key": key}}
@@ -31,14 +31,14 @@ def table(groups: dict[str, list[str]], leaks: tuple[str, ...] = (), key: str = 
 
 
 def means(results: pd.DataFrame, method: str, metric: str, sections: list[str]) -> list[float]:
-    one = results[(results["method"] == method) & (results["metric"] == metric)]
-    found = one.groupby("section")["value"].mean()[sections]
-    return [*found, found.mean()]
+    scores = results[(results["method"] == method) & (results["metric"] == metric)]
+    values = scores.groupby("section")["value"].mean()[sections]
+    return [*values, values.mean()]
 
 
 def markers(ax, label: str):
-    (found,) = [line for line in ax.lines if line.get_label() == label]
-    return found
+    (match,) = [line for line in ax.lines if line.get_label() == label]
+    return match
 
 
 def test_means_quartiles_and_ceiling():
@@ -70,7 +70,7 @@ def test_means_quartiles_and_ceiling():
     ]
 
 
-def test_markers_of_a_section_do_not_stand_on_each_other():
+def test_markers_of_a_section_do_not_overlap():
     (ax,) = pl.cross_validation(table({"B": ["B4"], "C": ["C2"]})).axes
     first = sorted(markers(ax, label).get_xdata()[0] for label in ("HGGEP", "mean", "nearest patch", "ridge"))
     assert np.diff(first).min() > 0.15
@@ -119,8 +119,8 @@ def test_names_fit_beside_each_other(n: int):
     assert not any(a.overlaps(b) for a, b in pairwise(boxes))
     legend = ax.get_legend().get_window_extent()
     assert legend.x1 <= ax.get_window_extent().x1
-    drawn = max(line.get_ydata().max() for line in ax.lines if line.get_label() in {"HGGEP", "ridge"})
-    assert ax.transData.transform((0, drawn))[1] < legend.y0
+    largest = max(line.get_ydata().max() for line in ax.lines if line.get_label() in {"HGGEP", "ridge"})
+    assert ax.transData.transform((0, largest))[1] < legend.y0
 
 
 def test_own_axes_and_file(tmp_path):

@@ -25,8 +25,8 @@ def by_label(figure: Figure) -> dict[str, mpl.axes.Axes]:
 
 
 def spots(ax) -> EllipseCollection:
-    (found,) = ax.collections
-    return found
+    (collection,) = ax.collections
+    return collection
 
 
 def by_hand(adata: AnnData, gene: int) -> np.ndarray:
@@ -57,11 +57,11 @@ def test_values_and_one_color_scale(section: Make):
 
 def test_color_bars_and_units(section: Make):
     figure = pl.gene_map(section(), ["ACTB", "CD74"])
-    shown = by_label(figure)
+    axes = by_label(figure)
     for gene in ("ACTB", "CD74"):
-        assert not shown[f"S1: {gene} observed"].child_axes
-        (bar,) = shown[f"S1: {gene} predicted"].child_axes
-        assert bar.get_xlim() == pytest.approx(spots(shown[f"S1: {gene} observed"]).get_clim())
+        assert not axes[f"S1: {gene} observed"].child_axes
+        (bar,) = axes[f"S1: {gene} predicted"].child_axes
+        assert bar.get_xlim() == pytest.approx(spots(axes[f"S1: {gene} observed"]).get_clim())
     assert figure.get_supxlabel() == "colors: log10(1 + counts per 10,000 of the panel)"
 
 
@@ -74,7 +74,7 @@ def test_spots_are_to_scale_and_on_the_image(section: Make):
         np.testing.assert_array_equal(spots(ax).get_heights(), np.full(adata.n_obs, 50.0))
         assert ax.get_aspect() == 1
         assert ax.yaxis_inverted()
-    # Colors of the gradient: red is x, green is y; the picture stands where the spots do
+    # Colors of the gradient: red is x, green is y; the image lies under the spots
     (picture,) = image.images
     left, right, bottom, top = picture.get_extent()
     pixels = np.asarray(picture.get_array(), dtype=float)
@@ -87,7 +87,7 @@ def test_spots_are_to_scale_and_on_the_image(section: Make):
 
 @pytest.mark.parametrize("width", [4, 8])
 def test_circles_grow_with_the_figure(section: Make, width: float):
-    """The share of the panel that is covered is that of the spots' area, at any size."""
+    """The circles cover the same share of the panel at any size of the figure."""
     figure = pl.gene_map(section(), "ACTB", image=False, observed=False, figsize=(width, 0.6 * width), dpi=250)
     figure.canvas.draw()
     (ax,) = figure.axes
@@ -124,18 +124,18 @@ def test_several_genes_and_sections_share_a_scale_per_gene(section: Make):
     scales = [
         [spots(ax).get_clim() for ax in figure.axes if ax.get_title().startswith(gene)] for gene in ("ACTB", "CD74")
     ]
-    assert [len(found) for found in scales] == [4, 4]
-    assert [len(set(found)) for found in scales] == [1, 1]
+    assert [len(limits) for limits in scales] == [4, 4]
+    assert [len(set(limits)) for limits in scales] == [1, 1]
     assert scales[0][0] != scales[1][0]
 
 
-def test_image_stands_once_a_section(section: Make):
+def test_image_is_drawn_once_a_section(section: Make):
     data = {"left": section("A", 0), "right": section("B", 1)}
     figure = pl.gene_map(data, ["ACTB", "CD74", "FASN"])
     kinds = [f"{gene} {kind}" for gene in ("ACTB", "CD74", "FASN") for kind in ("observed", "predicted")]
-    assert list(by_label(figure)) == [f"{name}: {what}" for name in data for what in ("H&E", *kinds)]
+    assert list(by_label(figure)) == [f"{name}: {panel}" for name in data for panel in ("H&E", *kinds)]
     assert [ax.get_label() for ax in figure.axes if ax.get_title() == "H&E"] == ["left: H&E", "right: H&E"]
-    # Color pictures stand under no map
+    # No map has a color image
     gray = [np.ptp(np.asarray(ax.images[0].get_array())[..., :3], axis=-1).max() == 0 for ax in figure.axes]
     assert gray == ([False] + 6 * [True]) * 2
     # Titles say which gene, and the correlation in that section
@@ -144,7 +144,7 @@ def test_image_stands_once_a_section(section: Make):
     # Two genes in a row, the third below the first
     places = {label: ax.get_subplotspec() for label, ax in by_label(figure).items()}
     assert [places[f"left: {kind}"].colspan.start for kind in ("H&E", *kinds)] == [0, 1, 2, 3, 4, 1, 2]
-    assert [places[f"{name}: {what}"].rowspan.start for name in data for what in ("H&E", *kinds[::2])] == [
+    assert [places[f"{name}: {panel}"].rowspan.start for name in data for panel in ("H&E", *kinds[::2])] == [
         *(0, 0, 0, 1),
         *(2, 2, 2, 3),
     ]
@@ -175,17 +175,17 @@ def test_genes_in_a_row(section: Make, options: dict[str, object], columns: int)
 
 
 def test_sections_by_library_key(section: Make):
-    one, two = section("A", 0), section("B", 1)
-    both = ad.concat([one, two], index_unique="-")
-    both.uns["spatial"] = one.uns["spatial"] | two.uns["spatial"]
-    both.uns["hggep"] = one.uns["hggep"]
-    figure = pl.gene_map(both, "ACTB", library_key="section", sections=["B", "A"])
+    first, second = section("A", 0), section("B", 1)
+    joined = ad.concat([first, second], index_unique="-")
+    joined.uns["spatial"] = first.uns["spatial"] | second.uns["spatial"]
+    joined.uns["hggep"] = first.uns["hggep"]
+    figure = pl.gene_map(joined, "ACTB", library_key="section", sections=["B", "A"])
     assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["B", "A"]
-    np.testing.assert_allclose(spots(figure.axes[2]).get_array(), two.obsm["hggep"][:, 0])
-    r = np.corrcoef(by_hand(two, 0), two.obsm["hggep"][:, 0])[0, 1]
+    np.testing.assert_allclose(spots(figure.axes[2]).get_array(), second.obsm["hggep"][:, 0])
+    r = np.corrcoef(by_hand(second, 0), second.obsm["hggep"][:, 0])[0, 1]
     assert f"PCC {r:.2f}" in figure.axes[2].get_title()
     with pytest.raises(ValueError, match=r"'C'.*There is: 'A', 'B'"):
-        pl.gene_map(both, "ACTB", library_key="section", sections=["C"])
+        pl.gene_map(joined, "ACTB", library_key="section", sections=["C"])
 
 
 def test_limits(section: Make):
@@ -217,9 +217,9 @@ def test_without_counts_the_observed_map_is_left_out(section: Make, caplog: pyte
         figure = pl.gene_map(bare, "ACTB")
     assert titles(figure) == ["H&E", "ACTB predicted"]
     assert "no observed map" in caplog.text
-    mixed = pl.gene_map([adata, bare], "ACTB")
-    assert titles(mixed)[3:] == ["H&E", "ACTB observed", "ACTB predicted"]
-    assert [text.get_text() for text in mixed.axes[4].texts] == ["not measured"]
+    figure_of_both = pl.gene_map([adata, bare], "ACTB")
+    assert titles(figure_of_both)[3:] == ["H&E", "ACTB observed", "ACTB predicted"]
+    assert [text.get_text() for text in figure_of_both.axes[4].texts] == ["not measured"]
     assert titles(pl.gene_map(adata, "ACTB", observed=False)) == ["H&E", "ACTB predicted"]
 
 
@@ -244,10 +244,10 @@ def test_constant_gene_has_no_correlation(section: Make):
 
 
 def test_gene_that_was_not_predicted(section: Make):
-    with pytest.raises(KeyError, match=r"Not among the 4 genes.*: 'fasn1' \(near: FASN\), 'OTHER'\. A model") as said:
+    with pytest.raises(KeyError, match=r"Not among the 4 genes.*: 'fasn1' \(near: FASN\), 'OTHER'\. A model") as error:
         pl.gene_map(section(), ["ACTB", "fasn1", "OTHER"])
-    assert "sthggep.tl.fit(slides, genes=[...])" in str(said.value)
-    assert "gene_panel(slides, include=['fasn1', 'OTHER'])" in str(said.value)
+    assert "sthggep.tl.fit(slides, genes=[...])" in str(error.value)
+    assert "gene_panel(slides, include=['fasn1', 'OTHER'])" in str(error.value)
     with pytest.raises(ValueError, match="empty"):
         pl.gene_map(section(), [])
     with pytest.raises(KeyError, match=r"tl\.predict"):
@@ -260,7 +260,7 @@ def test_one_spot(section: Make):
     assert "PCC n/a" in titles(figure)[-1]
 
 
-def test_nothing_of_the_users_changes(section: Make, tmp_path):
+def test_data_and_settings_of_the_user_do_not_change(section: Make, tmp_path):
     adata = section()
     before = adata.copy()
     settings = dict(mpl.rcParams)
@@ -291,9 +291,9 @@ def test_no_text_is_small_clipped_or_overlapping(section: Make):
 
 
 def test_tissue_of_the_training_is_marked(section: Make):
-    seen, new = section("seen"), section("new")
-    for adata in (seen, new):
+    training, new = section("seen"), section("new")
+    for adata in (training, new):
         adata.uns["hggep"]["params"] = {"learned_from": np.array(["seen"], dtype=object)}
-    figure = pl.gene_map({"seen": seen, "new": new}, "FASN")
+    figure = pl.gene_map({"seen": training, "new": new}, "FASN")
     names = [ax.get_ylabel() for ax in figure.axes if ax.get_label().endswith("H&E")]
     assert names == ["seen\n(trained on)", "new"]

@@ -38,15 +38,15 @@ def legend(figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_members_mean_and_what_was_kept(ensemble: pd.DataFrame):
+def test_members_their_mean_and_the_best_epochs(ensemble: pd.DataFrame):
     figure = pl.history(ensemble)
     loss, pearson = figure.axes
-    assert len(loss.lines) == 2 * 3 + 2  # two members and a mean, twice; the epochs kept and the last ones
-    found = lines(loss)
-    assert found["training, mean of 2"] == ([0, 1, 2], [4.5, 3.5, 2.5])  # epochs that both reached
-    assert found["validation, mean of 2"][1] == pytest.approx([5.0, 4.0, 3.7])
-    assert found[KEPT] == ([2, 1], [3.2, 4.5])
-    assert found[STOPPED] == ([3, 2], [3.4, 4.2])
+    assert len(loss.lines) == 2 * 3 + 2  # two members and a mean, twice; the best epochs and the last ones
+    loss_lines = lines(loss)
+    assert loss_lines["training, mean of 2"] == ([0, 1, 2], [4.5, 3.5, 2.5])  # epochs that both reached
+    assert loss_lines["validation, mean of 2"][1] == pytest.approx([5.0, 4.0, 3.7])
+    assert loss_lines[KEPT] == ([2, 1], [3.2, 4.5])
+    assert loss_lines[STOPPED] == ([3, 2], [3.4, 4.2])
     assert lines(pearson)[KEPT] == ([2, 1], [0.3, 0.2])
     assert lines(pearson)[STOPPED] == ([3, 2], [0.25, 0.15])
     assert legend(figure) == ["training, mean of 2", "validation, mean of 2", KEPT, STOPPED]
@@ -56,14 +56,14 @@ def test_members_mean_and_what_was_kept(ensemble: pd.DataFrame):
 
 
 def test_one_member_or_none_named(ensemble: pd.DataFrame):
-    alone = ensemble[ensemble["member"] == 0]
-    for table in (alone, alone.drop(columns="member")):
+    one_member = ensemble[ensemble["member"] == 0]
+    for table in (one_member, one_member.drop(columns="member")):
         loss, pearson = pl.history(table).axes
         assert lines(loss)["training"] == ([0, 1, 2, 3], [4, 3, 2, 1])
         assert pearson.get_title() == "Validation: 0.300 at the epoch kept (2)"
 
 
-def test_without_validation_the_last_epoch_was_kept(ensemble: pd.DataFrame):
+def test_without_validation_the_last_epoch_is_marked(ensemble: pd.DataFrame):
     empty = ensemble.assign(val_loss=np.nan, val_pearson=np.nan)
     for table, last in ((empty, ([3, 2], [1, 3])), (ensemble[["epoch", "train_loss"]].iloc[:4], ([3], [1]))):
         figure = pl.history(table)

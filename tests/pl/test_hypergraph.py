@@ -17,29 +17,29 @@ N = 24  # 6 × 4 spots, row by row
 
 
 def record(*kinds: str) -> dict[str, object]:
-    """As `pp.hypergraph` writes it: one hyperedge a spot and kind."""
+    """A record as `pp.hypergraph` writes it: one hyperedge for each spot and kind."""
     return {"tool": "sthggep", "spot": np.tile(np.arange(N), len(kinds)), "kind": np.repeat(kinds, N), "params": {}}
 
 
 def incidence(members: dict[int, list[int]], n_edges: int) -> sparse.csr_matrix:
-    """Hyperedges by number; those not named hold their own spot only."""
-    held = [(spot, edge) for edge in range(n_edges) for spot in members.get(edge, [edge % N])]
-    rows, columns = np.array(held).T
+    """Make hyperedges by number; the others hold their own spot only."""
+    pairs = [(spot, edge) for edge in range(n_edges) for spot in members.get(edge, [edge % N])]
+    rows, columns = np.array(pairs).T
     return sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(N, n_edges))
 
 
-def ties(ax) -> list[np.ndarray]:
+def segments_of_hyperedges(ax) -> list[np.ndarray]:
     """Segments of each hyperedge drawn."""
     return [np.array(c.get_segments()) for c in ax.collections if isinstance(c, LineCollection)]
 
 
-def test_lines_lead_to_the_members_of_the_spots_own_hyperedge(section: Make):
+def test_lines_lead_to_the_members_of_the_hyperedge_of_the_spot(section: Make):
     adata = section()
-    # Spot 7 ("1x1") is held by others' hyperedges too; those are not its own
+    # Hyperedges of other spots hold spot 7 ("1x1"), too; they are not drawn
     adata.obsm["hypergraph"] = incidence({7: [7, 1, 6, 8], 8: [8, 7, 9]}, N)
     adata.uns["hypergraph"] = record("spatial")
     figure = pl.hypergraph(adata, spots=["1x1"])
-    (segments,) = ties(figure.axes[0])
+    (segments,) = segments_of_hyperedges(figure.axes[0])
     xy = adata.obsm["spatial"]
     np.testing.assert_array_equal(segments[:, 0], np.tile(xy[7], (4, 1)))
     np.testing.assert_array_equal(segments[:, 1], xy[[1, 6, 7, 8]])
@@ -56,7 +56,7 @@ def test_two_kinds_in_two_line_styles(section: Make):
     adata.obsm["hypergraph"] = incidence({7: [7, 8], N + 7: [7, 23, 0]}, 2 * N)
     adata.uns["hypergraph"] = record("spatial", "similar")
     figure = pl.hypergraph(adata, spots=["1x1"])
-    near, alike = ties(figure.axes[0])
+    near, alike = segments_of_hyperedges(figure.axes[0])
     np.testing.assert_array_equal(near[:, 1], adata.obsm["spatial"][[7, 8]])
     np.testing.assert_array_equal(alike[:, 1], adata.obsm["spatial"][[0, 7, 23]])
     first, second = (c for c in figure.axes[0].collections if isinstance(c, LineCollection))
@@ -66,42 +66,44 @@ def test_two_kinds_in_two_line_styles(section: Make):
     assert "2–3 spots each" in figure.axes[0].get_title()
 
 
-def test_stale_record_is_not_believed(section: Make):
-    """After rows were dropped, the hyperedges that hold the spot are drawn, whosever they were."""
+def test_outdated_records_are_not_used(section: Make):
+    """If rows were dropped, the figure shows all hyperedges that hold the spot."""
     adata = section()
     adata.obsm["hypergraph"] = incidence({7: [7, 8], 8: [8, 7, 9]}, N)
     adata.uns["hypergraph"] = record("spatial")
     rest = adata[1:].copy()
-    (segments,) = ties(pl.hypergraph(rest, spots=["1x1"]).axes[0])
+    (segments,) = segments_of_hyperedges(pl.hypergraph(rest, spots=["1x1"]).axes[0])
     np.testing.assert_array_equal(segments[:, 1], adata.obsm["spatial"][[7, 8, 9]])
 
 
-def test_what_pp_writes(section: Make):
+def test_hyperedges_written_by_pp(section: Make):
     from sthggep import pp
 
     adata = section()
     pp.hypergraph(adata, n_spatial=2)
-    (segments,) = ties(pl.hypergraph(adata, spots=["0x0"]).axes[0])
+    (segments,) = segments_of_hyperedges(pl.hypergraph(adata, spots=["0x0"]).axes[0])
     np.testing.assert_array_equal(segments[:, 1], adata.obsm["spatial"][[0, 1, 6]])
 
 
 def test_any_other_incidence_draws_all_that_hold_the_spot(section: Make):
     adata = section()
     adata.obsm["hypergraph"] = incidence({0: [1, 7], 1: [7, 13], 2: [20, 21]}, 3)
-    (segments,) = ties(pl.hypergraph(adata, spots=["1x1"]).axes[0])
+    (segments,) = segments_of_hyperedges(pl.hypergraph(adata, spots=["1x1"]).axes[0])
     np.testing.assert_array_equal(segments[:, 1], adata.obsm["spatial"][[1, 7, 13]])
 
 
 def test_one_section_of_several(section: Make):
-    one, two = section("A"), section("B", 1)
-    both = ad.concat([one, two], index_unique="-")
-    both.uns["spatial"] = one.uns["spatial"] | two.uns["spatial"]
-    both.uns["hypergraph"] = {"spot": np.arange(2 * N), "kind": ["spatial"] * 2 * N}
-    both.obsm["hypergraph"] = sparse.block_diag([incidence({}, N), incidence({7: [7, 8]}, N)], format="csr")
+    first, second = section("A"), section("B", 1)
+    joined = ad.concat([first, second], index_unique="-")
+    joined.uns["spatial"] = first.uns["spatial"] | second.uns["spatial"]
+    joined.uns["hypergraph"] = {"spot": np.arange(2 * N), "kind": ["spatial"] * 2 * N}
+    joined.obsm["hypergraph"] = sparse.block_diag([incidence({}, N), incidence({7: [7, 8]}, N)], format="csr")
     with pytest.raises(ValueError, match=r"'A', 'B'.*section="):
-        pl.hypergraph(both, library_key="section")
-    (segments,) = ties(pl.hypergraph(both, library_key="section", section="B", spots=["1x1-1"]).axes[0])
-    np.testing.assert_array_equal(segments[:, 1], two.obsm["spatial"][[7, 8]])
+        pl.hypergraph(joined, library_key="section")
+    (segments,) = segments_of_hyperedges(
+        pl.hypergraph(joined, library_key="section", section="B", spots=["1x1-1"]).axes[0]
+    )
+    np.testing.assert_array_equal(segments[:, 1], second.obsm["spatial"][[7, 8]])
 
 
 def test_own_axes_and_no_image(section: Make, tmp_path):
@@ -110,7 +112,7 @@ def test_own_axes_and_no_image(section: Make, tmp_path):
     del adata.uns["spatial"]
     _, ax = plt.subplots()
     assert pl.hypergraph(adata, image=False, n=3, ax=ax, save=tmp_path / "h.png") is ax
-    assert len(ties(ax)) == 3
+    assert len(segments_of_hyperedges(ax)) == 3
     assert not ax.images
 
 

@@ -1,4 +1,4 @@
-"""The report page: what is in it, and in a browser, that a click changes the map."""
+"""The report page: its content, and in a browser, clicks that change the map."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def slide() -> AnnData:
 
 @pytest.fixture
 def model() -> SimpleNamespace:
-    """What the page reads of a model."""
+    """The attributes of a model that the page reads."""
     history = pd.DataFrame({"member": 0, "epoch": [0, 1], "train_loss": [2.0, 1.0]})
     training = TrainingRecord(sections=["a</script>b"], n_spots=[5], held_out_pearson=[0.5, None], ceiling=[0.9, 0.1])
     return SimpleNamespace(
@@ -86,26 +86,28 @@ def data_of(path: Path) -> dict:
 
 
 def in_browser(path: Path, script: str) -> dict:
-    """What a script in the page saw, in a headless browser."""
+    """Run a script in the page, in a headless browser, and return its output."""
     browser = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+        (program for name in ("chromium", "chromium-browser", "google-chrome") if (program := shutil.which(name))), None
     )
     if browser is None:
         pytest.skip("Needs a headless Chromium to click in the page.")
     page = path.with_name("clicked.html")
     page.write_text(path.read_text().replace("</body>", script + "</body>"))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
-    done = subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    return json.loads(found.group(1).replace("&lt;", "<").replace("&amp;", "&"))
+    result = subprocess.run(
+        [browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
+    output = re.search(r'<pre id="seen">(.*?)</pre>', result.stdout, re.DOTALL)
+    assert output, result.stderr[-2000:]
+    return json.loads(output.group(1).replace("&lt;", "<").replace("&amp;", "&"))
 
 
-def test_what_is_in_the_page(slide, model, tmp_path):
+def test_content_of_the_page(slide, model, tmp_path):
     path = pl.report(slide, tmp_path / "new" / "page.html", model=model, title="A & B <i>")
     text, data = path.read_text(), data_of(path)
     assert "<title>A &amp; B &lt;i&gt;</title>" in text
-    # nothing comes from elsewhere
+    # the page loads nothing from other addresses
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
     assert data["genes"] == list(slide.uns["hggep"]["genes"])
     assert data["heldOut"] == [0.1, None, 0.3]
@@ -114,8 +116,8 @@ def test_what_is_in_the_page(slide, model, tmp_path):
     assert np.corrcoef(x, slide.obsm["spatial"][:, 0])[0, 1] > 0.9999
     predicted = np.frombuffer(base64.b64decode(section["predicted"]), dtype=np.uint8).reshape(3, slide.n_obs)
     low, high = data["ends"][0]
-    shown = low + (high - low) * predicted[0] / 254
-    np.testing.assert_allclose(shown, np.clip(slide.obsm["hggep"][:, 0], low, high), atol=(high - low) / 250)
+    values = low + (high - low) * predicted[0] / 254
+    np.testing.assert_allclose(values, np.clip(slide.obsm["hggep"][:, 0], low, high), atol=(high - low) / 250)
     assert data["model"]["heldOut"] == [0.5, None]
     assert ["trained on", "a</script>b"] in data["model"]["rows"]
     assert data["model"]["curves"].startswith("data:image/png;base64,")
@@ -148,18 +150,18 @@ def test_a_model_alone(model, tmp_path):
     assert data["model"]["genes"] == ["A", "B"]
 
 
-def test_large_slides_keep_the_genes_known_to_be_predicted_best(caplog):
+def test_large_slides_show_the_genes_with_the_best_held_out_correlation(caplog):
     genes = choose_genes(None, ["a", "b", "c", "d"], [0.1, None, 0.5, 0.3], 9_000_000)
     assert genes == ["c", "d"]
     assert "2 of 4 genes" in caplog.text
     assert choose_genes(["b"], ["a", "b"], [None, None], 10**9) == ["b"]
 
 
-def test_what_is_refused(slide, model, tmp_path):
-    there = tmp_path / "page.html"
-    there.write_text("mine")
+def test_bad_arguments_are_refused(slide, model, tmp_path):
+    existing = tmp_path / "page.html"
+    existing.write_text("mine")
     with pytest.raises(FileExistsError, match="overwrite=True"):
-        pl.report(slide, there)
+        pl.report(slide, existing)
     with pytest.raises(ValueError, match=r"must end in \.html"):
         pl.report(slide, tmp_path / "page.pdf")
     with pytest.raises(KeyError, match="NONE"):
@@ -168,16 +170,16 @@ def test_what_is_refused(slide, model, tmp_path):
         pl.report(slide, tmp_path / "other.html", model="her2st")
     with pytest.raises(TypeError, match="not two models"):
         pl.report(model, tmp_path / "other.html", model=model)
-    assert there.read_text() == "mine"
+    assert existing.read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_a_click_changes_the_map(slide, model, tmp_path):
-    seen = in_browser(pl.report(slide, tmp_path / "page.html", model=model), CLICK)
-    assert seen["errors"] == []
-    assert sorted(seen["rows"]) == sorted(slide.uns["hggep"]["genes"])
-    assert seen["first"] == seen["rows"][0]
-    assert seen["second"] == seen["rows"][-1]
-    assert seen["changed"] == [True, True, False]
-    assert seen["caption"].startswith("predicted, PCC ")
-    assert seen["searched"] == seen["rows"][1]
+    output = in_browser(pl.report(slide, tmp_path / "page.html", model=model), CLICK)
+    assert output["errors"] == []
+    assert sorted(output["rows"]) == sorted(slide.uns["hggep"]["genes"])
+    assert output["first"] == output["rows"][0]
+    assert output["second"] == output["rows"][-1]
+    assert output["changed"] == [True, True, False]
+    assert output["caption"].startswith("predicted, PCC ")
+    assert output["searched"] == output["rows"][1]

@@ -22,8 +22,8 @@ def table(n: int, seed: int = 0) -> pd.DataFrame:
 
 
 def dots(ax, label: str = "Pearson correlation"):
-    (found,) = [line for line in ax.lines if line.get_label() == label]
-    return found
+    (match,) = [line for line in ax.lines if line.get_label() == label]
+    return match
 
 
 def test_sorted_dots_and_ceiling_of_few_genes():
@@ -42,13 +42,13 @@ def test_sorted_dots_and_ceiling_of_few_genes():
 
 
 @pytest.mark.parametrize("metric", ["pearson", "rmse"])
-def test_the_best_have_a_panel_of_their_own(metric: str):
+def test_the_best_genes_have_their_own_panel(metric: str):
     scores = table(400)
     figure = pl.scores(scores, metric=metric, n_top=12)
     genes, best = figure.axes
     names = scores.sort_values(metric, ascending=metric == "rmse").index[:12]
     assert [text.get_text() for text in best.get_yticklabels()] == list(names)
-    assert best.yaxis_inverted()  # the best stands on top
+    assert best.yaxis_inverted()  # the best gene is on top
     label = {"pearson": "Pearson correlation", "rmse": "RMSE"}[metric]
     np.testing.assert_allclose(dots(best, label).get_xdata(), scores.loc[names, metric])
     np.testing.assert_allclose(dots(best, label).get_ydata(), best.get_yticks())
@@ -61,7 +61,7 @@ def test_the_best_have_a_panel_of_their_own(metric: str):
     assert all(box.x0 > genes.get_window_extent().x1 for box in boxes)
 
 
-def test_names_are_as_many_as_fit():
+def test_as_many_names_as_fit_are_drawn():
     _, best = pl.scores(table(400), n_top=400).axes
     assert 10 < len(best.get_yticks()) < 40
     best.figure.canvas.draw()
@@ -76,17 +76,17 @@ def test_names_are_as_many_as_fit():
 def test_ranks_are_counted_from_one_to_the_last(n: int, ticks: list[int]):
     ax = pl.scores(table(n)).axes[0]
     assert list(ax.get_xticks()) == ticks
-    # Nothing but a margin stays empty
-    left, right = ax.get_xlim()
-    assert 0 < 1 - left < 0.03 * n
-    assert 0 < right - n < 0.03 * n
+    # Only a margin is empty
+    lowest, highest = ax.get_xlim()
+    assert 0 < 1 - lowest < 0.03 * n
+    assert 0 < highest - n < 0.03 * n
 
 
 def test_ceiling_of_some_genes_is_a_bar_each():
     scores = table(80)
     ax = pl.scores(scores).axes[0]
-    wanted = scores.sort_values("pearson", ascending=False)["ceiling"]
-    np.testing.assert_allclose([bar.get_height() for bar in ax.containers[0]], wanted)
+    ceilings = scores.sort_values("pearson", ascending=False)["ceiling"]
+    np.testing.assert_allclose([bar.get_height() for bar in ax.containers[0]], ceilings)
 
 
 def test_ceiling_of_many_genes_is_a_dot_each_and_smooth():
@@ -103,7 +103,7 @@ def test_ceiling_of_many_genes_is_a_dot_each_and_smooth():
         "noise ceiling; line: smoothed",
         "Pearson correlation",
     ]
-    # Few of them are known: the line joins these; none: nothing is drawn
+    # With few known ceilings the line joins these; with none there is no line
     scores.iloc[2:, scores.columns.get_loc("ceiling")] = np.nan
     assert dots(pl.scores(scores).axes[0], "noise ceiling, smoothed").get_ydata() == pytest.approx(
         scores["ceiling"][:2]
@@ -133,7 +133,7 @@ def test_sections():
     np.testing.assert_allclose([s[0][1] for s in ceiling.get_segments()], [part["ceiling"].mean() for part in parts])
 
 
-def test_many_genes_and_sections_stay_on_a_page():
+def test_many_genes_and_sections_fit_on_a_page():
     parts = [table(60, seed).assign(section=name) for seed, name in enumerate(["A", "B"])]
     figure = pl.scores(pd.concat(parts))
     genes, best, sections = figure.axes

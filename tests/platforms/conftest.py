@@ -1,4 +1,4 @@
-"""Small folders in the layouts that platforms deliver, over slides whose pixels say where they are."""
+"""Small folders in the layouts of the platforms, with slides whose pixels hold their position."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import sparse
 
-# Counts say which spot they are of: gene "COL" its column, "ROW" its row. MATR3 stands twice, as in whole transcriptomes
+# Counts hold the place of the spot: gene "COL" its column, "ROW" its row. MATR3 occurs twice, as in whole transcriptomes
 SYMBOLS = ["COL", "ROW", "ERBB2", "MATR3", "MATR3"]
 IDS = ["ENSG00000000001", "ENSG00000000002", "ENSG00000141736", "ENSG00000015479", "ENSG00000280987"]
-PANEL = 4  # the first of them, each once: what a targeted assay measures
+PANEL = 4  # the number of genes of a targeted assay: the first, each once
 
 
 def exact(width: int, height: int) -> NDArray[np.uint8]:
-    """Every pixel says where it is: red x, green y (modulo 256), blue which block of 256."""
+    """Pixels that hold their position: red x, green y (modulo 256), blue the number of the block of 256."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x % 256, y % 256, x // 256 * 16 + y // 256], axis=-1).astype(np.uint8)
 
@@ -58,7 +58,7 @@ def write_matrix(
 
 @dataclass(frozen=True)
 class Folder:
-    """What was written, and what a reader should find: spots by barcode, with columns x, y (full-resolution pixels)."""
+    """A written folder and its true content: spots by barcode, with columns x, y (full-resolution pixels)."""
 
     path: Path
     spots: pd.DataFrame
@@ -72,7 +72,7 @@ VISIUM_WIDTH, VISIUM_HEIGHT, VISIUM_MPP, HIRES = 1000, 920, 1.25, 0.25
 
 
 def visium_spots(seed: int = 0) -> pd.DataFrame:
-    """An interleaved array 100 µm apart on a section that lies a little askew; two thirds are under tissue."""
+    """An interleaved array, 100 µm apart, slightly rotated; two thirds of the spots are under tissue."""
     rows, columns = np.mgrid[:10, :20]
     keep = (rows + columns) % 2 == 0
     row, column = rows[keep], columns[keep]
@@ -83,7 +83,7 @@ def visium_spots(seed: int = 0) -> pd.DataFrame:
     under = (np.hypot(x - 480, y - 400) < 380).astype(int)
     barcodes = [f"{'ACGT'[i % 4]}{i:015d}-1" for i in range(len(row))]
     table = pd.DataFrame({"in_tissue": under, "array_row": row, "array_col": column, "y": y, "x": x}, index=barcodes)
-    # The file of positions has an order of its own
+    # The file of positions has another order
     return table.sample(frac=1, random_state=seed)
 
 
@@ -120,13 +120,13 @@ def write_visium(path: Path, version: int) -> Folder:
 
 @pytest.fixture(scope="session")
 def visium_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Folder]:
-    """Makes ``outs`` of a version of Space Ranger, once."""
-    made: dict[int, Folder] = {}
+    """Return a function that makes ``outs`` of a version of Space Ranger, once."""
+    folders: dict[int, Folder] = {}
 
     def make(version: int) -> Folder:
-        if version not in made:
-            made[version] = write_visium(tmp_path_factory.mktemp(f"spaceranger{version}") / "outs", version)
-        return made[version]
+        if version not in folders:
+            folders[version] = write_visium(tmp_path_factory.mktemp(f"spaceranger{version}") / "outs", version)
+        return folders[version]
 
     return make
 
@@ -137,7 +137,7 @@ HD_MPP = 0.5
 
 
 def hd_bins(size_um: int, seed: int = 0) -> pd.DataFrame:
-    """Square bins over 160 µm, askew by two degrees; those of one corner hold no tissue."""
+    """Square bins over 160 µm, rotated by two degrees; those of one corner hold no tissue."""
     n = 160 // size_um
     row, column = (axis.ravel() for axis in np.mgrid[:n, :n])
     xy = (np.column_stack([column, row]) + 0.5) * size_um / HD_MPP
@@ -197,7 +197,7 @@ HE_WIDTH, HE_HEIGHT = 580, 720
 
 
 def he_to_xenium() -> NDArray[np.float64]:
-    """Pixels of the H&E to those of the instrument: turned by about 90 degrees, another size, shifted."""
+    """Matrix from pixels of the H&E to those of the instrument: a rotation by about 90 degrees, a scale, a shift."""
     angle, scale = np.deg2rad(91), HE_MPP / XENIUM_PX
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = np.eye(3)
@@ -207,14 +207,14 @@ def he_to_xenium() -> NDArray[np.float64]:
 
 
 def cell_ids(n: int) -> tuple[NDArray[np.uint32], list[str]]:
-    """Numbers as the instrument stores them, and the text it shows: hexadecimal digits as letters from a to p."""
+    """Cell numbers as the instrument stores them, and as text: hexadecimal digits as letters from a to p."""
     numbers = np.column_stack([np.arange(1, n + 1) * 7919, np.ones(n)]).astype(np.uint32)
     letters = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
     return numbers, [f"{number:08x}".translate(letters) + f"-{suffix}" for number, suffix in numbers.tolist()]
 
 
 def write_cells_zarr(path: Path, numbers: NDArray[np.uint32], masks: dict[str, NDArray[np.uint32]], xy: Any) -> None:
-    """``cells.zarr.zip``: ids, a summary, masks of nuclei (0) and cells (1), and whose polygons are whose."""
+    """Write ``cells.zarr.zip``: ids, a summary, masks of nuclei (0) and cells (1), and the cell of each polygon."""
     with zarr.storage.ZipStore(path, mode="w") as store:
         root = zarr.create_group(store, zarr_format=2)
         root.create_array("cell_id", data=numbers)

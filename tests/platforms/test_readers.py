@@ -1,4 +1,4 @@
-"""What readers make of each platform's folder: every spot is cut from where it lies, with its own counts."""
+"""Data from the readers of each platform: every patch comes from the place of its spot, with the counts of that spot."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*depreca
 Folders = Callable[[int], object]
 
 
-def assert_counts_are_theirs(slide: Slide, folder) -> None:
-    """Rows are those of the folder's barcodes, with the counts that stand for their place in the array."""
+def assert_counts_of_spots(slide: Slide, folder) -> None:
+    """Check that rows have the folder's barcodes and the counts that encode their place in the array."""
     spots = folder.spots.loc[[str(name) for name in slide.adata.obs_names[slide.rows]]]
-    found = read_panel_counts(slide.adata, ["COL", "ROW"], rows=slide.rows)
-    np.testing.assert_array_equal(found, spots[["array_col", "array_row"]])
-    # symbols and Ensembl ids are the same genes, as readers have both
+    counts = read_panel_counts(slide.adata, ["COL", "ROW"], rows=slide.rows)
+    np.testing.assert_array_equal(counts, spots[["array_col", "array_row"]])
+    # symbols and Ensembl ids name the same genes, since readers return both
     np.testing.assert_array_equal(
-        read_panel_counts(slide.adata, ["ENSG00000000002.7", "ENSG00000000001.2"], rows=slide.rows), found[:, ::-1]
+        read_panel_counts(slide.adata, ["ENSG00000000002.7", "ENSG00000000001.2"], rows=slide.rows), counts[:, ::-1]
     )
 
 
 def assert_in_place(data, folder, atol: float = 1e-6, **options: object) -> Slide:
-    """Windows around the spots hold the pixels around the places that the folder says, at full resolution."""
-    cut = pp.patches(data, size_px=16, **options)
-    spots = folder.spots.loc[[str(name) for name in cut.slide.adata.obs_names[cut.slide.rows]]]
+    """Check that patches hold the pixels around the true places of the spots, at full resolution."""
+    patches = pp.patches(data, size_px=16, **options)
+    spots = folder.spots.loc[[str(name) for name in patches.slide.adata.obs_names[patches.slide.rows]]]
     xy = spots[["x", "y"]].to_numpy(dtype=float)
-    np.testing.assert_allclose(cut.slide.xy, xy, atol=atol)
-    corners = cut.boxes()[:, :2].astype(int)
+    np.testing.assert_allclose(patches.slide.xy, xy, atol=atol)
+    corners = patches.boxes()[:, :2].astype(int)
     assert np.abs(corners + 8 - xy).max() <= 1
-    for patch, (x, y) in zip(cut[:], corners, strict=True):
+    for patch, (x, y) in zip(patches[:], corners, strict=True):
         np.testing.assert_array_equal(patch, folder.image[y : y + 16, x : x + 16])
-    assert_counts_are_theirs(cut.slide, folder)
-    return cut.slide
+    assert_counts_of_spots(patches.slide, folder)
+    return patches.slide
 
 
 def assert_on_ramp(slide: Slide, folder, step: float = 4.0) -> None:
-    """A coarser image: colors say where in the full resolution the spots lie, to a pixel of it."""
+    """Check that colors of a coarser image give the place of the spots, to one of its pixels."""
     spots = folder.spots.loc[[str(name) for name in slide.adata.obs_names[slide.rows]]]
     width = 4 / slide.levels[0].scale[0]
-    cut = pp.Patches(slide, size_um=width * slide.require_mpp(), size_px=4)
-    middle = (cut[:][..., :2].mean(axis=(1, 2)) + 0.5) * step
+    patches = pp.Patches(slide, size_um=width * slide.require_mpp(), size_px=4)
+    middle = (patches[:][..., :2].mean(axis=(1, 2)) + 0.5) * step
     np.testing.assert_allclose(middle, spots[["x", "y"]], atol=1 / slide.levels[0].scale[0] + step)
 
 
@@ -76,9 +76,9 @@ def test_visium_as_spatialdata_without_the_full_resolution(visium_folder: Folder
     slide = resolve_one(spatialdata_io.visium(folder.path, dataset_id="S1"))
     assert slide.mpp == pytest.approx(folder.mpp * 4, rel=1e-3)  # of the hires image
     np.testing.assert_allclose(slide.xy * 4, folder.spots.loc[slide.adata.obs_names, ["x", "y"]])
-    cut = pp.Patches(slide, size_um=4 * slide.mpp, size_px=4)
-    np.testing.assert_allclose((cut[:][..., :2].mean(axis=(1, 2)) + 0.5), slide.xy, atol=1.5)
-    assert_counts_are_theirs(slide, folder)
+    patches = pp.Patches(slide, size_um=4 * slide.mpp, size_px=4)
+    np.testing.assert_allclose((patches[:][..., :2].mean(axis=(1, 2)) + 0.5), slide.xy, atol=1.5)
+    assert_counts_of_spots(slide, folder)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -97,7 +97,7 @@ def test_visium_as_anndata(visium_folder: Folders, version: int, read: Callable,
         assert [level.scale[0] for level in slide.levels] == [1.0, 0.25]
     else:
         assert_on_ramp(slide, folder)
-        assert_counts_are_theirs(slide, folder)
+        assert_counts_of_spots(slide, folder)
 
 
 def test_spots_off_the_tissue(visium_folder: Folders, caplog: pytest.LogCaptureFixture):
@@ -105,25 +105,25 @@ def test_spots_off_the_tissue(visium_folder: Folders, caplog: pytest.LogCaptureF
     adata = sq.read.visium(folder.path, counts_file="raw_feature_bc_matrix.h5")
     adata.var_names_make_unique()
     sdata = spatialdata_io.visium(folder.path, dataset_id="S1", counts_file="raw_feature_bc_matrix.h5")
-    under = int(folder.spots["in_tissue"].sum())
+    n_on_tissue = int(folder.spots["in_tissue"].sum())
     for data, table in ((adata, adata), (sdata, sdata["table"])):
         assert table.n_obs == len(folder.spots)
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="sthggep"):
             slide = resolve_one(data)
         assert (
-            f"leaves out {len(folder.spots) - under} of {len(folder.spots)} spots, which are off the tissue"
+            f"leaves out {len(folder.spots) - n_on_tissue} of {len(folder.spots)} spots, which are off the tissue"
             in caplog.text
         )
-        assert slide.n_spots == under
+        assert slide.n_spots == n_on_tissue
         assert (table.obs["in_tissue"].to_numpy()[slide.rows] == 1).all()
-        assert_counts_are_theirs(slide, folder)
+        assert_counts_of_spots(slide, folder)
         pp.features(data, size_um=80, weights="random", encoder="shufflenet", flips=False, show_progress_bar=False)
-        described = np.isfinite(table.obsm["X_shufflenet_80"]).all(axis=1)
-        np.testing.assert_array_equal(described, table.obs["in_tissue"] == 1)
+        with_features = np.isfinite(table.obsm["X_shufflenet_80"]).all(axis=1)
+        np.testing.assert_array_equal(with_features, table.obs["in_tissue"] == 1)
         pp.hypergraph(data, features="X_shufflenet_80")
-        assert table.obsm["hypergraph"].shape == (table.n_obs, 2 * under)
-        assert table.obsm["hypergraph"].sum(axis=1)[~described].sum() == 0
+        assert table.obsm["hypergraph"].shape == (table.n_obs, 2 * n_on_tissue)
+        assert table.obsm["hypergraph"].sum(axis=1)[~with_features].sum() == 0
     table.obs["in_tissue"] = 0
     with pytest.raises(ValueError, match=r"expected spots on tissue, but obs\['in_tissue'\] is 0 for all 100"):
         resolve_one(sdata)
@@ -169,7 +169,7 @@ def test_visium_hd_with_several_bins(hd_folder):
 def test_xenium_with_a_turned_image(xenium_folder):
     sdata = spatialdata_io.xenium(xenium_folder.path)
     assert sdata["table"].uns["spatialdata_attrs"]["region"] == "cell_labels"
-    # among its images the one in color is meant; cells are labels of a raster; nothing says the pixel size of the H&E
+    # the H&E is the image in color; cells are labels of a raster; no metadata state the pixel size of the H&E
     slide = assert_in_place(sdata, xenium_folder)
     assert (slide.image, slide.name) == ("he_image", "cell_labels")
     assert (slide.mpp, slide.mpp_source) == (pytest.approx(xenium_folder.mpp, rel=1e-6), "metadata")
@@ -183,13 +183,13 @@ def test_xenium_cells_as_circles(xenium_folder):
     assert slide.spot_diameter == pytest.approx(2 * np.sqrt(60 / np.pi) / xenium_folder.mpp)
 
 
-def test_xenium_of_its_own_stains(xenium_folder):
+def test_xenium_with_fluorescence_images_only(xenium_folder):
     sdata = spatialdata_io.xenium(xenium_folder.path, aligned_images=False, transcripts=False)
     slide = resolve_one(sdata)
     assert (slide.image, slide.mpp) == ("morphology_focus", pytest.approx(0.2125))
 
 
-def test_labels_that_are_nowhere(xenium_folder):
+def test_missing_labels_are_named(xenium_folder):
     sdata = spatialdata_io.xenium(xenium_folder.path, transcripts=False)
     sdata["table"].obs["cell_labels"] += 1
     with pytest.raises(ValueError, match="name the labels 'cell_labels' by their number, but 1 of them"):
@@ -212,16 +212,16 @@ def test_small_labels_are_found_in_a_finer_raster(xenium_folder, monkeypatch: py
 # --- predictions on them ------------------------------------------------------------------------------------------
 
 
-def test_prediction_on_visium_lands_in_its_table(visium_folder: Folders, light_model, tmp_path):
+def test_prediction_on_visium_is_written_to_the_table(visium_folder: Folders, light_model, tmp_path):
     from spatialdata import read_zarr
 
     folder = visium_folder(2)
     sdata = spatialdata_io.visium(folder.path, dataset_id="S1", fullres_image_file="slide.tif")
     tl.predict(sdata, light_model, show_progress_bar=False)
     sdata.write(tmp_path / "s.zarr")
-    again = read_zarr(tmp_path / "s.zarr")
-    np.testing.assert_array_equal(again["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
-    assert list(again["table"].uns["hggep"]["genes"]) == light_model.genes
-    predicted = tl.to_adata(again)
-    again["predicted"] = predicted
-    assert again["predicted"].uns["spatialdata_attrs"]["region"] == "S1"
+    copy = read_zarr(tmp_path / "s.zarr")
+    np.testing.assert_array_equal(copy["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
+    assert list(copy["table"].uns["hggep"]["genes"]) == light_model.genes
+    predicted = tl.to_adata(copy)
+    copy["predicted"] = predicted
+    assert copy["predicted"].uns["spatialdata_attrs"]["region"] == "S1"

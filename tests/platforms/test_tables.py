@@ -1,4 +1,4 @@
-"""Tables as they come: log-normalized, with Ensembl ids, with spots off the tissue. Nothing else changes by it."""
+"""Tables of users: log-normalized, with Ensembl ids, with spots off the tissue. Results stay the same."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def plain(toy: AnnData) -> AnnData:
 
 
 @pytest.fixture
-def disguised(toy: AnnData) -> AnnData:
-    """The same section as an analyst may hold it: normalized, Ensembl ids with versions, counts in a layer."""
+def normalized_with_ids(toy: AnnData) -> AnnData:
+    """The same section in another form: normalized, Ensembl ids with versions, counts in a layer."""
     adata = toy.copy()
     adata.layers["counts"] = adata.X.copy()
     adata.X = adata.X.log1p()
@@ -37,17 +37,19 @@ def disguised(toy: AnnData) -> AnnData:
     return adata[:, np.random.default_rng(0).permutation(adata.n_vars)].copy()
 
 
-def test_a_disguised_table_teaches_and_scores_the_same(plain: AnnData, disguised: AnnData, caplog):
+def test_another_form_of_the_table_gives_the_same_model_and_scores(
+    plain: AnnData, normalized_with_ids: AnnData, caplog
+):
     genes = list(plain.var_names)
     model = tl.fit(plain, genes=genes, **FIT)
     with caplog.at_level(logging.INFO, logger="sthggep"):
-        assert tl.fit(disguised, genes=genes, **FIT).id == model.id
+        assert tl.fit(normalized_with_ids, genes=genes, **FIT).id == model.id
     assert "Reading raw counts from layers['counts']" in caplog.text
     assert "Matching genes by var['gene_symbols']" in caplog.text
     scores = []
-    for slide in (plain, disguised):
+    for slide in (plain, normalized_with_ids):
         with warnings.catch_warnings():
-            # nothing is said of genes that are not in the table
+            # no warning about genes that are not in the table
             warnings.filterwarnings("error", message="None of the model's")
             warnings.filterwarnings("ignore", message="The prediction is of tissue")
             tl.predict(slide, model, show_progress_bar=False)
@@ -56,16 +58,16 @@ def test_a_disguised_table_teaches_and_scores_the_same(plain: AnnData, disguised
         assert [ax.get_title().split("  ")[0] for ax in figure.axes] == ["NUCL1 observed", "NUCL1 predicted"]
     pd.testing.assert_frame_equal(*scores)
     assert list(scores[1].index) == genes
-    rows = tl.agreement(disguised, labels_key="domain")
+    rows = tl.agreement(normalized_with_ids, labels_key="domain")
     assert list(rows.index) == ["predicted", "observed", "coordinates"]
 
 
-def test_panel_of_ensembl_ids_on_a_table_with_symbols(plain: AnnData, disguised: AnnData):
-    model = tl.fit(disguised, genes=list(disguised.var_names), **FIT)
+def test_panel_of_ensembl_ids_on_a_table_with_symbols(plain: AnnData, normalized_with_ids: AnnData):
+    model = tl.fit(normalized_with_ids, genes=list(normalized_with_ids.var_names), **FIT)
     plain.var["gene_ids"] = [ENSEMBL.format(i, 9) for i in range(plain.n_vars)]
     tl.predict(plain, model, show_progress_bar=False)
-    tl.predict(disguised, model, show_progress_bar=False)
-    pd.testing.assert_frame_equal(tl.evaluate(plain), tl.evaluate(disguised))
+    tl.predict(normalized_with_ids, model, show_progress_bar=False)
+    pd.testing.assert_frame_equal(tl.evaluate(plain), tl.evaluate(normalized_with_ids))
 
 
 def test_counts_in_raw(plain: AnnData):
@@ -76,7 +78,7 @@ def test_counts_in_raw(plain: AnnData):
     assert tl.fit(few, genes=list(plain.var_names), **FIT).id == tl.fit(plain, genes=list(plain.var_names), **FIT).id
 
 
-def test_spots_off_the_tissue_are_not_learned_from_scored_or_predicted(plain: AnnData, caplog):
+def test_spots_off_the_tissue_are_not_used_for_training_scores_or_predictions(plain: AnnData, caplog):
     off = np.arange(plain.n_obs) % 4 == 0
     whole, genes = plain.copy(), list(plain.var_names)
     whole.obs["in_tissue"] = np.where(off, 0, 1)
@@ -112,23 +114,25 @@ def test_an_image_file_beside_a_table(kind: str, tmp_path: Path):
     if kind == "jpg":
         Image.fromarray(image).save(path, quality=95)
     elif kind == "svs":
-        said = "Aperio Image Library v12.0.15\r\n400x300 [0,0 400x300] (64x64) JPEG/RGB Q=70|AppMag = 20|MPP = 0.5032"
-        tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64), description=said, metadata=None)
+        description = (
+            "Aperio Image Library v12.0.15\r\n400x300 [0,0 400x300] (64x64) JPEG/RGB Q=70|AppMag = 20|MPP = 0.5032"
+        )
+        tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64), description=description, metadata=None)
     else:
         tifffile.imwrite(path, image, photometric="rgb", resolution=(19873, 19873), resolutionunit="CENTIMETER")
     xy = np.array([[100.0, 80.0], [200.0, 150.0], [310.0, 220.0]])
     adata = ad.AnnData(np.ones((3, 2), np.float32), obsm={"spatial": xy})
     adata.uns["spatial"] = {"S": {"metadata": {"source_image_path": str(path)}}}
     slide = resolve_one(adata)
-    cut = pp.patches(adata, size_px=8)[:]
-    np.testing.assert_allclose(cut[..., :2].mean(axis=(1, 2)) * 2 + 1, xy, atol=2)
+    patches = pp.patches(adata, size_px=8)[:]
+    np.testing.assert_allclose(patches[..., :2].mean(axis=(1, 2)) * 2 + 1, xy, atol=2)
     if kind == "jpg":
         assert slide.mpp is None
         return
     assert (slide.mpp, slide.mpp_source) == (pytest.approx(0.5032, rel=1e-3), "image file")
     adata.uns["spatial"]["S"]["metadata"]["mpp"] = 0.25
     assert resolve_one(adata).mpp == 0.25
-    # the spots know better than a file that may have been exported
+    # the spot pitch takes precedence over the file, which may be an export
     adata.uns["spatial"]["S"]["metadata"] = {"source_image_path": str(path), "pitch_um": 100.0}
     adata.obs["array_x"], adata.obs["array_y"] = [0, 1, 0], [0, 0, 1]
     adata.obsm["spatial"] = np.array([[100.0, 100.0], [200.0, 100.0], [100.0, 200.0]])

@@ -1,4 +1,4 @@
-"""Small sections, and what they hold as plain values."""
+"""Small sections, and their content as plain values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy import sparse
 
 @pytest.fixture
 def state() -> Callable[[object], object]:
-    """All that an object holds, as plain values that can be compared."""
+    """Return a function that converts the content of an object to plain values, for comparison."""
 
     def plain(value: object) -> object:
         if isinstance(value, ad.AnnData):
@@ -34,7 +34,7 @@ def state() -> Callable[[object], object]:
 
 @pytest.fixture
 def section() -> Callable[..., ad.AnnData]:
-    """Makes sections: spots on a square array, 100 µm = 50 pixels apart, over speckled tissue."""
+    """Return a function that makes sections: spots on a square array, 100 µm = 50 pixels apart, over speckled tissue."""
 
     def make(name: str = "S1", side: int = 3, seed: int = 0) -> ad.AnnData:
         rng = np.random.default_rng(seed)
@@ -65,6 +65,6 @@ def section() -> Callable[..., ad.AnnData]:
 def two_sections(section: Callable[..., ad.AnnData]) -> ad.AnnData:
     """Two sections in one AnnData, at the same coordinates, rows mixed."""
     first, second = section("A"), section("B", seed=1)
-    both = ad.concat([first, second])
-    both.uns["spatial"] = {**first.uns["spatial"], **second.uns["spatial"]}
-    return both[np.random.default_rng(0).permutation(both.n_obs)].copy()
+    joined = ad.concat([first, second])
+    joined.uns["spatial"] = {**first.uns["spatial"], **second.uns["spatial"]}
+    return joined[np.random.default_rng(0).permutation(joined.n_obs)].copy()

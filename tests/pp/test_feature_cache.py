@@ -1,4 +1,4 @@
-"""Features kept on disk: found again when nothing changed, computed again when something did."""
+"""The cache of features on disk: reused if nothing changed, computed again otherwise."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def _small(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that the encoder was given."""
-    seen: list[int] = []
+    """Sizes of the batches that the encoder received."""
+    sizes: list[int] = []
     original = FrozenEncoder.__call__
     monkeypatch.setattr(
-        FrozenEncoder, "__call__", lambda self, patches, **o: seen.append(len(patches)) or original(self, patches, **o)
+        FrozenEncoder, "__call__", lambda self, patches, **o: sizes.append(len(patches)) or original(self, patches, **o)
     )
-    return seen
+    return sizes
 
 
 def entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_a_second_run_finds_them(section, calls, tmp_path):
+def test_a_second_run_reads_the_cache(section, calls, tmp_path):
     first, second = section(), section()
     pp.features(first, size_um=[60, 120], cache=tmp_path, **QUICK)
     assert len(calls) == 2
@@ -61,7 +61,7 @@ def test_a_second_run_finds_them(section, calls, tmp_path):
     ] * 3
 
 
-def test_off_unless_asked_for(section, calls, tmp_path, monkeypatch):
+def test_the_cache_is_off_by_default(section, calls, tmp_path, monkeypatch):
     pp.features(section(), size_um=60, **QUICK)
     pp.features(section(), size_um=60, **QUICK)
     assert len(calls) == 2
@@ -72,27 +72,27 @@ def test_off_unless_asked_for(section, calls, tmp_path, monkeypatch):
     assert len(entries(tmp_path / "kept")) == 1
 
 
-def changed_pixels(adata):
+def change_pixels(adata):
     image = adata.uns["spatial"]["S1"]["images"]["hires"]
     image[3, 3] = 255 - image[3, 3]
 
 
-def moved_spot(adata):
+def move_spot(adata):
     adata.obsm["spatial"] = adata.obsm["spatial"] + np.array([[1.0, 0.0]] + [[0.0, 0.0]] * 8)
 
 
 @pytest.mark.parametrize(
     ("change", "options"),
     [
-        (changed_pixels, {}),
-        (moved_spot, {}),
+        (change_pixels, {}),
+        (move_spot, {}),
         (None, {"mpp": 2.1}),
         (None, {"flips": True}),
         (None, {"size_um": 61}),
     ],
     ids=["pixels", "spots", "mpp", "flips", "field of view"],
 )
-def test_what_changes_is_computed_again(section, calls, tmp_path, change, options):
+def test_changed_inputs_are_computed_again(section, calls, tmp_path, change, options):
     before = {"size_um": 60, "cache": tmp_path, **QUICK}
     other = section()
     if change:
@@ -103,7 +103,7 @@ def test_what_changes_is_computed_again(section, calls, tmp_path, change, option
     assert len(entries(tmp_path)) == 2
 
 
-def test_other_weights_are_other_features_and_those_of_no_known_weights_are_not_kept(section, calls, tmp_path):
+def test_other_weights_have_other_entries_and_unversioned_weights_none(section, calls, tmp_path):
     frozen = FrozenEncoder("shufflenet", "random")
     slide = resolve_one(section())
     for n, weights in enumerate(("one", "two", UNVERSIONED), start=1):
@@ -155,18 +155,18 @@ def test_processes_may_write_the_same_entry_at_once(tmp_path):
         late[:] = np.ones((2, 3))
         with cache.writing("key", record, (2, 3)) as early:
             early[:] = np.full((2, 3), 2.0)
-    # The first that is whole stays; the other goes on with its own
+    # The first complete entry stays; the other process continues with its own
     np.testing.assert_array_equal(cache.find("key", (2, 3))[:], np.full((2, 3), 2.0))
     np.testing.assert_array_equal(late[:], np.ones((2, 3)))
     assert len(entries(tmp_path)) == 1
     with ThreadPoolExecutor(4) as pool:
 
         def work(_: int) -> float:
-            there = cache.find("busy", (4, 2))
-            if there is None:
-                with cache.writing("busy", record, (4, 2)) as there:
-                    there[:] = np.full((4, 2), 7.0)
-            return float(there[:].sum())
+            entry = cache.find("busy", (4, 2))
+            if entry is None:
+                with cache.writing("busy", record, (4, 2)) as entry:
+                    entry[:] = np.full((4, 2), 7.0)
+            return float(entry[:].sum())
 
         assert set(pool.map(work, range(40))) == {56.0}
     assert len(entries(tmp_path)) == 2
@@ -181,7 +181,7 @@ def pyramid(path: Path, image: np.ndarray) -> None:
         tif.write(image[::2, ::2], tile=(64, 64), subfiletype=1, photometric="rgb")
 
 
-def test_a_file_is_known_by_its_content_and_its_time(tmp_path):
+def test_fingerprint_of_a_file_depends_on_content_and_time(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
     pyramid(tmp_path / "a.tiff", image)
     before = image_fingerprint(open_levels(tmp_path / "a.tiff"))
@@ -196,19 +196,19 @@ def test_a_lazy_image_of_one_level_is_read_block_by_block():
     image = np.random.default_rng(0).integers(0, 255, (3000, 2000, 3), dtype=np.uint8)
     other = image.copy()
     other[700, 1100] ^= 1
-    prints = []
+    fingerprints = []
     for pixels in (image, image.copy(), other):
         level = Level(da.from_array(pixels, chunks=(500, 500, 3)))
-        prints.append(image_fingerprint([level]))
+        fingerprints.append(image_fingerprint([level]))
         assert level.blocks.n_read <= 24 + 25
-    assert prints[0] == prints[1] != prints[2]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 # --- the sweep ----------------------------------------------------------------------------------------------------
 
 
 def test_all_fields_of_view_read_each_block_about_once(section):
-    """A lazy image: spots in any order give the same features as an image in memory, and blocks are read once."""
+    """With a lazy image, spots in any order give the same features as in memory, and blocks are read once."""
     adata = section(side=8)
     order = np.random.default_rng(0).permutation(adata.n_obs)
     adata = adata[order].copy()
@@ -217,29 +217,29 @@ def test_all_fields_of_view_read_each_block_about_once(section):
     library = adata.uns["spatial"]["S1"]
     library["images"]["hires"] = da.from_array(library["images"]["hires"], chunks=(64, 64, 3))
     slide = resolve_one(adata)
-    found = encode(slide, frozen, [60.0, 120.0], flips=False, batch_size=8)
-    for a, b in zip(found, expected, strict=True):
+    features = encode(slide, frozen, [60.0, 120.0], flips=False, batch_size=8)
+    for a, b in zip(features, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     blocks = slide.levels[0].blocks
     assert blocks.n_read == (len(blocks.edges[0]) - 1) * (len(blocks.edges[1]) - 1)
     assert len(blocks._cache) == 0
 
 
-def test_patches_are_cut_ahead_in_order_and_no_farther():
-    begun: list[int] = []
-    done = [threading.Event() for _ in range(50)]
+def test_patches_are_cut_ahead_in_order_up_to_a_limit():
+    started: list[int] = []
+    events = [threading.Event() for _ in range(50)]
 
     def task(i: int) -> int:
-        begun.append(i)
-        done[i].set()
+        started.append(i)
+        events[i].set()
         return i
 
-    found = run_ahead((lambda i=i: task(i)) for i in range(50))
-    assert next(found) == 0
-    # The next ones are worked on though nobody asks for them
-    assert all(each.wait(10) for each in done[1 : 1 + _sweep.AHEAD])
-    assert max(begun) < 1 + _sweep.AHEAD + _sweep.MOST_THREADS
-    assert list(found) == list(range(1, 50))
+    results = run_ahead((lambda i=i: task(i)) for i in range(50))
+    assert next(results) == 0
+    # Threads work on the next tasks before their results are needed
+    assert all(event.wait(10) for event in events[1 : 1 + _sweep.AHEAD])
+    assert max(started) < 1 + _sweep.AHEAD + _sweep.MOST_THREADS
+    assert list(results) == list(range(1, 50))
 
 
 def test_a_fault_while_cutting_is_raised():

@@ -1,4 +1,4 @@
-"""Features of frozen encoders: what is written, what is done again, where weights come from."""
+"""Features of frozen encoders: what is written, what is computed again, where weights come from."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ DIM = 1360
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch):
-    """The same encoder, looking at fewer pixels; no weights of this machine, no download of its own accord."""
+    """Use the same encoder on fewer pixels, without weights of this machine and without downloads."""
     monkeypatch.setitem(ENCODERS, "shufflenet", replace(ENCODERS["shufflenet"], size_px=64))
     monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that the encoder was given."""
-    seen: list[int] = []
+    """Sizes of the batches that the encoder received."""
+    sizes: list[int] = []
     original = FrozenEncoder.__call__
 
-    def counted(self, patches, *, flips=True):
-        seen.append(len(patches))
+    def counting_call(self, patches, *, flips=True):
+        sizes.append(len(patches))
         return original(self, patches, flips=flips)
 
-    monkeypatch.setattr(FrozenEncoder, "__call__", counted)
-    return seen
+    monkeypatch.setattr(FrozenEncoder, "__call__", counting_call)
+    return sizes
 
 
 # --- what is written ----------------------------------------------------------------------------------------------
@@ -56,10 +56,10 @@ def test_keys_and_record(section, state):
     adata = section()
     before = state(adata)
     assert pp.features(adata, size_um=120, **QUICK) is None
-    found = adata.obsm["X_shufflenet_120"]
-    assert (found.dtype, found.shape) == (np.float32, (9, DIM))
-    assert np.isfinite(found).all()
-    assert found.std(axis=0).max() > 0
+    features = adata.obsm["X_shufflenet_120"]
+    assert (features.dtype, features.shape) == (np.float32, (9, DIM))
+    assert np.isfinite(features).all()
+    assert features.std(axis=0).max() > 0
     record = adata.uns["X_shufflenet_120"]
     assert {key: record[key] for key in ("tool", "encoder", "weights", "size_um", "size_px", "flips")} == {
         "tool": "sthggep",
@@ -74,7 +74,7 @@ def test_keys_and_record(section, state):
     assert state(adata) == before
 
 
-def test_the_encoder_sees_the_patch_around_the_spot(section):
+def test_the_encoder_reads_the_patch_around_the_spot(section):
     adata = section()
     pp.features(adata, size_um=120, **QUICK)
     frozen = FrozenEncoder("shufflenet", "random")
@@ -103,7 +103,7 @@ def test_several_fields_of_view_and_a_name(section):
         pp.features(adata, size_um=(60, 120), key_added="X_two", **QUICK)
 
 
-def test_random_weights_are_the_same_ones_and_leave_the_seed_alone(section):
+def test_random_weights_are_reproducible_and_do_not_change_the_seed(section):
     torch.manual_seed(1)
     expected = torch.rand(1)
     first, second = section(side=2), section(side=2)
@@ -115,24 +115,24 @@ def test_random_weights_are_the_same_ones_and_leave_the_seed_alone(section):
 
 
 def test_batch_size_does_not_matter(section, calls):
-    found = []
+    features = []
     for batch_size in (1, 4, 64):
         adata = section()
         pp.features(adata, size_um=120, batch_size=batch_size, **QUICK)
-        found.append(adata.obsm["X_shufflenet_120"])
+        features.append(adata.obsm["X_shufflenet_120"])
     assert calls == [1] * 9 + [4, 4, 1] + [9]
-    np.testing.assert_allclose(found[0], found[2], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found[1], found[2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features[0], features[2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features[1], features[2], rtol=1e-4, atol=1e-5)
 
 
-def test_flips_make_features_blind_to_them(section):
+def test_flips_make_features_invariant(section):
     patches = pp.patches(section(), size_um=120, size_px=64)[:3]
     frozen = FrozenEncoder("shufflenet", "random")
     plain = frozen(patches)
-    for turned in (patches[:, ::-1], patches[:, :, ::-1], patches[:, ::-1, ::-1]):
-        np.testing.assert_allclose(frozen(np.ascontiguousarray(turned)), plain, rtol=1e-4, atol=1e-5)
-    mirrored = frozen(np.ascontiguousarray(patches[:, ::-1]), flips=False)
-    assert np.abs(mirrored - frozen(patches, flips=False)).max() > 1e-3
+    for flipped in (patches[:, ::-1], patches[:, :, ::-1], patches[:, ::-1, ::-1]):
+        np.testing.assert_allclose(frozen(np.ascontiguousarray(flipped)), plain, rtol=1e-4, atol=1e-5)
+    without_averaging = frozen(np.ascontiguousarray(patches[:, ::-1]), flips=False)
+    assert np.abs(without_averaging - frozen(patches, flips=False)).max() > 1e-3
 
 
 def test_copy(section, state):
@@ -143,25 +143,25 @@ def test_copy(section, state):
     assert state(adata) == before
 
 
-# --- what is done already -----------------------------------------------------------------------------------------
+# --- features that exist ------------------------------------------------------------------------------------------
 
 
-def test_what_is_done_is_not_done_again(section, calls, tmp_path: Path):
+def test_existing_features_are_not_computed_again(section, calls, tmp_path: Path):
     adata = section()
     pp.features(adata, size_um=60, **QUICK)
     pp.features(adata, size_um=[60, 120], **QUICK)
     assert calls == [9, 9]
     adata.write_h5ad(tmp_path / "a.h5ad")
-    again = ad.read_h5ad(tmp_path / "a.h5ad")
-    pp.features(again, size_um=[60, 120], **QUICK)
+    copy = ad.read_h5ad(tmp_path / "a.h5ad")
+    pp.features(copy, size_um=[60, 120], **QUICK)
     assert calls == [9, 9]
-    again.write_zarr(tmp_path / "a.zarr")
+    copy.write_zarr(tmp_path / "a.zarr")
     pp.features(ad.read_zarr(tmp_path / "a.zarr"), size_um=[60, 120], **QUICK)
     assert calls == [9, 9]
 
 
 @pytest.mark.parametrize("change", [{"flips": True}, {"mpp": 1.0}, {"weights": "other"}])
-def test_what_differs_is_done_again(section, calls, change, tmp_path: Path):
+def test_features_of_other_options_are_computed_again(section, calls, change, tmp_path: Path):
     adata = section(side=2)
     pp.features(adata, size_um=60, **QUICK)
     first = adata.obsm["X_shufflenet_60"].copy()
@@ -176,7 +176,7 @@ def test_what_differs_is_done_again(section, calls, change, tmp_path: Path):
         assert adata.uns["X_shufflenet_60"]["mpp"].tolist() == [1.0]
 
 
-def test_is_done_asks_for_all_spots_or_for_one_section(section):
+def test_has_features_checks_all_spots_or_one_section(section):
     adata = section(side=2)
     frozen = FrozenEncoder("shufflenet", "random")
     record = feature_record(frozen, 60.0, flips=False, encoding="patches")
@@ -198,10 +198,10 @@ def test_is_done_asks_for_all_spots_or_for_one_section(section):
 def test_sections_are_cut_from_their_own_images(two_sections, section):
     pp.features(two_sections, size_um=120, library_key="section", **QUICK)
     for name, seed in (("A", 0), ("B", 1)):
-        alone = section(name, seed=seed)
-        pp.features(alone, size_um=120, **QUICK)
-        rows = two_sections[alone.obs_names].obsm["X_shufflenet_120"]
-        np.testing.assert_allclose(rows, alone.obsm["X_shufflenet_120"], rtol=1e-4, atol=1e-5)
+        single = section(name, seed=seed)
+        pp.features(single, size_um=120, **QUICK)
+        rows = two_sections[single.obs_names].obsm["X_shufflenet_120"]
+        np.testing.assert_allclose(rows, single.obsm["X_shufflenet_120"], rtol=1e-4, atol=1e-5)
     assert sorted(two_sections.uns["X_shufflenet_120"]["sections"]) == ["A", "B"]
 
 
@@ -233,17 +233,17 @@ def test_regions_one_after_the_other(section, calls):
     sdata = regions(section)
     table = sdata.tables["table"]
     pp.features(sdata, size_um=60, mpp=2.0, shapes_key="A", **QUICK)
-    found = table.obsm["X_shufflenet_60"]
-    assert np.isfinite(found[:4]).all()
-    assert np.isnan(found[4:]).all()
-    kept = found[:4].copy()
+    features = table.obsm["X_shufflenet_60"]
+    assert np.isfinite(features[:4]).all()
+    assert np.isnan(features[4:]).all()
+    first_region = features[:4].copy()
     pp.features(sdata, size_um=60, mpp=2.0, shapes_key="B", **QUICK)
     pp.features(sdata, size_um=60, mpp=2.0, **QUICK)
     assert calls == [4, 4]
-    np.testing.assert_array_equal(table.obsm["X_shufflenet_60"][:4], kept)
-    alone = section("B", side=2, seed=1)
-    pp.features(alone, size_um=60, **QUICK)
-    np.testing.assert_allclose(table.obsm["X_shufflenet_60"][4:], alone.obsm["X_shufflenet_60"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(table.obsm["X_shufflenet_60"][:4], first_region)
+    single = section("B", side=2, seed=1)
+    pp.features(single, size_um=60, **QUICK)
+    np.testing.assert_allclose(table.obsm["X_shufflenet_60"][4:], single.obsm["X_shufflenet_60"], rtol=1e-4, atol=1e-5)
 
 
 def test_spatialdata_table(calls):
@@ -255,7 +255,7 @@ def test_spatialdata_table(calls):
     np.testing.assert_array_equal(out.tables["table"].obsm["X_shufflenet_120"], adata.obsm["X_shufflenet_120"])
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_spatialdata_table(calls):
     ],
     ids=str,
 )
-def test_refused_before_work_starts(section, state, calls, options, error, words):
+def test_bad_arguments_are_refused_before_work_starts(section, state, calls, options, error, words):
     adata = section(side=2)
     adata.obsm["mine"] = np.zeros((4, 2))
     before = state(adata)
@@ -283,7 +283,7 @@ def test_refused_before_work_starts(section, state, calls, options, error, words
     assert state(adata) == before
 
 
-def test_microns_must_be_known_for_every_section_before_the_first_is_encoded(two_sections, state, calls):
+def test_unknown_microns_of_any_section_are_refused_before_encoding(two_sections, state, calls):
     two_sections.uns["spatial"]["B"]["metadata"] = {}
     before = state(two_sections)
     with pytest.raises(ValueError, match="'B': microns per pixel are not known"):
@@ -310,7 +310,7 @@ def state_dict() -> dict[str, torch.Tensor]:
     return ShuffleNetV2().state_dict()
 
 
-def encoded_with(state_dict: dict[str, torch.Tensor], adata: ad.AnnData) -> np.ndarray:
+def encode_with(state_dict: dict[str, torch.Tensor], adata: ad.AnnData) -> np.ndarray:
     return encode(resolve_one(adata), FrozenEncoder("shufflenet", state_dict), [60.0], flips=False)[0]
 
 
@@ -321,14 +321,14 @@ def test_weights_from_a_file_a_folder_and_the_environment(section, state_dict, t
     folder.mkdir()
     torch.save(state_dict, folder / "shufflenetv2_x0.5-abc.pth")
     save_file(state_dict, tmp_path / "any.safetensors")
-    expected = encoded_with(state_dict, section(side=2))
+    expected = encode_with(state_dict, section(side=2))
     for weights in (folder / "shufflenetv2_x0.5-abc.pth", str(folder), tmp_path / "any.safetensors", None):
         if weights is None:
             monkeypatch.setenv("STHGGEP_WEIGHTS", str(folder))
         adata = section(side=2)
         pp.features(adata, size_um=60, **(QUICK | {"weights": weights}))
         np.testing.assert_allclose(adata.obsm["X_shufflenet_60"], expected, rtol=1e-5, atol=1e-6)
-        # named by content, wherever they came from
+        # the id depends on the content, not on the place
         assert adata.uns["X_shufflenet_60"]["weights"] == hash_weights(state_dict)
     assert len(hash_weights(state_dict)) == 12
 
@@ -347,14 +347,14 @@ def test_folders_without_the_file(section, tmp_path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_files_that_are_no_weights(state_dict, tmp_path: Path, suffix: str):
+def test_files_without_weights_are_refused(state_dict, tmp_path: Path, suffix: str):
     path = tmp_path / f"w{suffix}"
     path.write_bytes(b"not a file of tensors")
     with pytest.raises(ValueError, match=rf"w{suffix}' cannot be read as weights of 'shufflenet'"):
         FrozenEncoder("shufflenet", path)
 
 
-def test_weights_of_something_else(state_dict, tmp_path: Path):
+def test_weights_of_another_network_are_refused(state_dict, tmp_path: Path):
     torch.save([1, 2, 3], tmp_path / "list.pt")
     with pytest.raises(ValueError, match=r"must hold a state dict.*found list"):
         FrozenEncoder("shufflenet", tmp_path / "list.pt")
@@ -412,7 +412,7 @@ def from_url(monkeypatch: pytest.MonkeyPatch, url: str) -> FrozenEncoder:
     return FrozenEncoder("shufflenet")
 
 
-def test_download_is_checked_and_kept(server, state_dict, monkeypatch):
+def test_download_is_checked_and_cached(server, state_dict, monkeypatch):
     url, file = server
     assert from_url(monkeypatch, url).weights == hash_weights(state_dict)
     file.unlink()
@@ -424,15 +424,15 @@ def test_download_of_another_file(server, monkeypatch, tmp_path: Path):
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match=r"is not the file with the weights of 'shufflenet' \(invalid hash value"):
         from_url(monkeypatch, url)
-    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []  # nothing broken is kept
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []  # no broken file stays
 
 
 def test_a_broken_file_in_the_cache(server, monkeypatch, tmp_path: Path):
     url, _ = server
     from_url(monkeypatch, url)
-    (cached,) = (tmp_path / "cache").rglob("*.pth")
-    cached.write_bytes(cached.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=rf"Delete '{cached}'"):
+    (file,) = (tmp_path / "cache").rglob("*.pth")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=rf"Delete '{file}'"):
         from_url(monkeypatch, url)
 
 
@@ -450,13 +450,13 @@ def test_offline(server, monkeypatch, url: str):
 
 def test_imagenet_weights(section, weights_root: Path):
     frozen, random = FrozenEncoder("shufflenet", weights_root), FrozenEncoder("shufflenet", "random")
-    given = torch.load(next(weights_root.glob("shufflenet_v2_x0_5*.pt")), weights_only=True)
-    ours = frozen.module.state_dict()
-    assert set(ours) <= set(given)
-    assert all(torch.equal(ours[name], given[name]) for name in ours)
+    published = torch.load(next(weights_root.glob("shufflenet_v2_x0_5*.pt")), weights_only=True)
+    state = frozen.module.state_dict()
+    assert set(state) <= set(published)
+    assert all(torch.equal(state[name], published[name]) for name in state)
     assert frozen.weights != random.weights
     slide = resolve_one(section(side=2))
-    (found,), (other,) = (encode(slide, encoder, [120.0]) for encoder in (frozen, random))
-    assert found.shape == (4, DIM)
-    assert np.isfinite(found).all()
-    assert np.abs(found - other).max() > 0.1
+    (features,), (random_features,) = (encode(slide, encoder, [120.0]) for encoder in (frozen, random))
+    assert features.shape == (4, DIM)
+    assert np.isfinite(features).all()
+    assert np.abs(features - random_features).max() > 0.1

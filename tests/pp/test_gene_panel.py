@@ -1,4 +1,4 @@
-"""The panel: variable somewhere, detected often enough, shared by all, from training slides only."""
+"""The panel: genes that vary in a section, that enough spots detect and that all slides hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sthggep import datasets, io, pp
 
 
 def slide(columns: dict[str, np.ndarray]) -> ad.AnnData:
-    """A section with the given counts: gene -> one count a spot."""
+    """Make a section from counts: gene -> one count a spot."""
     matrix = np.column_stack(list(columns.values())).astype(np.float32)
     adata = ad.AnnData(sparse.csr_matrix(matrix), var=pd.DataFrame(index=list(columns)))
     adata.obs_names = [f"s{i}" for i in range(len(matrix))]
@@ -48,8 +48,8 @@ def test_only_genes_that_all_slides_share_in_the_order_of_the_first():
         pp.gene_panel([])
 
 
-def patterned(strong: list[str], seed: int, n_spots: int = 200) -> ad.AnnData:
-    """Four hundred genes of all abundances, of which some differ between the halves of the section."""
+def section_with_pattern(strong: list[str], seed: int, n_spots: int = 200) -> ad.AnnData:
+    """Four hundred genes of all abundances, some of which differ between the halves of the section."""
     rng = np.random.default_rng(seed)
     half = np.arange(n_spots) < n_spots // 2
     rates = {f"G{i:03d}": np.full(n_spots, 2.0 + i / 20) for i in range(400)}
@@ -59,21 +59,21 @@ def patterned(strong: list[str], seed: int, n_spots: int = 200) -> ad.AnnData:
 
 
 def test_union_of_the_most_variable_of_each_section():
-    first, second = patterned(["G203", "G217"], 0), patterned(["G217", "G230"], 1)
+    first, second = section_with_pattern(["G203", "G217"], 0), section_with_pattern(["G217", "G230"], 1)
     assert pp.gene_panel(first, n_top=2) == ["G203", "G217"]
     assert pp.gene_panel([first, second], n_top=2) == ["G203", "G217", "G230"]
     # pooled in one AnnData the sections are still ranked one by one
-    both = ad.concat({"a": first, "b": second}, label="section", index_unique="-")
-    assert pp.gene_panel(both, n_top=2, library_key="section") == ["G203", "G217", "G230"]
-    # at most so many: those variable in most sections first
+    joined = ad.concat({"a": first, "b": second}, label="section", index_unique="-")
+    assert pp.gene_panel(joined, n_top=2, library_key="section") == ["G203", "G217", "G230"]
+    # `max_genes` takes the genes first that vary in most sections
     assert pp.gene_panel([first, second], n_top=2, max_genes=1) == ["G217"]
     assert pp.gene_panel([first, second], n_top=2, max_genes=3) == ["G203", "G217", "G230"]
 
 
 def test_genes_that_must_be_in_the_panel():
-    adata = patterned(["G203", "G217"], 0)
+    adata = section_with_pattern(["G203", "G217"], 0)
     assert pp.gene_panel(adata, n_top=2, include=["G399", "G217"]) == ["G203", "G217", "G399"]
-    # they go before all others, and also where nothing else passes
+    # they come before all others, also if no other gene qualifies
     assert pp.gene_panel(adata, n_top=2, include=["G399"], max_genes=1) == ["G399"]
     assert pp.gene_panel(adata, n_top=2, include=["G399"], min_fraction=1.01) == ["G399"]
     with pytest.raises(KeyError, match="'NONE'"):
@@ -82,7 +82,7 @@ def test_genes_that_must_be_in_the_panel():
         pp.gene_panel(adata, include="G399")
 
 
-def test_variable_means_more_than_noise_explains_whatever_the_abundance():
+def test_variability_is_relative_to_noise_at_any_abundance():
     rng = np.random.default_rng(0)
     half = np.arange(300) < 150
     genes = {f"G{i}": rng.poisson(np.full(300, rate)) for i, rate in enumerate(np.geomspace(0.2, 50, 60))}
@@ -92,7 +92,7 @@ def test_variable_means_more_than_noise_explains_whatever_the_abundance():
 
 
 def test_the_slides_are_not_changed_and_empty_spots_do_no_harm():
-    adata = patterned(["G203", "G217"], 0)
+    adata = section_with_pattern(["G203", "G217"], 0)
     adata.X[:5] = 0
     adata.X.eliminate_zeros()
     before = adata.copy()
@@ -104,8 +104,8 @@ def test_the_slides_are_not_changed_and_empty_spots_do_no_harm():
     assert pp.gene_panel(adata, n_top=2, layer="raw") == ["G203", "G217"]
 
 
-def test_what_is_refused():
-    adata = patterned([], 0)
+def test_bad_arguments_are_refused():
+    adata = section_with_pattern([], 0)
     with pytest.raises(
         ValueError, match=r"No gene is among the 5 most variable.*detected in 101%.*most detected genes are 'G"
     ):
@@ -124,13 +124,13 @@ def test_both_forms_of_a_slide_give_the_same_panel():
     panel = pp.gene_panel(adata, n_top=8)
     assert pp.gene_panel(sdata, n_top=8) == panel
     assert 4 <= len(panel) <= 8
-    both = pp.gene_panel([sdata, datasets.toy(**options, seed=1)], n_top=24)
-    assert set(both) == set(
+    panel_of_both = pp.gene_panel([sdata, datasets.toy(**options, seed=1)], n_top=24)
+    assert set(panel_of_both) == set(
         adata.var_names[(np.r_[adata.X.toarray(), datasets.toy(**options, seed=1).X.toarray()] > 0).mean(0) >= 0.1]
     )
 
 
-def test_beside_the_published_panel(data_root: Path, reference_root: Path):
+def test_panel_resembles_the_published_one(data_root: Path, reference_root: Path):
     published = set((reference_root / "panel_her2.txt").read_text().split())
     folder = data_root / "her2st" / "data"
     sections = []
@@ -138,17 +138,17 @@ def test_beside_the_published_panel(data_root: Path, reference_root: Path):
         (table,) = folder.glob(f"ST-cnts/{name}.tsv*")
         (spots,) = folder.glob(f"ST-spotfiles/{name}_selection.tsv*")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # spots that stand in one table only
+            warnings.simplefilter("ignore", UserWarning)  # spots that occur in one table only
             sections.append(io.read_st(table, None, spots))
     panel = set(pp.gene_panel(sections))
-    shared = set.intersection(*[set(section.var_names) for section in sections])
-    found, chance = len(panel & published) / len(published), len(panel) / len(shared)
+    common = set.intersection(*[set(section.var_names) for section in sections])
+    recall, chance = len(panel & published) / len(published), len(panel) / len(common)
     assert 1500 < len(panel) < 2300
-    # measured: 0.38 of the published genes against 0.13 by chance; their rule is not known
-    assert found > 0.33
-    assert found > 2.5 * chance
-    # what a breast pathologist would ask for first, abundant as it is
+    # measured: 0.38 of the published genes against 0.13 by chance; the published rule is unknown
+    assert recall > 0.33
+    assert recall > 2.5 * chance
+    # abundant genes that a breast pathologist needs first
     assert {"ERBB2", "KRT19", "EPCAM", "COL1A1", "FASN", "SCD", "IGKC"} <= panel
-    # a receptor seen in 7 % of the spots is there for the asking
+    # a receptor that 7 % of the spots detect needs `include`
     assert "ESR1" not in panel
     assert set(pp.gene_panel(sections, include=["ESR1"])) == panel | {"ESR1"}

@@ -1,4 +1,4 @@
-"""Hyperedges: who is in which, by hand, and what is written."""
+"""Hyperedges: their spots, checked by hand, and what is written."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sthggep import datasets, pp
 
 
 def members(adata: ad.AnnData, spot: int, kind: str = "spatial", key: str = "hypergraph") -> set[int]:
-    """Spots of the hyperedge drawn around one spot."""
+    """Spots of the hyperedge that belongs to one spot."""
     record = adata.uns[key]
     (edge,) = np.flatnonzero((record["spot"] == spot) & (record["kind"] == kind))
     return set(adata.obsm[key].tocsc()[:, edge].indices.tolist())
 
 
-def test_places_on_a_grid_by_hand(section, state):
+def test_nearby_spots_on_a_grid_by_hand(section, state):
     adata = section()  # 0 1 2 / 3 4 5 / 6 7 8
     before = state(adata)
     assert pp.hypergraph(adata, n_spatial=4) is None
@@ -38,9 +38,9 @@ def test_places_on_a_grid_by_hand(section, state):
     assert state(adata) == before
 
 
-def test_likeness_among_the_nearest_only(section):
+def test_similar_spots_are_among_the_nearest(section):
     adata = section()
-    # spot 8 looks exactly like spot 0, but is not near it
+    # spot 8 has the features of spot 0, but is not near it
     adata.obsm["X_f"] = np.array([0.0, 5, 9, 1, 7, 20, 30, 40, 0.0])[:, None]
     pp.hypergraph(adata, n_spatial=0, features="X_f", n_similar=2, n_candidates=3)
     assert adata.obsm["hypergraph"].shape == (9, 9)
@@ -64,7 +64,7 @@ def test_both_kinds_side_by_side(section):
 
 
 def test_no_hyperedge_between_sections(two_sections):
-    # both sections stand at the same coordinates
+    # both sections have the same coordinates
     two_sections.obsm["X_f"] = np.ones((18, 2))
     pp.hypergraph(two_sections, library_key="section", features="X_f")
     section_of = two_sections.obs["section"].to_numpy()
@@ -72,20 +72,20 @@ def test_no_hyperedge_between_sections(two_sections):
     assert incidence.shape == (18, 36)
     record = two_sections.uns["hypergraph"]
     for edge, (spot, kind) in enumerate(zip(record["spot"], record["kind"], strict=True)):
-        held = incidence[:, edge].indices
-        assert spot in held
-        assert len(held) == {"spatial": 7, "similar": 5}[kind]
-        assert set(section_of[held]) == {section_of[spot]}
+        spots = incidence[:, edge].indices
+        assert spot in spots
+        assert len(spots) == {"spatial": 7, "similar": 5}[kind]
+        assert set(section_of[spots]) == {section_of[spot]}
 
 
 def test_order_of_the_rows_does_not_matter(section):
     adata = section(side=4)
     order = np.random.default_rng(1).permutation(16)
-    shuffled = adata[order].copy()
+    permuted = adata[order].copy()
     pp.hypergraph(adata)
-    pp.hypergraph(shuffled)
+    pp.hypergraph(permuted)
     for row, spot in enumerate(order):
-        assert {int(order[i]) for i in members(shuffled, row)} == members(adata, int(spot))
+        assert {int(order[i]) for i in members(permuted, row)} == members(adata, int(spot))
 
 
 @pytest.mark.parametrize("n_spots", [1, 2])
@@ -115,27 +115,25 @@ def test_round_trip(section, state, tmp_path: Path, features: str | None):
     pp.hypergraph(adata, features=features)
     adata.write_h5ad(tmp_path / "a.h5ad")
     adata.write_zarr(tmp_path / "a.zarr")
-    for again in (ad.read_h5ad(tmp_path / "a.h5ad"), ad.read_zarr(tmp_path / "a.zarr")):
-        assert again.obsm["hypergraph"].dtype == bool
-        np.testing.assert_array_equal(again.obsm["hypergraph"].toarray(), adata.obsm["hypergraph"].toarray())
-        record = again.uns["hypergraph"]
+    for copy in (ad.read_h5ad(tmp_path / "a.h5ad"), ad.read_zarr(tmp_path / "a.zarr")):
+        assert copy.obsm["hypergraph"].dtype == bool
+        np.testing.assert_array_equal(copy.obsm["hypergraph"].toarray(), adata.obsm["hypergraph"].toarray())
+        record = copy.uns["hypergraph"]
         assert record["tool"] == "sthggep"
         assert record["params"] == adata.uns["hypergraph"]["params"]
-        assert members(again, 4) == members(adata, 4)
-        pp.hypergraph(again, n_spatial=2)  # ours, so it may be written anew
-        assert len(members(again, 4)) == 3
+        assert members(copy, 4) == members(adata, 4)
+        pp.hypergraph(copy, n_spatial=2)  # sthggep wrote it, so sthggep may replace it
+        assert len(members(copy, 4)) == 3
 
 
 def test_spatialdata_and_copy(state):
     options = {"size_um": (1200.0, 1200.0), "mpp": 4.0, "n_genes": 4}
     adata, sdata = datasets.toy(**options), datasets.toy(**options, as_spatialdata=True)
     before = state(adata)
-    copied = pp.hypergraph(adata, copy=True)
+    copy = pp.hypergraph(adata, copy=True)
     assert state(adata) == before
     pp.hypergraph(sdata)
-    np.testing.assert_array_equal(
-        sdata.tables["table"].obsm["hypergraph"].toarray(), copied.obsm["hypergraph"].toarray()
-    )
+    np.testing.assert_array_equal(sdata.tables["table"].obsm["hypergraph"].toarray(), copy.obsm["hypergraph"].toarray())
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,9 @@ def test_a_few_misplaced_spots_do_not_change_what_neighbors_are():
     array = grid(20, 20)
     array = array[array.sum(axis=1) % 2 == 0]
     pixels = array * 10.0
-    rounded = array.copy()
-    rounded[[40, 90]] += [1, 0]
-    assert lattice_pitch(rounded, pixels) == pytest.approx(14.142, rel=0.01)
+    misplaced = array.copy()
+    misplaced[[40, 90]] += [1, 0]
+    assert lattice_pitch(misplaced, pixels) == pytest.approx(14.142, rel=0.01)
 
 
 def test_anisotropic_scale_is_averaged_and_one_row_is_enough():
@@ -75,8 +75,8 @@ def test_anisotropic_scale_is_averaged_and_one_row_is_enough():
 
 def test_sparse_selection():
     array = grid(30, 30)
-    chosen = np.random.default_rng(1).choice(900, 60, replace=False)
-    assert lattice_pitch(array[chosen], array[chosen] * 55.0) == pytest.approx(55.0)
+    rows = np.random.default_rng(1).choice(900, 60, replace=False)
+    assert lattice_pitch(array[rows], array[rows] * 55.0) == pytest.approx(55.0)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_sparse_selection():
         ([[1, 1], [2, 1], [3, 1]], [[5, 5], [5, 5], [5, 5]], "same pixel position"),
     ],
 )
-def test_what_is_no_lattice(array, pixels, words):
+def test_positions_that_are_no_lattice(array, pixels, words):
     with pytest.raises(ValueError, match=words):
         lattice_mpp(array, pixels, 200)
 
@@ -107,7 +107,7 @@ def test_real_sections(data_root):
     assert lattice_mpp(table[["x", "y"]], table[["pixel_x", "pixel_y"]], 141.42) == pytest.approx(4.37, abs=0.01)
 
 
-# --- laying out, and taking apart ---------------------------------------------------------------------------------
+# --- layouts and sublattices -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["square", "hex"])
@@ -123,7 +123,7 @@ def test_a_lattice_is_made_of_coarser_ones(layout: str, factor: int):
     for part in parts:
         near = np.sort(np.linalg.norm(xy[part][:, None] - xy[part][None], axis=2), axis=1)
         np.testing.assert_allclose(near[:, 1], 40 * factor)
-        # inside, the neighbors are as many as before
+        # inside, spots have as many neighbors as before
         assert (near < 1.01 * 40 * factor).sum(axis=1).max() - 1 == (4 if layout == "square" else 6)
 
 
@@ -134,7 +134,7 @@ def test_a_field_narrower_than_the_pitch():
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 180, 270])
-def test_swapped_pixels_are_told_from_turned_ones(degrees: float):
+def test_swapped_pixels_differ_from_rotated_ones(degrees: float):
     rng = np.random.default_rng(0)
     array = np.argwhere(rng.random((20, 20)) < 0.8)
     turn = np.deg2rad(degrees)
@@ -142,7 +142,7 @@ def test_swapped_pixels_are_told_from_turned_ones(degrees: float):
     xy = array @ matrix + rng.normal(0, 5, array.shape) + 3000
     assert not is_transposed(array, xy)
     assert is_transposed(array, xy[:, ::-1]) == (degrees in (0, 30, 180))
-    # mirrored along an axis of its own, as the other side of a section is: no swap
+    # mirrored along an axis, as the other side of a section is: no swap
     if degrees % 180 == 0:
         assert not is_transposed(array, xy * [-1, 1])
 

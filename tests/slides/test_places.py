@@ -1,4 +1,4 @@
-"""Where things are: from the keywords of a call to the sections that are found."""
+"""Places: from the keywords of a call to the sections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_places_do_not_change():
         Places().mpp = 0.5
 
 
-def test_the_scale_of_the_slides_is_not_that_of_sections_learned_from_by_their_counts():
+def test_extra_sections_do_not_use_the_mpp_of_the_slides():
     data = datasets.toy(seed=0, size_um=(1200.0, 1200.0), mpp=4.0, n_genes=4)
     places = Places(mpp=4.4)
     assert resolve_one(data, places).mpp == 4.4

@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 400, 300
 
 
 def exact_image(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """Every pixel says where it is: red x, green y (modulo 256), blue which block of 256."""
+    """Pixels that hold their position: red x, green y (modulo 256), blue the number of the block of 256."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x % 256, y % 256, x // 256 * 16 + y // 256], axis=-1).astype(np.uint8)
 
@@ -41,7 +41,7 @@ def center(patch: NDArray[np.uint8], step: float = 2) -> NDArray[np.float64]:
 
 
 def span(patch: NDArray[np.uint8], step: float = 2) -> float:
-    """How many of its pixels a window of the ramp is wide."""
+    """Width of a window of the ramp, in its pixels."""
     left, right = patch[:, 0, 0].mean() * step, patch[:, -1, 0].mean() * step
     return float((right - left) * patch.shape[1] / (patch.shape[1] - 1))
 
@@ -72,7 +72,7 @@ def section(
 
 
 def state(value: object) -> object:
-    """All that an object holds, as plain values that can be compared."""
+    """Convert the content of an object to plain values, for comparison."""
     if isinstance(value, ad.AnnData):
         parts = ("obs", "var", "obsm", "varm", "layers", "obsp", "uns", "X")
         return {part: state(getattr(value, part)) for part in parts}
@@ -85,8 +85,8 @@ def state(value: object) -> object:
     return repr(value)
 
 
-def refused(adata: ad.AnnData, error: type[Exception], words: str, call=None, **options: object) -> None:
-    """The call raises, says the words, and changes nothing."""
+def assert_refused(adata: ad.AnnData, error: type[Exception], words: str, call=None, **options: object) -> None:
+    """Check that the call raises with these words and changes nothing."""
     before = state(adata)
     with pytest.raises(error, match=words):
         (call or resolve)(adata, **options)
@@ -96,31 +96,31 @@ def refused(adata: ad.AnnData, error: type[Exception], words: str, call=None, **
 # --- where patches come from --------------------------------------------------------------------------------------
 
 
-def test_full_resolution_pixels_as_published():
+def test_patches_in_full_resolution_pixels():
     image = exact_image()
-    cut = pp.patches(section(image), size_px=20)
-    assert cut.shape == (3, 20, 20, 3)
-    np.testing.assert_array_equal(cut[0], image[70:90, 90:110])
-    np.testing.assert_array_equal(cut[:], np.stack([image[y - 10 : y + 10, x - 10 : x + 10] for x, y in XY]))
-    np.testing.assert_array_equal(cut.boxes()[2], [300, 210, 320, 230])
+    patches = pp.patches(section(image), size_px=20)
+    assert patches.shape == (3, 20, 20, 3)
+    np.testing.assert_array_equal(patches[0], image[70:90, 90:110])
+    np.testing.assert_array_equal(patches[:], np.stack([image[y - 10 : y + 10, x - 10 : x + 10] for x, y in XY]))
+    np.testing.assert_array_equal(patches.boxes()[2], [300, 210, 320, 230])
 
 
 XY = ((100, 80), (200, 150), (310, 220))
 
 
 def test_indexing_is_that_of_an_array():
-    cut = pp.patches(section(exact_image()), size_px=10)
-    everything = cut[:]
-    assert len(cut) == 3
-    np.testing.assert_array_equal(cut[[2, 0]], everything[[2, 0]])
-    np.testing.assert_array_equal(cut[-1], everything[2])
-    np.testing.assert_array_equal(cut[np.array([False, True, False])], everything[[1]])
-    assert cut[0:0].shape == (0, 10, 10, 3)
-    assert [len(batch) for batch in cut.batches(2)] == [2, 1]
+    patches = pp.patches(section(exact_image()), size_px=10)
+    array = patches[:]
+    assert len(patches) == 3
+    np.testing.assert_array_equal(patches[[2, 0]], array[[2, 0]])
+    np.testing.assert_array_equal(patches[-1], array[2])
+    np.testing.assert_array_equal(patches[np.array([False, True, False])], array[[1]])
+    assert patches[0:0].shape == (0, 10, 10, 3)
+    assert [len(batch) for batch in patches.batches(2)] == [2, 1]
     with pytest.raises(ValueError, match="batch_size"):
-        next(cut.batches(0))
+        next(patches.batches(0))
     with pytest.raises(IndexError):
-        cut[3]
+        patches[3]
 
 
 def test_centers_between_pixels():
@@ -137,29 +137,29 @@ def test_centers_between_pixels():
 
 @pytest.mark.parametrize(("mpp", "width"), [(2.0, 20), (1.0, 40), (0.5, 80), (0.4, 100)])
 def test_field_of_view_in_microns(mpp: float, width: int):
-    cut = pp.patches(section(ramp()), size_um=40, size_px=32, mpp=mpp)
-    for patch, (x, y), box in zip(cut[:], XY, cut.boxes(), strict=True):
+    patches = pp.patches(section(ramp()), size_um=40, size_px=32, mpp=mpp)
+    for patch, (x, y), box in zip(patches[:], XY, patches.boxes(), strict=True):
         assert (box[2] - box[0], box[3] - box[1]) == (width, width)
         assert patch.shape == (32, 32, 3)
         np.testing.assert_allclose(center(patch), (x, y), atol=0.6)
         assert span(patch) == pytest.approx(width, abs=2)
 
 
-def test_a_window_that_is_not_whole_pixels_stays_centered():
-    cut = pp.patches(section(ramp()), size_um=50.9, size_px=51, mpp=1.0)
-    np.testing.assert_allclose((cut.boxes()[:, :2] + cut.boxes()[:, 2:]) / 2, XY, atol=0.5)
+def test_a_window_of_fractional_width_is_centered():
+    patches = pp.patches(section(ramp()), size_um=50.9, size_px=51, mpp=1.0)
+    np.testing.assert_allclose((patches.boxes()[:, :2] + patches.boxes()[:, 2:]) / 2, XY, atol=0.5)
 
 
 def test_hires_with_its_scale_factor():
-    # the image is a quarter of the full resolution, in which the spots are given
-    cut = pp.patches(section(ramp(), np.array(XY) * 4.0, key="hires", scale=0.25), size_um=160, size_px=16, mpp=1.0)
-    assert cut.level.scale == (0.25, 0.25)
-    for patch, xy in zip(cut[:], XY, strict=True):
+    # the image has a quarter of the full resolution, which the coordinates of the spots refer to
+    patches = pp.patches(section(ramp(), np.array(XY) * 4.0, key="hires", scale=0.25), size_um=160, size_px=16, mpp=1.0)
+    assert patches.level.scale == (0.25, 0.25)
+    for patch, xy in zip(patches[:], XY, strict=True):
         np.testing.assert_allclose(center(patch), xy, atol=0.6)
-    np.testing.assert_array_equal(cut.boxes()[0], [320, 240, 480, 400])
-    # asked for in full-resolution pixels, the field of view is the same, enlarged
+    np.testing.assert_array_equal(patches.boxes()[0], [320, 240, 480, 400])
+    # with a size in full-resolution pixels, the field of view is the same, enlarged
     coarse = pp.patches(section(ramp(), np.array(XY) * 4.0, key="hires", scale=0.25), size_px=160)
-    np.testing.assert_array_equal(coarse.boxes(), cut.boxes())
+    np.testing.assert_array_equal(coarse.boxes(), patches.boxes())
     assert coarse[0].shape == (160, 160, 3)
 
 
@@ -170,25 +170,25 @@ def test_the_coarsest_resolution_with_enough_pixels_is_used():
     library["scalefactors"] |= {"tissue_lowres_scalef": 0.05, "tissue_hires_scalef": 0.25}
     assert [level.scale[0] for level in resolve_one(adata).levels] == [1.0, 0.25]
     for size_um, scale, width in [(100, 1.0, 100), (160, 0.25, 40)]:
-        cut = pp.patches(adata, size_um=size_um, size_px=40, mpp=1.0)
-        assert cut.level.scale[0] == scale
-        assert cut[0].shape == (40, 40, 3)
-        # both ramps say a quarter of the full-resolution position
-        np.testing.assert_allclose(center(cut[0], 4), (200, 160), atol=4)
-        assert span(cut[0], 4) == pytest.approx(size_um, abs=5), width
+        patches = pp.patches(adata, size_um=size_um, size_px=40, mpp=1.0)
+        assert patches.level.scale[0] == scale
+        assert patches[0].shape == (40, 40, 3)
+        # both ramps hold a quarter of the full-resolution position
+        np.testing.assert_allclose(center(patches[0], 4), (200, 160), atol=4)
+        assert span(patches[0], 4) == pytest.approx(size_um, abs=5), width
 
 
-def test_lowres_only_when_asked_for():
+def test_lowres_is_used_only_on_request():
     adata = section(ramp(40, 30, 1), np.array(XY), key="lowres", scale=0.1)
-    refused(adata, KeyError, r"only 'lowres'; pass `image_key=`")
+    assert_refused(adata, KeyError, r"only 'lowres'; pass `image_key=`")
     assert resolve_one(adata, Places(image_key="lowres")).levels[0].scale == (0.1, 0.1)
-    refused(adata, KeyError, "'fullres' is not in .*'lowres'", places=Places(image_key="fullres"))
+    assert_refused(adata, KeyError, "'fullres' is not in .*'lowres'", places=Places(image_key="fullres"))
 
 
-def test_border_is_white_and_the_rest_in_place():
+def test_patches_at_the_border_are_padded_with_white():
     image = exact_image() // 2
-    cut = pp.patches(section(image, [[3.0, 4.0], [WIDTH - 2.0, HEIGHT - 5.0], [0.0, HEIGHT]]), size_px=20)
-    first, second, corner = cut[:]
+    patches = pp.patches(section(image, [[3.0, 4.0], [WIDTH - 2.0, HEIGHT - 5.0], [0.0, HEIGHT]]), size_px=20)
+    first, second, corner = patches[:]
     assert (first[:6] == 255).all()
     assert (first[:, :7] == 255).all()
     np.testing.assert_array_equal(first[6:, 7:], image[:14, :13])
@@ -200,9 +200,9 @@ def test_border_is_white_and_the_rest_in_place():
 
 
 def test_a_window_larger_than_the_image():
-    cut = pp.patches(section(np.zeros((30, 40, 3), np.uint8), [[20.0, 15.0]]), size_um=80, size_px=80, mpp=1.0)
-    assert (cut[0][25:55, 20:60] == 0).all()
-    assert cut[0].mean() == pytest.approx(255 * (1 - 1200 / 6400))
+    patches = pp.patches(section(np.zeros((30, 40, 3), np.uint8), [[20.0, 15.0]]), size_um=80, size_px=80, mpp=1.0)
+    assert (patches[0][25:55, 20:60] == 0).all()
+    assert patches[0].mean() == pytest.approx(255 * (1 - 1200 / 6400))
 
 
 @pytest.mark.parametrize(
@@ -228,19 +228,19 @@ def test_grayscale_image():
 
 
 def test_image_with_other_channels_is_refused():
-    refused(section(np.zeros((300, 400, 7), np.uint8)), ValueError, "found 7")
+    assert_refused(section(np.zeros((300, 400, 7), np.uint8)), ValueError, "found 7")
 
 
 # --- only a file --------------------------------------------------------------------------------------------------
 
 
-def test_only_a_source_image_path(tmp_path: Path):
+def test_image_from_a_source_image_path(tmp_path: Path):
     image = exact_image()
     Image.fromarray(image).save(tmp_path / "slide.png")
     adata = section(metadata={"source_image_path": str(tmp_path / "slide.png")})
     np.testing.assert_array_equal(pp.patches(adata, size_px=20)[0], image[70:90, 90:110])
     (tmp_path / "slide.png").unlink()
-    refused(adata, FileNotFoundError, r"slide\.png.*does not exist")
+    assert_refused(adata, FileNotFoundError, r"slide\.png.*does not exist")
 
 
 def test_truncated_source_image(tmp_path: Path):
@@ -248,11 +248,11 @@ def test_truncated_source_image(tmp_path: Path):
     whole = (tmp_path / "slide.jpg").read_bytes()
     (tmp_path / "slide.jpg").write_bytes(whole[: len(whole) // 2])
     adata = section(metadata={"source_image_path": str(tmp_path / "slide.jpg")})
-    refused(adata, ValueError, "truncated")
-    refused(adata, ValueError, "truncated", call=pp.features, size_um=30, weights="random", mpp=1.0)
+    assert_refused(adata, ValueError, "truncated")
+    assert_refused(adata, ValueError, "truncated", call=pp.features, size_um=30, weights="random", mpp=1.0)
 
 
-def test_the_source_file_stands_behind_hires_only_if_it_is_the_same_image(tmp_path: Path, caplog):
+def test_the_source_file_is_used_with_hires_only_if_it_is_the_same_image(tmp_path: Path, caplog):
     path = tmp_path / "slide.tif"
     with tifffile.TiffWriter(path) as tif:
         options = {"photometric": "rgb", "tile": (64, 64)}
@@ -261,7 +261,7 @@ def test_the_source_file_stands_behind_hires_only_if_it_is_the_same_image(tmp_pa
     adata = section(
         ramp(600, 450, 3), np.array(XY) * 2.0, key="hires", scale=0.75, metadata={"source_image_path": str(path)}
     )
-    # finest first, whichever came from where
+    # finest first, from either source
     assert [level.scale[0] for level in resolve_one(adata).levels] == [1.0, 0.75, 0.5]
     patch = pp.patches(adata, size_px=40)[0]
     np.testing.assert_allclose(center(patch, 4), (200, 160), atol=1)
@@ -277,10 +277,10 @@ def test_the_source_file_is_compared_by_width_and_by_height(tmp_path: Path):
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, ramp(800, 600, 4), photometric="rgb")
     smaller = Level(np.zeros((150, 400, 3), np.uint8), scale=(400 / 800, 150 / 600))
-    found = _source_levels(path, [smaller], "S1")
-    assert [(level.shape, level.scale) for level in found] == [((600, 800), (1.0, 1.0))]
-    turned = Level(np.zeros((400, 150, 3), np.uint8), scale=(150 / 800, 400 / 600))
-    assert len(_source_levels(path, [turned], "S1")) == 1
+    levels = _source_levels(path, [smaller], "S1")
+    assert [(level.shape, level.scale) for level in levels] == [((600, 800), (1.0, 1.0))]
+    transposed = Level(np.zeros((400, 150, 3), np.uint8), scale=(150 / 800, 400 / 600))
+    assert len(_source_levels(path, [transposed], "S1")) == 1
     for other in ((0.25, 0.5), (0.5, 0.5), (0.25, 0.25)):
         assert _source_levels(path, [Level(smaller.array, scale=other)], "S1") == []
 
@@ -288,8 +288,8 @@ def test_the_source_file_is_compared_by_width_and_by_height(tmp_path: Path):
 # --- lazy ---------------------------------------------------------------------------------------------------------
 
 
-class Counted:
-    """An array that counts how often each part of it is read."""
+class RecordingArray:
+    """An array that records each read."""
 
     def __init__(self, array: NDArray[np.uint8]) -> None:
         self.array, self.shape, self.dtype, self.ndim = array, array.shape, array.dtype, array.ndim
@@ -303,17 +303,17 @@ class Counted:
         return id(self)
 
 
-def test_nothing_is_read_before_it_is_asked_for_and_each_chunk_once():
-    source = Counted(exact_image(512, 512))
+def test_chunks_are_read_on_access_and_each_once():
+    source = RecordingArray(exact_image(512, 512))
     meta = np.empty((0, 0, 0), np.uint8)
     image = da.from_array(source, chunks=(128, 128, 3), asarray=False, meta=meta)
     xy = np.random.default_rng(0).uniform(60, 450, (60, 2))
-    cut = pp.patches(section(image, xy), size_px=64)
+    patches = pp.patches(section(image, xy), size_px=64)
     assert source.reads == []
-    assert repr(cut)
-    cut[0]
+    assert repr(patches)
+    patches[0]
     assert 1 <= len(source.reads) <= 4
-    cut[:]
+    patches[:]
     assert len(source.reads) == len(set(source.reads)) == 16
 
 
@@ -323,17 +323,17 @@ def test_nothing_is_read_before_it_is_asked_for_and_each_chunk_once():
 def two_sections() -> ad.AnnData:
     first = section(exact_image(), name="A")
     second = section(255 - exact_image(), [[50.0, 60.0], [70.0, 80.0]], name="B")
-    both = ad.concat({"A": first, "B": second}, label="slide", index_unique="-", uns_merge=None)
-    both.uns["spatial"] = {**first.uns["spatial"], **second.uns["spatial"]}
-    return both[[3, 0, 1, 4, 2]].copy()
+    joined = ad.concat({"A": first, "B": second}, label="slide", index_unique="-", uns_merge=None)
+    joined.uns["spatial"] = {**first.uns["spatial"], **second.uns["spatial"]}
+    return joined[[3, 0, 1, 4, 2]].copy()
 
 
 def test_sections_of_one_anndata():
-    both = two_sections()
-    slides = {slide.name: slide for slide in resolve(both, Places(library_key="slide"))}
+    adata = two_sections()
+    slides = {slide.name: slide for slide in resolve(adata, Places(library_key="slide"))}
     assert slides["A"].rows.tolist() == [1, 2, 4]
     assert slides["B"].rows.tolist() == [0, 3]
-    assert all(slide.adata is both for slide in slides.values())
+    assert all(slide.adata is adata for slide in slides.values())
     np.testing.assert_array_equal(slides["B"].xy, [[50, 60], [70, 80]])
     from sthggep.pp import Patches
 
@@ -342,22 +342,26 @@ def test_sections_of_one_anndata():
 
 
 def test_one_of_several_sections():
-    both = two_sections()
-    refused(both, ValueError, r"several sections: 'A', 'B'.*library_key")
-    refused(both, ValueError, "One section was expected, found 2", call=resolve_one, places=Places(library_key="slide"))
-    refused(both, KeyError, r"'batch' is not in obs, which holds 'slide'", places=Places(library_key="batch"))
-    only = both[both.obs["slide"] == "B"].copy()
+    adata = two_sections()
+    assert_refused(adata, ValueError, r"several sections: 'A', 'B'.*library_key")
+    assert_refused(
+        adata, ValueError, "One section was expected, found 2", call=resolve_one, places=Places(library_key="slide")
+    )
+    assert_refused(adata, KeyError, r"'batch' is not in obs, which holds 'slide'", places=Places(library_key="batch"))
+    section_b = adata[adata.obs["slide"] == "B"].copy()
     np.testing.assert_array_equal(
-        pp.patches(only, library_key="slide", size_px=20)[0], 255 - exact_image()[50:70, 40:60]
+        pp.patches(section_b, library_key="slide", size_px=20)[0], 255 - exact_image()[50:70, 40:60]
     )
 
 
-def test_sections_that_nobody_knows():
-    both = two_sections()
-    both.obs["slide"] = both.obs["slide"].astype(str).replace("B", "C")
-    refused(both, KeyError, r"'C' has no image.*holds the sections 'A', 'B'", places=Places(library_key="slide"))
-    both.obs["slide"] = both.obs["slide"].replace("C", None)
-    refused(both, ValueError, "missing for 2 spots", places=Places(library_key="slide"))
+def test_sections_without_an_image_or_a_name():
+    adata = two_sections()
+    adata.obs["slide"] = adata.obs["slide"].astype(str).replace("B", "C")
+    assert_refused(
+        adata, KeyError, r"'C' has no image.*holds the sections 'A', 'B'", places=Places(library_key="slide")
+    )
+    adata.obs["slide"] = adata.obs["slide"].replace("C", None)
+    assert_refused(adata, ValueError, "missing for 2 spots", places=Places(library_key="slide"))
 
 
 # --- microns per pixel --------------------------------------------------------------------------------------------
@@ -397,7 +401,7 @@ def test_jitter_does_not_change_the_pitch():
 
 def test_microns_from_the_pitch_of_legacy_arrays():
     assert resolve_one(squares(pitch_um=200.0)).mpp == pytest.approx(1.0)
-    assert resolve_one(squares()).mpp is None  # nobody says which array it is
+    assert resolve_one(squares()).mpp is None  # the kind of array is unknown
 
 
 def test_square_arrays_are_not_taken_for_visium():
@@ -407,7 +411,7 @@ def test_square_arrays_are_not_taken_for_visium():
     assert resolve_one(adata).mpp is None
 
 
-def test_metadata_before_pitch_argument_before_both(recwarn):
+def test_argument_precedes_metadata_and_metadata_precede_pitch(recwarn):
     adata = squares(pitch_um=200.0, mpp=1.1)
     assert (resolve_one(adata).mpp, resolve_one(adata).mpp_source) == (1.1, "metadata")
     slide = resolve_one(adata, Places(mpp=0.9))
@@ -421,8 +425,8 @@ def test_metadata_before_pitch_argument_before_both(recwarn):
 
 
 @pytest.mark.parametrize("mpp", [0, -1.0, np.nan, np.inf])
-def test_senseless_microns(mpp: float):
-    refused(squares(), ValueError, "`mpp` must be a positive number", places=Places(mpp=mpp))
+def test_invalid_microns_are_refused(mpp: float):
+    assert_refused(squares(), ValueError, "`mpp` must be a positive number", places=Places(mpp=mpp))
     adata = squares()
     adata.uns["spatial"]["S1"]["metadata"]["mpp"] = mpp
     with pytest.raises(ValueError, match="mpp in the metadata must be a positive number"):
@@ -444,7 +448,7 @@ def test_positions_that_do_not_follow_the_array(caplog):
     slide = resolve_one(adata)
     assert slide.mpp is None
     assert "cannot compute microns per pixel from the spots" in caplog.text
-    assert slide.pitch() == pytest.approx(200)  # the nearest spot tells
+    assert slide.pitch() == pytest.approx(200)  # from the nearest spots
 
 
 def test_array_positions():
@@ -456,43 +460,43 @@ def test_array_positions():
     assert resolve_one(section(exact_image())).array_xy() is None
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------------------------
 
 
 def test_no_image():
-    refused(section(), KeyError, r"has no image: uns\['spatial'\]\['S1'\]\['images'\] was expected, found none")
+    assert_refused(section(), KeyError, r"has no image: uns\['spatial'\]\['S1'\]\['images'\] was expected, found none")
     adata = section()
     del adata.uns["spatial"]
-    refused(adata, KeyError, "has no image")
+    assert_refused(adata, KeyError, "has no image")
     assert resolve_one(adata, need_image=False).levels == ()
 
 
 def test_table_of_a_visium_spatialdata_has_no_image():
     adata = section(metadata={"chemistry_description": "Visium"})
     adata.uns["spatial"]["S1"] = {"metadata": {}}
-    refused(adata, KeyError, "Pass the SpatialData that holds the image")
+    assert_refused(adata, KeyError, "Pass the SpatialData that holds the image")
 
 
 def test_image_without_scale_factor():
     adata = section(exact_image(), key="hires")
     adata.uns["spatial"]["S1"]["scalefactors"] = {"tissue_lowres_scalef": 0.1}
-    refused(adata, KeyError, "'tissue_hires_scalef'.*expected, found 'tissue_lowres_scalef'")
+    assert_refused(adata, KeyError, "'tissue_hires_scalef'.*expected, found 'tissue_lowres_scalef'")
     adata.uns["spatial"]["S1"]["scalefactors"] = {"tissue_hires_scalef": 0.0}
-    refused(adata, ValueError, "tissue_hires_scalef must be a positive")
+    assert_refused(adata, ValueError, "tissue_hires_scalef must be a positive")
 
 
 def test_spots_outside_the_image():
-    refused(
+    assert_refused(
         section(exact_image(), np.array(XY) + 1000.0), ValueError, r"3 of 3 spots lie outside.*Check the scale factor"
     )
-    some = section(exact_image(), [*XY, (900.0, 100.0)])
-    refused(some, ValueError, r"1 of 4 spots lie outside.*400 wide and 300 high.*'spot3'")
-    refused(some, ValueError, "outside", call=pp.patches, size_px=10)
+    one_outside = section(exact_image(), [*XY, (900.0, 100.0)])
+    assert_refused(one_outside, ValueError, r"1 of 4 spots lie outside.*400 wide and 300 high.*'spot3'")
+    assert_refused(one_outside, ValueError, "outside", call=pp.patches, size_px=10)
 
 
-def test_swapped_coordinates_are_said():
-    swapped = section(exact_image(), [[80.0, 100.0], [150.0, 390.0]])
-    refused(swapped, ValueError, r"1 of 2 spots lie outside.*fit when x and y are swapped")
+def test_swapped_coordinates_are_named_in_the_error():
+    adata = section(exact_image(), [[80.0, 100.0], [150.0, 390.0]])
+    assert_refused(adata, ValueError, r"1 of 2 spots lie outside.*fit when x and y are swapped")
 
 
 def test_a_spot_on_the_edge_is_inside():
@@ -501,11 +505,11 @@ def test_a_spot_on_the_edge_is_inside():
 
 def test_missing_coordinates():
     adata = section(exact_image(), [[10.0, 10.0], [np.nan, 20.0], [np.inf, 5.0]])
-    refused(adata, ValueError, r"2 spots without coordinates \(NaN\): 'spot1', 'spot2'")
-    refused(adata, ValueError, "without coordinates", need_image=False)
+    assert_refused(adata, ValueError, r"2 spots without coordinates \(NaN\): 'spot1', 'spot2'")
+    assert_refused(adata, ValueError, "without coordinates", need_image=False)
     one_place = section(exact_image(), [[10.0, 20.0]] * 3)
-    refused(one_place, ValueError, "all 3 spots have the same coordinates")
-    refused(
+    assert_refused(one_place, ValueError, "all 3 spots have the same coordinates")
+    assert_refused(
         section(exact_image()),
         KeyError,
         "'X_spatial' is not in obsm, which holds 'spatial'",
@@ -513,36 +517,36 @@ def test_missing_coordinates():
     )
     flat = section(exact_image())
     flat.obsm["flat"] = np.zeros((3, 1))
-    refused(flat, ValueError, r"must hold the \(x, y\).*\(3, 1\)", places=Places(spatial_key="flat"))
+    assert_refused(flat, ValueError, r"must hold the \(x, y\).*\(3, 1\)", places=Places(spatial_key="flat"))
 
 
 @pytest.mark.filterwarnings("ignore:.*names are not unique")
 def test_duplicate_names():
     adata = section(exact_image())
     adata.obs_names = ["a", "b", "a"]
-    refused(adata, ValueError, "Spot names.*found more than once: 'a'.*obs_names_make_unique")
+    assert_refused(adata, ValueError, "Spot names.*found more than once: 'a'.*obs_names_make_unique")
     adata = section(exact_image())
     adata.var_names = ["G", "G"]
-    refused(adata, ValueError, "Gene names.*'G'.*var_names_make_unique")
+    assert_refused(adata, ValueError, "Gene names.*'G'.*var_names_make_unique")
 
 
 def test_empty_and_tiny_sections():
-    refused(section(exact_image(), np.empty((0, 2))), ValueError, "no spots")
+    assert_refused(section(exact_image(), np.empty((0, 2))), ValueError, "no spots")
     slide = resolve_one(section(exact_image(), [[10.0, 20.0]]))
     assert (slide.n_spots, slide.mpp, slide.pitch()) == (1, None, 1.0)
-    stacked = resolve_one(section(exact_image(), [[10.0, 20.0], [10.0, 20.0]]))
-    assert stacked.pitch() == 1.0
+    same_place = resolve_one(section(exact_image(), [[10.0, 20.0], [10.0, 20.0]]))
+    assert same_place.pitch() == 1.0
 
 
 @pytest.mark.parametrize("data", ["slide.h5ad", None, np.zeros((3, 3)), [ad.AnnData(np.zeros((3, 3)))]])
-def test_what_is_no_slide(data: object):
+def test_objects_that_are_no_slide(data: object):
     advice = {str: "anndata.read_h5ad", list: "loop over a list"}.get(type(data), "Pass one slide")
     for call in (resolve, table_of, pp.patches, pp.hypergraph, lambda d: pp.features(d, size_um=10), tl.predict):
         with pytest.raises(TypeError, match=rf"must be an AnnData or a SpatialData, found .*\. .*{advice}"):
             call(data)
 
 
-# --- the whole image, small ---------------------------------------------------------------------------------------
+# --- thumbnails -----------------------------------------------------------------------------------------------
 
 
 def test_thumbnail_keeps_places():
@@ -567,16 +571,16 @@ def test_spot_diameter_and_size():
 
 def test_thumbnail_of_a_large_image_is_made_in_parts(monkeypatch: pytest.MonkeyPatch):
     image = np.kron(np.arange(30 * 25).reshape(30, 25, 1) % 251, np.ones((100, 100, 3))).astype(np.uint8)
-    source = Counted(image)
+    source = RecordingArray(image)
     lazy = da.from_array(source, chunks=(1024, 1024, 3), asarray=False, meta=np.empty((0, 0, 0), np.uint8))
     slide = resolve_one(section(lazy))
     monkeypatch.setattr("sthggep._slides._slide.LARGE_PX", 1 << 40)
     expected, scale = slide.thumbnail(200)
     monkeypatch.setattr("sthggep._slides._slide.LARGE_PX", 1 << 20)
     source.reads.clear()
-    fresh = resolve_one(section(lazy))
-    found, same = fresh.thumbnail(200)
-    assert scale == same
-    assert found.shape == expected.shape
-    assert np.abs(found.astype(int) - expected).mean() < 1
+    reopened = resolve_one(section(lazy))
+    thumbnail, scale_in_parts = reopened.thumbnail(200)
+    assert scale == scale_in_parts
+    assert thumbnail.shape == expected.shape
+    assert np.abs(thumbnail.astype(int) - expected).mean() < 1
     assert len(source.reads) == len(set(source.reads)) == 9

@@ -35,7 +35,7 @@ XY = np.array([[100.0, 80.0], [200.0, 150.0], [310.0, 220.0], [60.0, 200.0]])
 
 
 def exact_image(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """Every pixel says where it is: red x, green y (modulo 256), blue which block of 256."""
+    """Pixels that hold their position: red x, green y (modulo 256), blue the number of the block of 256."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x % 256, y % 256, x // 256 * 16 + y // 256], axis=-1).astype(np.uint8)
 
@@ -75,8 +75,8 @@ def build(
     )
 
 
-def refused(sdata: SpatialData, error: type[Exception], words: str, call=resolve, **options: object) -> None:
-    """The call raises, says the words, and changes nothing."""
+def assert_refused(sdata: SpatialData, error: type[Exception], words: str, call=resolve, **options: object) -> None:
+    """Check that the call raises with these words and changes nothing."""
     table = next(iter(sdata.tables.values()), ad.AnnData())
     before = (table.copy(), {name: set(get_transformation(e, get_all=True)) for name, e in sdata.images.items()})
     with pytest.raises(error, match=words):
@@ -86,8 +86,8 @@ def refused(sdata: SpatialData, error: type[Exception], words: str, call=resolve
     assert {name: set(get_transformation(e, get_all=True)) for name, e in sdata.images.items()} == before[1]
 
 
-def assert_exact(cut: pp.Patches, xy: NDArray[np.float64], image: NDArray[np.uint8], half: int = 10) -> None:
-    for patch, (x, y) in zip(cut[:], np.asarray(xy).astype(int), strict=True):
+def assert_exact(patches: pp.Patches, xy: NDArray[np.float64], image: NDArray[np.uint8], half: int = 10) -> None:
+    for patch, (x, y) in zip(patches[:], np.asarray(xy).astype(int), strict=True):
         np.testing.assert_array_equal(patch, image[y - half : y + half, x - half : x + half])
 
 
@@ -98,23 +98,23 @@ def assert_exact(cut: pp.Patches, xy: NDArray[np.float64], image: NDArray[np.uin
 def test_single_and_multiscale_images(scale_factors):
     image = exact_image()
     sdata = build({"he": image_element(image, {"global": Identity()}, scale_factors)}, {"global": Identity()})
-    cut = pp.patches(sdata, size_px=20)
-    assert [level.scale for level in cut.slide.levels] == [
+    patches = pp.patches(sdata, size_px=20)
+    assert [level.scale for level in patches.slide.levels] == [
         (0.5**i, 0.5**i) for i in range(len(scale_factors or []) + 1)
     ]
-    assert_exact(cut, XY, image)
-    assert cut.slide.spot_diameter == 20
-    assert cut.slide.name == "spots"
+    assert_exact(patches, XY, image)
+    assert patches.slide.spot_diameter == 20
+    assert patches.slide.name == "spots"
 
 
-def test_rows_find_their_shapes_by_instance():
+def test_rows_are_matched_to_shapes_by_instance():
     image = exact_image()
     sdata = build({"he": image_element(image, {"global": Identity()})}, {"global": Identity()})
     sdata.shapes["spots"] = sdata.shapes["spots"].iloc[[2, 0, 3, 1]]
     sdata.tables["table"] = sdata.tables["table"][[3, 1, 0]].copy()
-    cut = pp.patches(sdata, size_px=20)
-    np.testing.assert_array_equal(cut.slide.xy, XY[[3, 1, 0]])
-    assert_exact(cut, XY[[3, 1, 0]], image)
+    patches = pp.patches(sdata, size_px=20)
+    np.testing.assert_array_equal(patches.slide.xy, XY[[3, 1, 0]])
+    assert_exact(patches, XY[[3, 1, 0]], image)
 
 
 def test_spots_in_microns_over_a_scaled_and_shifted_image():
@@ -124,14 +124,14 @@ def test_spots_in_microns_over_a_scaled_and_shifted_image():
     sdata = build(
         {"he": image_element(image, {"um": to_um}, [2])}, {"um": Identity()}, XY * 0.5 + [7.0, -11.0], radius=5
     )
-    cut = pp.patches(sdata, size_px=20)
-    np.testing.assert_allclose(cut.slide.xy, XY)
-    assert_exact(cut, np.rint(cut.slide.xy), image)
-    assert cut.slide.spot_diameter == pytest.approx(20)
+    patches = pp.patches(sdata, size_px=20)
+    np.testing.assert_allclose(patches.slide.xy, XY)
+    assert_exact(patches, np.rint(patches.slide.xy), image)
+    assert patches.slide.spot_diameter == pytest.approx(20)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 30])
-def test_rotated_image_is_cut_upright_in_its_own_pixels(degrees):
+def test_patches_are_upright_in_the_pixels_of_a_rotated_image(degrees):
     image = exact_image()
     angle = np.deg2rad(degrees)
     matrix = np.array([[np.cos(angle), -np.sin(angle), 30], [np.sin(angle), np.cos(angle), -20], [0, 0, 1]])
@@ -148,7 +148,7 @@ def test_rotated_image_is_cut_upright_in_its_own_pixels(degrees):
     assert_exact(pp.patches(sdata, size_px=20), half[:, :2] + 10, image)
 
 
-def test_polygons_are_cut_at_their_center():
+def test_patches_of_polygons_are_at_their_center():
     image = exact_image()
     from shapely.geometry import box
 
@@ -164,7 +164,7 @@ def test_polygons_are_cut_at_their_center():
 
 
 def visium(full: bool = True) -> SpatialData:
-    """As `spatialdata_io.visium`: one system of full-resolution pixels, two of the downscaled images, none "global"."""
+    """Data as of `spatialdata_io.visium`: one system of full-resolution pixels, two of smaller images, none "global"."""
     hires = {"S1_downscaled_hires": Identity(), "S1": Scale([4, 4], ("x", "y"))}
     lowres = {"S1_downscaled_lowres": Identity(), "S1": Scale([10, 10], ("x", "y"))}
     images = {
@@ -185,11 +185,13 @@ def visium(full: bool = True) -> SpatialData:
 
 def test_visium_layout():
     sdata = visium()
-    with pytest.raises(RuntimeError, match="Multiple equal paths"):  # the obvious way does not work on it
+    with pytest.raises(
+        RuntimeError, match="Multiple equal paths"
+    ):  # the transformation of spatialdata does not work here
         get_transformation_between_coordinate_systems(sdata, sdata["S1"], sdata["S1_hires_image"])
-    cut = pp.patches(sdata, size_px=20)
-    assert_exact(cut, XY, exact_image())
-    assert (cut.slide.mpp, cut.slide.mpp_source) == (0.5, "metadata")
+    patches = pp.patches(sdata, size_px=20)
+    assert_exact(patches, XY, exact_image())
+    assert (patches.slide.mpp, patches.slide.mpp_source) == (0.5, "metadata")
 
 
 def test_visium_layout_with_hires_only():
@@ -198,7 +200,7 @@ def test_visium_layout_with_hires_only():
     assert_exact(pp.Patches(slide, size_px=10), np.floor(XY / 4), exact_image(100, 75), half=5)
     assert slide.size == (100, 75)
     assert slide.spot_diameter == pytest.approx(5)
-    # the table speaks of full-resolution pixels, each pixel of this image holds 16 of them
+    # the table refers to full-resolution pixels; each pixel of this image holds 16 of them
     assert slide.mpp == pytest.approx(2.0)
 
 
@@ -206,14 +208,16 @@ def test_image_of_another_coordinate_system():
     sdata = visium()
     assert resolve_one(sdata, Places(image_key="S1_lowres_image")).size == (40, 30)
     np.testing.assert_allclose(resolve_one(sdata, Places(coordinate_system="S1_downscaled_hires")).xy, XY / 4)
-    refused(
+    assert_refused(
         sdata,
         KeyError,
         "not in coordinate system 'global'; they are in 'S1'",
         places=Places(coordinate_system="global"),
     )
-    refused(sdata, KeyError, "'he' is not in the images of the SpatialData, which holds", places=Places(image_key="he"))
-    refused(
+    assert_refused(
+        sdata, KeyError, "'he' is not in the images of the SpatialData, which holds", places=Places(image_key="he")
+    )
+    assert_refused(
         sdata,
         KeyError,
         "found no image",
@@ -231,7 +235,9 @@ def test_several_images_need_a_choice():
         "dapi": image_element(255 - image, {"global": Identity()}),
     }
     sdata = build(images, {"global": Identity(), "he_px": Identity()})
-    refused(sdata, ValueError, r"several images \('dapi', 'he'\).*`image_key=` or `coordinate_system=`|'he', 'dapi'")
+    assert_refused(
+        sdata, ValueError, r"several images \('dapi', 'he'\).*`image_key=` or `coordinate_system=`|'he', 'dapi'"
+    )
     assert_exact(pp.patches(sdata, size_px=20, image_key="dapi"), XY, 255 - image)
     assert_exact(pp.patches(sdata, size_px=20, coordinate_system="he_px"), XY, image)
 
@@ -256,8 +262,8 @@ def test_regions_of_one_table_are_sections():
     np.testing.assert_array_equal(second.xy, XY[[3, 2]])
     assert_exact(pp.Patches(first, size_px=20), XY[:2], exact_image())
     assert_exact(pp.patches(sdata, shapes_key="B", size_px=20), XY[[3, 2]], 255 - exact_image())
-    refused(sdata, ValueError, "One section was expected, found 2: 'A', 'B'", call=pp.patches)
-    refused(sdata, KeyError, "does not annotate 'C'; it annotates 'A', 'B'", places=Places(shapes_key="C"))
+    assert_refused(sdata, ValueError, "One section was expected, found 2: 'A', 'B'", call=pp.patches)
+    assert_refused(sdata, KeyError, "does not annotate 'C'; it annotates 'A', 'B'", places=Places(shapes_key="C"))
 
 
 def test_a_region_without_spots():
@@ -267,22 +273,22 @@ def test_a_region_without_spots():
     only.uns["spatialdata_attrs"]["region"] = ["A"]
     sdata.tables["table"] = only
     only.uns["spatialdata_attrs"]["region"] = ["A", "B"]
-    refused(sdata, ValueError, "'B' holds no spots")
+    assert_refused(sdata, ValueError, "'B' holds no spots")
 
 
-def test_shapes_that_rows_name_and_nobody_holds():
+def test_missing_shapes_are_named():
     sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
     whole = sdata.shapes["spots"]
     sdata.shapes["spots"] = whole.iloc[:3]
-    refused(sdata, ValueError, "lacks 1 of them: '3'")
+    assert_refused(sdata, ValueError, "lacks 1 of them: '3'")
     sdata.shapes["spots"] = whole.set_axis([0, 1, 2, 2]).rename_axis(None)
     sdata.tables["table"].obs["spot_id"] = [0, 1, 2, 2]
-    refused(sdata, ValueError, "index has duplicates")
+    assert_refused(sdata, ValueError, "index has duplicates")
 
 
 def test_no_such_table():
     sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
-    refused(
+    assert_refused(
         sdata,
         KeyError,
         "'cells' is not in the tables of the SpatialData, which holds 'table'",
@@ -297,9 +303,9 @@ def test_spots_outside_the_image():
     sdata = build(
         {"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()}, XY[:, ::-1] + 0.0
     )
-    refused(sdata, ValueError, "fit when x and y are swapped")
+    assert_refused(sdata, ValueError, "fit when x and y are swapped")
     sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()}, XY * 10)
-    refused(sdata, ValueError, "4 of 4 spots lie outside")
+    assert_refused(sdata, ValueError, "4 of 4 spots lie outside")
 
 
 # --- microns ------------------------------------------------------------------------------------------------------
@@ -344,30 +350,30 @@ def test_levels_that_are_not_exact_halves(tmp_path: Path):
             tif.write(np.rint(level).astype(np.uint8), photometric="rgb", tile=(64, 64), **more)
     xy = np.array([[100.0, 120.0], [510.0, 510.0], [301.5, 480.0]])
     sdata = with_spots(io.read_slide(tmp_path / "slide.tif", mpp=0.5), xy)
-    found = []
+    scales = []
     for size_um in (20, 45, 85):
-        cut = pp.patches(sdata, size_um=size_um, size_px=40)
-        found.append(cut.level.scale[0])
-        middle = cut[:][..., :2].mean(axis=(1, 2)) * 603 / 255
+        patches = pp.patches(sdata, size_um=size_um, size_px=40)
+        scales.append(patches.level.scale[0])
+        middle = patches[:][..., :2].mean(axis=(1, 2)) * 603 / 255
         np.testing.assert_allclose(middle, xy, atol=3.2)
         # the box is exact to half a pixel of its level
-        center = (cut.boxes()[:, :2] + cut.boxes()[:, 2:]) / 2
-        np.testing.assert_allclose(center, xy, atol=0.51 / cut.level.scale[0])
-    assert found == [1.0, pytest.approx(301 / 603), pytest.approx(150 / 603)]
-    assert cut.slide.mpp_source == "metadata"
+        center = (patches.boxes()[:, :2] + patches.boxes()[:, 2:]) / 2
+        np.testing.assert_allclose(center, xy, atol=0.51 / patches.level.scale[0])
+    assert scales == [1.0, pytest.approx(301 / 603), pytest.approx(150 / 603)]
+    assert patches.slide.mpp_source == "metadata"
 
 
 def test_zarr_round_trip_is_read_lazily(tmp_path: Path):
     image = exact_image()
     build({"he": image_element(image, {"global": Identity()}, [2])}, {"global": Identity()}).write(tmp_path / "s.zarr")
     sdata = read_zarr(tmp_path / "s.zarr")
-    cut = pp.patches(sdata, size_px=20)
-    assert all(hasattr(level.array, "dask") for level in cut.slide.levels)
-    assert [level.scale for level in cut.slide.levels] == [(1.0, 1.0), (0.5, 0.5)]
-    assert_exact(cut, XY, image)
+    patches = pp.patches(sdata, size_px=20)
+    assert all(hasattr(level.array, "dask") for level in patches.slide.levels)
+    assert [level.scale for level in patches.slide.levels] == [(1.0, 1.0), (0.5, 0.5)]
+    assert_exact(patches, XY, image)
 
 
-def test_image_is_not_read_before_it_is_asked_for():
+def test_image_is_read_on_access():
     reads = []
 
     def block(block_info=None):
@@ -376,9 +382,9 @@ def test_image_is_not_read_before_it_is_asked_for():
 
     lazy = da.map_blocks(block, chunks=((3,), (64,) * 5, (64,) * 7), dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
     element = Image2DModel.parse(lazy, dims=("c", "y", "x"), transformations={"global": Identity()})
-    cut = pp.patches(build({"he": element}, {"global": Identity()}), size_px=60)
+    patches = pp.patches(build({"he": element}, {"global": Identity()}), size_px=60)
     assert reads == []
-    cut[:]
+    patches[:]
     assert len(reads) == len(set(reads)) < 20
 
 
@@ -388,20 +394,24 @@ def test_image_is_not_read_before_it_is_asked_for():
 def test_toy_is_the_same_in_both_forms():
     options = {"size_um": (1200.0, 1000.0), "mpp": 1.0, "n_genes": 8, "seed": 3}
     adata, sdata = datasets.toy(**options), datasets.toy(**options, as_spatialdata=True)
-    ours, theirs = resolve_one(adata), resolve_one(sdata)
-    np.testing.assert_allclose(ours.xy, theirs.xy)
-    assert (ours.mpp, ours.spot_diameter, ours.name) == (theirs.mpp, theirs.spot_diameter, theirs.name)
-    np.testing.assert_array_equal(ours.array_xy(), theirs.array_xy())
+    of_anndata, of_spatialdata = resolve_one(adata), resolve_one(sdata)
+    np.testing.assert_allclose(of_anndata.xy, of_spatialdata.xy)
+    assert (of_anndata.mpp, of_anndata.spot_diameter, of_anndata.name) == (
+        of_spatialdata.mpp,
+        of_spatialdata.spot_diameter,
+        of_spatialdata.name,
+    )
+    np.testing.assert_array_equal(of_anndata.array_xy(), of_spatialdata.array_xy())
     for size in ({"size_px": 64}, {"size_um": 64, "size_px": 64}):
         np.testing.assert_array_equal(pp.patches(adata, **size)[:], pp.patches(sdata, **size)[:])
 
 
 class WSIData(SpatialData):
-    """A stand-in: what LazySlide works on is a SpatialData with properties of the slide."""
+    """Replaces the class of LazySlide's slides, a SpatialData with properties of the slide."""
 
 
 def wsi(image: NDArray[np.uint8], mpp: float | None = 0.5) -> WSIData:
-    """As `wsidata` lays a slide out: levels that count their own pixels, a thumbnail, square tiles, a table of features."""
+    """Make a slide as `wsidata` does: levels in their own pixels, a thumbnail, square tiles, a table of features."""
     levels = {
         f"scale{i}": xr.Dataset(
             {"image": image_element(image[::step, ::step], {"global": Scale([step] * 2, ("y", "x"))})}
@@ -427,11 +437,11 @@ def test_wsidata():
     fine = pp.patches(wsi(image), size_um=8.0, size_px=16)[:]
     for patch, (x, y) in zip(fine, XY.astype(int), strict=True):
         np.testing.assert_array_equal(patch, image[y - 8 : y + 8, x - 8 : x + 8])
-    # From the coarse level, the same tissue
+    # The coarse level shows the same tissue
     coarse = pp.patches(wsi(image), size_um=32.0, size_px=16)[:]
     for patch, (x, y) in zip(coarse, XY, strict=True):
         np.testing.assert_allclose(patch[..., :2].mean(axis=(0, 1)), (x % 256, y), atol=3)
-    # A thumbnail that is asked for is as coarse as it is
+    # A thumbnail that `image_key` names has its own resolution
     (small,) = resolve(wsi(image), Places(image_key="wsi_thumbnail"))
     assert small.mpp == pytest.approx(5.0)
     bare = wsi(image)
@@ -441,8 +451,8 @@ def test_wsidata():
     assert resolve(wsi(image, mpp=None))[0].mpp is None
 
 
-def test_levels_that_shrink_more_along_one_axis_than_along_the_other():
-    """The second level has half the rows and a quarter of the columns, and coordinates of its own."""
+def test_levels_with_other_factors_along_x_and_y():
+    """The second level has half the rows, a quarter of the columns, and its own coordinates."""
     image = exact_image()
     sdata = wsi(image)
     coarse = image_element(image[::2, ::4], {"global": Scale([2, 4], ("y", "x"))})
@@ -457,7 +467,7 @@ def test_levels_that_shrink_more_along_one_axis_than_along_the_other():
     np.testing.assert_array_equal(coarser.read([place])[0][0, 0], image[y, x])
 
 
-def test_things_made_from_spatialdata_are_spatialdata():
+def test_subclasses_of_spatialdata_are_spatialdata():
     sdata = build({"he": image_element(exact_image(), {"global": Identity()})}, {"global": Identity()})
-    derived = WSIData(images=sdata.images, shapes=sdata.shapes, tables=sdata.tables)
-    np.testing.assert_array_equal(resolve_one(derived).xy, XY)
+    wsi_data = WSIData(images=sdata.images, shapes=sdata.shapes, tables=sdata.tables)
+    np.testing.assert_array_equal(resolve_one(wsi_data).xy, XY)

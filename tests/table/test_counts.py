@@ -38,9 +38,9 @@ def table(matrix: object = COUNTS) -> ad.AnnData:
 )
 def test_counts_of_a_panel_in_its_order(wrap):
     adata = table(wrap(COUNTS))
-    found = read_panel_counts(adata, ["C", "A"])
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, COUNTS[:, [2, 0]])
+    counts = read_panel_counts(adata, ["C", "A"])
+    assert counts.dtype == np.float32
+    np.testing.assert_array_equal(counts, COUNTS[:, [2, 0]])
     np.testing.assert_array_equal(read_panel_counts(adata, ["B"], rows=np.array([2, 0])), [[7], [1]])
 
 
@@ -64,7 +64,7 @@ def test_counts_in_a_layer():
         read_panel_counts(adata, ["A"])
 
 
-def test_only_layers_of_counts_are_offered():
+def test_the_error_suggests_only_layers_of_counts():
     adata = table(np.log1p(COUNTS))
     adata.layers["true_rate"] = COUNTS + 0.1
     adata.layers["scaled"] = COUNTS - 1
@@ -79,7 +79,7 @@ def test_only_layers_of_counts_are_offered():
 
 
 def normalized() -> ad.AnnData:
-    """As most tables come: log-normalized in ``X``."""
+    """A table that is log-normalized in ``X``, as most are."""
     adata = table(np.log1p(COUNTS))
     adata.layers["scaled"] = COUNTS - 1
     return adata
@@ -92,7 +92,7 @@ def test_raw_counts_beside_a_normalized_x(name: str, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO, logger="sthggep"):
         np.testing.assert_array_equal(read_panel_counts(adata, ["C", "A"], rows=np.array([1])), COUNTS[[1]][:, [2, 0]])
     assert f"Reading raw counts from layers['{name}']" in caplog.text
-    # the user's word is final
+    # the argument of the user decides
     with pytest.raises(ValueError, match=r"layers\['scaled'\] must hold raw counts, found negative values"):
         read_panel_counts(adata, ["A"], layer="scaled")
     adata.X = None
@@ -109,7 +109,7 @@ def test_raw_counts_in_raw_with_more_genes(caplog: pytest.LogCaptureFixture):
     assert explain_missing_counts(adata, ["B", "C"]) == ""
 
 
-def test_nothing_raw_anywhere_is_said_of_x():
+def test_the_error_without_raw_counts_describes_x():
     adata = normalized()
     adata.raw = adata.copy()
     adata.layers["counts"] = COUNTS + 0.5
@@ -141,13 +141,13 @@ def test_whole_numbers_in_x_come_before_layers(caplog: pytest.LogCaptureFixture)
     ],
 )
 @pytest.mark.parametrize("wrap", [np.asarray, sparse.csr_matrix], ids=["dense", "sparse"])
-def test_what_are_no_counts(value: float, words: str, wrap):
-    broken = COUNTS.copy()
-    broken[1, 1] = value
-    adata = table(wrap(broken))
+def test_values_that_are_no_counts(value: float, words: str, wrap):
+    values = COUNTS.copy()
+    values[1, 1] = value
+    adata = table(wrap(values))
     with pytest.raises(ValueError, match=words):
         read_panel_counts(adata, ["A", "B"])
-    # other genes are none of our business
+    # values of other genes do not matter
     np.testing.assert_array_equal(read_panel_counts(adata, ["A", "C"]), COUNTS[:, [0, 2]])
 
 
@@ -157,23 +157,23 @@ def test_absent_genes():
 
 
 def test_log10_counts_per_10k_of_the_panel():
-    found = log10_cp10k(COUNTS)
-    np.testing.assert_allclose(found[0], np.log10(1 + 1e4 * np.array([0, 1, 2]) / 3), rtol=1e-6)
-    np.testing.assert_allclose(found[2, 0], np.log10(1 + 1e4 * 6 / 13), rtol=1e-6)
-    assert found.dtype == np.float32
-    assert (found[3] == 0).all()  # no counts, no NaN
-    # whole counts are kept exactly even where float32 sums would not be
+    expression = log10_cp10k(COUNTS)
+    np.testing.assert_allclose(expression[0], np.log10(1 + 1e4 * np.array([0, 1, 2]) / 3), rtol=1e-6)
+    np.testing.assert_allclose(expression[2, 0], np.log10(1 + 1e4 * 6 / 13), rtol=1e-6)
+    assert expression.dtype == np.float32
+    assert (expression[3] == 0).all()  # no counts, no NaN
+    # sums of whole counts are exact, even where float32 sums are not
     deep = np.full((1, 2), 2**24 + 1, dtype=np.float32)
     np.testing.assert_allclose(log10_cp10k(deep), np.log10(5001), rtol=1e-6)
 
 
 def test_size_factors():
-    # panel counts 3, 8, 13, 0: the median of those that have any is 8
+    # panel counts 3, 8, 13, 0: the median of spots with counts is 8
     np.testing.assert_allclose(size_factors(COUNTS), [3 / 8, 1, 13 / 8, 1])
     np.testing.assert_array_equal(size_factors(np.zeros((3, 2), np.float32)), [1, 1, 1])
 
 
-# --- reading a prediction back ------------------------------------------------------------------------------------
+# --- reading a prediction -----------------------------------------------------------------------------------------
 
 
 def predicted() -> ad.AnnData:
@@ -185,8 +185,8 @@ def predicted() -> ad.AnnData:
 
 def whole(adata: ad.AnnData, *rows: int) -> Slide:
     """All rows as one section, or some of them."""
-    chosen = np.array(rows or range(adata.n_obs), dtype=np.intp)
-    return Slide("section", adata, chosen, np.zeros((len(chosen), 2)))
+    indices = np.array(rows or range(adata.n_obs), dtype=np.intp)
+    return Slide("section", adata, indices, np.zeros((len(indices), 2)))
 
 
 def test_prediction_and_its_observed_counterpart():
@@ -205,7 +205,7 @@ def test_prediction_and_its_observed_counterpart():
         prediction.columns(["B"])
 
 
-def test_no_such_prediction():
+def test_missing_predictions_are_named():
     adata = predicted()
     with pytest.raises(
         KeyError, match=r"'other' is not in obsm.*Predictions: \['hggep'\].*tl\.predict.*key_added='other'"
@@ -215,7 +215,7 @@ def test_no_such_prediction():
         read_prediction(table())
 
 
-def test_what_is_no_prediction():
+def test_arrays_that_are_no_prediction():
     adata = predicted()
     adata.obsm["hggep"] = np.zeros((4, 3))
     with pytest.raises(ValueError, match=r"shape \(4, 3\), but its record names 2 genes"):

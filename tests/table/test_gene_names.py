@@ -36,13 +36,13 @@ def var(names: list[str], **columns: list[str]) -> pd.DataFrame:
     ],
 )
 def test_the_same_genes_by_any_name(table: pd.DataFrame, genes: list[str]):
-    for chosen in ([0, 1, 2, 3], [2, 0], [3]):
-        np.testing.assert_array_equal(find_gene_columns(table, [genes[i] for i in chosen]), chosen)
+    for columns in ([0, 1, 2, 3], [2, 0], [3]):
+        np.testing.assert_array_equal(find_gene_columns(table, [genes[i] for i in columns]), columns)
     categories = table.astype("category")
     np.testing.assert_array_equal(find_gene_columns(categories, genes[::-1]), [3, 2, 1, 0])
 
 
-def test_where_they_were_found_is_said(caplog: pytest.LogCaptureFixture):
+def test_the_log_names_the_column_of_the_genes(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="sthggep"):
         find_gene_columns(var(SYMBOLS, gene_ids=IDS), SYMBOLS)
     assert not caplog.records
@@ -52,19 +52,19 @@ def test_where_they_were_found_is_said(caplog: pytest.LogCaptureFixture):
 
 
 def test_var_names_come_first():
-    # a gene's name may stand in another column for another gene
+    # another column may give the same name to another gene
     table = var(SYMBOLS, alias=[*SYMBOLS[1:], "ERBB2"])
     np.testing.assert_array_equal(find_gene_columns(table, ["ERBB2", "GNAS"]), [0, 3])
 
 
-def test_of_a_name_that_stands_twice_the_first_is_taken(caplog: pytest.LogCaptureFixture):
+def test_the_first_of_duplicated_names_is_used(caplog: pytest.LogCaptureFixture):
     table = var([*IDS, "ENSG00000280987"], gene_symbols=[*SYMBOLS, "MATR3"])
     with caplog.at_level(logging.INFO, logger="sthggep"):
         np.testing.assert_array_equal(find_gene_columns(table, ["MATR3", "GNAS"]), [2, 3])
     assert "ignoring 1 further column of the same names" in caplog.text
 
 
-def test_columns_that_disagree_are_not_chosen_between():
+def test_columns_that_disagree_are_refused():
     table = var(IDS, old=SYMBOLS, new=[SYMBOLS[1], SYMBOLS[0], *SYMBOLS[2:]])
     np.testing.assert_array_equal(find_gene_columns(table, ["GNAS"]), [3])
     with pytest.raises(
@@ -73,7 +73,7 @@ def test_columns_that_disagree_are_not_chosen_between():
         find_gene_columns(table, ["ERBB2"])
 
 
-def test_genes_that_are_nowhere():
+def test_missing_genes_are_named():
     table = var(IDS, gene_symbols=SYMBOLS)
     with pytest.raises(KeyError, match=r"1 of 2 genes are not in var\['gene_symbols'\]: 'TP53'.*such as 'ERBB2'"):
         find_gene_columns(table, ["FASN", "TP53"])

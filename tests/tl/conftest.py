@@ -1,4 +1,4 @@
-"""A square array of spots, smooth maps on it, and counts whose rates are known."""
+"""A square array of spots, smooth maps on it, and counts of known rates."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def counted(depth: float, seed: int = 0, sigma: float = 1.5) -> ad.AnnData:
 
 @pytest.fixture(scope="session")
 def lattice() -> SimpleNamespace:
-    """What draws spots and maps on a square array."""
+    """Functions that make spots and maps on a square array."""
     return SimpleNamespace(
         SIDE=SIDE, square=square, slide=slide, smooth=smooth, blurred=blurred, counted=counted, n_spots=SIDE**2
     )

@@ -1,4 +1,4 @@
-"""Clusters against labels: tissue whose domains are known, noise, what is chosen and what is written."""
+"""Clusters against labels: tissue with known domains, noise, the choice of clusters, written fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECORD = {"tool": "sthggep", "units": "log"}
 
 @pytest.fixture
 def domains(lattice) -> ad.AnnData:
-    """Stripes of four kinds of tissue, each with genes of its own: coordinates alone do not find them."""
+    """Stripes of four kinds of tissue, each with its own genes; coordinates alone do not separate them."""
     rng = np.random.default_rng(0)
     xy = lattice.square() / 290
     truth = (xy[:, 0] // 2 % 4).astype(int)
@@ -54,27 +54,27 @@ def test_known_domains(domains: ad.AnnData, method: str):
     assert (table.loc[["predicted", "observed"], "n_clusters"] == 4).all()
     assert table.loc["coordinates", "ari"] < 0.1
     assert (table["n_spots"] == domains.n_obs).all()
-    counted = tl.agreement(noise(domains), labels_key="domain", method=method)
-    assert abs(counted.loc["predicted", "ari"]) < 0.05
-    assert counted.loc["observed", "ari"] > 0.95
+    table_of_noise = tl.agreement(noise(domains), labels_key="domain", method=method)
+    assert abs(table_of_noise.loc["predicted", "ari"]) < 0.05
+    assert table_of_noise.loc["observed", "ari"] > 0.95
 
 
-def test_figures_are_those_of_what_is_written(domains: ad.AnnData):
+def test_scores_are_those_of_the_written_columns(domains: ad.AnnData):
     domains.obs.loc[domains.obs_names[:100], "domain"] = np.nan
     table = tl.agreement(domains, labels_key="domain")
-    known = domains.obs["domain"].notna()
-    assert (table["n_spots"] == known.sum()).all()
+    has_label = domains.obs["domain"].notna()
+    assert (table["n_spots"] == has_label.sum()).all()
     for row, column in (("predicted", "hggep_clusters"), ("observed", "hggep_clusters_observed")):
-        found = domains.obs[column]
-        assert isinstance(found.dtype, pd.CategoricalDtype)
-        assert found.notna().all()
-        sizes = found.value_counts()[[str(i) for i in range(found.nunique())]]
+        clusters = domains.obs[column]
+        assert isinstance(clusters.dtype, pd.CategoricalDtype)
+        assert clusters.notna().all()
+        sizes = clusters.value_counts()[[str(i) for i in range(clusters.nunique())]]
         assert sizes.is_monotonic_decreasing
-        expected = adjusted_rand_score(domains.obs["domain"][known].astype(str), found[known].astype(str))
+        expected = adjusted_rand_score(domains.obs["domain"][has_label].astype(str), clusters[has_label].astype(str))
         assert table.loc[row, "ari"] == pytest.approx(expected)
 
 
-def test_labels_do_not_choose(domains: ad.AnnData):
+def test_labels_do_not_influence_the_clusters(domains: ad.AnnData):
     noise(domains)
     first = tl.agreement(domains, labels_key="domain")
     clusters = domains.obs["hggep_clusters"].copy()
@@ -86,20 +86,20 @@ def test_labels_do_not_choose(domains: ad.AnnData):
 
 
 @pytest.mark.parametrize("n", [3, 5])
-def test_the_silhouette_finds_how_many(n: int):
+def test_the_silhouette_chooses_the_number_of_clusters(n: int):
     points, truth = make_blobs(200, 3, centers=n, cluster_std=0.4, random_state=2)
-    found = cluster(points, "kmeans", None, 0)
-    assert (found.n, found.chosen) == (n, n)
-    assert adjusted_rand_score(truth, found.labels) > 0.95
+    clusters = cluster(points, "kmeans", None, 0)
+    assert (clusters.n, clusters.chosen) == (n, n)
+    assert adjusted_rand_score(truth, clusters.labels) > 0.95
 
 
-def test_one_candidate_is_taken_as_it_is(domains: ad.AnnData):
+def test_a_single_candidate_is_used(domains: ad.AnnData):
     table = tl.agreement(domains, labels_key="domain", candidates=[7])
     assert (table["n_clusters"] == 7).all()
     assert (table["chosen"] == 7).all()
-    alone = tl.agreement(domains, labels_key="domain", candidates=[1]).loc["predicted"]
-    assert (alone["n_clusters"], alone["ari"]) == (1, 0)
-    assert np.isnan(alone["silhouette"])
+    one_cluster = tl.agreement(domains, labels_key="domain", candidates=[1]).loc["predicted"]
+    assert (one_cluster["n_clusters"], one_cluster["ari"]) == (1, 0)
+    assert np.isnan(one_cluster["silhouette"])
     for wrong in ([], [0], [-1.0]):
         with pytest.raises(ValueError, match="`candidates` must be positive"):
             tl.agreement(domains, labels_key="domain", candidates=wrong)
@@ -118,16 +118,16 @@ def test_true_rates_of_toy_tissue():
     assert abs(bad) < 0.1
 
 
-def test_written_and_read_again(domains: ad.AnnData, tmp_path: Path):
+def test_results_survive_a_file(domains: ad.AnnData, tmp_path: Path):
     counts = domains.X.copy()
     table = tl.agreement(domains, labels_key="domain", seed=3)
     np.testing.assert_array_equal(domains.X, counts)
     domains.write_h5ad(tmp_path / "a.h5ad")
-    again = ad.read_h5ad(tmp_path / "a.h5ad")
-    record = again.uns["hggep_agreement"]
+    copy = ad.read_h5ad(tmp_path / "a.h5ad")
+    record = copy.uns["hggep_agreement"]
     assert (record["labels_key"], record["method"], record["n_pcs"], record["seed"]) == ("domain", "kmeans", 10, 3)
     np.testing.assert_allclose(record["scores"][COLUMNS], table[COLUMNS])
-    tl.agreement(again, labels_key="domain")  # ours, so it may be written anew
+    tl.agreement(copy, labels_key="domain")  # sthggep wrote it, so sthggep may replace it
 
 
 @pytest.mark.parametrize("foreign", ["hggep_clusters", "hggep_clusters_observed"])
@@ -146,14 +146,14 @@ def test_a_record_that_sthggep_did_not_write_stays(domains: ad.AnnData):
     assert domains.uns["hggep_agreement"] == "mine"
 
 
-def test_without_counts_there_is_no_row_of_them(domains: ad.AnnData):
+def test_without_counts_there_is_no_observed_row(domains: ad.AnnData):
     bare = domains[:, :0].copy()
     table = tl.agreement(bare, labels_key="domain")
     assert table.index.tolist() == ["predicted", "coordinates"]
     assert "hggep_clusters_observed" not in bare.obs
 
 
-def test_what_cannot_be_compared(domains: ad.AnnData, monkeypatch: pytest.MonkeyPatch):
+def test_bad_arguments_are_refused(domains: ad.AnnData, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(KeyError, match=r"'nothing' is not in obs, which holds 'domain'"):
         tl.agreement(domains, labels_key="nothing")
     domains.obs["empty"] = np.nan
@@ -182,7 +182,7 @@ def test_published_clusters_of_real_tissue(data_root: Path):
     genes = adata.var_names[np.argsort(-np.asarray(adata.X.sum(axis=0)).ravel())[:300]].tolist()
     from sthggep._table._counts import log10_cp10k, read_panel_counts
 
-    # the measurement itself as prediction: clusters of it agree with those published, far from wholly
+    # the measurement as prediction: its clusters agree with the published ones in part
     adata.obsm["hggep"] = log10_cp10k(read_panel_counts(adata, genes))
     adata.uns["hggep"] = RECORD | {"genes": np.array(genes, dtype=object)}
     table = tl.agreement(adata, labels_key="cluster")

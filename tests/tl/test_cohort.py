@@ -1,4 +1,4 @@
-"""Cohorts: many slides by the workers of a dask cluster, killed and gone on with."""
+"""Cohorts: many slides on the workers of a dask cluster, with interruptions."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ NAMES = ("a.h5ad", "b.zarr", "c.h5ad")
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A scheduler and a worker, threads of this process that are reached by TCP."""
+    """A scheduler and a worker, as threads of this process that communicate by TCP."""
     options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(processes=False, protocol="tcp://", **options) as found:
-        yield found
+    with LocalCluster(processes=False, protocol="tcp://", **options) as local_cluster:
+        yield local_cluster
 
 
 @pytest.fixture(scope="module")
 def client(cluster):
-    with Client(cluster, set_as_default=False) as found:
-        yield found
+    with Client(cluster, set_as_default=False) as open_client:
+        yield open_client
 
 
 @pytest.fixture(scope="module")
 def quick() -> HGGEP:
-    """A network that has learned nothing, on features of the true encoder."""
+    """An untrained network on features of the real encoder."""
     torch.manual_seed(0)
     frozen = FrozenEncoder("shufflenet_he", None, torch.device("cpu"))
     net = FeatureHGGEPNet([frozen.entry.dim], 4, dim=16, heads=2, rank=2)
@@ -56,8 +56,8 @@ def quick() -> HGGEP:
 
 
 @pytest.fixture(scope="module")
-def drawn(quick: HGGEP) -> list[anndata.AnnData]:
-    """Three sections, and what `tl.predict` says of them."""
+def sections(quick: HGGEP) -> list[anndata.AnnData]:
+    """Three sections with the prediction of `tl.predict`."""
     slides = [datasets.toy(seed=seed, size_um=SIZE_UM, mpp=2.0, n_genes=20) for seed in (5, 6)]
     slides.append(datasets.toy(seed=7, size_um=(900.0, 900.0), mpp=2.0, n_genes=20))
     for slide in slides:
@@ -67,10 +67,10 @@ def drawn(quick: HGGEP) -> list[anndata.AnnData]:
 
 
 @pytest.fixture(scope="module")
-def written(drawn, quick, tmp_path_factory) -> Path:
+def files_folder(sections, quick, tmp_path_factory) -> Path:
     """The sections as files, and their model beside them."""
     folder = tmp_path_factory.mktemp("cohort")
-    for name, slide in zip(NAMES, drawn, strict=True):
+    for name, slide in zip(NAMES, sections, strict=True):
         bare = slide.copy()
         del bare.obsm["expected"], bare.uns["expected"]
         bare.write_zarr(folder / name) if name.endswith("zarr") else bare.write_h5ad(folder / name)
@@ -79,25 +79,25 @@ def written(drawn, quick, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def cohort(written, drawn, tmp_path, monkeypatch) -> dict[str, anndata.AnnData]:
-    """Those files in the current folder; what they hold by their names."""
+def cohort(files_folder, sections, tmp_path, monkeypatch) -> dict[str, anndata.AnnData]:
+    """Copy the files to the current folder, and return the sections by file name."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
-    return dict(zip(NAMES, drawn, strict=True))
+    shutil.copytree(files_folder, tmp_path, dirs_exist_ok=True)
+    return dict(zip(NAMES, sections, strict=True))
 
 
 @pytest.fixture
 def steps(monkeypatch) -> list[tuple]:
-    """What the worker in this process is asked to do."""
-    done = []
+    """Record the steps that the worker in this process runs."""
+    records = []
     for name, step in list(_cohort_tasks.STEPS.items()):
 
-        def counted(job, *which, name=name, step=step):
-            done.append((name, job.slide.name, *which))
-            return step(job, *which)
+        def recording_step(job, *arguments, name=name, step=step):
+            records.append((name, job.slide.name, *arguments))
+            return step(job, *arguments)
 
-        monkeypatch.setitem(_cohort_tasks.STEPS, name, counted)
-    return done
+        monkeypatch.setitem(_cohort_tasks.STEPS, name, recording_step)
+    return records
 
 
 def n_blocks(slide: anndata.AnnData) -> int:
@@ -105,19 +105,19 @@ def n_blocks(slide: anndata.AnnData) -> int:
 
 
 def assert_whole(folder: str, cohort: dict[str, anndata.AnnData], names=NAMES) -> None:
-    """The predictions are there, those of `tl.predict` to the digit, and nothing else."""
+    """Check that the folder holds exactly the predictions of `tl.predict`, and no other files."""
     assert sorted(p.name for p in Path(folder).iterdir()) == sorted(f"{Path(name).stem}.h5ad" for name in names)
     for name in names:
-        found = anndata.read_h5ad(Path(folder) / f"{Path(name).stem}.h5ad")
-        np.testing.assert_array_equal(found.X, cohort[name].obsm["expected"])
-        assert found.obs_names.equals(cohort[name].obs_names)
-        assert found.uns["hggep"]["model"] == cohort[name].uns["expected"]["model"]
+        prediction = anndata.read_h5ad(Path(folder) / f"{Path(name).stem}.h5ad")
+        np.testing.assert_array_equal(prediction.X, cohort[name].obsm["expected"])
+        assert prediction.obs_names.equals(cohort[name].obs_names)
+        assert prediction.uns["hggep"]["model"] == cohort[name].uns["expected"]["model"]
 
 
-# ---------------------------------------------------------------- what is predicted
+# ---------------------------------------------------------------- predictions
 
 
-def test_a_cohort_is_what_predict_says(cohort, client, steps):
+def test_a_cohort_equals_single_predictions(cohort, client, steps):
     table = tl.predict_cohort(list(cohort), "model", out="p", scheduler=client, **QUIET)
     assert_whole("p", cohort)
     assert table["status"].tolist() == ["written"] * 3
@@ -125,18 +125,18 @@ def test_a_cohort_is_what_predict_says(cohort, client, steps):
     assert table["n_genes"].tolist() == [4] * 3
     assert table["path"].tolist() == [str(Path("p", f"{name}.h5ad").absolute()) for name in "abc"]
     assert table["error"].tolist() == [""] * 3
-    # The last is no larger than a block: one task
+    # The last slide is no larger than a block: one task
     assert n_blocks(cohort["a.h5ad"]) > 1 == n_blocks(cohort["c.h5ad"])
     expected = 3 + sum(n_blocks(cohort[name]) + 1 for name in ("a.h5ad", "b.zarr"))
     assert len(steps) == len(set(steps)) == expected
-    assert client.scheduler_info()["workers"]  # a client that was given stays open
+    assert client.scheduler_info()["workers"]  # the client of the user stays open
 
 
 def test_a_second_call_does_nothing(cohort, cluster, steps):
     tl.predict_cohort(list(cohort), "model", out="p", scheduler=cluster.scheduler_address, **QUIET)
     before = {path: path.stat().st_mtime_ns for path in Path("p").iterdir()}
     steps.clear()
-    # Nobody is at that address, and nobody is asked
+    # No scheduler has this address, and the call does not connect
     table = tl.predict_cohort(list(cohort), "model", out="p", scheduler="tcp://127.0.0.1:9", **QUIET)
     assert table["status"].tolist() == ["kept"] * 3
     assert table["n_obs"].tolist() == [slide.n_obs for slide in cohort.values()]
@@ -146,41 +146,41 @@ def test_a_second_call_does_nothing(cohort, cluster, steps):
 
 def test_options_are_those_of_predict(cohort, client, quick):
     genes = quick.genes[4:1:-1]
-    asked = {"genes": genes, "latent": True, "key_added": "mine", "window": np.int64(12)}
+    options = {"genes": genes, "latent": True, "key_added": "mine", "window": np.int64(12)}
     for status in ("written", "kept"):
-        table = tl.predict_cohort(["a.h5ad"], quick, out="p", scheduler=client, **asked, **QUIET)
+        table = tl.predict_cohort(["a.h5ad"], quick, out="p", scheduler=client, **options, **QUIET)
         assert table["status"].tolist() == [status]
-    found, kept = anndata.read_h5ad("p/a.h5ad"), anndata.read_h5ad("a.h5ad")
-    tl.predict(kept, quick, **asked, **QUIET)
-    assert found.var_names.tolist() == genes
-    np.testing.assert_array_equal(found.X, kept.obsm["mine"])
-    np.testing.assert_array_equal(found.obsm["X_mine"], kept.obsm["X_mine"])
+    prediction, slide = anndata.read_h5ad("p/a.h5ad"), anndata.read_h5ad("a.h5ad")
+    tl.predict(slide, quick, **options, **QUIET)
+    assert prediction.var_names.tolist() == genes
+    np.testing.assert_array_equal(prediction.X, slide.obsm["mine"])
+    np.testing.assert_array_equal(prediction.obsm["X_mine"], slide.obsm["X_mine"])
 
 
 def test_images_get_spots(cohort, client, quick):
-    """The spots are those of `pp.tissue_grid` at that spacing, the values those of `tl.predict`."""
+    """Spots are those of `pp.tissue_grid` at that spacing, and values those of `tl.predict`."""
     from PIL import Image
 
     picture = next(iter(cohort["c.h5ad"].uns["spatial"].values()))["images"]["hires"]
     Image.fromarray(np.asarray(picture)).save("biopsy.png")
-    asked = {"spacing_um": 300, "mpp": 2}
-    table = tl.predict_cohort(["biopsy.png", "c.h5ad"], "model", out="p", scheduler=client, **asked, **QUIET)
+    options = {"spacing_um": 300, "mpp": 2}
+    table = tl.predict_cohort(["biopsy.png", "c.h5ad"], "model", out="p", scheduler=client, **options, **QUIET)
     assert table["status"].tolist() == ["written"] * 2
-    found = anndata.read_h5ad("p/biopsy.h5ad")
+    prediction = anndata.read_h5ad("p/biopsy.h5ad")
     sdata = io.read_slide("biopsy.png", mpp=2)
     grid = pp.tissue_grid(sdata, spacing_um=300)
     tl.predict(sdata, quick, table_key="tissue_grid", **QUIET)
-    assert found.n_obs == grid.n_obs > 3
-    np.testing.assert_array_equal(found.obsm["spatial"], grid.obsm["spatial"])
-    np.testing.assert_allclose(np.diff(np.unique(found.obsm["spatial"][:, 1])), 150)
-    np.testing.assert_array_equal(found.X, grid.obsm["hggep"])
+    assert prediction.n_obs == grid.n_obs > 3
+    np.testing.assert_array_equal(prediction.obsm["spatial"], grid.obsm["spatial"])
+    np.testing.assert_allclose(np.diff(np.unique(prediction.obsm["spatial"][:, 1])), 150)
+    np.testing.assert_array_equal(prediction.X, grid.obsm["hggep"])
 
 
-# ---------------------------------------------------------------- workers and clients that are lost
+# ---------------------------------------------------------------- lost workers and clients
 
 
-def dies_at_block_1(said: Path) -> WorkerPlugin:
-    """Workers that write down what they encode; the first at block 1 is killed in the middle of it."""
+def kill_at_block_1(record: Path) -> WorkerPlugin:
+    """A plugin for workers that record the blocks they encode; the first worker at block 1 is killed."""
 
     class Dies(WorkerPlugin):
         def setup(self, worker):
@@ -190,40 +190,40 @@ def dies_at_block_1(said: Path) -> WorkerPlugin:
             if make.__name__ == "watched":
                 return
 
-            def watched(self, number, done=None):
-                with said.open("a") as file:
+            def make_and_record(self, number, progress=None):
+                with record.open("a") as file:
                     file.write(f"{number}\n")
-                if said.read_text().split().count("1") == 1 == number:
+                if record.read_text().split().count("1") == 1 == number:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return make(self, number, done)
+                return make(self, number, progress)
 
-            BlockStore.make = watched
+            BlockStore.make = make_and_record
 
     return Dies()
 
 
 def test_a_lost_worker_costs_its_block(shell, cohort, tmp_path, monkeypatch):
-    """From a shell, by a process of its own; a bad slide stands beside."""
-    said, pids = tmp_path / "said", []
+    """The shell starts a worker process; another slide of the call is bad."""
+    record, pids = tmp_path / "said", []
 
-    def watched(client, jobs, **options):
-        client.register_plugin(dies_at_block_1(said))
+    def run_and_record(client, jobs, **options):
+        client.register_plugin(kill_at_block_1(record))
         pids.append(client.run(os.getpid))
-        found = _cohort_run.run_jobs(client, jobs, **options)
+        outcomes = _cohort_run.run_jobs(client, jobs, **options)
         pids.append(client.run(os.getpid))
-        return found
+        return outcomes
 
-    monkeypatch.setattr(_predict_cohort, "run_jobs", watched)
+    monkeypatch.setattr(_predict_cohort, "run_jobs", run_and_record)
     Path("bad.h5ad").write_bytes(b"no slide")
     words = ("predict", "a.h5ad", "bad.h5ad", "--model", "model", "--out", "p", "--batch-size", 1, "--device", "cpu")
-    done = shell(*words, "--workers", 1)
-    assert done.exit_code == 1, done.stderr
-    assert "bad.h5ad failed: ValueError: " in done.stderr
-    assert "Error: 1 of 2 slides failed: 'bad.h5ad'. The same call tries them again.\n" in done.stderr
-    before, after = (set(found.values()) for found in pids)
-    assert len(before) == len(after) == 1
-    assert before.isdisjoint({*after, os.getpid()})
-    numbers = [int(line) for line in said.read_text().split()]
+    result = shell(*words, "--workers", 1)
+    assert result.exit_code == 1, result.stderr
+    assert "bad.h5ad failed: ValueError: " in result.stderr
+    assert "Error: 1 of 2 slides failed: 'bad.h5ad'. The same call tries them again.\n" in result.stderr
+    first_pids, last_pids = (set(by_worker.values()) for by_worker in pids)
+    assert len(first_pids) == len(last_pids) == 1
+    assert first_pids.isdisjoint({*last_pids, os.getpid()})
+    numbers = [int(line) for line in record.read_text().split()]
     assert sorted(numbers) == sorted([*range(n_blocks(cohort["a.h5ad"])), 1])
     np.testing.assert_array_equal(anndata.read_h5ad("p/a.h5ad").X, cohort["a.h5ad"].obsm["expected"])
 
@@ -248,15 +248,15 @@ tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler=client, device="cpu", 
 """
 
 
-def test_a_killed_cohort_goes_on(cohort, client, steps):
-    killed = subprocess.run([sys.executable, "-c", SCRIPT], check=False, timeout=250)
-    assert killed.returncode == -signal.SIGKILL
+def test_a_killed_cohort_resumes(cohort, client, steps):
+    result = subprocess.run([sys.executable, "-c", SCRIPT], check=False, timeout=250)
+    assert result.returncode == -signal.SIGKILL
     assert not Path("p/a.h5ad").exists()
-    kept = len(list(Path("p/.cohort/a").glob("*.npy")))
-    assert kept == 1 < n_blocks(cohort["a.h5ad"])
+    n_finished = len(list(Path("p/.cohort/a").glob("*.npy")))
+    assert n_finished == 1 < n_blocks(cohort["a.h5ad"])
     tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler=client, **QUIET)
     assert_whole("p", cohort, ["a.h5ad"])
-    assert [name for name, *_ in steps].count("encode") == n_blocks(cohort["a.h5ad"]) - kept
+    assert [name for name, *_ in steps].count("encode") == n_blocks(cohort["a.h5ad"]) - n_finished
 
 
 def test_blocks_of_a_slide_that_failed_are_kept(cohort, client, steps, monkeypatch):
@@ -264,8 +264,8 @@ def test_blocks_of_a_slide_that_failed_are_kept(cohort, client, steps, monkeypat
         msg = "the disk is full"
         raise OSError(msg)
 
-    with monkeypatch.context() as patched:
-        patched.setitem(_cohort_tasks.STEPS, "finish", broken)
+    with monkeypatch.context() as patch:
+        patch.setitem(_cohort_tasks.STEPS, "finish", broken)
         table = tl.predict_cohort(["a.h5ad", "c.h5ad"], "model", out="p", scheduler=client, **QUIET)
     assert table["status"].tolist() == ["failed", "written"]
     assert table["error"].tolist() == ["OSError: the disk is full", ""]
@@ -278,17 +278,17 @@ def test_blocks_of_a_slide_that_failed_are_kept(cohort, client, steps, monkeypat
     assert_whole("p", cohort, ["a.h5ad", "c.h5ad"])
 
 
-def test_what_the_cluster_says_of_a_task():
+def test_errors_of_the_cluster_are_explained():
     def result_of(error: Exception):
         def result():
             raise error
 
         return object.__new__(_cohort_run._CohortRun)._result(SimpleNamespace(result=result))
 
-    lost = KilledWorker("task", SimpleNamespace(address="tcp://there"), 3)
-    assert result_of(lost).error.startswith("its worker was lost 4 times at the same task")
-    other = ModuleNotFoundError("No module named 'sthggep'")
-    assert result_of(other).error == "ModuleNotFoundError: No module named 'sthggep'"
+    worker_error = KilledWorker("task", SimpleNamespace(address="tcp://there"), 3)
+    assert result_of(worker_error).error.startswith("its worker was lost 4 times at the same task")
+    import_error = ModuleNotFoundError("No module named 'sthggep'")
+    assert result_of(import_error).error == "ModuleNotFoundError: No module named 'sthggep'"
     with pytest.raises(ConnectionError, match=r"went away\. Finished slides and blocks are stored"):
         result_of(CancelledError("task"))
 
@@ -302,7 +302,7 @@ def test_workers_that_see_other_files(cohort, client, steps):
     assert "you have 0. Install the same version" in _cohort_tasks.run_task("begin", job).error
 
 
-# ---------------------------------------------------------------- slides that fail, and what is refused
+# ---------------------------------------------------------------- failures and refusals
 
 
 def test_a_bad_slide_does_not_stop_the_others(cohort, client, caplog):
@@ -320,27 +320,27 @@ def test_a_bad_slide_does_not_stop_the_others(cohort, client, caplog):
     assert "2 of 3 slides failed: 'bad.h5ad', 'glass.h5ad'." in caplog.text
 
 
-def test_other_predictions_are_left_alone(cohort, client, quick):
+def test_other_files_are_not_replaced(cohort, client, quick):
     names = ["a.h5ad", "c.h5ad"]
-    given = {"out": "p", "scheduler": client, **QUIET}
-    tl.predict_cohort(names, "model", **given)
+    options = {"out": "p", "scheduler": client, **QUIET}
+    tl.predict_cohort(names, "model", **options)
     before = {path.name: path.read_bytes() for path in Path("p").iterdir()}
     with pytest.raises(FileExistsError, match=r"is of another genes .and 1 more such files.*overwrite=True"):
-        tl.predict_cohort(names, "model", genes=quick.genes[:3], **given)
+        tl.predict_cohort(names, "model", genes=quick.genes[:3], **options)
     os.utime("c.h5ad")
     with pytest.raises(FileExistsError, match=r"c\.h5ad was made before its slide was changed .*; it is left alone"):
-        tl.predict_cohort(names, "model", **given)
+        tl.predict_cohort(names, "model", **options)
     Path("p/b.h5ad").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"b\.h5ad was not written by `predict_cohort`"):
-        tl.predict_cohort(["b.zarr"], "model", **given)
+        tl.predict_cohort(["b.zarr"], "model", **options)
     Path("p/b.h5ad").unlink()
     assert {path.name: path.read_bytes() for path in Path("p").iterdir()} == before
-    table = tl.predict_cohort(names, "model", overwrite=True, **given)
+    table = tl.predict_cohort(names, "model", overwrite=True, **options)
     assert table["status"].tolist() == ["kept", "written"]
     assert_whole("p", cohort, names)
 
 
-def test_another_model_is_another_prediction(cohort, client, quick):
+def test_predictions_of_another_model_are_not_replaced(cohort, client, quick):
     tl.predict_cohort(["c.h5ad"], "model", out="p", scheduler=client, **QUIET)
     other = HGGEP.load("model")
     next(iter(other.members.parameters())).data.add_(0.1)
@@ -369,7 +369,7 @@ def test_another_model_is_another_prediction(cohort, client, quick):
         (["a.h5ad"], {"workers": 2, "scheduler": "tcp://a:1"}, ValueError, "Pass one of them"),
     ],
 )
-def test_nothing_begins_with_a_mistake(cohort, monkeypatch, slides, options, error, fault):
+def test_mistakes_are_refused_before_work_starts(cohort, monkeypatch, slides, options, error, fault):
     monkeypatch.setattr(_predict_cohort, "connected", lambda *_: pytest.fail("work began"))
     Path("sub").mkdir()
     Path("sub/a.h5ad").symlink_to("../a.h5ad")
@@ -379,7 +379,7 @@ def test_nothing_begins_with_a_mistake(cohort, monkeypatch, slides, options, err
     assert sorted(Path().rglob("*")) == before
 
 
-def test_nobody_answers(cohort, monkeypatch):
+def test_an_unreachable_scheduler_is_named(cohort, monkeypatch):
     monkeypatch.setattr(_cohort_run, "SECONDS", 0.5)
     with pytest.raises(ConnectionError, match=r"No scheduler of dask answers at 'tcp://127\.0\.0\.1:9'"):
         tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler="tcp://127.0.0.1:9", **QUIET)
@@ -389,22 +389,22 @@ def test_nobody_answers(cohort, monkeypatch):
 
 
 def test_workers_do_not_import_the_script(monkeypatch):
-    """A script whose calls stand under no `if __name__ == "__main__"` would begin anew in each of them."""
+    """Workers would start a script again if its calls are not under `if __name__ == "__main__"`."""
     from multiprocessing.spawn import get_preparation_data
 
-    def imported() -> set[str]:
+    def main_modules() -> set[str]:
         return {"init_main_from_name", "init_main_from_path"} & set(get_preparation_data("worker"))
 
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "__file__", "script.py", raising=False)
     monkeypatch.setattr(main, "__spec__", None)
-    assert imported() == {"init_main_from_path"}
+    assert main_modules() == {"init_main_from_path"}
     with _cohort_run.no_main():
-        assert imported() == set()
+        assert main_modules() == set()
     assert (main.__file__, main.__spec__) == ("script.py", None)
     monkeypatch.delattr(main, "__file__")
     with _cohort_run.no_main():
-        assert imported() == set()
+        assert main_modules() == set()
     assert not hasattr(main, "__file__")
 
 
@@ -413,20 +413,20 @@ def test_workers_do_not_import_the_script(monkeypatch):
 
 def test_from_a_shell_by_a_scheduler(shell, cohort, cluster):
     words = ("predict", "a.h5ad", "b.zarr", "--model", "model", "--out", "p", "--batch-size", 1, "--device", "cpu")
-    done = shell(*words, "--scheduler", cluster.scheduler_address)
-    assert done.exit_code == 0, done.stderr
-    assert "p/a.h5ad written (" in done.stderr
-    assert f"4 genes at {cohort['b.zarr'].n_obs} spots" in done.stderr
+    result = shell(*words, "--scheduler", cluster.scheduler_address)
+    assert result.exit_code == 0, result.stderr
+    assert "p/a.h5ad written (" in result.stderr
+    assert f"4 genes at {cohort['b.zarr'].n_obs} spots" in result.stderr
     assert_whole("p", cohort, ["a.h5ad", "b.zarr"])
     Path("run.yaml").write_text(f"scheduler: {cluster.scheduler_address}\n")
-    done = shell(*words, "--config", "run.yaml")
-    assert done.exit_code == 0, done.stderr
-    assert "2 of 2 slides are predicted already." in done.stderr
-    done = shell(*words, "--config", "run.yaml", "--latent")
-    assert done.exit_code == 1
+    result = shell(*words, "--config", "run.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert "2 of 2 slides are predicted already." in result.stderr
+    result = shell(*words, "--config", "run.yaml", "--latent")
+    assert result.exit_code == 1
     assert (
         "is of another latent (and 1 more such files); it is left alone. Pass another --out, or --overwrite"
-        in done.stderr
+        in result.stderr
     )
 
 
@@ -434,5 +434,5 @@ def test_wrong_usage(shell, cohort):
     words = ("predict", "c.h5ad", "--model", "model", "--out")
     assert shell(*words, "p", "--workers", 0).exit_code == 2
     assert shell(*words, "p", "--workers", 1, "--scheduler", "tcp://a:1").exit_code == 1
-    done = shell(*words, "p.h5ad", "--workers", 1)
-    assert (done.exit_code, "--out must be a folder" in done.stderr) == (1, True)
+    result = shell(*words, "p.h5ad", "--workers", 1)
+    assert (result.exit_code, "--out must be a folder" in result.stderr) == (1, True)

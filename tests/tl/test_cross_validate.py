@@ -1,4 +1,4 @@
-"""Held-out patients and sections: what is fitted on what, scored how, refused when, kept where."""
+"""Held-out patients and sections: training sections, scores, refusals, and folders of finished folds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COLUMNS = ["fold", "group", "section", "method", "gene", "metric", "value", "lea
 
 
 def toy(seed: int, patient: str | None = None, size: float = 900.0, **options) -> AnnData:
-    """A small section whose spots do not stand on a drawn grid, as those of a microscope do not."""
+    """A small section whose spots lie off the exact grid, as under a microscope."""
     slide = datasets.toy(seed=seed, patient=patient, size_um=(size, size), mpp=4.0, n_genes=8, **options)
     slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy(dtype=np.float32)
     slide.obsm["spatial"] = slide.obsm["spatial"] + np.random.default_rng(seed).normal(0, 0.5, (slide.n_obs, 2))
@@ -41,14 +41,14 @@ def toy(seed: int, patient: str | None = None, size: float = 900.0, **options) -
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[AnnData]:
+def all_sections() -> list[AnnData]:
     return [toy(0, "P"), toy(1, "P"), toy(2, "Q"), toy(3, "R")]
 
 
 @pytest.fixture
-def four(drawn) -> list[AnnData]:
+def four(all_sections) -> list[AnnData]:
     """Two sections of patient P, one of Q, one of R."""
-    return [slide.copy() for slide in drawn]
+    return [slide.copy() for slide in all_sections]
 
 
 @pytest.fixture
@@ -58,28 +58,28 @@ def genes(four) -> list[str]:
 
 @pytest.fixture
 def predictions(monkeypatch) -> list[dict[str, np.ndarray]]:
-    """What each held-out section was predicted to express, by each method, in the order in which they are scored."""
-    seen, score = [], _run_fold.score_section
+    """Predictions of each held-out section by each method, in the order of the scores."""
+    records, score = [], _run_fold.score_section
 
     def spy(predicted, *rest):
-        seen.append(dict(predicted))
+        records.append(dict(predicted))
         return score(predicted, *rest)
 
     monkeypatch.setattr(_run_fold, "score_section", spy)
-    return seen
+    return records
 
 
 @pytest.fixture
-def trained(monkeypatch) -> list[tuple[list[str], list[str]]]:
+def trainings(monkeypatch) -> list[tuple[list[str], list[str]]]:
     """Sections and genes of each training."""
-    seen, train = [], _run_fold.train
+    records, train = [], _run_fold.train
 
     def spy(task, prepared):
-        seen.append(([slide.name for slide in task.slides], list(task.genes)))
+        records.append(([slide.name for slide in task.slides], list(task.genes)))
         return train(task, prepared)
 
     monkeypatch.setattr(_run_fold, "train", spy)
-    return seen
+    return records
 
 
 def values(results: pd.DataFrame, method: str, metric: str, section: str) -> pd.Series:
@@ -94,10 +94,10 @@ def measured(slide: AnnData, panel: list[str]) -> np.ndarray:
 # ---------------------------------------------------------------- folds
 
 
-def test_patients_are_held_out_as_a_whole(four, genes, trained):
+def test_patients_are_held_out_as_a_whole(four, genes, trainings):
     results = tl.cross_validate(four, genes=genes, **QUICK)
     assert list(results.columns) == COLUMNS
-    assert [sections for sections, _ in trained] == [
+    assert [sections for sections, _ in trainings] == [
         ["toy3", "toy4"],
         ["toy1", "toy2", "toy4"],
         ["toy1", "toy2", "toy3"],
@@ -125,22 +125,22 @@ def test_scores_are_those_of_fit_predict_evaluate(four, genes):
     tl.predict(four[1], model, show_progress_bar=False)
     scores = tl.evaluate(four[1])
     for metric in ("pearson", "spearman", "rmse"):
-        found = values(results, "hggep", metric, "toy2")
-        np.testing.assert_allclose(found, scores.loc[genes, metric], rtol=1e-5, atol=1e-6)
+        scores_of_fold = values(results, "hggep", metric, "toy2")
+        np.testing.assert_allclose(scores_of_fold, scores.loc[genes, metric], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(values(results, "ceiling", "ceiling", "toy2"), scores.loc[genes, "ceiling"])
 
 
 def test_sections_of_one_object_are_split_too(four, genes):
-    apart = tl.cross_validate(four, genes=genes, **QUICK)
-    together = anndata.concat(four, label="which", keys=[f"toy{i}" for i in range(1, 5)], index_unique="-")
-    joined = tl.cross_validate(together, genes=genes, library_key="which", **QUICK)
-    pd.testing.assert_frame_equal(joined, apart)
+    of_objects = tl.cross_validate(four, genes=genes, **QUICK)
+    adata = anndata.concat(four, label="which", keys=[f"toy{i}" for i in range(1, 5)], index_unique="-")
+    of_one_object = tl.cross_validate(adata, genes=genes, library_key="which", **QUICK)
+    pd.testing.assert_frame_equal(of_one_object, of_objects)
 
 
-def test_sections_by_name_warn_of_their_patient(four, genes, trained):
+def test_sections_by_name_warn_of_their_patient(four, genes, trainings):
     with pytest.warns(UserWarning, match=r"2 of 4 sections .*'toy1 \(patient P\)', 'toy2 \(patient P\)'.*easier"):
         results = tl.cross_validate(four, group_key="section", genes=genes, baselines=(), **QUICK)
-    assert [len(sections) for sections, _ in trained] == [3, 3, 3, 3]
+    assert [len(sections) for sections, _ in trainings] == [3, 3, 3, 3]
     assert results.groupby("section")["leak"].first().to_dict() == {
         "toy1": "same patient",
         "toy2": "same patient",
@@ -174,71 +174,73 @@ def test_too_few_groups(four, genes, change, words):
 def test_groups_that_are_not_one_value_a_section(four, genes):
     with pytest.raises(KeyError, match=r"'donor' is not in obs of section 'toy1'.*group_key='section'"):
         tl.cross_validate(four, group_key="donor", genes=genes, **QUICK)
-    mixed = four[3].obs["patient"].astype(str)
-    mixed.iloc[0] = "Z"
-    four[3].obs["patient"] = mixed
+    patients = four[3].obs["patient"].astype(str)
+    patients.iloc[0] = "Z"
+    four[3].obs["patient"] = patients
     with pytest.raises(ValueError, match=r"'toy4' holds several values of obs\['patient'\]: 'Z', 'R'.*library_key="):
         tl.cross_validate(four, genes=genes, **QUICK)
-    four[3].obs["patient"] = mixed.where(mixed != "Z")
+    four[3].obs["patient"] = patients.where(patients != "Z")
     with pytest.raises(ValueError, match=r"'toy4': obs\['patient'\] is missing for 1 of"):
         tl.cross_validate(four, genes=genes, **QUICK)
 
 
-def test_patients_are_told_apart_in_any_column():
-    one, two, three = (resolve(toy(i, "P" if i < 2 else "Q"))[0] for i in range(3))
+def test_patients_are_distinguished_in_any_column():
+    first, second, third = (resolve(toy(i, "P" if i < 2 else "Q"))[0] for i in range(3))
     folds = [Fold(0, "a", (1, 2), (0,)), Fold(1, "b", (0,), (1, 2))]
-    assert shared_patients([one, two, three], folds) == {"toy1": ["toy2"], "toy2": ["toy1"]}
+    assert shared_patients([first, second, third], folds) == {"toy1": ["toy2"], "toy2": ["toy1"]}
 
 
-# ---------------------------------------------------------------- nothing held out is seen
+# ---------------------------------------------------------------- held-out counts stay unknown
 
 
-def test_held_out_counts_change_no_prediction(four, predictions, trained):
-    """Neither the panel nor the model nor a baseline sees them."""
+def test_held_out_counts_change_no_prediction(four, predictions, trainings):
+    """Panel, model and baselines do not depend on them."""
     slides = four[1:]
     tl.cross_validate(slides, **QUICK)
-    (clean, learned, _), panels = tuple(predictions), trained[0]
+    (clean, of_training, _), panels = tuple(predictions), trainings[0]
     predictions.clear()
-    trained.clear()
+    trainings.clear()
     garbage = np.random.default_rng(0).negative_binomial(1, 0.001, slides[0].shape)
     garbage[:, 2:] = 0
     slides[0].X = sparse.csr_matrix(garbage.astype(np.float32))
     tl.cross_validate(slides, **QUICK)
-    assert trained[0] == panels
-    for method, found in predictions[0].items():
-        np.testing.assert_array_equal(found, clean[method], err_msg=method)
-    # Where that section is trained on, it does make a difference
-    assert not np.array_equal(predictions[1]["ridge"][:, :1], learned["ridge"][:, :1])
+    assert trainings[0] == panels
+    for method, prediction in predictions[0].items():
+        np.testing.assert_array_equal(prediction, clean[method], err_msg=method)
+    # Folds that train on this section differ
+    assert not np.array_equal(predictions[1]["ridge"][:, :1], of_training["ridge"][:, :1])
 
 
-def test_panel_is_chosen_on_the_training_sections(four, genes, trained):
-    """A gene that one section alone expresses is in the panel unless that section is held out."""
+def test_panel_is_chosen_on_the_training_sections(four, genes, trainings):
+    """A gene that only one section expresses is in the panel unless that section is held out."""
     slides = four[1:]
     for i, slide in enumerate(slides):
         raw = slide.X.toarray()
         raw[:, [j for j in range(3) if j != i]] = 0
         slide.X = sparse.csr_matrix(raw)
     tl.cross_validate(slides, baselines=(), **QUICK)
-    for (_, panel), i in zip(trained, range(3), strict=True):
+    for (_, panel), i in zip(trainings, range(3), strict=True):
         assert panel == pp.gene_panel([slide for j, slide in enumerate(slides) if j != i])
         assert [gene in panel for gene in genes[:3]] == [j != i for j in range(3)]
 
 
-def test_genes_that_the_held_out_section_does_not_list(four, trained):
+def test_genes_that_the_held_out_section_does_not_list(four, trainings):
     four[1] = four[1][:, 2:].copy()
     results = tl.cross_validate(four[1:], baselines=(), **QUICK)
-    listed = set(four[1].var_names)
-    assert all(set(panel) <= listed for _, panel in trained)
-    assert set(results["gene"]) <= listed
+    names = set(four[1].var_names)
+    assert all(set(panel) <= names for _, panel in trainings)
+    assert set(results["gene"]) <= names
     with pytest.raises(KeyError, match="2 of 8 genes are not in var_names"):
         tl.cross_validate(four[1:], genes=list(four[2].var_names), **QUICK)
 
 
-def test_features_are_computed_once_and_objects_are_left_alone(four, genes, monkeypatch):
+def test_features_are_computed_once_and_objects_do_not_change(four, genes, monkeypatch):
     from sthggep._inputs import _stages as _data
 
-    seen, encode = [], _data.encode
-    monkeypatch.setattr(_data, "encode", lambda slide, *rest, **o: seen.append(slide.name) or encode(slide, *rest, **o))
+    encoded_names, encode = [], _data.encode
+    monkeypatch.setattr(
+        _data, "encode", lambda slide, *rest, **o: encoded_names.append(slide.name) or encode(slide, *rest, **o)
+    )
     default = _presets.PRESETS["default"]
     short = default.inputs.__class__("features", sizes_um=(320.0, 640.0), size_px=224)
     monkeypatch.setitem(
@@ -248,7 +250,7 @@ def test_features_are_computed_once_and_objects_are_left_alone(four, genes, monk
     )
     before = [slide.copy() for slide in four[1:]]
     tl.cross_validate(four[1:], genes=genes, weights="random", **{**QUICK, "obsm": None})
-    assert sorted(seen) == ["toy2", "toy3", "toy4"]
+    assert sorted(encoded_names) == ["toy2", "toy3", "toy4"]
     for slide, old in zip(four[1:], before, strict=True):
         pd.testing.assert_frame_equal(slide.obs, old.obs)
         pd.testing.assert_frame_equal(slide.var, old.var)
@@ -257,18 +259,18 @@ def test_features_are_computed_once_and_objects_are_left_alone(four, genes, monk
         for key in old.obsm:
             np.testing.assert_array_equal(slide.obsm[key], old.obsm[key])
         assert list(slide.uns) == list(old.uns)
-        (library,), (kept,) = slide.uns["spatial"].values(), old.uns["spatial"].values()
-        np.testing.assert_array_equal(library["images"]["hires"], kept["images"]["hires"])
+        (library,), (old_library,) = slide.uns["spatial"].values(), old.uns["spatial"].values()
+        np.testing.assert_array_equal(library["images"]["hires"], old_library["images"]["hires"])
 
 
-def test_sections_in_windows_are_seen_as_fit_and_predict_see_them(four, genes, predictions, monkeypatch):
-    """Features are encoded once; training goes through windows, predictions and baselines do not show them."""
+def test_sections_in_windows_are_treated_as_by_fit_and_predict(four, genes, predictions, monkeypatch):
+    """Features are encoded once; training uses windows, which do not change predictions and baselines."""
     monkeypatch.setattr(_windowed, "WINDOW", 5)
-    encoded, run = [], PatchEncoding.run
-    monkeypatch.setattr(PatchEncoding, "run", lambda self, rows, *a: encoded.append(len(rows)) or run(self, rows, *a))
+    sizes, run = [], PatchEncoding.run
+    monkeypatch.setattr(PatchEncoding, "run", lambda self, rows, *a: sizes.append(len(rows)) or run(self, rows, *a))
     options = {**QUICK, "obsm": None, "size_um": 320.0, "weights": "random", "encoder": "shufflenet"}
-    windowed = tl.cross_validate(four[1:], genes=genes, baselines=("ridge",), **options)
-    assert sum(encoded) == sum(slide.n_obs for slide in four[1:])
+    in_windows = tl.cross_validate(four[1:], genes=genes, baselines=("ridge",), **options)
+    assert sum(sizes) == sum(slide.n_obs for slide in four[1:])
 
     model = tl.fit(four[2:], genes=genes, **options)
     assert model.training.sections == ["toy3", "toy4"]
@@ -276,30 +278,30 @@ def test_sections_in_windows_are_seen_as_fit_and_predict_see_them(four, genes, p
     np.testing.assert_allclose(predictions[0]["hggep"], four[1].obsm["hggep"], atol=1e-5)
 
     whole = tl.cross_validate(four[1:], genes=genes, baselines=("ridge",), window=None, **options)
-    assert windowed.attrs["parameters"]["window"] == "auto"
+    assert in_windows.attrs["parameters"]["window"] == "auto"
     np.testing.assert_allclose(predictions[0]["ridge"], predictions[3]["ridge"], atol=1e-4)
     assert abs(predictions[0]["hggep"] - predictions[3]["hggep"]).max() > 1e-4
-    pd.testing.assert_index_equal(windowed.index, whole.index)
+    pd.testing.assert_index_equal(in_windows.index, whole.index)
 
 
-def test_a_window_that_is_none_is_refused_at_once(four, genes, trained):
+def test_invalid_windows_are_refused_before_training(four, genes, trainings):
     with pytest.raises(ValueError, match="window"):
         tl.cross_validate(four[1:], genes=genes, window=0, **QUICK)
-    assert trained == []
+    assert trainings == []
 
 
 # ---------------------------------------------------------------- leaks
 
 
-def renamed(slide: AnnData, name: str, patient: str) -> AnnData:
-    """The same section under another name, of another patient."""
+def with_name(slide: AnnData, name: str, patient: str) -> AnnData:
+    """Return the section under another name, of another patient."""
     copy = slide.copy()
     copy.uns["spatial"] = {name: next(iter(slide.uns["spatial"].values()))}
     copy.obs["patient"] = patient
     return copy
 
 
-def shares(a: AnnData, b: AnnData) -> str:
+def shared_mark(a: AnnData, b: AnnData) -> str:
     marks = []
     for data in (a, b):
         (slide,) = resolve(data)
@@ -307,45 +309,45 @@ def shares(a: AnnData, b: AnnData) -> str:
     return what_is_shared(*marks)
 
 
-def test_the_same_section_of_two_patients_is_refused(four, genes, trained):
-    double = renamed(four[2], "other", "X")
+def test_the_same_section_of_two_patients_is_refused(four, genes, trainings):
+    double = with_name(four[2], "other", "X")
     words = r"section 'toy3' \(patient 'Q'\) and section 'other' \(patient 'X'\) share the counts, the spot positions"
     with pytest.raises(ValueError, match=words):
         tl.cross_validate([*four, double], genes=genes, **QUICK)
     with pytest.raises(ValueError, match="the image, the counts, the spot positions"):
         tl.cross_validate([*four, double], genes=genes, weights="random", **{**QUICK, "obsm": None})
-    assert trained == []
+    assert trainings == []
 
 
-def test_the_same_section_within_a_patient_is_left_to_the_user(four, genes):
-    """It stands on one side of every fold."""
-    double = renamed(four[2], "other", "Q")
+def test_the_same_section_within_a_patient_is_allowed(four, genes):
+    """The section is on one side of every fold."""
+    double = with_name(four[2], "other", "Q")
     results = tl.cross_validate([*four, double], genes=genes, baselines=(), **QUICK)
     assert results.groupby("fold")["section"].unique().map(list).tolist()[1] == ["toy3", "other"]
 
 
-def test_each_mark_by_itself():
+def test_each_mark_identifies_a_section():
     a = toy(0, size=1400.0)
-    assert shares(a, toy(1, size=1400.0)) == ""
-    assert shares(a, toy(1, size=1400.0, section="toy1")) == "the name 'toy1'"
-    other = renamed(toy(1, size=1400.0), "B", "Q")
+    assert shared_mark(a, toy(1, size=1400.0)) == ""
+    assert shared_mark(a, toy(1, size=1400.0, section="toy1")) == "the name 'toy1'"
+    other = with_name(toy(1, size=1400.0), "B", "Q")
     other.uns["spatial"]["B"]["images"] = a.uns["spatial"]["toy1"]["images"]
-    assert shares(a, other) == "the image"
-    moved = renamed(a, "B", "Q")
-    moved.obsm["spatial"] = moved.obsm["spatial"] + 0.25
-    moved.uns["spatial"]["B"] = toy(1, size=1400.0).uns["spatial"]["toy2"]
-    assert shares(a, moved) == "the counts"
-    # Rows and genes in another order, some rows left out
+    assert shared_mark(a, other) == "the image"
+    variant = with_name(a, "B", "Q")
+    variant.obsm["spatial"] = variant.obsm["spatial"] + 0.25
+    variant.uns["spatial"]["B"] = toy(1, size=1400.0).uns["spatial"]["toy2"]
+    assert shared_mark(a, variant) == "the counts"
+    # Rows and genes in another order, without some rows
     rng = np.random.default_rng(0)
-    part = moved[rng.permutation(moved.n_obs)[: moved.n_obs * 2 // 3], rng.permutation(moved.n_vars)].copy()
-    assert shares(a, part) == "the counts"
-    moved.X = sparse.csr_matrix(rng.poisson(20, moved.shape).astype(np.float32))
-    moved.obsm["spatial"] = a.obsm["spatial"][::-1].copy()
-    assert shares(a, moved) == "the spot positions"
+    part = variant[rng.permutation(variant.n_obs)[: variant.n_obs * 2 // 3], rng.permutation(variant.n_vars)].copy()
+    assert shared_mark(a, part) == "the counts"
+    variant.X = sparse.csr_matrix(rng.poisson(20, variant.shape).astype(np.float32))
+    variant.obsm["spatial"] = a.obsm["spatial"][::-1].copy()
+    assert shared_mark(a, variant) == "the spot positions"
 
 
-def test_what_says_nothing_of_the_tissue():
-    """Names that readers give to all, drawn grids, blank images, sections without counts."""
+def test_marks_that_do_not_identify_tissue():
+    """Default names of readers, exact grids, blank images, sections without counts."""
     a, b = (datasets.toy(seed=i, size_um=(900.0, 900.0), mpp=4.0, n_genes=8, section="section") for i in (0, 1))
     y, x = np.divmod(np.arange(9), 3)
     for slide in (a, b):
@@ -356,44 +358,44 @@ def test_what_says_nothing_of_the_tissue():
         slide.obsm["spatial"] = np.column_stack([x, y]) * 50.0 + 60
         slide.obs[["array_x", "array_y"]] = np.column_stack([x, y])
         slide.X = sparse.csr_matrix(slide.shape, dtype=np.float32)
-    assert shares(a, b) == ""
+    assert shared_mark(a, b) == ""
 
 
 def test_pieces_of_tissue_on_one_scan():
-    """Spots far apart are other tissue; halves of one section are not."""
+    """Distant spots are other tissue; halves of one section are not."""
     whole = toy(0, size=3000.0)
     x = whole.obsm["spatial"][:, 0]
     low, high = x.min(), x.max()
     third = (high - low) / 3
-    left, middle, right = (
+    first, middle, last = (
         whole[x < low + third].copy(),
         whole[(x >= low + third) & (x < high - third)].copy(),
         whole[x >= high - third].copy(),
     )
-    middle, right = renamed(middle, "M", "M"), renamed(right, "R", "R")
-    assert shares(left, right) == ""
-    assert shares(left, middle) == "the image"
+    middle, last = with_name(middle, "M", "M"), with_name(last, "R", "R")
+    assert shared_mark(first, last) == ""
+    assert shared_mark(first, middle) == "the image"
 
 
-# ---------------------------------------------------------------- further sections
+# ---------------------------------------------------------------- extra sections
 
 
 @pytest.fixture
-def further(monkeypatch) -> list[list[str]]:
-    """Names of the further sections that each training learned from."""
-    seen, train = [], _run_fold.train
+def extra_names(monkeypatch) -> list[list[str]]:
+    """Names of the extra sections that each training used."""
+    records, train = [], _run_fold.train
 
     def spy(task, prepared):
-        seen.append([slide.name for slide in task.extra_sections])
+        records.append([slide.name for slide in task.extra_sections])
         return train(task, prepared)
 
     monkeypatch.setattr(_run_fold, "train", spy)
-    return seen
+    return records
 
 
 @pytest.fixture
 def two_programs(monkeypatch) -> None:
-    """Fewer programs than genes, so that further sections have something to say."""
+    """Use fewer programs than genes, so that extra sections have an effect."""
     default = _presets.PRESETS["default"]
     monkeypatch.setitem(_presets.PRESETS, "default", replace(default, net={**default.net, "rank": 2}))
 
@@ -404,34 +406,34 @@ def without_image(slide: AnnData) -> AnnData:
     return slide
 
 
-def test_further_sections_of_the_held_out_patient_are_left_out(four, genes, further, predictions, two_programs):
-    more = [without_image(toy(4, "P")), without_image(toy(5, "S"))]
-    options = {"genes": genes, "baselines": (), "expression": more, **QUICK}
+def test_extra_sections_of_the_held_out_patient_are_left_out(four, genes, extra_names, predictions, two_programs):
+    extra = [without_image(toy(4, "P")), without_image(toy(5, "S"))]
+    options = {"genes": genes, "baselines": (), "expression": extra, **QUICK}
     results = tl.cross_validate(four, **options)
-    assert further == [["toy6"], ["toy5", "toy6"], ["toy5", "toy6"]]
+    assert extra_names == [["toy6"], ["toy5", "toy6"], ["toy5", "toy6"]]
     assert [record["n_expression"] for record in results.attrs["folds"]] == [1, 2, 2]
     assert results.attrs["leaks"] == {}
-    clean = [found["hggep"] for found in predictions]
+    clean = [by_method["hggep"] for by_method in predictions]
     predictions.clear()
-    more[0].X = sparse.csr_matrix(np.random.default_rng(0).poisson(50, more[0].shape).astype(np.float32))
+    extra[0].X = sparse.csr_matrix(np.random.default_rng(0).poisson(50, extra[0].shape).astype(np.float32))
     tl.cross_validate(four, **options)
-    same = [np.array_equal(found["hggep"], old) for found, old in zip(predictions, clean, strict=True)]
-    assert same == [True, True, False, False]  # both sections of P, then Q and R, which learn from P
+    unchanged = [np.array_equal(by_method["hggep"], old) for by_method, old in zip(predictions, clean, strict=True)]
+    assert unchanged == [True, True, False, False]  # both sections of P, then Q and R, whose training uses P
 
 
-def test_further_sections_by_name_and_their_patient(four, genes, further):
-    more = [four[2].copy(), toy(4, "P")]
+def test_extra_sections_by_name_and_their_patient(four, genes, extra_names):
+    extra = [four[2].copy(), toy(4, "P")]
     with pytest.warns(UserWarning, match=r"1 of 3 sections .*'toy2 \(patient P\)'"):
-        results = tl.cross_validate(four[1:], group_key="section", genes=genes, baselines=(), expression=more, **QUICK)
-    assert further == [["toy3", "toy5"], ["toy5"], ["toy3", "toy5"]]
+        results = tl.cross_validate(four[1:], group_key="section", genes=genes, baselines=(), expression=extra, **QUICK)
+    assert extra_names == [["toy3", "toy5"], ["toy5"], ["toy3", "toy5"]]
     assert results.attrs["leaks"] == {"toy2": ["toy5"]}
     assert results.groupby("section")["leak"].first().to_dict() == {"toy2": "same patient", "toy3": "", "toy4": ""}
 
 
-def test_the_held_out_section_among_further_ones_is_refused(four, genes, trained):
+def test_the_held_out_section_among_extra_ones_is_refused(four, genes, trainings):
     words = r"section 'toy3' \(patient 'Q'\) and, in `expression`, section 'other' \(patient 'X'\) share .*the counts"
     with pytest.raises(ValueError, match=words):
-        tl.cross_validate(four, genes=genes, expression=renamed(four[2], "other", "X"), **QUICK)
+        tl.cross_validate(four, genes=genes, expression=with_name(four[2], "other", "X"), **QUICK)
     nameless = toy(4, "P")
     del nameless.obs["patient"]
     with pytest.raises(KeyError, match="'patient' is not in obs of section 'toy5'"):
@@ -440,7 +442,7 @@ def test_the_held_out_section_among_further_ones_is_refused(four, genes, trained
         tl.cross_validate(four, genes=genes, expression=toy(4, "S")[:, 1:].copy(), **QUICK)
     with pytest.raises(ValueError, match="only a new model of `preset='default'`"):
         tl.cross_validate(four, genes=genes, expression=toy(4, "S"), **{**QUICK, "obsm": None, "preset": "paper"})
-    assert trained == []
+    assert trainings == []
 
 
 # ---------------------------------------------------------------- baselines
@@ -462,49 +464,49 @@ def test_constant_measurements_have_no_correlation(four, genes):
     four[3].X = sparse.csr_matrix(raw)
     results = tl.cross_validate(four[1:], genes=genes, baselines=["mean"], **QUICK)
     for method in ("mean", "hggep"):
-        found = values(results, method, "pearson", "toy4")
-        assert found.index[found.isna()].tolist() == [genes[5]]
+        scores = values(results, method, "pearson", "toy4")
+        assert scores.index[scores.isna()].tolist() == [genes[5]]
 
 
-def test_nearest_patch_is_the_most_alike_spot(four, genes, predictions):
+def test_nearest_patch_is_the_spot_with_the_most_similar_features(four, genes, predictions):
     tl.cross_validate(four[1:], genes=genes, baselines=["nearest_patch"], **QUICK)
 
-    def alike(slide):
-        found = slide.obsm["X_mine"]
-        return (found - found.mean(axis=0)) / np.maximum(found.std(axis=0), 1e-6)
+    def standardize(slide):
+        features = slide.obsm["X_mine"]
+        return (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6)
 
-    known = np.vstack([alike(slide) for slide in four[2:]])
+    training_features = np.vstack([standardize(slide) for slide in four[2:]])
     expression = np.vstack([measured(slide, genes) for slide in four[2:]])
-    distance = np.linalg.norm(alike(four[1])[:, None] - known[None], axis=2)
+    distance = np.linalg.norm(standardize(four[1])[:, None] - training_features[None], axis=2)
     np.testing.assert_array_equal(predictions[0]["nearest_patch"], expression[distance.argmin(axis=1)])
 
 
-@pytest.mark.parametrize(("size_um", "looked_at"), [(None, [100.0, 250.0]), (400.0, [400.0])])
-def test_baselines_look_through_the_models_encoder(four, genes, predictions, monkeypatch, size_um, looked_at):
+@pytest.mark.parametrize(("size_um", "sizes_um"), [(None, [100.0, 250.0]), (400.0, [400.0])])
+def test_baselines_use_the_encoder_of_the_model(four, genes, predictions, monkeypatch, size_um, sizes_um):
     class Moments(torch.nn.Module):
         def forward(self, images):
             return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
 
-    monkeypatch.setitem(_registry.ENCODERS, "moments", None)  # taken away again after the test
+    monkeypatch.setitem(_registry.ENCODERS, "moments", None)  # removed after the test
     pp.register_encoder("moments", Moments(), size_px=16, dim=6, size_um=[100.0, 250.0], overwrite=True)
     options = {**QUICK, "obsm": None, "encoder": "moments", "size_um": size_um, "baselines": ["nearest_patch"]}
     results = tl.cross_validate(four[1:], genes=genes, **options)
     inputs = results.attrs["parameters"]["inputs"]
-    assert (inputs["encoder"], inputs["sizes_um"]) == ("moments", looked_at)
+    assert (inputs["encoder"], inputs["sizes_um"]) == ("moments", sizes_um)
 
-    def alike(slide):
-        pp.features(slide, "moments", size_um=looked_at, show_progress_bar=False)
-        found = np.hstack([slide.obsm[feature_key("moments", size)] for size in looked_at])
-        return (found - found.mean(axis=0)) / np.maximum(found.std(axis=0), 1e-6)
+    def standardize(slide):
+        pp.features(slide, "moments", size_um=sizes_um, show_progress_bar=False)
+        features = np.hstack([slide.obsm[feature_key("moments", size)] for size in sizes_um])
+        return (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6)
 
-    known = np.vstack([alike(slide) for slide in four[2:]])
+    training_features = np.vstack([standardize(slide) for slide in four[2:]])
     expression = np.vstack([measured(slide, genes) for slide in four[2:]])
-    distance = np.linalg.norm(alike(four[1])[:, None] - known[None], axis=2)
+    distance = np.linalg.norm(standardize(four[1])[:, None] - training_features[None], axis=2)
     np.testing.assert_array_equal(predictions[0]["nearest_patch"], expression[distance.argmin(axis=1)])
 
 
 def linear(n: int, seed: int, noise: float = 0.05) -> tuple[BaselineSample, np.ndarray]:
-    """A section whose expression is linear in its features, around a level of its own."""
+    """Make a section whose expression is linear in its features, around its own mean."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 6)).astype(np.float32)
     x = (x - x.mean(axis=0)) / x.std(axis=0)
@@ -517,12 +519,12 @@ def linear(n: int, seed: int, noise: float = 0.05) -> tuple[BaselineSample, np.n
 
 
 @pytest.mark.parametrize("n_train", [1, 3])
-def test_ridge_recovers_what_is_linear(n_train):
+def test_ridge_recovers_a_linear_relation(n_train):
     train = [linear(120, seed)[0] for seed in range(n_train)]
     test, true = linear(80, 7)
-    (found,) = _baselines.ridge(train, [test.section])
-    assert np.abs(found - true).max() < 0.15
-    assert [np.corrcoef(found[:, g], true[:, g])[0, 1] > 0.99 for g in range(4)] == [True] * 4
+    (prediction,) = _baselines.ridge(train, [test.section])
+    assert np.abs(prediction - true).max() < 0.15
+    assert [np.corrcoef(prediction[:, g], true[:, g])[0, 1] > 0.99 for g in range(4)] == [True] * 4
 
 
 def test_ridge_chooses_a_strong_penalty_where_features_are_noise():
@@ -535,19 +537,21 @@ def test_ridge_chooses_a_strong_penalty_where_features_are_noise():
     assert _baselines.choose_penalty(x, noisy, parts) >= 100
 
 
-def test_spots_without_counts_teach_nothing():
+def test_spots_without_counts_do_not_influence_baselines():
     train, _ = linear(120, 0)
-    spoiled = train.expression.copy()
-    spoiled[::3] = 0
-    filled = np.ones(120, bool)
-    filled[::3] = False
-    one = [BaselineSample(train.section, spoiled, filled, train.xy)]
+    expression = train.expression.copy()
+    expression[::3] = 0
+    has_counts = np.ones(120, bool)
+    has_counts[::3] = False
+    samples = [BaselineSample(train.section, expression, has_counts, train.xy)]
     test = [linear(50, 7)[0].section]
     for baseline in _baselines.BASELINES.values():
-        (found,) = baseline(one, test)
-        assert found.shape == (50, 4)
-        assert found.min() > train.expression[filled].min() - 1
-    np.testing.assert_allclose(_baselines.mean(one, test)[0][0], train.expression[filled].mean(axis=0), rtol=1e-5)
+        (prediction,) = baseline(samples, test)
+        assert prediction.shape == (50, 4)
+        assert prediction.min() > train.expression[has_counts].min() - 1
+    np.testing.assert_allclose(
+        _baselines.mean(samples, test)[0][0], train.expression[has_counts].mean(axis=0), rtol=1e-5
+    )
 
 
 def test_unknown_options(four, genes):
@@ -557,11 +561,11 @@ def test_unknown_options(four, genes):
         tl.cross_validate(four, genes=genes, validation="toy1", **QUICK)
 
 
-def test_features_of_another_width_are_refused_at_once(four, genes, trained):
+def test_features_of_another_width_are_refused_before_training(four, genes, trainings):
     four[3].obsm["X_mine"] = four[3].obsm["X_mine"][:, 1:]
     with pytest.raises(ValueError, match="same features in every section"):
         tl.cross_validate(four, genes=genes, **QUICK)
-    assert trained == []
+    assert trainings == []
 
 
 def test_microns_for_the_baselines_of_the_paper_preset(four, genes, monkeypatch):
@@ -573,44 +577,44 @@ def test_microns_for_the_baselines_of_the_paper_preset(four, genes, monkeypatch)
         tl.cross_validate(four, genes=genes, **options)
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- resuming
 
 
 def test_finished_folds_are_read_back(four, genes, tmp_path, monkeypatch):
-    genes = ["NA", *genes[1:]]  # a name that tables take for a missing value
+    genes = ["NA", *genes[1:]]  # pandas reads this name as a missing value
     for slide in four:
         slide.var_names = genes
     options = {"genes": genes, "out": tmp_path / "cv", **QUICK}
     first = tl.cross_validate(four, **options)
-    kept = sorted(p.name for p in (tmp_path / "cv").iterdir())
-    assert kept == ["cross_validation.json"] + [f"fold-00{i}{end}" for i in range(3) for end in (".csv.gz", ".json")]
+    files = sorted(p.name for p in (tmp_path / "cv").iterdir())
+    assert files == ["cross_validation.json"] + [f"fold-00{i}{end}" for i in range(3) for end in (".csv.gz", ".json")]
     monkeypatch.setattr(_run_fold, "train", None)
-    again = tl.cross_validate(four, **options)
-    pd.testing.assert_frame_equal(again, first)
-    assert again.attrs == first.attrs
-    assert set(again["gene"]) == set(genes)
+    repeat = tl.cross_validate(four, **options)
+    pd.testing.assert_frame_equal(repeat, first)
+    assert repeat.attrs == first.attrs
+    assert set(repeat["gene"]) == set(genes)
 
 
-def test_an_interruption_costs_one_fold(four, genes, tmp_path, trained, monkeypatch, caplog):
+def test_an_interruption_costs_one_fold(four, genes, tmp_path, trainings, monkeypatch, caplog):
     options = {"genes": genes, "out": tmp_path, **QUICK}
     whole = tl.cross_validate(four, **{**options, "out": None})
-    spied = _run_fold.train
+    train = _run_fold.train
 
     def fails(task, prepared):
         if [slide.name for slide in task.slides] == ["toy1", "toy2", "toy4"]:
             raise KeyboardInterrupt
-        return spied(task, prepared)
+        return train(task, prepared)
 
     monkeypatch.setattr(_run_fold, "train", fails)
     with pytest.raises(KeyboardInterrupt):
         tl.cross_validate(four, **options)
-    (tmp_path / "fold-001.csv.gz").write_bytes(b"half")  # its record is missing: it was not finished
-    monkeypatch.setattr(_run_fold, "train", spied)
-    trained.clear()
+    (tmp_path / "fold-001.csv.gz").write_bytes(b"half")  # its record is missing: the fold is unfinished
+    monkeypatch.setattr(_run_fold, "train", train)
+    trainings.clear()
     with caplog.at_level(logging.INFO, logger="sthggep"):
         resumed = tl.cross_validate(four, **options)
     assert "1 of 3 folds are finished already" in caplog.text
-    assert len(trained) == 2
+    assert len(trainings) == 2
     pd.testing.assert_frame_equal(resumed, whole)
 
 
@@ -624,20 +628,20 @@ def test_other_data_or_parameters_are_refused(four, genes, tmp_path):
     with pytest.raises(ValueError, match="these differ: 'toy1'"):
         tl.cross_validate(four, **options)
     raw = four[2].X.toarray()
-    raw[[0, 1]] = raw[[1, 0]]  # the same counts, of other spots
-    changed = four[2].copy()
-    changed.X = sparse.csr_matrix(raw)
+    raw[[0, 1]] = raw[[1, 0]]  # the same counts at other spots
+    variant = four[2].copy()
+    variant.X = sparse.csr_matrix(raw)
     with pytest.raises(ValueError, match="these differ: 'toy3'"):
-        tl.cross_validate([four[1], changed, four[3]], **options)
-    changed = four[2].copy()
-    changed.obsm["X_mine"] = changed.obsm["X_mine"] + 1
+        tl.cross_validate([four[1], variant, four[3]], **options)
+    variant = four[2].copy()
+    variant.obsm["X_mine"] = variant.obsm["X_mine"] + 1
     with pytest.raises(ValueError, match="these differ: 'toy3'"):
-        tl.cross_validate([four[1], changed, four[3]], **options)
+        tl.cross_validate([four[1], variant, four[3]], **options)
     with pytest.raises(ValueError, match="these differ: 'expression'"):
         tl.cross_validate(four[1:], **options, expression=toy(4, "S"))
 
 
-def test_other_peoples_folders_are_left_alone(four, genes, tmp_path):
+def test_folders_of_other_content_are_refused(four, genes, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds files and no cross-validation"):
         tl.cross_validate(four, genes=genes, out=tmp_path, **QUICK)

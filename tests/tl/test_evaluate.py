@@ -1,4 +1,4 @@
-"""Scores by hand, the noise ceiling against theory, what is written."""
+"""Scores by hand, the noise ceiling against theory, written fields."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def example(seed: int = 0, n_spots: int = 40, prefix: str = "s") -> ad.AnnData:
 def test_scores_by_hand():
     measured = np.array([[1.0, 2, 0], [2.0, 4, 0], [3.0, 1, 1], [4.0, 3, 0]], dtype=np.float32)
     guess = np.array([[1.0, 0, 0], [3.0, 0, 0], [2.0, 0, 3], [5.0, 0, 1]], dtype=np.float32)
-    found = score(guess, measured)
+    scores = score(guess, measured)
     # gene 0: deviations (-1.5, -.5, .5, 1.5) and (-1.75, .25, -.75, 2.25); ranks 1 2 3 4 and 1 3 2 4
-    assert found["pearson"][0] == pytest.approx(5.5 / np.sqrt(5 * 8.75))
-    assert found["spearman"][0] == pytest.approx(0.8)
-    assert found["rmse"][0] == pytest.approx(np.sqrt((0 + 1 + 1 + 1) / 4))
-    assert np.isnan(found["pearson"][1])
-    assert np.isnan(found["spearman"][1])
-    assert found["rmse"][1] == pytest.approx(np.sqrt((4 + 16 + 1 + 9) / 4))
+    assert scores["pearson"][0] == pytest.approx(5.5 / np.sqrt(5 * 8.75))
+    assert scores["spearman"][0] == pytest.approx(0.8)
+    assert scores["rmse"][0] == pytest.approx(np.sqrt((0 + 1 + 1 + 1) / 4))
+    assert np.isnan(scores["pearson"][1])
+    assert np.isnan(scores["spearman"][1])
+    assert scores["rmse"][1] == pytest.approx(np.sqrt((4 + 16 + 1 + 9) / 4))
     # ties share their rank
-    assert found["spearman"][2] == pytest.approx(stats.spearmanr([0, 0, 3, 1], [0, 0, 1, 0]).statistic)
-    np.testing.assert_allclose(found["mean_observed"], [2.5, 2.5, 0.25])
+    assert scores["spearman"][2] == pytest.approx(stats.spearmanr([0, 0, 3, 1], [0, 0, 1, 0]).statistic)
+    np.testing.assert_allclose(scores["mean_observed"], [2.5, 2.5, 0.25])
 
 
 def test_columns_are_correlated_one_by_one():
@@ -98,7 +98,7 @@ def test_some_genes_only():
         tl.evaluate(adata, genes=["OTHER"])
 
 
-def test_what_is_no_name_of_a_prediction_or_no_list_of_genes():
+def test_bad_keys_and_gene_lists_are_refused():
     adata = example()
     with pytest.raises(TypeError, match=r"name of a prediction, such as 'hggep', found dict.*tl\.predict"):
         tl.evaluate(adata, {})
@@ -115,7 +115,7 @@ def test_counts_in_a_layer():
         tl.evaluate(adata)
 
 
-def test_constant_genes_are_nan_counted_and_said():
+def test_constant_genes_are_nan_and_warned_of():
     adata = example()
     adata.obsm["hggep"][:, 1] = 2.5
     with pytest.warns(UserWarning, match=r"Constant .*: 1 of 3 genes\."):
@@ -158,60 +158,60 @@ def test_spots_without_counts_do_no_harm():
 # --- several sections ---------------------------------------------------------------------------------------------
 
 
-def two() -> ad.AnnData:
+def two_sections() -> ad.AnnData:
     first, second = example(0), example(1, prefix="t")
-    both = ad.concat({"S1": first, "S2": second}, label="section")
-    both.uns["hggep"] = first.uns["hggep"]
-    return both
+    joined = ad.concat({"S1": first, "S2": second}, label="section")
+    joined.uns["hggep"] = first.uns["hggep"]
+    return joined
 
 
 def test_each_section_is_scored_by_itself():
-    both = two()
+    adata = two_sections()
     # shifts between sections would inflate a pooled correlation
-    both.obsm["hggep"][40:] += 5
-    scores = tl.evaluate(both, library_key="section")
+    adata.obsm["hggep"][40:] += 5
+    scores = tl.evaluate(adata, library_key="section")
     assert list(scores.columns) == [*COLUMNS, "section"]
     assert scores["section"].tolist() == ["S1"] * 3 + ["S2"] * 3
     for name, seed in (("S1", 0), ("S2", 1)):
-        alone = tl.evaluate(example(seed))
+        single = tl.evaluate(example(seed))
         part = scores[scores["section"] == name]
-        np.testing.assert_allclose(part["pearson"], alone["pearson"], rtol=1e-4)
-        np.testing.assert_allclose(part["mean_observed"], alone["mean_observed"], rtol=1e-6)
-    assert list(tl.evaluate(both).columns) == COLUMNS
+        np.testing.assert_allclose(part["pearson"], single["pearson"], rtol=1e-4)
+        np.testing.assert_allclose(part["mean_observed"], single["mean_observed"], rtol=1e-6)
+    assert list(tl.evaluate(adata).columns) == COLUMNS
 
 
 def test_sections_without_a_prediction_are_left_out():
-    both = two()
-    both.obsm["hggep"][:40] = np.nan
+    adata = two_sections()
+    adata.obsm["hggep"][:40] = np.nan
     with pytest.warns(UserWarning, match="without the prediction 'hggep' are not scored: 'S1'"):
-        scores = tl.evaluate(both, library_key="section")
+        scores = tl.evaluate(adata, library_key="section")
     assert scores["section"].tolist() == ["S2"] * 3
     assert scores["pearson"].notna().all()
-    both.obsm["hggep"][:] = np.nan
+    adata.obsm["hggep"][:] = np.nan
     with pytest.raises(ValueError, match=r"NaN throughout 'S1', 'S2'.*tl\.predict"):
-        tl.evaluate(both, library_key="section")
+        tl.evaluate(adata, library_key="section")
 
 
 # --- the noise ceiling --------------------------------------------------------------------------------------------
 
 
-def simulated(per_gene: float, n_spots: int = 800, n_genes: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    """Poisson counts of rates that are known, and the expression those rates stand for."""
+def simulate(per_gene: float, n_spots: int = 800, n_genes: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Make Poisson counts of known rates, and the expression of these rates."""
     rng = np.random.default_rng(7)
     share = rng.dirichlet(np.full(n_genes, 8.0), n_spots)
     return rng.poisson(share * per_gene * n_genes).astype(np.float32), np.log10(1 + 1e4 * share).astype(np.float32)
 
 
 @pytest.mark.parametrize("per_gene", [0.3, 1, 3, 10, 100])
-def test_ceiling_is_what_the_truth_reaches(per_gene: float):
-    counts, truth = simulated(per_gene)
-    reached = column_pearson(truth, log10_cp10k(counts))
+def test_ceiling_equals_the_correlation_of_the_truth(per_gene: float):
+    counts, truth = simulate(per_gene)
+    correlation = column_pearson(truth, log10_cp10k(counts))
     ceiling = noise_ceiling(counts, np.random.default_rng(0))
-    assert np.nanmean(ceiling) == pytest.approx(reached.mean(), abs=0.04)
+    assert np.nanmean(ceiling) == pytest.approx(correlation.mean(), abs=0.04)
 
 
 def test_ceiling_of_poisson_counts_of_known_reliability():
-    # gamma rates of mean m and variance v give reliability v / (v + m), where the logarithm is nearly linear
+    # gamma rates of mean m and variance v have reliability v / (v + m), where the logarithm is nearly linear
     rng = np.random.default_rng(0)
     rate = rng.gamma(100.0, 0.4, 4000)  # mean 40, variance 16
     counts = np.column_stack([rng.poisson(rate), np.full(4000, 5000)]).astype(np.float32)
@@ -220,17 +220,17 @@ def test_ceiling_of_poisson_counts_of_known_reliability():
 
 
 def test_ceiling_falls_with_depth_and_pure_noise_has_none():
-    means = [noise_ceiling(simulated(depth)[0], np.random.default_rng(0)).mean() for depth in (1, 10, 100)]
+    means = [noise_ceiling(simulate(depth)[0], np.random.default_rng(0)).mean() for depth in (1, 10, 100)]
     assert means == sorted(means)
     assert means[0] < means[2] - 0.2
     noise = np.random.default_rng(0).poisson(30, (3000, 20)).astype(np.float32)
     assert noise_ceiling(noise, np.random.default_rng(0)).mean() < 0.15
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_ceiling():
     adata = example()
-    first, again, other = tl.evaluate(adata, seed=1), tl.evaluate(adata, seed=1), tl.evaluate(adata, seed=2)
-    pd.testing.assert_frame_equal(first, again)
+    first, repeat, other = tl.evaluate(adata, seed=1), tl.evaluate(adata, seed=1), tl.evaluate(adata, seed=2)
+    pd.testing.assert_frame_equal(first, repeat)
     assert (first["ceiling"] != other["ceiling"]).any()
     pd.testing.assert_frame_equal(first.drop(columns="ceiling"), other.drop(columns="ceiling"))
 
@@ -246,28 +246,28 @@ def test_ceiling_of_the_toy_tissue():
         scores = tl.evaluate(adata)
     rich = scores[scores["mean_observed"] > 2]
     assert len(rich) >= 8
-    # no prediction beats the ceiling by more than chance
+    # no prediction exceeds the ceiling by more than chance
     assert (rich["pearson"] < rich["ceiling"] + 0.15).all()
 
 
-# --- what is written ----------------------------------------------------------------------------------------------
+# --- written fields -----------------------------------------------------------------------------------------------
 
 
 def test_scores_are_written_and_survive_a_file(tmp_path: Path):
-    both = two()
-    counts, values = both.X.copy(), both.obsm["hggep"].copy()
-    scores = tl.evaluate(both, library_key="section")
-    assert both.uns["hggep_scores"] is not scores
-    assert (counts != both.X).nnz == 0
-    np.testing.assert_array_equal(both.obsm["hggep"], values)
-    both.write_h5ad(tmp_path / "a.h5ad")
-    again = ad.read_h5ad(tmp_path / "a.h5ad")
-    kept = again.uns["hggep_scores"]
-    assert kept.index.tolist() == GENES * 2
-    assert list(map(str, kept["section"])) == scores["section"].tolist()
-    np.testing.assert_allclose(kept[COLUMNS], scores[COLUMNS])
-    tl.evaluate(again)  # ours, so it may be written anew
-    assert len(again.uns["hggep_scores"]) == 3
+    adata = two_sections()
+    counts, values = adata.X.copy(), adata.obsm["hggep"].copy()
+    scores = tl.evaluate(adata, library_key="section")
+    assert adata.uns["hggep_scores"] is not scores
+    assert (counts != adata.X).nnz == 0
+    np.testing.assert_array_equal(adata.obsm["hggep"], values)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    copy = ad.read_h5ad(tmp_path / "a.h5ad")
+    table = copy.uns["hggep_scores"]
+    assert table.index.tolist() == GENES * 2
+    assert list(map(str, table["section"])) == scores["section"].tolist()
+    np.testing.assert_allclose(table[COLUMNS], scores[COLUMNS])
+    tl.evaluate(copy)  # sthggep wrote it, so sthggep may replace it
+    assert len(copy.uns["hggep_scores"]) == 3
 
 
 @pytest.mark.parametrize("foreign", [{"mine": 1}, pd.DataFrame({"x": [1.0]}), np.zeros(3)])

@@ -1,4 +1,4 @@
-"""What `tl.fit` makes of its arguments, quickly: most of it on given features, which need no encoder."""
+"""Arguments of `tl.fit`, mostly on user features, which need no encoder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def genes(pair) -> list[str]:
 
 
 def snapshot(value: object) -> object:
-    """All that an object holds, images included, to be compared."""
+    """Convert the content of an object, images included, to plain values for comparison."""
     if isinstance(value, AnnData):
         parts = ("obs", "var", "obsm", "varm", "obsp", "layers", "uns")
         return {"X": snapshot(value.X)} | {part: snapshot(getattr(value, part)) for part in parts}
@@ -54,7 +54,7 @@ def snapshot(value: object) -> object:
 # ---------------------------------------------------------------- containers
 
 
-def test_slides_are_left_as_they_were():
+def test_slides_do_not_change():
     pair = [toy(0, 900.0), toy(1, 900.0)]
     before = [snapshot(slide) for slide in pair]
     tl.fit(pair, weights="random", **{**QUICK, "obsm": None, "max_epochs": 1})
@@ -70,33 +70,33 @@ def test_features_computed_on_the_way_are_those_of_pp(genes):
     assert tl.fit(pair, **options).id == fresh.id
 
 
-def test_sections_of_one_object_are_as_good_as_objects(pair, genes):
-    together = anndata.concat(pair, label="which", keys=["toy1", "toy2"], index_unique="-", uns_merge="unique")
-    apart = tl.fit(pair, genes=genes, **QUICK)
-    joined = tl.fit(together, genes=genes, library_key="which", **QUICK)
-    assert joined.training.sections == ["toy1", "toy2"]
-    assert joined.id == apart.id
+def test_sections_of_one_object_train_the_same_model(pair, genes):
+    adata = anndata.concat(pair, label="which", keys=["toy1", "toy2"], index_unique="-", uns_merge="unique")
+    of_objects = tl.fit(pair, genes=genes, **QUICK)
+    of_one_object = tl.fit(adata, genes=genes, library_key="which", **QUICK)
+    assert of_one_object.training.sections == ["toy1", "toy2"]
+    assert of_one_object.id == of_objects.id
     # Rows in any order
-    mixed = together[np.random.default_rng(0).permutation(together.n_obs)].copy()
-    shuffled = tl.fit(mixed, genes=genes, library_key="which", **QUICK)
-    assert sorted(shuffled.training.n_spots) == sorted(apart.training.n_spots)
+    permuted = adata[np.random.default_rng(0).permutation(adata.n_obs)].copy()
+    of_permuted = tl.fit(permuted, genes=genes, library_key="which", **QUICK)
+    assert sorted(of_permuted.training.n_spots) == sorted(of_objects.training.n_spots)
 
 
 def test_spatialdata_trains_the_same_model(pair, genes):
     sdata = [toy(seed, as_spatialdata=True) for seed in (0, 1)]
-    apart = tl.fit(pair, genes=genes, **QUICK)
+    expected = tl.fit(pair, genes=genes, **QUICK)
     for slides in (sdata, [pair[0], sdata[1]], (sdata[0], pair[1])):
-        assert tl.fit(slides, genes=genes, **QUICK).id == apart.id
+        assert tl.fit(slides, genes=genes, **QUICK).id == expected.id
 
 
 def test_names_that_several_slides_share(pair, genes):
     slides = [toy(0, section="A"), toy(1, section="A"), toy(2, section="A-2"), toy(3, section="A")]
-    fitted = tl.fit(slides, genes=genes, validation=["A-2"], **QUICK)
-    assert fitted.training.sections == ["A", "A-3", "A-2", "A-4"]
-    assert fitted.training.validation == ["A-2"]
+    model = tl.fit(slides, genes=genes, validation=["A-2"], **QUICK)
+    assert model.training.sections == ["A", "A-3", "A-2", "A-4"]
+    assert model.training.validation == ["A-2"]
 
 
-def test_spatial_key_is_where_it_says(pair):
+def test_spatial_key_names_the_coordinates(pair):
     plain = tl.fit(pair, **QUICK)
     for slide in pair:
         slide.obsm["centers"] = slide.obsm.pop("spatial")
@@ -116,17 +116,17 @@ def test_counts_in_a_layer(pair, genes):
 # ---------------------------------------------------------------- genes
 
 
-def test_panel_is_chosen_or_given(pair, genes):
+def test_panel_is_chosen_or_passed(pair, genes):
     assert tl.fit(pair, **QUICK).genes == pp.gene_panel(pair)
     assert tl.fit(pair, genes=pd.Index(genes[::-2]), **QUICK).genes == genes[::-2]
 
 
-def test_model_id_tells_genes_apart(pair):
+def test_model_id_depends_on_the_genes(pair):
     for slide in pair:
         slide.var_names = [f"other{i}" for i in range(slide.n_vars)]
-    renamed = tl.fit(pair, genes=list(pair[0].var_names), **QUICK)
-    fitted = tl.fit([toy(0), toy(1)], genes=list(toy(0).var_names), **QUICK)
-    assert renamed.id != fitted.id
+    other = tl.fit(pair, genes=list(pair[0].var_names), **QUICK)
+    model = tl.fit([toy(0), toy(1)], genes=list(toy(0).var_names), **QUICK)
+    assert other.id != model.id
 
 
 # ---------------------------------------------------------------- features of any encoder
@@ -140,13 +140,13 @@ def test_tables_and_sparse_matrices_are_features_too(pair, genes):
         assert tl.fit(pair, genes=genes, **{**QUICK, "obsm": key}).id == plain.id
 
 
-def test_columns_of_tables_are_told_apart(pair, genes):
-    fitted = tl.fit(pair, genes=genes, **{**QUICK, "obsm": "morphology"})
+def test_columns_of_tables_must_agree(pair, genes):
+    model = tl.fit(pair, genes=genes, **{**QUICK, "obsm": "morphology"})
     columns = list(pair[0].obsm["morphology"])
-    assert fitted.training.obsm_columns == {"morphology": columns}
+    assert model.training.obsm_columns == {"morphology": columns}
     pair[1].obsm["morphology"] = pair[1].obsm["morphology"][[columns[0], *columns[:0:-1]]]
     with pytest.raises(ValueError, match=r"'toy2' must hold the columns of the model's training.*from column 1 on"):
-        tl.predict(pair[1], fitted, show_progress_bar=False)
+        tl.predict(pair[1], model, show_progress_bar=False)
     with pytest.raises(ValueError, match="must hold the columns of section 'toy1'"):
         tl.fit(pair, genes=genes, **{**QUICK, "obsm": "morphology"})
     pair[1].obsm["X_mine"] = pair[1].obsm["morphology"].assign(more="text")
@@ -157,13 +157,13 @@ def test_columns_of_tables_are_told_apart(pair, genes):
 def test_several_features_are_several_stages(pair, genes):
     for slide in pair:
         slide.obsm["X_two"] = slide.obsm["X_mine"][:, :2]
-    fitted = tl.fit(pair, genes=genes, **{**QUICK, "obsm": ("X_mine", "X_two")})
-    assert fitted.members[0].config["feature_dims"] == [pair[0].obsm["X_mine"].shape[1], 2]
-    assert "obsm 'X_mine', 'X_two'" in repr(fitted)
-    assert "µm" not in repr(fitted)
+    model = tl.fit(pair, genes=genes, **{**QUICK, "obsm": ("X_mine", "X_two")})
+    assert model.members[0].config["feature_dims"] == [pair[0].obsm["X_mine"].shape[1], 2]
+    assert "obsm 'X_mine', 'X_two'" in repr(model)
+    assert "µm" not in repr(model)
 
 
-def test_no_image_is_needed_for_given_features(pair, genes):
+def test_user_features_need_no_image(pair, genes):
     plain = tl.fit(pair, genes=genes, **QUICK)
     for slide in pair:
         slide.uns["spatial"] = {
@@ -181,57 +181,59 @@ def test_broken_features_are_refused(pair, genes):
         tl.fit(pair, genes=genes, validation=None, **QUICK)
 
 
-# ---------------------------------------------------------------- what is held out
+# ---------------------------------------------------------------- held-out tissue
 
 
 def test_one_section_holds_out_blocks(genes):
-    fitted = tl.fit(toy(0), genes=genes, **{**QUICK, "n_members": 3})
-    assert fitted.training.validation == ["0", "1", "2"]
-    assert fitted.history["val_pearson"].notna().all()
-    assert list(fitted.history)[:5] == ["member", "epoch", "train_loss", "val_loss", "val_pearson"]
-    assert fitted.history["member"].tolist() == [0, 0, 1, 1, 2, 2]
+    model = tl.fit(toy(0), genes=genes, **{**QUICK, "n_members": 3})
+    assert model.training.validation == ["0", "1", "2"]
+    assert model.history["val_pearson"].notna().all()
+    assert list(model.history)[:5] == ["member", "epoch", "train_loss", "val_loss", "val_pearson"]
+    assert model.history["member"].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_nothing_held_out(pair, genes):
-    fitted = tl.fit(pair, genes=genes, validation=None, **{**QUICK, "max_epochs": 4})
-    assert fitted.history["epoch"].tolist() == [0, 1, 2, 3]
-    assert "val_pearson" not in fitted.history
-    assert float(fitted.members[0].blend) == 0.25
+    model = tl.fit(pair, genes=genes, validation=None, **{**QUICK, "max_epochs": 4})
+    assert model.history["epoch"].tolist() == [0, 1, 2, 3]
+    assert "val_pearson" not in model.history
+    assert float(model.members[0].blend) == 0.25
 
 
-def test_nothing_to_train_on_but_what_is_held_out(pair, genes, caplog):
-    """The one section with counts would be held out: it is trained on instead."""
+def test_the_only_section_with_counts_is_not_held_out(pair, genes, caplog):
+    """Only one section has counts: training uses it instead of holding it out."""
     pair[1].X = pair[1].X * 0
     with caplog.at_level(logging.INFO, logger="sthggep"):
-        fitted = tl.fit(pair, genes=genes, **QUICK)
+        model = tl.fit(pair, genes=genes, **QUICK)
     assert "nothing is held out" in caplog.text
-    assert np.isfinite(fitted.history).all(axis=None)
+    assert np.isfinite(model.history).all(axis=None)
 
 
 def test_training_and_prediction_see_the_same_neighbors(pair, genes, monkeypatch):
-    seen = []
+    records = []
     forward = FeatureHGGEPNet.forward
 
     def spy(self, features, neighbors, *rest):
-        seen.append((neighbors.shape[1], self.n_neighbors))
+        records.append((neighbors.shape[1], self.n_neighbors))
         return forward(self, features, neighbors, *rest)
 
     monkeypatch.setattr(FeatureHGGEPNet, "forward", spy)
     default = _presets.PRESETS["default"]
-    for wanted in (5, 9):
-        monkeypatch.setitem(_presets.PRESETS, "default", replace(default, net={**default.net, "n_neighbors": wanted}))
-        seen.clear()
-        fitted = tl.fit(pair, genes=genes, **QUICK)
-        trained = len(seen)
-        tl.predict(pair[0], fitted, show_progress_bar=False)
-        assert len(seen) > trained > 0
-        assert set(seen) == {(wanted, wanted)}
+    for n_neighbors in (5, 9):
+        monkeypatch.setitem(
+            _presets.PRESETS, "default", replace(default, net={**default.net, "n_neighbors": n_neighbors})
+        )
+        records.clear()
+        model = tl.fit(pair, genes=genes, **QUICK)
+        n_calls = len(records)
+        tl.predict(pair[0], model, show_progress_bar=False)
+        assert len(records) > n_calls > 0
+        assert set(records) == {(n_neighbors, n_neighbors)}
 
 
 # ---------------------------------------------------------------- poor tissue
 
 
-def test_one_spot_is_too_little(genes):
+def test_a_single_spot_is_refused(genes):
     with pytest.raises(ValueError, match=r"at least two spots with counts in the panel, found 1 in 1 section\."):
         tl.fit(toy(0)[:1].copy(), genes=genes, **QUICK)
     empty = toy(0)
@@ -250,40 +252,40 @@ def test_poor_sections_beside_a_good_one(pair, genes):
     values[::2] = 0
     values[:, 3] = 0
     pair[1].X = sparse.csr_matrix(values)
-    fitted = tl.fit([*pair, lonely, far], genes=genes, **{**QUICK, "n_members": 4})
-    assert np.isfinite(fitted.history).all(axis=None)
+    model = tl.fit([*pair, lonely, far], genes=genes, **{**QUICK, "n_members": 4})
+    assert np.isfinite(model.history).all(axis=None)
     for slide in (pair[1], lonely, far):
-        tl.predict(slide, fitted, show_progress_bar=False)
+        tl.predict(slide, model, show_progress_bar=False)
         assert np.isfinite(slide.obsm["hggep"]).all()
 
 
-# ---------------------------------------------------------------- options that are passed on
+# ---------------------------------------------------------------- options of the training
 
 
-def test_trainer_kwargs_arrive(pair, genes):
-    fitted = tl.fit(pair, genes=genes, trainer_kwargs={"max_epochs": 1}, **QUICK)
-    assert fitted.history["epoch"].tolist() == [0]
+def test_trainer_kwargs_reach_lightning(pair, genes):
+    model = tl.fit(pair, genes=genes, trainer_kwargs={"max_epochs": 1}, **QUICK)
+    assert model.history["epoch"].tolist() == [0]
 
 
-def test_learning_rate_arrives(pair, genes):
+def test_learning_rate_reaches_the_optimizer(pair, genes):
     plain = tl.fit(pair, genes=genes, validation=None, **QUICK)
-    same = tl.fit(pair, genes=genes, validation=None, learning_rate=1e-3, **QUICK)
+    explicit = tl.fit(pair, genes=genes, validation=None, learning_rate=1e-3, **QUICK)
     other = tl.fit(pair, genes=genes, validation=None, learning_rate=1e-2, **QUICK)
-    assert same.id == plain.id != other.id
+    assert explicit.id == plain.id != other.id
     with pytest.raises(ValueError, match="learning_rate"):
         tl.fit(pair, genes=genes, learning_rate=np.nan, **QUICK)
 
 
-def test_progress_is_shown_where_asked_for(pair, genes, capfd, monkeypatch):
+def test_progress_is_shown_on_request(pair, genes, capfd, monkeypatch):
     import tqdm.std
 
     monkeypatch.setattr(tqdm.std.tqdm, "monitor_interval", 0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     tl.fit(pair, genes=genes, **{**QUICK, "show_progress_bar": True})
-    shown = capfd.readouterr()
-    assert "Training" in shown.err
-    assert "2/2" in shown.err
-    assert shown.out == ""
+    output = capfd.readouterr()
+    assert "Training" in output.err
+    assert "2/2" in output.err
+    assert output.out == ""
 
 
 # ---------------------------------------------------------------- the published preset
@@ -298,16 +300,16 @@ def small_paper(monkeypatch):
 
 def test_published_network_learns_from_pixels(small_paper, monkeypatch):
     slide = datasets.toy(seed=0, size_um=(1200.0, 1200.0), mpp=2.0, n_genes=8)
-    seen = []
+    records = []
     versions = nn.HGGEPNet.versions
 
     def spy(self, patches, *rest):
-        given = list(patches)
-        seen.extend((self.training, one.detach().clone()) for one in given)
-        return versions(self, given, *rest)
+        batches = list(patches)
+        records.extend((self.training, batch.detach().clone()) for batch in batches)
+        return versions(self, batches, *rest)
 
     monkeypatch.setattr(nn.HGGEPNet, "versions", spy)
-    fitted = tl.fit(
+    model = tl.fit(
         slide,
         genes=list(slide.var_names),
         preset="paper",
@@ -317,16 +319,16 @@ def test_published_network_learns_from_pixels(small_paper, monkeypatch):
         device="cpu",
         show_progress_bar=False,
     )
-    assert {training for training, _ in seen} == {True}  # dropout and batch statistics, as published
-    whole = [patches for _, patches in seen if patches.dtype.is_floating_point is False]
+    assert {training for training, _ in records} == {True}  # dropout and batch statistics, as published
+    whole = [patches for _, patches in records if patches.dtype.is_floating_point is False]
     assert len(whole) == 3
-    assert len(seen) == 9  # and two augmented copies each
+    assert len(records) == 9  # each with two augmented copies
     np.testing.assert_array_equal(whole[0].permute(0, 2, 3, 1).numpy(), pp.patches(slide)[:])
     assert whole[0].max() > 200
-    parts = fitted.history[["train_mse", "train_counts", "train_distillation"]]
+    parts = model.history[["train_mse", "train_counts", "train_distillation"]]
     assert (parts > 0).all(axis=None)
-    np.testing.assert_allclose(parts.sum(axis=1), fitted.history["train_loss"], rtol=1e-5)
-    assert fitted.history["train_loss"].iloc[-1] < fitted.history["train_loss"].iloc[0]
+    np.testing.assert_allclose(parts.sum(axis=1), model.history["train_loss"], rtol=1e-5)
+    assert model.history["train_loss"].iloc[-1] < model.history["train_loss"].iloc[0]
 
 
 def test_published_preset_is_as_published():

@@ -1,4 +1,4 @@
-"""Training and predicting, from the user's objects to the user's objects."""
+"""Training and prediction on the objects of the user."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def assert_same(before, after):
     np.testing.assert_array_equal(before[4], after[4])
 
 
-def test_tissue_that_training_did_not_see(slides, model):
+def test_predictions_of_new_tissue_correlate_with_counts(slides, model):
     tl.predict(slides[2], model, **QUIET)
     scores = tl.evaluate(slides[2])["pearson"]
     assert scores[genes_of(slides[2], "STRO", "FAT", "NUCL")].mean() > 0.4
     assert abs(scores[genes_of(slides[2], "NOISE")].mean()) < 0.25
-    found = slides[2].obsm["hggep"]
-    assert found.dtype == np.float32
-    assert found.shape == (slides[2].n_obs, slides[2].n_vars)
+    prediction = slides[2].obsm["hggep"]
+    assert prediction.dtype == np.float32
+    assert prediction.shape == (slides[2].n_obs, slides[2].n_vars)
     # On the scale of the measurement, not only in its order
     assert tl.evaluate(slides[2])["rmse"].mean() < 0.6
 
@@ -56,11 +56,11 @@ def test_tissue_that_training_did_not_see(slides, model):
 def test_prediction_writes_its_keys_and_nothing_else(slides, model):
     slide = slides[2]
     before = state(slide)
-    copied = tl.predict(slide, model, copy=True, **QUIET)
+    copy = tl.predict(slide, model, copy=True, **QUIET)
     assert_same(before, state(slide))
-    assert set(copied.obsm) - set(slide.obsm) == {"hggep"}
-    assert set(copied.uns) - set(slide.uns) == {"hggep"}
-    record = copied.uns["hggep"]
+    assert set(copy.obsm) - set(slide.obsm) == {"hggep"}
+    assert set(copy.uns) - set(slide.uns) == {"hggep"}
+    record = copy.uns["hggep"]
     assert record["model"] == model.id
     assert list(record["genes"]) == model.genes
     assert record["units"] == "log10(1 + counts per 10,000 of the panel)"
@@ -85,23 +85,23 @@ def test_prediction_survives_the_disk(slides, model, tmp_path, suffix):
     np.testing.assert_allclose(tl.evaluate(back)["pearson"], slide.uns["hggep_scores"]["pearson"])
 
 
-def test_fit_leaves_slides_and_randomness_alone(slides, fit_options, tmp_path, monkeypatch, capsys):
+def test_fit_does_not_change_slides_or_random_states(slides, fit_options, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = [state(slide) for slide in slides[:2]]
     torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
-    drawn = torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()  # noqa: NPY002
+    expected = torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()  # noqa: NPY002
     torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
     tl.fit(slides[:2], **{**fit_options, "max_epochs": 1})
-    assert (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()) == drawn  # noqa: NPY002
+    assert (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()) == expected  # noqa: NPY002
     for old, slide in zip(before, slides, strict=False):
         assert_same(old, state(slide))
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
 
 
-def test_seed_makes_the_model(slides, fit_options, model):
-    same = tl.fit(slides[:2], genes=model.genes, **fit_options)
-    assert same.id == model.id
+def test_the_seed_determines_the_model(slides, fit_options, model):
+    repeat = tl.fit(slides[:2], genes=model.genes, **fit_options)
+    assert repeat.id == model.id
     other = tl.fit(slides[:2], genes=model.genes, seed=1, **fit_options)
     assert other.id != model.id
 
@@ -111,7 +111,7 @@ def test_history_has_a_row_an_epoch(model):
     assert {"member", "epoch", "train_loss", "val_loss", "val_pearson", "train_mse"} <= set(history)
     epochs = history.groupby("member")["epoch"].agg(list).to_dict()
     assert set(epochs) == {0, 1}
-    assert all(found == list(range(len(found))) and len(found) <= 8 for found in epochs.values())
+    assert all(numbers == list(range(len(numbers))) and len(numbers) <= 8 for numbers in epochs.values())
     first, last = history[history["epoch"] == 0], history.groupby("member").tail(1)
     assert last["train_loss"].mean() < first["train_loss"].mean()
     # Each member holds out another section
@@ -132,20 +132,20 @@ def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
         "learning_rate": 0.3,
         "genes": list(slides[0].var_names),
     }
-    fitted = tl.fit(slides[:2], validation=["toy2"], **options)
-    curve = fitted.history["val_pearson"]
+    model = tl.fit(slides[:2], validation=["toy2"], **options)
+    curve = model.history["val_pearson"]
     assert len(curve) < 30
     assert len(curve) == curve.idxmax() + 3
-    # What is kept is the network of the best epoch, by itself
-    fitted.members[0].blend.fill_(1.0)
-    tl.predict(slides[1], fitted, **QUIET)
-    target = torch.from_numpy(log10_cp10k(read_panel_counts(slides[1], fitted.genes)))
-    found = 1 - correlation_loss(torch.from_numpy(slides[1].obsm["hggep"]), target)
-    assert found.item() == pytest.approx(curve.max(), abs=1e-3)
+    # The model holds the network of the best epoch; predict without the shortcut
+    model.members[0].blend.fill_(1.0)
+    tl.predict(slides[1], model, **QUIET)
+    target = torch.from_numpy(log10_cp10k(read_panel_counts(slides[1], model.genes)))
+    correlation = 1 - correlation_loss(torch.from_numpy(slides[1].obsm["hggep"]), target)
+    assert correlation.item() == pytest.approx(curve.max(), abs=1e-3)
 
 
-def test_held_out_counts_do_not_reach_what_is_learned(slides, fit_options, monkeypatch):
-    """But for what held-out tissue is asked for, and for the closed form, which learns from it once nothing is left to ask."""
+def test_held_out_counts_do_not_reach_the_networks(slides, fit_options, monkeypatch):
+    """Without the choices on held-out tissue and the final refit, training does not depend on held-out counts."""
     monkeypatch.setattr(_closed_form, "choose_ridge", lambda preset, *_: preset)
     monkeypatch.setattr(_closed_form, "refit_on_all", lambda *_: None)
     options = {
@@ -156,23 +156,23 @@ def test_held_out_counts_do_not_reach_what_is_learned(slides, fit_options, monke
         "genes": list(slides[0].var_names),
     }
     first = tl.fit(slides[:2], **options)
-    changed = slides[1].copy()
+    permuted = slides[1].copy()
     rng = np.random.default_rng(0)
-    changed.X = changed.X[rng.permutation(changed.n_obs)].copy()
-    second = tl.fit([slides[0], changed], **options)
-    for (name, one), other in zip(
+    permuted.X = permuted.X[rng.permutation(permuted.n_obs)].copy()
+    second = tl.fit([slides[0], permuted], **options)
+    for (name, value), other_value in zip(
         first.members.state_dict().items(), second.members.state_dict().values(), strict=True
     ):
         if not name.endswith("blend"):
-            assert torch.equal(one, other), name
+            assert torch.equal(value, other_value), name
 
 
 def test_several_sections_in_one_object(slides, model):
-    together = anndata.concat(slides[:2], label="which", keys=["toy1", "toy2"], index_unique="-", uns_merge="unique")
-    tl.predict(together, model, library_key="which", **QUIET)
-    for slide, rows in ((slides[0], together.obs["which"] == "toy1"), (slides[1], together.obs["which"] == "toy2")):
+    adata = anndata.concat(slides[:2], label="which", keys=["toy1", "toy2"], index_unique="-", uns_merge="unique")
+    tl.predict(adata, model, library_key="which", **QUIET)
+    for slide, rows in ((slides[0], adata.obs["which"] == "toy1"), (slides[1], adata.obs["which"] == "toy2")):
         tl.predict(slide, model, **QUIET)
-        np.testing.assert_allclose(together.obsm["hggep"][rows], slide.obsm["hggep"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(adata.obsm["hggep"][rows], slide.obsm["hggep"], rtol=1e-4, atol=1e-5)
 
 
 def test_spatialdata_gives_the_same(slides, model, tmp_path):
@@ -185,19 +185,19 @@ def test_spatialdata_gives_the_same(slides, model, tmp_path):
     sdata.write(tmp_path / "toy.zarr")
     back = spatialdata.read_zarr(tmp_path / "toy.zarr")
     np.testing.assert_array_equal(back["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
-    mixed = [slides[0], sdata]
-    fitted = tl.fit(mixed, weights="random", n_members=1, max_epochs=1, device="cpu", **QUIET)
-    assert fitted.training.sections == ["toy1", "toy3"]
+    both_kinds = [slides[0], sdata]
+    model_of_both = tl.fit(both_kinds, weights="random", n_members=1, max_epochs=1, device="cpu", **QUIET)
+    assert model_of_both.training.sections == ["toy1", "toy3"]
 
 
 def test_features_of_any_encoder(slides, fit_options):
     for slide in slides:
         slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy().astype(np.float32)
-    fitted = tl.fit(slides[:2], obsm="X_mine", genes=list(slides[0].var_names), **fit_options)
-    tl.predict(slides[2], fitted, **QUIET)
+    model = tl.fit(slides[:2], obsm="X_mine", genes=list(slides[0].var_names), **fit_options)
+    tl.predict(slides[2], model, **QUIET)
     assert tl.evaluate(slides[2])["pearson"][genes_of(slides[2], "STRO", "FAT", "NUCL")].mean() > 0.5
     with pytest.raises(KeyError, match=r"X_mine.*obsm"):
-        tl.predict(datasets.toy(seed=5, size_um=(600.0, 600.0), mpp=2.0), fitted, **QUIET)
+        tl.predict(datasets.toy(seed=5, size_um=(600.0, 600.0), mpp=2.0), model, **QUIET)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -207,8 +207,8 @@ def test_few_spots_and_spots_without_counts(slides, model, fit_options, n):
     assert np.isfinite(few.obsm["hggep"]).all()
     small = slides[0][: max(n, 3)].copy()
     small.X[0] = 0
-    fitted = tl.fit(small, genes=model.genes, **{**fit_options, "n_members": 1, "max_epochs": 2})
-    tl.predict(few, fitted, **QUIET)
+    model_of_few = tl.fit(small, genes=model.genes, **{**fit_options, "n_members": 1, "max_epochs": 2})
+    tl.predict(few, model_of_few, **QUIET)
     assert np.isfinite(few.obsm["hggep"]).all()
 
 
@@ -229,17 +229,17 @@ def test_paper_preset_from_patch_to_prediction(monkeypatch, weights_root):
     monkeypatch.setitem(_presets.PRESETS, "paper", replace(paper, net=small, recipe=recipe))
     slide = datasets.toy(seed=0, size_um=(1200.0, 1200.0), mpp=1.0, n_genes=8)
     genes, options = list(slide.var_names), {"weights": weights_root, "validation": None, **QUIET}
-    fitted = tl.fit(slide, genes=genes, preset="paper", max_epochs=2, device="cpu", **options)
-    assert {"train_mse", "train_counts", "train_distillation"} <= set(fitted.history)
-    # The backbone began at the given weights, two small steps ago
-    given = torch.load(next(weights_root.glob("*.pt")), weights_only=True)["conv5.0.weight"]
-    ours = fitted.members[0].backbone.conv5[0].weight
-    assert torch.corrcoef(torch.stack([given.flatten(), ours.detach().flatten()]))[0, 1] > 0.999
-    tl.predict(slide, fitted, **QUIET)
+    model = tl.fit(slide, genes=genes, preset="paper", max_epochs=2, device="cpu", **options)
+    assert {"train_mse", "train_counts", "train_distillation"} <= set(model.history)
+    # Two small steps changed the initial weights of the backbone little
+    initial = torch.load(next(weights_root.glob("*.pt")), weights_only=True)["conv5.0.weight"]
+    weights = model.members[0].backbone.conv5[0].weight
+    assert torch.corrcoef(torch.stack([initial.flatten(), weights.detach().flatten()]))[0, 1] > 0.999
+    tl.predict(slide, model, **QUIET)
     assert np.isfinite(slide.obsm["hggep"]).all()
     coarse = datasets.toy(seed=1, size_um=(1200.0, 1200.0), mpp=2.0, n_genes=8)
     with pytest.warns(UserWarning, match="field of view"):
-        tl.predict(coarse, fitted, **QUIET)
+        tl.predict(coarse, model, **QUIET)
 
 
 @pytest.mark.parametrize(
@@ -269,21 +269,21 @@ def test_bad_requests_are_refused(slides, fit_options, options, error, words):
         assert_same(old, state(slide))
 
 
-def test_foreign_keys_are_kept(slides, model):
+def test_keys_of_others_do_not_change(slides, model):
     slides[2].obsm["hggep"] = np.ones((slides[2].n_obs, 2))
     with pytest.raises(ValueError, match="left alone"):
         tl.predict(slides[2], model, **QUIET)
     assert (slides[2].obsm["hggep"] == 1).all()
     tl.predict(slides[2], model, key_added="mine", **QUIET)
-    tl.predict(slides[2], model, key_added="mine", **QUIET)  # its own it may replace
+    tl.predict(slides[2], model, key_added="mine", **QUIET)  # the call may replace its own prediction
     assert slides[2].obsm["mine"].shape[1] == len(model.genes)
 
 
 def test_model_may_be_a_folder(slides, model, tmp_path):
     model.save(tmp_path / "model")
     tl.predict(slides[2], model, **QUIET)
-    for given in (tmp_path / "model", str(tmp_path / "model")):
-        tl.predict(slides[2], given, key_added="again", **QUIET)
+    for folder in (tmp_path / "model", str(tmp_path / "model")):
+        tl.predict(slides[2], folder, key_added="again", **QUIET)
         np.testing.assert_array_equal(slides[2].obsm["again"], slides[2].obsm["hggep"])
     with pytest.raises(FileNotFoundError, match="tiny"):
         tl.predict(slides[2], "tiny", **QUIET)
@@ -292,8 +292,8 @@ def test_model_may_be_a_folder(slides, model, tmp_path):
     assert isinstance(sthggep.HGGEP.load(Path(tmp_path / "model")), sthggep.HGGEP)
 
 
-def test_batch_normalization_knows_the_training_patches():
-    """Else a network of few steps predicts by ImageNet's statistics, and differs from what was trained."""
+def test_batch_normalization_has_the_statistics_of_the_training_patches():
+    """Otherwise a network after few steps predicts with ImageNet's statistics, unlike in training."""
     from sthggep._training._networks import _calibrate
     from sthggep.nn import HGGEPNet
     from sthggep.nn._section import PatchInputs
@@ -305,6 +305,6 @@ def test_batch_normalization_knows_the_training_patches():
     assert not net.training
     with torch.no_grad():
         evaluated = net.encode(patches)
-        trained = net.train().encode(patches)
-    for level, other in zip(evaluated, trained, strict=True):
+        training_levels = net.train().encode(patches)
+    for level, other in zip(evaluated, training_levels, strict=True):
         assert (level - other).abs().mean() < 0.15 * other.std()  # variance by n against n - 1

@@ -1,4 +1,4 @@
-"""What `tl.predict` reads, writes and refuses, quickly: on a model that looks at given features."""
+"""Input, output and refusals of `tl.predict`, on a model that reads user features."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def on_patches(reference: bool, **training) -> HGGEP:
     return HGGEP([net], ["A", "B", "C"], Inputs("patches", reference=reference), training=TrainingRecord(**training))
 
 
-# ---------------------------------------------------------------- what it depends on
+# ---------------------------------------------------------------- input
 
 
-def test_counts_are_not_looked_at(quick, slide):
+def test_counts_are_not_read(quick, slide):
     tl.predict(slide, quick, **QUIET)
     bare = AnnData(obs=slide.obs, obsm={key: slide.obsm[key] for key in ("spatial", "X_mine")}, uns=slide.uns)
     del bare.uns["hggep"]
@@ -60,9 +60,9 @@ def test_counts_are_not_looked_at(quick, slide):
 def test_order_of_the_spots_does_not_matter(quick, slide):
     tl.predict(slide, quick, **QUIET)
     order = np.random.default_rng(0).permutation(slide.n_obs)
-    mixed = slide[order].copy()
-    tl.predict(mixed, quick, **QUIET)
-    np.testing.assert_allclose(mixed.obsm["hggep"], slide.obsm["hggep"][order], rtol=1e-4, atol=1e-5)
+    permuted = slide[order].copy()
+    tl.predict(permuted, quick, **QUIET)
+    np.testing.assert_allclose(permuted.obsm["hggep"], slide.obsm["hggep"][order], rtol=1e-4, atol=1e-5)
 
 
 def test_place_on_the_slide_does_not_matter(quick, slide):
@@ -72,31 +72,29 @@ def test_place_on_the_slide_does_not_matter(quick, slide):
     np.testing.assert_allclose(slide.obsm["moved"], slide.obsm["hggep"], rtol=1e-4, atol=1e-5)
 
 
-def test_sections_do_not_see_each_other(quick, slide):
+def test_sections_do_not_influence_each_other(quick, slide):
     other = toy(3)
-    together = anndata.concat(
-        [slide, other], label="which", keys=["toy3", "toy4"], index_unique="-", uns_merge="unique"
-    )
-    tl.predict(together, quick, library_key="which", **QUIET)
+    joined = anndata.concat([slide, other], label="which", keys=["toy3", "toy4"], index_unique="-", uns_merge="unique")
+    tl.predict(joined, quick, library_key="which", **QUIET)
     tl.predict(slide, quick, **QUIET)
-    rows = (together.obs["which"] == "toy3").to_numpy()
-    np.testing.assert_allclose(together.obsm["hggep"][rows], slide.obsm["hggep"], rtol=1e-4, atol=1e-5)
-    assert together.uns["hggep"]["params"]["sections"].tolist() == ["toy3", "toy4"]
+    rows = (joined.obs["which"] == "toy3").to_numpy()
+    np.testing.assert_allclose(joined.obsm["hggep"][rows], slide.obsm["hggep"], rtol=1e-4, atol=1e-5)
+    assert joined.uns["hggep"]["params"]["sections"].tolist() == ["toy3", "toy4"]
     with pytest.raises(ValueError, match="library_key"):
-        tl.predict(together, quick, **QUIET)
+        tl.predict(joined, quick, **QUIET)
 
 
 def test_members_are_averaged(quick, slide):
     tl.predict(slide, quick, **QUIET)
-    alone = []
+    predictions = []
     for member in quick.members:
         tl.predict(slide, HGGEP([member], quick.genes, quick.inputs), key_added="alone", **QUIET)
-        alone.append(slide.obsm["alone"])
-    assert not np.allclose(*alone, atol=1e-3)
-    np.testing.assert_allclose(slide.obsm["hggep"], np.mean(alone, axis=0), rtol=1e-5, atol=1e-6)
+        predictions.append(slide.obsm["alone"])
+    assert not np.allclose(*predictions, atol=1e-3)
+    np.testing.assert_allclose(slide.obsm["hggep"], np.mean(predictions, axis=0), rtol=1e-5, atol=1e-6)
 
 
-def test_model_is_left_as_it_was(quick, slide):
+def test_the_model_does_not_change(quick, slide):
     before, state = quick.id, torch.get_rng_state()
     tl.predict(slide, quick, **QUIET)
     first = slide.obsm["hggep"].copy()
@@ -108,11 +106,11 @@ def test_model_is_left_as_it_was(quick, slide):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# ---------------------------------------------------------------- what it writes
+# ---------------------------------------------------------------- output
 
 
 def record(table: AnnData) -> dict[str, object]:
-    """The record in plain Python, whatever a file made of its arrays."""
+    """Return the record in plain Python types, whatever types a file gave it."""
 
     def plain(value):
         if hasattr(value, "items"):
@@ -144,31 +142,31 @@ def test_record_comes_back_from_disk(quick, slide, kind, tmp_path):
         back = spatialdata.read_zarr(tmp_path / "slide.zarr")["table"]
     assert record(back) == expected
     np.testing.assert_array_equal(back.obsm["hggep"], table.obsm["hggep"])
-    tl.predict(back, quick, **QUIET) if kind != "spatialdata" else None  # still known as its own
+    tl.predict(back, quick, **QUIET) if kind != "spatialdata" else None  # still recognized as a prediction of sthggep
 
 
 def test_copies_of_a_spatialdata(quick):
     sdata = toy(2, as_spatialdata=True)
-    changed = tl.predict(sdata, quick, copy=True, **QUIET)
+    copy = tl.predict(sdata, quick, copy=True, **QUIET)
     assert "hggep" not in sdata["table"].obsm
     assert "hggep" not in sdata["table"].uns
     assert tl.predict(sdata, quick, **QUIET) is None
-    np.testing.assert_array_equal(changed["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
-    assert list(changed.images) == list(sdata.images)
+    np.testing.assert_array_equal(copy["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
+    assert list(copy.images) == list(sdata.images)
 
 
 @pytest.mark.parametrize("place", ["obsm", "uns"])
-def test_what_others_wrote_is_left_alone(quick, slide, place):
-    mine = np.ones((slide.n_obs, 2)) if place == "obsm" else {"tool": "another"}
-    getattr(slide, place)["hggep"] = mine
+def test_keys_of_others_are_not_replaced(quick, slide, place):
+    value = np.ones((slide.n_obs, 2)) if place == "obsm" else {"tool": "another"}
+    getattr(slide, place)["hggep"] = value
     with pytest.raises(ValueError, match=r"'hggep' exists already.*left alone.*key_added"):
         tl.predict(slide, quick, **QUIET)
-    assert getattr(slide, place)["hggep"] is mine
+    assert getattr(slide, place)["hggep"] is value
     with pytest.raises(ValueError, match="'spatial' exists already"):
         tl.predict(slide, quick, key_added="spatial", **QUIET)
 
 
-# ---------------------------------------------------------------- what it refuses
+# ---------------------------------------------------------------- refusals
 
 
 def test_features_must_be_those_of_the_training(quick, slide):
@@ -183,7 +181,7 @@ def test_features_must_be_those_of_the_training(quick, slide):
 
 @pytest.mark.parametrize(("fault", "error"), [("missing", KeyError), ("beyond", ValueError)])
 def test_array_positions_are_checked_before_work(slide, fault, error, monkeypatch):
-    monkeypatch.setattr(Patches, "__getitem__", None)  # no patch may be cut
+    monkeypatch.setattr(Patches, "__getitem__", None)  # the test fails if a patch is cut
     if fault == "missing":
         del slide.obs["array_x"]
     else:
@@ -203,15 +201,15 @@ def test_visium_columns_are_array_positions(slide):
     assert not np.allclose(slide.obsm["swapped"], slide.obsm["hggep"])
 
 
-@pytest.mark.parametrize(("trained", "warns"), [(4.0, False), (4.6, False), (6.0, True), (1.0, True)])
-def test_another_field_of_view_is_said(slide, trained, warns, recwarn):
-    tl.predict(slide, on_patches(reference=False, mpp=[trained, None]), **QUIET)
-    said = [
+@pytest.mark.parametrize(("training_mpp", "has_warning"), [(4.0, False), (4.6, False), (6.0, True), (1.0, True)])
+def test_another_field_of_view_is_warned_of(slide, training_mpp, has_warning, recwarn):
+    tl.predict(slide, on_patches(reference=False, mpp=[training_mpp, None]), **QUIET)
+    messages = [
         str(w.message) for w in recwarn if issubclass(w.category, UserWarning) and "field of view" in str(w.message)
     ]
-    assert len(said) == warns
-    if warns:
-        assert f"'toy3' has 4 µm/px, the model was trained at {trained:.3g}" in said[0]
+    assert len(messages) == has_warning
+    if has_warning:
+        assert f"'toy3' has 4 µm/px, the model was trained at {training_mpp:.3g}" in messages[0]
         assert next(w for w in recwarn if "field of view" in str(w.message)).filename == __file__
 
 
@@ -239,12 +237,12 @@ def test_versions_are_those_installed():
     assert _predict.versions()["torch"] == torch.__version__
 
 
-def test_one_spot_alone(quick, slide):
-    alone = slide[5].copy()
-    tl.predict(alone, quick, **QUIET)
-    assert alone.obsm["hggep"].shape == (1, 8)
-    assert np.isfinite(alone.obsm["hggep"]).all()
-    # With nothing to compare with, the training tissue's mean is not far
+def test_a_single_spot(quick, slide):
+    single = slide[5].copy()
+    tl.predict(single, quick, **QUIET)
+    assert single.obsm["hggep"].shape == (1, 8)
+    assert np.isfinite(single.obsm["hggep"]).all()
+    # Without other spots, the prediction is near the mean of the training tissue
     tl.predict(slide, quick, key_added="whole", **QUIET)
-    spread = pd.DataFrame(slide.obsm["whole"]).std().max()
-    assert np.abs(alone.obsm["hggep"][0] - slide.obsm["whole"].mean(axis=0)).max() < 6 * spread
+    largest_spread = pd.DataFrame(slide.obsm["whole"]).std().max()
+    assert np.abs(single.obsm["hggep"][0] - slide.obsm["whole"].mean(axis=0)).max() < 6 * largest_spread

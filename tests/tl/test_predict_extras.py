@@ -1,4 +1,4 @@
-"""What `tl.predict` writes beside the expression: some genes only, the latent embedding, expected counts."""
+"""Further output of `tl.predict`: some genes only, the latent embedding, expected counts, uncertainty."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GENES = ["A", "B", "C", "D"]
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def section():
     slide = datasets.toy(seed=2, size_um=(1000.0, 1000.0), mpp=4.0, n_genes=4)
     slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy(dtype=np.float32)
     slide.var_names = GENES
@@ -26,8 +26,8 @@ def drawn():
 
 
 @pytest.fixture
-def slide(drawn):
-    return drawn.copy()
+def slide(section):
+    return section.copy()
 
 
 def on_features(count_head=None, n_members: int = 2) -> HGGEP:
@@ -36,7 +36,7 @@ def on_features(count_head=None, n_members: int = 2) -> HGGEP:
     return HGGEP(nets, GENES, Inputs("obsm", obsm=("X_mine",)), preset="default")
 
 
-def written(slide) -> set[str]:
+def prediction_keys(slide) -> set[str]:
     return {name for name in slide.obsm if "hggep" in name}
 
 
@@ -51,8 +51,8 @@ def test_some_genes_in_their_order(slide):
     record = slide.uns["some"]
     assert (list(record["genes"]), list(record["panel"])) == (["D", "A"], GENES)
     # Scores stay on the scale of the whole panel
-    scores, some = tl.evaluate(slide), tl.evaluate(slide, "some")
-    pd.testing.assert_frame_equal(some, scores.loc[["D", "A"]], check_exact=False, rtol=1e-5)
+    scores, scores_of_some = tl.evaluate(slide), tl.evaluate(slide, "some")
+    pd.testing.assert_frame_equal(scores_of_some, scores.loc[["D", "A"]], check_exact=False, rtol=1e-5)
     assert list(tl.to_adata(slide, "some").var_names) == ["D", "A"]
 
 
@@ -65,10 +65,10 @@ def test_some_genes_in_their_order(slide):
         ("A", TypeError, r"`genes=\['A'\]`"),
     ],
 )
-def test_genes_it_does_not_know(slide, genes, error, words):
+def test_unknown_genes_are_refused(slide, genes, error, words):
     with pytest.raises(error, match=words):
         tl.predict(slide, on_features(), genes=genes, **QUIET)
-    assert written(slide) == set()
+    assert prediction_keys(slide) == set()
 
 
 # ---------------------------------------------------------------- latent embedding
@@ -77,77 +77,77 @@ def test_genes_it_does_not_know(slide, genes, error, words):
 def test_embedding_of_all_networks(slide):
     model = on_features()
     tl.predict(slide, model, latent=True, **QUIET)
-    found = slide.obsm["X_hggep"]
-    assert (found.dtype, found.shape) == (np.float32, (slide.n_obs, 2 * 16))
-    assert np.isfinite(found).all()
+    embedding = slide.obsm["X_hggep"]
+    assert (embedding.dtype, embedding.shape) == (np.float32, (slide.n_obs, 2 * 16))
+    assert np.isfinite(embedding).all()
     for i, member in enumerate(model.members):
-        alone = HGGEP([member], GENES, model.inputs)
-        tl.predict(slide, alone, key_added="alone", latent=True, **QUIET)
-        np.testing.assert_allclose(slide.obsm["X_alone"], found[:, 16 * i : 16 * (i + 1)], rtol=1e-5, atol=1e-6)
+        single = HGGEP([member], GENES, model.inputs)
+        tl.predict(slide, single, key_added="alone", latent=True, **QUIET)
+        np.testing.assert_allclose(slide.obsm["X_alone"], embedding[:, 16 * i : 16 * (i + 1)], rtol=1e-5, atol=1e-6)
     assert list(slide.uns["hggep"]["obsm"]) == ["X_hggep"]
     out = tl.to_adata(slide)
-    np.testing.assert_array_equal(out.obsm["X_hggep"], found)
-    assert not np.shares_memory(out.obsm["X_hggep"], found)
+    np.testing.assert_array_equal(out.obsm["X_hggep"], embedding)
+    assert not np.shares_memory(out.obsm["X_hggep"], embedding)
 
 
-def test_embedding_goes_with_its_prediction(slide, tmp_path):
+def test_embedding_is_removed_with_its_prediction(slide, tmp_path):
     model = on_features()
     tl.predict(slide, model, latent=True, **QUIET)
-    tl.predict(slide, model, latent=True, **QUIET)  # its own it may replace
+    tl.predict(slide, model, latent=True, **QUIET)  # the call may replace its own prediction
     slide.write_h5ad(tmp_path / "slide.h5ad")
     slide.write_zarr(tmp_path / "slide.zarr")
     for back in (anndata.read_h5ad(tmp_path / "slide.h5ad"), anndata.read_zarr(tmp_path / "slide.zarr"), slide):
         np.testing.assert_array_equal(back.obsm["X_hggep"], slide.obsm["X_hggep"])
         tl.predict(back, model, latent=True, **QUIET)
         tl.predict(back, model, **QUIET)
-        assert written(back) == {"hggep"}
+        assert prediction_keys(back) == {"hggep"}
         assert list(back.uns["hggep"]["obsm"]) == []
 
 
 @pytest.mark.parametrize(("option", "name"), [("latent", "X_hggep"), ("counts", "hggep_counts")])
-def test_arrays_of_others_are_left_alone(slide, option, name):
+def test_arrays_of_others_are_not_replaced(slide, option, name):
     model = on_features("zinb")
-    mine = np.ones((slide.n_obs, 2))
-    slide.obsm[name] = mine
+    array = np.ones((slide.n_obs, 2))
+    slide.obsm[name] = array
     with pytest.raises(ValueError, match=f"'{name}' exists already and sthggep did not write it"):
         tl.predict(slide, model, **{option: True}, **QUIET)
-    assert written(slide) == {name}
-    tl.predict(slide, model, **QUIET)  # nobody asks for it
+    assert prediction_keys(slide) == {name}
+    tl.predict(slide, model, **QUIET)  # the call does not write this array
     with pytest.raises(ValueError, match=f"'{name}' exists already"):
         tl.predict(slide, model, **{option: True}, **QUIET)
-    np.testing.assert_array_equal(slide.obsm[name], mine)
+    np.testing.assert_array_equal(slide.obsm[name], array)
     assert "hggep" in slide.obsm
 
 
 def test_copy_leaves_the_slide(slide):
     out = tl.predict(slide, on_features("nb"), latent=True, counts=True, copy=True, **QUIET)
-    assert written(slide) == set()
-    assert written(out) == {"hggep", "X_hggep", "hggep_counts"}
+    assert prediction_keys(slide) == set()
+    assert prediction_keys(out) == {"hggep", "X_hggep", "hggep_counts"}
 
 
 def test_sections_of_one_object(slide):
     model = on_features("zinb")
     other = slide.copy()
     other.obsm["X_mine"] = other.obsm["X_mine"][::-1].copy()
-    together = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
-    tl.predict(together, model, library_key="which", latent=True, counts=True, **QUIET)
+    joined = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
+    tl.predict(joined, model, library_key="which", latent=True, counts=True, **QUIET)
     tl.predict(slide, model, latent=True, counts=True, **QUIET)
-    for name in written(slide):
-        assert np.isfinite(together.obsm[name]).all()
-        np.testing.assert_allclose(together.obsm[name][: slide.n_obs], slide.obsm[name], rtol=1e-4, atol=1e-5)
+    for name in prediction_keys(slide):
+        assert np.isfinite(joined.obsm[name]).all()
+        np.testing.assert_allclose(joined.obsm[name][: slide.n_obs], slide.obsm[name], rtol=1e-4, atol=1e-5)
 
 
-def test_spots_of_other_regions_are_not_numbers(slide, monkeypatch):
+def test_spots_of_other_regions_are_nan(slide, monkeypatch):
     from sthggep.tl import _answers
 
     other = slide.copy()
-    together = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
+    joined = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
     resolve = _answers.resolve
     monkeypatch.setattr(_answers, "resolve", lambda *a, **k: resolve(*a, **k)[1:])
-    tl.predict(together, on_features("zinb"), library_key="which", latent=True, counts=True, **QUIET)
+    tl.predict(joined, on_features("zinb"), library_key="which", latent=True, counts=True, **QUIET)
     for name in ("hggep", "X_hggep", "hggep_counts"):
-        assert np.isnan(together.obsm[name][: slide.n_obs]).all()
-        assert np.isfinite(together.obsm[name][slide.n_obs :]).all()
+        assert np.isnan(joined.obsm[name][: slide.n_obs]).all()
+        assert np.isfinite(joined.obsm[name][slide.n_obs :]).all()
 
 
 # ---------------------------------------------------------------- counts
@@ -156,10 +156,10 @@ def test_spots_of_other_regions_are_not_numbers(slide, monkeypatch):
 def test_means_of_the_distributions():
     torch.manual_seed(0)
     r, p = torch.randn(1, 3), torch.randn(1, 3)
-    found = Output(r, r, r=r, p=p).expected_counts()
+    means = Output(r, r, r=r, p=p).expected_counts()
     expected = stats.nbinom(r.exp().numpy(), 1 - torch.sigmoid(p).numpy()).mean()
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    # The same convention as the loss: the likelihood of the mean's own distribution falls off on both sides
+    np.testing.assert_allclose(means, expected, rtol=1e-5)
+    # The same convention as in the loss: the loss is lowest at the distribution's own mean
     x = torch.from_numpy(np.random.default_rng(0).negative_binomial(5.0, 0.4, (4000, 1)).astype(np.float32))
     fit = [
         nb_nll(x, torch.tensor([[5.0]]).log(), torch.tensor([[shift]]) + np.log(0.6 / 0.4))
@@ -179,19 +179,19 @@ def test_counts_of_the_published_network(slide):
     model = HGGEP([net], GENES, Inputs("patches"), preset="paper")
     assert model.has_counts
     tl.predict(slide, model, counts=True, latent=True, **QUIET)
-    found = slide.obsm["hggep_counts"]
-    assert (found.dtype, found.shape) == (np.float32, (slide.n_obs, 4))
-    assert (found > 0).all()
+    counts = slide.obsm["hggep_counts"]
+    assert (counts.dtype, counts.shape) == (np.float32, (slide.n_obs, 4))
+    assert (counts > 0).all()
     assert slide.obsm["X_hggep"].shape == (slide.n_obs, 32)
-    np.testing.assert_array_equal(tl.to_adata(slide).layers["counts"], found)
+    np.testing.assert_array_equal(tl.to_adata(slide).layers["counts"], counts)
     slide.obs["depth"] = np.linspace(0.5, 2, slide.n_obs)
     tl.predict(slide, model, counts="depth", genes=["C"], key_added="deep", **QUIET)
-    expected = found[:, [2]] * slide.obs["depth"].to_numpy()[:, None]
+    expected = counts[:, [2]] * slide.obs["depth"].to_numpy()[:, None]
     np.testing.assert_allclose(slide.obsm["deep_counts"], expected, rtol=1e-5)
     assert slide.uns["deep"]["params"]["counts"] == "depth"
 
 
-def test_models_without_counts_say_so(slide):
+def test_models_without_a_count_head_are_refused(slide):
     with pytest.raises(ValueError, match=r"\(default\) has no head for counts.*mean of a logarithm.*'paper'"):
         tl.predict(slide, on_features(), counts=True, **QUIET)
     with pytest.raises(KeyError, match="'depth' is not in obs"):
@@ -199,31 +199,31 @@ def test_models_without_counts_say_so(slide):
     slide.obs["depth"] = np.nan
     with pytest.raises(ValueError, match="size factor for each spot"):
         tl.predict(slide, on_features("nb"), counts="depth", **QUIET)
-    assert written(slide) == set()
+    assert prediction_keys(slide) == set()
 
 
-# ---------------------------------------------------------------- how far the networks differ
+# ---------------------------------------------------------------- uncertainty
 
 
 def test_uncertainty_is_the_spread_of_the_networks(slide, tmp_path):
     model = on_features(n_members=3)
     tl.predict(slide, model, uncertainty=True, genes=["C", "A"], **QUIET)
-    alone = []
+    predictions = []
     for member in model.members:
         tl.predict(slide, HGGEP([member], GENES, model.inputs), key_added="alone", **QUIET)
-        alone.append(slide.obsm["alone"][:, [2, 0]])
-    np.testing.assert_allclose(slide.obsm["hggep_std"], np.std(alone, axis=0, ddof=1), atol=1e-5)
+        predictions.append(slide.obsm["alone"][:, [2, 0]])
+    np.testing.assert_allclose(slide.obsm["hggep_std"], np.std(predictions, axis=0, ddof=1), atol=1e-5)
     assert list(slide.uns["hggep"]["obsm"]) == ["hggep_std"]
     np.testing.assert_array_equal(tl.to_adata(slide).layers["std"], slide.obsm["hggep_std"])
-    # it goes away with the prediction that it belongs to
-    kept = slide.obsm["hggep_std"]
+    # a later prediction removes it
+    spread = slide.obsm["hggep_std"]
     tl.predict(slide, model, uncertainty=True, genes=["C", "A"], key_added="big", out=tmp_path / "big.zarr", **QUIET)
-    np.testing.assert_array_equal(tl.to_adata(slide, "big").layers["std"].compute(), kept)
+    np.testing.assert_array_equal(tl.to_adata(slide, "big").layers["std"].compute(), spread)
     tl.predict(slide, model, **QUIET)
-    assert written(slide) == {"hggep"}
+    assert prediction_keys(slide) == {"hggep"}
 
 
 def test_one_network_has_no_uncertainty(slide):
     with pytest.raises(ValueError, match="this model has one"):
         tl.predict(slide, on_features(n_members=1), uncertainty=True, **QUIET)
-    assert not written(slide)
+    assert not prediction_keys(slide)

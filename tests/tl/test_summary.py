@@ -1,4 +1,4 @@
-"""Summaries: figures by hand, intervals against known truth, pooling, genes chosen beforehand."""
+"""Summaries: scores by hand, intervals against known truth, pooling, genes chosen in advance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = [
 
 @pytest.fixture
 def noisy(lattice) -> ad.AnnData:
-    """A prediction that is the truth and noise."""
+    """A prediction that is the truth plus noise."""
     adata = lattice.counted(10.0)
     adata.obsm["hggep"] += np.random.default_rng(0).normal(0, 0.3, adata.shape).astype(np.float32)
     return adata
@@ -32,18 +32,18 @@ def noisy(lattice) -> ad.AnnData:
 def test_one_row_by_hand(noisy, lattice):
     adata = noisy
     adata.obsm["hggep"][:, 3] = 1.0
-    found = tl.summary(adata)
+    table = tl.summary(adata)
     with pytest.warns(UserWarning, match="1 of 40 genes"):
         scores = tl.evaluate(adata)
-    assert list(found.columns) == COLUMNS
-    row = found.iloc[0]
+    assert list(table.columns) == COLUMNS
+    row = table.iloc[0]
     assert (row["n_spots"], row["n_genes"], row["n_constant"]) == (lattice.n_spots, 40, 1)
     assert row["pearson"] == pytest.approx(scores["pearson"].mean())
     assert row["pearson_median"] == pytest.approx(scores["pearson"].median())
-    known = scores[scores["pearson"].notna()]
-    assert row["ceiling"] == pytest.approx(known["ceiling"].mean())
-    assert row["of_ceiling"] == pytest.approx(known["pearson"].mean() / known["ceiling"].mean())
-    assert row["ssim"] == pytest.approx(known["ssim"].mean())
+    defined = scores[scores["pearson"].notna()]
+    assert row["ceiling"] == pytest.approx(defined["ceiling"].mean())
+    assert row["of_ceiling"] == pytest.approx(defined["pearson"].mean() / defined["ceiling"].mean())
+    assert row["ssim"] == pytest.approx(defined["ssim"].mean())
     assert row["pearson_low"] < row["pearson"] < row["pearson_high"] < row["pearson_low"] + 0.2
 
 
@@ -55,7 +55,7 @@ def test_tissue_of_the_training_is_marked(noisy):
         assert tl.summary(noisy, n_boot=0)["trained_on"].all()
 
 
-def test_the_seed_decides_and_no_samples_give_no_interval(noisy):
+def test_the_seed_determines_the_interval_and_no_samples_give_none(noisy):
     adata = noisy
     pd.testing.assert_frame_equal(tl.summary(adata, n_boot=20), tl.summary(adata, n_boot=20))
     assert (
@@ -86,25 +86,25 @@ def test_weights_are_repetitions():
     a[:, 1] = 7.0
     times[0] = 0
     times[0, 4] = 30
-    found = weighted_pearson(a, b, times)
-    assert np.isnan(found[:, 1]).all()
-    assert np.isnan(found[0]).all()
-    assert np.isfinite(found[1:, [0, 2]]).all()
+    correlations = weighted_pearson(a, b, times)
+    assert np.isnan(correlations[:, 1]).all()
+    assert np.isnan(correlations[0]).all()
+    assert np.isfinite(correlations[1:, [0, 2]]).all()
 
 
 def test_blocks_are_squares_of_neighbors(lattice):
-    found = block_numbers(lattice.slide(lattice.square()))
-    sizes = np.bincount(found)
+    numbers = block_numbers(lattice.slide(lattice.square()))
+    sizes = np.bincount(numbers)
     # 576 spots: 4.9 pitches a side, so 24 spots a block and 24 blocks or so
     assert 20 <= len(sizes) <= 30
     assert 16 <= np.median(sizes) <= 30
     xy = lattice.square() / 290
     for block in range(len(sizes)):
-        assert np.ptp(xy[found == block], axis=0).max() <= 4
+        assert np.ptp(xy[numbers == block], axis=0).max() <= 4
 
 
 def test_interval_covers_a_known_correlation(lattice):
-    """Smooth fields whose correlation is 0.5: the interval of blocks holds it about as often as it says."""
+    """Smooth fields with a correlation of 0.5: the interval covers it about as often as its level states."""
     truth, at, n = 0.5, lattice.slide(lattice.square()), 60
     hits, widths = [], []
     for seed in range(n):
@@ -120,7 +120,7 @@ def test_interval_covers_a_known_correlation(lattice):
 
 @pytest.fixture
 def simpson(lattice) -> list[ad.AnnData]:
-    """Two sections of other levels; the prediction knows the level of each, and nothing of its spots."""
+    """Two sections of other levels; the prediction holds the level of each, but no differences between spots."""
     slides = []
     for seed, level in ((0, 0.2), (1, 5.0)):
         rng = np.random.default_rng(seed)
@@ -135,43 +135,43 @@ def simpson(lattice) -> list[ad.AnnData]:
     return slides
 
 
-def test_pooling_inflates_and_is_named_so(simpson):
+def test_pooled_correlation_is_higher_and_named_so(simpson):
     slides = simpson
-    found = tl.summary(slides, n_boot=20)
-    assert list(found.columns) == [*COLUMNS, "pooled_pearson"]
-    assert found["pearson"].abs().max() < 0.05
-    assert (found["pooled_pearson"] > 0.8).all()
-    assert found["pooled_pearson"].nunique() == 1
+    table = tl.summary(slides, n_boot=20)
+    assert list(table.columns) == [*COLUMNS, "pooled_pearson"]
+    assert table["pearson"].abs().max() < 0.05
+    assert (table["pooled_pearson"] > 0.8).all()
+    assert table["pooled_pearson"].nunique() == 1
     measured = np.concatenate([log10_cp10k(s.X) for s in slides])
     predicted = np.concatenate([s.obsm["hggep"] for s in slides])
-    assert found["pooled_pearson"].iloc[0] == pytest.approx(column_pearson(predicted, measured).mean())
+    assert table["pooled_pearson"].iloc[0] == pytest.approx(column_pearson(predicted, measured).mean())
 
 
 def test_sections_of_one_object(simpson):
     slides = simpson
-    both = ad.concat(dict(zip("AB", slides, strict=True)), label="section", index_unique="-")
-    both.uns["hggep"] = slides[0].uns["hggep"]
-    found = tl.summary(both, library_key="section", n_boot=0)
-    assert (found.index.tolist(), found.index.name) == (["A", "B"], "section")
-    apart = tl.summary(slides, n_boot=0)
-    np.testing.assert_allclose(found["pearson"], apart["pearson"], rtol=1e-5)
-    np.testing.assert_allclose(found["pooled_pearson"], apart["pooled_pearson"], rtol=1e-5)
+    joined = ad.concat(dict(zip("AB", slides, strict=True)), label="section", index_unique="-")
+    joined.uns["hggep"] = slides[0].uns["hggep"]
+    table = tl.summary(joined, library_key="section", n_boot=0)
+    assert (table.index.tolist(), table.index.name) == (["A", "B"], "section")
+    of_objects = tl.summary(slides, n_boot=0)
+    np.testing.assert_allclose(table["pearson"], of_objects["pearson"], rtol=1e-5)
+    np.testing.assert_allclose(table["pooled_pearson"], of_objects["pooled_pearson"], rtol=1e-5)
 
 
-# --- genes chosen beforehand --------------------------------------------------------------------------------------
+# --- genes chosen in advance --------------------------------------------------------------------------------------
 
 
-def test_top_genes_by_a_ranking_of_ones_own(noisy):
+def test_top_genes_by_a_ranking_of_the_user(noisy):
     adata = noisy
-    by = pd.Series({"g5": 3.0, "g1": 2.0, "other": 9.0, "g7": np.nan, "g2": 1.0})
-    assert tl.top_genes(adata, 2, by=by) == ["g5", "g1"]
-    # a gene that stands there for two sections is ranked by its mean
-    twice = pd.concat([by, pd.Series({"g5": 0.0})])
-    assert tl.top_genes(adata, 2, by=twice) == ["g1", "g5"]
+    ranking = pd.Series({"g5": 3.0, "g1": 2.0, "other": 9.0, "g7": np.nan, "g2": 1.0})
+    assert tl.top_genes(adata, 2, by=ranking) == ["g5", "g1"]
+    # a gene that occurs for two sections is ranked by its mean
+    repeated = pd.concat([ranking, pd.Series({"g5": 0.0})])
+    assert tl.top_genes(adata, 2, by=repeated) == ["g1", "g5"]
     assert tl.top_genes(adata, 1, by={"g9": 1}) == ["g9"]
-    found = tl.summary(adata, genes=tl.top_genes(adata, 2, by=by), n_boot=0)
-    assert found["pearson"].item() == pytest.approx(tl.evaluate(adata).loc[["g5", "g1"], "pearson"].mean())
-    assert tl.top_genes(adata, 50, by=by) == ["g5", "g1", "g2"]  # all that have a rank
+    table = tl.summary(adata, genes=tl.top_genes(adata, 2, by=ranking), n_boot=0)
+    assert table["pearson"].item() == pytest.approx(tl.evaluate(adata).loc[["g5", "g1"], "pearson"].mean())
+    assert tl.top_genes(adata, 50, by=ranking) == ["g5", "g1", "g2"]  # all that have a rank
     with pytest.raises(ValueError, match="ranks none of the 40"):
         tl.top_genes(adata, 4, by={"other": 1.0})
 
@@ -182,15 +182,15 @@ def test_top_genes_by_the_training_slides(noisy):
         tl.top_genes(adata, 2)
     adata.uns["hggep"]["training_ceiling"] = np.arange(40.0)[::-1]
     assert tl.top_genes(adata, 2) == ["g0", "g1"]
-    # what was seen on held-out tissue goes before what could be measured
+    # the held-out correlation takes precedence over the ceiling
     adata.uns["hggep"]["held_out_pearson"] = np.r_[np.nan, np.arange(39.0)]
     assert tl.top_genes(adata, 2) == ["g39", "g38"]
-    # the slide's own counts are not looked at
+    # the counts of the slide are not read
     adata.X[:] = 0
     assert tl.top_genes(adata, 2) == ["g39", "g38"]
 
 
-def test_training_notes_ceilings_and_predicting_hands_them_on(model, slides, tmp_path):
+def test_ceilings_of_the_training_reach_the_prediction(model, slides, tmp_path):
     from sthggep import HGGEP
 
     model.save(tmp_path / "model")
@@ -205,25 +205,25 @@ def test_training_notes_ceilings_and_predicting_hands_them_on(model, slides, tmp
     assert tl.to_adata(slides[2]).var["training_ceiling"].tolist() == ceiling.tolist()
 
 
-def test_training_notes_how_genes_fared_on_held_out_tissue(slides, tmp_path, monkeypatch):
+def test_training_records_the_held_out_correlation_of_genes(slides, tmp_path, monkeypatch):
     from sthggep import HGGEP
     from sthggep._training import _closed_form
 
-    # It is noted before the closed form learns from that tissue, too; here it never does
+    # Without the final refit, the model of this test never uses the held-out tissue
     monkeypatch.setattr(_closed_form, "refit_on_all", lambda *_: None)
-    quick = {"genes": list(slides[0].var_names), "max_epochs": 1, "weights": "random", "show_progress_bar": False}
-    model = tl.fit(slides[:2], n_members=1, validation=[held_out_name(slides[1])], **quick)
+    options = {"genes": list(slides[0].var_names), "max_epochs": 1, "weights": "random", "show_progress_bar": False}
+    model = tl.fit(slides[:2], n_members=1, validation=[held_out_name(slides[1])], **options)
     model.save(tmp_path / "held")
     tl.predict(slides[1], HGGEP.load(tmp_path / "held"), show_progress_bar=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # this section is scored although the model knows it
+        warnings.simplefilter("ignore", UserWarning)  # the model was trained on this section
         scores = tl.evaluate(slides[1])
-    noted = tl.to_adata(slides[1]).var["held_out_pearson"]
-    # the one network was asked on that very section
-    np.testing.assert_allclose(noted, scores["pearson"], atol=1e-3)
-    assert tl.top_genes(slides[1], 2) == noted.sort_values(ascending=False).index[:2].tolist()
-    # nothing held out, nothing noted
-    assert tl.fit(slides[0], n_members=1, validation=None, **quick).training.held_out_pearson is None
+    held_out = tl.to_adata(slides[1]).var["held_out_pearson"]
+    # the network held out this section
+    np.testing.assert_allclose(held_out, scores["pearson"], atol=1e-3)
+    assert tl.top_genes(slides[1], 2) == held_out.sort_values(ascending=False).index[:2].tolist()
+    # without held-out tissue there is no such record
+    assert tl.fit(slides[0], n_members=1, validation=None, **options).training.held_out_pearson is None
 
 
 def held_out_name(adata: ad.AnnData) -> str:

@@ -20,7 +20,7 @@ QUIET = {"show_progress_bar": False}
 
 
 def section(seed: int, *, noise: float = 0.1) -> AnnData:
-    """Spots on a grid, features that tell the fractions, and no counts at all."""
+    """Spots on a grid with features that determine the fractions, and without counts."""
     rng = np.random.default_rng(seed)
     xy = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2) * 100.0
     waves = np.column_stack([np.sin(xy[:, 0] / 200 + seed), np.cos(xy[:, 1] / 250), np.sin(xy.sum(axis=1) / 400)])
@@ -34,89 +34,89 @@ def section(seed: int, *, noise: float = 0.1) -> AnnData:
 
 
 @pytest.fixture(scope="module")
-def trained() -> HGGEP:
+def fractions_model() -> HGGEP:
     return tl.fit([section(0), section(1)], targets="fractions", **FIT)
 
 
 @pytest.fixture
-def predicted(trained) -> AnnData:
+def predicted_slide(fractions_model) -> AnnData:
     new = section(2)
-    tl.predict(new, trained, **QUIET)
+    tl.predict(new, fractions_model, **QUIET)
     return new
 
 
-def test_fractions_are_learned_on_their_own_scale(trained, predicted):
-    assert trained.genes == TYPES
-    assert trained.units == "as in obsm['fractions']"
-    assert "3 targets from obsm 'X_mine'" in repr(trained)
-    assert trained.training.ceiling is None
-    true, found = predicted.obsm["fractions"].to_numpy(), predicted.obsm["hggep"]
-    assert found.dtype == np.float32
-    assert np.sqrt(np.mean((found - true) ** 2)) < 0.5 * true.std()
-    np.testing.assert_allclose(found.mean(axis=0), true.mean(axis=0), atol=0.05)
-    record = predicted.uns["hggep"]
+def test_fractions_are_predicted_on_their_own_scale(fractions_model, predicted_slide):
+    assert fractions_model.genes == TYPES
+    assert fractions_model.units == "as in obsm['fractions']"
+    assert "3 targets from obsm 'X_mine'" in repr(fractions_model)
+    assert fractions_model.training.ceiling is None
+    fractions, prediction = predicted_slide.obsm["fractions"].to_numpy(), predicted_slide.obsm["hggep"]
+    assert prediction.dtype == np.float32
+    assert np.sqrt(np.mean((prediction - fractions) ** 2)) < 0.5 * fractions.std()
+    np.testing.assert_allclose(prediction.mean(axis=0), fractions.mean(axis=0), atol=0.05)
+    record = predicted_slide.uns["hggep"]
     assert list(record["genes"]) == TYPES
     assert record["targets"] == {"from": "obsm", "key": "fractions"}
     assert record["units"] == "as in obsm['fractions']"
 
 
-def test_unit_of_the_targets_does_not_matter(trained, predicted):
+def test_unit_of_the_targets_does_not_matter(fractions_model, predicted_slide):
     thousands = [section(0), section(1)]
     for slide in thousands:
         slide.obsm["fractions"] *= 1000
     model = tl.fit(thousands, targets="fractions", **FIT)
-    tl.predict(predicted, trained, uncertainty=True, **QUIET)
-    tl.predict(predicted, model, key_added="thousands", uncertainty=True, **QUIET)
-    np.testing.assert_allclose(predicted.obsm["thousands"], 1000 * predicted.obsm["hggep"], atol=1)
-    np.testing.assert_allclose(predicted.obsm["thousands_std"], 1000 * predicted.obsm["hggep_std"], atol=1)
-    assert predicted.obsm["thousands_std"].max() > 5
-    assert model.id != trained.id
+    tl.predict(predicted_slide, fractions_model, uncertainty=True, **QUIET)
+    tl.predict(predicted_slide, model, key_added="thousands", uncertainty=True, **QUIET)
+    np.testing.assert_allclose(predicted_slide.obsm["thousands"], 1000 * predicted_slide.obsm["hggep"], atol=1)
+    np.testing.assert_allclose(predicted_slide.obsm["thousands_std"], 1000 * predicted_slide.obsm["hggep_std"], atol=1)
+    assert predicted_slide.obsm["thousands_std"].max() > 5
+    assert model.id != fractions_model.id
 
 
-def test_scores_are_against_the_same_columns(predicted):
-    scores = tl.evaluate(predicted)
+def test_scores_are_against_the_same_columns(predicted_slide):
+    scores = tl.evaluate(predicted_slide)
     assert list(scores.index) == TYPES
     assert (scores["pearson"] > 0.8).all()
     assert scores[["ceiling", "of_ceiling"]].isna().all().all()
     for i, name in enumerate(TYPES):
-        r = np.corrcoef(predicted.obsm["fractions"][name], predicted.obsm["hggep"][:, i])[0, 1]
+        r = np.corrcoef(predicted_slide.obsm["fractions"][name], predicted_slide.obsm["hggep"][:, i])[0, 1]
         assert scores.loc[name, "pearson"] == pytest.approx(r, abs=1e-6)
-    assert np.isnan(tl.summary(predicted)["ceiling"].iloc[0])
-    assert tl.summary(predicted)["pearson"].iloc[0] == pytest.approx(scores["pearson"].mean())
-    assert tl.summary(predicted)["ssim"].iloc[0] == pytest.approx(scores["ssim"].mean())
-    # Other columns, or the same in another order, would be compared with the wrong ones
-    predicted.obsm["fractions"] = predicted.obsm["fractions"][TYPES[::-1]]
+    assert np.isnan(tl.summary(predicted_slide)["ceiling"].iloc[0])
+    assert tl.summary(predicted_slide)["pearson"].iloc[0] == pytest.approx(scores["pearson"].mean())
+    assert tl.summary(predicted_slide)["ssim"].iloc[0] == pytest.approx(scores["ssim"].mean())
+    # With other columns, or another order, the score would compare the wrong columns
+    predicted_slide.obsm["fractions"] = predicted_slide.obsm["fractions"][TYPES[::-1]]
     with pytest.raises(ValueError, match=r"must hold the columns of the targets, in that order"):
-        tl.evaluate(predicted)
-    del predicted.obsm["fractions"]
+        tl.evaluate(predicted_slide)
+    del predicted_slide.obsm["fractions"]
     with pytest.raises(KeyError, match="fractions"):
-        tl.evaluate(predicted)
+        tl.evaluate(predicted_slide)
 
 
 def test_signature_scores_of_obs(tmp_path):
     model = tl.fit([section(0), section(1)], targets=["score"], **FIT)
     model.save(tmp_path / "model")
-    new, again = section(2), section(2)
+    new, repeat = section(2), section(2)
     tl.predict(new, model, **QUIET)
-    tl.predict(again, HGGEP.load(tmp_path / "model"), **QUIET)
-    np.testing.assert_array_equal(new.obsm["hggep"], again.obsm["hggep"])
+    tl.predict(repeat, HGGEP.load(tmp_path / "model"), **QUIET)
+    np.testing.assert_array_equal(new.obsm["hggep"], repeat.obsm["hggep"])
     assert new.uns["hggep"]["targets"] == {"from": "obs"}
     assert new.obsm["hggep"].mean() == pytest.approx(new.obs["score"].mean(), abs=25)
     assert tl.evaluate(new).loc["score", "pearson"] > 0.8
-    # A prediction outlives the disk
+    # Scores of a prediction survive a file
     new.write_h5ad(tmp_path / "new.h5ad")
     from anndata import read_h5ad
 
     pd.testing.assert_frame_equal(tl.evaluate(read_h5ad(tmp_path / "new.h5ad")), tl.evaluate(new))
 
 
-def test_some_targets_and_what_comes_after(trained, predicted):
-    tl.predict(predicted, trained, key_added="some", genes=["immune", "tumor"], **QUIET)
-    np.testing.assert_allclose(predicted.obsm["some"], predicted.obsm["hggep"][:, [2, 0]], rtol=1e-5)
-    assert list(tl.evaluate(predicted, "some").index) == ["immune", "tumor"]
-    alone = tl.to_adata(predicted)
-    assert list(alone.var_names) == TYPES
-    np.testing.assert_array_equal(alone.X, predicted.obsm["hggep"])
+def test_some_targets_and_later_calls(fractions_model, predicted_slide):
+    tl.predict(predicted_slide, fractions_model, key_added="some", genes=["immune", "tumor"], **QUIET)
+    np.testing.assert_allclose(predicted_slide.obsm["some"], predicted_slide.obsm["hggep"][:, [2, 0]], rtol=1e-5)
+    assert list(tl.evaluate(predicted_slide, "some").index) == ["immune", "tumor"]
+    predictions = tl.to_adata(predicted_slide)
+    assert list(predictions.var_names) == TYPES
+    np.testing.assert_array_equal(predictions.X, predicted_slide.obsm["hggep"])
 
 
 def test_plain_arrays_are_named_by_their_key():
@@ -126,7 +126,7 @@ def test_plain_arrays_are_named_by_their_key():
     assert tl.fit(slides, targets="plain", **FIT).genes == ["plain_0", "plain_1"]
 
 
-def test_maps_show_what_was_measured(trained):
+def test_maps_show_measured_targets(fractions_model):
     from sthggep.datasets import toy
 
     slide = toy(seed=3, size_um=(900.0, 900.0), mpp=2.0, n_genes=4)
@@ -134,10 +134,8 @@ def test_maps_show_what_was_measured(trained):
     slide.obsm["X_mine"] = rng.normal(size=(slide.n_obs, 6)).astype(np.float32)
     slide.obsm["fractions"] = pd.DataFrame(rng.uniform(size=(slide.n_obs, 3)), index=slide.obs_names, columns=TYPES)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "error", UserWarning
-        )  # none of the targets is a gene of this table, which is as it should be
-        tl.predict(slide, trained, **QUIET)
+        warnings.simplefilter("error", UserWarning)  # no target is a gene of this table, as expected
+        tl.predict(slide, fractions_model, **QUIET)
     scores = tl.evaluate(slide)
     pl.gene_map(slide, ["stroma"])
     words = " ".join(text.get_text() for text in plt.gcf().findobj(Text))
@@ -145,9 +143,9 @@ def test_maps_show_what_was_measured(trained):
     assert "obsm['fractions']" in words
 
 
-def test_what_targets_refuse(trained):
+def test_bad_targets_are_refused(fractions_model):
     slides = [section(0), section(1)]
-    for given, kind, message in (
+    for options, kind, message in (
         ({"targets": "absent"}, KeyError, "'absent' is not in obsm"),
         ({"targets": "score"}, KeyError, r"column of obs.*targets=\['score'\]"),
         ({"targets": ["absent"]}, KeyError, "'absent' is not in obs"),
@@ -158,7 +156,7 @@ def test_what_targets_refuse(trained):
         ({"targets": "fractions", "layer": "counts"}, ValueError, "you passed `layer`"),
     ):
         with pytest.raises(kind, match=message):
-            tl.fit(slides, **given, **FIT)
+            tl.fit(slides, **options, **FIT)
     slides[1].obsm["fractions"] = slides[1].obsm["fractions"][TYPES[:2]]
     with pytest.raises(ValueError, match="columns of the targets"):
         tl.fit(slides, targets="fractions", **FIT)
@@ -167,7 +165,7 @@ def test_what_targets_refuse(trained):
     with pytest.raises(ValueError, match="must vary, but 'flat' in obs"):
         tl.fit(slides, targets=["flat"], **FIT)
     with pytest.raises(ValueError, match="cannot be fine-tuned"):
-        tl.fit(slides, model=trained, show_progress_bar=False)
+        tl.fit(slides, model=fractions_model, show_progress_bar=False)
 
 
 def slides_of_patients() -> list[AnnData]:
@@ -189,11 +187,11 @@ def test_held_out_patients(targets, tmp_path):
     new = slides[0].copy()
     tl.predict(new, tl.fit(slides[1:], targets=targets, **FIT), **QUIET)
     expected = tl.evaluate(new)
-    mine = results[(results["method"] == "hggep") & (results["section"] == "section P")]
+    of_model = results[(results["method"] == "hggep") & (results["section"] == "section P")]
     for metric in ("pearson", "rmse"):
-        found = mine[mine["metric"] == metric].set_index("gene")["value"]
-        np.testing.assert_allclose(found[names], expected.loc[names, metric], rtol=1e-4)
-    # the mean of what was trained on, on the targets' own scale
+        values = of_model[of_model["metric"] == metric].set_index("gene")["value"]
+        np.testing.assert_allclose(values[names], expected.loc[names, metric], rtol=1e-4)
+    # the mean of the training targets, on their own scale
     flat = np.concatenate([np.asarray(tl_values(slide, targets)) for slide in slides[1:]]).mean(axis=0)
     error = np.sqrt(np.mean((np.asarray(tl_values(slides[0], targets)) - flat) ** 2, axis=0))
     of_mean = results[(results["method"] == "mean") & (results["section"] == "section P")]
@@ -201,7 +199,7 @@ def test_held_out_patients(targets, tmp_path):
     np.testing.assert_allclose(rmse[names], error, rtol=1e-3)
     figure = pl.cross_validation(results)
     assert "ceiling" not in figure.axes[0].get_title()
-    # finished folds are those of these values only
+    # finished folds belong to these values only
     pd.testing.assert_frame_equal(tl.cross_validate(slides, targets=targets, out=tmp_path, **FIT), results)
     slides[0].obs["score"] += 1
     slides[0].obsm["fractions"] *= 0.5
@@ -221,7 +219,7 @@ def tl_values(slide: AnnData, targets: str | list[str]) -> pd.DataFrame:
         ({"expression": [section(7)]}, "you passed `expression`"),
     ],
 )
-def test_held_out_targets_stand_alone(options, words):
+def test_targets_exclude_gene_options_in_cross_validation(options, words):
     with pytest.raises(ValueError, match=words):
         tl.cross_validate(slides_of_patients(), targets="fractions", **FIT | options)
 

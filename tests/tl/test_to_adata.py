@@ -1,4 +1,4 @@
-"""Predictions as an AnnData of their own."""
+"""Predictions as a separate AnnData."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def test_values_genes_and_spots(slide):
     assert list(out.layers) == []
 
 
-def test_the_image_is_shared_and_nothing_else(slide):
+def test_only_the_image_is_shared(slide):
     out = tl.to_adata(slide)
     (name,) = slide.uns["spatial"]
-    ours, theirs = out.uns["spatial"][name], slide.uns["spatial"][name]
-    assert ours["images"]["hires"] is theirs["images"]["hires"]
+    library, source_library = out.uns["spatial"][name], slide.uns["spatial"][name]
+    assert library["images"]["hires"] is source_library["images"]["hires"]
     out.X[:] = 0
     out.obs["new"] = 1
     out.obsm["spatial"][:] = 0
     out.uns["hggep"]["params"]["preset"] = "changed"
-    ours["scalefactors"]["tissue_hires_scalef"] = 99.0
+    library["scalefactors"]["tissue_hires_scalef"] = 99.0
     assert slide.obsm["hggep"].any()
     assert "new" not in slide.obs
     assert slide.obsm["spatial"].any()
     assert slide.uns["hggep"]["params"]["preset"] == "default"
-    assert theirs["scalefactors"]["tissue_hires_scalef"] != 99.0
+    assert source_library["scalefactors"]["tissue_hires_scalef"] != 99.0
 
 
-def test_scanpy_works_on_it_and_leaves_the_source_alone(slide, tmp_path: Path):
+def test_scanpy_works_on_the_result_and_the_source_does_not_change(slide, tmp_path: Path):
     keys = set(slide.uns), set(slide.obsm), set(slide.varm)
     out = tl.to_adata(slide)
     sc.pp.pca(out, n_comps=3)
@@ -65,8 +65,8 @@ def test_scanpy_works_on_it_and_leaves_the_source_alone(slide, tmp_path: Path):
     np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "out.h5ad").X, slide.obsm["hggep"])
 
 
-def test_decoupler_takes_it_unchanged(slide):
-    """Its mean of a set is that of the predicted genes."""
+def test_decoupler_accepts_the_result(slide):
+    """Its mean of a gene set equals the mean of the predicted genes."""
     dc = pytest.importorskip("decoupler")
     out = tl.to_adata(slide)
     sets = pd.DataFrame({"source": "set", "target": list(out.var_names[[0, 2, 3]]), "weight": 1.0})

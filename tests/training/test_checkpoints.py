@@ -1,4 +1,4 @@
-"""A training that was killed goes on as if nothing had happened; one of several processes is one of one."""
+"""An interrupted training resumes with the same result; several processes train the same model as one."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ RECIPE = Recipe(max_epochs=6, learning_rate=1e-3, correlation=1.0, step_epochs=2
 
 
 class Killed(BaseException):
-    """Raised where a process would die."""
+    """Raised in place of the end of a process."""
 
 
 def section(name: str, seed: int, *, validate: bool = False) -> SectionWindow:
     rng = np.random.default_rng(seed)
-    near = spatial_neighbors(np.stack(np.divmod(np.arange(25), 5), axis=1), 5)
+    neighbors = spatial_neighbors(np.stack(np.divmod(np.arange(25), 5), axis=1), 5)
     features = torch.from_numpy(rng.standard_normal((25, 6)).astype(np.float32))
     target = 1 + 0.3 * features[:, :1] * torch.linspace(-1, 1, 4)
-    yes = torch.ones(25, dtype=torch.bool)
-    masks = (~yes, yes) if validate else (yes, ~yes)
-    inputs = FeatureInputs([features], near.rows, near.offsets, spatial_incidence(near.rows), 25)
+    every = torch.ones(25, dtype=torch.bool)
+    masks = (~every, every) if validate else (every, ~every)
+    inputs = FeatureInputs([features], neighbors.rows, neighbors.offsets, spatial_incidence(neighbors.rows), 25)
     return SectionWindow.of_whole(name, inputs, target, target.round(), torch.ones(25), *masks)
 
 
@@ -50,7 +50,7 @@ def sections(request) -> list[SectionWindow]:
 
 
 def run(sections: list[SectionWindow], folder: Path | None, *, die_at: int = 0, recipe: Recipe = RECIPE):
-    """Train, and die at the start of some pass through the network."""
+    """Train, and raise `Killed` at the start of pass ``die_at`` through the network."""
     torch.manual_seed(0)
     net = FeatureHGGEPNet([6], 4, dim=16, heads=2, rank=2)
     start_network(net, sections)
@@ -65,12 +65,12 @@ def run(sections: list[SectionWindow], folder: Path | None, *, die_at: int = 0, 
     return net, train_network(net, sections, recipe, seed=0, device=torch.device("cpu"), folder=folder)
 
 
-def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     """Whether two networks have the same weights to the last bit."""
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_goes_on_wherever_it_stopped(sections, tmp_path):
+def test_training_resumes_from_any_interruption(sections, tmp_path):
     """Dropout, order of the sections, schedule, best epoch and curves are as without the interruption."""
     whole, history = run(sections, None)
     for die_at in (2, 5, 8, 10, 17):
@@ -78,9 +78,9 @@ def test_goes_on_wherever_it_stopped(sections, tmp_path):
         with pytest.raises(Killed):
             run(sections, folder, die_at=die_at)
         assert (folder / STATE).exists() == (die_at > len(sections))
-        net, found = run(sections, folder)
-        assert same(net, whole), die_at
-        pd.testing.assert_frame_equal(found, history)
+        net, resumed_history = run(sections, folder)
+        assert same_weights(net, whole), die_at
+        pd.testing.assert_frame_equal(resumed_history, history)
 
 
 def test_several_interruptions(sections, tmp_path):
@@ -88,21 +88,21 @@ def test_several_interruptions(sections, tmp_path):
     for die_at in (6, 6, 2):
         with pytest.raises(Killed):
             run(sections, tmp_path, die_at=die_at)
-    net, found = run(sections, tmp_path)
-    assert same(net, whole)
-    pd.testing.assert_frame_equal(found, history)
+    net, resumed_history = run(sections, tmp_path)
+    assert same_weights(net, whole)
+    pd.testing.assert_frame_equal(resumed_history, history)
 
 
-def test_finished_is_not_trained_again(sections, tmp_path):
+def test_finished_networks_are_not_trained_again(sections, tmp_path):
     whole, history = run(sections, tmp_path)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {FINISHED}
-    net, found = run(sections, tmp_path, die_at=1)
-    assert same(net, whole)
-    pd.testing.assert_frame_equal(found, history)
+    net, loaded_history = run(sections, tmp_path, die_at=1)
+    assert same_weights(net, whole)
+    pd.testing.assert_frame_equal(loaded_history, history)
 
 
-def test_stopped_early_stays_stopped(tmp_path, monkeypatch):
-    """Died between the last epoch and the end."""
+def test_training_that_stopped_early_is_not_continued(tmp_path, monkeypatch):
+    """The process ends between the last epoch and the end of the training."""
     from sthggep._training import _lightning as _training
 
     sections = [section("A", 0), section("V", 9, validate=True)]
@@ -113,13 +113,13 @@ def test_stopped_early_stays_stopped(tmp_path, monkeypatch):
     def die(*_: Any) -> None:
         raise Killed
 
-    with monkeypatch.context() as patched:
-        patched.setattr(_training, "store_finished", die)
+    with monkeypatch.context() as patch:
+        patch.setattr(_training, "store_finished", die)
         with pytest.raises(Killed):
             run(sections, tmp_path, recipe=recipe)
-    net, found = run(sections, tmp_path, die_at=1, recipe=recipe)
-    assert same(net, whole)
-    pd.testing.assert_frame_equal(found, history)
+    net, resumed_history = run(sections, tmp_path, die_at=1, recipe=recipe)
+    assert same_weights(net, whole)
+    pd.testing.assert_frame_equal(resumed_history, history)
 
 
 # ---------------------------------------------------------------- tl.fit
@@ -134,27 +134,27 @@ def script():
 
 
 def environment() -> dict[str, str]:
-    """That of this process, on as many threads."""
+    """The environment of this process, with the same number of threads."""
     return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Needs SIGKILL.")
-def test_killed_fit_goes_on(script, tmp_path):
-    """A process killed by the system, in the middle of its second network."""
+def test_killed_fit_resumes(script, tmp_path):
+    """The system kills a process in the middle of its second network."""
     command = [sys.executable, str(SCRIPTS / "slow_fit.py"), str(tmp_path), "1", "2"]
-    killed = subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=250)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    result = subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=250)
+    assert result.returncode == -signal.SIGKILL, result.stderr.decode()
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.name in (STATE, FINISHED)} == {
         f"network-0/{FINISHED}",
         f"network-1/{STATE}",
     }
-    # The resumed fit trains the interrupted epoch and those after it, and nothing else
+    # The resumed fit trains only the interrupted epoch and those after it
     resumed_diary, whole_diary = script.Diary(), script.Diary()
-    resumed, whole = script.fit(tmp_path, resumed_diary), script.fit(None, whole_diary)
+    resumed_model, whole = script.fit(tmp_path, resumed_diary), script.fit(None, whole_diary)
     assert resumed_diary.epochs == [(0, 2), (0, 3)]
     assert whole_diary.epochs == [(network, epoch) for network in (0, 1) for epoch in range(4)]
-    assert resumed.id == whole.id
-    pd.testing.assert_frame_equal(resumed.history, whole.history)
+    assert resumed_model.id == whole.id
+    pd.testing.assert_frame_equal(resumed_model.history, whole.history)
 
 
 def test_folder_of_another_training_is_refused(script, tmp_path):
@@ -177,19 +177,19 @@ def test_folder_of_another_training_is_refused(script, tmp_path):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="This torch has no processes that talk to each other.")
-def test_two_processes_learn_as_one(tmp_path):
+def test_two_processes_train_the_same_model_as_one(tmp_path):
     """Two sections a step, by Lightning's DDP on the CPU: losses, best epoch and weights."""
     for processes in (1, 2):
         command = [sys.executable, str(SCRIPTS / "two_processes.py"), str(tmp_path / str(processes)), str(processes)]
         subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=250)
     for network in ("patches", "features"):
-        one, two = (tmp_path / str(processes) / network for processes in (1, 2))
-        expected, found = (json.loads((folder / "history.json").read_text()) for folder in (one, two))
-        assert list(found) == list(expected)
-        assert len(found["epoch"]) == 3
+        first, second = (tmp_path / str(processes) / network for processes in (1, 2))
+        expected, history = (json.loads((folder / "history.json").read_text()) for folder in (first, second))
+        assert list(history) == list(expected)
+        assert len(history["epoch"]) == 3
         for name, values in expected.items():
-            np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=f"{network}: {name}")
-        a, b = (torch.load(folder / "net.pt", weights_only=True) for folder in (one, two))
+            np.testing.assert_allclose(history[name], values, rtol=1e-4, err_msg=f"{network}: {name}")
+        a, b = (torch.load(folder / "net.pt", weights_only=True) for folder in (first, second))
         for name, value in a.items():
             if "running" not in name and value.is_floating_point():
                 torch.testing.assert_close(b[name], value, rtol=1e-3, atol=2e-4, msg=f"{network}: {name}")

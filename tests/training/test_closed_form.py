@@ -1,4 +1,4 @@
-"""Ridge penalty and number of programs are chosen on held-out tissue, which the closed form then learns from, too."""
+"""Choice of ridge penalty and number of programs on held-out tissue, and the final refit on all tissue."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ QUICK = {"obsm": "X_mine", "n_members": 2, "max_epochs": 1, "device": "cpu", "sh
 
 
 def toy(seed: int, noise: float = 0.0, width: int = 300):
-    """A section with many features, of which the first few say how its genes vary; the rest is as loud as ``noise``."""
+    """A section with many features: the first few determine how its genes vary, the others are ``noise``."""
     slide = datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=8.0, n_genes=8)
     rng = np.random.default_rng(seed)
-    told = slide.obsm["morphology"].to_numpy(dtype=np.float32)
-    slide.obsm["X_mine"] = np.hstack([told, noise * rng.normal(size=(slide.n_obs, width))]).astype(np.float32)
+    informative = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    slide.obsm["X_mine"] = np.hstack([informative, noise * rng.normal(size=(slide.n_obs, width))]).astype(np.float32)
     return slide
 
 
 def penalty(model) -> float:
-    (found,) = {member.config["penalty"] for member in model.members}
-    assert {member.shortcut.penalty for member in model.members} == {found}
-    return found
+    (value,) = {member.config["penalty"] for member in model.members}
+    assert {member.shortcut.penalty for member in model.members} == {value}
+    return value
 
 
-def test_more_where_features_are_noise():
-    """Of features that are the same throughout nothing is learned: what tells is alone in the one, drowned in the other."""
-    clear, drowned = ([toy(seed, noise) for seed in range(3)] for noise in (0.0, 1.0))
-    genes = list(clear[0].var_names)
-    low, high = (penalty(tl.fit(slides, genes=genes, **QUICK)) for slides in (clear, drowned))
+def test_penalty_is_larger_for_noisy_features():
+    """Constant features have no effect, so informative features stand alone in one case, and in noise in the other."""
+    without_noise, with_noise = ([toy(seed, noise) for seed in range(3)] for noise in (0.0, 1.0))
+    genes = list(without_noise[0].var_names)
+    low, high = (penalty(tl.fit(slides, genes=genes, **QUICK)) for slides in (without_noise, with_noise))
     assert low < high
     assert low in PENALTIES
 
 
-def test_one_for_all_members_that_predicts_held_out_tissue_best(monkeypatch, caplog):
-    """Each penalty by itself is worse, or as good, on the sections that members hold out."""
+def test_all_members_have_the_penalty_that_predicts_held_out_tissue_best(monkeypatch, caplog):
+    """No other penalty predicts the sections that members hold out better."""
     slides = [toy(seed, 1.0) for seed in range(3)]
     genes, options = list(slides[0].var_names), {**QUICK, "n_members": 3}
     with caplog.at_level(logging.INFO, logger="sthggep"):
-        chosen = penalty(tl.fit(slides, genes=genes, **options))
-    assert f"Chosen on held-out tissue: ridge penalty {chosen:g}, " in caplog.text
+        choice = penalty(tl.fit(slides, genes=genes, **options))
+    assert f"Chosen on held-out tissue: ridge penalty {choice:g}, " in caplog.text
 
     def held_out(value: float) -> float:
         preset = PRESETS["default"]
@@ -66,29 +66,29 @@ def test_one_for_all_members_that_predicts_held_out_tissue_best(monkeypatch, cap
         errors = []
         for member, slide in zip(model.members, slides, strict=True):
             member.blend.fill_(0.0)
-            alone = slide.copy()
+            copy = slide.copy()
             model.members = torch.nn.ModuleList([member])
-            tl.predict(alone, model, show_progress_bar=False)
-            errors.append(tl.evaluate(alone)["pearson"].mean())
+            tl.predict(copy, model, show_progress_bar=False)
+            errors.append(tl.evaluate(copy)["pearson"].mean())
         return float(np.mean(errors))
 
     with pytest.warns(UserWarning, match="trained on"):
-        found = {value: held_out(value) for value in (PENALTIES[0], chosen, PENALTIES[-1])}
-    assert max(found, key=found.__getitem__) == chosen
+        correlations = {value: held_out(value) for value in (PENALTIES[0], choice, PENALTIES[-1])}
+    assert max(correlations, key=correlations.__getitem__) == choice
 
 
 def test_blocks_of_a_single_section_choose_as_sections_do():
-    clear, drowned = toy(0), toy(0, 1.0)
-    low, high = (penalty(tl.fit(slide, genes=list(slide.var_names), **QUICK)) for slide in (clear, drowned))
+    without_noise, with_noise = toy(0), toy(0, 1.0)
+    low, high = (penalty(tl.fit(slide, genes=list(slide.var_names), **QUICK)) for slide in (without_noise, with_noise))
     assert low < high
 
 
-def test_the_presets_own_where_nothing_is_held_out():
+def test_the_preset_decides_if_nothing_is_held_out():
     slides = [toy(0), toy(1)]
     assert penalty(tl.fit(slides, genes=list(slides[0].var_names), validation=None, **QUICK)) == 1.0
 
 
-def test_of_many_spots_some_are_asked(monkeypatch):
+def test_the_choice_uses_a_part_of_many_spots(monkeypatch):
     monkeypatch.setattr(_closed_form, "MOST_SPOTS", 4)
     long, short = two_genes(1.0, held_out=False), two_genes(1.0, held_out=True)
     masks = [torch.arange(60) < 7, (torch.arange(60) > 0) & (torch.arange(60) < 3)]
@@ -109,7 +109,7 @@ def test_of_many_spots_some_are_asked(monkeypatch):
     assert n_spots == [4, 4]
 
 
-def test_networks_without_a_shortcut_are_left_alone():
+def test_networks_without_a_shortcut_do_not_change():
     assert choose_ridge(PRESETS["paper"], [], lambda *_: pytest.fail("nothing to begin")) is PRESETS["paper"]
 
 
@@ -119,46 +119,46 @@ def test_path_is_the_solution_at_each_penalty():
     weights = torch.rand(40, generator=generator)
     parts = [x[:10], x[10:]], [y[:10], y[10:]], [weights[:10], weights[10:]]
     penalties = (0.1, 2.0)
-    for value, found in zip(penalties, LinearShortcut(30, 2).path(*parts, penalties), strict=True):
-        alone = LinearShortcut(30, 2, value)
-        alone.start(*parts)
-        torch.testing.assert_close(found, alone.weight, rtol=1e-4, atol=1e-6)
+    for value, weight in zip(penalties, LinearShortcut(30, 2).path(*parts, penalties), strict=True):
+        shortcut = LinearShortcut(30, 2, value)
+        shortcut.start(*parts)
+        torch.testing.assert_close(weight, shortcut.weight, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("n_slides", "parts"), [(3, ["toy1", "toy2", "toy3"]), (1, [0, 1, 2, 3, 4])])
-def test_few_networks_do_not_make_the_choice_a_narrow_one(monkeypatch, n_slides, parts):
-    """A single network holds out one part, but all are asked."""
-    seen, apply_plan = [], _validation.apply_plan
-    monkeypatch.setattr(_validation, "apply_plan", lambda *a: seen.append(a[2]) or apply_plan(*a))
+def test_the_choice_uses_all_parts_for_a_single_network(monkeypatch, n_slides, parts):
+    """A single network holds out one part, but the choice uses all parts."""
+    records, apply_plan = [], _validation.apply_plan
+    monkeypatch.setattr(_validation, "apply_plan", lambda *a: records.append(a[2]) or apply_plan(*a))
     slides = [toy(seed, 1.0) for seed in range(n_slides)]
     genes = list(slides[0].var_names)
-    one = tl.fit(slides, genes=genes, **{**QUICK, "n_members": 1})
-    of_the_network, *asked = [part[0] if isinstance(part, tuple) else part for part in seen]
+    single = tl.fit(slides, genes=genes, **{**QUICK, "n_members": 1})
+    of_the_network, *of_choices = [part[0] if isinstance(part, tuple) else part for part in records]
     assert of_the_network == parts[0]
-    assert sorted(set(asked)) == parts
-    assert penalty(one) == penalty(tl.fit(slides, genes=genes, **{**QUICK, "n_members": 5}))
+    assert sorted(set(of_choices)) == parts
+    assert penalty(single) == penalty(tl.fit(slides, genes=genes, **{**QUICK, "n_members": 5}))
 
 
 def two_genes(correlation: float, *, held_out: bool) -> SectionWindow:
     """A section of two independent genes: one feature equals the first, the other correlates with the second."""
     n = 60
-    drawn = torch.randn(n, 3, generator=torch.Generator().manual_seed(int(held_out)))
-    first, second, noise = (torch.linalg.qr(drawn - drawn.mean(dim=0))[0] * n**0.5).T
+    values = torch.randn(n, 3, generator=torch.Generator().manual_seed(int(held_out)))
+    first, second, noise = (torch.linalg.qr(values - values.mean(dim=0))[0] * n**0.5).T
     features = torch.stack([first, correlation * second + (1 - correlation**2) ** 0.5 * noise], dim=1)
     inputs = FeatureInputs([features], torch.zeros(n, 1, dtype=torch.int64), torch.zeros(n, 1, 2), None, n)
-    yes, counts = torch.ones(n, dtype=torch.bool), torch.full((n, 2), 1e3)
-    masks = (~yes, yes) if held_out else (yes, ~yes)
+    every, counts = torch.ones(n, dtype=torch.bool), torch.full((n, 2), 1e3)
+    masks = (~every, every) if held_out else (every, ~every)
     return SectionWindow.of_whole(
         str(held_out), inputs, torch.stack([first, second], dim=1), counts, torch.ones(n), *masks
     )
 
 
-@pytest.mark.parametrize(("damped_by", "rank"), [(1.0, 1), (0.2, 2)])
-def test_programs_are_damped_where_their_number_is_chosen(damped_by, rank):
+@pytest.mark.parametrize(("damping", "rank"), [(1.0, 1), (0.2, 2)])
+def test_programs_are_damped_where_their_number_is_chosen(damping, rank):
     """A weak program lowers the held-out correlation at full weight and raises it at its damped weight."""
     net = FeatureHGGEPNet([2], 2, rank=2, dim=4, heads=1, hypergraph=False)
     net.programs.loadings.copy_(torch.eye(2))
-    net.programs.damp.copy_(torch.tensor([1.0, damped_by]))
+    net.programs.damp.copy_(torch.tensor([1.0, damping]))
     split = [two_genes(1.0, held_out=False), two_genes(0.2, held_out=True)]
     assert choose_ridge(PRESETS["default"], [split], lambda *_: net).net["rank"] == rank
 
@@ -169,10 +169,12 @@ def test_the_closed_form_is_solved_on_held_out_tissue_too(validation):
     slides = [toy(seed, 1.0, width=5) for seed in range(2)]
     model = tl.fit(slides, genes=list(slides[0].var_names), validation=validation, **QUICK)
     source = InputSource(model.inputs, None, model.members[0], Compute(torch.device("cpu")))
-    found = [resolve_one(slide) for slide in slides]
-    windows = windows_of([section_of_counts(one, model.genes, None, list(source.windows(one))) for one in found])
+    sections = [resolve_one(slide) for slide in slides]
+    windows = windows_of(
+        [section_of_counts(section, model.genes, None, list(source.windows(section))) for section in sections]
+    )
 
-    def solved(member, windows: list[SectionWindow]) -> np.ndarray:
+    def solve(member, windows: list[SectionWindow]) -> np.ndarray:
         x = torch.cat(list(member.shortcut_features([window.sample(window.train) for window in windows])))
         weights = [spot_weights(window.library_sizes) for window in windows]
         y = torch.cat(member.programs.adapt([window.target for window in windows], weights, 0.0))
@@ -183,5 +185,5 @@ def test_the_closed_form_is_solved_on_held_out_tissue_too(validation):
     for member, other in zip(model.members, reversed(windows), strict=True):
         weight = member.shortcut.weight.numpy()
         size = np.abs(weight).max()
-        np.testing.assert_allclose(weight, solved(member, windows), atol=1e-3 * size)
-        assert np.abs(weight - solved(member, [other])).max() > 0.05 * size
+        np.testing.assert_allclose(weight, solve(member, windows), atol=1e-3 * size)
+        assert np.abs(weight - solve(member, [other])).max() > 0.05 * size

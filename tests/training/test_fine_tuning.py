@@ -1,4 +1,4 @@
-"""Going on from a trained model: it learns new tissue, forgets little, and is itself left alone."""
+"""Fine-tuning of a trained model: new tissue is learned, little is forgotten, and the model itself does not change."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ N_GENES = 16
 
 
 def toy(seed: int, shifted: bool = False):
-    """A section with given features; in shifted tissue, both stain (the features) and expression are other ones."""
+    """A section with user features; in shifted tissue both stain (the features) and expression differ."""
     slide = datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=4.0, n_genes=N_GENES)
     values = slide.obsm["morphology"].to_numpy(dtype=np.float32)
     slide.obsm["X_mine"] = values
     if shifted:
         slide.obsm["X_mine"] = values * 1.5 + 3
-        # Genes change places: what rises with nuclei here rises with collagen there
+        # Genes swap roles: a gene that follows nuclei here follows collagen in the other tissue
         slide.X = slide.X[:, np.roll(np.arange(N_GENES), 2)].copy()
     return slide
 
@@ -45,7 +45,7 @@ def parent(tissue) -> HGGEP:
 
 
 @pytest.fixture(scope="module")
-def tuned(tissue, parent) -> HGGEP:
+def child(tissue, parent) -> HGGEP:
     return tl.fit(tissue["new"], model=parent, **OPTIONS)
 
 
@@ -59,29 +59,29 @@ def rmse(model: HGGEP, slide) -> float:
     return float(tl.evaluate(slide, "found")["rmse"].mean())
 
 
-# ---------------------------------------------------------------- what it is for
+# ---------------------------------------------------------------- new tissue
 
 
-def test_new_tissue_is_learned(tissue, parent, tuned):
-    assert score(tuned, tissue["test"]) > score(parent, tissue["test"]) + 0.1
-    assert rmse(tuned, tissue["test"]) < rmse(parent, tissue["test"]) - 0.05
+def test_new_tissue_is_learned(tissue, parent, child):
+    assert score(child, tissue["test"]) > score(parent, tissue["test"]) + 0.1
+    assert rmse(child, tissue["test"]) < rmse(parent, tissue["test"]) - 0.05
 
 
-def test_nothing_new_changes_little(tissue, parent):
-    again = tl.fit([tissue["old"], tissue["old2"]], model=parent, **OPTIONS)
+def test_old_tissue_changes_the_model_little(tissue, parent):
+    tuned_on_old = tl.fit([tissue["old"], tissue["old2"]], model=parent, **OPTIONS)
     fresh = toy(6)
-    assert score(again, fresh) == pytest.approx(score(parent, fresh), abs=0.03)
+    assert score(tuned_on_old, fresh) == pytest.approx(score(parent, fresh), abs=0.03)
 
 
-def test_few_spots_move_it_little(tissue, parent, tuned):
+def test_few_spots_change_the_model_little(tissue, parent, child):
     few = tl.fit(tissue["new"][:6].copy(), model=parent, **{**OPTIONS, "max_epochs": 1})
-    weight = [member.shortcut.weight for model in (parent, few, tuned) for member in model.members][::2]
-    moved = [float((w - weight[0]).norm()) for w in weight[1:]]
-    assert 0 < moved[0] < 0.5 * moved[1]
+    weight = [member.shortcut.weight for model in (parent, few, child) for member in model.members][::2]
+    changes = [float((w - weight[0]).norm()) for w in weight[1:]]
+    assert 0 < changes[0] < 0.5 * changes[1]
     assert abs(score(few, tissue["old2"]) - score(parent, tissue["old2"])) < 0.1
 
 
-def test_parent_is_left_alone(tissue, parent):
+def test_the_parent_does_not_change(tissue, parent):
     before = {name: value.clone() for name, value in parent.members.state_dict().items()}
     record, name = deepcopy(parent.training), parent.id
     tl.fit(tissue["new"], model=parent, **{**OPTIONS, "max_epochs": 1})
@@ -91,37 +91,37 @@ def test_parent_is_left_alone(tissue, parent):
     assert not any(module.training for module in parent.members.modules())
 
 
-def test_what_stays_and_what_is_recorded(parent, tuned):
-    assert (tuned.genes, tuned.inputs, tuned.preset) == (parent.genes, parent.inputs, parent.preset)
-    assert [m.config for m in tuned.members] == [m.config for m in parent.members]
-    for old, new in zip(parent.members, tuned.members, strict=True):
+def test_unchanged_parts_and_the_record(parent, child):
+    assert (child.genes, child.inputs, child.preset) == (parent.genes, parent.inputs, parent.preset)
+    assert [m.config for m in child.members] == [m.config for m in parent.members]
+    for old, new in zip(parent.members, child.members, strict=True):
         assert torch.equal(old.programs.loadings, new.programs.loadings)
         assert not torch.equal(old.shortcut.weight, new.shortcut.weight)
         assert not torch.equal(old.scores.weight, new.scores.weight)
-        # Small steps: the network is still the old one
+        # After small steps the network is nearly the old one
         assert torch.corrcoef(torch.stack([old.scores.weight.flatten(), new.scores.weight.flatten()]))[0, 1] > 0.95
-    assert tuned.training.model == parent.id != tuned.id
-    assert tuned.training.model_sections == ["toy1", "toy6"]
-    assert tuned.training.sections == ["toy2"]
+    assert child.training.model == parent.id != child.id
+    assert child.training.model_sections == ["toy1", "toy6"]
+    assert child.training.sections == ["toy2"]
 
 
-def test_seed_and_disk(tissue, parent, tuned, tmp_path):
+def test_seed_and_disk(tissue, parent, child, tmp_path):
     parent.save(tmp_path / "parent")
-    for given in (tmp_path / "parent", str(tmp_path / "parent")):
-        assert tl.fit(tissue["new"], model=given, **OPTIONS).id == tuned.id
-    assert tl.fit(tissue["new"], model=parent, seed=1, **OPTIONS).id != tuned.id
-    tuned.save(tmp_path / "tuned")
+    for folder in (tmp_path / "parent", str(tmp_path / "parent")):
+        assert tl.fit(tissue["new"], model=folder, **OPTIONS).id == child.id
+    assert tl.fit(tissue["new"], model=parent, seed=1, **OPTIONS).id != child.id
+    child.save(tmp_path / "tuned")
     back = HGGEP.load(tmp_path / "tuned")
-    assert back.id == tuned.id
+    assert back.id == child.id
     assert back.training.model == parent.id
-    again = tl.fit(tissue["old"], model=back, **{**OPTIONS, "max_epochs": 1})
-    assert again.training.model_sections == ["toy1", "toy6", "toy2"]
+    third = tl.fit(tissue["old"], model=back, **{**OPTIONS, "max_epochs": 1})
+    assert third.training.model_sections == ["toy1", "toy6", "toy2"]
 
 
-def test_without_held_out_tissue_the_blend_stays(tissue, parent):
+def test_the_blend_does_not_change_without_held_out_tissue(tissue, parent):
     shares = [float(member.blend) for member in parent.members]
-    found = tl.fit(tissue["new"], model=parent, validation=None, **{**OPTIONS, "n_members": 3, "max_epochs": 1})
-    assert [float(member.blend) for member in found.members] == [*shares, shares[0]]
+    model = tl.fit(tissue["new"], model=parent, validation=None, **{**OPTIONS, "n_members": 3, "max_epochs": 1})
+    assert [float(member.blend) for member in model.members] == [*shares, shares[0]]
 
 
 # ---------------------------------------------------------------- genes
@@ -129,54 +129,54 @@ def test_without_held_out_tissue_the_blend_stays(tissue, parent):
 
 def test_some_of_its_genes(tissue, parent):
     genes = parent.genes[::-1][:13]
-    tuned = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
-    assert tuned.genes == genes
-    for old, new in zip(parent.members, tuned.members, strict=True):
+    child = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
+    assert child.genes == genes
+    for old, new in zip(parent.members, child.members, strict=True):
         assert torch.equal(new.programs.loadings, old.programs.loadings[:, range(15, 2, -1)])
-    assert score(tuned, tissue["test"]) > 0.2
-    assert rmse(tuned, tissue["test"]) < 0.6  # on the scale of the smaller panel
+    assert score(child, tissue["test"]) > 0.2
+    assert rmse(child, tissue["test"]) < 0.6  # on the scale of the smaller panel
 
 
 def test_fewer_genes_than_programs(tissue, parent):
     genes = parent.genes[::3][:5]
-    tuned = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
-    assert [member.programs.loadings.shape for member in tuned.members] == [(5, 5), (5, 5)]
-    untouched = HGGEP(
+    child = tl.fit(tissue["new"], model=parent, genes=genes, **OPTIONS)
+    assert [member.programs.loadings.shape for member in child.members] == [(5, 5), (5, 5)]
+    without_tuning = HGGEP(
         [with_genes(m, [parent.genes.index(g) for g in genes]) for m in parent.members], genes, parent.inputs
     )
-    assert score(tuned, tissue["test"]) > score(untouched, tissue["test"]) + 0.1
-    assert rmse(tuned, tissue["test"]) < 0.6 * rmse(untouched, tissue["test"])
-    # A network that has fewer genes than programs from the start goes on, too, and gives up genes
-    again = tl.fit(tissue["new"], model=tuned, genes=genes[:0:-1], **{**OPTIONS, "max_epochs": 1})
-    assert [member.programs.loadings.shape for member in again.members] == [(4, 4), (4, 4)]
+    assert score(child, tissue["test"]) > score(without_tuning, tissue["test"]) + 0.1
+    assert rmse(child, tissue["test"]) < 0.6 * rmse(without_tuning, tissue["test"])
+    # A model that already has fewer genes than programs can be fine-tuned on even fewer genes
+    third = tl.fit(tissue["new"], model=child, genes=genes[:0:-1], **{**OPTIONS, "max_epochs": 1})
+    assert [member.programs.loadings.shape for member in third.members] == [(4, 4), (4, 4)]
 
 
-def test_order_of_the_genes_alone_changes_nothing(tissue, parent):
+def test_the_order_of_the_genes_does_not_matter(tissue, parent):
     options = {**OPTIONS, "validation": None, "max_epochs": 1}
-    straight = tl.fit(tissue["new"], model=parent, **options)
-    turned = tl.fit(tissue["new"], model=parent, genes=parent.genes[::-1], **options)
-    tl.predict(tissue["test"], straight, key_added="straight", **QUIET)
-    tl.predict(tissue["test"], turned, key_added="turned", genes=parent.genes, **QUIET)
+    in_order = tl.fit(tissue["new"], model=parent, **options)
+    reversed_order = tl.fit(tissue["new"], model=parent, genes=parent.genes[::-1], **options)
+    tl.predict(tissue["test"], in_order, key_added="straight", **QUIET)
+    tl.predict(tissue["test"], reversed_order, key_added="turned", genes=parent.genes, **QUIET)
     np.testing.assert_allclose(tissue["test"].obsm["turned"], tissue["test"].obsm["straight"], atol=1e-3)
 
 
 @pytest.mark.parametrize("columns", [[11, 0, 3, 4, 5, 6, 7, 8, 2], [11, 0, 3], [4]])  # of 8 programs
 @pytest.mark.parametrize("head", [None, "zinb", "nb"])
-def test_outputs_that_are_kept(head, columns):
+def test_selected_outputs_do_not_change(head, columns):
     torch.manual_seed(0)
     net = FeatureHGGEPNet([5], 12, dim=16, heads=2, count_head=head).eval()
     net.blend.fill_(0.3)
     net.programs.damp.copy_(torch.linspace(1.0, 0.2, 8))
     torch.nn.init.normal_(net.shortcut.weight)
-    near = torch.tensor([[0, 1], [1, 0], [2, 1]])
-    given = ([torch.randn(3, 5)], near, torch.zeros(3, 2, 2), torch.tensor([[0, 1, 1, 2], [0, 0, 1, 1]]), 2)
-    kept = with_genes(net, columns).eval()
+    neighbors = torch.tensor([[0, 1], [1, 0], [2, 1]])
+    inputs = ([torch.randn(3, 5)], neighbors, torch.zeros(3, 2, 2), torch.tensor([[0, 1, 1, 2], [0, 0, 1, 1]]), 2)
+    selected = with_genes(net, columns).eval()
     with torch.no_grad():
-        whole, some = net(*given), kept(*given)
-    assert kept.programs.loadings.shape == (min(8, len(columns)), len(columns))
+        whole, part = net(*inputs), selected(*inputs)
+    assert selected.programs.loadings.shape == (min(8, len(columns)), len(columns))
     for name in ("expression", "mean", "dropout", "r", "p"):
         if (full := getattr(whole, name)) is not None:
-            torch.testing.assert_close(getattr(some, name), full[:, columns])
+            torch.testing.assert_close(getattr(part, name), full[:, columns])
 
 
 @pytest.mark.parametrize(
@@ -196,40 +196,40 @@ def test_outputs_that_are_kept(head, columns):
         ({"model": 3}, TypeError, "found int"),
     ],
 )
-def test_what_is_refused(tissue, parent, options, error, words):
+def test_bad_arguments_are_refused(tissue, parent, options, error, words):
     with pytest.raises(error, match=words):
         tl.fit(tissue["new"], **({"model": parent} | OPTIONS | options))
 
 
-def test_slides_that_do_not_fit(tissue, parent):
-    lacking = tissue["new"][:, :-1].copy()
+def test_unsuitable_slides_are_refused(tissue, parent):
+    incomplete = tissue["new"][:, :-1].copy()
     with pytest.raises(
         KeyError,
         match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning trains on the genes of `model`\).*pass `genes=`",
     ):
-        tl.fit(lacking, model=parent, **OPTIONS)
-    genes = list(lacking.var_names)
-    assert tl.fit(lacking, model=parent, genes=genes, **{**OPTIONS, "max_epochs": 1}).genes == genes
+        tl.fit(incomplete, model=parent, **OPTIONS)
+    genes = list(incomplete.var_names)
+    assert tl.fit(incomplete, model=parent, genes=genes, **{**OPTIONS, "max_epochs": 1}).genes == genes
     narrow = tissue["new"].copy()
     narrow.obsm["X_mine"] = narrow.obsm["X_mine"][:, 1:]
     with pytest.raises(ValueError, match=r"holds 5 features a spot, but the model was trained on 6"):
         tl.fit(narrow, model=parent, **OPTIONS)
 
 
-# ---------------------------------------------------------------- what is solved
+# ---------------------------------------------------------------- closed forms
 
 
-def test_shortcut_moves_as_ridge_towards_the_old_weights():
+def test_shortcut_is_a_ridge_towards_the_old_weights():
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(40, 12, generator=generator), torch.randn(40, 3, generator=generator)
     weight, old = torch.rand(40, generator=generator), torch.randn(12, 3, generator=generator)
     shortcut = LinearShortcut(6, 3)
     shortcut.weight.copy_(old)
     shortcut.adapt([x[:9], x[9:]], [y[:9], y[9:]], [weight[:9], weight[9:]], penalty=2.0)
-    left = (y - x @ old).numpy()
-    change = Ridge(alpha=2.0, fit_intercept=False).fit(x.numpy(), left, sample_weight=weight.numpy()).coef_.T
+    residual = (y - x @ old).numpy()
+    change = Ridge(alpha=2.0, fit_intercept=False).fit(x.numpy(), residual, sample_weight=weight.numpy()).coef_.T
     np.testing.assert_allclose(shortcut.weight, old.numpy() + change, rtol=1e-3, atol=1e-4)
-    # What it explains already moves nothing
+    # Targets that the weights explain already do not change them
     shortcut.weight.copy_(old)
     shortcut.adapt([x], [x @ old], [weight], penalty=2.0)
     torch.testing.assert_close(shortcut.weight, old)
@@ -241,23 +241,25 @@ def test_programs_keep_their_scores():
     programs, ones = GenePrograms(9, rank=3), torch.ones(60)
     (scores,) = programs.start([target], [ones])
     mean, loadings = programs.mean.clone(), programs.loadings.clone()
-    (again,) = programs.adapt([target + 1], [ones], share=0.25)
-    torch.testing.assert_close(again, scores, rtol=1e-3, atol=1e-3)
+    (new_scores,) = programs.adapt([target + 1], [ones], share=0.25)
+    torch.testing.assert_close(new_scores, scores, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(programs.mean, mean + 0.25, rtol=1e-4, atol=1e-4)
     assert torch.equal(programs.loadings, loadings)
 
 
-def test_measured_and_predicted_scores_stay_of_one_size_with_fewer_genes():
+def test_measured_and_predicted_scores_agree_with_fewer_genes():
     generator = torch.Generator().manual_seed(0)
     loadings = torch.linalg.qr(torch.randn(9, 9, generator=generator))[0][:6]
-    scores, left = torch.randn(40, 6, generator=generator), [7, 0, 4]
-    new, damp, turn = of_fewer_genes(loadings[:, left], torch.ones(6))
+    scores, columns = torch.randn(40, 6, generator=generator), [7, 0, 4]
+    new, damp, turn = of_fewer_genes(loadings[:, columns], torch.ones(6))
     torch.testing.assert_close(damp, torch.ones(3))
-    # What is measured of three genes, read in the new programs, is what the old scores become
-    torch.testing.assert_close(scores @ loadings[:, left] @ torch.linalg.pinv(new), scores @ turn, rtol=1e-3, atol=1e-4)
-    # Damping stays with the programs that are damped
-    new, damp, turn = of_fewer_genes(loadings[:, left], torch.linspace(1, 0.1, 6))
-    torch.testing.assert_close(scores @ turn * damp @ new, scores * torch.linspace(1, 0.1, 6) @ loadings[:, left])
+    # Scores measured on three genes in the new programs equal the converted old scores
+    torch.testing.assert_close(
+        scores @ loadings[:, columns] @ torch.linalg.pinv(new), scores @ turn, rtol=1e-3, atol=1e-4
+    )
+    # Each program keeps its damping
+    new, damp, turn = of_fewer_genes(loadings[:, columns], torch.linspace(1, 0.1, 6))
+    torch.testing.assert_close(scores @ turn * damp @ new, scores * torch.linspace(1, 0.1, 6) @ loadings[:, columns])
     assert (damp > 0.1).all()
     assert (damp < 1).all()
 
@@ -265,27 +267,27 @@ def test_measured_and_predicted_scores_stay_of_one_size_with_fewer_genes():
 # ---------------------------------------------------------------- other networks, real encoders
 
 
-def test_networks_on_patches_go_on():
+def test_networks_on_patches_can_be_fine_tuned():
     slide = datasets.toy(seed=0, size_um=(900.0, 900.0), mpp=2.0, n_genes=6)
     torch.manual_seed(0)
     net = HGGEPNet(6, dim=16, depth=1, heads=2, hypergraph_dim=8, fusion_layers=1)
     parent = HGGEP([net], list(slide.var_names), Inputs("patches"), preset="paper")
     options = {"device": "cpu", "max_epochs": 1, "validation": None, **QUIET}
-    tuned = tl.fit(slide, model=parent, trainer_kwargs={"precision": "32-true"}, **options)
-    assert rmse(tuned, slide) < rmse(parent, slide)
-    assert torch.allclose(tuned.members[0].backbone.conv5[0].weight, net.backbone.conv5[0].weight, atol=1e-4)
-    some = tl.fit(
+    child = tl.fit(slide, model=parent, trainer_kwargs={"precision": "32-true"}, **options)
+    assert rmse(child, slide) < rmse(parent, slide)
+    assert torch.allclose(child.members[0].backbone.conv5[0].weight, net.backbone.conv5[0].weight, atol=1e-4)
+    smaller = tl.fit(
         slide, model=parent, genes=list(slide.var_names)[3:5], trainer_kwargs={"precision": "32-true"}, **options
     )
-    assert some.members[0].config["n_genes"] == 2
+    assert smaller.members[0].config["n_genes"] == 2
 
 
-def test_encoder_comes_along(slides, model, monkeypatch):
+def test_the_encoder_is_that_of_the_parent(slides, model, monkeypatch):
     monkeypatch.delenv("STHGGEP_WEIGHTS", raising=False)
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)  # nothing may be downloaded
-    tuned = tl.fit(slides[2], model=model, **{**OPTIONS, "max_epochs": 1})
-    assert tuned.training.encoder_weights == model.training.encoder_weights
-    for name, value in tuned.encoder_state.items():
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)  # the test fails if something is downloaded
+    child = tl.fit(slides[2], model=model, **{**OPTIONS, "max_epochs": 1})
+    assert child.training.encoder_weights == model.training.encoder_weights
+    for name, value in child.encoder_state.items():
         assert torch.equal(value, model.encoder_state[name])
-    tl.predict(slides[1], tuned, **QUIET)
+    tl.predict(slides[1], child, **QUIET)
     assert np.isfinite(slides[1].obsm["hggep"]).all()

@@ -1,4 +1,4 @@
-"""What is held out of training: sections or blocks of tissue, never single spots; and what is chosen on it."""
+"""Held-out tissue: sections or blocks of tissue, never single spots; and the choices made on it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ def slides(*names: str, side: int = 8) -> list[Slide]:
     return [Slide(name, AnnData(), np.arange(len(xy)), xy) for name in names]
 
 
-def sections(found: list[Slide], empty: int = 0) -> list[Section]:
+def sections(of_slides: list[Slide], empty: int = 0) -> list[Section]:
     out = []
-    for slide in found:
+    for slide in of_slides:
         train = torch.ones(slide.n_spots, dtype=torch.bool)
         train[:empty] = False
-        nothing = torch.zeros(slide.n_spots, 0)
-        out.append(Section(slide.name, (), nothing, nothing, nothing[:, 0:0], train, torch.zeros_like(train)))
+        empty_values = torch.zeros(slide.n_spots, 0)
+        out.append(
+            Section(slide.name, (), empty_values, empty_values, empty_values[:, 0:0], train, torch.zeros_like(train))
+        )
     return out
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------
 
 
-def test_auto_holds_out_sections_where_there_are_several_and_blocks_otherwise():
+def test_auto_holds_out_sections_if_there_are_several_else_blocks():
     assert plan_validation(slides("A", "B", "C"), "auto", 4) == [("A",), ("B",), ("C",), ("A",)]
     assert plan_validation(slides("A"), "auto", 7) == [0, 1, 2, 3, 4, 0, 1]
 
 
-def test_what_is_asked_for():
+def test_plans_for_each_kind_of_argument():
     three = slides("A", "B", "C")
     assert plan_validation(three, None, 2) == [None, None]
     assert plan_validation(three, "B", 2) == [("B",), ("B",)]
@@ -69,7 +71,7 @@ def test_too_few_spots_for_blocks(caplog):
     ],
     ids=str,
 )
-def test_plans_that_cannot_be(names, validation, words):
+def test_impossible_plans_are_refused(names, validation, words):
     with pytest.raises(ValueError, match=words):
         plan_validation(slides(*names), validation, 1)
 
@@ -89,16 +91,16 @@ def test_folds_of_blocks_cover_every_spot_once(shape):
 
 def test_blocks_are_compact():
     xy = np.column_stack([a.ravel() for a in np.meshgrid(np.arange(16.0), np.arange(16.0))])
-    held = spatial_blocks(xy, 2, FOLDS).reshape(16, 16)
-    cells = held.reshape(BLOCKS_ACROSS, 4, BLOCKS_ACROSS, 4)
-    # each block of 4 × 4 spots is held out whole or not at all
-    whole, some = cells.all(axis=(1, 3)), cells.any(axis=(1, 3))
-    np.testing.assert_array_equal(whole, some)
-    # and no two of them touch, by a side or by a corner
-    assert not (whole[1:] & whole[:-1]).any()
-    assert not (whole[:, 1:] & whole[:, :-1]).any()
-    assert not (whole[1:, 1:] & whole[:-1, :-1]).any()
-    assert not (whole[1:, :-1] & whole[:-1, 1:]).any()
+    held_out = spatial_blocks(xy, 2, FOLDS).reshape(16, 16)
+    cells = held_out.reshape(BLOCKS_ACROSS, 4, BLOCKS_ACROSS, 4)
+    # each block of 4 × 4 spots is held out completely or not at all
+    complete, partial = cells.all(axis=(1, 3)), cells.any(axis=(1, 3))
+    np.testing.assert_array_equal(complete, partial)
+    # no two blocks touch, by a side or by a corner
+    assert not (complete[1:] & complete[:-1]).any()
+    assert not (complete[:, 1:] & complete[:, :-1]).any()
+    assert not (complete[1:, 1:] & complete[:-1, :-1]).any()
+    assert not (complete[1:, :-1] & complete[:-1, 1:]).any()
 
 
 @pytest.mark.parametrize("xy", [[[5.0, 5.0]], [[1.0, 2.0], [1.0, 9.0]], [[3.0, 3.0], [3.0, 3.0]]])
@@ -111,16 +113,16 @@ def test_blocks_of_degenerate_sections(xy):
 
 
 def test_sections_held_out_are_not_trained_on():
-    found = hold_out(sections(slides("A", "B", "C"), empty=3), ["B"])
-    assert [int(s.train.sum()) for s in found] == [61, 0, 61]
-    # spots without counts are not validated on either
-    assert [int(s.validate.sum()) for s in found] == [0, 61, 0]
+    masked = hold_out(sections(slides("A", "B", "C"), empty=3), ["B"])
+    assert [int(s.train.sum()) for s in masked] == [61, 0, 61]
+    # spots without counts are in no mask
+    assert [int(s.validate.sum()) for s in masked] == [0, 61, 0]
 
 
 def test_blocks_held_out_are_not_trained_on():
-    both = slides("A", "B")
-    found = hold_out_blocks(sections(both, empty=3), [s.xy for s in both], 1, FOLDS)
-    for section, slide in zip(found, both, strict=True):
+    two_slides = slides("A", "B")
+    masked = hold_out_blocks(sections(two_slides, empty=3), [s.xy for s in two_slides], 1, FOLDS)
+    for section, slide in zip(masked, two_slides, strict=True):
         block = torch.from_numpy(spatial_blocks(slide.xy, 1, FOLDS))
         assert not (section.train & section.validate).any()
         assert (section.train | section.validate).sum() == 61
@@ -128,17 +130,17 @@ def test_blocks_held_out_are_not_trained_on():
 
 
 def test_apply_plan():
-    both = slides("A", "B")
-    given = sections(both)
-    untouched = apply_plan(given, both, None)
-    assert [int(s.validate.sum()) for s in untouched] == [0, 0]
-    assert [s.name for s in apply_plan(given, both, ("A",)) if s.validate.any()] == ["A"]
-    assert all(s.validate.any() and s.train.any() for s in apply_plan(given, both, 0))
-    # the sections given are not changed
-    assert all(s.train.all() and not s.validate.any() for s in given)
+    two_slides = slides("A", "B")
+    whole_sections = sections(two_slides)
+    unmasked = apply_plan(whole_sections, two_slides, None)
+    assert [int(s.validate.sum()) for s in unmasked] == [0, 0]
+    assert [s.name for s in apply_plan(whole_sections, two_slides, ("A",)) if s.validate.any()] == ["A"]
+    assert all(s.validate.any() and s.train.any() for s in apply_plan(whole_sections, two_slides, 0))
+    # the sections of the argument do not change
+    assert all(s.train.all() and not s.validate.any() for s in whole_sections)
 
 
-# --- what is chosen on it -----------------------------------------------------------------------------------------
+# --- choices --------------------------------------------------------------------------------------------------
 
 
 class BlendedNet(FeatureHGGEPNet):
@@ -163,7 +165,7 @@ def blended_section(
     return SectionWindow.of_whole("S", inputs, target, target[:, :0], ones, ~held_out, held_out)
 
 
-def share_chosen(*sections: SectionWindow) -> float:
+def chosen_share(*sections: SectionWindow) -> float:
     """The share that `choose_share` gives to all members, each of which holds out one section."""
     members = [BlendedNet() for _ in sections]
     choose_share(members, [[section] for section in sections], PRESETS["default"].recipe)
@@ -173,32 +175,39 @@ def share_chosen(*sections: SectionWindow) -> float:
 
 @pytest.mark.parametrize(("network_is_right", "share"), [(True, 0.25), (False, 0.0)])
 def test_the_share_is_the_one_that_predicts_held_out_tissue_best(network_is_right, share):
-    truth, wrong, everything = noise(0), noise(1), torch.ones(40, dtype=torch.bool)
+    truth, wrong, mask = noise(0), noise(1), torch.ones(40, dtype=torch.bool)
     predicted = (truth, wrong) if network_is_right else (wrong, truth)
-    assert share_chosen(blended_section(truth, *predicted, everything)) == share
+    assert chosen_share(blended_section(truth, *predicted, mask)) == share
 
 
 def test_all_members_together_choose_the_share():
     """A small loss of one member does not outweigh a large gain of another."""
-    truth, wrong, everything = noise(0), noise(1), torch.ones(40, dtype=torch.bool)
-    slightly = blended_section(truth, truth + 0.1 * wrong, truth + 0.2 * wrong, everything)
-    clearly = blended_section(truth, wrong, truth, everything)
-    assert share_chosen(slightly) == 0.25
-    assert share_chosen(clearly) == 0.0
-    assert share_chosen(slightly, clearly) == 0.0
-    assert share_chosen(clearly, slightly) == 0.0
+    truth, wrong, mask = noise(0), noise(1), torch.ones(40, dtype=torch.bool)
+    small_loss = blended_section(truth, truth + 0.1 * wrong, truth + 0.2 * wrong, mask)
+    large_gain = blended_section(truth, wrong, truth, mask)
+    assert chosen_share(small_loss) == 0.25
+    assert chosen_share(large_gain) == 0.0
+    assert chosen_share(small_loss, large_gain) == 0.0
+    assert chosen_share(large_gain, small_loss) == 0.0
 
 
 @pytest.mark.parametrize("network_fits_training", [True, False])
 def test_training_spots_do_not_choose_the_share(network_fits_training):
-    """Where blocks are held out, the prediction that fits only the training spots does not win."""
+    """If blocks are held out, a prediction that fits only the training spots is not chosen."""
     truth, wrong, held_out = noise(0), noise(1), torch.arange(40) % 4 == 0
-    fitted, general = torch.where(held_out[:, None], wrong, 100 * truth), torch.where(held_out[:, None], truth, wrong)
-    predicted = (fitted, general) if network_fits_training else (general, fitted)
-    assert share_chosen(blended_section(truth, *predicted, held_out)) == (0.0 if network_fits_training else 0.25)
+    fits_training_spots, fits_held_out_spots = (
+        torch.where(held_out[:, None], wrong, 100 * truth),
+        torch.where(held_out[:, None], truth, wrong),
+    )
+    predicted = (
+        (fits_training_spots, fits_held_out_spots)
+        if network_fits_training
+        else (fits_held_out_spots, fits_training_spots)
+    )
+    assert chosen_share(blended_section(truth, *predicted, held_out)) == (0.0 if network_fits_training else 0.25)
 
 
-def test_held_out_pearson_is_the_mean_over_sections_where_the_gene_is_known():
+def test_held_out_pearson_is_the_mean_over_sections_in_which_the_gene_varies():
     """A gene that is constant in a held-out section has no correlation there; it does not count as zero."""
     truth, predicted = [noise(seed) for seed in (0, 1)], [noise(seed) for seed in (2, 3)]
     truth[1][:, 1] = 2.0  # unknown in one section
@@ -206,12 +215,12 @@ def test_held_out_pearson_is_the_mean_over_sections_where_the_gene_is_known():
         part[:, 2] = 2.0  # unknown in both
     held_out = torch.arange(40) % 4 == 0
     sections = [blended_section(t, p, p, held_out) for t, p in zip(truth, predicted, strict=True)]
-    found = held_out_pearson([BlendedNet(), BlendedNet()], [[section] for section in sections])
+    correlations = held_out_pearson([BlendedNet(), BlendedNet()], [[section] for section in sections])
 
     def r(section: int, gene: int) -> float:
         return np.corrcoef(truth[section][held_out, gene], predicted[section][held_out, gene])[0, 1]
 
-    assert found == [pytest.approx((r(0, 0) + r(1, 0)) / 2, abs=1e-4), pytest.approx(r(0, 1), abs=1e-4), None]
+    assert correlations == [pytest.approx((r(0, 0) + r(1, 0)) / 2, abs=1e-4), pytest.approx(r(0, 1), abs=1e-4), None]
     assert abs(r(0, 1)) > 0.1
     assert (
         held_out_pearson([BlendedNet()], [[sections[0]._replace(validate=torch.zeros(40, dtype=torch.bool))]]) is None

@@ -1,4 +1,4 @@
-"""Options from a YAML file, and the options of a run as one."""
+"""Options read from a YAML file, and the options of a run written to one."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PREFIX = {logging.WARNING: "Warning: ", logging.ERROR: "Error: "}
 
 
 class Format(logging.Formatter):
-    """Formats a line; warnings and errors start with that word, and ``advise`` rewrites their advice."""
+    """Format a line; warnings and errors start with that word, and ``advise`` rewrites their advice."""
 
     def __init__(self, *, times: bool, advise: Callable[[str], str]) -> None:
         super().__init__("%(asctime)s %(message)s" if times else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S")

@@ -1,4 +1,4 @@
-"""`sthggep predict`: writes predicted expression into copies of slides."""
+"""`sthggep predict`: write predicted expression into copies of slides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the commands as click passes them, and the library's keywords that they become."""
+"""Options of the commands as click passes them, and their conversion to keywords of the library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Short hashes, by which records know what they were made of."""
+"""Short hashes of content, for records of the data that a result depends on."""
 
 from __future__ import annotations
 

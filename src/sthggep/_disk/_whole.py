@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written beside their place, moved there in the end."""
+"""Files and folders that appear complete or not at all: written beside their place, then moved there."""
 
 from __future__ import annotations
 

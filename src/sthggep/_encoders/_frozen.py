@@ -96,7 +96,7 @@ class FrozenEncoder:
     weights
         File, folder, state dict, ``"random"`` or ``None``; see :func:`sthggep.pp.features`.
     device
-        Where to compute.
+        Device to compute on.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The registry of image encoders."""
+"""Public calls of the registry of image encoders; `_frozen` holds its entries, ``ENCODERS``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this room needs of an array of pixels, whatever library made it."""
+"""The common form of pixel arrays, whatever library made them, and the order of their axes."""
 
 from __future__ import annotations
 

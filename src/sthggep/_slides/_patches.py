@@ -1,4 +1,4 @@
-"""Patches of a section: lazy, padded at the border, of a size in microns or in pixels."""
+"""Patches of a section: lazy, padded at the border, cut from the resolution of the image that fits their size."""
 
 from __future__ import annotations
 

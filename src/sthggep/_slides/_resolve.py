@@ -50,7 +50,7 @@ def resolve(data: AnnData | SpatialData, places: Places = DEFAULT_PLACES, *, nee
 
 
 def resolve_one(data: AnnData | SpatialData, places: Places = DEFAULT_PLACES, *, need_image: bool = True) -> Slide:
-    """As :func:`resolve`, for data with exactly one section."""
+    """Read the section of data with exactly one, as :func:`resolve` does."""
     slides = resolve(data, places, need_image=need_image)
     if len(slides) != 1:
         msg = (
@@ -62,7 +62,7 @@ def resolve_one(data: AnnData | SpatialData, places: Places = DEFAULT_PLACES, *,
 
 
 def resolve_image(data: AnnData | SpatialData, places: Places = DEFAULT_PLACES) -> Slide:
-    """As :func:`resolve_one`, also for an image without spots, whose section has the name of the image."""
+    """Read one section as :func:`resolve_one` does, or an image without spots, whose section has the name of the image."""
     if isinstance(data, AnnData) and data.n_obs == 0:
         section = anndata_image(data, places)
     elif is_spatialdata(data) and not data.tables and places.table_key == TABLE:

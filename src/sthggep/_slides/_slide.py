@@ -1,4 +1,4 @@
-"""One section with its spots and its image; `_anndata` and `_spatialdata` read it from its container."""
+"""One section with its spots and its image; `_resolve` reads it from an AnnData or SpatialData."""
 
 from __future__ import annotations
 

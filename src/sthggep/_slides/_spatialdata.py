@@ -263,7 +263,7 @@ def _element_levels(element: ImageElement) -> tuple[Level, ...]:
 
 
 def _spacing_by_transformation(array: DataArray, full: DataArray, base: tuple[float, float]) -> tuple[float, float]:
-    """As `_spacing`, for pyramids whose levels each have pixel coordinates and a transformation that scales them."""
+    """Spacing of pyramids whose levels each have pixel coordinates and a transformation that scales them."""
     from spatialdata.transformations import get_transformation
 
     system = next(iter(get_transformation(full, get_all=True)))

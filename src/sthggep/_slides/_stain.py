@@ -23,7 +23,7 @@ FLAT = 0.1  # CIELAB units: an image of one color
 
 
 def check_stain(name: str | None) -> str | None:
-    """Check that the stain normalization exists."""
+    """Refuse an unknown stain normalization."""
     return None if name is None else one_of(name, METHODS, "stain normalization (`stain`, or None)")
 
 

@@ -1,4 +1,4 @@
-"""Train a model from a checked task."""
+"""Training of a model from a checked task, step by step."""
 
 from __future__ import annotations
 

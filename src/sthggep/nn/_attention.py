@@ -35,7 +35,7 @@ class FeedForward(nn.Sequential):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention, never with more than some megabytes of weights at a time.
+    """Compute softmax attention with a few megabytes of weights at a time.
 
     torch's fused kernel, but for bfloat16 prediction on a CPU without matrix tiles: there plain products over chunks of
     spots take two thirds of its time.
@@ -187,14 +187,14 @@ class NeighborAttention(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, neighbors: Tensor, offsets: Tensor) -> Tensor:
-        """Attend from the rows of ``x`` to the rows in ``neighbors`` (spots, k), where -1 stands for nobody."""
+        """Attend from the rows of ``x`` to the rows in ``neighbors`` (spots, k), where -1 stands for no neighbor."""
         present = (neighbors >= 0).unsqueeze(-1)
         q = self.query(x).unflatten(-1, (self.heads, -1))
         # project first, gather after: each spot is projected once, not once a neighbor
         k, v = self.key_value(x)[neighbors.clamp_min(0)].unflatten(-1, (2, self.heads, -1)).unbind(2)
         logits = torch.einsum("nhd,nkhd->nkh", q, k).float() / q.shape[-1] ** 0.5 + self.bias(offsets).float()
         weights = logits.masked_fill(~present, torch.finfo(logits.dtype).min).softmax(dim=1)
-        # a spot with nobody at all gets zero, not an average over padding
+        # a spot without any neighbor gets zero, not an average over padding
         mixed = torch.einsum("nkh,nkhd->nhd", (weights * present).to(v.dtype), v)
         out: Tensor = self.drop(self.out(mixed.flatten(1)))
         return out

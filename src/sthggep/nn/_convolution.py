@@ -1,4 +1,4 @@
-"""Convolutions as they are fastest: channels last, normalization folded into the kernel outside training."""
+"""Fast convolutions: channels last, normalization folded into the kernel outside training."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ConvSequence(nn.Sequential):
 
 @contextmanager
 def statistics_kept(net: nn.Module) -> Iterator[None]:
-    """Batch normalization as while training, but its running statistics stay: what passes has passed before."""
+    """Keep the running statistics of batch normalization in training mode, for data that pass a second time."""
     layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""HGGEP's idea on features of a frozen image encoder: the network of the default preset."""
+"""The network of the default preset: HGGEP's stages and hypergraph on features of a frozen image encoder."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class FeatureHGGEPNet(nn.Module):
 
     @property
     def hops(self) -> tuple[Hop, ...]:
-        """The steps by which a spot's prediction reaches other spots, last first, which say what a window needs around it."""
+        """List the steps through which a prediction depends on other spots, last first: they define the halo of a window."""
         tied: list[Hop] = ["hyperedges", "hyperedges"] if self.hypergraph is not None else []
         near: list[Hop] = ["neighbors"] * int(self.config["depth"])
         return (*tied, *near)
@@ -152,7 +152,7 @@ class FeatureHGGEPNet(nn.Module):
 
     @torch.no_grad()
     def start(self, samples: Sequence[TrainingSample], extra_sections: Sequence[CountsOnly] = ()) -> None:
-        """Set what is solved rather than learned: feature scales, gene programs, the shortcut.
+        """Solve feature scales, gene programs and the shortcut from training samples.
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class FeatureHGGEPNet(nn.Module):
 
     @torch.no_grad()
     def adapt(self, samples: Sequence[TrainingSample], *, whole_panel: bool = True) -> None:
-        """Move what is solved towards new sections, as far as their spots carry; the programs stay.
+        """Move the solved parts towards new sections, the further the more spots these have; the programs stay.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Several views of a spot made into one."""
+"""Fusion of several views of a spot into one vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the fused features of a spot to its genes."""
+"""Heads: from the fused features of a spot to its genes and the distribution of their counts."""
 
 from __future__ import annotations
 

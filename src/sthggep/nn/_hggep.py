@@ -124,7 +124,7 @@ class HGGEPNet(LatentLevels):
         self.distillation = DistillationHead(dim)
 
     def neighbors(self, positions: ArrayLike | Tensor) -> Tensor:
-        """Spatial neighbors of every spot, to be computed once and passed to ``forward`` again and again.
+        """Find the spatial neighbors of every spot, to compute once and pass to each ``forward``.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class HGGEPNet(LatentLevels):
         return spatial_neighbors(positions, self.n_neighbors + 1, max_distance=2.0).rows
 
     def tie(self, features: Tensor, neighbors: Tensor) -> Tensor:
-        """Pass features over the hyperedges they form themselves.
+        """Convolve features over the hyperedges that these features form.
 
         Parameters
         ----------
@@ -174,7 +174,7 @@ class HGGEPNet(LatentLevels):
     def relate(
         self, levels: tuple[Tensor, Tensor, Tensor], positions: ArrayLike | Tensor, neighbors: Tensor | None = None
     ) -> Output:
-        """From the levels of single spots to the prediction of the section.
+        """Predict the section from the levels of its single spots.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class HGGEPNet(LatentLevels):
         return self.relate((torch.stack(level4), torch.stack(level5), torch.stack(level6)), positions, neighbors)
 
     def coefficient(self, latent: Tensor) -> Tensor:
-        """How much each spot of an augmented copy counts in self-distillation, before the softmax over copies.
+        """Weight of each spot of an augmented copy in self-distillation, before the softmax over copies.
 
         Parameters
         ----------

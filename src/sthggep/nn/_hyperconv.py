@@ -40,7 +40,7 @@ def _inverse(x: Tensor) -> Tensor:
 
 
 class Groups(NamedTuple):
-    """Who sends to each receiver, receivers one behind the other."""
+    """Senders of each receiver, sorted by receiver."""
 
     senders: Tensor
     """``(nnz,)``."""

@@ -1,4 +1,4 @@
-"""Who is tied to whom: spatial neighbors and the incidence of hyperedges, in arrays rather than loops.
+"""Spatial neighbors and the incidence of hyperedges, computed on arrays rather than in loops.
 
 An incidence is an integer tensor ``(2, nnz)``: row 0 the spot, row 1 the hyperedge that holds it.
 """
@@ -70,7 +70,7 @@ def spatial_neighbors(
     max_distance: float | None = None,
     ties: Literal["offset", "row"] = "offset",
 ) -> Neighbors:
-    """The ``k`` spots nearest to each spot, the spot itself being the first.
+    """Find the ``k`` spots nearest to each spot, itself first.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def spatial_neighbors(
 
 
 def spatial_incidence(neighbors: Tensor) -> Tensor:
-    """Hyperedges of place: hyperedge ``e`` holds spot ``e`` and its neighbors.
+    """Make hyperedges of nearby spots: hyperedge ``e`` holds spot ``e`` and its neighbors.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def spatial_incidence(neighbors: Tensor) -> Tensor:
 
 
 def similar_incidence(features: Tensor, neighbors: Tensor | None = None, *, n_selected: int = 4) -> Tensor:
-    """Hyperedges of likeness: hyperedge ``e`` holds spot ``e`` and the spots it is most similar to.
+    """Make hyperedges of similar spots: hyperedge ``e`` holds spot ``e`` and the neighbors most similar to it.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def similar_incidence(features: Tensor, neighbors: Tensor | None = None, *, n_se
 
 
 def _most_similar(x: Tensor, rows: Tensor, among: Tensor, n_selected: int) -> Tensor:
-    """Rows chosen by each of ``rows``, itself first, -1 where there is nobody left."""
+    """Find the most similar rows for each of ``rows``: itself first, -1 where no further row is left."""
     if among.shape[1] == len(x):
         distance = torch.cdist(x[rows], x).gather(1, among.clamp_min(0))
     else:

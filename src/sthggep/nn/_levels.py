@@ -41,7 +41,7 @@ class LatentLevels(nn.Module):
         self.level6 = LatentLevel(CHANNELS["conv5"], dim)
 
     def encode(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three latent levels of each patch, spots apart from each other.
+        """Compute three latent levels of each patch, each spot on its own.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class LatentLevels(nn.Module):
             return self.level4(maps.stage4), self.level5(maps.conv5), self.level6(peak)
 
     def encode_anew(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``encode`` with maps that are not kept for the gradient but computed once more.
+        """Encode as ``encode`` does, and recompute the maps for the gradient instead of storing them.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What training minimizes. Every loss is computed in float32, also under mixed precision."""
+"""Losses that training minimizes, computed in float32, also under mixed precision."""
 
 from __future__ import annotations
 

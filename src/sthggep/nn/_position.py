@@ -1,4 +1,4 @@
-"""Where a spot lies within its section, for a section of any size, anywhere."""
+"""Position of a spot relative to its section, for sections of any size."""
 
 from __future__ import annotations
 

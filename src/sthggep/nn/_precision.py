@@ -1,4 +1,4 @@
-"""bfloat16 products where they are faster, and how they keep what differs between spots."""
+"""bfloat16 products where they are faster, without loss of the differences between spots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def check_precision(precision: str) -> None:
-    """Refuse what is no precision."""
+    """Refuse an unknown precision."""
     if precision not in get_args(Precision):
         msg = f"Expected precision 'auto', 'float32' or 'bfloat16', found {precision!r}."
         raise ValueError(msg)

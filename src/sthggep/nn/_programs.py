@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 HALF_WEIGHT = 300.0  # counts at which a spot's expression is as much signal as noise
 FLOOR = 0.02  # a gene that hardly varies is not blown up
-EXTRA_SHARE = 0.25  # what a spot of a section that is not trained on is worth, beside one that is
+EXTRA_SHARE = 0.25  # weight of a spot of an extra section relative to a training spot
 
 
 def spot_weights(library_sizes: Tensor) -> Tensor:
-    """How much a spot's measured expression is worth: near one with many counts, near zero with few."""
+    """Weight each spot by its counts: near one with many counts, near zero with few."""
     return library_sizes / (library_sizes + HALF_WEIGHT) + 0.01
 
 
@@ -61,7 +61,7 @@ class GenePrograms(nn.Module):
         targets
             Expression ``(n, genes)`` of each section.
         weights
-            What each spot is worth, ``(n,)``; see :func:`spot_weights`.
+            Weight of each spot, ``(n,)``; see :func:`spot_weights`.
         extra_sections
             Sections of which only the counts are known: they define which genes vary together.
 
@@ -92,7 +92,7 @@ class GenePrograms(nn.Module):
         targets
             Expression ``(n, genes)`` of each section.
         weights
-            What each spot is worth, ``(n,)``.
+            Weight of each spot, ``(n,)``.
         share
             How far: not at all for 0, all the way for 1.
 
@@ -113,7 +113,7 @@ class GenePrograms(nn.Module):
 
 
 def of_fewer_genes(loadings: Tensor, damp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As many programs as genes where genes were left out, so that these are decoded as before.
+    """Reduce the programs to the number of genes, without a change of the decoded values.
 
     Parameters
     ----------

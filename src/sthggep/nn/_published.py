@@ -25,7 +25,7 @@ class PublishedHypergraph(NamedTuple):
 
 
 def published_neighbors(array_xy: ArrayLike | Tensor, *, k: int = 8, max_distance: float = 2.0) -> Tensor:
-    """Neighbors of the released rule: the nearest by array distance, ties in row order.
+    """Find neighbors by the rule of the released code: the nearest by array distance, ties in row order.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ def published_neighbors(array_xy: ArrayLike | Tensor, *, k: int = 8, max_distanc
 
 
 def published_hypergraph(features: Tensor, neighbors: Tensor, *, n_selected: int = 4) -> PublishedHypergraph:
-    r"""Hyperedges of the released rule, quirks included.
+    r"""Make hyperedges by the rule of the released code, quirks included.
 
     Spot i scores every other spot j by :math:`A_{ij} / \sum_j A_{ij} + d_{ij} / \sum_j d_{ij}`, A being the
     neighbors and d the distance between features over the whole section, and selects the highest scores: the most
     dissimilar of its neighbors. The pair becomes spot i in hyperedge j, so hyperedge j holds who selected j. A spot
-    without neighbors selects nobody (the released code divides zero by zero there).
+    without neighbors selects none (the released code divides zero by zero there).
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def published_hypergraph(features: Tensor, neighbors: Tensor, *, n_selected: int
 
 
 def _scores(x: Tensor, rows: Tensor, neighbors: Tensor) -> Tensor:
-    """Scores of ``rows`` for all spots, below everything for the spot itself."""
+    """Score all spots for each of ``rows``; the spot itself gets the lowest score."""
     itself = rows.unsqueeze(1)
     distance = torch.cdist(x[rows], x).scatter(1, itself, 0.0)
     scores = distance / distance.sum(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)

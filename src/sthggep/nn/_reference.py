@@ -1,4 +1,4 @@
-"""The authors' parameter names, translated to ours."""
+"""Weights of the authors' code: their parameter names translated to ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the networks are fed of a section, and what they are started from."""
+"""Inputs of the networks for a section, and the samples from which their closed forms are solved."""
 
 from __future__ import annotations
 

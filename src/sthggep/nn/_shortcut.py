@@ -1,4 +1,4 @@
-"""The linear way from features to program scores, solved at once: hard to beat with few sections."""
+"""The linear shortcut: a ridge regression from features to program scores, in closed form."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class LinearShortcut(nn.Module):
     def spread(
         self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
     ) -> Tensor:
-        """A spot's features beside what its hyperedges hold on average, ``(n, 2 × width)``.
+        """Put the mean features of a spot's hyperedges beside its own features, ``(n, 2 × width)``.
 
         ``contrast`` is the section's, where ``x`` is a part of it.
         """
         if incidence is None:
             return torch.cat([x, torch.zeros_like(x)], dim=1)
         mean = propagate(x, incidence, n_hyperedges or len(x))
-        # An average varies less than what it is made of; give it back the spread that its share asks for
+        # A mean varies less than single spots: scale the means to the spread that corresponds to their share
         if contrast is None:
             contrast = contrast_of(mean_and_spread(x)[1], mean_and_spread(mean)[1])
         return torch.cat([x, NEIGHBOR_SHARE**0.5 * mean * contrast.clamp(max=10)], dim=1)
@@ -54,11 +54,11 @@ class LinearShortcut(nn.Module):
         Parameters
         ----------
         features
-            ``spread`` features of each section's training spots, or of each window's: gone through once.
+            ``spread`` features of each section's training spots, or of each window's; read once.
         scores
             Program scores of the same spots.
         weights
-            What each spot is worth.
+            Weight of each spot.
         """
         self.weight.copy_(_solve(features, scores, weights, self.penalty, torch.zeros_like(self.weight)))
 
@@ -69,7 +69,7 @@ class LinearShortcut(nn.Module):
         weights: Sequence[Tensor],
         penalties: Sequence[float],
     ) -> list[Tensor]:
-        """The weights that each of several penalties gives, from one decomposition; they are not taken.
+        """Compute the weights for each of several penalties from one decomposition, without setting them.
 
         Parameters
         ----------
@@ -91,7 +91,7 @@ class LinearShortcut(nn.Module):
     def adapt(
         self, features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float
     ) -> None:
-        """Solve the ridge towards the weights that are there: few spots change them little, many a lot.
+        """Solve the ridge towards the present weights: the more spots, the larger the change.
 
         Parameters
         ----------
@@ -105,19 +105,19 @@ class LinearShortcut(nn.Module):
     def forward(
         self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
     ) -> Tensor:
-        """Program scores ``(n, rank)`` of scaled features ``(n, width)``."""
+        """Predict program scores ``(n, rank)`` from scaled features ``(n, width)``."""
         return self.spread(x, incidence, n_hyperedges, contrast) @ self.weight
 
 
 def contrast_of(spread: Tensor, spread_of_means: Tensor) -> Tensor:
-    """How much more features vary than their means over the hyperedges."""
+    """Compute how much more features vary than their means over the hyperedges."""
     return spread / spread_of_means.clamp_min(1e-6)
 
 
 def _solve(
     features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float, start: Tensor
 ) -> Tensor:
-    """Weighted ridge of what the ``start`` weights leave unexplained, in the smaller of its two forms."""
+    """Solve the weighted ridge for what the ``start`` weights leave unexplained, in the smaller of its two forms."""
     root = torch.cat(list(weights)).double().sqrt().unsqueeze(1)
     y, before = torch.cat(list(scores)).double() * root, start.double()
     width = len(start)

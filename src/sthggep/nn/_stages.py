@@ -1,4 +1,4 @@
-"""Features made comparable between slides: each is centered and scaled within its section."""
+"""Centering and scaling of features within each section, which makes them comparable between slides."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class RunningMoments:
         self._mean = self._squares = torch.zeros((), dtype=torch.float64)
 
     def add(self, x: Tensor) -> None:
-        """Take in further rows."""
+        """Add rows."""
         if len(x):
             # In float64 between the parts only: within one, sums are short
             mean, spread = (value.double() for value in mean_and_spread(x))
@@ -104,7 +104,7 @@ class RunningMoments:
             self.n = n
 
     def moments(self) -> Moments:
-        """Of all rows so far."""
+        """Mean and spread of all rows so far."""
         return Moments(self.n, self._mean.float(), (self._squares / max(self.n, 1)).sqrt().float())
 
 

@@ -1,4 +1,4 @@
-"""GeneMaps of predicted beside observed expression, on the tissue."""
+"""Maps of predicted and observed expression, side by side on the tissue."""
 
 from __future__ import annotations
 

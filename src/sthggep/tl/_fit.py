@@ -1,4 +1,4 @@
-"""Train HGGEP on one or many slides."""
+"""`tl.fit`: reads and checks the slides, and trains a model on them."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def _make_task(
     options: TrainingOptions,
     places: Places,
 ) -> TrainingTask:
-    """Find preset, sections, targets and panel of a training."""
+    """Read the sections of the slides, and find preset, targets and panel."""
     from sthggep._training._task import TrainingTask
 
     genes, parent = data.genes, None

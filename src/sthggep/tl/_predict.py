@@ -1,4 +1,4 @@
-"""Predict the expression of a slide's spots by a trained model."""
+"""`tl.predict`: predicts the expression of a slide's spots and writes it to ``obsm``."""
 
 from __future__ import annotations
 

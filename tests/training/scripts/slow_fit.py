@@ -1,4 +1,4 @@
-"""A training that kills itself: `python slow_fit.py FOLDER NETWORK EPOCH`, in the middle of that epoch of that network."""
+"""A training that kills its process: `python slow_fit.py FOLDER NETWORK EPOCH` dies in that epoch of that network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sthggep
 
 
 class Diary(Callback):
-    """Notes which epochs of which networks are trained, and has the process killed in the middle of one."""
+    """Record the trained epochs of all networks, and kill the process in the middle of one."""
 
     def __init__(self, die_in: tuple[int, int] | None = None) -> None:
         self.die_in = die_in
@@ -32,14 +32,18 @@ class Diary(Callback):
 
 
 def fit(folder: Path | None, diary: Diary | None = None, **options) -> sthggep.HGGEP:
-    """Two networks on toy tissue, from features that say something of it."""
+    """Train two networks on toy tissue, on informative features."""
     slides = [sthggep.datasets.toy(seed=seed, size_um=(1600.0, 1600.0), mpp=4.0, n_genes=8) for seed in range(3)]
     for slide in slides:
         noise = np.random.default_rng(0).standard_normal((slide.n_obs, 4))
-        slide.obsm["told"] = np.column_stack([np.asarray(slide.obsm["morphology"], dtype=float), noise])
-    given = {"genes": list(slides[0].var_names), "obsm": "told", "n_members": 2, "max_epochs": 4, "device": "cpu"}
-    given |= {"trainer_kwargs": {"callbacks": [diary or Diary()]}, "checkpoint_dir": folder, "show_progress_bar": False}
-    return sthggep.tl.fit(slides, **(given | options))
+        slide.obsm["signals"] = np.column_stack([np.asarray(slide.obsm["morphology"], dtype=float), noise])
+    defaults = {"genes": list(slides[0].var_names), "obsm": "signals", "n_members": 2, "max_epochs": 4, "device": "cpu"}
+    defaults |= {
+        "trainer_kwargs": {"callbacks": [diary or Diary()]},
+        "checkpoint_dir": folder,
+        "show_progress_bar": False,
+    }
+    return sthggep.tl.fit(slides, **(defaults | options))
 
 
 if __name__ == "__main__":

@@ -18,24 +18,24 @@ from sthggep.nn._section import FeatureInputs, PatchInputs
 
 N = 12
 XY = np.stack(np.divmod(np.arange(N), 4), axis=1).astype(float)
-# Nothing is drawn while training
+# Without dropout, training draws no random numbers
 STILL = {"dim": 32, "depth": 1, "heads": 2, "dropout": 0.0}
 
 
 def section(seed: int, *, patches: bool, validate: bool = False) -> SectionWindow:
-    """Spots whose brightness tells of the genes."""
+    """Spots whose brightness determines their genes."""
     rng = np.random.default_rng(seed)
-    bright = rng.uniform(0.3, 1, N)
-    counts = torch.from_numpy(rng.poisson(8 * bright[:, None] * np.array([1.0, 2.0, 0.5]))).float()
-    yes = torch.ones(N, dtype=torch.bool)
-    masks = (~yes, yes) if validate else (yes, ~yes)
+    brightness = rng.uniform(0.3, 1, N)
+    counts = torch.from_numpy(rng.poisson(8 * brightness[:, None] * np.array([1.0, 2.0, 0.5]))).float()
+    every = torch.ones(N, dtype=torch.bool)
+    masks = (~every, every) if validate else (every, ~every)
     if patches:
-        pixels = rng.random((N, 3, 112, 112)) * 255 * bright[:, None, None, None]
+        pixels = rng.random((N, 3, 112, 112)) * 255 * brightness[:, None, None, None]
         inputs = PatchInputs(torch.from_numpy(pixels.astype(np.uint8)), XY)
     else:
-        near = spatial_neighbors(XY, 5)
-        features = torch.from_numpy(np.column_stack([bright, rng.random((N, 3))])).float()
-        inputs = FeatureInputs([features], near.rows, near.offsets, spatial_incidence(near.rows), N)
+        neighbors = spatial_neighbors(XY, 5)
+        features = torch.from_numpy(np.column_stack([brightness, rng.random((N, 3))])).float()
+        inputs = FeatureInputs([features], neighbors.rows, neighbors.offsets, spatial_incidence(neighbors.rows), N)
     return SectionWindow.of_whole(f"section {seed}", inputs, counts.log1p(), counts, torch.ones(N), *masks)
 
 
@@ -47,17 +47,17 @@ def learn(folder: Path, processes: int, *, patches: bool) -> None:
     else:
         net = FeatureHGGEPNet([4], 3, input_dropout=0.0, rank=2, **STILL)
     sections = [section(i, patches=patches) for i in (0, 1)]
-    if not patches:  # running statistics of batch normalization are each process's own, and validation asks for them
+    if not patches:  # validation uses running statistics of batch normalization, which differ between processes
         sections += [section(i, patches=patches, validate=True) for i in (2, 3)]
     recipe = Recipe(max_epochs=3, learning_rate=1e-3, count_nll=0.25 if patches else 0.0)
     options = {"devices": 2, "strategy": "ddp_find_unused_parameters_true"}
     options = options if processes == 2 else {"accumulate_grad_batches": 2}
-    found = train_network(
+    history = train_network(
         net, sections, recipe, seed=0, device=torch.device("cpu"), trainer_kwargs=options, folder=folder
     )
     if os.environ.get("LOCAL_RANK", "0") == "0":
         torch.save(net.state_dict(), folder / "net.pt")
-        (folder / "history.json").write_text(json.dumps(found.to_dict("list")))
+        (folder / "history.json").write_text(json.dumps(history.to_dict("list")))
 
 
 if __name__ == "__main__":
