@@ -104,6 +104,9 @@ def gene_list(genes: Iterable[str], what: str = "genes") -> list[str]:
     if isinstance(genes, str):
         msg = f"`{what}` must be a list of genes, found {genes!r}. Pass `{what}=[{genes!r}]`."
         raise TypeError(msg)
+    if not hasattr(genes, "__iter__"):
+        msg = f"`{what}` must be a list of genes, found {type(genes).__name__}. Read a file of genes first."
+        raise TypeError(msg)
     return [str(gene) for gene in genes]
 
 

@@ -273,7 +273,9 @@ def test_a_region_without_spots():
     only.uns["spatialdata_attrs"]["region"] = ["A"]
     sdata.tables["table"] = only
     only.uns["spatialdata_attrs"]["region"] = ["A", "B"]
-    assert_refused(sdata, ValueError, "'B' holds no spots")
+    (section,) = resolve(sdata)
+    assert (section.name, section.n_spots) == ("A", 2)
+    assert_refused(sdata, ValueError, "no spots of region 'B'.*with rows: 'A'", places=Places(shapes_key="B"))
 
 
 def test_missing_shapes_are_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from sthggep._disk._whole import whole_file, whole_folder
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
+from sthggep._table._gene_list import read_gene_file, split_names
 from sthggep.tl._slide_files import SPACING_UM, open_with_spots
 
 __all__ = ["SPACING_UM", "open_with_spots"]
@@ -82,11 +84,9 @@ def read_gene_list(texts: Sequence[str]) -> list[str] | None:
     genes: list[str] = []
     for text in texts:
         path = Path(text)
-        if path.suffix in LISTS or path.parent != Path() or path.is_file():
-            names = path.read_text(encoding="utf-8").splitlines()
-        else:
-            names = text.split(",")
-        genes += [name.strip() for name in names if name.strip()]
+        # `os.path`: a long list of names is no possible path, at which `Path.is_file` raises
+        is_path = path.suffix.lower() in LISTS or path.parent != Path() or os.path.isfile(text)
+        genes += read_gene_file(path) if is_path else split_names(text)
     if texts and not genes:
         msg = f"A file with one gene a line, or names separated by commas, were expected, found no gene in {', '.join(texts)}."
         raise ValueError(msg)

@@ -127,12 +127,13 @@ def predict(
         return
 
     from sthggep._checks import genes_present
+    from sthggep._table._gene_names import as_named
     from sthggep.model._load import load_model
 
     loaded = load_model(model)
     log.info("%s", loaded)
     if genes is not None:
-        genes_present(genes, loaded.genes, "the model")
+        genes_present(as_named(genes, loaded.genes), loaded.genes, "the model")
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
         log.info("This is the bundled model, for breast tumors only. To use another model: --model FOLDER")
     if cohort:

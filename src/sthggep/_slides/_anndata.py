@@ -16,12 +16,15 @@ from sthggep._checks import counted, has_key, listing, no_slide, positive, uniqu
 from sthggep._image._arrays import is_pixel_array
 from sthggep._image._level import Level, open_levels, read_mpp
 from sthggep._log import ONCE, log
+from sthggep._slides._libraries import explain_no_library, read_libraries
 from sthggep._slides._places import TABLE, Places
+from sthggep._slides._values import as_float, as_mapping, as_text, id_texts, positive_or_none, read_column
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-IN_TISSUE = "in_tissue"
+# Images whose name says that they have the full resolution; CELLxGENE and stLearn store no factor for them
+FULL_RESOLUTION = ("fullres", "fulres")
 NO_IMAGE_ADVICE = (
     "Pass the SpatialData that holds the image, or an AnnData with `uns['spatial'][section]['images']` "
     "(`sthggep.io.read_st` and `scanpy` / `squidpy` readers write it; `anndata.concat` keeps it with "
@@ -50,9 +53,20 @@ def is_spatialdata(data: object) -> bool:
     return any(base.__name__ == "SpatialData" for base in type(data).__mro__)
 
 
+def refuse_lazy(adata: AnnData) -> None:
+    """Refuse an AnnData whose ``obs`` is still on disk, as `anndata.experimental.read_lazy` opens it."""
+    if not isinstance(adata.obs, pd.DataFrame):
+        msg = (
+            f"An AnnData in memory was expected, but its obs is a {type(adata.obs).__name__}, as `read_lazy` opens it. "
+            "Pass `adata.to_memory()`."
+        )
+        raise TypeError(msg)
+
+
 def table_of(data: AnnData | SpatialData, table_key: str = TABLE) -> AnnData:
     """Return the AnnData for results: the object itself, or the table of a SpatialData (of a single table, that one)."""
     if isinstance(data, AnnData):
+        refuse_lazy(data)
         return data
     if not is_spatialdata(data):
         raise no_slide(data)
@@ -64,60 +78,54 @@ def table_of(data: AnnData | SpatialData, table_key: str = TABLE) -> AnnData:
     if not data.tables:
         advice = "To lay spots over the tissue of a slide without any, call `sthggep.pp.tissue_grid(data)`."
     table: AnnData = has_key(data.tables, table_key, "the tables of the SpatialData", advice)
+    refuse_lazy(table)
     return table
-
-
-def spots_on_tissue(section: SectionData) -> NDArray[np.bool_]:
-    """Which spots lie on tissue by ``obs["in_tissue"]``, Space Ranger's column; all, if there is none."""
-    if IN_TISSUE not in section.adata.obs or not len(section.rows):
-        return np.ones(len(section.rows), dtype=bool)
-    column = section.adata.obs[IN_TISSUE].iloc[section.rows]
-    on_tissue = np.asarray(pd.to_numeric(column.astype(object), errors="coerce") != 0, dtype=bool)
-    if not on_tissue.any():
-        msg = (
-            f"Section {section.name!r}: expected spots on tissue, but obs[{IN_TISSUE!r}] is 0 for all {len(on_tissue)}. "
-            "Correct that column, or delete it to use all spots."
-        )
-        raise ValueError(msg)
-    if not on_tissue.all():
-        text = "Section %s: sthggep leaves out %d of %d spots, which are off the tissue (obs['in_tissue'] is 0)."
-        log.info(text, section.name, int((~on_tissue).sum()), len(on_tissue), extra=ONCE)
-    return on_tissue
-
-
-def as_mapping(value: object) -> Mapping[str, object]:
-    """Return the value if it is a mapping, else an empty mapping."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def as_float(value: object) -> float:
-    """Return a number, also one that a file keeps as text or as an array of one value."""
-    return float(np.asarray(value, dtype=np.float64).item())
-
-
-def positive_or_none(value: object, what: str) -> float | None:
-    """Return a positive number, or ``None`` for ``None``."""
-    return None if value is None else positive(as_float(value), what)
 
 
 def from_anndata(adata: AnnData, places: Places, *, need_image: bool) -> list[SectionData]:
     """Read the sections of an AnnData, with images from ``uns["spatial"]`` or from the file that it names."""
+    refuse_lazy(adata)
     unique_names(adata)
-    hint = "Pass `spatial_key=`: the (x, y) of each spot in full-resolution pixels."
-    xy = np.asarray(has_key(adata.obsm, places.spatial_key, "obsm", hint), dtype=np.float64)
-    if xy.ndim != 2 or xy.shape[1] < 2:
-        msg = f"obsm[{places.spatial_key!r}] must hold the (x, y) of each spot, found an array of shape {xy.shape}. {hint}"
-        raise ValueError(msg)
-    libraries = as_mapping(adata.uns.get("spatial"))
+    xy = read_coordinates(adata, places.spatial_key)
+    libraries = read_libraries(adata)
+    if need_image:
+        _refuse_no_library(adata)
     return [
-        _read_library(adata, libraries, name, rows, xy[rows, :2], image_key=places.image_key, need_image=need_image)
+        _read_library(adata, libraries, name, rows, xy[rows], image_key=places.image_key, need_image=need_image)
         for name, rows in _section_rows(adata, libraries, places.library_key)
     ]
 
 
+def read_coordinates(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
+    """Read the (x, y) of each spot, shape (n_obs, 2): the columns ``x`` and ``y`` of a table, else the first two."""
+    hint = "Pass `spatial_key=`: the (x, y) of each spot in full-resolution pixels."
+    values = has_key(adata.obsm, spatial_key, "obsm", hint)
+    if isinstance(values, pd.DataFrame) and {"x", "y"} <= set(values.columns):
+        values = values[["x", "y"]]
+    values = values.toarray() if hasattr(values, "toarray") else values
+    try:
+        xy = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"obsm[{spatial_key!r}] must hold numbers, the (x, y) of each spot, found other values: {error}. {hint}"
+        raise ValueError(msg) from error
+    if xy.ndim != 2 or xy.shape[1] < 2:
+        msg = f"obsm[{spatial_key!r}] must hold the (x, y) of each spot, found an array of shape {xy.shape}. {hint}"
+        raise ValueError(msg)
+    return xy[:, :2]
+
+
+def _refuse_no_library(adata: AnnData) -> None:
+    """Refuse ``uns["spatial"]`` in a form that holds no section."""
+    if reason := explain_no_library(adata):
+        msg = f"The AnnData has no image: {reason} {NO_IMAGE_ADVICE}"
+        raise KeyError(msg)
+
+
 def anndata_image(adata: AnnData, places: Places) -> SectionData:
     """Read the image of an AnnData without spots."""
-    libraries = as_mapping(adata.uns.get("spatial"))
+    refuse_lazy(adata)
+    libraries = read_libraries(adata)
+    _refuse_no_library(adata)
     if len(libraries) > 1:
         msg = f"The AnnData holds several images: {listing(libraries)}. Pass one of them in `uns['spatial']`."
         raise ValueError(msg)
@@ -144,8 +152,8 @@ def _read_library(
     mpp = positive_or_none(mpp_value, f"Section {name!r}: mpp in the metadata")
     pitch = positive_or_none(metadata.get("pitch_um"), f"Section {name!r}: pitch_um in the metadata")
     diameter = scale_factors.get("spot_diameter_fullres")
-    diameter = None if diameter is None else as_float(diameter)
-    path = Path(str(metadata.get("source_image_path") or ""))
+    diameter = None if diameter is None else as_float(diameter, f"Section {name!r}: spot_diameter_fullres")
+    path = Path(as_text(metadata.get("source_image_path")))
     stated = read_mpp(path) if need_image and mpp is None and path.is_file() else None
     return SectionData(name, adata, rows, xy, levels, mpp, pitch, diameter, stated_mpp=stated)
 
@@ -158,7 +166,7 @@ def _section_rows(
         msg = "The AnnData holds no spots (n_obs is 0); at least one was expected."
         raise ValueError(msg)
     if library_key is not None:
-        column = has_key(adata.obs, library_key, "obs", "Pass the column that names each spot's section.")
+        column = read_column(adata.obs, library_key, "Pass the column that names each spot's section.")
         if column.isna().any():
             missing = int(column.isna().sum())
             msg = (
@@ -166,7 +174,7 @@ def _section_rows(
                 "Drop them first."
             )
             raise ValueError(msg)
-        labels = column.astype(str).to_numpy()
+        labels = np.array(id_texts(column), dtype=object)
         return [(str(name), np.flatnonzero(labels == name)) for name in dict.fromkeys(labels)]
     if len(libraries) > 1:
         msg = (
@@ -181,7 +189,7 @@ def _library_levels(libraries: Mapping[str, object], name: str, image_key: str |
     """Images of ``uns['spatial'][name]``, finest first; lowres only if ``image_key`` names it."""
     library = as_mapping(libraries.get(name))
     images, scale_factors = as_mapping(library.get("images")), as_mapping(library.get("scalefactors"))
-    path = as_mapping(library.get("metadata")).get("source_image_path") or None
+    path = as_text(as_mapping(library.get("metadata")).get("source_image_path")) or None
     if image_key is not None:
         has_key(images, image_key, f"uns['spatial'][{name!r}]['images']", "Pass another `image_key=`.")
     keys = [key for key in images if key == image_key] if image_key else [key for key in images if key != "lowres"]
@@ -212,6 +220,8 @@ def _image_level(image: object, factor: float) -> Level:
 def _scale_factor(scale_factors: Mapping[str, object], key: str, name: str) -> float:
     """Scale factor of an image; required, since a guess of 1 would cut patches from the wrong place."""
     name_of_factor = f"tissue_{key}_scalef"
+    if name_of_factor not in scale_factors and key in FULL_RESOLUTION:
+        return 1.0
     if name_of_factor not in scale_factors:
         msg = (
             f"Section {name!r}: image {key!r} has no scale factor. "
@@ -219,7 +229,8 @@ def _scale_factor(scale_factors: Mapping[str, object], key: str, name: str) -> f
             "Set it to (image pixels) / (full-resolution pixels of obsm['spatial'])."
         )
         raise KeyError(msg)
-    return positive(as_float(scale_factors[name_of_factor]), f"Section {name!r}: {name_of_factor}")
+    what = f"Section {name!r}: {name_of_factor}"
+    return positive(as_float(scale_factors[name_of_factor], what), what)
 
 
 def _source_levels(path: object, coarser: list[Level], name: str) -> list[Level]:

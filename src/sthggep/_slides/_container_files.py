@@ -11,32 +11,50 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-IMAGES = (".tif", ".tiff", ".svs", ".jpg", ".jpeg", ".png")
+# Endings of scanners and of common image formats; a file with another ending is opened to see what it is
+IMAGES: tuple[str, ...] = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".mrxs", ".vms", ".vmu")
+IMAGES += (".czi", ".dcm", ".jpg", ".jpeg", ".jp2", ".png", ".bmp")
+TABLES = (".h5ad", ".zarr")
 
 
 EXPECTED = "an AnnData (.h5ad, .zarr) or a SpatialData (.zarr) was expected"
+OR_IMAGE = "an AnnData (.h5ad, .zarr), a SpatialData (.zarr) or an image (TIFF, SVS, JPEG, PNG, …) was expected"
 
 
 def kind_of(path: Path) -> str:
-    """Return ``"anndata"``, ``"spatialdata"`` or ``"image"``, by the ending and the attributes of a .zarr."""
+    """Return ``"anndata"``, ``"spatialdata"`` or ``"image"``, by the ending and the attributes of a .zarr.
+
+    A file with an unknown ending is an image if :func:`sthggep.io.read_slide` can open it.
+    """
     if not path.exists():
-        near = [p.name for p in path.parent.glob("*") if p.suffix in (".h5ad", ".zarr")] if path.parent.is_dir() else []
+        endings = (*TABLES, *IMAGES)
+        near = [p.name for p in path.parent.glob("*") if p.suffix in endings] if path.parent.is_dir() else []
         beside = f" Slides beside it: {', '.join(sorted(near)[:8])}." if near else ""
-        msg = f"{path} does not exist; {EXPECTED}.{beside}"
+        msg = f"{path} does not exist; {OR_IMAGE}.{beside}"
         raise FileNotFoundError(msg)
     ending = path.suffix.lower()
     if ending == ".h5ad":
         return "anndata"
-    if ending in IMAGES:
-        return "image"
     if ending != ".zarr":
-        msg = f"{path} has an unknown ending; {EXPECTED}."
-        raise ValueError(msg)
+        if ending not in IMAGES:
+            _refuse_other_files(path)
+        return "image"
     import zarr
 
     with readable(path):
         of_anndata = zarr.open_group(path, mode="r").attrs.get("encoding-type") == "anndata"
     return "anndata" if of_anndata else "spatialdata"
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Refuse a file that is no image by its contents."""
+    from sthggep._image._level import open_levels
+
+    try:
+        open_levels(path)
+    except (ValueError, OSError) as error:
+        msg = f"{path} has an unknown ending, and sthggep cannot read it as an image; {OR_IMAGE}."
+        raise ValueError(msg) from error
 
 
 @contextmanager

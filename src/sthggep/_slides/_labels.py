@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import listing
+from sthggep._slides._instances import match_instances, type_of
 
 if TYPE_CHECKING:
     from xarray import DataArray, DataTree
@@ -44,13 +45,14 @@ def label_centers(element: ImageElement, labels: NDArray[np.generic], region: st
     for array in _resolutions_for_centers(element):
         # A coarse raster may lose a small label: then the next finer one is read
         centers = _centers(array)
-        places = centers.index.get_indexer(pd.Index(labels))
+        places = match_instances(pd.Series(labels), centers.index)
         if (places >= 0).all():
             return centers.to_numpy()[places]
     absent = labels[places < 0]
     msg = (
         f"The table's rows of region {region!r} name the labels {region!r} by their number, but {len(absent)} of them "
-        f"have no pixel there: {listing(absent, 5)}."
+        f"have no pixel there: {listing(absent, 5)} ({type_of(pd.Index(labels))}). Its labels are such as "
+        f"{listing(centers.index, 3)}."
     )
     raise ValueError(msg)
 

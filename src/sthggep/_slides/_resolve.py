@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, no_slide, positive, warn_user
 from sthggep._log import NOTEBOOK, ONCE, log
-from sthggep._slides._anndata import SectionData, anndata_image, from_anndata, is_spatialdata, spots_on_tissue
+from sthggep._slides._anndata import SectionData, anndata_image, from_anndata, is_spatialdata
+from sthggep._slides._doubled import check_places
+from sthggep._slides._in_tissue import spots_on_tissue
 from sthggep._slides._lattice import is_interleaved, lattice_mpp
 from sthggep._slides._places import DEFAULT_PLACES, TABLE, Places
 from sthggep._slides._slide import Slide
@@ -158,6 +160,7 @@ def _check_spots(slide: Slide) -> None:
     if slide.n_spots > 2 and (slide.xy == slide.xy[0]).all():
         msg = f"Section {slide.name!r}: all {slide.n_spots} spots have the same coordinates, {tuple(slide.xy[0].tolist())}."
         raise ValueError(msg)
+    check_places(slide)
     if slide.levels:
         _check_inside(slide)
 

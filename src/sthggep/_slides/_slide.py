@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._keys import ARRAY_COLUMNS
 from sthggep._log import NOTEBOOK, ONCE, log
 from sthggep._slides._lattice import lattice_pitch
+from sthggep._slides._values import read_column
 
 if TYPE_CHECKING:
     from sthggep._image._level import Level
     from sthggep._image._recolor import Recoloring
 
+LARGEST_ARRAY = 1e9  # places a side; larger numbers are no array
 LARGE_PX = 64 << 20  # 192 MB
 
 
@@ -48,10 +51,24 @@ class Slide:
 
     def array_xy(self) -> NDArray[np.int64] | None:
         """Return array positions (column, row) of the spots, shape (n_spots, 2), or ``None`` if ``obs`` holds none."""
+        positions = self.array_positions()
+        if positions is None or not (np.abs(positions) < LARGEST_ARRAY).all():
+            return None
+        return np.rint(positions).astype(np.int64)
+
+    def array_positions(self) -> NDArray[np.float64] | None:
+        """Return array positions as ``obs`` holds them, refined ones with decimals; NaN for values without a number."""
         for columns in ARRAY_COLUMNS:
             if all(column in self.adata.obs for column in columns):
-                positions = self.adata.obs.iloc[self.rows][list(columns)].to_numpy(dtype=np.float64)
-                return np.rint(positions).astype(np.int64) if np.isfinite(positions).all() else None
+                both = [read_column(self.adata.obs, column).iloc[self.rows] for column in columns]
+                return np.column_stack(
+                    [
+                        pd.to_numeric(column.astype(object), errors="coerce").to_numpy(
+                            dtype=np.float64, na_value=np.nan
+                        )
+                        for column in both
+                    ]
+                )
         return None
 
     def pitch(self) -> float:

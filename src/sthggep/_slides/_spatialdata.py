@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from sthggep._checks import has_key, listing, unique_names
 from sthggep._image._level import Level
 from sthggep._keys import TOOL
-from sthggep._slides._anndata import SectionData, as_float, as_mapping, positive_or_none, table_of
-from sthggep._slides._labels import label_centers, resolutions
+from sthggep._slides._anndata import SectionData, table_of
+from sthggep._slides._labels import resolutions
+from sthggep._slides._libraries import read_libraries
+from sthggep._slides._regions import Region, element_of, read_regions, spots_of
+from sthggep._slides._shared_image import refuse_shared_image
+from sthggep._slides._values import as_float, as_mapping, positive_or_none
 
 if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
     from spatialdata.models import SpatialElement
     from xarray import DataArray
@@ -34,42 +38,54 @@ def from_spatialdata(sdata: SpatialData, places: Places, *, need_image: bool) ->
     table_key, shapes_key = places.table_key, places.shapes_key
     table = table_of(sdata, table_key)
     unique_names(table)
-    attrs = has_key(
-        table.uns, "spatialdata_attrs", f"uns of table {table_key!r}", "Link it to shapes by `TableModel.parse`."
-    )
-    regions = attrs["region"] if isinstance(attrs["region"], list | np.ndarray) else [attrs["region"]]
-    if shapes_key is not None:
-        if shapes_key not in regions:
-            msg = f"Table {table_key!r} does not annotate {shapes_key!r}; it annotates {listing(regions)}."
-            raise KeyError(msg)
-        regions = [shapes_key]
-    sections = []
-    for region in map(str, regions):
-        rows = np.flatnonzero(table.obs[attrs["region_key"]].astype(str) == region)
-        element, xy, diameter = _spots(sdata, region, table.obs[attrs["instance_key"]].iloc[rows])
-        stretch = 1.0
-        image_name = None
-        levels: tuple[Level, ...] = ()
-        if need_image:
-            image_name, system = _choose_image(sdata, element, places)
-            matrix = _to_image(sdata, image_name, element, system)
-            xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
-            stretch = _stretch(matrix)
-            levels = _element_levels(sdata.images[image_name])
-        metadata = _table_metadata(table, region)
-        mpp = positive_or_none(metadata.get("mpp"), f"Section {region!r}: mpp in the metadata")
-        if mpp is None:
-            mpp = _wsi_mpp(sdata)
-        # The mpp of the table and of a WSIData refer to coordinates of the spots, that of `read_slide` to image pixels
-        mpp = _slide_mpp(sdata) if mpp is None else mpp / stretch
-        if mpp is None and sdata.attrs.get("spatialdata_io_reader") == "xenium":
-            mpp = _xenium_mpp(table, rows, xy)
-        pitch = positive_or_none(
-            metadata.get("pitch_um", _bin_um(region)), f"Section {region!r}: pitch_um in the metadata"
-        )
-        diameter = None if diameter is None else diameter * stretch
-        sections.append(SectionData(region, table, rows, xy, levels, mpp, pitch, diameter, image_name))
+    regions = read_regions(table, table_key, shapes_key)
+    sections = [_read_region(sdata, table, region, places, need_image=need_image) for region in regions]
+    if need_image and len(sections) > 1:
+        refuse_shared_image(sections, _ambiguous(sdata, sections, places))
     return sections
+
+
+def _read_region(
+    sdata: SpatialData, table: AnnData, region: Region, places: Places, *, need_image: bool
+) -> SectionData:
+    """Read image, positions and scale of one region."""
+    name, rows = region.name, region.rows
+    element, xy, diameter = spots_of(sdata, name, region.instances)
+    stretch = 1.0
+    image_name = None
+    levels: tuple[Level, ...] = ()
+    if need_image:
+        image_name, system = _choose_image(sdata, element, places)
+        matrix = _to_image(sdata, image_name, element, system)
+        xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
+        stretch = _stretch(matrix)
+        levels = _element_levels(sdata.images[image_name])
+    metadata = _table_metadata(table, name)
+    mpp = positive_or_none(metadata.get("mpp"), f"Section {name!r}: mpp in the metadata")
+    if mpp is None:
+        mpp = _wsi_mpp(sdata)
+    # The mpp of the table and of a WSIData refer to coordinates of the spots, that of `read_slide` to image pixels
+    mpp = _slide_mpp(sdata) if mpp is None else mpp / stretch
+    if mpp is None and sdata.attrs.get("spatialdata_io_reader") == "xenium":
+        mpp = _xenium_mpp(table, rows, xy)
+    pitch = positive_or_none(metadata.get("pitch_um", _bin_um(name)), f"Section {name!r}: pitch_um in the metadata")
+    diameter = None if diameter is None else diameter * stretch
+    return SectionData(name, table, rows, xy, levels, mpp, pitch, diameter, image_name)
+
+
+def _ambiguous(sdata: SpatialData, sections: Sequence[SectionData], places: Places) -> list[str]:
+    """Regions for which nothing but ``image_key`` chooses this image."""
+    if places.image_key is None:
+        return []
+    ambiguous = []
+    for section in sections:
+        try:
+            by_itself, _ = _choose_image(sdata, element_of(sdata, section.name), replace(places, image_key=None))
+        except (KeyError, ValueError):
+            by_itself = None
+        if by_itself != section.image:
+            ambiguous.append(section.name)
+    return ambiguous
 
 
 def spatialdata_image(sdata: SpatialData, places: Places) -> SectionData:
@@ -137,29 +153,6 @@ def _wsi_mpp(sdata: SpatialData) -> float | None:
     return positive_or_none(as_mapping(sdata.attrs.get("slide_properties")).get("mpp"), "mpp in the slide properties")
 
 
-def _spots(
-    sdata: SpatialData, region: str, instances: pd.Series
-) -> tuple[SpatialElement, NDArray[np.float64], float | None]:
-    """Return the element that rows of the table annotate, their centers in its coordinates, and their diameter."""
-    if region in sdata.labels:
-        element = sdata.labels[region]
-        return element, label_centers(element, instances.to_numpy(), region), None
-    element = has_key(sdata.shapes, region, "the shapes of the SpatialData", "Pass `shapes_key=`.")
-    shapes = _shapes_of_rows(element, instances, region)
-    xy = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
-    return element, xy, float(2 * shapes["radius"].median()) if "radius" in shapes and len(shapes) else None
-
-
-def _shapes_of_rows(element: GeoDataFrame, instances: pd.Series, region: str) -> GeoDataFrame:
-    """Return shapes in the order of the rows of the table, matched by instance and not by position."""
-    absent = instances[~instances.isin(element.index)]
-    if len(absent) or not element.index.is_unique:
-        fault = f"it lacks {len(absent)} of them: {listing(absent, 5)}" if len(absent) else "its index has duplicates"
-        msg = f"The table's rows of region {region!r} name the shapes {region!r} by their index, but {fault}."
-        raise ValueError(msg)
-    return element.loc[instances]
-
-
 def _xenium_mpp(table: AnnData, rows: NDArray[np.intp], xy: NDArray[np.float64]) -> float | None:
     """Microns per pixel of an image over Xenium cells, from the centers in microns in their table."""
     if "spatial" not in table.obsm or len(rows) < 2:
@@ -177,7 +170,7 @@ def _bin_um(region: str) -> float | None:
 
 def _table_metadata(table: AnnData, region: str) -> Mapping[str, object]:
     """Metadata of this region (Visium readers write one entry, under the name of the data set)."""
-    libraries = as_mapping(table.uns.get("spatial"))
+    libraries = read_libraries(table)
     library = libraries.get(region, next(iter(libraries.values())) if len(libraries) == 1 else {})
     return as_mapping(as_mapping(library).get("metadata"))
 
@@ -204,7 +197,8 @@ def _choose_image(sdata: SpatialData, spots: SpatialElement | None, places: Plac
         what = "no image" if not candidates else f"several images ({listing(candidates)})"
         msg = (
             f"Expected one H&E image in the spots' coordinate systems ({listing(sorted(ours))}), found {what}. "
-            f"The images are {listing(sdata.images)}. Pass `image_key=` or `coordinate_system=`."
+            f"The images are {listing(sdata.images)}. Pass `image_key=` or `coordinate_system=`; of several regions, one a "
+            "call by `shapes_key=`."
         )
         raise KeyError(msg) if not candidates else ValueError(msg)
     return candidates[0], shared[candidates[0]][0]

@@ -41,14 +41,17 @@ def find_gene_columns(var: pd.DataFrame, genes: Sequence[str], where: str = "var
     KeyError
         No naming holds all genes.
     ValueError
-        Two columns of ``var`` hold all genes and disagree.
+        Two columns of ``var`` hold all genes and disagree, or two genes are versions of one that the table holds once.
     """
     wanted = [str(gene) for gene in genes]
     names = [str(name) for name in var.index]
     if not wanted or set(wanted) <= set(names):
         return genes_present(wanted, names, where)
-    plain = pd.Index([_without_version(gene) for gene in wanted])
+    plain = pd.Index([without_version(gene) for gene in wanted])
     namings = {label: pd.Index(keys) for label, keys in _namings(var).items()}
+    if plain.has_duplicates and len(set(wanted)) == len(wanted):
+        msg = f"{listing(np.array(wanted)[plain.duplicated(keep=False)], 4)} are versions of one gene. Name each gene once."
+        raise ValueError(msg)
     complete = {label: _first_positions(keys, plain) for label, keys in namings.items() if plain.isin(keys).all()}
     if not complete:
         n_held = {label: int(plain.isin(keys).sum()) for label, keys in namings.items()}
@@ -85,23 +88,51 @@ def has_all_genes(var: pd.DataFrame, genes: Sequence[str]) -> bool:
 
 
 def find_genes(var: pd.DataFrame, genes: Sequence[str]) -> list[str]:
-    """Return the genes that a table holds, in the naming that holds most of them."""
+    """Return the genes that a table holds, in the naming that holds most of them; of several versions of one, the first."""
     wanted = [str(gene) for gene in genes]
     if has_all_genes(var, wanted):
         return wanted
     names = {str(name) for name in var.index}
     held = [[gene for gene in wanted if gene in names]]
-    held += [[g for g in wanted if _without_version(g) in keys] for keys in map(set, _namings(var).values())]
+    once = list({without_version(gene): gene for gene in reversed(wanted)}.values())[::-1]
+    held += [[gene for gene in once if without_version(gene) in keys] for keys in map(set, _namings(var).values())]
     return max(held, key=len)
+
+
+def shared_genes(tables: Sequence[pd.DataFrame]) -> list[str]:
+    """Return the genes that all tables hold, as the first names and orders them, whatever the others call them.
+
+    The names are the ``var_names`` of the first table. Only if no other table holds any of these, they are those of a
+    column of its ``var`` that holds text, such as ``gene_symbols``.
+    """
+    first, *others = tables
+    columns = [list(map(str, first[name])) for name in _text_columns(first)]
+    # A column such as `genome` names all genes alike
+    namings = [list(map(str, first.index)), *(names for names in columns if len(set(names)) > len(names) / 2)]
+    shared = (_held_by_all(list(dict.fromkeys(names)), others) for names in namings)
+    return next(filter(None, shared), [])
+
+
+def _held_by_all(genes: list[str], tables: Sequence[pd.DataFrame]) -> list[str]:
+    for var in tables:
+        genes = find_genes(var, genes) if genes else []
+    return genes
+
+
+def as_named(genes: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return genes as ``names`` has them, whatever version of an Ensembl id they carry; others stay as they are."""
+    exact = set(names)
+    by_plain = {without_version(name): name for name in reversed(names)}
+    return [gene if gene in exact else by_plain.get(without_version(gene), gene) for gene in genes]
 
 
 def has_any_gene(var: pd.DataFrame, genes: Sequence[str]) -> bool:
     """Whether a table holds any of these genes, in any naming."""
-    wanted = {_without_version(str(gene)) for gene in genes}
+    wanted = {without_version(str(gene)) for gene in genes}
     return any(not wanted.isdisjoint(keys) for keys in _namings(var).values())
 
 
-def _without_version(name: str) -> str:
+def without_version(name: str) -> str:
     """Remove the version of an Ensembl id."""
     match = _VERSION.match(name)
     return match.group(1) if match else name
@@ -109,9 +140,15 @@ def _without_version(name: str) -> str:
 
 def _namings(var: pd.DataFrame) -> dict[str, list[str]]:
     """Return the gene names by the place that holds them, without versions."""
-    texts = [c for c in var.columns if isinstance(var[c].dtype, pd.CategoricalDtype) or var[c].dtype.kind in "OU"]
-    namings = {"var_names without versions": var.index} | {f"var[{c!r}]": var[c].astype(object) for c in texts}
-    return {label: [_without_version(str(name)) for name in names] for label, names in namings.items()}
+    columns = {f"var[{name!r}]": var[name].astype(object) for name in _text_columns(var)}
+    namings = {"var_names without versions": var.index} | columns
+    return {label: [without_version(str(name)) for name in names] for label, names in namings.items()}
+
+
+def _text_columns(var: pd.DataFrame) -> list[str]:
+    """Return the columns that hold text; a name that several columns have means nothing."""
+    unique = var.columns[~var.columns.duplicated(keep=False)]
+    return [c for c in unique if isinstance(var[c].dtype, pd.CategoricalDtype) or var[c].dtype.kind in "OU"]
 
 
 def _first_positions(keys: pd.Index, wanted: pd.Index) -> NDArray[np.intp]:

@@ -11,6 +11,7 @@ import numpy as np
 from sthggep._checks import counted, gene_list, genes_present, listing
 from sthggep._log import log
 from sthggep._table._counts import Floats, read_panel_counts
+from sthggep._table._gene_names import as_named, shared_genes
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -28,11 +29,10 @@ def choose_panel(
     layer: str | None = None,
 ) -> list[str]:
     """Choose a panel as :func:`sthggep.pp.gene_panel` does, from resolved sections."""
-    shared = set.intersection(*[set(map(str, s.adata.var_names)) for s in sections]) if sections else set()
-    genes = [str(gene) for gene in sections[0].adata.var_names if str(gene) in shared] if sections else []
     if not sections:
         msg = "A gene panel needs at least one slide, found none. Pass the slides to choose genes from."
         raise ValueError(msg)
+    genes = shared_genes([section.adata.var for section in sections])
     if not genes:
         named = "; ".join(f"{s.name!r}: {listing(s.adata.var_names, 2)}" for s in sections[:5])
         msg = f"The slides share no genes. Name the genes of all slides alike, by symbols or by Ensembl ids. Found {named}."
@@ -65,7 +65,7 @@ def choose_panel(
 
 def _check_included(include: Sequence[str], shared: Sequence[str]) -> set[str]:
     """Return the genes that must be in the panel, after a check that all slides hold them."""
-    include = gene_list(include, "include")
+    include = as_named(gene_list(include, "include"), shared)
     if len(include):
         genes_present(include, shared, "the genes that all slides share")
     return set(include)

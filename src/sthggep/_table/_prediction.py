@@ -20,6 +20,7 @@ from sthggep._table._counts import (
     log10_cp10k,
     read_panel_counts,
 )
+from sthggep._table._gene_names import as_named
 from sthggep._table._targets import Targets
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ class Prediction:
         """Return the columns of ``genes``. Default: all columns."""
         if genes is None:
             return np.arange(len(self.genes))
+        names = as_named(gene_list(genes), self.panel)
         left_out = set(self.panel) - set(self.genes)
-        not_predicted = [gene for gene in gene_list(genes) if gene in left_out]
+        not_predicted = [gene for gene in names if gene in left_out]
         if not_predicted:
             msg = (
                 f"The model predicts {listing(not_predicted, 5)}, but the prediction {self.key!r} holds only "
@@ -63,7 +65,7 @@ class Prediction:
             )
             raise KeyError(msg)
         return predicted_genes(
-            genes, self.genes, f"the prediction {self.key!r} (all names: `uns[{self.key!r}]['genes']`)"
+            names, self.genes, f"the prediction {self.key!r} (all names: `uns[{self.key!r}]['genes']`)"
         )
 
     def take(self, rows: NDArray[np.intp], columns: Sequence[int] | NDArray[np.intp] | None = None) -> Values:

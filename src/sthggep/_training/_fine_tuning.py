@@ -84,10 +84,11 @@ def refuse_model_options(**options: object) -> None:
 def fine_tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
     """Return the genes to train on: those of the model, or some of them."""
     from sthggep._checks import gene_list, genes_present
+    from sthggep._table._gene_names import as_named
 
     if genes is None:
         return parent.genes
-    panel = gene_list(genes)
+    panel = as_named(gene_list(genes), parent.genes)
     genes_present(panel, parent.genes, "the model that you fine-tune (fine-tuning cannot add genes)")
     return panel
 

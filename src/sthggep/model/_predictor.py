@@ -19,6 +19,7 @@ from sthggep._inputs._compute import Compute
 from sthggep._inputs._windows import check_window
 from sthggep._keys import UNITS
 from sthggep._slides._stain import normalized
+from sthggep._table._gene_names import as_named
 from sthggep._table._targets import Targets
 from sthggep.model._forward import Ensemble, Predictions, Quantities, gather, predict_windows
 from sthggep.model._record import TrainingRecord
@@ -257,7 +258,7 @@ class Predictor:
         ValueError
             ``counts`` is true and the networks have no count head, or ``window`` is invalid.
         """
-        columns = None if genes is None else genes_present(genes, self.genes, "the model")
+        columns = None if genes is None else genes_present(as_named(genes, self.genes), self.genes, "the model")
         if counts and not self.has_counts:
             msg = (
                 "The networks of this model have no head for counts; they predict expression only. Pass `counts=False`."

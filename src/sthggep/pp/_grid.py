@@ -15,9 +15,11 @@ from sthggep._keys import TOOL
 from sthggep._log import log
 from sthggep._slides._labels import label_raster
 from sthggep._slides._lattice import lay_out
+from sthggep._slides._libraries import read_libraries
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_image
 from sthggep._slides._spatialdata import add_spots, may_add_spots, source_path, spots_key
+from sthggep._slides._values import as_mapping
 from sthggep.pp._tissue import checked_mask, tissue_fraction, tissue_mask
 
 if TYPE_CHECKING:
@@ -198,13 +200,12 @@ def _as_anndata(
 
 def _library(source: AnnData | None, name: str, params: dict[str, Any]) -> dict[str, Any]:
     """``uns["spatial"][name]`` of the grid: the images of its source, if any, and the grid's own spacing."""
-    spatial = {} if source is None else source.uns.get("spatial", {})
-    library = spatial.get(name, {})
+    library = {} if source is None else read_libraries(source).get(name, {})
     diameter = params["spacing_um"] / params["mpp"]
     return {
-        "images": dict(library.get("images", {})),
-        "scalefactors": {**library.get("scalefactors", {}), "spot_diameter_fullres": diameter},
-        "metadata": {**library.get("metadata", {}), "mpp": params["mpp"], "pitch_um": params["spacing_um"]},
+        "images": dict(as_mapping(library.get("images"))),
+        "scalefactors": {**as_mapping(library.get("scalefactors")), "spot_diameter_fullres": diameter},
+        "metadata": {**as_mapping(library.get("metadata")), "mpp": params["mpp"], "pitch_um": params["spacing_um"]},
     }
 
 

@@ -13,6 +13,7 @@ from sthggep._checks import gene_list, has_key, listing, may_write, predicted_ge
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
 from sthggep._slides._resolve import resolve
+from sthggep._table._gene_names import as_named
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -115,7 +116,7 @@ def check_fit(model: HGGEP, slide: Slide) -> None:
 
 def requested_genes(model: HGGEP, genes: Sequence[str]) -> list[str]:
     """The genes to predict, each of them once and among those of the model."""
-    names = gene_list(genes)
+    names = as_named(gene_list(genes), model.genes)
     predicted_genes(names, model.genes, "the model (all names are in its `genes`)")
     unique(names, "The genes to predict", "List each once.")
     return names

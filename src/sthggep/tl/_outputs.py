@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sthggep._disk._rows import RowFile, row_steps
 from sthggep._disk._whole import whole_file, whole_folder
+from sthggep.tl._to_adata import coordinates
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -90,7 +91,7 @@ def write_store(out: Path, outputs: Outputs, request: Request, record: Mapping[s
     frame = AnnData(
         obs=table.obs.copy(),
         var=pd.DataFrame(index=pd.Index(request.genes)),
-        obsm={"spatial": np.asarray(table.obsm["spatial"])} if "spatial" in table.obsm else None,
+        obsm=coordinates(table, record, "spatial"),
         uns=uns,
     )
     elements = {

@@ -93,8 +93,8 @@ def predict(
     out
         File for predictions that do not fit into memory, ``.zarr`` or ``.h5ad``, written block by block. It holds an
         AnnData with the prediction as ``X``, as :func:`sthggep.tl.to_adata` makes it, without images. Open it by
-        ``anndata.read_h5ad(out, backed="r")`` or ``anndata.experimental.read_lazy(out)``. Default: the arrays are
-        written to ``obsm``.
+        ``anndata.read_h5ad(out, backed="r")`` or ``anndata.experimental.read_lazy(out)``; of the latter, pass
+        ``.to_memory()`` to functions of sthggep. Default: the arrays are written to ``obsm``.
     checkpoint_dir
         Folder for finished blocks of features (16 batches of spots each, 22 kB a spot), from which the same call
         resumes after an interruption. A block is identified by image, encoder, spots and resolution. You may delete
@@ -186,7 +186,7 @@ def predict(
         data = copy_data(data)
     request = check_request(loaded, data, places, options)
     sections_trained_on = warn_of_doubts(loaded, request.slides, request.table)
-    record = _record(loaded, request, counts, sections_trained_on)
+    record = _record(loaded, request, counts, sections_trained_on, spatial_key)
     compute = Compute(resolve_device(device), batch_size, show_progress_bar)
     block_folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     with nullcontext() if path is None else scratch_beside(path) as folder:
@@ -239,7 +239,7 @@ def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[
 
 
 def _record(
-    model: HGGEP, request: Request, counts: bool | str, sections_trained_on: Sequence[str]
+    model: HGGEP, request: Request, counts: bool | str, sections_trained_on: Sequence[str], spatial_key: str
 ) -> dict[str, object]:
     """The record of a prediction: genes, scale, model, sections, options."""
     slides = request.slides
@@ -256,6 +256,7 @@ def _record(
             "counts": counts if isinstance(counts, str) else bool(counts),
             "sections": np.array([slide.name for slide in slides], dtype=object),
             "learned_from": np.array(sections_trained_on, dtype=object),
+            "spatial_key": spatial_key,
             "mpp": np.array([slide.mpp or np.nan for slide in slides]),
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },

@@ -32,4 +32,6 @@ def open_with_spots(
     spacing_um = SPACING_UM if spacing_um is None else spacing_um
     grid = pp.tissue_grid(data, spacing_um=spacing_um, key_added=GRID, **asdict(places))
     # The grid is another table of a SpatialData, but a new AnnData
-    return (grid, places) if kind == "anndata" else (data, replace(places, table_key=GRID, shapes_key=None))
+    if kind == "anndata":
+        return grid, replace(places, spatial_key="spatial", library_key=None)
+    return data, replace(places, table_key=GRID, shapes_key=None)

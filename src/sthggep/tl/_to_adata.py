@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
-from sthggep._checks import written_beside
+from sthggep._checks import has_key, written_beside
 from sthggep._keys import prediction_keys
 from sthggep._log import log
-from sthggep._slides._anndata import table_of
+from sthggep._slides._anndata import read_coordinates, table_of
+from sthggep._slides._values import as_mapping
 from sthggep._table._prediction import open_stored_arrays, read_prediction
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 LINK = "spatialdata_attrs"  # names the shapes of each row of a table of a SpatialData
 
 
-def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str = "table") -> AnnData:
+def to_adata(
+    data: AnnData | SpatialData, key: str = "hggep", *, table_key: str = "table", spatial_key: str = "spatial"
+) -> AnnData:
     """Make an AnnData with the prediction as ``X``, for scanpy and squidpy.
 
     Parameters
@@ -32,6 +36,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
     table_key
         Table of a SpatialData.
+    spatial_key
+        Key in ``obsm`` of coordinates to take along, beside ``"spatial"`` and those that the slide was predicted with.
 
     Returns
     -------
@@ -40,8 +46,8 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
     ``X``
         A copy of the prediction, on the scale ``uns[key]["units"]``. It is logarithmic: do not normalize it again.
         After ``tl.predict(out=...)`` it is a dask array; ``.to_memory()`` reads it.
-    ``obs``, ``obsm["spatial"]``, ``uns["spatial"]``, ``uns[key]``
-        As in the table.
+    ``obs``, ``obsm["spatial"]``, ``obsm[spatial_key]``, ``uns["spatial"]``, ``uns[key]``
+        As in the table; coordinates as an array.
     ``obsm["X_<key>"]``, ``layers["counts"]``, ``layers["std"]``
         Latent embedding, expected counts and standard deviation over the networks, if they were predicted.
     ``var["held_out_pearson"]``, ``var["training_ceiling"]``
@@ -70,7 +76,7 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         X=prediction.values[rows],
         obs=table.obs.iloc[rows].copy(),
         var=pd.DataFrame(index=pd.Index(prediction.genes)),
-        obsm={"spatial": table.obsm["spatial"][rows]} if "spatial" in table.obsm else None,
+        obsm={name: values[rows] for name, values in coordinates(table, table.uns[key], spatial_key).items()},
     )
     for name in ("held_out_pearson", "training_ceiling"):
         if name in table.uns[key]:
@@ -92,6 +98,16 @@ def to_adata(data: AnnData | SpatialData, key: str = "hggep", *, table_key: str 
         regions = [str(region) for region in np.atleast_1d(attrs["region"]) if str(region) in remaining]
         attrs["region"] = regions[0] if len(regions) == 1 else regions
     return out
+
+
+def coordinates(table: AnnData, record: Mapping[str, Any], spatial_key: str) -> dict[str, NDArray[np.number]]:
+    """Coordinates of all spots by their keys in ``obsm``: the usual one, that of the prediction, and one more."""
+    if spatial_key != "spatial":
+        has_key(table.obsm, spatial_key, "obsm", "Pass the key of the coordinates as `spatial_key=`.")
+    recorded = str(as_mapping(record.get("params")).get("spatial_key", "spatial"))
+    names = [name for name in dict.fromkeys(["spatial", recorded, spatial_key]) if name in table.obsm]
+    tables = [name for name in names if isinstance(table.obsm[name], pd.DataFrame)]
+    return {name: read_coordinates(table, name) if name in tables else np.asarray(table.obsm[name]) for name in names}
 
 
 def _copied_dicts(value: object) -> object:

@@ -16,7 +16,7 @@ from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._slides._stain import fit_reference, normalized
 from sthggep._table._counts import log10_cp10k, read_panel_counts
-from sthggep._table._gene_names import find_gene_columns
+from sthggep._table._gene_names import find_gene_columns, find_genes
 from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets, mean_and_std
 from sthggep._table._user_features import hash_user_features
@@ -92,8 +92,9 @@ class Plan:
             return list(self.targets.names)
         panel = self.options.genes
         if panel is None:
-            measured = set.intersection(*[set(map(str, self.slides[i].adata.var_names)) for i in fold.test])
-            panel = [gene for gene in choose_panel(train, layer=layer) if gene in measured]
+            panel = choose_panel(train, layer=layer)
+            for i in fold.test:
+                panel = find_genes(self.slides[i].adata.var, panel)
         for i in fold.test:
             find_gene_columns(self.slides[i].adata.var, panel, f"var_names of section {self.slides[i].name!r}")
         check_slides(train, panel, layer, inputs)
