@@ -14,9 +14,13 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._keys import TOOL
+from sthggep._keys import TOOL, prediction_keys
 
 PACKAGE = str(Path(__file__).parent)
+LOST_RECORD = (
+    "`anndata.concat` drops `uns` unless you pass `uns_merge=`: concatenate again with `uns_merge='same'`, or delete the array "
+    "from obsm and compute it again."
+)
 
 
 def listing(names: Iterable[object], limit: int = 12) -> str:
@@ -167,12 +171,21 @@ def may_write(adata: AnnData, key: str, of: str | None = None) -> None:
     is_own = isinstance(record, Mapping) and record.get("tool") == TOOL
     if of is not None:
         is_own = is_own and key not in adata.uns and key in written_beside(record)
-    if (key in adata.obsm or key in adata.uns) and not is_own:
+    if is_own or (key not in adata.obsm and not adata.uns.get(key, False)):
+        return
+    if key not in adata.obsm or adata.uns.get(key):
         msg = (
             f"{key!r} exists already and sthggep did not write it; it is left alone. "
             "Pass another `key_added=`, or delete it from obsm / uns first."
         )
-        raise ValueError(msg)
+    elif prediction_keys(key).source in adata.obs:
+        msg = f"obsm[{key!r}] is a prediction of sthggep whose record in uns was lost; it is left alone. {LOST_RECORD}"
+    else:
+        msg = (
+            f"{key!r} exists already and sthggep did not write it, or its record in uns was lost; it is left alone. "
+            f"Pass another `key_added=`, or delete it from obsm first. {LOST_RECORD}"
+        )
+    raise ValueError(msg)
 
 
 def written_beside(record: object) -> list[str]:

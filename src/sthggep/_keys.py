@@ -23,6 +23,7 @@ class PredictionKeys:
     clusters: str
     clusters_observed: str
     agreement: str
+    source: str
 
 
 def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
@@ -37,6 +38,7 @@ def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
         clusters=f"{key_added}_clusters",
         clusters_observed=f"{key_added}_clusters_observed",
         agreement=f"{key_added}_agreement",
+        source=f"{key_added}_source",
     )
 
 

@@ -142,6 +142,8 @@ def genes_text(scores: pd.DataFrame) -> str:
 def _section(row: pd.Series, several: bool) -> str:
     """Name of a section, with its file if names repeat, and a mark if the model was trained on it."""
     name = f"{row['file']}: {row.name}" if several else str(row.name)
+    if row["trained_on"] != row["trained_on"]:
+        return f"{name} (trained on?)"
     return f"{name} (trained on)" if row["trained_on"] else name
 
 

@@ -123,7 +123,7 @@ def image_fingerprint(levels: Sequence[Level]) -> str:
     """Hash an image without reading all of a large one.
 
     The function hashes all pixels of an image in memory. Of a lazy image it hashes the shapes, 25 windows of the finest
-    level and the coarsest level; of a file also the size and the time of the last change. Of a lazy image without a file
+    level and the coarsest level; of its file also the size and the time of the last change. Of a lazy image without a file
     it hashes all of the coarsest level, however large.
     """
     digest = hashlib.sha256()
@@ -132,7 +132,7 @@ def image_fingerprint(levels: Sequence[Level]) -> str:
         if level.blocks is None:
             for part in np.array_split(level.array, max(1, int(level.array.nbytes) >> 26)):
                 digest.update(np.ascontiguousarray(part).tobytes())
-    sources = {level.source for level in levels if level.source is not None}
+    sources = {level.source for level in levels if level.source is not None and level.blocks is not None}
     for source in sorted(sources):
         status = source.stat()
         digest.update(repr((status.st_size, status.st_mtime_ns)).encode())

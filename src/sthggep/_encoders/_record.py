@@ -1,12 +1,15 @@
-"""The record in ``uns`` of features in ``obsm``: encoder, field of view and sections."""
+"""The record in ``uns`` of features in ``obsm``: encoder, field of view, sections, and a stamp of each spot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
+from sthggep._encoders._cache import image_fingerprint
 from sthggep._keys import TOOL
 
 if TYPE_CHECKING:
@@ -15,6 +18,109 @@ if TYPE_CHECKING:
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._image._recolor import Recoloring
     from sthggep._slides._slide import Slide
+
+Hashes = NDArray[np.uint64]
+MOST_COLUMNS = 32  # of the features of a spot, which its stamp covers
+MPP_TOLERANCE = 1e-6
+
+
+class Stamps(NamedTuple):
+    """Hashes of features and position of each spot: they hold in any order, for some of the spots, under other names."""
+
+    values: Hashes
+    positions: Hashes
+
+    @classmethod
+    def of(cls, values: NDArray[Any], xy: NDArray[np.float64]) -> Stamps:
+        """Compute the stamps of spots."""
+        step = max(1, -(-values.shape[1] // MOST_COLUMNS))
+        return cls(_hash_rows(np.asarray(values[:, ::step], dtype=np.float32)), _hash_rows(np.round(xy, 2)))
+
+    def pairs(self) -> Hashes:
+        """One hash for features and position together."""
+        return _hash_rows(np.column_stack([self.values, self.positions]))
+
+    def take(self, rows: NDArray[np.bool_]) -> Stamps:
+        """Select spots."""
+        return Stamps(self.values[rows], self.positions[rows])
+
+
+class FeatureSections(NamedTuple):
+    """The sections of a record of features, with the stamps of their spots."""
+
+    names: list[str]
+    mpp: NDArray[np.float64]
+    mpp_source: list[str]
+    images: list[str]
+    stamps: Stamps
+    number: NDArray[np.int64]
+    """Section of each spot."""
+
+    def fresh(self, stamps: Stamps, image: str, mpp: float | None) -> NDArray[np.bool_]:
+        """Which spots have features of these positions on this image at this resolution."""
+        same_image = np.array([each == image for each in self.images], dtype=bool)
+        same_mpp = np.isclose(self.mpp, np.nan if mpp is None else mpp, rtol=MPP_TOLERANCE)
+        rows = (same_image & same_mpp)[self.number]
+        return np.isin(stamps.pairs(), self.stamps.take(rows).pairs())
+
+    def without(self, names: Sequence[str]) -> FeatureSections:
+        """Leave out some sections."""
+        stay = [i for i, name in enumerate(self.names) if name not in names]
+        rows = np.isin(self.number, stay)
+        return FeatureSections(
+            [self.names[i] for i in stay],
+            self.mpp[stay],
+            [self.mpp_source[i] for i in stay],
+            [self.images[i] for i in stay],
+            self.stamps.take(rows),
+            np.searchsorted(stay, self.number[rows]),
+        )
+
+    def add(self, slide: Slide, values: NDArray[np.float32], image: str) -> FeatureSections:
+        """Add a section with its features."""
+        new = Stamps.of(values, slide.xy)
+        return FeatureSections(
+            [*self.names, slide.name],
+            np.append(self.mpp, np.nan if slide.mpp is None else slide.mpp),
+            [*self.mpp_source, slide.mpp_source],
+            [*self.images, image],
+            Stamps(*(np.concatenate(pair) for pair in zip(self.stamps, new, strict=True))),
+            np.append(self.number, np.full(slide.n_spots, len(self.names))),
+        )
+
+    def to_record(self) -> dict[str, object]:
+        """The entries of a record in ``uns``."""
+        return {
+            "sections": np.array(self.names, dtype=object),
+            "mpp": self.mpp,
+            "mpp_source": np.array(self.mpp_source, dtype=object),
+            "images": np.array(self.images, dtype=object),
+            "spots": np.column_stack([*self.stamps, self.number.astype(np.uint64)]),
+        }
+
+
+NO_SECTIONS = FeatureSections([], np.zeros(0), [], [], Stamps(*np.zeros((2, 0), np.uint64)), np.zeros(0, np.int64))
+
+
+def read_sections(record: Mapping[str, Any]) -> FeatureSections:
+    """Read the sections of a record in ``uns``; none if merging objects broke the record."""
+    names, mpp, sources, images = (
+        list(np.atleast_1d(record.get(name, ()))) for name in ("sections", "mpp", "mpp_source", "images")
+    )
+    spots = np.asarray(record.get("spots", np.zeros((0, 3))))
+    whole = len(names) == len(mpp) == len(sources) == len(images) and spots.ndim == 2 and spots.shape[1] == 3
+    if not whole or (len(spots) and int(spots[:, 2].max()) >= len(names)):
+        return NO_SECTIONS
+    values, positions, number = spots.astype(np.uint64).T
+    texts = [list(map(str, each)) for each in (names, sources, images)]
+    return FeatureSections(
+        texts[0],
+        np.asarray(mpp, np.float64),
+        texts[1],
+        texts[2],
+        Stamps(values, positions),
+        number.astype(np.int64),
+    )
 
 
 def feature_record(
@@ -34,15 +140,20 @@ def feature_record(
     return record if stain is None else record | {"stain": stain.id}
 
 
-def has_features(table: AnnData, key: str, record: Mapping[str, object], slide: Slide | None = None) -> bool:
-    """Whether the table holds these features of all spots, or of one section at its microns per pixel."""
+def has_features(
+    table: AnnData, key: str, record: Mapping[str, object], slide: Slide, image: str | None = None
+) -> bool:
+    """Whether the table holds these features of a section, of its present image, positions and microns per pixel.
+
+    ``image`` is the fingerprint of the image; by default the function computes it.
+    """
     if not matches_record(table, key, record):
         return False
-    if slide is None:
-        return bool(np.isfinite(table.obsm[key]).all())
-    mpp = mpp_by_section(table.uns[key]).get(slide.name)
-    same = mpp is not None and slide.mpp is not None and np.isclose(mpp, slide.mpp, rtol=1e-6)
-    return bool(same and np.isfinite(table.obsm[key][slide.rows]).all())
+    values = np.asarray(table.obsm[key][slide.rows])
+    if not np.isfinite(values).all():
+        return False
+    sections, stamps = read_sections(table.uns[key]), Stamps.of(values, slide.xy)
+    return bool(sections.fresh(stamps, image or image_fingerprint(slide.levels), slide.mpp).all())
 
 
 def matches_record(table: AnnData, key: str, record: Mapping[str, object]) -> bool:
@@ -59,11 +170,13 @@ def has_uncolored_features(table: AnnData, key: str, encoder: str, section: str)
     stored = table.uns.get(key)
     if key not in table.obsm or not isinstance(stored, Mapping) or stored.get("encoder") != encoder:
         return False
-    return section in mpp_by_section(stored) and not stored.get("stain")
+    return section in read_sections(stored).names and not stored.get("stain")
 
 
-def mpp_by_section(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the microns per pixel of each section from a record in ``uns``."""
-    names, mpp = record.get("sections", ()), record.get("mpp", ())
-    # Merging objects may break a record: the function then returns no section, and callers encode again
-    return {str(n): float(value) for n, value in zip(names, mpp, strict=True)} if len(names) == len(mpp) else {}
+def _hash_rows(values: NDArray[Any]) -> Hashes:
+    """Hash each row of a matrix of numbers."""
+    out = np.zeros(len(values), np.uint64)
+    for column in values.T:
+        # Adding 0 makes the two zeros of floating-point numbers one
+        out = out * np.uint64(31) + pd.util.hash_array(np.ascontiguousarray(column + column.dtype.type(0)))
+    return out

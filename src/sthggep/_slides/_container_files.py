@@ -12,7 +12,21 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 # Endings of scanners and of common image formats; a file with another ending is opened to see what it is
-IMAGES: tuple[str, ...] = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".mrxs", ".vms", ".vmu")
+IMAGES: tuple[str, ...] = (
+    ".tif",
+    ".tiff",
+    ".btf",
+    ".tf2",
+    ".tf8",
+    ".svs",
+    ".ndpi",
+    ".scn",
+    ".bif",
+    ".qptiff",
+    ".mrxs",
+    ".vms",
+    ".vmu",
+)
 IMAGES += (".czi", ".dcm", ".jpg", ".jpeg", ".jp2", ".png", ".bmp")
 TABLES = (".h5ad", ".zarr")
 

@@ -1,19 +1,24 @@
-"""Fingerprints of sections, cheap to compute: name, pixels, counts, positions."""
+"""Fingerprints of sections, by which the same tissue is recognized: image, array, counts, positions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
 from sthggep._checks import has_key
 from sthggep._disk._digest import digest
+from sthggep._slides._array_places import FEWEST_PLACES, FULL, MOST_PLACES, ArrayPlaces, places_of, same_places
 from sthggep._slides._lattice import is_interleaved
+from sthggep._slides._picture import Picture, picture_of, same_picture
 
 if TYPE_CHECKING:
+    from sthggep._slides._overlay import Map
     from sthggep._slides._slide import Slide
 
 SAMPLES_ACROSS = 256  # pixels of the sample of the coarsest resolution, a side
@@ -22,41 +27,61 @@ NAME_BITS = 20
 GENERIC_NAMES = {"section", "cell_labels", "cell_circles", "cell_boundaries", "nucleus_boundaries", "tissue_grid_spots"}
 # A spot with this many counts hardly has a duplicate in another section
 RICH = 50
-FEWEST_PLACES = 30
-FULL = 0.9  # fraction of occupied places beyond which the gaps identify no section
+
+
+@dataclass(frozen=True)
+class SpotCodes:
+    """A number for each spot that identifies its counts; ``rich`` holds those of spots with many counts."""
+
+    codes: NDArray[np.float64]
+    rich: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, codes: NDArray[np.float64], totals: NDArray[np.float64]) -> SpotCodes:
+        """Select the codes of spots with many counts."""
+        return cls(codes, np.unique(codes[totals >= RICH]))
 
 
 @dataclass(frozen=True)
 class SectionFingerprint:
-    """Fingerprint of one section; a part that would not identify it is ``None``."""
+    """Fingerprint of one section; a part that would not identify it is ``None`` or empty."""
 
     name: str | None
     image: str | None
-    positions: str | None
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    picture: Picture | None
+    places: ArrayPlaces | None
+    positions: NDArray[np.float64]
+    """Irregular positions, one row a spot."""
+    xy: NDArray[np.float64]
     pitch: float
-    codes: NDArray[np.float64]
-    rich: NDArray[np.float64]
+    counts: SpotCodes
+    """By genes and counts."""
+    sizes: SpotCodes
+    """By counts alone, whatever the genes are called."""
+    depth: Map | None
+    """Standardized logarithm of the total count at each place of the array, 0 at free places."""
 
     @property
     def content(self) -> str:
         """Hash of the image, the positions, the counts and the order of the spots."""
-        return digest(str(self.image), str(self.positions), self.low, self.high, self.codes)
+        return digest(str(self.image), self.xy, self.counts.codes)
 
 
 def section_fingerprint(slide: Slide, name: str, layer: str | None) -> SectionFingerprint:
     """Compute the fingerprint of a section that the user calls ``name``."""
-    codes, totals = _spot_codes(slide, layer)
+    values = _counts(slide, layer)
+    totals = np.asarray(values.sum(axis=1), dtype=np.float64).ravel()
     return SectionFingerprint(
         name=None if name in GENERIC_NAMES else name,
         image=_image(slide),
+        picture=picture_of(slide),
+        places=places_of(slide),
         positions=_positions(slide.xy),
-        low=slide.xy.min(axis=0),
-        high=slide.xy.max(axis=0),
+        xy=slide.xy,
         pitch=slide.pitch(),
-        codes=codes,
-        rich=np.unique(codes[totals >= RICH]),
+        counts=SpotCodes.of(_codes_by_gene(values, slide.adata.var_names), totals),
+        sizes=SpotCodes.of(_codes_of_sizes(values), totals),
+        depth=_depth(slide, totals),
     )
 
 
@@ -65,17 +90,46 @@ class ModelFingerprint:
     """Fingerprint by which a model recognizes a section that it was trained on; it holds no counts."""
 
     name: str
-    image: str | None
-    layout: str | None
+    image: str | None = None
+    layout: str | None = None
+    """Hash of the occupied places, in the records of earlier versions."""
+    picture: Picture | None = None
+    places: ArrayPlaces | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain types, for JSON."""
+        parts = {
+            "image": self.image,
+            "picture": self.picture and self.picture.to_dict(),
+            "places": self.places and self.places.to_dict(),
+        }
+        return {"name": self.name} | {part: value for part, value in parts.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelFingerprint:
+        """Read the plain types of :meth:`to_dict`, also those of earlier versions."""
+        picture, places = values.get("picture"), values.get("places")
+        return cls(
+            str(values["name"]),
+            values.get("image"),
+            values.get("layout"),
+            None if picture is None else Picture.from_dict(picture),
+            None if places is None else ArrayPlaces.from_dict(places),
+        )
 
     def same_tissue(self, other: ModelFingerprint) -> bool:
-        """Whether both belong to one section, perhaps at another resolution or with some of its spots."""
-        return any(a is not None and a == b for a, b in ((self.image, other.image), (self.layout, other.layout)))
+        """Whether both belong to one section, perhaps turned, cropped, recolored or without some of its spots."""
+        hashes = ((self.image, other.image), (self.layout, other.layout))
+        return (
+            any(a is not None and a == b for a, b in hashes)
+            or same_places(self.places, other.places)
+            or same_picture(self.picture, other.picture)
+        )
 
 
 def model_fingerprint(slide: Slide) -> ModelFingerprint:
     """Compute the fingerprint of name, pixels and occupied places of the array."""
-    return ModelFingerprint(slide.name, _image(slide), _layout(slide))
+    return ModelFingerprint(slide.name, _image(slide), _layout(slide), picture_of(slide), places_of(slide))
 
 
 def _layout(slide: Slide) -> str | None:
@@ -98,30 +152,53 @@ def _image(slide: Slide) -> str | None:
     return None if pixels.size == 0 or pixels.min() == pixels.max() else digest(str(pixels.shape), pixels)
 
 
-def _positions(xy: NDArray[np.float64]) -> str | None:
-    """Hash of the positions in any order; ``None`` if they fill a regular grid, as those of many sections do."""
-    rounded = np.round(xy, 2)
+def _positions(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The different positions; none if they fill a regular grid, as those of many sections do."""
+    rounded = np.unique(np.round(xy, 2) + 0.0, axis=0)
     on_grid = len(np.unique(rounded[:, 0])) * len(np.unique(rounded[:, 1])) <= 2 * len(rounded)
-    return None if on_grid or len(rounded) < 3 else digest(rounded[np.lexsort(rounded.T)])
+    return rounded[:0] if on_grid or len(rounded) < 3 else rounded
 
 
-def _spot_codes(slide: Slide, layer: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a number for each spot that identifies its counts, and its total count.
-
-    The number is the sum of the counts, each times a whole number hashed from the name of the gene. The sum is exact and
-    depends neither on the order of the genes nor on genes without counts.
-    """
-    import pandas as pd
-
+def _counts(slide: Slide, layer: str | None) -> sparse.csr_matrix | NDArray[np.float64]:
+    """The counts of a section; without any, a matrix without genes."""
     adata = slide.adata
     matrix = adata.X if layer is None else has_key(adata.layers, layer, "layers", "Pass the layer of raw counts.")
     if matrix is None:
-        return np.zeros(slide.n_spots), np.zeros(slide.n_spots)
+        return np.zeros((slide.n_spots, 0))
     values = matrix[slide.rows]
     values = values.compute() if hasattr(values, "compute") else values
-    names = pd.util.hash_array(np.array([str(gene) for gene in adata.var_names], dtype=object))
+    return sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values, dtype=np.float64)
+
+
+def _codes_by_gene(values: sparse.csr_matrix | NDArray[np.float64], genes: pd.Index) -> NDArray[np.float64]:
+    """Sum of the counts of each spot, each times a whole number hashed from the name of the gene.
+
+    The sum is exact and depends neither on the order of the genes nor on genes without counts.
+    """
+    if not values.shape[1]:
+        return np.zeros(values.shape[0])
+    names = pd.util.hash_array(np.array([str(gene) for gene in genes], dtype=object))
     weights = (names >> np.uint64(64 - NAME_BITS)).astype(np.float64)
-    weights_and_ones = np.column_stack([weights, np.ones(len(weights))])
-    dense_or_sparse = values if sparse.issparse(values) else np.asarray(values, dtype=np.float64)
-    sums = np.asarray(dense_or_sparse @ weights_and_ones, dtype=np.float64)
-    return sums[:, 0], sums[:, 1]
+    return np.asarray(values @ weights, dtype=np.float64).ravel()
+
+
+def _codes_of_sizes(values: sparse.csr_matrix | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Number of genes of each spot with each count, each times a whole number hashed from the count."""
+    stored: sparse.csr_matrix = sparse.csr_matrix(values)
+    hashed = (pd.util.hash_array(stored.data.astype(np.float64)) >> np.uint64(64 - NAME_BITS)).astype(np.float64)
+    by_count = sparse.csr_matrix((np.where(stored.data == 0, 0, hashed), stored.indices, stored.indptr), stored.shape)
+    return np.asarray(by_count.sum(axis=1), dtype=np.float64).ravel()
+
+
+def _depth(slide: Slide, totals: NDArray[np.float64]) -> Map | None:
+    """The map of total counts on the array; ``None`` without an array or without differences."""
+    array_xy, logs = slide.array_xy(), np.log1p(np.maximum(totals, 0))
+    if array_xy is None or not np.isfinite(logs).all() or np.ptp(logs) == 0:
+        return None
+    column, row = (array_xy - array_xy.min(axis=0)).T
+    shape = int(row.max()) + 1, int(column.max()) + 1
+    if np.prod(shape) > MOST_PLACES:
+        return None
+    depth = np.zeros(shape)
+    depth[row, column] = (logs - logs.mean()) / logs.std()
+    return depth

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import counted, gene_list, genes_present, has_key, listing, predicted_genes, warn_user
+from sthggep._checks import (
+    LOST_RECORD,
+    counted,
+    gene_list,
+    genes_present,
+    has_key,
+    listing,
+    predicted_genes,
+    warn_user,
+)
 from sthggep._keys import TOOL, prediction_keys
 from sthggep._table._counts import (
     covers_panel,
@@ -21,10 +30,12 @@ from sthggep._table._counts import (
     read_panel_counts,
 )
 from sthggep._table._gene_names import as_named
+from sthggep._table._prediction_rows import read_sources, refuse_mixed, rows_in_file, trained_on
 from sthggep._table._targets import Targets
 
 if TYPE_CHECKING:
     import h5py
+    import pandas as pd
     import zarr
     from dask.array import Array
 
@@ -47,7 +58,14 @@ class Prediction:
     path: str | None = None
     """The file that holds the values; ``None`` where ``obsm`` holds them."""
     learned_from: tuple[str, ...] = ()
-    """Sections that the model was trained on."""
+    """Sections that the model was trained on, by their names at the time of the prediction."""
+    sources: pd.Series | None = None
+    """The prediction of each row of the table, and whether the model was trained on it."""
+
+    def trained_on(self, slide: Slide) -> bool | None:
+        """Whether the model was trained on a section; ``None`` if neither ``obs`` nor the record says so."""
+        said = None if self.sources is None else trained_on(self.sources.iloc[slide.rows].tolist())
+        return True if said is None and slide.name in self.learned_from else said
 
     def columns(self, genes: Sequence[str] | None = None) -> NDArray[np.intp]:
         """Return the columns of ``genes``. Default: all columns."""
@@ -80,11 +98,10 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     keys = prediction_keys(key)
     names = [k for k, v in adata.uns.items() if isinstance(v, dict) and v.get("tool") == TOOL and "units" in v]
     advice = f"Predictions: {names or 'none'}. Call `sthggep.tl.predict(data, model, key_added={key!r})` first."
+    record = _read_record(adata, key, advice)
     values, path = _find_values(adata, key, advice)
-    record = has_key(adata.uns, keys.uns, "uns", advice)
-    if not isinstance(record, dict) or record.get("tool") != TOOL or "genes" not in record:
-        msg = f"uns[{keys.uns!r}] is not a record of sthggep. {advice}"
-        raise ValueError(msg)
+    sources = read_sources(adata, keys.source)
+    refuse_mixed(key, record, sources)
     genes = [str(gene) for gene in record["genes"]]
     if np.ndim(values) != 2 or values.shape[1] != len(genes):
         where = path or f"obsm[{keys.obsm!r}]"
@@ -93,15 +110,29 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     panel = [str(gene) for gene in record.get("panel", genes)]
     if path is None:
         values = np.asarray(values, dtype=np.float32)
-    elif len(values) != adata.n_obs:
-        msg = (
-            f"The prediction {key!r} in {path} must have one row a spot, found {len(values)} rows and {adata.n_obs} spots. "
-            "Predict again for these spots, or work with the AnnData in that file."
-        )
-        raise ValueError(msg)
     targets = Targets.from_dict(record["targets"], panel) if "targets" in record else None
     learned_from = tuple(map(str, record.get("params", {}).get("learned_from", ())))
-    return Prediction(key, values, genes, panel, str(record["units"]), targets, path, learned_from)
+    return Prediction(key, values, genes, panel, str(record["units"]), targets, path, learned_from, sources)
+
+
+def _read_record(adata: AnnData, key: str, advice: str) -> Mapping[str, Any]:
+    """The record of a prediction; the errors say what may have become of it."""
+    keys = prediction_keys(key)
+    record = adata.uns.get(keys.uns)
+    if not record and keys.obsm in adata.obsm:
+        msg = f"obsm[{keys.obsm!r}] has no record in uns, which names its genes. {LOST_RECORD}"
+        raise KeyError(msg)
+    record = has_key(adata.uns, keys.uns, "uns", advice)
+    if not isinstance(record, Mapping) or record.get("tool") != TOOL:
+        msg = f"uns[{keys.uns!r}] is not a record of sthggep. {advice}"
+        raise ValueError(msg)
+    if "genes" not in record or "units" not in record:
+        msg = (
+            f"uns[{keys.uns!r}] is not a record of sthggep with genes and units. It is that of an interrupted call, or "
+            f"`anndata.concat` merged the records of different predictions. {advice}"
+        )
+        raise ValueError(msg)
+    return record
 
 
 def _find_values(adata: AnnData, key: str, advice: str) -> tuple[Values | Array, str | None]:
@@ -110,7 +141,7 @@ def _find_values(adata: AnnData, key: str, advice: str) -> tuple[Values | Array,
     record = adata.uns.get(keys.uns)
     path = record.get("path") if isinstance(record, dict) and keys.obsm not in adata.obsm else None
     if path:
-        return open_stored_arrays(str(path), key)["X"], str(path)
+        return open_stored_arrays(str(path), key, adata)["X"], str(path)
     return adata.X if is_prediction(adata, key) else has_key(adata.obsm, keys.obsm, "obsm", advice), None
 
 
@@ -119,7 +150,7 @@ def is_prediction(adata: AnnData, key: str = "hggep") -> bool:
     record = adata.uns.get(prediction_keys(key).uns)
     if not isinstance(record, dict) or record.get("tool") != TOOL or prediction_keys(key).obsm in adata.obsm:
         return False
-    if "path" in record:  # the table is a slide with a link to its prediction
+    if not record.get("in_x"):  # the table is a slide, whose prediction is in a file or was deleted
         return False
     return [str(gene) for gene in record.get("genes", ())] == list(map(str, adata.var_names)) and adata.X is not None
 
@@ -134,8 +165,11 @@ def _check_key(key: object) -> None:
         raise TypeError(msg)
 
 
-def open_stored_arrays(path: str, key: str) -> dict[str, Array]:
-    """Open the arrays that a file holds of a prediction, as dask arrays: ``X``, and the arrays beside it."""
+def open_stored_arrays(path: str, key: str, adata: AnnData) -> dict[str, Array]:
+    """Open the arrays that a file holds of a table's prediction, as dask arrays: ``X``, and the arrays beside it.
+
+    Their rows are those of the table, which may hold some of the spots, in another order.
+    """
     from anndata.experimental import read_elem_lazy
 
     if not Path(path).exists():
@@ -147,7 +181,9 @@ def open_stored_arrays(path: str, key: str) -> dict[str, Array]:
     group = open_group(path)
     names = prediction_keys(key)
     elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts", names.std: "layers/std"}
-    return {name: read_elem_lazy(group[place]) for name, place in elements.items() if place in group}
+    arrays = {name: read_elem_lazy(group[place]) for name, place in elements.items() if place in group}
+    rows = rows_in_file(adata, group, key, path)
+    return arrays if rows is None else {name: array[rows] for name, array in arrays.items()}
 
 
 def open_group(path: str) -> h5py.File | zarr.Group:

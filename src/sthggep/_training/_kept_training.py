@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sthggep._disk._digest import digest
 from sthggep._disk._run_folder import RunFolder, plain
+from sthggep._encoders._cache import image_fingerprint
 from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._table._user_features import hash_user_features
 from sthggep._version import __version__
@@ -37,6 +38,7 @@ def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Path:
         "sections": {
             slide.name: {
                 "content": section_fingerprint(slide, slide.name, layer).content,
+                "image": image_fingerprint(slide.levels),
                 "mpp": slide.mpp,
                 "features": hash_user_features(slide, preset.inputs.obsm),
                 "targets": None if targets is None else digest(targets.read(slide)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sthggep._slides._colors import image_mpp, record_colors
@@ -48,7 +48,7 @@ def record_training(
         mpp=[slide.mpp for slide in slides],
         pitch_um=[None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
         image_mpp=[image_mpp(slide) for slide in slides],
-        fingerprints=[asdict(model_fingerprint(slide)) for slide in slides],
+        fingerprints=[model_fingerprint(slide).to_dict() for slide in slides],
         colors=record_colors(slides) if inputs.needs_image else [],
         validation=[", ".join(held_out) if isinstance(held_out, tuple) else str(held_out) for held_out in plan],
         seed=task.options.compute.seed,

@@ -56,7 +56,7 @@ def read_maps(
         predicted=prediction.take(slide.rows, columns),
         observed=None if measured is None else measured[:, columns],
         units=prediction.units,
-        learned_from=slide.name in prediction.learned_from,
+        learned_from=bool(prediction.trained_on(slide)),
     )
 
 

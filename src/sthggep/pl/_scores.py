@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import has_key, listing, one_of
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
+from sthggep._table._prediction_rows import on_training_tissue
 from sthggep.pl._figure import COLORS, DOT, figure_of, new_figure, save_figure, style
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def scores(
 
 
 def _table(data: AnnData | SpatialData | pd.DataFrame, key: str, table_key: str) -> tuple[pd.DataFrame, bool]:
-    """The scores, and whether the slide's record names sections that the model was trained on."""
+    """The scores, and whether the model was trained on some of the slide's sections."""
     trained_on = False
     if isinstance(data, pd.DataFrame):
         table = data
@@ -123,8 +124,7 @@ def _table(data: AnnData | SpatialData | pd.DataFrame, key: str, table_key: str)
         uns = table_of(data, table_key).uns
         call = f"Call `sthggep.tl.evaluate(data, {key!r})` first."
         table = has_key(uns, prediction_keys(key).scores, "uns", call)
-        record = uns.get(prediction_keys(key).uns)
-        trained_on = isinstance(record, dict) and len(record.get("params", {}).get("learned_from", ())) > 0
+        trained_on = on_training_tissue(table_of(data, table_key), key)
     if not any(column in table for column in LABELS):
         msg = (
             f"A table of scores with one of the columns {listing(LABELS)} was expected, found the columns "

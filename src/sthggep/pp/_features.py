@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
 from sthggep._docs import document_places
+from sthggep._encoders._cache import image_fingerprint
 from sthggep._encoders._encode import check_encoding, encode
 from sthggep._encoders._frozen import FrozenEncoder, find_encoder
-from sthggep._encoders._record import feature_record, has_features, matches_record, mpp_by_section
-from sthggep._keys import feature_key
+from sthggep._encoders._record import NO_SECTIONS, feature_record, has_features, matches_record, read_sections
+from sthggep._keys import TOOL, feature_key
 from sthggep._slides._anndata import copy_data, table_of
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._slides._places import Places
@@ -106,8 +107,10 @@ def features(
         The features; NaN for spots outside the chosen regions. The key holds the last part of a longer encoder name:
         ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
     ``uns["X_<encoder>_<µm>"]`` : dict
-        Encoder, weights, field of view, patch size, flips, encoding if not of patches, stain normalization if there is one; sections and their microns
-        per pixel. The function skips a section that has the same record already.
+        Encoder, weights, field of view, patch size, flips, encoding if not of patches, stain normalization if there is
+        one; sections with their microns per pixel and a hash of their image; ``spots``, hashes of features and position
+        of each spot. The function skips a section that has the same record already. It encodes a section again whose
+        image, positions or microns per pixel have changed.
 
     Raises
     ------
@@ -160,9 +163,10 @@ def features(
     records = {
         size: feature_record(frozen, size, flips=flips, encoding=encoding, stain=slides[0].stain) for size in keys
     }
-    encoded: dict[float, list[tuple[Slide, NDArray[np.float32]]]] = {size: [] for size in keys}
+    encoded: dict[float, list[_Encoded]] = {size: [] for size in keys}
     for slide in slides:
-        new = [size for size, key in keys.items() if not has_features(table, key, records[size], slide)]
+        image = image_fingerprint(slide.levels)
+        new = [size for size, key in keys.items() if not has_features(table, key, records[size], slide, image)]
         arrays = encode(
             slide,
             frozen,
@@ -174,26 +178,33 @@ def features(
             cache=cache,
         )
         for size, values in zip(new, arrays, strict=True):
-            encoded[size].append((slide, values[:]))
+            encoded[size].append(_Encoded(slide, values[:], image))
     for size, key in keys.items():
-        _write(table, key, records[size], encoded[size])
+        _write(table, key, records[size] | ({"image_key": image_key} if image_key else {}), encoded[size])
     return data if copy else None
 
 
-def _write(
-    table: AnnData, key: str, record: Mapping[str, object], encoded: Sequence[tuple[Slide, NDArray[np.float32]]]
-) -> None:
+class _Encoded(NamedTuple):
+    """Features of one section, and the fingerprint of its image."""
+
+    slide: Slide
+    values: NDArray[np.float32]
+    image: str
+
+
+def _write(table: AnnData, key: str, record: Mapping[str, object], encoded: Sequence[_Encoded]) -> None:
     """Write the features of some sections, and keep those of other sections with the same record."""
     if not encoded:
         return
-    values = np.full((table.n_obs, encoded[0][1].shape[1]), np.nan, dtype=np.float32)
-    section_mpp: dict[str, float] = {}
+    values = np.full((table.n_obs, encoded[0].values.shape[1]), np.nan, dtype=np.float32)
+    sections = NO_SECTIONS
     if matches_record(table, key, record):
         values = np.array(table.obsm[key], dtype=np.float32)
-        section_mpp = mpp_by_section(table.uns[key])
-    for slide, section_values in encoded:
-        values[slide.rows] = section_values
-        section_mpp[slide.name] = slide.require_mpp()
+        sections = read_sections(table.uns[key]).without([each.slide.name for each in encoded])
+    for each in encoded:
+        values[each.slide.rows] = each.values
+        sections = sections.add(each.slide, each.values, each.image)
+    # An interrupt between array and record leaves a record that matches no features
+    table.uns[key] = {"tool": TOOL}
     table.obsm[key] = values
-    sections = {"sections": np.array(list(section_mpp), dtype=object), "mpp": np.array(list(section_mpp.values()))}
-    table.uns[key] = {**record, **sections}
+    table.uns[key] = {**record, **sections.to_record()}

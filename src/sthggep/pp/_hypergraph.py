@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from sthggep._checks import counted, has_key, may_write, positive
 from sthggep._docs import document_places
+from sthggep._encoders._freshness import refuse_stale
 from sthggep._keys import TOOL
 from sthggep._slides._anndata import copy_data, table_of
 from sthggep._slides._places import Places
@@ -79,7 +80,7 @@ def hypergraph(
     Without ``as_pyg`` the function writes to the table:
 
     ``obsm[key_added]`` : sparse bool (n_obs, n_hyperedges)
-        The incidence: which spots each hyperedge holds.
+        The incidence: which spots each hyperedge holds. Hyperedges of regions that were not selected stay.
     ``uns[key_added]`` : dict
         ``params``; ``spot``, the spot (row) that each hyperedge was drawn around; ``kind``, ``"spatial"`` or
         ``"similar"``.
@@ -118,6 +119,7 @@ def hypergraph(
     slides = resolve(data, places, need_image=False)
     if features is not None:
         _check_features(slides, features)
+        refuse_stale(data, places, [features])
     incidences, spots, kinds = [], [], []
     for slide in slides:
         for kind, (held, edges) in _hyperedges(slide, n_spatial, features, n_similar, n_candidates).items():
@@ -128,20 +130,57 @@ def hypergraph(
     incidence = sparse.hstack(incidences, format="csr")
     if as_pyg:
         return _as_pyg(table, slides, incidence, features)
-    table.obsm[key_added] = incidence
-    table.uns[key_added] = {
-        "tool": TOOL,
-        "spot": np.concatenate(spots),
-        "kind": np.array(kinds, dtype=object),
-        "params": {
-            "n_spatial": n_spatial,
-            # None cannot be written everywhere
-            **({} if features is None else {"features": features}),
-            "n_similar": n_similar,
-            "n_candidates": n_candidates,
-        },
+    params = {
+        "n_spatial": n_spatial,
+        # None cannot be written everywhere
+        **({} if features is None else {"features": features}),
+        "n_similar": n_similar,
+        "n_candidates": n_candidates,
     }
+    result = _Hyperedges(incidence, np.concatenate(spots), kinds)
+    if other := _of_other_sections(table, key_added, params, np.concatenate([slide.rows for slide in slides])):
+        result = other.beside(result)
+    # An interrupt between array and record leaves a record without hyperedges
+    table.uns[key_added] = {"tool": TOOL}
+    table.obsm[key_added] = result.incidence
+    of_kinds = np.array(result.kind, dtype=object)
+    table.uns[key_added] = {"tool": TOOL, "spot": result.spot, "kind": of_kinds, "params": params}
     return data if copy else None
+
+
+class _Hyperedges(NamedTuple):
+    """Hyperedges with the spot and the kind of each."""
+
+    incidence: sparse.csr_matrix
+    spot: NDArray[np.int64]
+    kind: list[str]
+
+    def beside(self, new: _Hyperedges) -> _Hyperedges:
+        """These hyperedges and those of other sections."""
+        incidence = sparse.hstack([self.incidence, new.incidence], format="csr")
+        return _Hyperedges(incidence, np.concatenate([self.spot, new.spot]), [*self.kind, *new.kind])
+
+
+def _of_other_sections(
+    table: AnnData, key: str, params: Mapping[str, object], rows: NDArray[np.intp]
+) -> _Hyperedges | None:
+    """Earlier hyperedges of sections without these rows; refuse to erase those of other options."""
+    record, incidence = table.uns.get(key, {}), table.obsm.get(key)
+    spot = np.asarray(record.get("spot", ()), dtype=np.int64)
+    if incidence is None or not len(spot) or incidence.shape[1] != len(spot) or spot.max() >= table.n_obs:
+        return None
+    incidence = sparse.csc_matrix(incidence)
+    # A spot is in its own hyperedge, unless rows were dropped or sorted since
+    other = np.flatnonzero(~np.isin(spot, rows))
+    if not len(other) or not np.asarray(incidence[spot[other], other]).all():
+        return None
+    if dict(record.get("params", {})) != dict(params):
+        msg = (
+            f"{key!r} holds {counted(len(other), 'hyperedge')} of other sections with the options {record.get('params')}, and this "
+            "call would erase them. Pass another `key_added=`, or call once for all sections."
+        )
+        raise ValueError(msg)
+    return _Hyperedges(incidence[:, other].tocsr(), spot[other], [str(kind) for kind in record["kind"][other]])
 
 
 def _as_pyg(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import gene_list, has_key, listing, may_write, predicted_genes, unique, warn_user
+from sthggep._encoders._freshness import refuse_stale
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
 from sthggep._slides._resolve import resolve
@@ -77,6 +78,7 @@ def check_request(model: HGGEP, data: AnnData | SpatialData, places: Places, opt
         columns = predicted_genes(genes, model.genes, "the model")
     size_factors = read_size_factors(model, table, options.counts)
     slides = resolve(data, places, need_image=model.inputs.needs_image)
+    refuse_stale(data, places, model.inputs.obsm)
     for slide in slides:
         check_fit(model, slide)
         check_window(model.inputs, slide, options.window)

@@ -12,6 +12,7 @@ from sthggep._checks import listing, may_write
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
 from sthggep._table._prediction import is_prediction, open_group
+from sthggep._table._prediction_rows import rows_in_file
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -37,7 +38,8 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
 
     Returns
     -------
-    ``None``. Writes ``uns[key]``: the record of the prediction, with the ``path`` of the file.
+    ``None``. Writes ``uns[key]``, the record of the prediction with the ``path`` of the file, and
+    ``obs["<key>_source"]``, the mark of its rows.
 
     Raises
     ------
@@ -63,7 +65,8 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
     keys = prediction_keys(key)
     may_write(table, keys.obsm)
     file = open_group(str(path))
-    uns, spots = read_elem(file["uns"]), read_elem(file["obs"]).index.astype(str)
+    uns, obs = read_elem(file["uns"]), read_elem(file["obs"])
+    spots = obs.index.astype(str)
     stored = AnnData(X=np.empty((0, len(read_elem(file["var"])))), var=read_elem(file["var"]), uns=uns)
     if not is_prediction(stored, key):
         msg = f"{path} holds no prediction {key!r} by itself. Expected a file of `sthggep.tl.predict_cohort` or `tl.predict(out=)`."
@@ -74,5 +77,9 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
             f"({table.n_obs}, such as {listing(table.obs_names, 2)}), or the spots are in another order."
         )
         raise ValueError(msg)
+    rows_in_file(table, file, key, str(path))
     table.obsm.pop(keys.obsm, None)
-    table.uns[keys.uns] = {**uns[keys.uns], "path": str(path)}
+    if keys.source in obs:
+        table.obs[keys.source] = obs[keys.source].to_numpy()
+    record = {name: value for name, value in uns[keys.uns].items() if name != "in_x"}
+    table.uns[keys.uns] = {**record, "path": str(path)}

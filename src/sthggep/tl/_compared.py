@@ -36,8 +36,8 @@ class ScoredSection:
     """Counts of the whole panel; ``None`` for targets."""
     columns: NDArray[np.intp]
     """Columns of ``raw`` with ``genes``."""
-    trained_on: bool = False
-    """Whether the model was trained on this tissue."""
+    trained_on: bool | None = False
+    """Whether the model was trained on this tissue; ``None`` if that is not known."""
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ def scored_sections(
     sections = []
     for slide in _slides_with_prediction(slides, prediction):
         predicted = prediction.take(slide.rows, predicted_columns)
-        trained_on = slide.name in prediction.learned_from
+        trained_on = prediction.trained_on(slide)
         raw: NDArray[np.float32] | None = None
         if prediction.targets is not None:
             measured = prediction.targets.read(slide)

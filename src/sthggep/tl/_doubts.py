@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
@@ -86,17 +86,23 @@ def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
 
 def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
     """Names of the sections that the model was trained on, recognized by image and spots, not by name."""
-    training = [ModelFingerprint(**entry) for entry in model.training.fingerprints]
+    training = [ModelFingerprint.from_dict(entry) for entry in model.training.fingerprints]
     if not training:
         return []
     fingerprints = {slide.name: model_fingerprint(slide) for slide in slides}
     return [name for name, mark in fingerprints.items() if any(mark.same_tissue(each) for each in training)]
 
 
-def warn_of_training_tissue(names: Sequence[str]) -> None:
-    """Warn that scores of these sections do not hold for new tissue."""
-    if names:
+def warn_of_training_tissue(sections: Mapping[str, bool | None]) -> None:
+    """Warn of sections that the model was trained on, and of those of which that is not known."""
+    if names := [name for name, trained_on in sections.items() if trained_on]:
         warnings.warn(_trained_on_message(names, "The score is of"), UserWarning, stacklevel=3)
+    if unknown := [name for name, trained_on in sections.items() if trained_on is None]:
+        msg = (
+            f"Whether the model was trained on {listing(unknown)} is not known, since obs holds no column that says so of all "
+            "their spots. Was it dropped, or were spots added? Call `sthggep.tl.predict` again."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
 
 
 def _trained_on_message(names: Sequence[str], what: str) -> str:

@@ -128,7 +128,7 @@ def evaluate(
     table = table_of(data, table_key)
     sections, n_sections = scored_sections(data, places, key, genes, layer=layer)
     _may_write_scores(table, key)
-    warn_of_training_tissue([section.name for section in sections if section.trained_on])
+    warn_of_training_tissue({section.name: section.trained_on for section in sections})
     rng = np.random.default_rng(seed)
     parts = [_scores(section, rng, moran) for section in sections]
     if n_sections > 1:

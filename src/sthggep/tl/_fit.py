@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import gene_list
 from sthggep._docs import document_places
+from sthggep._encoders._freshness import refuse_stale
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._counts import read_panel_counts
@@ -173,7 +174,7 @@ def fit(
     ------
     KeyError, ValueError
         Invalid input, refused before training: no image, spots outside the image, counts that are not raw, an
-        absent gene, an unknown preset.
+        absent gene, an unknown preset, two copies of one section where tissue is held out.
     FileNotFoundError
         The weights do not exist or cannot be downloaded.
     ImportError
@@ -250,6 +251,8 @@ def _make_task(
     objects = list(data.slides) if isinstance(data.slides, Sequence) else [data.slides]
     need_image = content.inputs.needs_image
     sections = distinct_names([s for slide in objects for s in resolve(slide, places, need_image=need_image)])
+    for slide in objects:
+        refuse_stale(slide, places, content.inputs.obsm)
     extra = extra_sections_of(data.expression, places)
     targets = None if data.targets is None else find_targets(data.targets, sections)
     if targets is not None:
@@ -263,6 +266,7 @@ def _check_task(task: TrainingTask) -> None:
     """Refuse counts, features and fields of view that the networks cannot learn from."""
     from sthggep._inputs._windows import check_window
     from sthggep.tl._answers import check_fit
+    from sthggep.tl._cross_validation._leaks import refuse_copies
 
     layer, inputs = task.options.layer, task.preset.inputs
     if task.targets is None:
@@ -276,3 +280,4 @@ def _check_task(task: TrainingTask) -> None:
         check_window(inputs, slide, task.options.window)
         if task.parent is not None:
             check_fit(task.parent, slide)
+    refuse_copies(task.slides, task.options.validation, layer, task.extra_sections)

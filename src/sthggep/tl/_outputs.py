@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import h5py
     import zarr
 
+    from sthggep._keys import PredictionKeys
     from sthggep.model._forward import Predictions
     from sthggep.tl._answers import Request
+    from sthggep.tl._earlier import EarlierPrediction
 
 Floats = NDArray[np.float32]
 ENDINGS = (".zarr", ".h5ad")
@@ -71,6 +73,22 @@ class Outputs:
                 self.arrays[name] = self._empty(name, values.shape[1])
             self.arrays[name][rows] = values
 
+    def keep(self, earlier: EarlierPrediction, keys: PredictionKeys) -> None:
+        """Take over rows of an earlier prediction."""
+        kinds = {name: kind for kind, name in self.all_names(keys).items()}
+        for name, values in earlier.parts():
+            array = self.arrays[kinds[name]] = self._empty(kinds[name], values.shape[1])
+            array[earlier.rows] = values
+
+    @staticmethod
+    def all_names(keys: PredictionKeys) -> dict[str, str]:
+        """Keys of ``obsm`` by the kind of array."""
+        return {"expression": keys.obsm, "latent": keys.latent, "counts": keys.counts, "spread": keys.std}
+
+    def names(self, keys: PredictionKeys) -> dict[str, str]:
+        """Keys of ``obsm`` of the arrays that were filled."""
+        return {kind: name for kind, name in self.all_names(keys).items() if kind in self.arrays}
+
     def _empty(self, name: str, width: int) -> Floats | RowFile:
         """An array of NaN, which rows of other regions keep."""
         if self.folder is None:
@@ -81,15 +99,17 @@ class Outputs:
         return file
 
 
-def write_store(out: Path, outputs: Outputs, request: Request, record: Mapping[str, object]) -> None:
+def write_store(
+    out: Path, outputs: Outputs, request: Request, record: Mapping[str, object], sources: pd.Series
+) -> None:
     """Write an AnnData with the prediction as ``X``, as `tl.to_adata` makes it; ``out`` appears once it is complete."""
     from anndata.io import write_elem
 
     table, keys = request.table, request.keys
-    uns: dict[str, object] = {keys.uns: dict(record)}
+    uns: dict[str, object] = {keys.uns: {**record, "in_x": True}}
     uns |= {name: _without_images(table.uns[name]) for name in ("spatial", "spatialdata_attrs") if name in table.uns}
     frame = AnnData(
-        obs=table.obs.copy(),
+        obs=table.obs.assign(**{keys.source: sources}),
         var=pd.DataFrame(index=pd.Index(request.genes)),
         obsm=coordinates(table, record, "spatial"),
         uns=uns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,9 +17,12 @@ from sthggep._keys import TOOL
 from sthggep._slides._anndata import copy_data
 from sthggep._slides._places import Places
 from sthggep.tl._answers import PredictionOptions, check_request
+from sthggep.tl._earlier import find_earlier
 from sthggep.tl._outputs import Outputs, check_out, write_store
+from sthggep.tl._prediction_record import mark_rows, prediction_record
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -115,7 +118,8 @@ def predict(
     arrays to that file:
 
     ``obsm[key_added]`` : float32 (n_obs, n_genes)
-        The prediction, on the scale ``uns[key_added]["units"]``; NaN for spots of regions that were not selected.
+        The prediction, on the scale ``uns[key_added]["units"]``. Spots of regions that were not selected keep what the same
+        model predicted before under this name, or are NaN.
     ``obsm["X_<key_added>"]`` : float32 (n_obs, n_networks × dim)
         With ``latent``: the embedding.
     ``obsm["<key_added>_counts"]`` : float32 (n_obs, n_genes)
@@ -129,6 +133,11 @@ def predict(
         ``training_ceiling``, the noise ceiling of each gene on the training slides; ``targets``, where the targets of
         a model of targets stand in a table (``genes`` then holds their names). With ``out``: ``path``, the file from
         which :func:`sthggep.tl.evaluate` and the figures read.
+
+    ``obs["<key_added>_source"]`` : category
+        A short hash of model and genes, which marks the rows that belong to this prediction, followed by
+        ``"(trained on)"`` where the model was trained on the tissue. It stays with its row when rows are subset, renamed or
+        concatenated.
 
     The call removes embedding, counts and standard deviation of an earlier prediction of the same name.
 
@@ -146,7 +155,8 @@ def predict(
         The model or the folder of ``out`` does not exist, or ``out`` exists.
     KeyError, ValueError
         The slide has no image, spots lie outside it, the model does not predict a gene or has no head for counts,
-        or ``key_added`` names a key that sthggep did not write.
+        ``key_added`` names a key that sthggep did not write, or holds a prediction of other sections by another model,
+        or ``obsm`` holds features of positions or images that have changed since.
 
     See Also
     --------
@@ -186,17 +196,23 @@ def predict(
         data = copy_data(data)
     request = check_request(loaded, data, places, options)
     sections_trained_on = warn_of_doubts(loaded, request.slides, request.table)
-    record = _record(loaded, request, counts, sections_trained_on, spatial_key)
+    record = prediction_record(loaded, request, counts, sections_trained_on, spatial_key)
+    earlier = find_earlier(request, record)
+    if earlier is not None:
+        record["params"] = earlier.merged_params(record["params"])
     compute = Compute(resolve_device(device), batch_size, show_progress_bar)
     block_folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     with nullcontext() if path is None else scratch_beside(path) as folder:
         outputs = Outputs(request.table.n_obs, request.size_factors, folder)
+        if earlier is not None:
+            outputs.keep(earlier, request.keys)
         _predict_sections(loaded, request, outputs, compute, window=window, block_folder=block_folder)
+        sources = mark_rows(request, record, earlier)
         if path is not None:
-            write_store(path, outputs, request, record)
+            write_store(path, outputs, request, record, sources)
             outputs.arrays.clear()
             record |= {"path": str(path), "obsm": np.array([], dtype=object)}
-    _write(request.table, request.keys, outputs, record)
+    _write(request.table, request.keys, outputs, record, sources)
     return data if copy else None
 
 
@@ -227,52 +243,16 @@ def _predict_sections(
             outputs.add(slide.rows[rows], part)
 
 
-def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, object]) -> None:
+def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], sources: pd.Series) -> None:
     """Write arrays and record to the table, in place of those of an earlier prediction."""
-    for name in [*written_beside(table.uns.get(keys.uns)), keys.obsm]:
+    names = outputs.names(keys)
+    earlier = [*written_beside(table.uns.get(keys.uns)), keys.obsm]
+    # An interrupt before the end leaves a record that sthggep may overwrite, and that names no genes
+    table.uns[keys.uns] = {"tool": TOOL, "obsm": np.array([*names.values(), *earlier], dtype=object)}
+    for name in earlier:
         if name in table.obsm:
             del table.obsm[name]
-    names = {"expression": keys.obsm, "latent": keys.latent, "counts": keys.counts, "spread": keys.std}
     for kind, values in outputs.arrays.items():
         table.obsm[names[kind]] = values
+    table.obs[keys.source] = sources
     table.uns[keys.uns] = record
-
-
-def _record(
-    model: HGGEP, request: Request, counts: bool | str, sections_trained_on: Sequence[str], spatial_key: str
-) -> dict[str, object]:
-    """The record of a prediction: genes, scale, model, sections, options."""
-    slides = request.slides
-    record: dict[str, object] = {
-        "tool": TOOL,
-        "genes": np.array(request.genes, dtype=object),
-        "panel": np.array(model.genes, dtype=object),
-        "units": model.units,
-        "model": model.id,
-        "versions": versions(),
-        "params": {
-            "preset": model.preset,
-            "stain": model.inputs.stain or "none",
-            "counts": counts if isinstance(counts, str) else bool(counts),
-            "sections": np.array([slide.name for slide in slides], dtype=object),
-            "learned_from": np.array(sections_trained_on, dtype=object),
-            "spatial_key": spatial_key,
-            "mpp": np.array([slide.mpp or np.nan for slide in slides]),
-            "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
-        },
-    }
-    if model.targets is not None:
-        record["targets"] = model.targets.to_dict()
-    training = model.training
-    for name, values in (("training_ceiling", training.ceiling), ("held_out_pearson", training.held_out_pearson)):
-        if values is not None:
-            by_gene = dict(zip(model.genes, values, strict=True))
-            record[name] = np.array([by_gene[gene] for gene in request.genes], dtype=np.float64)
-    return record | {"obsm": np.array(request.arrays, dtype=object)}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that a prediction depends on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("sthggep", "torch", "anndata")}

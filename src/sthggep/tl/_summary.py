@@ -82,7 +82,8 @@ def summary(
     ``ssim``
         Mean structural similarity of the maps.
     ``trained_on``
-        Whether the model was trained on this tissue. The scores of such a row do not hold for new tissue.
+        Whether the model was trained on this tissue; NaN if that is not known. The scores of such a row do not hold for
+        new tissue.
     ``pooled_pearson``
         With several sections: mean over genes of the correlation over the spots of all sections together, the same in
         every row. It is inflated: a model that only distinguishes sections scores high. Use it to compare with
@@ -117,7 +118,7 @@ def summary(
     sections: list[ScoredSection] = []
     for data in objects:
         sections += scored_sections(data, places, key, genes, layer=layer)[0]
-    warn_of_training_tissue([section.name for section in sections if section.trained_on])
+    warn_of_training_tissue({section.name: section.trained_on for section in sections})
     rng = np.random.default_rng(seed)
     rows = [_row(section, n_boot, level, rng) for section in sections]
     out = pd.DataFrame(rows, index=pd.Index([section.name for section in sections], name="section"))
@@ -144,7 +145,7 @@ def _row(section: ScoredSection, n_boot: int, level: float, rng: np.random.Gener
         "ceiling": ceiling[both].mean(),
         "of_ceiling": pearson[both].mean() / (ceiling[both].mean() or np.nan),
         "ssim": pd.Series(ssim(section.slide, section.predicted, section.measured))[scored].mean(),
-        "trained_on": section.trained_on,
+        "trained_on": np.nan if section.trained_on is None else section.trained_on,
     }
 
 

@@ -84,7 +84,7 @@ def to_adata(
     names = prediction_keys(key)
     arrays = {name: table.obsm[name] for name in written_beside(table.uns[key]) if name in table.obsm}
     if prediction.path is not None:
-        arrays = open_stored_arrays(prediction.path, key)
+        arrays = open_stored_arrays(prediction.path, key, table)
     if names.latent in arrays:
         out.obsm[names.latent] = arrays[names.latent][rows]
     if names.counts in arrays:
@@ -92,6 +92,7 @@ def to_adata(
     if names.std in arrays:
         out.layers["std"] = arrays[names.std][rows]
     out.uns = {name: _copied_dicts(table.uns[name]) for name in ("spatial", LINK, key) if name in table.uns}
+    out.uns[key] = {name: value for name, value in out.uns[key].items() if name != "path"} | {"in_x": True}
     if LINK in out.uns:
         attrs = out.uns[LINK]
         remaining = set(out.obs[attrs["region_key"]].astype(str))

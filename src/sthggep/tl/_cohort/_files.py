@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sthggep._checks import listing
 from sthggep._slides._container_files import kind_of
+from sthggep._table._prediction import open_group
 from sthggep.tl._cohort._tasks import NOTE, PredictionSize, SlideJob
+
+# A stamp covers so many parts of a file, besides its size and time
+SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 class TargetState(NamedTuple):
@@ -49,10 +53,49 @@ def targets_of(slides: Sequence[str | Path], out: Path) -> dict[Path, Path]:
 
 
 def stamp(path: Path) -> str:
-    """Digest of sizes and modification times of a file, or of all files of a folder."""
+    """Digest of a slide: names, sizes, modification times and samples of its files, also of image files that it names."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stats = [(file.relative_to(path.parent).as_posix(), file.stat()) for file in files]
-    return sha256(repr([(name, s.st_size, s.st_mtime_ns) for name, s in stats]).encode()).hexdigest()[:16]
+    digest = sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(repr((file.relative_to(path.parent).as_posix(), status.st_size, status.st_mtime_ns)).encode())
+        if not path.is_dir():
+            digest.update(_sample(file))
+    for image in _image_files(path):
+        status = image.stat()
+        digest.update(repr((image.name, status.st_size, status.st_mtime_ns)).encode() + _sample(image))
+    return digest.hexdigest()[:16]
+
+
+def _sample(file: Path) -> bytes:
+    """Digest of parts spread over a file: all of a small one."""
+    size, digest = file.stat().st_size, sha256()
+    with file.open("rb") as opened:
+        for part in range(SAMPLES):
+            opened.seek(part * max(size - SAMPLE_BYTES, 0) // (SAMPLES - 1))
+            digest.update(opened.read(SAMPLE_BYTES))
+            if size <= SAMPLE_BYTES:
+                break
+    return digest.digest()
+
+
+def _image_files(path: Path) -> list[Path]:
+    """Image files that an AnnData names in ``uns["spatial"][...]["metadata"]["source_image_path"]``."""
+    from anndata.io import read_elem
+
+    if path.suffix not in (".h5ad", ".zarr"):
+        return []
+    try:
+        libraries: Any = open_group(str(path))["uns/spatial"]
+        names = [f"{library}/metadata/source_image_path" for library in libraries]
+        images = [Path(str(read_elem(libraries[name]))) for name in names if name in libraries]
+    except (
+        KeyError,
+        OSError,
+        ValueError,
+    ):  # a SpatialData, an AnnData without images, or a file that the job will refuse
+        return []
+    return sorted({image for image in images if image.is_file()})
 
 
 def read_state(job: SlideJob) -> TargetState:
@@ -71,7 +114,7 @@ def read_state(job: SlideJob) -> TargetState:
     names = [name for name, value in requested.items() if record.get(name) != value]
     names += [name for name, value in requested_options.items() if options.get(name) != value]
     if names == ["slide"]:
-        return TargetState(difference="was made before its slide was changed (size or time of the file)")
+        return TargetState(difference="was made before its slide or the image of its slide was changed")
     return TargetState(difference=f"is of another {', '.join(names)}") if names else TargetState(size)
 
 

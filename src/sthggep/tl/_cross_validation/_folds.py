@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +15,22 @@ if TYPE_CHECKING:
 
 BY_SECTION = "section"
 PATIENT = "patient"
+# Words before or after the number of a patient
+PATIENT_WORDS = {
+    "p",
+    "pt",
+    "pat",
+    "patient",
+    "patients",
+    "subject",
+    "subj",
+    "donor",
+    "case",
+    "id",
+    "no",
+    "nr",
+    "number",
+}
 
 
 @dataclass(frozen=True)
@@ -52,12 +70,47 @@ def _group(slide: Slide, group_key: str) -> str:
     return groups[0]
 
 
+def spelling_key(name: str) -> str:
+    """The same text for all spellings of a group: ``"P1"``, ``"p1 "``, ``"P-01"``, ``"patient 1"`` and ``"1.0"``.
+
+    Case, accents, spaces, punctuation, leading zeros and words such as "patient" beside a number do not count.
+    """
+    plain = unicodedata.normalize("NFKD", name).casefold().strip()
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    parts = re.findall(r"\d+|[^\W\d_]+", re.sub(r"(?<=\d)\.0+$", "", plain))
+    if any(part.isdecimal() for part in parts):
+        parts = [part for part in parts if part not in PATIENT_WORDS]
+    return "-".join(str(int(part)) if part.isdecimal() else part for part in parts) or plain
+
+
+def refuse_spellings(groups: Sequence[str], group_key: str) -> None:
+    """Refuse a group in two spellings: a fold would train on one and predict the other."""
+    if group_key == BY_SECTION:
+        return
+    spellings: dict[str, list[str]] = {}
+    for group in dict.fromkeys(groups):
+        spellings.setdefault(spelling_key(group), []).append(group)
+    several = [listing(names, 5) for names in spellings.values() if len(names) > 1]
+    if several:
+        msg = (
+            f"obs[{group_key!r}] seems to spell one {group_key} in several ways: {'; '.join(several[:5])}. Folds would train on "
+            f"one and predict the other. Spell each {group_key} in one way. If they are different, name them so that they "
+            "differ in more than case, spaces, punctuation, leading zeros and words such as 'patient'."
+        )
+        raise ValueError(msg)
+
+
 def patient_of(slide: Slide) -> str | None:
     """The patient of a section; ``None`` unless ``obs["patient"]`` has exactly one value."""
     if PATIENT not in slide.adata.obs:
         return None
     patients = slide.adata.obs[PATIENT].iloc[slide.rows].dropna().astype(str).unique()
     return str(patients[0]) if len(patients) == 1 else None
+
+
+def _patient_key(slide: Slide) -> str | None:
+    patient = patient_of(slide)
+    return None if patient is None else spelling_key(patient)
 
 
 def plan_folds(slides: Sequence[Slide], groups: Sequence[str], group_key: str) -> list[Fold]:
@@ -107,8 +160,7 @@ def shared_patients(
     slides: Sequence[Slide], folds: Sequence[Fold], extra: Sequence[Slide] = ()
 ) -> dict[str, list[str]]:
     """Sections that are predicted after training on other sections of their patient, with the names of these."""
-    patients = [patient_of(slide) for slide in slides]
-    extra_patients = [patient_of(slide) for slide in extra]
+    patients, extra_patients = ([_patient_key(slide) for slide in some] for some in (slides, extra))
     shared = {}
     for fold in folds:
         for i in fold.test:

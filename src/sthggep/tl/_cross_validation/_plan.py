@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sthggep._checks import listing
 from sthggep._disk._digest import digest
+from sthggep._encoders._cache import image_fingerprint
+from sthggep._encoders._freshness import refuse_stale
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._inputs._stages import frozen_stages
 from sthggep._inputs._windows import check_window
@@ -32,7 +34,7 @@ from sthggep._training._refusals import (
 from sthggep._version import __version__
 from sthggep.nn._section import FeatureInputs
 from sthggep.tl._cross_validation._baselines import NEED_FEATURES, FeatureView
-from sthggep.tl._cross_validation._folds import add_extra, groups_of, patient_of, plan_folds
+from sthggep.tl._cross_validation._folds import add_extra, groups_of, patient_of, plan_folds, refuse_spellings
 from sthggep.tl._cross_validation._leaks import describe_section, refuse_leaks, refuse_shared, what_is_shared
 
 if TYPE_CHECKING:
@@ -125,6 +127,7 @@ class Plan:
                     "group": group,
                     "patient": patient_of(slide),
                     "content": fingerprint.content,
+                    "image": image_fingerprint(slide.levels),
                     "mpp": slide.mpp,
                     "features": hash_user_features(slide, self.options.preset.inputs.obsm),
                     "targets": None if self.targets is None else digest(self.targets.read(slide)),
@@ -190,14 +193,17 @@ def make_plan(
     objects = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
     sections = [slide for data in objects for slide in resolve(data, places, need_image=need_image)]
+    for data in objects:
+        refuse_stale(data, places, options.preset.inputs.obsm)
     named = distinct_names(sections)
     groups = groups_of(named, options.group_key)
+    extra = extra_sections_of(expression, places)
+    extra_groups = groups_of(extra, options.group_key)
+    refuse_spellings([*groups, *extra_groups], options.group_key)
     folds = plan_folds(named, groups, options.group_key)
     layer = options.training.layer
     fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in sections]
     refuse_leaks(sections, fingerprints, groups)
-    extra = extra_sections_of(expression, places)
-    extra_groups = groups_of(extra, options.group_key)
     folds = add_extra(folds, sections, extra, extra_groups, options.group_key)
     extra_fingerprints = [section_fingerprint(slide, slide.name, layer) for slide in extra]
     targets = None if options.targets is None else find_targets(options.targets, sections)
