@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sthggep import _log
+from sthggep._imports import import_whole
 from sthggep._version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _NAMESPACES = ("datasets", "io", "nn", "pl", "pp", "tl")
 
 def __getattr__(name: str) -> Any:
     # Namespaces load on first use: torch and Lightning take seconds that `import sthggep` need not cost
+    if name in ("HGGEP", "nn"):
+        import_whole("torch")
     if name in _NAMESPACES:
         return import_module(f"sthggep.{name}")
     if name == "HGGEP":

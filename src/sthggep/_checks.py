@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
 from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._keys import TOOL, prediction_keys
+from sthggep._names import check_key, same_on_some_disk
 
 PACKAGE = str(Path(__file__).parent)
 LOST_RECORD = (
@@ -79,12 +81,13 @@ def has_key(mapping: Mapping[str, Any], key: str, where: str, first: str = "") -
     raise KeyError(msg)
 
 
-def positive(value: float, what: str) -> float:
+def positive(value: object, what: str) -> float:
     """Return a positive number; reject any other value."""
-    if not np.isfinite(value) or value <= 0:
+    is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    if not is_number or not np.isfinite(value) or value <= 0:  # type: ignore[call-overload, operator]
         msg = f"{what} must be a positive number, found {value!r}."
         raise ValueError(msg)
-    return value
+    return value  # type: ignore[return-value]
 
 
 def unique(names: Iterable[object], what: str, fix: str) -> None:
@@ -167,6 +170,15 @@ def may_write(adata: AnnData, key: str, of: str | None = None) -> None:
 
     sthggep recognizes its arrays by the record under ``key``, or by the list ``obsm`` in the record ``of`` of a prediction.
     """
+    check_key(key, "`key_added`")
+    accepts_results(adata)
+    for other in {*adata.obsm, *adata.uns} - {key}:
+        if same_on_some_disk(str(other)) == same_on_some_disk(key):
+            msg = (
+                f"{key!r} and {str(other)!r}, which is there already, would be one file on a disk that ignores case. Pass another "
+                "`key_added=`."
+            )
+            raise ValueError(msg)
     record = adata.uns.get(of or key)
     is_own = isinstance(record, Mapping) and record.get("tool") == TOOL
     if of is not None:
@@ -186,6 +198,16 @@ def may_write(adata: AnnData, key: str, of: str | None = None) -> None:
             f"Pass another `key_added=`, or delete it from obsm first. {LOST_RECORD}"
         )
     raise ValueError(msg)
+
+
+def accepts_results(adata: AnnData) -> None:
+    """Reject a view of a file: anndata cannot write to it."""
+    if adata.isbacked and adata.is_view:
+        msg = (
+            "The AnnData is a view of a file (`backed=`), to which results cannot be written. Load it first: `data = "
+            "data.to_memory()`."
+        )
+        raise ValueError(msg)
 
 
 def written_beside(record: object) -> list[str]:

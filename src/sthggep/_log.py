@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 log = logging.getLogger("sthggep")
 # Every call reads the slide anew; a line with `extra=ONCE` is shown the first time only
 ONCE = {"once": True}
 # A line that the commands of the shell replace by one in a form of their own
 NOTEBOOK = {"notebook": True}
+
+
+@contextmanager
+def on_interrupt(what_is_stored: Callable[[], str]) -> Iterator[None]:
+    """Say in one line what an interrupt (Ctrl-C) within the block leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.warning("Interrupted. %s", what_is_stored())
+        raise
 
 
 class Stderr(logging.Handler):

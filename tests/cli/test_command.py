@@ -279,7 +279,7 @@ def test_predict_writes_predictions_only(shell, files, model):
         ),
         ("a.h5ad a.h5ad/../a.h5ad --out .", "a.h5ad/../a.h5ad does not exist"),
         ("a.h5ad --out a.h5ad", "a.h5ad is an input slide, which the command does not overwrite. Pass another --out."),
-        ("a.h5ad sub/a.h5ad --out p/", "Several slides have the same output file in p"),
+        ("a.h5ad sub/a.h5ad --out p/", "would all be written to p"),
         ("a.h5ad --out b.h5ad", "b.h5ad exists already. Pass another --out"),
         ("a.h5ad --out d.h5ad --model absent", "No model is called 'absent'"),
         ("a.h5ad --out d.h5ad --genes absent.txt", "absent.txt"),

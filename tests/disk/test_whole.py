@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_come_back_is_kept(model: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(OSError), whole_folder(model, replace=True) as part:  # noqa: PT011
         part.mkdir()
-    (remainder,) = model.parent.glob("*/model/a")
+    (remainder,) = model.parent.glob("*/replaced/a")
     assert remainder.read_text() == "old"
 
 

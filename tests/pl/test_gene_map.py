@@ -170,7 +170,7 @@ def test_genes_in_a_row(section: Make, options: dict[str, object], columns: int)
     firsts = [ax for ax in figure.axes if ax.get_subplotspec().colspan.start == 0]
     assert {ax.get_ylabel() for ax in firsts} == {"S1"}
     assert [len(ax.lines) for ax in firsts] == [1] + [0] * (len(firsts) - 1)  # one scale bar
-    with pytest.raises(ValueError, match="`genes_per_row` must be a positive number"):
+    with pytest.raises(ValueError, match="`genes_per_row` must be a positive whole number"):
         pl.gene_map(section(), "ACTB", genes_per_row=0)
 
 

@@ -81,7 +81,7 @@ def test_model(ensemble: pd.DataFrame, tmp_path):
 def test_errors(ensemble: pd.DataFrame):
     with pytest.raises(ValueError, match=r"tl\.fit"):
         pl.history(SimpleNamespace(history=pd.DataFrame()))
-    with pytest.raises(TypeError, match="found list"):
+    with pytest.raises(TypeError, match=r"`history` must be an HGGEP or DataFrame, found \[1, 2\]"):
         pl.history([1, 2])
     with pytest.raises(KeyError, match="lacks 'train_loss'"):
         pl.history(ensemble.drop(columns="train_loss"))

@@ -140,7 +140,7 @@ def test_spatialdata_and_copy(state):
     ("options", "error", "words"),
     [
         ({"n_spatial": 0}, ValueError, "No hyperedges were asked for"),
-        ({"n_spatial": -1, "features": "X_f"}, ValueError, "No hyperedges were asked for"),
+        ({"n_spatial": -1, "features": "X_f"}, ValueError, "`n_spatial` must be a whole number of 0 or more"),
         ({"features": "X_g"}, KeyError, r"'X_g' is not in obsm.*pp\.features"),
         ({"features": "X_nan"}, ValueError, "'X_nan'. holds NaN for 1 spot\\."),
         ({"features": "X_f", "n_similar": 0}, ValueError, "`n_similar` must be a positive"),

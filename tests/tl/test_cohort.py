@@ -252,7 +252,7 @@ def test_a_killed_cohort_resumes(cohort, client, steps):
     result = subprocess.run([sys.executable, "-c", SCRIPT], check=False, timeout=250)
     assert result.returncode == -signal.SIGKILL
     assert not Path("p/a.h5ad").exists()
-    n_finished = len(list(Path("p/.cohort/a").glob("*.npy")))
+    n_finished = len(list(Path("p/.cohort/slides/a").glob("*.npy")))
     assert n_finished == 1 < n_blocks(cohort["a.h5ad"])
     tl.predict_cohort(["a.h5ad"], "model", out="p", scheduler=client, **QUIET)
     assert_whole("p", cohort, ["a.h5ad"])
@@ -270,7 +270,7 @@ def test_blocks_of_a_slide_that_failed_are_kept(cohort, client, steps, monkeypat
     assert table["status"].tolist() == ["failed", "written"]
     assert table["error"].tolist() == ["OSError: the disk is full", ""]
     assert table["n_obs"].isna().tolist() == [True, False]
-    assert len(list(Path("p/.cohort/a").glob("*.npy"))) == n_blocks(cohort["a.h5ad"])
+    assert len(list(Path("p/.cohort/slides/a").glob("*.npy"))) == n_blocks(cohort["a.h5ad"])
     steps.clear()
     table = tl.predict_cohort(["a.h5ad", "c.h5ad"], "model", out="p", scheduler=client, **QUIET)
     assert table["status"].tolist() == ["written", "kept"]
@@ -352,7 +352,7 @@ def test_predictions_of_another_model_are_not_replaced(cohort, client, quick):
     ("slides", "options", "error", "fault"),
     [
         ([], {}, ValueError, "must be a list of files, found"),
-        ("a.h5ad", {}, ValueError, "must be a list of files, found 'a.h5ad'"),
+        ("a.h5ad", {}, TypeError, "`slides` must be a list, found 'a.h5ad'"),
         (["absent.h5ad"], {}, FileNotFoundError, "absent.h5ad does not exist"),
         (["a.h5ad", "sub/a.h5ad"], {}, ValueError, "would all be written to .*a.h5ad"),
         (["a.h5ad"], {"out": "."}, ValueError, "would be written over a slide that is read"),

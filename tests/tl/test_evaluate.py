@@ -100,7 +100,7 @@ def test_some_genes_only():
 
 def test_bad_keys_and_gene_lists_are_refused():
     adata = example()
-    with pytest.raises(TypeError, match=r"name of a prediction, such as 'hggep', found dict.*tl\.predict"):
+    with pytest.raises(TypeError, match=r"`key` must be text, found {}"):
         tl.evaluate(adata, {})
     with pytest.raises(TypeError, match=r"`genes` must be a list of genes, found 'A'. Pass `genes=\['A'\]`"):
         tl.evaluate(adata, genes="A")

@@ -193,7 +193,7 @@ def test_selected_outputs_do_not_change(head, columns):
         ({"obsm": "X_mine"}, ValueError, "you passed `obsm`"),
         ({"encoder": "shufflenet", "weights": "random"}, ValueError, "you passed `encoder`, `weights`"),
         ({"model": "no/such/folder"}, FileNotFoundError, "no/such/folder"),
-        ({"model": 3}, TypeError, "found int"),
+        ({"model": 3}, TypeError, "`model` must be an HGGEP or text or a path, found 3"),
     ],
 )
 def test_bad_arguments_are_refused(tissue, parent, options, error, words):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from sthggep._cli._cross_validate import cross_validate
@@ -13,6 +15,8 @@ from sthggep._cli._report import report
 
 __all__ = ["main"]
 
+INTERRUPTED = 130
+
 
 class InOrder(click.Group):
     """A group that lists its commands in the order of the pipeline."""
@@ -21,11 +25,21 @@ class InOrder(click.Group):
         """Names of the commands."""
         return list(self.commands)
 
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run a command; an interrupt (Ctrl-C) ends with the exit code of shells for it."""
+        try:
+            return super().main(*args, **settings)
+        except SystemExit as end:
+            # click turns the interrupt into an error of its own
+            if end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt):
+                raise SystemExit(INTERRUPTED) from None
+            raise
+
 
 @click.group(
     cls=InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
-    epilog="`sthggep COMMAND --help` has examples. Exit codes: 0 done, 1 an error, 2 wrong usage.",
+    epilog="`sthggep COMMAND --help` has examples. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted.",
 )
 @click.version_option(package_name="sthggep")
 def main() -> None:

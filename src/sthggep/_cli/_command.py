@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import click
 
 from sthggep._cli import _config
 from sthggep._cli._lines import lines
+from sthggep._disk._run_folder import write_text
 from sthggep._log import log
 
 RECORD = "run.yaml"
@@ -36,7 +38,7 @@ class Run:
 
     def write_options(self, folder: Path) -> None:
         """Write the options of this run into its output folder, to repeat it with ``--config``."""
-        (folder / RECORD).write_text(self.config, encoding="utf-8")
+        write_text(folder / RECORD, self.config)
 
 
 class Command(click.Command):
@@ -97,10 +99,10 @@ def command(name: str, short: str, examples: str) -> Callable[[Callable[..., Non
 
 
 def _write_config(target: Path, ctx: click.Context) -> None:
-    if target.exists():
+    if os.path.lexists(target):
         msg = f"{target} exists already. Pass another file to --write-config."
         raise FileExistsError(msg)
-    target.write_text(ctx.obj.config, encoding="utf-8")
+    write_text(target, ctx.obj.config)
     log.info(
         "Options written to %s; the command did not run. Next: sthggep %s --config %s", target, ctx.info_name, target
     )

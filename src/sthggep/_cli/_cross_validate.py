@@ -11,8 +11,9 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
-from sthggep._cli._files import check_folder, read_gene_list, read_slides
+from sthggep._cli._files import check_contents, read_gene_list, read_slides
 from sthggep._cli._records import TrainingOptions, training_keywords
+from sthggep._disk._whole import whole_file
 from sthggep._log import log
 from sthggep._slides._places import Places
 
@@ -80,7 +81,7 @@ def cross_validate(
     options of this run) and the finished folds. After an interruption the same command resumes.
     """
     panel = read_gene_list(training["genes"])
-    check_folder(out, FOLDS, "cross-validation")
+    check_contents(out, FOLDS, "cross-validation")
     places = Places.among(training)
     data = read_slides(slides, places)
     expression = read_slides(training["expression"], replace(places, mpp=None))
@@ -96,7 +97,8 @@ def cross_validate(
         show_progress_bar=run.show,
         **training_keywords(training, panel, expression),
     )
-    results.to_csv(out / SCORES, index=False)
+    with whole_file(out / SCORES) as part:
+        results.to_csv(part, index=False)
     pl.cross_validation(results, save=out / FIGURE)
     run.write_options(out)
     click.echo(table_text(results))

@@ -11,7 +11,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
 from sthggep._cli._evaluate import genes_text, sections_text
-from sthggep._cli._files import check_folder, write_slide, write_whole
+from sthggep._cli._files import check_contents, write_slide, write_whole
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ sthggep demo --out c2 --section her2st:C2    (a real section; trains on the othe
     help="Real section, such as her2st:C2. May be repeated: the demo holds out the first and trains on the others; with "
     "one section it trains on the other local sections of the data set.  [default: toy tissue]",
 )
-@options.option("--seed", type=int, default=0, help="Seed of the toy tissue and of the training.")
+@options.option("--seed", type=options.SEED, default=0, help="Seed of the toy tissue and of the training.")
 @options.run
 @click.pass_obj
 def demo(run: Run, out: Path, section: tuple[str, ...], seed: int) -> None:
@@ -75,7 +75,7 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
     from sthggep import pl, tl
     from sthggep._checks import listing
 
-    check_folder(out, "scores.csv", "demo")
+    check_contents(out, "scores.csv", "demo")
     train, test = _read_sections(sections) if sections else _draw_toy(seed)
     log.info("1. Train on %d sections: %s.", len(train), listing(_name(a) for a in train))
     model = tl.fit(train, seed=seed, show_progress_bar=show)
@@ -86,7 +86,8 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
     best = scores.sort_values("pearson", ascending=False)
 
     out.mkdir(parents=True, exist_ok=True)
-    scores.to_csv(out / "scores.csv")
+    with write_whole(out / "scores.csv") as part:
+        scores.to_csv(part)
     # The best gene, one of good and one of middling score, so that the figure is not too favorable
     genes = [str(best.index[int(len(best) * rank)]) for rank in (0, 0.25, 0.5)]
     pl.gene_map(test, list(dict.fromkeys(genes)), save=out / "gene_map.png")

@@ -10,8 +10,10 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import command
 from sthggep._cli._files import name_slide, read_gene_list
+from sthggep._disk._run_folder import check_folder
+from sthggep._disk._whole import whole_file
 from sthggep._log import log
-from sthggep._slides._container_files import kind_of, read_container
+from sthggep._slides._container_files import file_names, kind_of, read_container
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +41,7 @@ sthggep evaluate predicted.h5ad --genes GNAS,FASN --layer counts
 @options.option(
     "--moran", is_flag=True, help="Also write Moran's I, the smoothness of the maps (to the file of --out)."
 )
-@options.option("--seed", type=int, default=0, help="Seed of the noise ceiling and of the interval.")
+@options.option("--seed", type=options.SEED, default=0, help="Seed of the noise ceiling and of the interval.")
 @options.layer
 @options.spots
 @options.run
@@ -72,7 +74,7 @@ def evaluate(
         with name_slide(slide):
             data = read_container(slide)
             if predicted is not None:
-                tl.attach(data, predicted / slide.name, key=key)
+                tl.attach(data, predicted_file(slide, predicted), key=key)
             log.info("%s read; scoring %r", slide, key)
             by_section = tl.summary(data, key, genes=panel, **scoring)
             by_gene = tl.evaluate(data, key, genes=panel, moran=moran, **scoring)
@@ -87,20 +89,27 @@ def evaluate(
             save(table, file)
 
 
+def predicted_file(slide: Path, folder: Path) -> Path:
+    """The file of a slide's prediction: that of the slide's name, or the one that `predict` named after it."""
+    return folder / slide.name if (folder / slide.name).exists() else file_names([slide], folder, [".h5ad"])[slide]
+
+
 def check_csv(file: Path | None) -> None:
     """Refuse, before work starts, a file that is not a table, such as a slide, which must not be overwritten."""
     if file is not None and file.suffix.lower() not in (".csv", ".tsv"):
         msg = f"A file for a table ends in .csv or .tsv, found {file}. Pass another file."
         raise ValueError(msg)
+    if file is not None:
+        check_folder(file.parent, "--out or --summary")
 
 
 def save(table: pd.DataFrame, file: Path) -> None:
     """Write a table; its first columns are the file and the section of each row."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     rows = table.reset_index()
     first = ["file", "section"]
     rows = rows[[*first, *(column for column in rows if column not in first)]]
-    rows.to_csv(file, index=False, sep="\t" if file.suffix.lower() == ".tsv" else ",")
+    with whole_file(file) as part:
+        rows.to_csv(part, index=False, sep="\t" if file.suffix.lower() == ".tsv" else ",")
     log.info("%s written (%d rows)", file, len(rows))
 
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sthggep._disk._run_folder import check_folder
 from sthggep._disk._whole import whole_file, whole_folder
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
@@ -72,8 +73,9 @@ def write_slide(data: AnnData | SpatialData, path: Path, table_key: str = "table
         data.tables[table_key].write_h5ad(path)
 
 
-def check_folder(out: Path, mark: str, what: str) -> None:
+def check_contents(out: Path, mark: str, what: str) -> None:
     """Refuse, before work starts, a file, or a folder with other contents: a folder of ``what`` holds ``mark``."""
+    check_folder(out.parent, "--out")
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / mark).exists()):
         msg = f"A new folder or a folder of a {what} was expected; {out} holds no {what} and stays unchanged. Pass another --out."
         raise FileExistsError(msg)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -12,8 +14,12 @@ from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._files import read_gene_list, read_slides
 from sthggep._cli._records import TrainingOptions, training_keywords
+from sthggep._disk._run_folder import check_folder
 from sthggep._log import log
 from sthggep._slides._places import Places
+
+if TYPE_CHECKING:
+    from sthggep.model import HGGEP
 
 EXAMPLES = """
 sthggep fit a.h5ad b.h5ad c.zarr --out my-model
@@ -92,7 +98,7 @@ def fit(
         show_progress_bar=run.show,
         **training_keywords(training, panel, expression),
     )
-    fitted.save(out, overwrite=overwrite)
+    out = save_model(fitted, out, overwrite=overwrite)
     run.write_options(out)
     log.info("%s", fitted)
     log.info("Model saved to %s (options of this run: %s)", out, out / RECORD)
@@ -103,7 +109,19 @@ def check_model_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse, before work starts, a folder that cannot take the model."""
     from sthggep.model._store import check_free
 
+    check_folder(out.parent, "--out")
     check_free(out, overwrite=overwrite)
+
+
+def save_model(model: HGGEP, out: Path, *, overwrite: bool) -> Path:
+    """Save a model; if something came to stand in its place meanwhile, in a folder beside it."""
+    try:
+        model.save(out, overwrite=overwrite)
+    except FileExistsError:
+        out = next(path for n in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{n}")))
+        model.save(out)
+        log.warning("The folder was taken during the training; the model is in %s.", out)
+    return out
 
 
 def validation_of(validation: tuple[str, ...]) -> str | list[str] | None:

@@ -8,8 +8,13 @@ from typing import Protocol, TypeVar
 
 import click
 
+from sthggep._arguments import LARGEST_SEED
 from sthggep._cli._command import RUN, Option
 from sthggep._cli._config import read_config
+
+WHOLE = click.IntRange(min=1)
+SEED = click.IntRange(min=0, max=LARGEST_SEED)
+POSITIVE = click.FloatRange(min=0, min_open=True)
 
 F = TypeVar("F", bound=Callable[..., object])
 FILE = click.Path(path_type=Path)
@@ -66,7 +71,7 @@ images = combine(
     option("--coordinate-system", heading=PLACES, help="Coordinate system of a SpatialData."),
     option(
         "--mpp",
-        type=float,
+        type=POSITIVE,
         heading=PLACES,
         help="Microns per full-resolution pixel of all slides. If not given: the slide's metadata, else its spot pitch.",
     ),
@@ -94,10 +99,10 @@ preset = option(
 )
 training = combine(
     option(
-        "--n-members", type=int, heading=TRAINING, help="Number of networks to average. If not given: the preset's."
+        "--n-members", type=WHOLE, heading=TRAINING, help="Number of networks to average. If not given: the preset's."
     ),
-    option("--max-epochs", type=int, heading=TRAINING, help="Largest number of epochs. If not given: the preset's."),
-    option("--learning-rate", type=float, heading=TRAINING, help="Learning rate. If not given: the preset's."),
+    option("--max-epochs", type=WHOLE, heading=TRAINING, help="Largest number of epochs. If not given: the preset's."),
+    option("--learning-rate", type=POSITIVE, heading=TRAINING, help="Learning rate. If not given: the preset's."),
     option(
         "--expression",
         multiple=True,
@@ -107,7 +112,7 @@ training = combine(
     ),
     option(
         "--seed",
-        type=int,
+        type=SEED,
         default=0,
         heading=TRAINING,
         help="Seed of the training; the same seed gives the same model.",
@@ -117,7 +122,7 @@ features = combine(
     option("--encoder", heading=INPUTS, help="Image encoder instead of the preset's, such as shufflenet."),
     option(
         "--size-um",
-        type=float,
+        type=POSITIVE,
         multiple=True,
         heading=INPUTS,
         help="Field of view in µm instead of the preset's. May be repeated.",
@@ -141,7 +146,7 @@ features = combine(
 )
 compute = combine(
     option("--device", heading=RUN, default="auto", help="Device: auto, cpu, cuda or mps."),
-    option("--batch-size", heading=RUN, type=int, default=64, help="Number of patches to encode at a time."),
+    option("--batch-size", heading=RUN, type=WHOLE, default=64, help="Number of patches to encode at a time."),
 )
 window = option(
     "--window",

@@ -20,8 +20,11 @@ from sthggep._cli._files import (
     write_whole,
 )
 from sthggep._cli._records import PredictionKeywords, PredictionOptions, prediction_keywords
+from sthggep._disk._lock import locked
+from sthggep._disk._run_folder import check_folder
 from sthggep._log import log
-from sthggep._slides._container_files import kind_of
+from sthggep._names import check_key
+from sthggep._slides._container_files import file_names, kind_of
 from sthggep._slides._places import Places
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 )
 @options.option(
     "--spacing-um",
-    type=float,
+    type=options.POSITIVE,
     help="Distance in µm of new spots that the command places over the tissue. If not given: the slide's spots; 100 for an "
     "image.",
 )
@@ -117,10 +120,13 @@ def predict(
     PNG).
     """
     genes = read_gene_list(settings["genes"])
+    check_key(settings["key_added"], "`key_added`")
     cohort = settings["workers"] is not None or settings["scheduler"] is not None
     as_table = cohort or settings["predictions_only"] or settings["spacing_um"] is not None
     files = output_files(slides, out, as_table=as_table)
     overwrite = settings["overwrite"] or cohort
+    for target in files.values():
+        check_folder(target.parent, "--out")
     unwritten = unwritten_files(files, overwrite=overwrite, skip_existing=settings["skip_existing"])
     if not unwritten:
         log.info("Nothing to do: all %d output files exist.", len(files))
@@ -170,7 +176,8 @@ def predict_each(
     """Predict the slides one after the other, and write each to its output file."""
     only = options["predictions_only"]
     for number, (slide, target) in enumerate(files.items(), start=1):
-        with name_slide(slide), write_whole(target) as part:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with name_slide(slide), locked(target, "a prediction"), write_whole(target) as part:
             data, places = open_slide(slide, Places.among(options), options["spacing_um"])
             keywords = prediction_keywords(options, genes, places)
             summary = predict_into(data, model, keywords, out=part if only else None, show=show)
@@ -213,11 +220,8 @@ def output_files(slides: tuple[Path, ...], out: str, *, as_table: bool = False) 
             msg = f"{path} cannot hold this slide ({noun}). Pass an --out that ends in {' or '.join(endings)}."
             raise ValueError(msg)
         return {slides[0]: path}
-    targets = {s: path / (f"{s.stem}.h5ad" if as_table or kind == "image" else s.name) for s, kind in kinds.items()}
-    if len(set(targets.values())) < len(slides):
-        msg = f"Several slides have the same output file in {path}. Rename the slides, or use a folder for each."
-        raise ValueError(msg)
-    return targets
+    own_endings = [".h5ad" if as_table or kind == "image" else slide.suffix.lower() for slide, kind in kinds.items()]
+    return file_names(slides, path, own_endings)
 
 
 def unwritten_files(files: dict[Path, Path], *, overwrite: bool, skip_existing: bool) -> dict[Path, Path]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sthggep._checks import listing
+from sthggep._disk._lock import LOCK, locked
 from sthggep._disk._whole import PART, whole_file
 from sthggep._keys import TOOL
 
@@ -25,24 +28,36 @@ class RunFolder:
     file: str
     """Name of the record."""
 
+    @contextmanager
+    def at_work(self, folder: Path, record: Mapping[str, object]) -> Iterator[None]:
+        """Create the folder or resume in it, and keep other processes out of it within the block."""
+        check_folder(folder, self.option)
+        if not (folder / self.file).exists():
+            self._refuse_foreign(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, f"a {self.what}"):
+            self.open(folder, record)
+            yield
+
     def open(self, folder: Path, record: Mapping[str, object]) -> None:
         """Create the folder or resume in it; reject a folder of another run, and a folder of other files."""
         expected = json.loads(json.dumps({"tool": TOOL, "format": FORMAT, **record}))
-        if folder.exists() and not folder.is_dir():
-            msg = f"`{self.option}` must be a folder, found the file {str(folder)!r}."
-            raise FileExistsError(msg)
+        check_folder(folder, self.option)
         path = folder / self.file
         if path.exists():
             self._compare(self.read(path), expected, folder)
             return
-        if folder.exists() and any(p for p in folder.iterdir() if not p.name.endswith(PART)):
+        self._refuse_foreign(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(expected, indent=1))
+
+    def _refuse_foreign(self, folder: Path) -> None:
+        if folder.exists() and any(p for p in folder.iterdir() if not p.name.endswith((PART, LOCK))):
             msg = (
                 f"{str(folder)!r} holds files and no {self.what} of sthggep (it has no {self.file!r}). sthggep leaves "
                 f"it alone. Pass another folder as `{self.option}`."
             )
             raise FileExistsError(msg)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(expected, indent=1))
 
     def read(self, path: Path) -> dict[str, object]:
         """Read a record of the folder."""
@@ -73,6 +88,19 @@ class RunFolder:
                 f"Pass another folder as `{self.option}`, or delete that one."
             )
             raise ValueError(msg)
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse a place where a folder cannot be made or written, before work starts."""
+    for place in (folder, *folder.absolute().parents):
+        if os.path.lexists(place):
+            break
+    if not place.is_dir():
+        msg = f"`{option}` must be a folder, found the file {str(place)!r}."
+        raise FileExistsError(msg)
+    if not os.access(place, os.W_OK | os.X_OK) and place != folder:
+        msg = f"`{option}`: you may not write to {str(place)!r}. Pass another folder."
+        raise PermissionError(msg)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from sthggep._encoders._cache import FeatureCache, describe, hash_record, image_
 from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._sweep import Encoding, FeatureArray, PatchEncoding
 from sthggep._encoders._tissue import TissueEncoding, feature_maps
-from sthggep._keys import feature_key
+from sthggep._names import file_name
 from sthggep._progress import progress
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def encode(
             elif feature_cache and record:
                 new[size] = stack.enter_context(feature_cache.writing(hash_record(record), record, shape))
             elif folder is not None:
-                new[size] = RowFile.create(folder / f"{feature_key(slide.name, size)}.npy", *shape)
+                new[size] = RowFile.create(folder / f"{file_name(slide.name)}-{size:g}.npy", *shape)
             else:
                 new[size] = np.empty(shape, dtype=np.float32)
         parts = make_encodings(slide, frozen, list(new), flips=flips, encoding=encoding, batch_size=batch_size)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
 from sthggep._checks import positive
 from sthggep._encoders._entry import Encoder, FeatureMapping
 from sthggep._encoders._families import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, is_family
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@checked
 def register_encoder(
     name: str,
     model: object,

@@ -259,6 +259,9 @@ def _source_levels(path: object, coarser: list[Level], name: str) -> list[Level]
 def copy_data(data: AnnData | SpatialData) -> AnnData | SpatialData:
     """Return a deep copy of ``data``."""
     if not hasattr(data, "tables"):
+        if data.isbacked:
+            msg = "`copy=True` copies an AnnData in memory, found one in a file (`backed=`). Load it first: `data = data.to_memory()`."
+            raise ValueError(msg)
         return data.copy()
     from spatialdata import deepcopy
 

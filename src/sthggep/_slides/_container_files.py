@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sthggep._checks import listing
+from sthggep._names import base_name, file_name, same_on_some_disk
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,7 +49,7 @@ def kind_of(path: Path) -> str:
         beside = f" Slides beside it: {', '.join(sorted(near)[:8])}." if near else ""
         msg = f"{path} does not exist; {OR_IMAGE}.{beside}"
         raise FileNotFoundError(msg)
-    ending = path.suffix.lower()
+    ending = path.name[len(slide_name(path)) :].lower()
     if ending == ".h5ad":
         return "anndata"
     if ending != ".zarr":
@@ -69,6 +72,33 @@ def _refuse_other_files(path: Path) -> None:
     except (ValueError, OSError) as error:
         msg = f"{path} has an unknown ending, and sthggep cannot read it as an image; {OR_IMAGE}."
         raise ValueError(msg) from error
+
+
+def slide_name(path: Path) -> str:
+    """Name of a slide's file without its ending."""
+    return base_name(path, (*TABLES, *IMAGES))
+
+
+def file_names(slides: Sequence[Path], folder: Path, endings: Sequence[str]) -> dict[Path, Path]:
+    """Name a file in ``folder`` for each slide: a safe name of the slide, with an ending.
+
+    Raises
+    ------
+    ValueError
+        Two slides would have the same file, on some disk at least.
+    """
+    names = [f"{file_name(slide_name(slide))}{ending}" for slide, ending in zip(slides, endings, strict=True)]
+    sources: dict[str, list[Path]] = {}
+    for slide, name in zip(slides, names, strict=True):
+        sources.setdefault(same_on_some_disk(name), []).append(slide)
+    for name, slides_of_one in sources.items():
+        if len(slides_of_one) > 1:
+            msg = (
+                f"{listing(slides_of_one)} would all be written to {folder / name} (some disks ignore upper case). Rename them, "
+                "or call once for each folder."
+            )
+            raise ValueError(msg)
+    return {slide: folder / name for slide, name in zip(slides, names, strict=True)}
 
 
 @contextmanager

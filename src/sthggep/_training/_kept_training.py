@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +22,33 @@ if TYPE_CHECKING:
 RUN = RunFolder("training", "checkpoint_dir", "training.json")
 
 
-def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Path:
+@contextmanager
+def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Iterator[Path | None]:
     """Open the checkpoint folder of a training: a new folder, or one of a training with the same data and options.
 
-    Device, number of processes and precision may differ.
+    Device, number of processes and precision may differ. ``None`` if the training has none.
     """
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    if task.options.checkpoint_dir is None:
+        yield None
+        return
+    folder = Path(task.options.checkpoint_dir)
+    record = _record(task, plan)
+    # The first of several processes that train together keeps others out
+    if getattr(rank_zero_only, "rank", 0):
+        RUN.open(folder, record)
+        yield folder
+        return
+    with RUN.at_work(folder, record):
+        yield folder
+
+
+def _record(task: TrainingTask, plan: Sequence[HeldOut]) -> dict[str, object]:
+    """What the checkpoints depend on, in plain types."""
     options, preset, targets = task.options, task.preset, task.targets
     seed, layer, weights, window = options.compute.seed, options.layer, plain(options.weights), options.window
-    record = {
+    return {
         "version": __version__,
         "options": {"seed": seed, "layer": layer, "weights": weights, "window": window}
         | {name: plain(value) for name, value in asdict(preset).items()},
@@ -47,6 +67,3 @@ def open_training(task: TrainingTask, plan: Sequence[HeldOut]) -> Path:
         },
         "expression": {s.name: section_fingerprint(s, s.name, layer).content for s in task.extra_sections},
     }
-    folder = Path(str(options.checkpoint_dir))
-    RUN.open(folder, record)
-    return folder

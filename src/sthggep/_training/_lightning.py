@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sthggep._training._checkpoints import BEST, EpochCheckpoint, load_finished, store_finished
 from sthggep._training._datamodule import SectionDataModule
+from sthggep._training._interrupt import interruptible
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
 from sthggep.nn._precision import faster_in_bf16
 from sthggep.nn._section import PatchInputs
@@ -195,14 +196,14 @@ def _train(
             callbacks += [best, EarlyStopping(WATCHED, mode="max", patience=recipe.patience)]
         callbacks += [checkpoint] if checkpoint is not None else []
         module.train()  # Lightning does not set the mode
-        trainer = _make_trainer(
+        trainer = make_trainer(
             recipe,
             device,
             callbacks,
             trainer_kwargs,
             enable_checkpointing=bool(data.validation) or checkpoint is not None,
         )
-        with deterministic_algorithms():
+        with deterministic_algorithms(), interruptible():
             resume_path = None if checkpoint is None else checkpoint.resume_path
             trainer.fit(module, datamodule=data, ckpt_path=resume_path)
         if best.best_model_path:
@@ -214,7 +215,7 @@ def _train(
     return module.rows
 
 
-def _make_trainer(
+def make_trainer(
     recipe: Recipe,
     device: torch.device,
     callbacks: list[Callback],

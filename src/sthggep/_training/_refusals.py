@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sthggep._checks import counted, listing, unique
+from sthggep._checks import counted, listing, one_of, unique
+from sthggep._disk._run_folder import check_folder
 from sthggep._encoders._record import has_uncolored_features
 from sthggep._keys import feature_key
 from sthggep._slides._placement import warn_of_misplaced
@@ -17,7 +19,33 @@ if TYPE_CHECKING:
     from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
     from sthggep._training._presets import Preset
+    from sthggep._training._task import TrainingOptions
     from sthggep.model import HGGEP
+
+
+def refuse_training_options(options: TrainingOptions) -> None:
+    """Refuse options of Lightning's trainer that it does not take, and a checkpoint folder that cannot be written."""
+    if options.checkpoint_dir is not None:
+        check_folder(Path(options.checkpoint_dir), "checkpoint_dir")
+    if not options.trainer_kwargs:
+        return
+    import inspect
+
+    import lightning
+
+    from sthggep._training._lightning import make_trainer, silenced_lightning
+    from sthggep._training._presets import PRESETS
+
+    names = [name for name in inspect.signature(lightning.Trainer).parameters if name != "self"]
+    for name in options.trainer_kwargs:
+        one_of(str(name), names, "option in `trainer_kwargs`", where="Lightning's Trainer", limit=60)
+    try:
+        with silenced_lightning():
+            recipe, arguments = PRESETS["default"].recipe, dict(options.trainer_kwargs)
+            make_trainer(recipe, options.compute.device, [], arguments, enable_checkpointing=True)
+    except Exception as reason:
+        msg = f"`trainer_kwargs`: Lightning's Trainer refuses {dict(options.trainer_kwargs)!r} ({type(reason).__name__}: {reason})."
+        raise ValueError(msg) from reason
 
 
 def refuse_gene_options(**options: object) -> None:

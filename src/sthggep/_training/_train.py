@@ -53,13 +53,12 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
 
     options, parent = task.options, task.parent
     plan = plan_validation(task.slides, options.validation, task.n_members)
-    folder = None if options.checkpoint_dir is None else open_training(task, plan)
-    extra = [counts_only(slide, task.genes, options.layer) for slide in task.extra_sections]
-    stain = fit_reference(task.slides, task.preset.inputs.stain) if parent is None else parent.stain
-    task = replace(task, slides=[normalized(slide, stain) for slide in task.slides])
-    _log_start(task)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="sthggep-") as scratch:
+    with open_training(task, plan) as folder, tempfile.TemporaryDirectory(prefix="sthggep-") as scratch:
+        extra = [counts_only(slide, task.genes, options.layer) for slide in task.extra_sections]
+        stain = fit_reference(task.slides, task.preset.inputs.stain) if parent is None else parent.stain
+        task = replace(task, slides=[normalized(slide, stain) for slide in task.slides])
+        _log_start(task)
+        start = time.perf_counter()
         if prepared is None:
             prepared = prepare(task.slides, task.preset, options, parent=parent, folder=Path(scratch))
         sections, record = _read_sections(task, prepared)

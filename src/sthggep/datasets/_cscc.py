@@ -7,6 +7,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
+from sthggep._arguments import checked
 from sthggep._checks import warn_user
 from sthggep._slides._lattice import is_interleaved
 from sthggep.datasets._download import Folder, Source, locate
@@ -27,6 +28,7 @@ SOURCE = Source(
 )
 
 
+@checked
 def cscc(
     sample: str,
     *,

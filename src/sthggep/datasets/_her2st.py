@@ -6,6 +6,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
+from sthggep._arguments import checked
 from sthggep._checks import warn_user
 from sthggep.datasets._download import Folder, Source, checksums, locate, numbered
 from sthggep.io import read_st
@@ -36,6 +37,7 @@ SOURCE = Source(
 )
 
 
+@checked
 def her2st(
     section: str, *, root: str | Path | None = None, labels: bool = True, image: bool = True, fullres: bool = True
 ) -> AnnData:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
+from sthggep._arguments import checked
 from sthggep.datasets._download import Folder, Source, locate
 from sthggep.io import read_st
 
@@ -32,6 +33,7 @@ SOURCE = Source(
 )
 
 
+@checked
 def mob(section: str, *, root: str | Path | None = None, image: bool = True, fullres: bool = True) -> AnnData:
     """Read one section of mouse olfactory bulb with its 1,000 most expressed genes, small and low in resolution.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sthggep._arguments import checked
 from sthggep._checks import one_of
 from sthggep.datasets import _cscc, _her2st, _mob
 from sthggep.datasets._download import locate
@@ -15,6 +16,7 @@ _DATASETS = {
 }
 
 
+@checked
 def sections(dataset: str, *, root: str | Path | None = None, with_image: bool = False) -> list[str]:
     """List the names of the sections of a public data set.
 

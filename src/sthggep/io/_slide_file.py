@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sthggep._arguments import checked
 from sthggep._image._level import Level, open_levels, read_mpp
 from sthggep._log import log
 
@@ -23,6 +24,7 @@ _SMALLEST = 1024
 _CHUNK = 1024
 
 
+@checked
 def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
     """Open a whole slide (TIFF, OME-TIFF, SVS, JPEG, PNG) as a SpatialData with one multiscale image.
 

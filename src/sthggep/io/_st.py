@@ -11,6 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from sthggep._arguments import checked
 from sthggep._checks import positive, warn_user
 from sthggep._image._level import open_levels
 from sthggep._log import log
@@ -20,6 +21,7 @@ from sthggep.io._st_tables import match, read_counts, read_labels, read_spots
 _PREVIEW = 2000
 
 
+@checked
 def read_st(
     counts: str | Path | pd.DataFrame,
     image: str | Path | None,

@@ -10,6 +10,7 @@ from textwrap import shorten
 import pandas as pd
 
 from sthggep import nn as nets
+from sthggep._arguments import checked_methods
 from sthggep._checks import genes_present
 from sthggep._inputs._inputs import Inputs
 from sthggep.model._card import render_card, render_html
@@ -24,6 +25,7 @@ from sthggep.model._store import json_columns, read_checkpoint, read_folder, sel
 __all__ = ["HGGEP"]
 
 
+@checked_methods
 class HGGEP(Predictor):
     """A trained HGGEP model, returned by :func:`sthggep.tl.fit`, ``load``, ``from_pretrained`` and ``from_reference_checkpoint``.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
 from sthggep._checks import has_key
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
@@ -32,6 +33,7 @@ PALETTE = (*(c for c in COLORS if c != "#000000"), "#882255", "#332288", "#99993
 MISSING = "#D9D9D9"
 
 
+@checked
 @document_places
 def agreement(
     data: AnnData | SpatialData,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
 from sthggep._checks import listing
 from sthggep._docs import document_places
 from sthggep._slides._colors import FAR, ColorRange, Colors, read_colors, tissue_colors
@@ -32,6 +33,7 @@ SWATCHES = (-1.0, 0.0, 1.0)  # standard deviations of L*
 AXES = ("L* (dark to light)", "a* (green to red)", "b* (blue to yellow)")
 
 
+@checked
 @document_places
 def colors(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sthggep._arguments import checked
 from sthggep._checks import listing, one_of
 from sthggep.pl._figure import COLORS, DOT, figure_of, new_figure, save_figure, style
 from sthggep.pl._scores import LABELS
@@ -24,6 +25,7 @@ TITLE_INCHES = 6.5  # width of the title in one line
 SLOT = 0.76  # fraction of a section's width that its methods take
 
 
+@checked
 def cross_validation(
     results: pd.DataFrame,
     *,

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from sthggep._disk._whole import whole_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -69,8 +71,11 @@ def new_figure(size: tuple[float, float], dpi: float) -> Figure:
 
 def save_figure(figure: Figure, path: str | Path | None) -> None:
     """Write the figure to a file, if there is a path; the ending chooses the format."""
-    if path is not None:
-        figure.savefig(path, dpi=SAVE_DPI)
+    if path is None:
+        return
+    path = Path(path)
+    with whole_file(path if path.suffix else path.with_suffix(".png")) as part:
+        figure.savefig(part, dpi=SAVE_DPI)
 
 
 def empty_axes(ax: Axes) -> None:

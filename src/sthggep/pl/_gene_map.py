@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
+from sthggep._arguments import checked
 from sthggep._checks import positive
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
@@ -32,6 +33,7 @@ BAR_INCHES = 0.06
 BAR_ROOM = 0.3  # height of a color bar with its numbers, or of a scale bar
 
 
+@checked
 @document_places
 def gene_map(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sthggep._arguments import checked
 from sthggep._checks import listing
 from sthggep.pl._figure import COLORS, DOT, new_figure, save_figure, style
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 TRAIN, VALIDATION = COLORS[0], COLORS[1]
 
 
+@checked
 def history(
     history: HGGEP | pd.DataFrame,
     *,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sthggep._arguments import checked
 from sthggep._checks import has_key, listing
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
@@ -38,6 +39,7 @@ PANEL_INCHES = 3.6
 LINES = ("solid", (0, (2, 1)), (0, (0.6, 0.8)))
 
 
+@checked
 @document_places
 def hypergraph(
     data: AnnData | SpatialData,

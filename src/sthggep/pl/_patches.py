@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
 from sthggep._docs import document_places
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep.pl._figure import empty_axes, new_figure, save_figure, style
@@ -39,6 +40,7 @@ PATCH_INCHES = 1.15
 TAG = {"facecolor": "black", "edgecolor": "none", "pad": 1.2}
 
 
+@checked
 @document_places
 def patches(
     data: AnnData | SpatialData,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from anndata import AnnData
 
+from sthggep._arguments import checked
 from sthggep._disk._whole import whole_file
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PLACE = "/*DATA*/null"
 
 
+@checked
 @document_places
 def report(
     results: HGGEP | AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],

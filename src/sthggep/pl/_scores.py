@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
 from sthggep._checks import has_key, listing, one_of
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
@@ -29,6 +30,7 @@ BEST_MARGIN = 0.8  # inches above and below the names of the best genes
 TREND = 0.3  # fraction of the genes in the window that smooths the ceiling
 
 
+@checked
 def scores(
     data: AnnData | SpatialData | pd.DataFrame,
     *,

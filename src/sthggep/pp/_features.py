@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
 from sthggep._checks import may_write, positive
 from sthggep._device import resolve_device
 from sthggep._docs import document_places
@@ -16,11 +17,13 @@ from sthggep._encoders._cache import image_fingerprint
 from sthggep._encoders._encode import check_encoding, encode
 from sthggep._encoders._frozen import FrozenEncoder, find_encoder
 from sthggep._encoders._record import NO_SECTIONS, feature_record, has_features, matches_record, read_sections
-from sthggep._keys import TOOL, feature_key
+from sthggep._imports import import_whole
+from sthggep._keys import feature_key
 from sthggep._slides._anndata import copy_data, table_of
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
+from sthggep._slides._results import write_results
 from sthggep._slides._stain import check_reference, normalized
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 
+@checked
 @document_places
 def features(
     data: AnnData | SpatialData,
@@ -127,6 +131,7 @@ def features(
     >>> sthggep.pp.features(slide, size_um=(160, 320))
     >>> model = sthggep.tl.fit(slide, obsm=["X_shufflenet_he_160", "X_shufflenet_he_320"])
     """
+    import_whole("torch")
     places = Places(
         image_key=image_key,
         table_key=table_key,
@@ -179,8 +184,15 @@ def features(
         )
         for size, values in zip(new, arrays, strict=True):
             encoded[size].append(_Encoded(slide, values[:], image))
-    for size, key in keys.items():
-        _write(table, key, records[size] | ({"image_key": image_key} if image_key else {}), encoded[size])
+    chosen = {"image_key": image_key} if image_key else {}
+    new_features = {
+        key: _join(table, key, records[size] | chosen, encoded[size]) for size, key in keys.items() if encoded[size]
+    }
+    write_results(
+        table,
+        obsm={key: values for key, (values, _) in new_features.items()},
+        uns={key: record for key, (_, record) in new_features.items()},
+    )
     return data if copy else None
 
 
@@ -192,10 +204,10 @@ class _Encoded(NamedTuple):
     image: str
 
 
-def _write(table: AnnData, key: str, record: Mapping[str, object], encoded: Sequence[_Encoded]) -> None:
-    """Write the features of some sections, and keep those of other sections with the same record."""
-    if not encoded:
-        return
+def _join(
+    table: AnnData, key: str, record: Mapping[str, object], encoded: Sequence[_Encoded]
+) -> tuple[NDArray[np.float32], dict[str, object]]:
+    """Features of some sections with those of other sections that have the same record, and the record of all."""
     values = np.full((table.n_obs, encoded[0].values.shape[1]), np.nan, dtype=np.float32)
     sections = NO_SECTIONS
     if matches_record(table, key, record):
@@ -204,7 +216,4 @@ def _write(table: AnnData, key: str, record: Mapping[str, object], encoded: Sequ
     for each in encoded:
         values[each.slide.rows] = each.values
         sections = sections.add(each.slide, each.values, each.image)
-    # An interrupt between array and record leaves a record that matches no features
-    table.uns[key] = {"tool": TOOL}
-    table.obsm[key] = values
-    table.uns[key] = {**record, **sections.to_record()}
+    return values, {**record, **sections.to_record()}

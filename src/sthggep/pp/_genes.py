@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sthggep._arguments import checked
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 @document_places
 def gene_panel(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],

@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
+from sthggep._arguments import checked
 from sthggep._checks import has_key, one_of, positive
 from sthggep._docs import document_places
 from sthggep._keys import TOOL
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 RECORD = "tissue_grid"
 
 
+@checked
 @document_places
 def tissue_grid(
     data: AnnData | SpatialData,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from sthggep._arguments import checked
 from sthggep._checks import counted, has_key, may_write, positive
 from sthggep._docs import document_places
 from sthggep._encoders._freshness import refuse_stale
@@ -15,6 +16,7 @@ from sthggep._keys import TOOL
 from sthggep._slides._anndata import copy_data, table_of
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
+from sthggep._slides._results import write_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 
+@checked
 @document_places
 def hypergraph(
     data: AnnData | SpatialData,
@@ -140,11 +143,8 @@ def hypergraph(
     result = _Hyperedges(incidence, np.concatenate(spots), kinds)
     if other := _of_other_sections(table, key_added, params, np.concatenate([slide.rows for slide in slides])):
         result = other.beside(result)
-    # An interrupt between array and record leaves a record without hyperedges
-    table.uns[key_added] = {"tool": TOOL}
-    table.obsm[key_added] = result.incidence
-    of_kinds = np.array(result.kind, dtype=object)
-    table.uns[key_added] = {"tool": TOOL, "spot": result.spot, "kind": of_kinds, "params": params}
+    record = {"tool": TOOL, "spot": result.spot, "kind": np.array(result.kind, dtype=object), "params": params}
+    write_results(table, obsm={key_added: result.incidence}, uns={key_added: record})
     return data if copy else None
 
 

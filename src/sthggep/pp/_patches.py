@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sthggep._arguments import checked
 from sthggep._docs import document_places
 from sthggep._slides._patches import Patches
 from sthggep._slides._places import Places
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 @document_places
 def patches(
     data: AnnData | SpatialData,

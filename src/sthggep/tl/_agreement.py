@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sthggep._checks import positive
+from sthggep._arguments import checked
+from sthggep._checks import accepts_results, positive
 from sthggep._docs import document_places
 from sthggep._keys import TOOL, PredictionKeys, prediction_keys
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_one
+from sthggep._slides._results import write_results
 from sthggep._table._labels import ari_nmi, read_labels
 from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
 from sthggep.tl._clusters import Clusters, Points, check_method, cluster, principal_components
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 
+@checked
 @document_places
 def agreement(
     data: AnnData | SpatialData,
@@ -116,10 +119,8 @@ def agreement(
     clusters = {name: cluster(values, method, candidates, seed) for name, values in points.items()}
     scores = pd.DataFrame({name: _row(labels, partition) for name, partition in clusters.items()}).T
     scores = scores.astype({"n_clusters": int, "n_spots": int}).rename_axis("clusters of")
-    for name, column in (("predicted", keys.clusters), ("observed", keys.clusters_observed)):
-        if name in clusters:
-            table.obs[column] = _column(table, slide, clusters[name])
-    table.uns[keys.agreement] = {
+    columns = {"predicted": keys.clusters, "observed": keys.clusters_observed}
+    record = {
         "tool": TOOL,
         "scores": scores.copy(),
         "labels_key": labels_key,
@@ -127,11 +128,17 @@ def agreement(
         "n_pcs": int(n_pcs),
         "seed": int(seed),
     }
+    write_results(
+        table,
+        obs={columns[name]: _column(table, slide, clusters[name]) for name in columns if name in clusters},
+        uns={keys.agreement: record},
+    )
     return scores
 
 
 def _may_write(table: AnnData, keys: PredictionKeys, labels_key: str) -> None:
     """Refuse to overwrite fields that sthggep did not write, and to compare clusters with themselves."""
+    accepts_results(table)
     columns = (keys.clusters, keys.clusters_observed)
     if labels_key in columns:
         msg = f"obs[{labels_key!r}] holds clusters that this call would overwrite. Pass labels of another origin."

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
+from sthggep._arguments import checked
 from sthggep._checks import listing, may_write
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
+from sthggep._slides._results import write_results
 from sthggep._table._prediction import is_prediction, open_group
 from sthggep._table._prediction_rows import rows_in_file
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep", table_key: str = "table") -> None:
     """Link a slide to predictions stored in a file.
 
@@ -78,8 +81,6 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
         )
         raise ValueError(msg)
     rows_in_file(table, file, key, str(path))
-    table.obsm.pop(keys.obsm, None)
-    if keys.source in obs:
-        table.obs[keys.source] = obs[keys.source].to_numpy()
     record = {name: value for name, value in uns[keys.uns].items() if name != "in_x"}
-    table.uns[keys.uns] = {**record, "path": str(path)}
+    source = {keys.source: obs[keys.source].to_numpy()} if keys.source in obs else {}
+    write_results(table, uns={keys.uns: {**record, "path": str(path)}}, obs=source, without=[keys.obsm])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import genes_present, listing
+from sthggep._checks import genes_present, listing, warn_user
 from sthggep._slides._anndata import table_of
 from sthggep._slides._resolve import resolve
 from sthggep._table._counts import log10_cp10k, read_panel_counts
@@ -98,5 +97,5 @@ def _slides_with_prediction(slides: list[Slide], prediction: Prediction) -> list
         raise ValueError(msg)
     if left_out:
         msg = f"Sections without the prediction {prediction.key!r} are not scored: {listing(left_out)}."
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warn_user(msg)
     return predicted

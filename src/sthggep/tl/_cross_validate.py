@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
-from sthggep._checks import counted, listing
+from sthggep._arguments import checked
+from sthggep._checks import counted, listing, warn_user
 from sthggep._docs import document_places
-from sthggep._log import log
+from sthggep._imports import import_whole
+from sthggep._log import log, on_interrupt
 from sthggep._slides._places import Places
 from sthggep.tl._cross_validation._fold_store import FoldStore
 from sthggep.tl._cross_validation._folds import patient_of, shared_patients
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SAME_PATIENT = "same patient"
 
 
+@checked
 @document_places
 def cross_validate(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
@@ -37,7 +39,7 @@ def cross_validate(
     genes: Sequence[str] | None = None,
     targets: str | Sequence[str] | None = None,
     preset: str | Preset = "default",
-    baselines: Sequence[str] = ("mean", "nearest_patch", "ridge"),
+    baselines: str | Sequence[str] = ("mean", "nearest_patch", "ridge"),
     out: str | Path | None = None,
     validation: str | None = "auto",
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
@@ -165,6 +167,7 @@ def cross_validate(
     >>> pearson = results[results["metric"].isin(["pearson", "ceiling"])]
     >>> pearson.pivot_table(index="method", columns="section", values="value")
     """
+    import_whole("torch", "lightning")
     from sthggep._device import resolve_device
     from sthggep._inputs._compute import Compute
     from sthggep._training._choices import Choices
@@ -188,44 +191,58 @@ def cross_validate(
     plan = make_plan(slides, options, places, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.extra_sections)
     if leaks:
-        warnings.warn(_same_patient_warning(leaks, plan), UserWarning, stacklevel=2)
+        warn_user(_same_patient_warning(leaks, plan))
     return _table(_run_folds(plan, out), plan, leaks)
 
 
 def _run_folds(plan: Plan, out: str | Path | None) -> list[FoldResult]:
     """Scores and record of every fold: read from ``out`` if it is finished, else computed and stored."""
+    with FoldStore.open(out, plan.record()) as store, tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
+        results = {fold.number: result for fold in plan.folds if (result := store.read(fold.number)) is not None}
+        panels = {fold.number: plan.panel(fold) for fold in plan.folds if fold.number not in results}
+        if results:
+            log.info("%d of %d folds are finished already in %s.", len(results), len(plan.folds), out)
+        with on_interrupt(lambda: _what_is_stored(out, len(results), len(plan.folds))):
+            _run_missing(plan, panels, store, results, Path(folder))
+    return [results[fold.number] for fold in plan.folds]
+
+
+def _run_missing(
+    plan: Plan, panels: Mapping[int, list[str]], store: FoldStore, results: dict[int, FoldResult], folder: Path
+) -> None:
+    """Compute and store the folds that have a panel."""
     from sthggep.tl._cross_validation._run_fold import run_fold
 
-    store = FoldStore(out, plan.record())
-    results = {fold.number: result for fold in plan.folds if (result := store.read(fold.number)) is not None}
-    panels = {fold.number: plan.panel(fold) for fold in plan.folds if fold.number not in results}
-    if results:
-        log.info("%d of %d folds are finished already in %s.", len(results), len(plan.folds), out)
     inputs: FoldInputs | None = None
-    with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
-        for fold in plan.folds:
-            if fold.number in results:
-                continue
-            start = time.perf_counter()
-            if inputs is None or plan.inputs_differ:
-                # Delete the features of the earlier fold first
-                rmtree(folder)
-                inputs = plan.read_inputs(Path(folder), fold)
-            scores = run_fold(plan, inputs, fold, panels[fold.number])
-            record: dict[str, object] = {
-                "fold": fold.number,
-                "group": fold.group,
-                "sections": [plan.slides[i].name for i in fold.test],
-                "n_train": len(fold.train),
-                "n_expression": len(fold.extra),
-                "n_genes": len(panels[fold.number]),
-                "seconds": round(time.perf_counter() - start, 2),
-            }
-            store.write(fold.number, scores, record)
-            results[fold.number] = scores, record
-            text = "Fold %d of %d (%s held out): PCC %s; %.0f s."
-            log.info(text, fold.number + 1, len(plan.folds), fold.group, _pearson(scores), record["seconds"])
-    return [results[fold.number] for fold in plan.folds]
+    for fold in plan.folds:
+        if fold.number not in panels:
+            continue
+        start = time.perf_counter()
+        if inputs is None or plan.inputs_differ:
+            # Delete the features of the earlier fold first
+            rmtree(folder)
+            inputs = plan.read_inputs(folder, fold)
+        scores = run_fold(plan, inputs, fold, panels[fold.number])
+        record: dict[str, object] = {
+            "fold": fold.number,
+            "group": fold.group,
+            "sections": [plan.slides[i].name for i in fold.test],
+            "n_train": len(fold.train),
+            "n_expression": len(fold.extra),
+            "n_genes": len(panels[fold.number]),
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+        store.write(fold.number, scores, record)
+        results[fold.number] = scores, record
+        text = "Fold %d of %d (%s held out): PCC %s; %.0f s."
+        log.info(text, fold.number + 1, len(plan.folds), fold.group, _pearson(scores), record["seconds"])
+
+
+def _what_is_stored(out: str | Path | None, n_finished: int, n_folds: int) -> str:
+    """What an interrupted cross-validation leaves, in words."""
+    if out is None:
+        return f"{n_finished} of {n_folds} finished folds are lost: with `out=` the same call would resume."
+    return f"{n_finished} of {n_folds} folds are in {str(out)!r}; the same call resumes there."
 
 
 def _pearson(scores: pd.DataFrame) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sthggep._checks import listing
+from sthggep._checks import listing, warn_user
 from sthggep._slides._colors import FAR, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._placement import warn_of_misplaced
@@ -28,16 +27,16 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
         for slide in slides:
             warn_of_misplaced(slide)
         for message in (*_other_colors(model, slides), *_other_sharpness(model, slides)):
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warn_user(message)
     if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
             f"this table ({listing(table.var_names, 3)}). Are tissue and species those of the training, and gene names of the same kind?"
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)
     names = learned_from(model, slides)
     if names:
-        warnings.warn(_trained_on_message(names, "The prediction is of"), UserWarning, stacklevel=3)
+        warn_user(_trained_on_message(names, "The prediction is of"))
     return names
 
 
@@ -96,13 +95,13 @@ def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
 def warn_of_training_tissue(sections: Mapping[str, bool | None]) -> None:
     """Warn of sections that the model was trained on, and of those of which that is not known."""
     if names := [name for name, trained_on in sections.items() if trained_on]:
-        warnings.warn(_trained_on_message(names, "The score is of"), UserWarning, stacklevel=3)
+        warn_user(_trained_on_message(names, "The score is of"))
     if unknown := [name for name, trained_on in sections.items() if trained_on is None]:
         msg = (
             f"Whether the model was trained on {listing(unknown)} is not known, since obs holds no column that says so of all "
             "their spots. Was it dropped, or were spots added? Call `sthggep.tl.predict` again."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)
 
 
 def _trained_on_message(names: Sequence[str], what: str) -> str:

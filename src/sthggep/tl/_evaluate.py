@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
+from sthggep._checks import accepts_results, warn_user
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
 from sthggep._log import NOTEBOOK, log
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LEAST_CEILING = 0.1**0.5
 
 
+@checked
 @document_places
 def evaluate(
     data: AnnData | SpatialData,
@@ -164,6 +166,7 @@ def ceiling_of(section: ScoredSection, rng: np.random.Generator) -> NDArray[np.f
 
 def _may_write_scores(table: AnnData, key: str) -> None:
     """Refuse to overwrite anything but a table of scores."""
+    accepts_results(table)
     name = prediction_keys(key).scores
     stored = table.uns.get(name)
     if stored is not None and not (isinstance(stored, pd.DataFrame) and {"pearson", "ceiling"} <= set(stored.columns)):
@@ -177,7 +180,7 @@ def _report_scores(scores: pd.DataFrame, n_sections: int) -> None:
     if undefined:
         where = f" over {n_sections} sections" if n_sections > 1 else ""
         msg = f"Constant (measured or predicted): {undefined} of {len(scores)} genes{where}. Their correlation is NaN."
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)
     mean, ceiling = scores["pearson"].mean(), scores["ceiling"].mean()
     where = f" in {n_sections} sections" if n_sections > 1 else ""
     if np.isnan(ceiling):

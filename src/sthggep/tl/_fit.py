@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sthggep._arguments import checked
 from sthggep._checks import gene_list
 from sthggep._docs import document_places
 from sthggep._encoders._freshness import refuse_stale
+from sthggep._imports import import_whole
+from sthggep._log import on_interrupt
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._counts import read_panel_counts
@@ -22,6 +25,7 @@ from sthggep._training._refusals import (
     refuse_extra_counts,
     refuse_gene_options,
     refuse_missing_genes,
+    refuse_training_options,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 
+@checked
 @document_places
 def fit(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
@@ -190,8 +195,10 @@ def fit(
 
     >>> tuned = sthggep.tl.fit(sthggep.datasets.toy(seed=2), model=model)
     """
+    import_whole("torch", "lightning")
     from sthggep._device import resolve_device
     from sthggep._inputs._compute import Compute
+    from sthggep._training._interrupt import describe_stored
     from sthggep._training._task import TrainingOptions
     from sthggep._training._train import train
 
@@ -208,9 +215,11 @@ def fit(
     choices = Choices(obsm, encoder, size_um, encoding, stain, max_epochs, learning_rate, n_members)
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)
+    refuse_training_options(options)
     task = _make_task(data, preset, model, choices, options, places)
     _check_task(task)
-    return train(task)
+    with on_interrupt(lambda: describe_stored(checkpoint_dir, task.n_members)):
+        return train(task)
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from anndata import AnnData
 from numpy.typing import NDArray
 
+from sthggep._disk._lock import locked
 from sthggep._disk._rows import RowFile, row_steps
 from sthggep._disk._whole import whole_file, whole_folder
-from sthggep.tl._to_adata import coordinates
+from sthggep.tl._frame import write_frame
 
 if TYPE_CHECKING:
     import dask.array as da
     import h5py
+    import pandas as pd
     import zarr
 
     from sthggep._keys import PredictionKeys
@@ -99,47 +100,62 @@ class Outputs:
         return file
 
 
-def write_store(
-    out: Path, outputs: Outputs, request: Request, record: Mapping[str, object], sources: pd.Series
-) -> None:
-    """Write an AnnData with the prediction as ``X``, as `tl.to_adata` makes it; ``out`` appears once it is complete."""
-    from anndata.io import write_elem
+@contextmanager
+def open_store(out: Path, request: Request, record: Mapping[str, object], sources: pd.Series) -> Iterator[Store]:
+    """Begin an AnnData with the prediction as ``X``, as `tl.to_adata` makes it; ``out`` appears once it is complete.
 
-    table, keys = request.table, request.keys
-    uns: dict[str, object] = {keys.uns: {**record, "in_x": True}}
-    uns |= {name: _without_images(table.uns[name]) for name in ("spatial", "spatialdata_attrs") if name in table.uns}
-    frame = AnnData(
-        obs=table.obs.assign(**{keys.source: sources}),
-        var=pd.DataFrame(index=pd.Index(request.genes)),
-        obsm=coordinates(table, record, "spatial"),
-        uns=uns,
-    )
-    elements = {
-        "expression": "X",
-        "latent": f"obsm/{keys.latent}",
-        "counts": "layers/counts",
-        "spread": "layers/std",
-    }
+    All but the prediction is written and read back before work starts, so that nothing in the table can fail later.
+    """
     whole = whole_folder if out.suffix == ".zarr" else whole_file
-    with whole(out) as part, _written(frame, part) as group:
-        for kind, element in elements.items():
-            if kind in outputs.arrays:
-                write_elem(group, element, _as_dask(outputs.arrays[kind]))
+    with locked(out, "a prediction"), whole(out) as part:
+        write_frame(part, request, record, sources)
+        yield Store(part, request.keys)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The file of a prediction, without the prediction."""
+
+    path: Path
+    keys: PredictionKeys
+
+    @property
+    def folder(self) -> Path:
+        """Folder for arrays on the disk of the file."""
+        return self.path.parent
+
+    def write(self, outputs: Outputs) -> None:
+        """Write the predicted arrays, and close them."""
+        from anndata.io import write_elem
+
+        elements = {
+            "expression": "X",
+            "latent": f"obsm/{self.keys.latent}",
+            "counts": "layers/counts",
+            "spread": "layers/std",
+        }
+        with _opened(self.path) as group:
+            for kind, element in elements.items():
+                if kind in outputs.arrays:
+                    write_elem(group, element, _as_dask(outputs.arrays[kind]))
+        for array in outputs.arrays.values():
+            if isinstance(array, RowFile):
+                array.close()
+                array.path.unlink()
+        outputs.arrays.clear()
 
 
 @contextmanager
-def _written(frame: AnnData, path: Path) -> Iterator[zarr.Group | h5py.File]:
+def _opened(path: Path) -> Iterator[zarr.Group | h5py.File]:
     """The file of an AnnData, open for further elements."""
     if path.suffix == ".zarr":
         import zarr
 
-        frame.write_zarr(path)
         yield zarr.open_group(path, mode="a", use_consolidated=False)
         zarr.consolidate_metadata(path)
         return
     import h5py
 
-    frame.write_h5ad(path)
     with h5py.File(path, "a") as file:
         yield file
 
@@ -165,10 +181,3 @@ class _Rows:
     def __getitem__(self, index: tuple[slice, slice]) -> Floats:
         part: Floats = self.rows[index[0]][:, index[1]]
         return part
-
-
-def _without_images(value: object) -> object:
-    """The same record without its images, which stay with the slide."""
-    if not isinstance(value, Mapping):
-        return value
-    return {key: _without_images(item) for key, item in value.items() if key != "images"}

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sthggep._arguments import checked
 from sthggep._checks import written_beside
 from sthggep._device import resolve_device
-from sthggep._disk._whole import scratch_beside
+from sthggep._disk._run_folder import check_folder
 from sthggep._docs import document_places
-from sthggep._keys import TOOL
+from sthggep._imports import import_whole
+from sthggep._log import on_interrupt
 from sthggep._slides._anndata import copy_data
 from sthggep._slides._places import Places
+from sthggep._slides._results import write_results
 from sthggep.tl._answers import PredictionOptions, check_request
 from sthggep.tl._earlier import find_earlier
-from sthggep.tl._outputs import Outputs, check_out, write_store
+from sthggep.tl._outputs import Outputs, check_out, open_store
 from sthggep.tl._prediction_record import mark_rows, prediction_record
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from sthggep.tl._answers import Request
 
 
+@checked
 @document_places
 def predict(
     data: AnnData | SpatialData,
@@ -176,6 +180,7 @@ def predict(
     >>> sthggep.tl.predict(slide, model)
     >>> slide.obsm["hggep"].shape
     """
+    import_whole("torch", "lightning")
     from sthggep._inputs._compute import Compute
     from sthggep.model._load import load_model
     from sthggep.tl._doubts import warn_of_doubts
@@ -190,8 +195,10 @@ def predict(
         mpp=mpp,
     )
     options = PredictionOptions(key_added, genes, latent, counts, uncertainty, window)
-    loaded = load_model(model)
     path = None if out is None else check_out(out)
+    if checkpoint_dir is not None:
+        check_folder(Path(checkpoint_dir), "checkpoint_dir")
+    loaded = load_model(model)
     if copy:
         data = copy_data(data)
     request = check_request(loaded, data, places, options)
@@ -202,18 +209,25 @@ def predict(
         record["params"] = earlier.merged_params(record["params"])
     compute = Compute(resolve_device(device), batch_size, show_progress_bar)
     block_folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    with nullcontext() if path is None else scratch_beside(path) as folder:
-        outputs = Outputs(request.table.n_obs, request.size_factors, folder)
+    sources = mark_rows(request, record, earlier)
+    with nullcontext() if path is None else open_store(path, request, record, sources) as store:
+        outputs = Outputs(request.table.n_obs, request.size_factors, None if store is None else store.folder)
         if earlier is not None:
             outputs.keep(earlier, request.keys)
-        _predict_sections(loaded, request, outputs, compute, window=window, block_folder=block_folder)
-        sources = mark_rows(request, record, earlier)
-        if path is not None:
-            write_store(path, outputs, request, record, sources)
-            outputs.arrays.clear()
-            record |= {"path": str(path), "obsm": np.array([], dtype=object)}
+        with on_interrupt(lambda: _what_is_stored(checkpoint_dir)):
+            _predict_sections(loaded, request, outputs, compute, window=window, block_folder=block_folder)
+        if store is not None:
+            store.write(outputs)
+            record = record | {"path": str(path), "obsm": np.array([], dtype=object)}
     _write(request.table, request.keys, outputs, record, sources)
     return data if copy else None
+
+
+def _what_is_stored(checkpoint_dir: str | Path | None) -> str:
+    """What an interrupted prediction leaves, in words."""
+    if checkpoint_dir is None:
+        return "Nothing is stored: with `checkpoint_dir=` the same call would resume after the finished blocks."
+    return f"The finished blocks are in {str(checkpoint_dir)!r}; the same call resumes there."
 
 
 def _predict_sections(
@@ -246,13 +260,6 @@ def _predict_sections(
 def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], sources: pd.Series) -> None:
     """Write arrays and record to the table, in place of those of an earlier prediction."""
     names = outputs.names(keys)
+    arrays = {names[kind]: values for kind, values in outputs.arrays.items()}
     earlier = [*written_beside(table.uns.get(keys.uns)), keys.obsm]
-    # An interrupt before the end leaves a record that sthggep may overwrite, and that names no genes
-    table.uns[keys.uns] = {"tool": TOOL, "obsm": np.array([*names.values(), *earlier], dtype=object)}
-    for name in earlier:
-        if name in table.obsm:
-            del table.obsm[name]
-    for kind, values in outputs.arrays.items():
-        table.obsm[names[kind]] = values
-    table.obs[keys.source] = sources
-    table.uns[keys.uns] = record
+    write_results(table, obsm=arrays, uns={keys.uns: record}, obs={keys.source: sources}, without=earlier)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sthggep._arguments import checked
 from sthggep._checks import counted, listing, positive
+from sthggep._device import resolve_device
+from sthggep._disk._lock import locked
+from sthggep._disk._run_folder import check_folder
 from sthggep._docs import document_places
-from sthggep._log import log
+from sthggep._imports import import_whole
+from sthggep._log import log, on_interrupt
+from sthggep._names import file_name
 from sthggep._slides._places import Places
 from sthggep.tl._answers import PredictionOptions, check_count_head, check_ensemble, requested_genes
 from sthggep.tl._cohort._files import TargetState, read_state, refuse_others, stamp, targets_of
@@ -30,6 +37,7 @@ STATE = ".cohort"  # folder in `out` for slides that are not finished
 COLUMNS = ("slide", "path", "status", "n_obs", "n_genes", "error")
 
 
+@checked
 @document_places
 def predict_cohort(
     slides: Sequence[str | Path],
@@ -65,7 +73,7 @@ def predict_cohort(
     those of :func:`sthggep.tl.predict`.
 
     After an interruption the same call resumes: it keeps finished slides, and finished blocks (22 kB a spot) wait in
-    ``out`` until their slide is predicted. Do not run two calls on one folder at a time.
+    ``out`` until their slide is predicted. A second call on the same folder is refused while the first one runs.
 
     Parameters
     ----------
@@ -122,6 +130,7 @@ def predict_cohort(
     >>> table = sthggep.tl.predict_cohort(["a.h5ad", "b.zarr"], "her2st", out="predicted", workers=2)
     >>> table[table["status"] == "failed"]
     """
+    import_whole("torch", "lightning")
     from sthggep.model._load import load_model
 
     places = Places(
@@ -133,8 +142,12 @@ def predict_cohort(
         library_key=library_key,
         mpp=mpp,
     )
-    targets = targets_of(slides, Path(out).expanduser().absolute())
+    folder = Path(out).expanduser().absolute()
+    targets = targets_of(slides, folder)
+    check_folder(folder, "out")
     n_workers = _n_workers(scheduler, workers)
+    if scheduler is None:  # remote workers may have other devices
+        resolve_device(device)
     loaded = load_model(model)
     options = PredictionOptions(key_added, genes, latent, counts, uncertainty, window)
     if genes is not None:
@@ -142,23 +155,45 @@ def predict_cohort(
     settings = _Settings(loaded, places, options, batch_size, device, spacing_um)
     settings.check()
     jobs = [settings.job(slide, target) for slide, target in targets.items()]
-    states = [read_state(job) for job in jobs]
     if not overwrite:
-        refuse_others(jobs, states)
-    outcomes = [Outcome(state.size) for state in states]
-    todo = [i for i, state in enumerate(states) if state.size is None]
-    if len(todo) < len(jobs):
-        log.info("%d of %s are predicted already.", len(jobs) - len(todo), counted(jobs, "slide"))
-    if todo:
-        with connected(scheduler, n_workers) as client:
-            if not jobs[0].model.exists():
-                loaded.save(jobs[0].model)
-            finished = run_jobs(client, [jobs[i] for i in todo], show=show_progress_bar)
-        for i, outcome in zip(todo, finished, strict=True):
-            outcomes[i] = outcome
-    if not any(outcome.error for outcome in outcomes):
-        shutil.rmtree(jobs[0].target.parent / STATE, ignore_errors=True)
+        refuse_others(jobs, [read_state(job) for job in jobs])
+    with _new_or_old(folder), locked(folder, "a cohort"):
+        states = [read_state(job) for job in jobs]
+        outcomes = [Outcome(state.size) for state in states]
+        todo = [i for i, state in enumerate(states) if state.size is None]
+        if len(todo) < len(jobs):
+            log.info("%d of %s are predicted already.", len(jobs) - len(todo), counted(jobs, "slide"))
+        if todo:
+            finished = _run(loaded, [jobs[i] for i in todo], scheduler, n_workers, show=show_progress_bar)
+            for i, outcome in zip(todo, finished, strict=True):
+                outcomes[i] = outcome
+        if not any(outcome.error for outcome in outcomes):
+            shutil.rmtree(folder / STATE, ignore_errors=True)
     return _table(jobs, states, outcomes)
+
+
+@contextmanager
+def _new_or_old(folder: Path) -> Iterator[None]:
+    """Make a folder; a new one goes away again if nothing was written to it."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it holds something
+            if is_new:
+                folder.rmdir()
+
+
+def _run(
+    model: HGGEP, jobs: Sequence[SlideJob], scheduler: str | Client | None, n_workers: int, *, show: bool
+) -> list[Outcome]:
+    """Predict slides by the workers of a cluster."""
+    advice = f"Finished slides and blocks are in {str(jobs[0].target.parent)!r}; the same call resumes there."
+    with on_interrupt(lambda: advice), connected(scheduler, n_workers) as client:
+        if not jobs[0].model.exists():
+            model.save(jobs[0].model)
+        return run_jobs(client, jobs, show=show)
 
 
 def _n_workers(scheduler: str | Client | None, workers: int | None) -> int:
@@ -202,8 +237,8 @@ class _Settings:
         return SlideJob(
             slide=slide,
             target=target,
-            folder=state / slide.stem,
-            model=state / self.model.id,
+            folder=state / "slides" / target.stem,
+            model=state / "models" / file_name(self.model.id),
             record=PredictionRecord(stamp(slide), self.model.id, version("sthggep"), options),
             spacing_um=self.spacing_um,
             places=self.places,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
 from sthggep._checks import positive
 from sthggep._docs import document_places
 from sthggep._log import log
@@ -30,6 +31,7 @@ GENES_AT_ONCE = 512
 LEAST_BLOCKS = 8
 
 
+@checked
 @document_places
 def summary(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from sthggep._arguments import checked
 from sthggep._checks import has_key, written_beside
 from sthggep._keys import prediction_keys
 from sthggep._log import log
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 LINK = "spatialdata_attrs"  # names the shapes of each row of a table of a SpatialData
 
 
+@checked
 def to_adata(
     data: AnnData | SpatialData, key: str = "hggep", *, table_key: str = "table", spatial_key: str = "spatial"
 ) -> AnnData:

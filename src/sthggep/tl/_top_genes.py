@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sthggep._arguments import checked
 from sthggep._checks import positive
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def top_genes(
     data: AnnData | SpatialData,
     n: int = 50,

@@ -9,8 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sthggep._checks import listing
-from sthggep._slides._container_files import kind_of
+from sthggep._slides._container_files import file_names, kind_of
 from sthggep._table._prediction import open_group
 from sthggep.tl._cohort._tasks import NOTE, PredictionSize, SlideJob
 
@@ -38,14 +37,8 @@ def targets_of(slides: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     paths = [Path(slide).expanduser().absolute() for slide in slides]
     for path in paths:
         kind_of(path)
-    targets = {path: out / f"{path.stem}.h5ad" for path in paths}
-    slides_of: dict[Path, list[Path]] = {}
-    for path in paths:
-        slides_of.setdefault(targets[path], []).append(path)
-    for target, sources in slides_of.items():
-        if len(sources) > 1:
-            msg = f"{listing(sources)} would all be written to {target}. Rename them, or call once for each folder."
-            raise ValueError(msg)
+    targets = file_names(paths, out, [".h5ad"] * len(paths))
+    for target in targets.values():
         if target.resolve() in {path.resolve() for path in paths}:
             msg = f"{target} would be written over a slide that is read. Pass another `out`."
             raise ValueError(msg)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from sthggep._disk._run_folder import RunFolder, write_text
 from sthggep._disk._whole import whole_file
+from sthggep._log import log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +28,20 @@ class FoldStore:
     ----------
     folder
         The folder; ``None`` stores nothing.
-    record
-        What the results depend on, in plain types. A folder with another record is refused.
     """
 
-    def __init__(self, folder: str | Path | None, record: Mapping[str, object]) -> None:
-        self.folder = None if folder is None else Path(folder)
-        if self.folder is not None:
-            RUN.open(self.folder, record)
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: str | Path | None, record: Mapping[str, object]) -> Iterator[FoldStore]:
+        """Open the folder of results that depend on ``record``, and keep other processes out; refuse another record's."""
+        if folder is None:
+            yield cls(None)
+            return
+        with RUN.at_work(Path(folder), record):
+            yield cls(Path(folder))
 
     def read(self, number: int) -> FoldResult | None:
         """Scores and record of a finished fold; ``None`` if it is not finished."""
@@ -43,13 +52,17 @@ class FoldStore:
         table, record = self._paths(number)
         if not (table.exists() and record.exists()):
             return None
-        scores = pd.read_csv(
-            table,
-            dtype=dict.fromkeys(TEXT_COLUMNS, str),
-            keep_default_na=False,  # a gene may be called NA
-            na_values={"value": [""]},
-            float_precision="round_trip",
-        )
+        try:
+            scores = pd.read_csv(
+                table,
+                dtype=dict.fromkeys(TEXT_COLUMNS, str),
+                keep_default_na=False,  # a gene may be called NA
+                na_values={"value": [""]},
+                float_precision="round_trip",
+            )
+        except (OSError, EOFError, ValueError, zlib.error) as reason:
+            log.warning("%s is damaged (%s); the fold is computed again.", table, reason)
+            return None
         return scores, RUN.read(record)
 
     def write(self, number: int, scores: pd.DataFrame, record: Mapping[str, object]) -> None:

@@ -11,7 +11,7 @@ from sthggep._checks import gene_list, one_of, unique
 from sthggep._disk._run_folder import plain
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
-from sthggep._training._refusals import refuse_gene_options
+from sthggep._training._refusals import refuse_gene_options, refuse_training_options
 from sthggep.tl._cross_validation._baselines import BASELINES, NEED_FEATURES
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Options:
         genes: Sequence[str] | None,
         preset: str | Preset,
         choices: Choices,
-        baselines: Sequence[str],
+        baselines: str | Sequence[str],
         training: TrainingOptions,
         targets: str | Sequence[str] | None = None,
     ) -> Options:
@@ -52,6 +52,7 @@ class Options:
         unique(baselines, "`baselines`", "Name each once.")
         if training.validation is not None:
             one_of(str(training.validation), VALIDATIONS, "`validation` (or None)")
+        refuse_training_options(training)
         preset_name, content = find_preset(preset)
         if targets is not None:
             refuse_gene_options(genes=genes, layer=training.layer)

@@ -1,0 +1,103 @@
+"""Ctrl-C in a command of the shell, and files that commands write."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sthggep._cli._command import Run
+from sthggep._cli._fit import save_model
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("sthggep.tl.fit", "fit a.h5ad --out m"),
+        ("sthggep.tl.predict", "predict a.h5ad --out p.h5ad"),
+        ("sthggep.tl.predict_cohort", "predict a.h5ad --out p --workers 1"),
+        ("sthggep.tl.cross_validate", "cross-validate a.h5ad b.h5ad --out cv"),
+        ("sthggep.tl.summary", "evaluate a.h5ad"),
+        ("sthggep.pl.report", "report a.h5ad --out r.html"),
+        ("sthggep.tl.fit", "demo --out demo"),
+        ("sthggep._slides._container_files.kind_of", "evaluate a.h5ad"),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_an_interrupt_ends_with_its_exit_code(shell, monkeypatch: pytest.MonkeyPatch, call: str, words: str):
+    monkeypatch.setattr(call, interrupt)
+    if "kind_of" in call:
+        monkeypatch.setattr("sthggep._cli._evaluate.kind_of", interrupt)
+    done = shell(*words.split())
+    assert done.exit_code == 130
+    assert "Traceback" not in done.stderr
+    assert not [path for path in Path().iterdir() if path.name.endswith(".part")]
+
+
+def test_an_error_still_ends_with_1(shell):
+    assert shell("evaluate", "absent.h5ad").exit_code == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="Needs links.")
+def test_the_record_of_a_run_follows_no_link(tmp_path: Path):
+    (tmp_path / "theirs").write_text("precious")
+    (tmp_path / "run.yaml").symlink_to(tmp_path / "theirs")
+    Run("seed: 0\n", show=False).write_options(tmp_path)
+    assert (tmp_path / "theirs").read_text() == "precious"
+    assert (tmp_path / "run.yaml").read_text() == "seed: 0\n"
+
+
+class Model:
+    """Writes a file in place of a model."""
+
+    def save(self, folder: Path, *, overwrite: bool = False) -> None:
+        if folder.exists() and not overwrite:
+            raise FileExistsError
+        folder.mkdir()
+
+
+def test_a_model_finds_a_place_when_its_folder_is_taken(tmp_path: Path):
+    for name in ("m", "m-2"):
+        (tmp_path / name).mkdir()
+    assert save_model(Model(), tmp_path / "m", overwrite=False) == tmp_path / "m-3"
+    assert (tmp_path / "m-3").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param("fit a.h5ad --out m --n-members 0", "--n-members", id="no networks"),
+        pytest.param("fit a.h5ad --out m --max-epochs -1", "--max-epochs", id="a negative number of epochs"),
+        pytest.param("fit a.h5ad --out m --seed -1", "--seed", id="a negative seed"),
+        pytest.param("fit a.h5ad --out m --learning-rate 0", "--learning-rate", id="a learning rate of 0"),
+        pytest.param("fit a.h5ad --out m --size-um -5", "--size-um", id="a negative field of view"),
+        pytest.param("fit a.h5ad --out m --mpp 0", "--mpp", id="0 microns per pixel"),
+        pytest.param("predict a.h5ad --out p.h5ad --batch-size 0", "--batch-size", id="batches of no patch"),
+        pytest.param("predict a.h5ad --out p.h5ad --spacing-um 0", "--spacing-um", id="a grid without spacing"),
+        pytest.param("predict a.h5ad --out p.h5ad --window many", "--window", id="a window that is no number"),
+        pytest.param("predict a.h5ad --out p.h5ad --key-added a/b", "--key-added", id="a key with a slash"),
+        pytest.param("predict a.h5ad --out a.txt/p.h5ad", "--out", id="a folder that is a file"),
+        pytest.param("fit a.h5ad --out a.txt/m", "--out", id="a folder of the model that is a file"),
+        pytest.param("cross-validate a.h5ad --out a.txt/cv", "--out", id="a folder of the folds that is a file"),
+        pytest.param("demo --out a.txt/demo", "--out", id="a folder of the demo that is a file"),
+        pytest.param("evaluate a.h5ad --out a.txt/s.csv", "--out", id="a folder of the table that is a file"),
+        pytest.param("demo --seed 4294967296", "--seed", id="a seed that is too large"),
+    ],
+)
+@pytest.mark.handles("the command refuses it before it reads a slide, and names the option")
+def test_bad_options_are_refused_before_slides_are_read(
+    shell, monkeypatch: pytest.MonkeyPatch, words: str, message: str
+):
+    Path("a.txt").touch()
+    Path("a.h5ad").touch()  # no slide: whoever reads it fails
+    monkeypatch.setattr("sthggep.tl.fit", lambda *_, **__: pytest.fail("work has started"))
+    done = shell(*words.split())
+    assert done.exit_code in (1, 2)
+    assert message in done.stderr
+    assert "cannot be read" not in done.stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["a.h5ad", "a.txt"]

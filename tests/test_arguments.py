@@ -1,0 +1,157 @@
+"""Arguments of another type, or out of range, in every public call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+import sthggep
+from sthggep._arguments import AT_LEAST, NOT_NEGATIVE, POSITIVE, SHARES, checked
+
+NAMESPACES = ("datasets", "io", "pl", "pp", "tl")
+# One value of each plain type
+VALUES = {
+    "text": "x",
+    "True": True,
+    "a number": 2.5,
+    "a whole number": 3,
+    "None": None,
+    "bytes": b"x",
+    "a dict": {"a": 1},
+}
+ACCEPTS = {"str": ("text",), "bool": ("True",), "int": ("a whole number",), "float": ("a number", "a whole number"), "None": ("None",), "Path": ()}  # fmt: skip
+ELSEWHERE = {"datasets.toy", "pp.encoders"}  # a generator of test tissue, and a call without arguments
+
+
+def public_calls() -> Iterator[tuple[str, Callable[..., object]]]:
+    for namespace in NAMESPACES:
+        module = getattr(sthggep, namespace)
+        for name in module.__all__:
+            call = getattr(module, name)
+            if inspect.isfunction(call) and f"{namespace}.{name}" not in ELSEWHERE:
+                yield f"{namespace}.{name}", call
+    for name, call in vars(sthggep.HGGEP).items():
+        function = call.__func__ if isinstance(call, classmethod) else call
+        if inspect.isfunction(function) and not name.startswith("_"):
+            yield f"HGGEP.{name}", function
+
+
+RANGED = {*AT_LEAST, *POSITIVE, *SHARES, *NOT_NEGATIVE}
+CALLS = dict(public_calls())
+
+
+def parameters() -> Iterator[tuple[str, inspect.Parameter]]:
+    for name, call in CALLS.items():
+        yield from ((name, p) for p in inspect.signature(call).parameters.values() if p.name not in ("self", "cls"))
+
+
+def valid_value(annotation: str) -> object:
+    """A value of a plain type of the annotation, else an object that is no slide."""
+    kinds = annotation.split(" | ")
+    return "x" if "str" in kinds else 3 if "float" in kinds else ["x"] if "Sequence[str" in annotation else object()
+
+
+def refusal(name: str, parameter: str, value: object) -> str:
+    """The message by which a call refuses one argument; others that it needs are no slides."""
+    required = [p for p in inspect.signature(CALLS[name]).parameters.values() if p.default is p.empty]
+    needed = {p.name: valid_value(str(p.annotation)) for p in required}
+    arguments = needed | {parameter: value}
+    first = [arguments.pop(key) for key in ("self", "cls") if key in arguments]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        CALLS[name](*first, **arguments)
+    return str(caught.value)
+
+
+def other_types() -> Iterator[tuple[str, str, str]]:
+    for name, parameter in parameters():
+        kinds = str(parameter.annotation).split(" | ")
+        if all(kind in ACCEPTS for kind in kinds):
+            accepted = {words for kind in kinds for words in ACCEPTS[kind]}
+            yield from ((name, parameter.name, words) for words in VALUES if words not in accepted)
+
+
+def out_of_range() -> Iterator[tuple[str, str, float]]:
+    for name, parameter in parameters():
+        numbers = {"int", "float", "Sequence[float]"} & set(str(parameter.annotation).split(" | "))
+        if not numbers:
+            continue
+        if parameter.name in AT_LEAST:
+            yield from ((name, parameter.name, AT_LEAST[parameter.name] - more) for more in (1, 2))
+        if parameter.name in POSITIVE:
+            yield from ((name, parameter.name, value) for value in (0.0, -1.0, float("nan"), float("inf")))
+        if parameter.name in SHARES:
+            yield from ((name, parameter.name, value) for value in (-0.1, 1.1, float("nan")))
+
+
+def test_arguments_of_another_type():
+    """Each parameter of plain types refuses each value of another plain type, by its name."""
+    cases = list(other_types())
+    assert len(cases) > 1000
+    faults = [case for case in cases if f"`{case[1]}` must be " not in refusal(case[0], case[1], VALUES[case[2]])]
+    assert faults == []
+
+
+def test_numbers_out_of_range():
+    cases = list(out_of_range())
+    assert len(cases) > 150
+    faults = [case for case in cases if f"`{case[1]}` must be a" not in refusal(*case)]
+    assert faults == []
+
+
+def test_every_number_has_a_range():
+    """A new number of a public call says what it may be."""
+    free = {
+        p.name
+        for _, p in parameters()
+        if {"int", "float"} & set(str(p.annotation).split(" | ")) and p.name not in RANGED
+    }
+    assert free == {"vmin", "vmax"}
+
+
+def test_keys_are_checked_wherever_they_are_added():
+    faults = [
+        name for name, p in parameters() if p.name == "key_added" and "slashes" not in refusal(name, p.name, "a/b")
+    ]
+    assert faults == []
+
+
+@checked
+def call(genes: str | list[str] | None = None, *, names: "Sequence[str]" = (), batch_size: int = 64, seed: int = 0, flag: bool = False) -> tuple[object, ...]:  # noqa: F821, UP037  # fmt: skip
+    return genes, names, batch_size, seed, flag
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"batch_size": np.int64(3)},
+        {"flag": np.True_},
+        {"names": np.array(["a"])},
+        {"names": ("a",)},
+        {"seed": 2**32 - 1},
+    ],
+)
+def test_numbers_and_lists_of_other_libraries_are_accepted(arguments: dict[str, object]):
+    assert call(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"names": "GNAS"}, TypeError, r"`names` must be a list of names, found 'GNAS'\. Pass `names=\['GNAS'\]`\."),
+        ({"names": [1]}, TypeError, "`names` must be a list of names"),
+        ({"seed": 2**32}, ValueError, "`seed` must be a whole number from 0 to 4,294,967,295"),
+        ({"genes": "a\0"}, ValueError, "`genes` must be a name, but holds the character NUL"),
+        ({"batch_size": np.bool_(1)}, TypeError, "`batch_size` must be a whole number"),
+    ],
+)  # fmt: skip
+def test_messages(arguments: dict[str, object], error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        call(**arguments)
+
+
+def test_a_missing_argument_is_pythons_own_message():
+    with pytest.raises(TypeError, match=r"features\(\) missing 1 required keyword-only argument: 'size_um'"):
+        sthggep.pp.features(object())
