@@ -106,7 +106,7 @@ def unique_names(adata: AnnData) -> None:
     )
 
 
-def gene_list(genes: Iterable[str], what: str = "genes") -> list[str]:
+def gene_list(genes: object, what: str = "genes") -> list[str]:
     """Return the genes of an argument as a list; reject a single name."""
     if isinstance(genes, str):
         msg = f"`{what}` must be a list of genes, found {genes!r}. Pass `{what}=[{genes!r}]`."

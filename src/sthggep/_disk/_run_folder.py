@@ -63,7 +63,7 @@ class RunFolder:
         """Read a record of the folder."""
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as reason:
+        except (ValueError, RecursionError) as reason:
             msg = (
                 f"{str(path)!r} must be JSON, but is broken ({reason}). Delete the file and its folder, or pass another folder as "
                 f"`{self.option}`."

@@ -64,7 +64,7 @@ class FeatureCache:
                 log.info("Features of %s found in %s.", record["section"], entry)
                 return values
             fault: object = "its values are not those that were written"
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             fault = error
         log.warning("The features in %s are damaged (%s); they are computed again.", entry, fault)
         with scratch_beside(entry) as away:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,19 @@ from numpy.typing import NDArray
 
 from sthggep._disk._whole import whole_file
 from sthggep._encoders._cache import describe, image_fingerprint
+from sthggep._log import log
 
 if TYPE_CHECKING:
     from sthggep._encoders._sweep import Encoding
     from sthggep._progress import Progress
 
+CHECKSUM_BYTES = hashlib.sha256().digest_size
+
 
 class BlockStore:
     """Blocks of one section, each a whole file whose name is a hash of all that its values depend on.
+
+    The file ends with a checksum of its values and its name, so that a damaged or misplaced one is not used.
 
     Parameters
     ----------
@@ -52,10 +58,16 @@ class BlockStore:
 
     def read(self, number: int) -> NDArray[np.float32] | None:
         """Read a block (fields of view, spots, values); ``None`` where it is absent or broken."""
+        path = self._path(number)
         try:
-            values: NDArray[np.float32] = np.load(self._path(number), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            content = path.read_bytes()
+        except OSError:
             return None
+        array, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+        if _checksum(path, array) != checksum:
+            log.warning("The features in %s are damaged; they are computed again.", path)
+            return None
+        values: NDArray[np.float32] = np.load(BytesIO(array), allow_pickle=False)
         return values if values.shape == self._shape(number) else None
 
     def get(self, number: int, bar: Progress) -> NDArray[np.float32]:
@@ -72,8 +84,10 @@ class BlockStore:
         place = {size: i for i, size in enumerate(self.encoding.sizes_um)}
         for size, at, part in self.encoding.run(self.rows[number], bar):
             values[place[size], at] = part
-        with whole_file(self._path(number)) as file:
-            np.save(file, values)
+        path, array = self._path(number), BytesIO()
+        np.save(array, values)
+        with whole_file(path) as file:
+            file.write_bytes(array.getvalue() + _checksum(path, array.getvalue()))
         return values
 
     def _shape(self, number: int) -> tuple[int, int, int]:
@@ -82,3 +96,7 @@ class BlockStore:
     def _path(self, number: int) -> Path:
         digest = hashlib.sha256(self._content + np.ascontiguousarray(self.rows[number]).tobytes()).hexdigest()
         return self.folder / f"{digest[:32]}.npy"
+
+
+def _checksum(path: Path, array: bytes) -> bytes:
+    return hashlib.sha256(path.name.encode() + array).digest()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
+from sthggep._disk._tensors import read_safetensors, read_torch
 from sthggep._progress import can_draw
 
 if TYPE_CHECKING:
@@ -71,10 +72,13 @@ def find_cached_weights(encoder: Encoder) -> Path | None:
 
 def hash_weights(state: StateDict) -> str:
     """Hash the content of weights into a short id, which does not depend on their file."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+        # As bytes, since numpy has no bfloat16
+        digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
@@ -92,19 +96,11 @@ def _find_file(path: Path, encoder: Encoder, source: str) -> Path:
 
 def _read_state_dict(path: Path, encoder: Encoder) -> StateDict:
     """Read a state dict from a file, without running code that the file may hold."""
-    import pickle
-
     import torch
-    from safetensors import SafetensorError
 
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as reason:
+        state = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    except ValueError as reason:
         msg = f"{str(path)!r} cannot be read as weights of {encoder.name!r}: {reason}"
         raise ValueError(msg) from reason
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -204,7 +204,7 @@ def store_windows(source: InputSource, slide: Slide, folder: Path | None) -> lis
 
 def _move_to_disk(values: torch.Tensor, path: Path) -> torch.Tensor:
     np.save(path, values.numpy())
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def section_statistics(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -9,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
+from sthggep._disk._tensors import explain, read_torch
 from sthggep._disk._whole import whole_file
 
 if TYPE_CHECKING:
@@ -61,13 +64,26 @@ class EpochCheckpoint(Checkpoint):
     def __init__(self, folder: Path, data: SectionDataModule, module: ResumableModule) -> None:
         self.path, self.data, self.module = folder / STATE, data, module
         self.random: RandomStates | None = None
-        self.stopped = False
+        self.stopped = self.started = False
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def resume_path(self) -> str | None:
-        """File to resume from; ``None`` if there is none."""
-        return str(self.path) if self.path.exists() else None
+        """File to resume from, which is read once to see whether it is whole; ``None`` if there is none."""
+        if not self.path.exists():
+            return None
+        _read(self.path)
+        return str(self.path)
+
+    @contextmanager
+    def resuming(self) -> Iterator[None]:
+        """Name the file in errors before the first new epoch: its parts are not those of this training."""
+        try:
+            yield
+        except Exception as reason:
+            if self.started or not self.path.exists():
+                raise
+            raise _unusable(self.path, explain(reason)) from reason
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the state, after all other callbacks: whole or not at all."""
@@ -79,6 +95,7 @@ class EpochCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Stop at once if the interrupted training had stopped early."""
+        self.started = True
         trainer.should_stop |= self.stopped
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -104,6 +121,8 @@ class EpochCheckpoint(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Restore them; torch's generators follow in `on_train_epoch_start`, after Lightning has drawn from them."""
+        for callback in checkpoint["callbacks"].values():
+            _keep_in(self.path.parent / BEST, callback)
         state: EpochState = checkpoint["sthggep"]
         self.random, self.stopped = state["random"], state["stopped"]
         self.data.generator.set_state(state["order"])
@@ -136,7 +155,51 @@ def load_finished(folder: Path, net: nn.Module) -> list[dict[str, float]] | None
     path = folder / FINISHED
     if not path.exists():
         return None
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    net.load_state_dict(saved["net"])
-    rows: list[dict[str, float]] = saved["rows"]
-    return rows
+    saved = _read(path)
+    try:
+        net.load_state_dict(saved["net"])
+        return [{str(name): float(value) for name, value in row.items()} for row in saved["rows"]]
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as reason:
+        raise _unusable(path, explain(reason)) from reason
+
+
+def load_best(path: Path, net: nn.Module) -> None:
+    """Load the weights of the best epoch, which Lightning wrote, into ``net``."""
+    saved = _read(path)
+    try:
+        net.load_state_dict({name.removeprefix("net."): value for name, value in saved["state_dict"].items()})
+    except (KeyError, TypeError, AttributeError, RuntimeError) as reason:
+        raise _unusable(path, explain(reason)) from reason
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file of a checkpoint folder without running code in it."""
+    try:
+        saved = read_torch(path, checked=True)
+    except ValueError as reason:
+        raise _unusable(path, str(reason)) from reason
+    if not isinstance(saved, dict):
+        raise _unusable(path, f"it holds a {type(saved).__name__}")
+    return saved
+
+
+def _unusable(path: Path, why: str) -> ValueError:
+    msg = (
+        f"{str(path)!r} is broken, or not of this training ({why}). Delete the file: the training of this network then "
+        "starts again. The others stay."
+    )
+    return ValueError(msg)
+
+
+def _keep_in(folder: Path, state: dict[str, Any]) -> None:
+    """Move the paths in the state of a callback into this folder: Lightning reads and deletes the files that they name."""
+    if "best_model_path" not in state:
+        return
+    state["dirpath"] = str(folder)
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[name] = _moved(state[name], folder)
+    state["best_k_models"] = {_moved(path, folder): score for path, score in state["best_k_models"].items()}
+
+
+def _moved(path: str, folder: Path) -> str:
+    return str(folder / Path(path).name) if path else ""

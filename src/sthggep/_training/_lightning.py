@@ -7,7 +7,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from sthggep._training._checkpoints import BEST, EpochCheckpoint, load_finished, store_finished
+from sthggep._training._checkpoints import BEST, EpochCheckpoint, load_best, load_finished, store_finished
 from sthggep._training._datamodule import SectionDataModule
 from sthggep._training._interrupt import interruptible
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
@@ -203,12 +203,12 @@ def _train(
             trainer_kwargs,
             enable_checkpointing=bool(data.validation) or checkpoint is not None,
         )
-        with deterministic_algorithms(), interruptible():
-            resume_path = None if checkpoint is None else checkpoint.resume_path
-            trainer.fit(module, datamodule=data, ckpt_path=resume_path)
+        resume_path = None if checkpoint is None else checkpoint.resume_path
+        resuming = nullcontext() if checkpoint is None else checkpoint.resuming()
+        with deterministic_algorithms(), interruptible(), resuming:
+            trainer.fit(module, datamodule=data, ckpt_path=resume_path, weights_only=True)
         if best.best_model_path:
-            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-            net.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+            load_best(Path(best.best_model_path), net)
         if folder is not None and trainer.is_global_zero:
             store_finished(folder, net, module.rows)
         trainer.strategy.barrier()  # the first of several processes owns the folders that all read

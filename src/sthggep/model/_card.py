@@ -13,6 +13,7 @@ from sthggep._checks import counted, listing
 if TYPE_CHECKING:
     from sthggep.model._predictor import Predictor
 
+MARKDOWN = str.maketrans({sign: "\\" + sign for sign in r"\`*_[]|"})
 SHOWN = 6  # number of sections and genes that are listed
 
 
@@ -58,10 +59,10 @@ def render_card(model: Predictor, repo_id: str) -> str:
         id=model.id,
         version=__version__,
         table=table,
-        predicts=summary["predicts"],
+        predicts=_cell(summary["predicts"]),
         noun=noun,
         best=_best(model.genes, noun, model.training.held_out_pearson),
-        genes=", ".join(model.genes),
+        genes=", ".join(map(_cell, model.genes)),
         n_genes=len(model.genes),
     )
 
@@ -72,7 +73,7 @@ def _best(genes: Sequence[str], noun: str, pearson: Sequence[float | None] | Non
         return "Training held out no tissue: the accuracy on other tissue is unknown."
     scores = np.nan_to_num(np.asarray(pearson, dtype=np.float64), nan=-1.0)
     order = np.argsort(-scores, kind="stable")[:SHOWN]
-    named = ", ".join(f"{genes[i]} ({scores[i]:.2f})" for i in order)
+    named = ", ".join(f"{_cell(genes[i])} ({scores[i]:.2f})" for i in order)
     return f"The {noun}s with the highest correlation on held-out tissue, which early stopping used, too: {named}."
 
 
@@ -92,8 +93,8 @@ def _spots(n_spots: Sequence[int]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escape text for a cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Escape text for Markdown, where HTML is markup, too; also for a cell of a table."""
+    return " ".join(escape(text, quote=False).translate(MARKDOWN).split())
 
 
 CARD = """---

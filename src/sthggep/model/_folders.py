@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 
 from sthggep._checks import listing
 from sthggep._encoders._weights import bundled_path
@@ -11,7 +12,14 @@ from sthggep.model._hub import download, is_repository_name
 BUNDLED_MODELS = ("her2st",)
 
 
-def find_model_folder(name: str, *, revision: str | None, token: str | None) -> Path:
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # a name too long for the disk
+        return False
+
+
+def find_model_folder(name: object, *, revision: str | None, token: str | None) -> Path:
     """Find the folder of a model, and download it if its name is one of the hub.
 
     Raises
@@ -21,7 +29,12 @@ def find_model_folder(name: str, *, revision: str | None, token: str | None) -> 
     ValueError
         ``revision`` is passed for a model that is not on the hub.
     """
-    is_folder = Path(name).is_dir()
+    if not isinstance(name, str):
+        msg = (
+            f"`name` must be a text: {listing(BUNDLED_MODELS)}, a folder, or 'owner/name'; found {type(name).__name__}."
+        )
+        raise TypeError(msg)
+    is_folder = _is_folder(name)
     if is_folder or name in BUNDLED_MODELS:
         if revision is not None:
             kind = "a folder" if is_folder else "of this package"
@@ -31,7 +44,7 @@ def find_model_folder(name: str, *, revision: str | None, token: str | None) -> 
     if is_repository_name(name):
         return download(name, revision=revision, token=token)
     msg = (
-        f"No model is called {name!r}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder or 'owner/name' of "
+        f"No model is called {shorten(repr(name), 200)}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder or 'owner/name' of "
         "the Hugging Face hub, or train a model by `sthggep.tl.fit`."
     )
     raise FileNotFoundError(msg)

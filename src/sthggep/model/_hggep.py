@@ -5,22 +5,23 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 
 import pandas as pd
 
 from sthggep import nn as nets
 from sthggep._arguments import checked_methods
-from sthggep._checks import genes_present
+from sthggep._checks import gene_list, genes_present
+from sthggep._disk._tensors import refuse_non_finite
 from sthggep._inputs._inputs import Inputs
 from sthggep.model._card import render_card, render_html
+from sthggep.model._checked import ENCODER, MEMBERS, check_before_saving, check_id, read_model, unfit
 from sthggep.model._folders import find_model_folder
 from sthggep.model._hub import is_repository_name, upload
 from sthggep.model._lazyslide import LazySlideModel
 from sthggep.model._networks import build_network
-from sthggep.model._predictor import Predictor
+from sthggep.model._predictor import Predictor, check_genes
 from sthggep.model._record import TrainingRecord
-from sthggep.model._store import json_columns, read_checkpoint, read_folder, select_prefix, write_folder
+from sthggep.model._store import WHOLE_ID, check_free, model_path, read_checkpoint, select_prefix, write_folder
 
 __all__ = ["HGGEP"]
 
@@ -71,6 +72,8 @@ class HGGEP(Predictor):
         ------
         FileExistsError
             The folder exists, and ``overwrite`` is false or it is not a model.
+        ValueError
+            The model could not be loaded again: its weights are NaN, for instance.
 
         Examples
         --------
@@ -78,21 +81,12 @@ class HGGEP(Predictor):
         """
         from sthggep._version import __version__
 
-        config = {
-            "version": __version__,
-            "class": "HGGEP",
-            "id": self.id,
-            "preset": self.preset,
-            "genes": self.genes,
-            "units": self.units,
-            "inputs": self.inputs.to_dict(),
-            "networks": [{"class": type(m).__name__, "config": m.config} for m in self.members],
-            "training": self.training.to_dict(),
-            "history": json_columns(self.history),
-        }
+        config = {"version": __version__, "class": "HGGEP", "id": self.id, **self._record()}
         tensors = {f"members.{name}": value for name, value in self.members.state_dict().items()}
         tensors |= {f"encoder.{name}": value for name, value in (self.encoder_state or {}).items()}
-        write_folder(Path(folder), config, tensors, overwrite=overwrite)
+        check_free(path := model_path(folder), overwrite=overwrite)
+        check_before_saving(config, tensors)
+        write_folder(path, config, tensors, overwrite=overwrite)
 
     @classmethod
     def load(cls, folder: str | Path, *, genes: Sequence[str] | None = None) -> HGGEP:
@@ -114,7 +108,7 @@ class HGGEP(Predictor):
         FileNotFoundError
             The folder or a file of it is missing.
         ValueError
-            A file is broken or of a newer format, or genes and weights do not belong together.
+            A file is broken or of a newer format, record and weights do not belong together, or weights are NaN.
         KeyError
             The model does not predict a gene of ``genes``.
 
@@ -122,29 +116,25 @@ class HGGEP(Predictor):
         --------
         >>> model = sthggep.HGGEP.load("model", genes=["GNAS", "FASN"])
         """
-        config, tensors = read_folder(Path(folder))
+        path = model_path(folder)
+        config, tensors = read_model(path)
         try:
-            members = [build_network(entry) for entry in config["networks"]]
-            inputs, names = Inputs.from_dict(config["inputs"]), config["genes"]
             model = cls(
-                members,
-                names,
-                inputs,
+                [build_network(entry) for entry in config["networks"]],
+                config["genes"],
+                Inputs.from_dict(config["inputs"]),
                 preset=config["preset"],
-                encoder_state=select_prefix("encoder.", tensors) or None,
+                encoder_state=select_prefix(ENCODER, tensors) or None,
                 training=TrainingRecord.from_dict(config["training"]),
                 history=pd.DataFrame(config["history"]),
             )
-            model.members.load_state_dict(select_prefix("members.", tensors))
-            if config["id"] not in (None, model.id):
-                msg = f"the id of these genes and weights is {model.id}, the saved id {config['id']}"
-                raise ValueError(msg)
+            model.members.load_state_dict(select_prefix(MEMBERS, tensors))
+            if config["format"] >= WHOLE_ID:
+                check_id(config, model.id)
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as reason:
-            why = shorten(str(reason), 200, placeholder=" …")  # torch lists every weight that does not fit
-            msg = f"{str(folder)!r}: the record and the weights do not belong together ({why}). Save the model again."
-            raise ValueError(msg) from reason
+            raise unfit(path, reason) from reason
         if genes is not None:
-            genes_present(genes, model.genes, f"the model {str(folder)!r}")
+            genes_present(gene_list(genes), model.genes, f"the model {str(folder)!r}")
         return model
 
     def push_to_hub(
@@ -295,6 +285,9 @@ class HGGEP(Predictor):
         --------
         >>> model = sthggep.HGGEP.from_reference_checkpoint("model.ckpt", genes)
         """
-        state = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(Path(checkpoint))
+        names = gene_list(genes)
+        state = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(model_path(checkpoint))
+        check_genes(nets.reference_sizes(state)[0], len(names))  # before memory is taken for a network of that many
         net = nets.from_reference_state_dict(state)
-        return cls([net], genes, Inputs("patches", reference=True), preset="reference")
+        refuse_non_finite(net.state_dict())
+        return cls([net], names, Inputs("patches", reference=True), preset="reference")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from sthggep import nn as nets
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
 
@@ -17,3 +20,12 @@ def build_network(entry: Mapping[str, Any]) -> nn.Module:
     """Build a network from its class name and options, without changing the state of torch's generator."""
     with torch.random.fork_rng(devices=[]):
         return NETWORKS[entry["class"]](**entry["config"])
+
+
+def expected_weights(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield names and empty tensors of the networks' weights, without memory for their values."""
+    for number, entry in enumerate(entries):
+        with torch.device("meta"):
+            network = build_network(entry)
+        for name, value in network.state_dict().items():
+            yield f"{number}.{name}", value

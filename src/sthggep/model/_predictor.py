@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from sthggep._table._gene_names import as_named
 from sthggep._table._targets import Targets
 from sthggep.model._forward import Ensemble, Predictions, Quantities, gather, predict_windows
 from sthggep.model._record import TrainingRecord
+from sthggep.model._store import json_columns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,16 +55,27 @@ class Predictor:
         self.training = TrainingRecord() if training is None else training
         self.history = pd.DataFrame() if history is None else history
         for member in members:
-            _check_genes(member, len(self.genes))
+            check_genes(int(member.config["n_genes"]), len(self.genes))  # type: ignore[index]
 
     @property
     def id(self) -> str:
-        """Short name that changes with the weights and the genes."""
+        """Short name that changes with all that a prediction depends on, and with the record of the training."""
         # The short name of the encoder's weights stands for weights that the model does not hold
-        encoder = hash_weights(self.encoder_state or {}) if self.encoder_state else self._encoder_weights
-        content = [hash_weights(self.members.state_dict()), encoder or hash_weights({}), *self.genes]
-        content += [repr(value) for value in (self.training.targets, self.training.stain) if value is not None]
-        return f"hggep-{self.preset}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
+        encoder = hash_weights(self.encoder_state) if self.encoder_state else self._encoder_weights
+        content = [hash_weights(self.members.state_dict()), encoder, self._record()]
+        return f"hggep-{self.preset}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
+
+    def _record(self) -> dict[str, object]:
+        """All of the model but the weights, in plain types for JSON."""
+        return {
+            "preset": self.preset,
+            "genes": self.genes,
+            "units": self.units,
+            "inputs": self.inputs.to_dict(),
+            "networks": [{"class": type(m).__name__, "config": m.config} for m in self.members],
+            "training": self.training.to_dict(),
+            "history": json_columns(self.history),
+        }
 
     @property
     def units(self) -> str:
@@ -277,9 +290,8 @@ class Predictor:
         return gather(parts)
 
 
-def _check_genes(member: nn.Module, n_genes: int) -> None:
-    """Check that the network has one output a gene."""
-    n_outputs = member.config["n_genes"]  # type: ignore[index]
+def check_genes(n_outputs: int, n_genes: int) -> None:
+    """Check that a network has one output a gene."""
     if n_outputs != n_genes:
         msg = (
             f"The network predicts {counted(n_outputs, 'gene')}, found {counted(n_genes, 'name')}. Pass the panel of its "

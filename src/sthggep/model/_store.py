@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +13,26 @@ import numpy as np
 import pandas as pd
 
 from sthggep._checks import listing
+from sthggep._disk._tensors import explain, read_safetensors, read_torch
 from sthggep._disk._whole import whole_folder
+from sthggep.model._former import upgrade
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 3  # 2: stain normalization, which earlier versions would ignore; 3: American names
-# Names that formats before 3 used, in the tensors and in the record of the training
-OLD_TENSOR_NAMES = {".programmes.": ".programs."}
-OLD_TRAINING_NAMES = {"colours": "colors", "marks": "fingerprints"}
+# 2: stain normalization, which earlier versions would ignore; 3: American names; 4: an id of the whole record
+FORMAT, AMERICAN_NAMES, WHOLE_ID = 4, 3, 4
+# A record of 60,000 genes has some 4 MB
+MOST_BYTES, MOST_ENTRIES = 16 << 20, 1_000_000
 CONFIG, TENSORS = "config.json", "model.safetensors"
+
+
+def model_path(value: object) -> Path:
+    """Return the path of a model's folder or of a checkpoint; refuse what is no path."""
+    if not isinstance(value, str | PathLike):
+        msg = f"The path of a saved model was expected, found {type(value).__name__}: {reprlib.repr(value)}."
+        raise TypeError(msg)
+    return Path(value)
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
@@ -44,8 +56,8 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 def _is_model(folder: Path) -> bool:
     """Whether the folder holds a model of sthggep: other tools write a ``config.json``, too."""
     try:
-        return "format" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        return "format" in _read_config(folder / CONFIG)
+    except (OSError, ValueError):
         return False
 
 
@@ -65,7 +77,8 @@ def write_folder(folder: Path, config: Mapping[str, object], tensors: Mapping[st
         save_file(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part / TENSORS
         )
-        (part / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=1), encoding="utf-8")
+        text = json.dumps({"format": FORMAT, **config}, indent=1, allow_nan=False)
+        (part / CONFIG).write_text(text, encoding="utf-8")
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -78,9 +91,6 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     ValueError
         A file is broken, or was written by a newer version.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not folder.is_dir():
         near = [p.parent.name for p in folder.parent.glob(f"*/{CONFIG}")] if folder.parent.is_dir() else []
         msg = (
@@ -93,32 +103,45 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         present = listing(sorted(p.name for p in folder.iterdir()))
         msg = f"{str(folder)!r} is not a whole model: {listing(absent)} missing, found {present}. Save the model again."
         raise FileNotFoundError(msg)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        format_number = int(config["format"])
-    except (ValueError, KeyError, TypeError) as reason:
-        msg = f"{str(folder / CONFIG)!r} is not a model's record ({reason!r}). Save the model again."
-        raise ValueError(msg) from reason
-    if format_number > FORMAT:
+    config = _read_config(folder / CONFIG)
+    if config["format"] > FORMAT:
         msg = (
-            f"{str(folder)!r} has format {format_number}, written by sthggep {config.get('version', '?')}; this version reads "
-            f"formats up to {FORMAT}. Upgrade: `pip install -U sthggep`."
+            f"{str(folder)!r} has format {config['format']}, written by sthggep {config.get('version', '?')}; this version "
+            f"reads formats up to {FORMAT}. Upgrade: `pip install -U sthggep`."
         )
         raise ValueError(msg)
     try:
-        tensors = load_file(folder / TENSORS)
-    except (SafetensorError, OSError, ValueError) as reason:
+        tensors = read_safetensors(folder / TENSORS)
+    except ValueError as reason:
         msg = f"{str(folder / TENSORS)!r} is broken or half-written ({reason}). Save the model again."
         raise ValueError(msg) from reason
-    return (config, tensors) if format_number >= FORMAT else _upgrade(config, tensors)
+    return (config, tensors) if config["format"] >= AMERICAN_NAMES else upgrade(config, tensors)
 
 
-def _upgrade(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Rename what an earlier format wrote, and drop its id, which was computed from the old names."""
-    training = {OLD_TRAINING_NAMES.get(name, name): value for name, value in config.get("training", {}).items()}
-    for old, new in OLD_TENSOR_NAMES.items():
-        tensors = {name.replace(old, new): value for name, value in tensors.items()}
-    return {**config, "training": training, "id": None}, tensors
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read the record of a model, and check its size and its format."""
+    try:
+        config = json.loads(_read_text(path))
+        if not isinstance(config, dict) or type(config.get("format")) is not int or config["format"] < 1:
+            msg = f"an object with the number `format` was expected, found {reprlib.repr(config)}"
+            raise ValueError(msg)
+        if not isinstance(config.get("training", {}), dict):
+            msg = f"an object `training` was expected, found {reprlib.repr(config['training'])}"
+            raise ValueError(msg)
+    except (ValueError, RecursionError) as reason:
+        msg = f"{str(path)!r} is not a model's record ({explain(reason)}). Save the model again."
+        raise ValueError(msg) from reason
+    return config
+
+
+def _read_text(path: Path) -> str:
+    """Read a text of a bounded size."""
+    with path.open("rb") as file:
+        text = file.read(MOST_BYTES + 1)
+    if len(text) > MOST_BYTES or text.count(b",") > MOST_ENTRIES:
+        msg = f"at most {MOST_BYTES:,} bytes and {MOST_ENTRIES:,} entries were expected, found more"
+        raise ValueError(msg)
+    return text.decode("utf-8")
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
@@ -131,19 +154,14 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     ValueError
         It is not a state dict, or holds more than tensors and plain types.
     """
-    import pickle
-
-    import torch
-
     if not path.is_file():
         msg = f"No checkpoint at {str(path)!r}: the file of a state dict or of a Lightning checkpoint was expected."
         raise FileNotFoundError(msg)
     advice = "A file of tensors is expected: in the authors' environment, save `model.state_dict()` by `torch.save`."
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as reason:
-        why = (str(reason).splitlines() or [type(reason).__name__])[0]
-        msg = f"{str(path)!r} cannot be read safely ({why}). {advice}"
+        state = read_torch(path)
+    except ValueError as reason:
+        msg = f"{str(path)!r} cannot be read safely ({reason}). {advice}"
         raise ValueError(msg) from reason
     if not isinstance(state, Mapping):
         msg = f"{str(path)!r} holds a {type(state).__name__}, not a state dict. {advice}"

@@ -99,7 +99,20 @@ def reference_entries(state: Mapping[str, object]) -> dict[str, Tensor]:
             f"found {len(bare)} tensors named {sorted(bare)[:5]}. Pass torch.load(path, weights_only=True)."
         )
         raise ValueError(msg)
+    unusable = [name for name, value in bare.items() if not _is_plain(value)]
+    if unusable or bare["gene_head.1.weight"].ndim != 2:
+        msg = (
+            "Expected dense tensors of real numbers, and a matrix 'gene_head.1.weight'; found others: "
+            f"{sorted(unusable)[:5] or tuple(bare['gene_head.1.weight'].shape)}."
+        )
+        raise ValueError(msg)
     return bare
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether a tensor holds values that can be copied into a network."""
+    dense = value.layout == torch.strided and not value.is_quantized and value.device.type != "meta"
+    return dense and not value.is_complex()
 
 
 def reference_sizes(state: Mapping[str, object]) -> tuple[int, CountHead | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.resources import files
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
     from sthggep.pl._tissue import Slides
 
-PLACE = "/*DATA*/null"
+TITLE, DATA = "<!--TITLE-->", "/*DATA*/null"  # places in the template
 
 
 @checked
@@ -167,8 +168,12 @@ def _title(sections: Sequence[tuple[str, Slide]], model: HGGEP | None) -> str:
 def _write(target: Path, page: Mapping[str, object]) -> None:
     """Write the template with its data, whole or not at all."""
     template = files("sthggep.pl").joinpath("_report.html").read_text(encoding="utf-8")
-    # A closing tag within a string would end the script
-    data = json.dumps(page, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
-    text = template.replace("<!--TITLE-->", html.escape(str(page["title"]))).replace(PLACE, data)
+    # A name may hold half of a surrogate pair, which UTF-8 has no bytes for
+    title = html.escape(str(page["title"])).encode(errors="replace").decode()
+    # No markup and no comment can begin within the data, whatever its names are
+    data = json.dumps(page, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")
+    texts = {TITLE: title, DATA: data}
+    # In one pass, so that a name that looks like a place of the template is none
+    text = re.sub("|".join(map(re.escape, texts)), lambda place: texts[place[0]], template)
     with whole_file(target) as part:
         part.write_text(text, encoding="utf-8")

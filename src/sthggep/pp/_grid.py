@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 RECORD = "tissue_grid"
+MOST_PLACES = 50_000_000  # a whole slide at 5 µm, or a square of 14 mm at 2 µm
 
 
 @checked
@@ -132,16 +134,17 @@ def tissue_grid(
         library_key=library_key,
         mpp=mpp,
     )
-    spacing_um = positive(float(spacing_um), "`spacing_um`")
-    size_um = positive(float(spacing_um if size_um is None else size_um), "`size_um`")
+    spacing_um = _microns(spacing_um, "`spacing_um`")
+    size_um = spacing_um if size_um is None else _microns(size_um, "`size_um`")
     one_of(layout, ("square", "hex"), "layout")
-    if not 0 <= min_tissue <= 1:
+    if not 0 <= _number(min_tissue, "`min_tissue`") <= 1:
         msg = f"`min_tissue` must be a share from 0 to 1, found {min_tissue!r}."
         raise ValueError(msg)
     slide = resolve_image(data, places)
     if not isinstance(data, AnnData):
         may_add_spots(data, key_added, RECORD)
     per_um = 1 / slide.require_mpp()
+    _check_reach(slide, spacing_um, size_um)
     array, xy = lay_out(slide.size, spacing_um * per_um, layout)
     fraction = _fractions(data, slide, tissue, xy, size_um * per_um)
     on_tissue = (fraction >= min_tissue) & (fraction > 0)
@@ -159,6 +162,36 @@ def tissue_grid(
     log.info("Section %s: %d pseudo-spots, %g µm apart.", slide.name, grid.n_obs, spacing_um)
     _link(data, grid, slide, key_added, params)
     return grid
+
+
+def _microns(value: object, what: str) -> float:
+    return positive(_number(value, what), what)
+
+
+def _number(value: object, what: str) -> float:
+    if not isinstance(value, Real):
+        msg = f"{what} must be a number, found {value!r}."
+        raise TypeError(msg)
+    return float(value)
+
+
+def _check_reach(slide: Slide, spacing_um: float, size_um: float) -> None:
+    """Refuse lengths that the slide cannot be meant for: too many places, or squares larger than the slide."""
+    mpp = slide.require_mpp()
+    width, height = (side * mpp for side in slide.size)
+    n_places = float(np.divide(width, spacing_um)) * float(np.divide(height, spacing_um))
+    field = f"Section {slide.name!r} ({width:.0f} × {height:.0f} µm at {mpp:.4g} µm/px)"
+    if not n_places <= MOST_PLACES:
+        least = (width * height / MOST_PLACES) ** 0.5
+        msg = (
+            f"{field}: `spacing_um` is {spacing_um:g}, which makes {n_places:.3g} places, {MOST_PLACES:,} at most. Is the unit "
+            f"microns? Pass `spacing_um` of {least:.2g} or more."
+        )
+        raise ValueError(msg)
+    for value, what in ((spacing_um, "spacing_um"), (size_um, "size_um")):
+        if value > max(width, height):
+            msg = f"{field}: no pseudo-spots, `{what}` is {value:g}, wider than the slide. Is the unit microns?"
+            raise ValueError(msg)
 
 
 def _link(data: AnnData | SpatialData, grid: AnnData, slide: Slide, key_added: str, params: dict[str, Any]) -> None:

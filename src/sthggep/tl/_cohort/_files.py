@@ -100,7 +100,7 @@ def read_state(job: SlideJob) -> TargetState:
     try:
         with h5py.File(job.target, "r") as file:
             record, size = json.loads(file.attrs[NOTE]), PredictionSize(*map(int, file["X"].shape))
-    except (OSError, KeyError, ValueError, TypeError):
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return TargetState(difference="was not written by `predict_cohort`")
     requested, options = asdict(job.record), record.get("options", {})
     requested_options = requested.pop("options")
