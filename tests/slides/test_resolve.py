@@ -16,7 +16,8 @@ from PIL import Image
 
 from sthggep import pp, tl
 from sthggep._image._level import Level
-from sthggep._slides._anndata import _source_levels, table_of
+from sthggep._slides._anndata import table_of
+from sthggep._slides._library_images import source_levels
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve, resolve_one
 
@@ -276,13 +277,14 @@ def test_the_source_file_is_compared_by_width_and_by_height(tmp_path: Path):
     """A smaller image may have another scale along x than along y."""
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, ramp(800, 600, 4), photometric="rgb")
-    smaller = Level(np.zeros((150, 400, 3), np.uint8), scale=(400 / 800, 150 / 600))
-    levels = _source_levels(path, [smaller], "S1")
+    small = Image.fromarray(ramp(800, 600, 4))
+    smaller = Level(np.asarray(small.resize((400, 150))), scale=(400 / 800, 150 / 600))
+    levels = source_levels(path, [smaller], "S1")
     assert [(level.shape, level.scale) for level in levels] == [((600, 800), (1.0, 1.0))]
-    transposed = Level(np.zeros((400, 150, 3), np.uint8), scale=(150 / 800, 400 / 600))
-    assert len(_source_levels(path, [transposed], "S1")) == 1
+    transposed = Level(np.asarray(small.resize((150, 400))), scale=(150 / 800, 400 / 600))
+    assert len(source_levels(path, [transposed], "S1")) == 1
     for other in ((0.25, 0.5), (0.5, 0.5), (0.25, 0.25)):
-        assert _source_levels(path, [Level(smaller.array, scale=other)], "S1") == []
+        assert source_levels(path, [Level(smaller.array, scale=other)], "S1") == []
 
 
 # --- lazy ---------------------------------------------------------------------------------------------------------
@@ -429,7 +431,7 @@ def test_invalid_microns_are_refused(mpp: float):
     assert_refused(squares(), ValueError, "`mpp` must be a positive number", places=Places(mpp=mpp))
     adata = squares()
     adata.uns["spatial"]["S1"]["metadata"]["mpp"] = mpp
-    with pytest.raises(ValueError, match="mpp in the metadata must be a positive number"):
+    with pytest.raises(ValueError, match=r"\['metadata'\]\['mpp'\] .*pass `mpp=`"):
         resolve(adata)
 
 

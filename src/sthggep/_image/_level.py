@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sthggep._image._arrays import AxisNumbers, PixelArray, Pixels, channels_last
 from sthggep._image._blocks import Blocks
 from sthggep._image._files import open_arrays, read_mpp
-from sthggep._log import ONCE, log
+from sthggep._image._values import WHITE, factor_to_8_bits
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Level", "open_levels", "read_mpp"]
 
 
-WHITE = 255
 _AXES: dict[str, AxisNumbers] = {"yx": (0, 1, None), "yxc": (0, 1, 2), "cyx": (1, 2, 0)}
-# Images in [0, 1] exceed 1 a little after resampling; one in 0-255 that stays below 1.5 would be black.
-_UNIT_MAX = 1.5
 # A level judges its range of values on this many windows a side, of this many pixels.
 _WINDOWS, _WINDOW = 5, 256
 # Side of the tiles that are downsampled one after another: that of most blocks, so that each is read once.
@@ -34,8 +31,8 @@ class Level:
     """One resolution of an image, whatever holds it, seen as uint8 RGB.
 
     Gray is repeated over the three channels, RGBA is laid over white. Values other than uint8 are scaled to 0-255. The
-    first read decides the factor for the whole level from a coarse sample and logs it. NaN and places outside the image
-    are white.
+    first read decides the factor from a sample of all resolutions of the image and logs it. NaN and places outside the
+    image are white.
 
     Parameters
     ----------
@@ -70,6 +67,7 @@ class Level:
         self.source = None if source is None else Path(source)
         self.blocks = None if isinstance(self.array, np.ndarray) else Blocks(self.array, _AXES[axes])
         self._factor: float | None = 1.0 if array.dtype == np.uint8 else None
+        self._pyramid: Sequence[Level] = (self,)
         self._samples: dict[int, NDArray[np.uint8]] = {}  # several checks of one slide need the same sample
 
     def __repr__(self) -> str:
@@ -160,9 +158,8 @@ class Level:
         channels = pixels.shape[-1]
         if channels == 3 and pixels.dtype == np.uint8:
             return np.asarray(pixels)
-        if self._factor is None:
-            self._factor = self._decide_factor()
-        values = np.nan_to_num(pixels.astype(np.float32) * self._factor, nan=WHITE, posinf=WHITE, neginf=0)
+        factor = self._decide_factor() if self._factor is None else self._factor
+        values = np.nan_to_num(pixels.astype(np.float32) * factor, nan=WHITE, posinf=WHITE, neginf=0)
         values = values.clip(0, WHITE)
         if channels == 4:
             alpha = values[..., 3:] / WHITE
@@ -171,40 +168,49 @@ class Level:
         return np.repeat(rgb, 3, axis=-1) if channels == 1 else rgb
 
     def _decide_factor(self) -> float:
-        """Factor that scales the stored values to 0-255, judged on windows spread over the image."""
+        """Decide the factor that scales the stored values to 0-255, the same for all resolutions of the image."""
+        windows = (window for level in self._pyramid for window in level._windows())
+        factor = factor_to_8_bits(windows, np.dtype(self.array.dtype))
+        for level in self._pyramid:
+            level._factor = factor
+        return factor
+
+    def fourth_channel(self) -> Pixels | None:
+        """Return a sample of the values of the fourth channel; ``None`` if there are fewer."""
+        channel = _AXES[self.axes][2]
+        if channel is None or self.array.shape[channel] < 4:
+            return None
+        return np.concatenate([window[..., 3].ravel() for window in self._windows()])
+
+    def _windows(self) -> list[Pixels]:
+        """Cut windows spread over the image."""
         height, width = self.shape
         lefts = np.linspace(0, max(width - _WINDOW, 0), _WINDOWS).astype(int).tolist()
         tops = np.linspace(0, max(height - _WINDOW, 0), _WINDOWS).astype(int).tolist()
         windows = {(x, min(x + _WINDOW, width), y, min(y + _WINDOW, height)) for x in lefts for y in tops}
-        cuts = (cut.astype(np.float64) for cut in self._fetch(sorted(windows)))
-        finite = [cut[np.isfinite(cut)] for cut in cuts]
-        largest = max((float(cut.max()) for cut in finite if cut.size), default=0.0)
-        kind = self.array.dtype.kind
-        lowest = min((float(cut.min()) for cut in finite if cut.size), default=0.0)
-        if lowest < -0.25 * max(largest, 1.0):  # resampling overshoots by less
-            msg = (
-                f"Expected image values from 0 to 1 or 0 to 255, found {lowest:g} to {largest:g}. Undo the normalization "
-                "first, such as `(image + 1) / 2` of -1 to 1."
-            )
-            raise ValueError(msg)
-        if kind == "f":
-            factor, range_ = (255.0, "0-1") if largest <= _UNIT_MAX else (1.0, "0-255")
-        else:
-            factor, range_ = (1.0, "0-255") if largest <= WHITE else (1 / 257, "0-65535")
-        log.info("image values (%s, up to %g in a sample) read as %s", self.array.dtype, largest, range_, extra=ONCE)
-        return factor
+        return self._fetch(sorted(windows))
 
 
-def open_levels(path: str | Path) -> list[Level]:
+def as_pyramid(levels: Sequence[Level]) -> list[Level]:
+    """Return resolutions of one image, which from now on share the range of their values."""
+    for level in levels:
+        level._pyramid = [other for other in levels if other.array.dtype == level.array.dtype]
+    return list(levels)
+
+
+def open_levels(path: str | Path, series: int | None = None) -> list[Level]:
     """Open an image file as its resolutions, finest first.
 
-    TIFF, OME-TIFF, SVS and other pyramids are read lazily with tifffile; JPEG, PNG and the like (also gzipped) are read
-    whole with Pillow.
+    TIFF, OME-TIFF, SVS and other pyramids are read lazily with tifffile; JPEG, PNG, BMP, WebP and JPEG 2000 (also
+    gzipped) are read whole with Pillow. Pixels are read as they are stored: sthggep does not turn an image as EXIF or
+    the orientation of a TIFF file ask for, since coordinates refer to stored pixels.
 
     Parameters
     ----------
     path
         The image file.
+    series
+        Number of the image in a TIFF file with several; sthggep chooses it by default.
 
     Returns
     -------
@@ -215,15 +221,16 @@ def open_levels(path: str | Path) -> list[Level]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated, damaged or not an image.
+        If the file is truncated, damaged or not an image, holds several images that may be the slide, or pixels whose
+        meaning sthggep does not know.
     ImportError
         If the file's compression needs `imagecodecs`, which is not installed.
     """
-    arrays, axes = open_arrays(path)
-    y, x, _ = _AXES[axes]
-    height, width = arrays[0].shape[y], arrays[0].shape[x]
+    arrays = open_arrays(path, series)
+    height, width = arrays[0].shape[:2]
     try:
-        return [Level(array, (array.shape[x] / width, array.shape[y] / height), axes, path) for array in arrays]
+        levels = [Level(each, (each.shape[1] / width, each.shape[0] / height), "yxc", path) for each in arrays]
+        return as_pyramid(levels)
     except ValueError as error:
         msg = f"{path}: {error}"
         raise ValueError(msg) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,24 +11,18 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import counted, has_key, listing, no_slide, positive, unique_names
-from sthggep._image._arrays import is_pixel_array
-from sthggep._image._level import Level, open_levels, read_mpp
+from sthggep._checks import counted, has_key, listing, no_slide, unique_names
 from sthggep._log import ONCE, log
 from sthggep._slides._libraries import explain_no_library, read_libraries
+from sthggep._slides._library_images import NO_IMAGE_ADVICE, Library, library_levels, source_mpp
+from sthggep._slides._metadata import first_mpp, length_or_none
 from sthggep._slides._places import TABLE, Places
-from sthggep._slides._values import as_float, as_mapping, as_text, id_texts, positive_or_none, read_column
+from sthggep._slides._values import id_texts, read_column
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-# Images whose name says that they have the full resolution; CELLxGENE and stLearn store no factor for them
-FULL_RESOLUTION = ("fullres", "fulres")
-NO_IMAGE_ADVICE = (
-    "Pass the SpatialData that holds the image, or an AnnData with `uns['spatial'][section]['images']` "
-    "(`sthggep.io.read_st` and `scanpy` / `squidpy` readers write it; `anndata.concat` keeps it with "
-    "`uns_merge='unique'`), or with the path of its file in `['metadata']['source_image_path']` there."
-)
+    from sthggep._image._level import Level
 
 
 @dataclass(frozen=True)
@@ -46,6 +39,7 @@ class SectionData:
     spot_diameter: float | None
     image: str | None = None  # name of the image of a SpatialData
     stated_mpp: float | None = None  # in the metadata of the image file, which are less reliable than the spots
+    mpp_fault: str = ""  # why the microns per pixel in the metadata are of no use
 
 
 def is_spatialdata(data: object) -> bool:
@@ -145,17 +139,29 @@ def _read_library(
     need_image: bool,
 ) -> SectionData:
     """Read image, scale and pitch of a section from ``uns["spatial"][name]``."""
-    library = as_mapping(libraries.get(name))
-    levels = _library_levels(libraries, name, image_key) if need_image else ()
-    scale_factors, metadata = as_mapping(library.get("scalefactors")), as_mapping(library.get("metadata"))
-    mpp_value = metadata.get("mpp") if metadata.get("mpp") is not None else scale_factors.get("microns_per_pixel")
-    mpp = positive_or_none(mpp_value, f"Section {name!r}: mpp in the metadata")
-    pitch = positive_or_none(metadata.get("pitch_um"), f"Section {name!r}: pitch_um in the metadata")
-    diameter = scale_factors.get("spot_diameter_fullres")
-    diameter = None if diameter is None else as_float(diameter, f"Section {name!r}: spot_diameter_fullres")
-    path = Path(as_text(metadata.get("source_image_path")))
-    stated = read_mpp(path) if need_image and mpp is None and path.is_file() else None
-    return SectionData(name, adata, rows, xy, levels, mpp, pitch, diameter, stated_mpp=stated)
+    library = Library.of(libraries, name)
+    levels = library_levels(libraries, name, image_key) if need_image else ()
+    metadata, scale_factors = library.metadata, library.scale_factors
+    mpp, fault = first_mpp(
+        {
+            f"{library.place}['metadata']['mpp']": metadata.get("mpp"),
+            f"{library.place}['scalefactors']['microns_per_pixel']": scale_factors.get("microns_per_pixel"),
+        }
+    )
+    return SectionData(
+        name,
+        adata,
+        rows,
+        xy,
+        levels,
+        mpp,
+        length_or_none(metadata.get("pitch_um"), f"{library.place}['metadata']['pitch_um']"),
+        length_or_none(
+            scale_factors.get("spot_diameter_fullres"), f"{library.place}['scalefactors']['spot_diameter_fullres']"
+        ),
+        stated_mpp=source_mpp(library, levels) if need_image and mpp is None else None,
+        mpp_fault=fault,
+    )
 
 
 def _section_rows(
@@ -183,77 +189,6 @@ def _section_rows(
         )
         raise ValueError(msg)
     return [(str(next(iter(libraries), "section")), np.arange(adata.n_obs))]
-
-
-def _library_levels(libraries: Mapping[str, object], name: str, image_key: str | None) -> tuple[Level, ...]:
-    """Images of ``uns['spatial'][name]``, finest first; lowres only if ``image_key`` names it."""
-    library = as_mapping(libraries.get(name))
-    images, scale_factors = as_mapping(library.get("images")), as_mapping(library.get("scalefactors"))
-    path = as_text(as_mapping(library.get("metadata")).get("source_image_path")) or None
-    if image_key is not None:
-        has_key(images, image_key, f"uns['spatial'][{name!r}]['images']", "Pass another `image_key=`.")
-    keys = [key for key in images if key == image_key] if image_key else [key for key in images if key != "lowres"]
-    levels = [_image_level(images[key], _scale_factor(scale_factors, key, name)) for key in keys]
-    levels.sort(key=lambda level: -level.scale[0])
-    if image_key is None and (not levels or levels[0].scale[0] < 1.0):
-        levels = sorted(_source_levels(path, levels, name) + levels, key=lambda level: -level.scale[0])
-    if levels:
-        return tuple(levels)
-    if path is not None:
-        msg = (
-            f"Section {name!r}: the image at {str(path)!r} (`source_image_path`) does not exist, "
-            "and `images` holds no other."
-        )
-        raise FileNotFoundError(msg)
-    stored = f"only {listing(images)}; pass `image_key=` to use it" if images else "none"
-    if name not in libraries and libraries:
-        stored = f"none; uns['spatial'] holds the sections {listing(libraries)}"
-    msg = f"Section {name!r} has no image: uns['spatial'][{name!r}]['images'] was expected, found {stored}. {NO_IMAGE_ADVICE}"
-    raise KeyError(msg)
-
-
-def _image_level(image: object, factor: float) -> Level:
-    pixels = image if is_pixel_array(image) else np.asarray(image)
-    return Level(pixels, scale=(factor, factor), axes="yx" if len(pixels.shape) == 2 else "yxc")
-
-
-def _scale_factor(scale_factors: Mapping[str, object], key: str, name: str) -> float:
-    """Scale factor of an image; required, since a guess of 1 would cut patches from the wrong place."""
-    name_of_factor = f"tissue_{key}_scalef"
-    if name_of_factor not in scale_factors and key in FULL_RESOLUTION:
-        return 1.0
-    if name_of_factor not in scale_factors:
-        msg = (
-            f"Section {name!r}: image {key!r} has no scale factor. "
-            f"uns['spatial'][{name!r}]['scalefactors'][{name_of_factor!r}] was expected, found {listing(scale_factors)}. "
-            "Set it to (image pixels) / (full-resolution pixels of obsm['spatial'])."
-        )
-        raise KeyError(msg)
-    what = f"Section {name!r}: {name_of_factor}"
-    return positive(as_float(scale_factors[name_of_factor], what), what)
-
-
-def _source_levels(path: object, coarser: list[Level], name: str) -> list[Level]:
-    """Open the image file that the metadata name, if it exists and has the shape of the smaller images."""
-    if path is None or not Path(str(path)).is_file():
-        if path is not None and coarser:
-            log.info(
-                "Section %s: the image file %s does not exist; sthggep uses the smaller image.", name, path, extra=ONCE
-            )
-        return []
-    levels = open_levels(Path(str(path)))
-    if coarser:
-        hires = coarser[0]
-        expected = np.array(hires.shape) / hires.scale[::-1]
-        if np.abs(expected / levels[0].shape - 1).max() > 0.02:
-            log.warning(
-                "Section %s: the size of %s does not fit its hires image; sthggep does not use the file.",
-                name,
-                path,
-                extra=ONCE,
-            )
-            return []
-    return levels
 
 
 def copy_data(data: AnnData | SpatialData) -> AnnData | SpatialData:

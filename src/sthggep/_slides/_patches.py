@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 
+_MOST_SIDE = 1 << 14  # pixels of a field of view, a side: 800 MB
+_MOST_BYTES = 1 << 29  # of fields of view that are read in one go
+
+
 class Patches:
     """Square patches around the spots of one section; indexing reads them.
 
@@ -40,6 +44,12 @@ class Patches:
         self.size_px = int(positive(size_px, "`size_px`"))
         self.width = float(size_px) if size_um is None else float(size_um) / slide.require_mpp()
         self.level: Level = level_for(slide, self.width, self.size_px)
+        if self._level_width() > _MOST_SIDE:
+            msg = (
+                f"Section {slide.name!r}: a field of view is {self.width:,.0f} full-resolution pixels wide, too large to "
+                f"read. Pass a smaller `size_um` or `size_px`, or the right `mpp=` (it is {slide.mpp})."
+            )
+            raise ValueError(msg)
 
     def __len__(self) -> int:
         return self.slide.n_spots
@@ -55,8 +65,13 @@ class Patches:
 
     def __getitem__(self, index: int | slice | ArrayLike) -> NDArray[np.uint8]:
         rows = np.arange(len(self))[index]  # type: ignore[index]
-        cuts = self.level.read(self._level_boxes(np.atleast_1d(rows)))
-        out = np.stack([self._resample(cut) for cut in cuts]) if cuts else np.empty((0, *self.shape[1:]), np.uint8)
+        boxes = self._level_boxes(np.atleast_1d(rows))
+        out = np.empty((len(boxes), *self.shape[1:]), np.uint8)
+        # Fields of view that are large in pixels are read a few at a time
+        step = max(1, _MOST_BYTES // (3 * self._level_width() ** 2))
+        for start in range(0, len(boxes), step):
+            for i, cut in enumerate(self.level.read(boxes[start : start + step])):
+                out[start + i] = self._resample(cut)
         if self.slide.stain is not None:
             out = self.slide.stain(out)
         return out[0] if np.ndim(rows) == 0 else out
@@ -69,6 +84,10 @@ class Patches:
         """Iterate over all patches in order, ``batch_size`` at a time."""
         for start in range(0, len(self), int(positive(batch_size, "`batch_size`"))):
             yield self[start : start + batch_size]
+
+    def _level_width(self) -> int:
+        """Width of a field of view in pixels of the level that is read."""
+        return max(1, round(self.width * max(self.level.scale)))
 
     def _level_boxes(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         scale = np.array(self.level.scale)

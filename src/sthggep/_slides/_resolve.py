@@ -10,7 +10,8 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import counted, listing, no_slide, positive, warn_user
+from sthggep._checks import counted, listing, no_slide, warn_user
+from sthggep._image._microns import check_mpp, check_possible
 from sthggep._log import NOTEBOOK, ONCE, log
 from sthggep._slides._anndata import SectionData, anndata_image, from_anndata, is_spatialdata
 from sthggep._slides._doubled import check_places
@@ -77,7 +78,7 @@ def resolve_image(data: AnnData | SpatialData, places: Places = DEFAULT_PLACES) 
 
 def _check_mpp(places: Places) -> None:
     if places.mpp is not None:
-        positive(places.mpp, "`mpp`")
+        check_mpp(places.mpp)
 
 
 def _to_slide(section: SectionData, mpp_argument: float | None) -> Slide:
@@ -110,7 +111,13 @@ def _find_mpp(slide: Slide, mpp_argument: float | None, section: SectionData) ->
                 extra=ONCE | NOTEBOOK,
             )
         measured = None
+    if mpp_argument is not None:
+        mpp_argument = check_possible(check_mpp(mpp_argument), measured)
     stated, source = (mpp_argument, "argument") if mpp_argument is not None else (section.mpp, "metadata")
+    if stated is None and section.mpp_fault:
+        if measured is None and section.stated_mpp is None and section.levels:
+            raise ValueError(section.mpp_fault)
+        log.warning("%s sthggep does not use it.", section.mpp_fault, extra=ONCE | NOTEBOOK)
     if stated is not None:
         if measured and not 1 / MPP_TOLERANCE < stated / measured < MPP_TOLERANCE:
             origin = f"you passed mpp={stated:.4g}" if source == "argument" else f"the metadata say {stated:.4g} µm/px"

@@ -12,15 +12,19 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from sthggep._checks import has_key, listing, unique_names
-from sthggep._image._level import Level
+from sthggep._checks import unique_names
+from sthggep._image._channels import are_colors, color_channels
+from sthggep._image._level import Level, as_pyramid
 from sthggep._keys import TOOL
 from sthggep._slides._anndata import SectionData, table_of
+from sthggep._slides._element_choice import channel_names, choose_image
 from sthggep._slides._labels import resolutions
 from sthggep._slides._libraries import read_libraries
+from sthggep._slides._metadata import first_mpp, length_or_none
+from sthggep._slides._pictures import check_alpha, size_difference
 from sthggep._slides._regions import Region, element_of, read_regions, spots_of
 from sthggep._slides._shared_image import refuse_shared_image
-from sthggep._slides._values import as_float, as_mapping, positive_or_none
+from sthggep._slides._values import as_mapping
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -29,8 +33,6 @@ if TYPE_CHECKING:
 
     from sthggep._slides._labels import ImageElement
     from sthggep._slides._places import Places
-
-PREVIEW_ENDINGS = ("lowres_image", "thumbnail")  # images too coarse for patches
 
 
 def from_spatialdata(sdata: SpatialData, places: Places, *, need_image: bool) -> list[SectionData]:
@@ -55,22 +57,18 @@ def _read_region(
     image_name = None
     levels: tuple[Level, ...] = ()
     if need_image:
-        image_name, system = _choose_image(sdata, element, places)
+        image_name, system = choose_image(sdata, element, places)
         matrix = _to_image(sdata, image_name, element, system)
         xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
         stretch = _stretch(matrix)
-        levels = _element_levels(sdata.images[image_name])
-    metadata = _table_metadata(table, name)
-    mpp = positive_or_none(metadata.get("mpp"), f"Section {name!r}: mpp in the metadata")
-    if mpp is None:
-        mpp = _wsi_mpp(sdata)
-    # The mpp of the table and of a WSIData refer to coordinates of the spots, that of `read_slide` to image pixels
-    mpp = _slide_mpp(sdata) if mpp is None else mpp / stretch
+        levels = _element_levels(sdata.images[image_name], image_name)
+    mpp, fault = _mpp(sdata, table, name, stretch)
     if mpp is None and sdata.attrs.get("spatialdata_io_reader") == "xenium":
         mpp = _xenium_mpp(table, rows, xy)
-    pitch = positive_or_none(metadata.get("pitch_um", _bin_um(name)), f"Section {name!r}: pitch_um in the metadata")
+    metadata = _table_metadata(table, name)
+    pitch = length_or_none(metadata.get("pitch_um", _bin_um(name)), f"Section {name!r}: pitch_um in the metadata")
     diameter = None if diameter is None else diameter * stretch
-    return SectionData(name, table, rows, xy, levels, mpp, pitch, diameter, image_name)
+    return SectionData(name, table, rows, xy, levels, mpp, pitch, diameter, image_name, mpp_fault=fault)
 
 
 def _ambiguous(sdata: SpatialData, sections: Sequence[SectionData], places: Places) -> list[str]:
@@ -80,7 +78,7 @@ def _ambiguous(sdata: SpatialData, sections: Sequence[SectionData], places: Plac
     ambiguous = []
     for section in sections:
         try:
-            by_itself, _ = _choose_image(sdata, element_of(sdata, section.name), replace(places, image_key=None))
+            by_itself, _ = choose_image(sdata, element_of(sdata, section.name), replace(places, image_key=None))
         except (KeyError, ValueError):
             by_itself = None
         if by_itself != section.image:
@@ -90,13 +88,15 @@ def _ambiguous(sdata: SpatialData, sections: Sequence[SectionData], places: Plac
 
 def spatialdata_image(sdata: SpatialData, places: Places) -> SectionData:
     """Read the image of a SpatialData without spots."""
-    name, system = _choose_image(sdata, None, places)
+    name, system = choose_image(sdata, None, places)
     no_spots = np.zeros(0, dtype=np.intp), np.zeros((0, 2))
-    levels = _element_levels(sdata.images[name])
-    mpp, wsi_mpp = _slide_mpp(sdata), _wsi_mpp(sdata)
-    if mpp is None and wsi_mpp is not None:
-        mpp = wsi_mpp * _stretch(_affine(sdata.images[name], system))
-    return SectionData(name, AnnData(), *no_spots, levels, mpp, None, None, name)
+    levels = _element_levels(sdata.images[name], name)
+    mpp, fault = first_mpp(_slide_mpp(sdata))
+    if mpp is None:
+        wsi_mpp, wsi_fault = first_mpp(_wsi_mpp(sdata))
+        mpp = None if wsi_mpp is None else wsi_mpp * _stretch(_affine(sdata.images[name], system))
+        fault = fault or wsi_fault
+    return SectionData(name, AnnData(), *no_spots, levels, mpp, None, None, name, mpp_fault=fault)
 
 
 def may_add_spots(sdata: SpatialData, key: str, record: str) -> None:
@@ -137,20 +137,34 @@ def add_spots(sdata: SpatialData, table: AnnData, key: str, image: str, diameter
 
 
 def source_path(sdata: SpatialData, image: str) -> str:
-    """Path of the file that `sthggep.io.read_slide` read an image from; empty for images of other origin."""
-    path = as_mapping(sdata.attrs.get(TOOL)).get("source_image_path")
+    """Path of the file that `sthggep.io.read_slide` read an image from; empty for images of other origin.
+
+    Of a file with several images, the path alone does not say which one was read.
+    """
+    record = as_mapping(sdata.attrs.get(TOOL))
+    path = record.get("source_image_path") if record.get("series") is None else None
     return str(path) if path and image == "image" else ""
 
 
-def _slide_mpp(sdata: SpatialData) -> float | None:
-    """Microns per pixel that `sthggep.io.read_slide` recorded."""
-    mpp = as_mapping(sdata.attrs.get(TOOL)).get("mpp")
-    return None if mpp is None else as_float(mpp)
+def _mpp(sdata: SpatialData, table: AnnData, region: str, stretch: float) -> tuple[float | None, str]:
+    """Microns per pixel of the image, and why those that are stated are of no use."""
+    place = f"Section {region!r}: mpp in the metadata of the table"
+    # The mpp of the table and of a WSIData refer to coordinates of the spots, that of `read_slide` to image pixels
+    of_spots, fault = first_mpp({place: _table_metadata(table, region).get("mpp"), **_wsi_mpp(sdata)})
+    if of_spots is not None:
+        return of_spots / stretch, ""
+    of_image, image_fault = first_mpp(_slide_mpp(sdata))
+    return of_image, fault or image_fault
 
 
-def _wsi_mpp(sdata: SpatialData) -> float | None:
-    """Microns per full-resolution pixel of a WSIData, the unit of its tiles and coordinates."""
-    return positive_or_none(as_mapping(sdata.attrs.get("slide_properties")).get("mpp"), "mpp in the slide properties")
+def _slide_mpp(sdata: SpatialData) -> dict[str, object]:
+    """Microns per pixel that `sthggep.io.read_slide` recorded, by their place."""
+    return {f"attrs[{TOOL!r}]['mpp']": as_mapping(sdata.attrs.get(TOOL)).get("mpp")}
+
+
+def _wsi_mpp(sdata: SpatialData) -> dict[str, object]:
+    """Microns per full-resolution pixel of a WSIData, the unit of its tiles and coordinates, by their place."""
+    return {"attrs['slide_properties']['mpp']": as_mapping(sdata.attrs.get("slide_properties")).get("mpp")}
 
 
 def _xenium_mpp(table: AnnData, rows: NDArray[np.intp], xy: NDArray[np.float64]) -> float | None:
@@ -175,50 +189,6 @@ def _table_metadata(table: AnnData, region: str) -> Mapping[str, object]:
     return as_mapping(as_mapping(library).get("metadata"))
 
 
-def _choose_image(sdata: SpatialData, spots: SpatialElement | None, places: Places) -> tuple[str, str]:
-    """Choose the H&E image that shares a coordinate system with the spots (``None``: any image), and that system."""
-    from spatialdata.transformations import get_transformation
-
-    image_key, coordinate_system = places.image_key, places.coordinate_system
-    systems = {key: set(get_transformation(image, get_all=True)) for key, image in sdata.images.items()}
-    ours = set.union(set(), *systems.values()) if spots is None else set(get_transformation(spots, get_all=True))
-    if coordinate_system is not None:
-        if coordinate_system not in ours:
-            what = "images" if spots is None else "spots"
-            msg = f"The {what} are not in coordinate system {coordinate_system!r}; they are in {listing(sorted(ours))}."
-            raise KeyError(msg)
-        ours = {coordinate_system}
-    if image_key is not None:
-        has_key(sdata.images, image_key, "the images of the SpatialData", "Pass another `image_key=`.")
-    keys = [image_key] if image_key else [key for key in sdata.images if not key.endswith(PREVIEW_ENDINGS)]
-    shared = {key: sorted(ours & systems[key]) for key in keys if ours & systems[key]}
-    candidates = _best_candidates(sdata, list(shared))
-    if len(candidates) != 1:
-        what = "no image" if not candidates else f"several images ({listing(candidates)})"
-        msg = (
-            f"Expected one H&E image in the spots' coordinate systems ({listing(sorted(ours))}), found {what}. "
-            f"The images are {listing(sdata.images)}. Pass `image_key=` or `coordinate_system=`; of several regions, one a "
-            "call by `shapes_key=`."
-        )
-        raise KeyError(msg) if not candidates else ValueError(msg)
-    return candidates[0], shared[candidates[0]][0]
-
-
-def _best_candidates(sdata: SpatialData, keys: list[str]) -> list[str]:
-    """Of several images, return the only full image, else the only one in color: Xenium names its stains differently."""
-    for accepts in (lambda key: key.endswith("full_image"), lambda key: _is_rgb(sdata.images[key])):
-        accepted = [key for key in keys if accepts(key)]
-        if len(keys) > 1 and len(accepted) == 1:
-            return accepted
-    return keys
-
-
-def _is_rgb(element: ImageElement) -> bool:
-    from spatialdata.models import get_channel_names
-
-    return {str(name).lower() for name in get_channel_names(element)} in ({"r", "g", "b"}, {"r", "g", "b", "a"})
-
-
 def _to_image(sdata: SpatialData, image_name: str, shapes: SpatialElement, system: str) -> NDArray[np.float64]:
     """Affine matrix from the coordinates of the shapes to pixels of the image."""
     return np.asarray(
@@ -240,9 +210,11 @@ def _stretch(matrix: NDArray[np.float64]) -> float:
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
-def _element_levels(element: ImageElement) -> tuple[Level, ...]:
+def _element_levels(element: ImageElement, name: str = "image") -> tuple[Level, ...]:
     """Resolutions of an image element; their spacing comes from coordinates, since pyramids are not exact halves."""
-    arrays = resolutions(element)
+    names = channel_names(element)
+    order = color_channels(names)
+    arrays = [array if order is None else array.isel(c=order) for array in resolutions(element)]
     arrays.sort(key=lambda array: -int(array.sizes["x"]))
     base = _spacing(arrays[0])
     levels = []
@@ -253,7 +225,13 @@ def _element_levels(element: ImageElement) -> tuple[Level, ...]:
         levels.append(
             Level(array.data, scale=(base[0] / spacing[0], base[1] / spacing[1]), axes="".join(map(str, array.dims)))
         )
-    return tuple(levels)
+    for level in levels[1:]:
+        if fault := size_difference(levels[0], level):
+            msg = f"The resolutions of the image {name!r} are not of one image: {fault}. Write its finest scale alone."
+            raise ValueError(msg)
+    if not are_colors(names):
+        check_alpha(levels[-1], f"The image {name!r} of the SpatialData")
+    return tuple(as_pyramid(levels))
 
 
 def _spacing_by_transformation(array: DataArray, full: DataArray, base: tuple[float, float]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sthggep._arguments import checked
 from sthggep._image._level import Level, open_levels, read_mpp
+from sthggep._image._microns import check_mpp, check_possible
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _CHUNK = 1024
 
 
 @checked
-def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
+def read_slide(path: str | Path, *, mpp: float | None = None, series: int | None = None) -> SpatialData:
     """Open a whole slide (TIFF, OME-TIFF, SVS, JPEG, PNG) as a SpatialData with one multiscale image.
 
     Of a TIFF or SVS the function reads the header only; the resolutions of the file become the scales, whatever their ratio.
@@ -37,18 +38,31 @@ def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
         The slide file.
     mpp
         Microns per full-resolution pixel, which overrides the file. Default: what the file states.
+    series
+        Number of the image in a TIFF file with several. By default, sthggep leaves out labels, macros, masks and stains;
+        if two images may be the slide, it asks for a choice.
 
     Returns
     -------
     A SpatialData with image `"image"` in coordinate system `"global"` (full-resolution pixels), and
-    `attrs["sthggep"] = {"mpp": ..., "source_image_path": ...}`; `mpp` is `None` if neither the file nor you state it.
+    `attrs["sthggep"] = {"mpp": ..., "source_image_path": ...}`; `mpp` is `None` if neither the file nor you state it, or
+    if the file states a size that no slide has (outside 0.05 to 20 µm) or pixels that are not square.
+
+    Notes
+    -----
+    sthggep reads pixels as they are stored. It does not turn or mirror an image as EXIF or the orientation of a TIFF file
+    ask viewers to, since coordinates usually refer to stored pixels; it logs that the file asks for it. Palettes, CMYK,
+    YCbCr and white-is-zero become RGB or gray; other meanings of samples are refused by name.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated, damaged or no image, or `mpp` is not a positive number.
+        If the file is truncated, damaged or no image, holds several images that may be the slide, or colors whose meaning
+        sthggep does not know, or if `mpp` is not a size of a pixel in microns.
+    TypeError
+        If `mpp` is not one number.
     ImportError
         If the file's compression needs `imagecodecs`, which is not installed.
 
@@ -60,11 +74,9 @@ def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
     """
     from spatialdata import SpatialData
 
-    if mpp is not None and not (np.isfinite(mpp) and mpp > 0):
-        msg = f"mpp (microns per pixel) must be a positive number, found {mpp}."
-        raise ValueError(msg)
-    levels = open_levels(path)
-    stated = read_mpp(path) if mpp is None else mpp
+    passed = None if mpp is None else check_possible(check_mpp(mpp))
+    levels = open_levels(path, series)
+    stated = read_mpp(path, series) if passed is None else passed
     if stated is None:
         log.warning("%s does not state its microns per pixel; pass mpp= to work in microns", path)
     sdata = SpatialData(images={_IMAGE: _multiscale(_channels_first(levels))})
@@ -72,6 +84,8 @@ def read_slide(path: str | Path, *, mpp: float | None = None) -> SpatialData:
         "mpp": None if stated is None else float(stated),
         "source_image_path": str(Path(path).resolve()),
     }
+    if series is not None:
+        sdata.attrs["sthggep"]["series"] = int(series)
     return sdata
 
 
