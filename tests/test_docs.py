@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -42,3 +43,16 @@ def test_drawings_are_made_by_scripts():
     assert names == {path.stem for path in (DOCS / "drawings").glob("[a-z]*.py")}
     pages = "".join(path.read_text() for path in DOCS.rglob("*.md"))
     assert [name for name in sorted(names) if f"drawings/{name}." not in pages] == []
+
+
+def test_page_of_odd_inputs_is_made_from_the_tests(request):
+    """Run with all tests, the page must be the one that they make; run alone, this test cannot tell and skips."""
+    spec = importlib.util.spec_from_file_location("odd_inputs", DOCS / "odd_inputs.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    collected = {item.path for item in request.session.items}
+    showing = {path for path in (ROOT / "tests").rglob("test_*.py") if "mark.handles(" in path.read_text()}
+    if not showing - {Path(__file__)} <= collected:
+        pytest.skip("Needs all tests in one run, to compare them with the page.")
+    page = script.make_page(script.rows_by_room(request.session.items))
+    assert script.PAGE.read_text() == page, "run `python docs/odd_inputs.py`"

@@ -19,6 +19,7 @@ from sthggep._names import check_key
 F = TypeVar("F", bound=Callable[..., object])
 C = TypeVar("C", bound=type)
 
+LARGEST_NUMBER = 2**31 - 1
 LARGEST_SEED = 2**32 - 1  # of numpy's generators, which scikit-learn uses
 AT_LEAST = {
     **dict.fromkeys(
@@ -29,6 +30,8 @@ AT_LEAST = {
 }
 POSITIVE = ("dpi", "figsize", "learning_rate", "mpp", "pitch_um", "size_um", "spacing_um", "spot_size")
 SHARES = ("alpha", "alpha_img", "level", "min_tissue")
+PLACES = ("cache", "checkpoint_dir", "folder", "out", "save")
+NOT_EMPTY = ("sections", "spots")
 NOT_NEGATIVE = ("min_fraction",)
 WORDS = {
     "str": "text",
@@ -113,6 +116,8 @@ def _describe(kind: str, name: str) -> str:
     """An annotated kind in words."""
     if kind == "Sequence[str]":
         return "a list of genes" if name in ("genes", "include") else "a list of names"
+    if kind.startswith(("Mapping", "dict")):
+        return "a dict"
     return WORDS.get(kind, "a list" if "[" in kind else kind.split(".")[-1])
 
 
@@ -129,9 +134,9 @@ def _is_kind(value: object, kind: str) -> bool:
     }
     if kind in plain:
         return plain[kind]()
-    if kind in ("inspect._empty", "ArrayLike", "object") or kind.startswith(("Literal", "Mapping")):
+    if kind in ("inspect._empty", "ArrayLike", "object") or kind.startswith("Literal"):
         return True
-    if kind.startswith("dict"):
+    if kind.startswith(("Mapping", "dict")):
         return isinstance(value, Mapping)
     if kind.startswith(("Sequence", "tuple")):
         return _is_list(value, kind[kind.index("[") + 1 : -1].split(",")[0])
@@ -151,6 +156,15 @@ def _check_range(name: str, value: object) -> None:
         check_key(value, f"`{name}`")
     if isinstance(value, str) and "\0" in value:
         msg = f"`{name}` must be a name, but holds the character NUL: {value!r}."
+        raise ValueError(msg)
+    if name in NOT_EMPTY and isinstance(value, Sized) and not len(value):
+        msg = f"`{name}` is empty. Name one or several, or leave it out."
+        raise ValueError(msg)
+    if name == "figsize" and isinstance(value, Sized) and len(value) != 2:
+        msg = f"`figsize` must be two numbers, width and height in inches, found {value!r}."
+        raise ValueError(msg)
+    if name in PLACES and value == "":
+        msg = f"`{name}` must be the name of a file or a folder, but is empty."
         raise ValueError(msg)
     if name == "save" and value is not None:
         _check_figure_file(Path(cast("str", value)))
@@ -174,12 +188,15 @@ def _check_figure_file(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         msg = f"`save` must be in a folder that exists, but there is no folder {str(path.absolute().parent)!r}. Make it first."
         raise FileNotFoundError(msg)
+    if not os.access(path.absolute().parent, os.W_OK):
+        msg = f"`save`: you may not write to {str(path.absolute().parent)!r}. Pass another file."
+        raise PermissionError(msg)
 
 
 def _check_number(name: str, number: float) -> None:
     least = AT_LEAST.get(name, -math.inf)
     expected = "a positive whole number" if least == 1 else f"a whole number of {least} or more"
-    valid = number >= least
+    valid = least <= number <= LARGEST_NUMBER or name not in AT_LEAST
     if name == "seed":
         expected, valid = f"a whole number from 0 to {LARGEST_SEED:,}", 0 <= number <= LARGEST_SEED
     elif name in POSITIVE:

@@ -7,7 +7,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
 from difflib import get_close_matches
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 from sthggep._keys import TOOL, prediction_keys
 from sthggep._names import check_key, same_on_some_disk
 
+NUMBERS: tuple[type, ...] = (float, int, np.floating, np.integer)
+LARGEST = 1e300  # a Python integer may be larger than any float
 PACKAGE = str(Path(__file__).parent)
 LOST_RECORD = (
     "`anndata.concat` drops `uns` unless you pass `uns_merge=`: concatenate again with `uns_merge='same'`, or delete the array "
@@ -81,13 +82,14 @@ def has_key(mapping: Mapping[str, Any], key: str, where: str, first: str = "") -
     raise KeyError(msg)
 
 
-def positive(value: object, what: str) -> float:
+def positive(value: Any, what: str) -> float:
     """Return a positive number; reject any other value."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-    if not is_number or not np.isfinite(value) or value <= 0:  # type: ignore[call-overload, operator]
+    is_number = isinstance(value, NUMBERS) and not isinstance(value, bool)
+    if not is_number or not 0 < value < LARGEST:
         msg = f"{what} must be a positive number, found {value!r}."
         raise ValueError(msg)
-    return value  # type: ignore[return-value]
+    number: float = value
+    return number
 
 
 def unique(names: Iterable[object], what: str, fix: str) -> None:
@@ -183,9 +185,10 @@ def may_write(adata: AnnData, key: str, of: str | None = None) -> None:
     is_own = isinstance(record, Mapping) and record.get("tool") == TOOL
     if of is not None:
         is_own = is_own and key not in adata.uns and key in written_beside(record)
-    if is_own or (key not in adata.obsm and not adata.uns.get(key, False)):
+    has_record = key in adata.uns and not is_empty(adata.uns[key])
+    if is_own or (key not in adata.obsm and not has_record):
         return
-    if key not in adata.obsm or adata.uns.get(key):
+    if has_record:
         msg = (
             f"{key!r} exists already and sthggep did not write it; it is left alone. "
             "Pass another `key_added=`, or delete it from obsm / uns first."
@@ -208,6 +211,11 @@ def accepts_results(adata: AnnData) -> None:
             "data.to_memory()`."
         )
         raise ValueError(msg)
+
+
+def is_empty(record: object) -> bool:
+    """Whether a record is there without entries, as concatenation may leave it."""
+    return isinstance(record, Mapping) and not record
 
 
 def written_beside(record: object) -> list[str]:

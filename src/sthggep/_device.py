@@ -16,7 +16,10 @@ def resolve_device(device: str = "auto") -> torch.device:
         try:
             resolved = torch.device(device)
             torch.zeros(1, device=resolved).cpu()
-        except (RuntimeError, AssertionError, TypeError) as reason:
+            if resolved.type == "cpu" and resolved.index:
+                msg = "there is one CPU, which has no number"
+                raise RuntimeError(msg)
+        except (RuntimeError, AssertionError, TypeError, ImportError) as reason:
             msg = f"Device {device!r} cannot be used here: {reason}. Pass `device='auto'` or 'cpu'."
             raise ValueError(msg) from reason
         return resolved

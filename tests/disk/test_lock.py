@@ -274,6 +274,12 @@ def test_places_for_a_folder(tmp_path: Path, place: str):
 
 
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sthggep._disk._run_folder.os.access", lambda path, _: Path(path) != tmp_path)
-    with pytest.raises(PermissionError, match=r"`out`: you may not write to .*Pass another folder"):
+    def refuse(*, dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr("sthggep._disk._run_folder.tempfile.TemporaryFile", refuse)
+    with pytest.raises(
+        PermissionError, match=r"`out`: no file can be made in .* \(Permission denied\)\. Pass another place"
+    ):
         check_folder(tmp_path / "a" / "b", "out")
+    check_folder(tmp_path, "out")  # a folder that is there may hold all that is needed

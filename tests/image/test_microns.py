@@ -39,13 +39,14 @@ def test_units(unit: str, expected: float | None):
     ("value", "expected"),
     [
         (0.5, 0.5),
-        ("0.5", 0.5),
+        pytest.param("0.5", 0.5, id="text"),
         ("0,5", 0.5),
-        (b"0.5", 0.5),
+        pytest.param(b"0.5", 0.5, id="bytes"),
         (np.array([0.5]), 0.5),
         (np.float32(0.5), 0.5),
         (" 5e-1 ", 0.5),
     ],
+    ids=repr,
 )
 def test_numbers(value: object, expected: float):
     assert as_number(value) == expected
@@ -132,7 +133,7 @@ def test_microns_of_the_series_that_is_read(tmp_path: Path, first: str):
     path = ome(tmp_path / "slide.ome.tif", *(images if first == "macro" else images[::-1]))
     slide = io.read_slide(path)
     assert slide.attrs["sthggep"]["mpp"] == 0.25
-    assert slide["image"].shape == (3, 64, 80)
+    assert slide["image"]["scale0"]["image"].shape == (3, 64, 80)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_decimal_commas_in_ome(tmp_path: Path):
     ("options", "expected"),
     [
         ({"description": "Aperio Image\r\n|MPP = 0,2527|Left = 1"}, 0.2527),
-        ({"description": "Aperio Image\r\n|MPP = 0.2527.|Left"}, None),
+        ({"description": "Aperio Image\r\n|MPP = 0.25.27|Left"}, None),
         ({"resolution": (40000, 20000), "resolutionunit": "CENTIMETER"}, None),
         ({"resolution": (40000, 40200), "resolutionunit": "CENTIMETER"}, pytest.approx(0.25, rel=5e-3)),
         ({"resolution": (101600, 101600), "resolutionunit": "INCH"}, 0.25),
@@ -203,7 +204,7 @@ def test_two_slides_in_one_file_need_a_choice(tmp_path: Path):
         open_levels(path)
     for series, pixels, mpp in ((0, PIXELS, 0.25), (1, BIG, 0.5)):
         slide = io.read_slide(path, series=series)
-        np.testing.assert_array_equal(np.moveaxis(slide["image"].values, 0, -1), pixels)
+        np.testing.assert_array_equal(np.moveaxis(slide["image"]["scale0"]["image"].values, 0, -1), pixels)
         assert slide.attrs["sthggep"]["mpp"] == mpp
     with pytest.raises(ValueError, match="has no series 2"):
         open_levels(path, 2)

@@ -65,7 +65,7 @@ def test_damaged_slides_are_named(slide):
     level = open_levels(path)[0]
     content = path.read_bytes()
     path.write_bytes(content[:9000])
-    with pytest.raises(ValueError, match=r"slide\.tiff is (truncated or )?damaged"):
+    with pytest.raises(ValueError, match=r"slide\.tiff is (truncated|damaged|not an image)"):
         open_levels(path)[0].read([[900, 1300, 1000, 1400]])
     assert level.shape == (1500, 1100)
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -56,3 +62,25 @@ def section() -> Callable[..., ad.AnnData]:
         return adata
 
     return make
+
+
+@pytest.fixture(scope="session")
+def in_browser() -> Callable[[Path, str], dict]:
+    """Opens a page with a script of the test in a headless browser; returns what the script saw, the text of #seen."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next((path for name in names if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("Needs a headless Chromium to open the page.")
+
+    def see(path: Path, script: str) -> dict:
+        page = path.with_name("seen.html")
+        page.write_text(path.read_text(encoding="utf-8").replace("</body>", script + "</body>"), encoding="utf-8")
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+        done = subprocess.run(
+            [browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=False
+        )
+        seen = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+        assert seen, done.stderr[-2000:]
+        return json.loads(html.unescape(seen.group(1)))
+
+    return see

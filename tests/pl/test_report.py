@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,24 +83,6 @@ def data_of(path: Path) -> dict:
     return json.loads(re.search(r"^const DATA = (.*);$", path.read_text(), re.MULTILINE).group(1))
 
 
-def in_browser(path: Path, script: str) -> dict:
-    """Run a script in the page, in a headless browser, and return its output."""
-    browser = next(
-        (program for name in ("chromium", "chromium-browser", "google-chrome") if (program := shutil.which(name))), None
-    )
-    if browser is None:
-        pytest.skip("Needs a headless Chromium to click in the page.")
-    page = path.with_name("clicked.html")
-    page.write_text(path.read_text().replace("</body>", script + "</body>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
-    result = subprocess.run(
-        [browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=False
-    )
-    output = re.search(r'<pre id="seen">(.*?)</pre>', result.stdout, re.DOTALL)
-    assert output, result.stderr[-2000:]
-    return json.loads(output.group(1).replace("&lt;", "<").replace("&amp;", "&"))
-
-
 def test_content_of_the_page(slide, model, tmp_path):
     path = pl.report(slide, tmp_path / "new" / "page.html", model=model, title="A & B <i>")
     text, data = path.read_text(), data_of(path)
@@ -174,7 +154,7 @@ def test_bad_arguments_are_refused(slide, model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_a_click_changes_the_map(slide, model, tmp_path):
+def test_a_click_changes_the_map(slide, model, in_browser, tmp_path):
     output = in_browser(pl.report(slide, tmp_path / "page.html", model=model), CLICK)
     assert output["errors"] == []
     assert sorted(output["rows"]) == sorted(slide.uns["hggep"]["genes"])

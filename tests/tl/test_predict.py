@@ -14,7 +14,7 @@ from sthggep._inputs._inputs import Inputs
 from sthggep._slides._patches import Patches
 from sthggep.model._record import TrainingRecord
 from sthggep.nn import HGGEPNet
-from sthggep.tl import _predict
+from sthggep.tl import _prediction_record
 
 QUIET = {"show_progress_bar": False}
 SMALL = {"dim": 32, "depth": 1, "heads": 2, "hypergraph_dim": 16, "fusion_layers": 1}
@@ -234,7 +234,7 @@ def test_a_fault_leaves_nothing_behind(quick, slide, monkeypatch):
 
 
 def test_versions_are_those_installed():
-    assert _predict.versions()["torch"] == torch.__version__
+    assert _prediction_record.versions()["torch"] == torch.__version__
 
 
 def test_a_single_spot(quick, slide):

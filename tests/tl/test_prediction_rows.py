@@ -88,7 +88,7 @@ def renumbered(slide: AnnData) -> AnnData:
 
 
 def moved(slide: AnnData) -> AnnData:
-    slide.obsm["spatial"] = slide.obsm["spatial"] + 20
+    slide.obsm["spatial"] = slide.obsm["spatial"] - 5
     return slide
 
 
@@ -233,12 +233,12 @@ def test_halves_of_a_prediction(two, model, lose):
 def regions():
     from spatialdata import concatenate
 
-    parts = {name: datasets.toy(seed=seed, size_um=(1200.0, 1200.0), mpp=4.0, n_genes=6, as_spatialdata=True)
-             for seed, name in enumerate("ab")}  # fmt: skip
-    sdata = concatenate(parts, concatenate_tables=True)
-    table = sdata["table"]
-    table.obsm["X_mine"] = table.obsm.pop("morphology").to_numpy(dtype=np.float32)
-    return sdata
+    parts = {}
+    for seed, name in enumerate("ab"):
+        parts[name] = datasets.toy(seed=seed, size_um=(1200.0, 1200.0), mpp=4.0, n_genes=6, as_spatialdata=True)
+        table = parts[name]["table"]
+        table.obsm["X_mine"] = table.obsm.pop("morphology").to_numpy(dtype=np.float32)
+    return concatenate(parts, concatenate_tables=True)
 
 
 @pytest.mark.parametrize("out", [None, ".h5ad"])

@@ -208,5 +208,5 @@ def test_bad_arguments_are_refused(models):
         tl.fit(slide, stain="vahadane", **QUICK)
     with pytest.raises(ValueError, match=r"`stain` do not apply"):
         tl.fit(slide, stain="reinhard", obsm="morphology", **QUIET)
-    with pytest.raises(ValueError, match=r"`model\.stain`, found 'reinhard'"):
+    with pytest.raises(TypeError, match=r"`stain` must be a dict, found 'reinhard'"):
         pp.features(slide, size_um=160, stain="reinhard", **QUIET)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from sthggep._cli._cross_validate import cross_validate
@@ -25,15 +23,13 @@ class InOrder(click.Group):
         """Names of the commands."""
         return list(self.commands)
 
-    def main(self, *args: Any, **settings: Any) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run a command; an interrupt (Ctrl-C) ends with the exit code of shells for it."""
         try:
-            return super().main(*args, **settings)
-        except SystemExit as end:
-            # click turns the interrupt into an error of its own
-            if end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt):
-                raise SystemExit(INTERRUPTED) from None
-            raise
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo(err=True)  # the terminal shows ^C in the line
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(

@@ -18,7 +18,8 @@ NO_KEYS = ("config", "write_config")
 FLAGS = dict.fromkeys(("true", "yes", "on"), True) | dict.fromkeys(("false", "no", "off"), False)
 ROOTS = {yaml.ScalarNode: "str", yaml.SequenceNode: "list"}
 MOST_BYTES = 1 << 20
-MOST_NAMED, MOST_LETTERS = 5, 60
+MOST_LETTERS = 1000
+MOST_NAMED = 5
 
 
 def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
@@ -73,7 +74,7 @@ def _kind(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
         return _short(node.value).strip("'") or "nothing"
     if isinstance(node, yaml.SequenceNode):
-        return reprlib.repr([item.value if isinstance(item, yaml.ScalarNode) else ... for item in node.value[:7]])
+        return reprlib.repr([item.value if isinstance(item, yaml.ScalarNode) else "…" for item in node.value[:7]])
     return "lines of `name: value`"
 
 
@@ -84,6 +85,9 @@ def _short(text: str) -> str:
 def _text(node: yaml.ScalarNode, path: Path) -> str:
     """The text of a value, which can be a part of a file's name."""
     text = str(node.value)
+    if len(text) > MOST_LETTERS:
+        msg = f"{path}: line {node.start_mark.line + 1}: {_short(text)} has {len(text):,} letters, {MOST_LETTERS:,} at most."
+        raise click.BadParameter(msg)
     if "\0" in text or text.encode(errors="replace").decode() != text:
         msg = f"{path}: line {node.start_mark.line + 1}: {_short(text)} holds characters that no text can hold."
         raise click.BadParameter(msg)
@@ -107,7 +111,7 @@ def _defaults(content: Mapping[str, yaml.Node], path: Path, command: click.Comma
 
 
 def _unknown_option(key: str, options: list[str]) -> str:
-    near = get_close_matches(key[:MOST_LETTERS].replace("-", "_"), options, n=3)
+    near = get_close_matches(key.replace("-", "_"), options, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(options)}."
     return f"unknown option {_short(key)}; {hint}"
 

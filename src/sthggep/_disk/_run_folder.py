@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from pathlib import Path
 
 from sthggep._checks import listing
 from sthggep._disk._lock import LOCK, locked
-from sthggep._disk._whole import PART, whole_file
+from sthggep._disk._whole import PART, clear_folder, whole_file
 from sthggep._keys import TOOL
 
 FORMAT = 1
+LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder, f"a {self.what}"):
             self.open(folder, record)
+            if os.access(folder, os.W_OK):
+                clear_folder(folder)
             yield
 
     def open(self, folder: Path, record: Mapping[str, object]) -> None:
@@ -92,15 +96,25 @@ class RunFolder:
 
 def check_folder(folder: Path, option: str) -> None:
     """Refuse a place where a folder cannot be made or written, before work starts."""
-    for place in (folder, *folder.absolute().parents):
-        if os.path.lexists(place):
-            break
+    if len(os.fsencode(folder.name)) > LONGEST_NAME:
+        msg = f"`{option}`: names of folders have {LONGEST_NAME} bytes at most, found {len(os.fsencode(folder.name))}."
+        raise ValueError(msg)
+    place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not place.is_dir():
         msg = f"`{option}` must be a folder, found the file {str(place)!r}."
         raise FileExistsError(msg)
-    if not os.access(place, os.W_OK | os.X_OK) and place != folder:
-        msg = f"`{option}`: you may not write to {str(place)!r}. Pass another folder."
-        raise PermissionError(msg)
+    if place != folder:
+        check_writable(place, option)
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Refuse a folder in which no file can be made."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as reason:
+        msg = f"`{option}`: no file can be made in {str(folder)!r} ({reason.strerror}). Pass another place."
+        raise PermissionError(msg) from reason
 
 
 def write_text(path: Path, text: str) -> None:

@@ -60,27 +60,29 @@ def read_torch(path: Path, *, checked: bool = False) -> object:
     """
     import torch
 
+    _check_archive(path, checked=checked)
     try:
-        _check_archive(path, checked=checked)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as reason:
-        # torch's own advice is to run the code in the file
-        why = explain(reason) if type(reason) in (ValueError, RuntimeError) else NOT_TENSORS
-        raise ValueError(why) from reason
+        raise ValueError(NOT_TENSORS) from reason  # torch's own advice is to run the code in the file
 
 
 def _check_archive(path: Path, *, checked: bool) -> None:
     """Refuse an archive whose parts are larger than it, or damaged; ``torch.save`` compresses nothing."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        n_bytes, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
-        if n_bytes > size:
-            msg = f"it unpacks to {n_bytes:,} bytes from {size:,}"
-            raise ValueError(msg)
-        if checked and (damaged := archive.testzip()) is not None:
-            msg = f"its part {damaged!r} is damaged"
-            raise ValueError(msg)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            n_bytes, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+            damaged = archive.testzip() if checked and n_bytes <= size else None
+    except Exception as reason:
+        raise ValueError(NOT_TENSORS) from reason
+    if n_bytes > size:
+        msg = f"it unpacks to {n_bytes:,} bytes from {size:,}"
+        raise ValueError(msg)
+    if damaged is not None:
+        msg = f"its part {damaged!r} is damaged"
+        raise ValueError(msg)
 
 
 def explain(reason: BaseException, most: int = 200) -> str:

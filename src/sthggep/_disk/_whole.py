@@ -99,6 +99,15 @@ def clear_left(path: Path, parent: Path) -> None:
                 scratch.remove()
 
 
+def clear_folder(folder: Path) -> None:
+    """Remove what killed processes left in a folder that sthggep alone writes to, whatever they wrote."""
+    for left in folder.glob(f".sthggep-*{PART}"):
+        with suppress(OSError):
+            lock = None if left.is_symlink() or os.path.lexists(left / OLD) else try_lock(left / LOCK)
+            if lock is not None:
+                _Scratch(left, left, lock).remove()
+
+
 class _Scratch(NamedTuple):
     """A folder of half-written things; its lock tells others that its process lives."""
 

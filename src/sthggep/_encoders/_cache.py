@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._disk._rows import RowFile
-from sthggep._disk._whole import PlaceTakenError, scratch_beside, whole_folder
+from sthggep._disk._run_folder import check_folder
+from sthggep._disk._whole import PlaceTakenError, clear_folder, scratch_beside, whole_folder
 from sthggep._encoders._entry import UNVERSIONED
 from sthggep._log import log
 
@@ -44,7 +45,9 @@ class FeatureCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
+        check_folder(self.folder, "cache")
         self.folder.mkdir(parents=True, exist_ok=True)
+        clear_folder(self.folder)
 
     @classmethod
     def open(cls, folder: str | Path | None) -> FeatureCache | None:
@@ -67,7 +70,7 @@ class FeatureCache:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             fault = error
         log.warning("The features in %s are damaged (%s); they are computed again.", entry, fault)
-        with scratch_beside(entry) as away:
+        with suppress(FileNotFoundError), scratch_beside(entry) as away:  # another process was first
             entry.rename(away / key)
         return None
 

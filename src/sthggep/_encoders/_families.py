@@ -97,7 +97,7 @@ def _describe_transformers(model: str) -> FamilyFields:
     """Read size, mean and standard deviation from the model's image processor."""
     package, name = _import_package("transformers", model), f"transformers:{model}"
     try:
-        processor = package.AutoImageProcessor.from_pretrained(model)
+        processor = package.AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as reason:
         raise _unavailable_error(name, reason) from reason
 
@@ -105,9 +105,11 @@ def _describe_transformers(model: str) -> FamilyFields:
         try:
             network: nn.Module
             if own_weights:
-                network = package.AutoModel.from_pretrained(model)
+                network = package.AutoModel.from_pretrained(model, trust_remote_code=False)
             else:
-                network = package.AutoModel.from_config(package.AutoConfig.from_pretrained(model))
+                network = package.AutoModel.from_config(
+                    package.AutoConfig.from_pretrained(model, trust_remote_code=False)
+                )
         except (OSError, ValueError) as reason:
             raise _unavailable_error(name, reason) from reason
         # A model of images and text holds its image encoder as `vision_model`

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._disk._whole import whole_file
+from sthggep._disk._whole import clear_folder, whole_file
 from sthggep._encoders._cache import describe, image_fingerprint
 from sthggep._log import log
 
@@ -40,6 +40,7 @@ class BlockStore:
 
     def __init__(self, folder: Path, encoding: Encoding, records: Sequence[Mapping[str, object]]) -> None:
         self.folder, self.encoding = folder, encoding
+        clear_folder(folder)
         self.rows = encoding.blocks
         content = [{k: v for k, v in record.items() if k != "section"} for record in records]
         self._content = json.dumps(content, sort_keys=True).encode()

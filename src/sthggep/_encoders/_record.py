@@ -141,17 +141,19 @@ def feature_record(
 
 
 def has_features(
-    table: AnnData, key: str, record: Mapping[str, object], slide: Slide, image: str | None = None
+    table: AnnData, key: str, record: Mapping[str, object], slide: Slide | None = None, image: str | None = None
 ) -> bool:
-    """Whether the table holds these features of a section, of its present image, positions and microns per pixel.
+    """Whether the table holds these features of all spots, or of a section as its image, positions and mpp are now.
 
     ``image`` is the fingerprint of the image; by default the function computes it.
     """
     if not matches_record(table, key, record):
         return False
-    values = np.asarray(table.obsm[key][slide.rows])
+    values = np.asarray(table.obsm[key] if slide is None else table.obsm[key][slide.rows])
     if not np.isfinite(values).all():
         return False
+    if slide is None:
+        return True
     sections, stamps = read_sections(table.uns[key]), Stamps.of(values, slide.xy)
     return bool(sections.fresh(stamps, image or image_fingerprint(slide.levels), slide.mpp).all())
 

@@ -109,7 +109,9 @@ def register_encoder(
     for value, what in [
         (dim or 1, "`dim`"),
         (size_px, "`size_px`"),
-        *((s, "`size_um`") for s in (*std, *(sizes or ()))),
+        *((s, "`std`") for s in std),
+        *((s, "`size_um`") for s in sizes or ()),
+        *((s, "`blocks`") for s in blocks or ()),
         *((stride, "`strides`") for stride in strides or ()),
         (context_px + 1, "`context_px`"),
     ]:

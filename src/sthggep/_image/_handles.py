@@ -17,6 +17,10 @@ Stamp = tuple[int, int, int]
 """Inode, size and time of a file: it is the same file as long as they are the same."""
 
 
+class Changed(ValueError):
+    """A file that is another one than when its levels were opened."""
+
+
 class Closable(Protocol):
     """Anything that is closed."""
 
@@ -94,4 +98,4 @@ def check_unchanged(path: Path, stamp: Stamp) -> None:
         raise FileNotFoundError(msg)
     if stamp_of(path) != stamp:
         msg = f"{path} has changed since it was opened. Read the slide anew."
-        raise ValueError(msg)
+        raise Changed(msg)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from sthggep._image._arrays import Pixels
 
-# No PostScript (Pillow would start Ghostscript) and nothing else that nobody exports slides to. MPO is a JPEG of a camera
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "JPEG2000")
+# No PostScript (Pillow would start Ghostscript) and nothing else that nobody exports slides to. Pillow opens MPO as JPEG
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "JPEG2000")
 _ORIENTATION = 0x0112  # of EXIF
 _GZIP_RATIO = 100  # images are packed already; gzip packs them further by a few percent
 
@@ -37,12 +37,10 @@ def read_plain(path: Path, content: bytes | None = None) -> Pixels:
         with _pillow_without_limits(), Image.open(source, formats=FORMATS) as image:
             _check_single(path, image)
             check_whole(path, *image.size, image.width * image.height * max(3, len(image.getbands())), stored)
-            _mention_orientation(path, image)
             deep = _sixteen_bits(path, image, content)
-            if deep is not None:
-                return deep
             image.load()
-            return as_array(image)
+            _mention_orientation(path, image)
+            return as_array(image) if deep is None else deep
     except UnidentifiedImageError as error:
         msg = f"{path} is not an image that sthggep can read; expected TIFF, SVS, JPEG, PNG, BMP, WebP or JPEG 2000."
         raise ValueError(msg) from error
@@ -54,16 +52,18 @@ def read_plain(path: Path, content: bytes | None = None) -> Pixels:
 def unzip(path: Path) -> bytes:
     """Unpack a gzipped image; one that unpacks to far more than images do is refused."""
     most = max(UNSUSPICIOUS, _GZIP_RATIO * path.stat().st_size)
+    content = bytearray()
     try:
         with gzip.open(path) as file:
-            content = file.read(most + 1)
+            while len(content) <= most and (part := file.read(1 << 20)):
+                content += part
     except (OSError, EOFError, zlib.error) as error:
         msg = f"{path} is truncated or damaged ({error}). Fetch or export the file again."
         raise ValueError(msg) from error
     if len(content) > most:
         msg = f"{path} unpacks to more than {most:,} bytes, which no image does. Fetch or export the file again."
         raise ValueError(msg)
-    return content
+    return bytes(content)
 
 
 def as_array(image: Image.Image) -> Pixels:
@@ -91,7 +91,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 def _check_single(path: Path, image: Image.Image) -> None:
     n_frames = getattr(image, "n_frames", 1)
-    if n_frames > 1 and image.format != "MPO":  # the further pictures of a camera are previews
+    if n_frames > 1 and image.format != "MPO":  # the JPEG of a camera, with previews
         msg = f"{path} holds an animation of {n_frames} pictures, expected one. Export the H&E image alone."
         raise ValueError(msg)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthggep._image._arrays import AxisNumbers, channels_last
-from sthggep._image._handles import Handles, check_unchanged, stamp_of
+from sthggep._image._handles import Changed, Handles, check_unchanged, stamp_of
 from sthggep._image._ome import MOST_PLANES, ome_images
 from sthggep._image._plain import mention_orientation
 from sthggep._image._sizes import check_block, check_in_parts, check_whole
@@ -174,6 +174,9 @@ def _check(path: Path, level: tifffile.TiffPageSeries) -> None:
     for page in level.pages:
         if page is None:
             continue
+        if len(page.dataoffsets) != len(page.databytecounts):
+            msg = f"{path} is a damaged TIFF file (places and sizes of its tiles disagree). Fetch or export the file again."
+            raise ValueError(msg)
         end = max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
         size = page.parent.filehandle.size
         if end > size:
@@ -255,23 +258,26 @@ class _TiffLevel:
         stored[y], stored[x] = _span(rows), _span(columns)
         rest = iter(stored)
         full = tuple(part if part == 0 else next(rest) for part in self._selection)
-        pixels = self.conversion(channels_last(self._read(full), axes))
+        with self._naming_damage():
+            pixels = self.conversion(channels_last(self._read(full), axes))
         # A single row or column was read as a span of one
         return pixels[(*(slice(None) if isinstance(part, slice) else 0 for part in (rows, columns)), channels)]
 
     def _read(self, full: Index) -> Pixels:
-        try:
-            if self.offset is not None:
-                check_unchanged(self.path, self.stamp)
-                stored = np.memmap(self.path, self.stored_dtype, "r", self.offset, self.stored_shape)
-                return np.array(stored[full], dtype=self.stored_dtype.newbyteorder("="))
+        if self.offset is None:
             with _FILES.use(self.path, self.stamp) as file:
                 return np.asarray(file.array(self.place)[full])
-        except FileNotFoundError:
+        check_unchanged(self.path, self.stamp)
+        stored = np.memmap(self.path, self.stored_dtype, "r", self.offset, self.stored_shape)
+        return np.array(stored[full], dtype=self.stored_dtype.newbyteorder("="))
+
+    @contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, Changed):
             raise
         except _DAMAGE as error:  # imagecodecs' own errors are RuntimeErrors
-            if "has changed since" in str(error):
-                raise
             if "imagecodecs" in str(error):
                 raise _needs_imagecodecs(self.path) from error
             msg = f"{self.path} is damaged: a part of it cannot be decoded ({error}). Fetch or export the file again."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from sthggep._image._channels import color_channels
+from sthggep._image._channels import are_colors, color_channels
 
 if TYPE_CHECKING:
     import tifffile
@@ -121,8 +121,10 @@ def _order(samples: Samples) -> tuple[list[int], bool]:
     """Positions of the colors and of alpha, and whether the colors are multiplied by alpha."""
     if samples.names is not None:
         order = color_channels(samples.names)
-        if order is None:
+        if order is None and any(samples.names):
             _refuse(f"channels called {', '.join(map(repr, samples.names))}: these are stains, not colors")
+        if order is None or (len(order) == 4 and not are_colors(samples.names)):
+            _refuse(f"unnamed channels of unknown meaning (expected 1 or 3, found {samples.n})")
         return order, False
     extra = samples.extra
     is_rgb = int(samples.page.photometric) in (RGB, YCBCR)

@@ -34,7 +34,11 @@ class Inputs:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in plain types, for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if self.encoding == "patches":
+            # Models on patches keep the id that they had before there was a choice
+            del fields["encoding"]
+        return fields
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Inputs:

@@ -92,7 +92,7 @@ class ModelFingerprint:
     name: str
     image: str | None = None
     layout: str | None = None
-    """Hash of the occupied places, in the records of earlier versions."""
+    """Hash of the occupied places, also of those too few for :class:`ArrayPlaces`."""
     picture: Picture | None = None
     places: ArrayPlaces | None = None
 
@@ -100,6 +100,7 @@ class ModelFingerprint:
         """Convert to plain types, for JSON."""
         parts = {
             "image": self.image,
+            "layout": self.layout,
             "picture": self.picture and self.picture.to_dict(),
             "places": self.places and self.places.to_dict(),
         }

@@ -108,12 +108,11 @@ def library_levels(libraries: Mapping[str, object], name: str, image_key: str | 
 def source_mpp(library: Library, levels: tuple[Level, ...]) -> float | None:
     """Microns per pixel that the image file states, if it holds the image of the section."""
     path = library.source
-    if path is None or not path.is_file():
-        return None
-    if any(level.source == path for level in levels) or not levels:
-        return read_mpp(path)
+    stated = read_mpp(path) if path is not None and path.is_file() else None
+    if path is None or stated is None or not levels or any(level.source == path for level in levels):
+        return stated
     fits = levels[0].scale == (1.0, 1.0) and not size_difference(open_levels(path)[0], levels[0])
-    return read_mpp(path) if fits else None
+    return stated if fits else None
 
 
 def _chosen(library: Library, key: str) -> list[Level]:

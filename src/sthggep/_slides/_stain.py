@@ -103,4 +103,8 @@ def check_reference(reference: Mapping[str, object]) -> str:
     if not isinstance(reference, Mapping) or reference.get("method") not in METHODS:
         msg = f"`stain` must be the record of a fitted normalization, `model.stain`, found {reference!r}."
         raise ValueError(msg)
+    needed = ("mean", "spread") if reference["method"] == "reinhard" else ("stains", "strength")
+    if absent := [name for name in needed if name not in reference]:
+        msg = f"`stain` must be the record of a fitted normalization, `model.stain`; this one lacks {listing(absent)}."
+        raise ValueError(msg)
     return str(reference["method"])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from reprlib import repr as shortened
 
 import numpy as np
 import pandas as pd
 
-from sthggep._checks import has_key, positive
+from sthggep._checks import has_key
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 
@@ -17,23 +16,6 @@ _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 def as_mapping(value: object) -> Mapping[str, object]:
     """Return the value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}
-
-
-def as_float(value: object, what: str = "The value") -> float:
-    """Return a number, also one that a file keeps as text or as an array of one value."""
-    try:
-        numbers = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        numbers = np.empty(0)
-    if numbers.size != 1:
-        msg = f"{what} must be one number, found {shortened(value)}."
-        raise ValueError(msg)
-    return float(numbers.item())
-
-
-def positive_or_none(value: object, what: str) -> float | None:
-    """Return a positive number, or ``None`` for ``None``."""
-    return None if value is None else positive(as_float(value, what), what)
 
 
 def as_text(value: object) -> str:

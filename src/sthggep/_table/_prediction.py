@@ -17,6 +17,7 @@ from sthggep._checks import (
     gene_list,
     genes_present,
     has_key,
+    is_empty,
     listing,
     predicted_genes,
     warn_user,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import zarr
     from dask.array import Array
 
+    from sthggep._keys import PredictionKeys
     from sthggep._slides._slide import Slide
 
 Values = NDArray[np.float32]
@@ -59,13 +61,17 @@ class Prediction:
     """The file that holds the values; ``None`` where ``obsm`` holds them."""
     learned_from: tuple[str, ...] = ()
     """Sections that the model was trained on, by their names at the time of the prediction."""
+    by_model: bool = False
+    """Whether the record names a model."""
     sources: pd.Series | None = None
     """The prediction of each row of the table, and whether the model was trained on it."""
 
     def trained_on(self, slide: Slide) -> bool | None:
         """Whether the model was trained on a section; ``None`` if neither ``obs`` nor the record says so."""
         said = None if self.sources is None else trained_on(self.sources.iloc[slide.rows].tolist())
-        return True if said is None and slide.name in self.learned_from else said
+        if said is not None or not self.by_model:
+            return bool(said)
+        return True if slide.name in self.learned_from else None
 
     def columns(self, genes: Sequence[str] | None = None) -> NDArray[np.intp]:
         """Return the columns of ``genes``. Default: all columns."""
@@ -98,8 +104,9 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     keys = prediction_keys(key)
     names = [k for k, v in adata.uns.items() if isinstance(v, dict) and v.get("tool") == TOOL and "units" in v]
     advice = f"Predictions: {names or 'none'}. Call `sthggep.tl.predict(data, model, key_added={key!r})` first."
-    record = _read_record(adata, key, advice)
+    _refuse_lost_record(adata, keys)
     values, path = _find_values(adata, key, advice)
+    record = _check_record(adata, key, advice)
     sources = read_sources(adata, keys.source)
     refuse_mixed(key, record, sources)
     genes = [str(gene) for gene in record["genes"]]
@@ -112,16 +119,21 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
         values = np.asarray(values, dtype=np.float32)
     targets = Targets.from_dict(record["targets"], panel) if "targets" in record else None
     learned_from = tuple(map(str, record.get("params", {}).get("learned_from", ())))
-    return Prediction(key, values, genes, panel, str(record["units"]), targets, path, learned_from, sources)
+    by_model, units = "model" in record, str(record["units"])
+    return Prediction(key, values, genes, panel, units, targets, path, learned_from, by_model, sources)
 
 
-def _read_record(adata: AnnData, key: str, advice: str) -> Mapping[str, Any]:
-    """The record of a prediction; the errors say what may have become of it."""
-    keys = prediction_keys(key)
+def _refuse_lost_record(adata: AnnData, keys: PredictionKeys) -> None:
+    """Refuse an array whose record was lost, and say what may have become of it."""
     record = adata.uns.get(keys.uns)
-    if not record and keys.obsm in adata.obsm:
+    if keys.obsm in adata.obsm and (record is None or is_empty(record)):
         msg = f"obsm[{keys.obsm!r}] has no record in uns, which names its genes. {LOST_RECORD}"
         raise KeyError(msg)
+
+
+def _check_record(adata: AnnData, key: str, advice: str) -> Mapping[str, Any]:
+    """The record of a prediction; the errors say what may have become of it."""
+    keys = prediction_keys(key)
     record = has_key(adata.uns, keys.uns, "uns", advice)
     if not isinstance(record, Mapping) or record.get("tool") != TOOL:
         msg = f"uns[{keys.uns!r}] is not a record of sthggep. {advice}"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sthggep._training._datamodule import SectionDataModule
 
 STATE, BEST, FINISHED = "epoch.ckpt", "best", "finished.pt"
+# The checkpoint to resume from may name the best epoch before the latest best: both stay
+BEST_EPOCHS = 2
 
 
 class RandomStates(TypedDict):
@@ -127,7 +129,7 @@ class EpochCheckpoint(Checkpoint):
         self.random, self.stopped = state["random"], state["stopped"]
         self.data.generator.set_state(state["order"])
         self.module.augmentation.set_state(state["augmentation"])
-        self.module.rows = state["rows"]
+        self.module.rows = _curves(state["rows"])
 
 
 def random_states() -> RandomStates:
@@ -158,7 +160,7 @@ def load_finished(folder: Path, net: nn.Module) -> list[dict[str, float]] | None
     saved = _read(path)
     try:
         net.load_state_dict(saved["net"])
-        return [{str(name): float(value) for name, value in row.items()} for row in saved["rows"]]
+        return _curves(saved["rows"])
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as reason:
         raise _unusable(path, explain(reason)) from reason
 
@@ -183,6 +185,14 @@ def _read(path: Path) -> dict[str, Any]:
     return saved
 
 
+def _curves(rows: object) -> list[dict[str, float]]:
+    """Check that training curves are a list of named numbers."""
+    if not isinstance(rows, list) or not all(isinstance(v, int | float) for row in rows for v in row.values()):
+        msg = "its training curves are not numbers"
+        raise ValueError(msg)
+    return rows
+
+
 def _unusable(path: Path, why: str) -> ValueError:
     msg = (
         f"{str(path)!r} is broken, or not of this training ({why}). Delete the file: the training of this network then "
@@ -198,7 +208,14 @@ def _keep_in(folder: Path, state: dict[str, Any]) -> None:
     state["dirpath"] = str(folder)
     for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
         state[name] = _moved(state[name], folder)
-    state["best_k_models"] = {_moved(path, folder): score for path, score in state["best_k_models"].items()}
+    best = {_moved(path, folder): score for path, score in state["best_k_models"].items()}
+    worst = state["kth_best_model_path"]
+    if not all(isinstance(score, Tensor) for score in best.values()) or (
+        worst not in best and len(best) >= BEST_EPOCHS
+    ):
+        msg = "its best epochs are not those of a training"
+        raise ValueError(msg)
+    state["best_k_models"] = best
 
 
 def _moved(path: str, folder: Path) -> str:

@@ -68,6 +68,9 @@ def _with_numbers(preset: Preset, choices: Choices) -> Preset:
             msg = f"`obsm` holds features, but this preset reads {inputs}. Pass `preset='default'`."
             raise ValueError(msg)
         keys = (choices.obsm,) if isinstance(choices.obsm, str) else tuple(choices.obsm)
+        if not keys:
+            msg = "`obsm` is empty. Pass a key of features or several, or leave it out."
+            raise ValueError(msg)
         inputs = replace(inputs, kind="obsm", obsm=keys)
     return replace(preset, inputs=inputs, recipe=recipe, n_members=n_members)
 

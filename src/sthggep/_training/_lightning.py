@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from sthggep._training._checkpoints import BEST, EpochCheckpoint, load_best, load_finished, store_finished
+from sthggep._training._checkpoints import BEST, BEST_EPOCHS, EpochCheckpoint, load_best, load_finished, store_finished
 from sthggep._training._datamodule import SectionDataModule
 from sthggep._training._interrupt import interruptible
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
@@ -183,13 +183,12 @@ def _train(
     with silenced_lightning(), isolate_rng(), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(seed)
         checkpoint = None if folder is None else EpochCheckpoint(folder, data, module)
-        # The checkpoint to resume from may name the best epoch before the latest best: both stay
         best = ModelCheckpoint(
             scratch if folder is None else folder / BEST,
             monitor=WATCHED,
             mode="max",
             save_weights_only=True,
-            save_top_k=1 if folder is None else 2,
+            save_top_k=1 if folder is None else BEST_EPOCHS,
         )
         callbacks: list[Callback] = [EpochProgress(bar)] if bar is not None else []
         if data.validation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from sthggep._table._gene_names import find_gene_columns
 from sthggep._table._user_features import check_feature_names, read_feature_names, read_user_features
 
 if TYPE_CHECKING:
+    from sthggep._inputs._compute import Compute
     from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
     from sthggep._training._presets import Preset
@@ -27,8 +28,15 @@ def refuse_training_options(options: TrainingOptions) -> None:
     """Refuse options of Lightning's trainer that it does not take, and a checkpoint folder that cannot be written."""
     if options.checkpoint_dir is not None:
         check_folder(Path(options.checkpoint_dir), "checkpoint_dir")
-    if not options.trainer_kwargs:
-        return
+    if options.weights is not None and options.weights != "random" and not Path(options.weights).exists():
+        msg = f"`weights`: there is no file or folder {str(options.weights)!r}. Pass a file, a folder that holds it, or 'random'."
+        raise FileNotFoundError(msg)
+    if options.trainer_kwargs:
+        refuse_trainer_options(options.trainer_kwargs, options.compute)
+
+
+def refuse_trainer_options(options: Mapping[str, object], compute: Compute) -> None:
+    """Refuse what Lightning's trainer does not take, or would stumble over when the training begins."""
     import inspect
 
     import lightning
@@ -37,15 +45,23 @@ def refuse_training_options(options: TrainingOptions) -> None:
     from sthggep._training._presets import PRESETS
 
     names = [name for name in inspect.signature(lightning.Trainer).parameters if name != "self"]
-    for name in options.trainer_kwargs:
+    for name in options:
         one_of(str(name), names, "option in `trainer_kwargs`", where="Lightning's Trainer", limit=60)
     try:
         with silenced_lightning():
-            recipe, arguments = PRESETS["default"].recipe, dict(options.trainer_kwargs)
-            make_trainer(recipe, options.compute.device, [], arguments, enable_checkpointing=True)
+            trainer = make_trainer(
+                PRESETS["default"].recipe, compute.device, [], dict(options), enable_checkpointing=True
+            )
     except Exception as reason:
-        msg = f"`trainer_kwargs`: Lightning's Trainer refuses {dict(options.trainer_kwargs)!r} ({type(reason).__name__}: {reason})."
+        msg = f"`trainer_kwargs`: Lightning's Trainer refuses {dict(options)!r} ({type(reason).__name__}: {reason})."
         raise ValueError(msg) from reason
+    if strange := [c for c in trainer.callbacks if not isinstance(c, lightning.Callback)]:  # type: ignore[attr-defined]
+        msg = f"`trainer_kwargs`: callbacks must be objects of Lightning's Callback, found {listing(strange)}."
+        raise TypeError(msg)
+    for name in ("max_epochs", "min_epochs", "max_steps", "min_steps"):
+        if not isinstance(value := options.get(name), int | None):
+            msg = f"`trainer_kwargs`: {name!r} must be a whole number, found {value!r}."
+            raise TypeError(msg)
 
 
 def refuse_gene_options(**options: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,15 @@ def read_st(
     >>> adata = sthggep.io.read_st("C2.tsv.gz", "C2.jpg", "C2_selection.tsv", patient="C", section="C2")
     >>> sthggep.tl.predict(adata)
     """
-    positive(pitch_um, "`pitch_um`")
+    pitch_um = positive(pitch_um, "`pitch_um`")
+    _check_image(image)
     section = _section_name(counts) if section is None else str(section)
     counts_table, spots_table = read_counts(counts), read_spots(spots)
     rows, matched_spots = match(counts_table, spots_table, section)
     label = None if labels is None else read_labels(labels, matched_spots, section)
     obs = pd.DataFrame(
         {
-            "patient": pd.Categorical([patient] * len(matched_spots)),
+            "patient": pd.Categorical([None if patient is None else str(patient)] * len(matched_spots)),
             "section": pd.Categorical([section] * len(matched_spots)),
             "array_x": matched_spots["array_x"].to_numpy(),
             "array_y": matched_spots["array_y"].to_numpy(),
@@ -105,8 +107,14 @@ def read_st(
     return adata
 
 
+def _check_image(image: object) -> None:
+    if image is not None and not isinstance(image, str | os.PathLike):
+        msg = f"`image` must be the path of an image file, or None, found {type(image).__name__}."
+        raise TypeError(msg)
+
+
 def _section_name(counts: str | Path | pd.DataFrame) -> str:
-    return "section" if isinstance(counts, pd.DataFrame) else Path(counts).name.split(".")[0]
+    return Path(counts).name.split(".")[0] if isinstance(counts, str | os.PathLike) else "section"
 
 
 def _scale(spots: pd.DataFrame, pitch_um: float, section: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,12 @@ from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing, unique, warn_user
 from sthggep._log import log
+from sthggep.io._st_files import read_table
 
 _ID = r"^\s*[Xx]?(-?\d+(?:\.\d+)?)[xX_](-?\d+(?:\.\d+)?)\s*$"
 FEW = 0.05  # of the spots
+MOST_PLACES = 1e9  # a side of the array, or pixels a side of the image; larger numbers are neither
+MOST_COUNTS = 2**31
 _SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
 
 
@@ -28,46 +30,35 @@ class Counts:
     values: NDArray[np.number]
 
 
-def read_table(source: str | Path | pd.DataFrame, what: str, **options: Any) -> pd.DataFrame:
-    """A table file (tab- or comma-separated, plain or compressed), or the DataFrame itself."""
-    if isinstance(source, pd.DataFrame):
-        return source
-    path = Path(source)
-    if not path.is_file():
-        msg = f"There is no {what} file {path}. Check the path."
-        raise FileNotFoundError(msg)
-    separator = "," if ".csv" in path.suffixes[-2:] else "\t"
-    try:
-        table: pd.DataFrame = pd.read_csv(path, sep=separator, engine="c", **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, EOFError) as error:
-        msg = f"The {what} file {path} cannot be read ({error}). Fetch it again."
-        raise ValueError(msg) from error
-    return table
-
-
 def read_counts(source: str | Path | pd.DataFrame) -> Counts:
     """Raw counts, spots x genes, with every check that needs no other table."""
-    table = read_table(source, "counts", index_col=0)
+    table = read_table(source, "counts", named_rows=True)
     if table.empty:
         msg = f"The counts table is empty (shape {table.shape}); expected spots x genes."
         raise ValueError(msg)
     positions = _positions_of_ids(table)
     unique(zip(*positions.T.tolist(), strict=True), "Array positions of the counts", "Sum or drop the repeated rows.")
     genes = table.columns.astype(str).tolist()
-    unique(genes, "Gene names of the counts", "Sum or drop the repeated columns.")
+    unique(genes, "Gene names of the counts", "Sum, rename or drop the repeated columns.")
+    values = _count_values(table)
+    _check_raw(values)
+    return Counts(positions, genes, values)
+
+
+def _count_values(table: pd.DataFrame) -> NDArray[np.number]:
+    """Read the numbers of a table; of nullable and sparse types, too."""
     other = [str(name) for name, dtype in table.dtypes.items() if dtype.kind not in "uifb"]
     if other:
         msg = f"The counts hold {counted(other, 'column')} without numbers: {listing(other, 5)}. Drop them first."
         raise ValueError(msg)
     values = table.to_numpy()
-    _check_raw(values)
-    return Counts(positions, genes, values)
+    return table.to_numpy(dtype=np.float64, na_value=np.nan) if values.dtype == object else values
 
 
 def _positions_of_ids(table: pd.DataFrame) -> NDArray[np.int64]:
     ids = pd.Series(table.index.astype(str))
     numbers = ids.str.extract(_ID).astype(float)
-    bad = numbers.isna().any(axis=1)
+    bad = ~(numbers.abs() < MOST_PLACES).all(axis=1)
     if not bad.any():
         positions: NDArray[np.int64] = np.rint(numbers.to_numpy()).astype(np.int64)
         return positions
@@ -88,6 +79,8 @@ def _check_raw(values: NDArray[np.number]) -> None:
         problem = f"{(values < 0).sum()} are negative (the least is {values.min():g})"
     elif values.dtype.kind == "f" and (values != np.rint(values)).any():
         problem = f"{(values != np.rint(values)).sum()} are not whole numbers"
+    elif (values > MOST_COUNTS).any():
+        problem = f"{(values > MOST_COUNTS).sum()} are larger than counts can be (the largest is {values.max():g})"
     if problem:
         msg = f"Expected raw counts, but {problem}. Pass the counts before any normalization."
         raise ValueError(msg)
@@ -109,6 +102,9 @@ def read_spots(source: str | Path | pd.DataFrame) -> pd.DataFrame:
             "selected": _numbers(table, "selected", "spots table") if "selected" in table else 1.0,
         }
     )
+    if numbers.empty:
+        msg = f"The spots table is empty (shape {table.shape}); expected a row a spot."
+        raise ValueError(msg)
     for axis in ("array_x", "array_y"):
         numbers[axis] = np.rint(numbers[axis]).astype(np.int64)
     unique(_pairs(numbers), "Array positions of the spots table", "Drop the repeated rows.")
@@ -151,8 +147,10 @@ def read_labels(source: str | Path | pd.DataFrame, spots: pd.DataFrame, section:
     table = read_table(source, "labels")
     _need_columns(table, ("x", "y", "label"), "labels table")
     complete = table.dropna(subset=["x", "y", "label"])
-    named = pd.DataFrame({axis: np.rint(complete[axis].astype(float)).astype(np.int64) for axis in ("x", "y")})
-    named["label"] = complete["label"].astype(str)
+    named = pd.DataFrame(
+        {axis: np.rint(_numbers(complete, axis, "labels table")).astype(np.int64) for axis in ("x", "y")}
+    )
+    named["label"] = [str(label) for label in complete["label"]]
     named = named.drop_duplicates()
     unique(zip(named["x"], named["y"], strict=True), f"{section}: positions of the labels", "Drop the repeated rows.")
     by_place = named.set_index(["x", "y"])["label"]
@@ -175,13 +173,23 @@ def _need_columns(table: pd.DataFrame, columns: Iterable[str], what: str) -> Non
 
 
 def _numbers(table: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]:
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
-    bad = ~np.isfinite(values)
+    values = _as_numbers(table[column])
+    bad = ~(np.abs(values) < MOST_PLACES)
     if bad.any():
         examples = listing(table[column][bad], 3)
         msg = f"Column {column!r} of the {what} holds {counted(int(bad.sum()), 'value')} not a number: {examples}. Drop those rows."
         raise ValueError(msg)
     return values
+
+
+def _as_numbers(column: pd.Series) -> NDArray[np.float64]:
+    """Read numbers, also those written as text; NaN for all else, such as dates."""
+    if column.dtype.kind in "uifb":
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if column.dtype.kind not in "OUST":
+        return np.full(len(column), np.nan)
+    texts = column.astype(object).map(str, na_action="ignore")
+    return pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _pairs(spots: pd.DataFrame) -> list[tuple[int, int]]:

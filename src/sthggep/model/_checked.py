@@ -32,6 +32,9 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     config, tensors = read_folder(folder)
     try:
         _check_model(config, tensors)
+        if config["format"] >= WHOLE_ID and config["id"] is None:
+            msg = "id: a text was expected, found null"
+            raise ValueError(msg)
         if AMERICAN_NAMES <= config["format"] < WHOLE_ID:
             members, encoder = select_prefix(MEMBERS, tensors), select_prefix(ENCODER, tensors)
             check_id(config, former_id(config, members, encoder))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
-from textwrap import shorten
 
 from sthggep._checks import listing
 from sthggep._encoders._weights import bundled_path
@@ -44,7 +44,7 @@ def find_model_folder(name: object, *, revision: str | None, token: str | None) 
     if is_repository_name(name):
         return download(name, revision=revision, token=token)
     msg = (
-        f"No model is called {shorten(repr(name), 200)}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder or 'owner/name' of "
+        f"No model is called {reprlib.repr(name)}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder or 'owner/name' of "
         "the Hugging Face hub, or train a model by `sthggep.tl.fit`."
     )
     raise FileNotFoundError(msg)

@@ -149,12 +149,24 @@ def predict_window(
     finally:
         ensemble.members.cpu()
     stacked = ensemble.on_scale(torch.stack(expressions), columns)
+    _refuse_non_finite(stacked)
     return Predictions(
         _array(stacked.mean(dim=0)),
         _array(torch.cat(latents, dim=1)) if latents else None,
         _array(torch.stack(means).mean(dim=0)) if means else None,
         _array(stacked.std(dim=0)) if quantities.spread else None,
     )
+
+
+def _refuse_non_finite(stacked: Tensor) -> None:
+    """Refuse predictions that are no numbers, of finite weights that are far out of range."""
+    broken = ~stacked.isfinite().all(dim=-1).all(dim=0)
+    if bool(broken.any()):
+        msg = (
+            f"The networks predict NaN or infinity at {int(broken.sum())} of {len(broken)} spots: their weights, or the features "
+            "of these spots, are out of range. Look at the features, or train the model again."
+        )
+        raise ValueError(msg)
 
 
 def _columns_of(values: Tensor, columns: Columns) -> Tensor:

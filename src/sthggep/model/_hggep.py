@@ -148,7 +148,8 @@ class HGGEP(Predictor):
         """Upload the model and a model card to the Hugging Face hub.
 
         One commit holds ``config.json`` and ``model.safetensors``, as :meth:`save` writes them, and ``README.md``.
-        ``config.json`` holds the names of the training sections: check that they do not identify patients.
+        ``config.json`` holds the names of the training sections and, to recognize them, a small gray picture of each (10 µm
+        a pixel or coarser, 128 pixels at most): check that they do not identify patients.
 
         Parameters
         ----------

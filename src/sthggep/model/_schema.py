@@ -6,14 +6,17 @@ import json
 import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sthggep._checks import counted, listing
 from sthggep._inputs._inputs import Inputs
+from sthggep._slides._array_places import MOST_PLACES
 from sthggep._slides._colors import Colors
 from sthggep._slides._fingerprint import ModelFingerprint
+from sthggep._slides._picture import MOST_PX as PICTURE_PX
 from sthggep._slides._stain import METHODS
 from sthggep.model._record import TrainingRecord
 
@@ -25,6 +28,7 @@ Lab = Annotated[list[float], Field(min_length=3, max_length=3)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 PRESET = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"  # a part of the id, which names folders
 KINDS = ("patches", "features", "obsm")
+ENCODINGS = ("patches", "tissue")
 MOST_PX, MOST_UM = 4096, 1e5
 
 
@@ -114,10 +118,36 @@ class TargetsRecord(Part):
     std: list[Annotated[float, Field(gt=0)]]
 
 
+class PictureRecord(Part):
+    """A small gray picture of a section."""
+
+    unit: Annotated[float, Field(ge=-1e6, le=1e6)]
+    width: Annotated[int, Field(ge=1, le=PICTURE_PX)]
+    pixels: Annotated[str, Field(max_length=2 * PICTURE_PX**2)]
+
+
+class PlacesRecord(Part):
+    """Occupied places of an array of spots."""
+
+    width: Annotated[int, Field(ge=1, le=MOST_PLACES)]
+    height: Annotated[int, Field(ge=1, le=MOST_PLACES)]
+    places: Annotated[str, Field(max_length=MOST_PLACES)]
+
+
+class FingerprintRecord(Part):
+    """Fingerprint of a section that the model was trained on."""
+
+    name: str
+    image: str | None = None
+    layout: str | None = None
+    picture: PictureRecord | None = None
+    places: PlacesRecord | None = None
+
+
 class TrainingDetails(Part):
     """Entries of the record of the training whose types its class leaves open."""
 
-    fingerprints: list[ModelFingerprint] = []
+    fingerprints: list[FingerprintRecord] = []
     colors: list[Colors] = []
     targets: TargetsRecord | None = None
     stain: Annotated[ReinhardRecord | MacenkoRecord, Field(discriminator="method")] | None = None
@@ -173,7 +203,7 @@ def _validate(schema: type[P], values: Mapping[str, Any], place: str) -> P:
     except ValidationError as reason:
         faults = reason.errors(include_url=False)
         first = faults[0]
-        where = place + ".".join(map(str, first["loc"]))
+        where = place + ".".join(map(str, first["loc"])) or "the record"
         value = "" if first["type"] in ("missing", "json_invalid") else f", found {reprlib.repr(first['input'])}"
         more = f"; {len(faults)} faults in all" if len(faults) > 1 else ""
         msg = f"{where}: {first['msg']}{value}{more}"
@@ -205,6 +235,8 @@ def _input_faults(record: ModelRecord) -> Iterator[str]:
         yield f"inputs.sizes_um must be from 0 to {MOST_UM:g}, found {reprlib.repr(sizes)}"
     if inputs.kind == "features" and len(sizes) < len(inputs.sizes_um):
         yield "inputs.sizes_um must hold a field of view for each stage"
+    if inputs.encoding not in ENCODINGS:
+        yield f"inputs.encoding must be one of {listing(ENCODINGS)}, found {reprlib.repr(inputs.encoding)}"
     if inputs.stain not in (None, *METHODS):
         yield f"inputs.stain must be one of {listing(METHODS)}, or null, found {reprlib.repr(inputs.stain)}"
 
@@ -225,8 +257,29 @@ def _network_faults(record: ModelRecord) -> Iterator[str]:
             yield f"inputs ({inputs.kind}) hold {counted(stages, 'stage')}, the networks read {listing(widths, 3)}"
 
 
+def _fits(places: PlacesRecord) -> bool:
+    """Whether the text holds a bit for each place of an array that is not too large."""
+    n_places = places.width * places.height
+    return n_places <= MOST_PLACES and len(places.places) == 4 * ceil(ceil(n_places / 8) / 3)
+
+
+def _is_readable(fingerprint: FingerprintRecord) -> bool:
+    """Whether picture and places of a fingerprint hold as many values as they state."""
+    places = fingerprint.places
+    if places is not None and not _fits(places):
+        return False
+    try:
+        ModelFingerprint.from_dict(fingerprint.model_dump())
+    except ValueError:
+        return False
+    return True
+
+
 def _training_faults(record: ModelRecord, details: TrainingDetails) -> Iterator[str]:
     stain, targets, n_genes = details.stain, details.targets, len(record.genes)
+    for fingerprint in details.fingerprints:
+        if not _is_readable(fingerprint):
+            yield f"training.fingerprints: the fingerprint of {reprlib.repr(fingerprint.name)} cannot be read"
     if record.inputs.stain != (None if stain is None else stain.method):
         yield "inputs.stain and training.stain are not of one method"
     if targets is not None and targets.source == "obsm" and targets.key is None:

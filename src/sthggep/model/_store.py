@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sthggep._checks import listing
+from sthggep._disk._run_folder import check_folder
 from sthggep._disk._tensors import explain, read_safetensors, read_torch
 from sthggep._disk._whole import whole_folder
 from sthggep.model._former import upgrade
@@ -43,6 +44,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     FileExistsError
         The folder exists, and ``overwrite`` is false or it is not a model.
     """
+    check_folder(folder.parent, "folder")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not overwrite:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from anndata import AnnData
 
 from sthggep._arguments import checked
+from sthggep._disk._run_folder import check_folder
 from sthggep._disk._whole import whole_file
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
@@ -115,6 +116,7 @@ def report(
     if target.exists() and not overwrite:
         msg = f"{str(target)!r} exists already. Pass another path, or `overwrite=True`."
         raise FileExistsError(msg)
+    check_folder(target.parent, "path")
     slides: Slides
     if _is_model(results):
         if model is not None:

@@ -180,7 +180,7 @@ def _check_reach(slide: Slide, spacing_um: float, size_um: float) -> None:
     mpp = slide.require_mpp()
     width, height = (side * mpp for side in slide.size)
     n_places = float(np.divide(width, spacing_um)) * float(np.divide(height, spacing_um))
-    field = f"Section {slide.name!r} ({width:.0f} × {height:.0f} µm at {mpp:.4g} µm/px)"
+    field = f"Section {slide.name!r} ({width:.6g} × {height:.6g} µm at {mpp:.4g} µm/px)"
     if not n_places <= MOST_PLACES:
         least = (width * height / MOST_PLACES) ** 0.5
         msg = (

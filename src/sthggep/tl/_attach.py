@@ -67,10 +67,14 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
         raise FileNotFoundError(msg)
     keys = prediction_keys(key)
     may_write(table, keys.obsm)
-    file = open_group(str(path))
-    uns, obs = read_elem(file["uns"]), read_elem(file["obs"])
-    spots = obs.index.astype(str)
-    stored = AnnData(X=np.empty((0, len(read_elem(file["var"])))), var=read_elem(file["var"]), uns=uns)
+    try:
+        file = open_group(str(path))
+        uns, obs = read_elem(file["uns"]), read_elem(file["obs"])
+        spots = obs.index.astype(str)
+        stored = AnnData(X=np.empty((0, len(read_elem(file["var"])))), var=read_elem(file["var"]), uns=uns)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as reason:
+        msg = f"`path`: {path} cannot be read as a file of predictions ({type(reason).__name__}: {reason})."
+        raise ValueError(msg) from reason
     if not is_prediction(stored, key):
         msg = f"{path} holds no prediction {key!r} by itself. Expected a file of `sthggep.tl.predict_cohort` or `tl.predict(out=)`."
         raise ValueError(msg)

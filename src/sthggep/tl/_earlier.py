@@ -11,10 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import counted, written_beside
-from sthggep._table._prediction import open_stored_arrays, read_prediction
-from sthggep._table._prediction_rows import read_sources
+from sthggep._table._prediction import open_stored_arrays
+from sthggep._table._prediction_rows import TRAINED_ON, read_sources
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sthggep._keys import PredictionKeys
     from sthggep.tl._answers import Request
 
 # Entries of the record with one value for each section
@@ -57,26 +60,36 @@ def find_earlier(request: Request, record: Mapping[str, Any]) -> EarlierPredicti
     predicted_now = np.concatenate([slide.rows for slide in request.slides])
     others = np.setdiff1d(np.arange(table.n_obs), predicted_now)
     stored = table.uns.get(keys.uns)
-    if not len(others) or not isinstance(stored, Mapping) or "genes" not in stored:
+    if not len(others) or not isinstance(stored, Mapping):
         return None
-    if keys.obsm not in table.obsm and "path" not in stored:
-        return None
-    prediction = read_prediction(table, keys.obsm)
-    first = prediction.take(others, [0])
-    rows = others[np.isfinite(first[:, 0])]
+    arrays = _stored_arrays(table, keys, stored)
+    rows = others[np.isfinite(_column(arrays[keys.obsm])[others])] if arrays else others[:0]
     if not len(rows):
         return None
-    arrays: dict[str, Any] = {keys.obsm: prediction.values}
-    if prediction.path is not None:
-        beside = open_stored_arrays(prediction.path, keys.obsm, table)
-        arrays |= {name: values for name, values in beside.items() if name != "X"}
-    else:
-        arrays |= {name: table.obsm[name] for name in written_beside(stored) if name in table.obsm}
-    if stored.get("source") != record["source"] or set(arrays) != {keys.obsm, *request.arrays}:
+    sources = read_sources(table, keys.source)
+    ids = {stored.get("source")} if sources is None else set(sources.iloc[rows].dropna().str.removesuffix(TRAINED_ON))
+    if ids != {record["source"]} or set(arrays) != {keys.obsm, *request.arrays}:
         msg = (
             f"{keys.obsm!r} holds predictions of {counted(len(rows), 'other spot')}, by another model, of other genes or with "
             "other arrays beside them, and this call would erase them. Pass another `key_added=`, repeat the options of that "
             f"call, predict all sections at once, or delete uns[{keys.uns!r}] and obsm[{keys.obsm!r}] first."
         )
         raise ValueError(msg)
-    return EarlierPrediction(rows, arrays, stored.get("params", {}), read_sources(table, keys.source))
+    return EarlierPrediction(rows, arrays, stored.get("params", {}), sources)
+
+
+def _stored_arrays(table: AnnData, keys: PredictionKeys, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of a prediction by their keys in ``obsm``; empty if there are none, or a file is of other rows."""
+    if keys.obsm in table.obsm:
+        beside = [name for name in written_beside(stored) if name in table.obsm]
+        return {name: table.obsm[name] for name in (keys.obsm, *beside)}
+    try:
+        arrays = open_stored_arrays(str(stored["path"]), keys.obsm, table)
+    except (KeyError, OSError, ValueError):
+        return {}
+    return {keys.obsm if name == "X" else name: values for name, values in arrays.items()}
+
+
+def _column(values: Any) -> NDArray[np.float32]:
+    """The first column, read into memory."""
+    return np.asarray(values[:, 0], dtype=np.float32)

@@ -30,8 +30,9 @@ def write_frame(path: Path, request: Request, record: Mapping[str, object], sour
     uns = {name: _without_images(table.uns[name]) for name in CARRIED if name in table.uns}
     _refuse_renamed(uns.get("spatial"))
     records, left_out = _writable(uns, "uns")
+    bad_columns = [name for name in table.obs if table.obs[name].dtype == object and not _can_write(table.obs[[name]])]
     frame = AnnData(
-        obs=table.obs.assign(**{request.keys.source: sources}),
+        obs=table.obs.drop(columns=bad_columns).assign(**{request.keys.source: sources}),
         var=pd.DataFrame(index=pd.Index(request.genes)),
         obsm=coordinates(table, record, "spatial"),
         uns={request.keys.uns: {**record, "in_x": True}, **records},
@@ -39,10 +40,11 @@ def write_frame(path: Path, request: Request, record: Mapping[str, object], sour
     try:
         _write(frame, path)
     except Exception:  # noqa: BLE001  # anndata, h5py, zarr and pandas raise many
-        bad_columns = [name for name in table.obs if not _can_write(table.obs[[name]])]
-        frame.obs = frame.obs.drop(columns=bad_columns)
-        left_out = [*(f"obs[{name!r}]" for name in bad_columns), *left_out]
+        more = [name for name in frame.obs if not _can_write(frame.obs[[name]])]
+        frame.obs = frame.obs.drop(columns=more)
+        bad_columns += more
         _write(frame, path)
+    left_out = [*(f"obs[{name!r}]" for name in bad_columns), *left_out]
     if left_out:
         msg = (
             f"{path.name} leaves out {counted(left_out, 'value')} of a type that files cannot hold: {listing(left_out, 5)}. Your "

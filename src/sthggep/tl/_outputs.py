@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from sthggep._disk._lock import locked
 from sthggep._disk._rows import RowFile, row_steps
+from sthggep._disk._run_folder import LONGEST_NAME, check_writable
 from sthggep._disk._whole import whole_file, whole_folder
 from sthggep.tl._frame import write_frame
 
@@ -37,12 +39,16 @@ def check_out(out: str | Path) -> Path:
     if path.suffix not in ENDINGS:
         msg = f"`out` must end in {' or '.join(ENDINGS)} (`predict` writes an AnnData to it), found {path.name!r}."
         raise ValueError(msg)
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        msg = f"`out`: names of files have {LONGEST_NAME} bytes at most, found {len(os.fsencode(path.name))}."
+        raise ValueError(msg)
     if path.exists():
         msg = f"{path} exists already and is left alone. Delete it, or pass another `out`."
         raise FileExistsError(msg)
     if not path.parent.is_dir():
         msg = f"`out` must be in a folder that exists, but there is no folder {path.parent}. Make it first."
         raise FileNotFoundError(msg)
+    check_writable(path.parent, "out")
     return path
 
 

@@ -17,13 +17,14 @@ from sthggep._checks import counted, listing, positive
 from sthggep._device import resolve_device
 from sthggep._disk._lock import locked
 from sthggep._disk._run_folder import check_folder
+from sthggep._disk._whole import clear_folder
 from sthggep._docs import document_places
 from sthggep._imports import import_whole
 from sthggep._log import log, on_interrupt
 from sthggep._names import file_name
 from sthggep._slides._places import Places
 from sthggep.tl._answers import PredictionOptions, check_count_head, check_ensemble, requested_genes
-from sthggep.tl._cohort._files import TargetState, read_state, refuse_others, stamp, targets_of
+from sthggep.tl._cohort._files import TargetState, image_stamp, read_state, refuse_others, stamp, targets_of
 from sthggep.tl._cohort._run import Outcome, connected, run_jobs
 from sthggep.tl._cohort._tasks import PredictionRecord, SlideJob
 
@@ -93,7 +94,7 @@ def predict_cohort(
         Number of processes on this machine; each has one thread and holds one slide and one model. Default: 1.
     overwrite
         Replace files in ``out`` that hold predictions of another model, with other options, or of an earlier version
-        of the slide.
+        of the slide. A slide is always predicted again if only the image file that it names was changed.
     spacing_um
         Distance in microns of a new grid of spots over the tissue, made as by :func:`sthggep.pp.tissue_grid` and
         predicted instead of the slide's own spots. Default: the slide's spots; 100 for images, which have none.
@@ -158,6 +159,7 @@ def predict_cohort(
     if not overwrite:
         refuse_others(jobs, [read_state(job) for job in jobs])
     with _new_or_old(folder), locked(folder, "a cohort"):
+        clear_folder(folder)
         states = [read_state(job) for job in jobs]
         outcomes = [Outcome(state.size) for state in states]
         todo = [i for i, state in enumerate(states) if state.size is None]
@@ -239,7 +241,7 @@ class _Settings:
             target=target,
             folder=state / "slides" / target.stem,
             model=state / "models" / file_name(self.model.id),
-            record=PredictionRecord(stamp(slide), self.model.id, version("sthggep"), options),
+            record=PredictionRecord(stamp(slide), image_stamp(slide), self.model.id, version("sthggep"), options),
             spacing_um=self.spacing_um,
             places=self.places,
             options=self.options,

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sthggep._log import log
 from sthggep._slides._container_files import file_names, kind_of
 from sthggep._table._prediction import open_group
 from sthggep.tl._cohort._tasks import NOTE, PredictionSize, SlideJob
@@ -46,17 +47,23 @@ def targets_of(slides: Sequence[str | Path], out: Path) -> dict[Path, Path]:
 
 
 def stamp(path: Path) -> str:
-    """Digest of a slide: names, sizes, modification times and samples of its files, also of image files that it names."""
+    """Digest of names, sizes and modification times of a file or of all files of a folder, and of samples of a file."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return _digest(files, path.parent, sampled=not path.is_dir())
+
+
+def image_stamp(path: Path) -> str:
+    """Digest of the image files that an AnnData names."""
+    return _digest(_image_files(path), None, sampled=True)
+
+
+def _digest(files: Sequence[Path], base: Path | None, *, sampled: bool) -> str:
     digest = sha256()
     for file in files:
-        status = file.stat()
-        digest.update(repr((file.relative_to(path.parent).as_posix(), status.st_size, status.st_mtime_ns)).encode())
-        if not path.is_dir():
+        status, name = file.stat(), str(file) if base is None else file.relative_to(base).as_posix()
+        digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
+        if sampled:
             digest.update(_sample(file))
-    for image in _image_files(path):
-        status = image.stat()
-        digest.update(repr((image.name, status.st_size, status.st_mtime_ns)).encode() + _sample(image))
     return digest.hexdigest()[:16]
 
 
@@ -82,11 +89,8 @@ def _image_files(path: Path) -> list[Path]:
         libraries: Any = open_group(str(path))["uns/spatial"]
         names = [f"{library}/metadata/source_image_path" for library in libraries]
         images = [Path(str(read_elem(libraries[name]))) for name in names if name in libraries]
-    except (
-        KeyError,
-        OSError,
-        ValueError,
-    ):  # a SpatialData, an AnnData without images, or a file that the job will refuse
+    except (KeyError, OSError, ValueError):
+        # A SpatialData, an AnnData without images, or a file that the job will refuse
         return []
     return sorted({image for image in images if image.is_file()})
 
@@ -99,15 +103,18 @@ def read_state(job: SlideJob) -> TargetState:
         return TargetState()
     try:
         with h5py.File(job.target, "r") as file:
-            record, size = json.loads(file.attrs[NOTE]), PredictionSize(*map(int, file["X"].shape))
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
+            record, size = dict(json.loads(file.attrs[NOTE])), PredictionSize(*map(int, file["X"].shape))
+    except (OSError, KeyError, ValueError, TypeError, RecursionError):
         return TargetState(difference="was not written by `predict_cohort`")
     requested, options = asdict(job.record), record.get("options", {})
     requested_options = requested.pop("options")
     names = [name for name, value in requested.items() if record.get(name) != value]
     names += [name for name, value in requested_options.items() if options.get(name) != value]
-    if names == ["slide"]:
-        return TargetState(difference="was made before its slide or the image of its slide was changed")
+    if names == ["images"]:
+        log.warning("%s is predicted again: its image file was changed since.", job.slide)
+        return TargetState()
+    if set(names) in ({"slide"}, {"slide", "images"}):
+        return TargetState(difference="was made before its slide was changed (size, time or content of the file)")
     return TargetState(difference=f"is of another {', '.join(names)}") if names else TargetState(size)
 
 

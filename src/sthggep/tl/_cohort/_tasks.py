@@ -38,6 +38,8 @@ class PredictionRecord:
 
     slide: str
     """Stamp of the slide's file."""
+    images: str
+    """Stamp of the image files that the slide names."""
     model: str
     version: str
     options: Mapping[str, object]
