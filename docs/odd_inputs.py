@@ -67,7 +67,7 @@ def _input_in_words(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return item.name.removeprefix("test_").replace("_", " ")
-    words = re.sub(r"^-?\d+-", "", str(callspec.id)).encode("ascii", "backslashreplace").decode()
+    words = re.sub(r"^-?\d+-", "", str(callspec.id)).strip("-").encode("ascii", "backslashreplace").decode()
     return words if re.search(r"[A-Za-z]{2}.* .*[A-Za-z]{2}|^[a-z]{3,}$", words) else ""
 
 

@@ -155,3 +155,8 @@ def test_messages(arguments: dict[str, object], error: type[Exception], message:
 def test_a_missing_argument_is_pythons_own_message():
     with pytest.raises(TypeError, match=r"features\(\) missing 1 required keyword-only argument: 'size_um'"):
         sthggep.pp.features(object())
+
+
+def test_defaults_of_a_checked_call_can_be_read():
+    assert sthggep.pp.features.__kwdefaults__["encoding"] == "patches"
+    assert inspect.signature(sthggep.pp.features).parameters["batch_size"].default == 64

@@ -50,13 +50,13 @@ def test_an_error_of_an_import_passes(library: str):
 
 
 def test_other_threads_leave_signals_alone():
-    handler, seen = signal.getsignal(signal.SIGINT), []
+    handler, handlers = signal.getsignal(signal.SIGINT), []
 
     def work() -> None:
         with interrupt_waits():
-            seen.append(signal.getsignal(signal.SIGINT))
+            handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [handler]
+    assert handlers == [handler]

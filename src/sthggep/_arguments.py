@@ -10,11 +10,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sized
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
 from sthggep._names import check_key
+
+if TYPE_CHECKING:
+    from types import FunctionType
 
 F = TypeVar("F", bound=Callable[..., object])
 C = TypeVar("C", bound=type)
@@ -26,7 +29,7 @@ AT_LEAST = {
         ("batch_size", "dim", "genes_per_row", "max_epochs", "max_genes", "n", "n_candidates", "n_members"), 1
     ),
     **dict.fromkeys(("n_pcs", "n_similar", "size_px", "window", "workers"), 1),
-    **dict.fromkeys(("n_boot", "n_spatial", "n_top", "seed"), 0),
+    **dict.fromkeys(("context_px", "n_boot", "n_spatial", "n_top", "seed", "series"), 0),
 }
 POSITIVE = ("dpi", "figsize", "learning_rate", "mpp", "pitch_um", "size_um", "spacing_um", "spot_size")
 SHARES = ("alpha", "alpha_img", "level", "min_tissue")
@@ -76,6 +79,9 @@ def checked(function: F) -> F:
                 _check_range(name, value)
         return function(*args, **kwargs)
 
+    # Programs read the defaults here, and `wraps` leaves them out
+    wrapped = cast("FunctionType", call)
+    wrapped.__kwdefaults__ = getattr(function, "__kwdefaults__", None)
     return cast("F", call)
 
 
@@ -157,7 +163,7 @@ def _check_range(name: str, value: object) -> None:
     if isinstance(value, str) and "\0" in value:
         msg = f"`{name}` must be a name, but holds the character NUL: {value!r}."
         raise ValueError(msg)
-    if name in NOT_EMPTY and isinstance(value, Sized) and not len(value):
+    if name in NOT_EMPTY and isinstance(value, Sized) and not hasattr(value, "columns") and not len(value):
         msg = f"`{name}` is empty. Name one or several, or leave it out."
         raise ValueError(msg)
     if name == "figsize" and isinstance(value, Sized) and len(value) != 2:

@@ -68,8 +68,8 @@ def one_of(value: str, choices: Iterable[str], what: str, *, where: str | Path =
         return value
     near = get_close_matches(str(value), choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    there = f"In {where} there is" if str(where) else "There is"
-    msg = f"Unknown {what} {value!r}.{hint} {there}: {listing(choices, limit)}."
+    place = f"In {where} there is" if str(where) else "There is"
+    msg = f"Unknown {what} {value!r}.{hint} {place}: {listing(choices, limit)}."
     raise ValueError(msg)
 
 

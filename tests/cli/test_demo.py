@@ -11,7 +11,7 @@ import pytest
 from sthggep import HGGEP, tl
 from sthggep._cli import _demo
 from sthggep._cli._demo import run_demo
-from sthggep._cli._files import check_folder
+from sthggep._cli._files import check_contents
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_demo_writes_the_files_that_it_lists(small_demo, shell):
     pd.testing.assert_series_equal(repeat["pearson"], scores["pearson"])
     assert "sthggep predict SLIDE.h5ad --model demo/model" in log
     assert "import" not in log
-    check_folder(out, "scores.csv", "demo")  # the demo may overwrite its own folder
+    check_contents(out, "scores.csv", "demo")  # the demo may overwrite its own folder
 
 
 def test_demo_leaves_other_folders_alone(tmp_path, shell):

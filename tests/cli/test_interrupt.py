@@ -29,9 +29,9 @@ def interrupt(*_: object, **__: object) -> None:
 @pytest.mark.handles("the command ends with exit code 130, and no half-written file is left")
 def test_an_interrupt_ends_with_its_exit_code(shell, monkeypatch: pytest.MonkeyPatch, call: str, words: str):
     monkeypatch.setattr(f"sthggep._cli.{call}", interrupt)
-    done = shell(*words.split())
-    assert done.exit_code == 130
-    assert "Traceback" not in done.stderr
+    result = shell(*words.split())
+    assert result.exit_code == 130
+    assert "Traceback" not in result.stderr
     assert list(Path().iterdir()) == []
 
 
@@ -92,8 +92,8 @@ def test_bad_options_are_refused_before_slides_are_read(
     Path("a.txt").touch()
     Path("a.h5ad").touch()  # no slide: whoever reads it fails
     monkeypatch.setattr("sthggep.tl.fit", lambda *_, **__: pytest.fail("work has started"))
-    done = shell(*words.split())
-    assert done.exit_code in (1, 2)
-    assert message in done.stderr
-    assert "cannot be read" not in done.stderr
+    result = shell(*words.split())
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert "cannot be read" not in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == ["a.h5ad", "a.txt"]

@@ -78,15 +78,15 @@ ODD = [
 def test_files_of_no_options(shell, text, message):
     Path("run.yaml").write_text(text, encoding="utf-8")
     start = time.perf_counter()
-    done = shell("predict", "x.h5ad", "--out", "y.h5ad", "--config", "run.yaml")
+    result = shell("predict", "x.h5ad", "--out", "y.h5ad", "--config", "run.yaml")
     assert time.perf_counter() - start < 60
-    said = " ".join(done.stderr.split())
-    assert len(said) < 3000
-    assert UNEXPECTED not in said
-    assert message in said
+    message_text = " ".join(result.stderr.split())
+    assert len(message_text) < 3000
+    assert UNEXPECTED not in message_text
+    assert message in message_text
     # With a value that YAML would read as something else the option is a text, and the slide is looked for
-    assert done.exit_code == (2 if message else 1)
-    assert message or "x.h5ad does not exist" in said
+    assert result.exit_code == (2 if message else 1)
+    assert message or "x.h5ad does not exist" in message_text
     assert sorted(path.name for path in Path().iterdir()) == ["run.yaml"]
 
 
@@ -102,9 +102,9 @@ def test_files_of_no_options(shell, text, message):
 )
 def test_bytes(shell, content):
     Path("run.yaml").write_bytes(content)
-    done = shell("predict", "x.h5ad", "--out", "y.h5ad", "--config", "run.yaml")
-    assert done.exit_code == 2
-    assert "run.yaml is not YAML" in " ".join(done.stderr.split())
+    result = shell("predict", "x.h5ad", "--out", "y.h5ad", "--config", "run.yaml")
+    assert result.exit_code == 2
+    assert "run.yaml is not YAML" in " ".join(result.stderr.split())
 
 
 @pytest.mark.handles("The file is read as it is meant.")
@@ -128,13 +128,13 @@ def test_bytes(shell, content):
 def test_values_stay_what_they_are(shell, text, encoding, name, value, monkeypatch):
     from sthggep._cli import main
 
-    seen: dict[str, object] = {}
-    monkeypatch.setattr(main.commands["predict"], "callback", lambda **options: seen.update(options))
+    options_read: dict[str, object] = {}
+    monkeypatch.setattr(main.commands["predict"], "callback", lambda **options: options_read.update(options))
     Path("run.yaml").write_text(text, encoding=encoding)
     words = () if "out:" in text else ("--out", "y.h5ad")
-    done = shell("predict", "x.h5ad", *words, "--config", "run.yaml")
-    assert done.exit_code == 0, done.output
-    assert seen[name] == value
+    result = shell("predict", "x.h5ad", *words, "--config", "run.yaml")
+    assert result.exit_code == 0, result.output
+    assert options_read[name] == value
 
 
 # ---------------------------------------------------------------- mutants
@@ -234,9 +234,13 @@ def test_mutants_of_a_file_are_refused_or_read(shell):
         chance = random.Random(number)
         Path("run.yaml").write_bytes(mutate(chance))
         command = chance.choice(["predict", "predict", "fit", "evaluate", "report", "cross-validate"])
-        done = shell(command, "--config", "run.yaml", *(["--out", "y.h5ad"] if chance.random() < 0.5 else []))
-        fair = done.exit_code in (1, 2) and UNEXPECTED not in done.stderr and isinstance(done.exception, SystemExit)
-        outcomes.append(done.exit_code if fair else f"{command} {number}: {done.stderr[-300:]} {done.exception!r}")
+        result = shell(command, "--config", "run.yaml", *(["--out", "y.h5ad"] if chance.random() < 0.5 else []))
+        fair = (
+            result.exit_code in (1, 2) and UNEXPECTED not in result.stderr and isinstance(result.exception, SystemExit)
+        )
+        outcomes.append(
+            result.exit_code if fair else f"{command} {number}: {result.stderr[-300:]} {result.exception!r}"
+        )
     sys.stdout.write(f"{ {name: outcomes.count(name) for name in dict.fromkeys(outcomes)} }\n")
     assert [outcome for outcome in outcomes if outcome not in (1, 2)] == []
     assert outcomes.count(1) > 0.02 * N_MUTANTS

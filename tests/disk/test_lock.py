@@ -174,6 +174,16 @@ def test_a_run_goes_on_where_another_died(tmp_path: Path):
     assert names(tmp_path / "ck") == {"training.json"}
 
 
+def test_a_run_clears_what_a_dead_process_left_in_its_folder(tmp_path: Path):
+    """Also beside a file that was whole when the process died, which no call writes again."""
+    with RUN.at_work(tmp_path / "ck", {"a": 1}):
+        (tmp_path / "ck" / "network-0").mkdir()
+        kill(write_file, tmp_path / "ck" / "network-0" / "epoch")
+    assert names(tmp_path / "ck" / "network-0") != set()
+    with RUN.at_work(tmp_path / "ck", {"a": 1}):
+        assert names(tmp_path / "ck" / "network-0") == set()
+
+
 def test_writers_of_one_file_both_finish(tmp_path: Path):
     path = tmp_path / "a.txt"
     with child(write_file, path):

@@ -109,6 +109,22 @@ def test_modes_are_those_of_any_file(tmp_path: Path):
     assert mode(tmp_path / "b") == 0o750
 
 
+@pytest.mark.usefixtures("usual_mask")
+@pytest.mark.handles("others can read the file as far as the umask says")
+@pytest.mark.parametrize("private", [pytest.param(0o600, id="a file that a library writes for its owner only")])
+def test_private_files_of_libraries_are_as_others(tmp_path: Path, private: int):
+    def write(path: Path) -> None:
+        path.write_text("one")
+        path.chmod(private)
+
+    with whole_file(tmp_path / "a.txt") as part:
+        write(part)
+    with whole_folder(tmp_path / "b") as part:
+        (part / "below").mkdir(parents=True)
+        write(part / "below" / "c")
+    assert mode(tmp_path / "a.txt") == mode(tmp_path / "b" / "below" / "c") == 0o640
+
+
 def test_half_written_files_are_private(tmp_path: Path):
     path = tmp_path / "a.txt"
     with whole_file(path) as one, whole_file(path) as other:

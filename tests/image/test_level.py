@@ -405,3 +405,15 @@ def test_missing_imagecodecs_says_what_to_install(tmp_path: Path):
     message = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert 'pip install "sthggep[wsi]"' in message
     assert str(path) in message
+
+
+@pytest.mark.handles("It is read as white glass, and a line of the log says so.")
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=["a pixel of NaN", "an infinite pixel"])
+def test_pixels_without_a_value_are_mentioned(value, caplog):
+    pixels = np.full((8, 8, 3), 0.5, dtype=np.float32)
+    pixels[2, 3] = value
+    with caplog.at_level("WARNING", logger="sthggep"):
+        (patch,) = Level(pixels, source=f"{value}.tif").read([[0, 0, 8, 8]])
+    assert patch[2, 3].tolist() == [255, 255, 255]
+    assert patch[0, 0].tolist() == [128, 128, 128]
+    assert "without a value" in caplog.text

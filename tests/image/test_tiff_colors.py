@@ -262,8 +262,8 @@ def test_png_of_16_bits(tmp_path: Path, bits: int):
     imagecodecs = pytest.importorskip("imagecodecs")
     pixels = RGB.astype(np.uint16) * 257 if bits == 16 else RGB.astype(np.uint16) << (bits - 8)
     (tmp_path / "slide.png").write_bytes(imagecodecs.png_encode(pixels))
-    found = open_levels(tmp_path / "slide.png")[0].read([[0, 0, 128, 96]])[0]
-    assert np.abs(found.astype(int) - RGB).max() <= 1
+    pixels = open_levels(tmp_path / "slide.png")[0].read([[0, 0, 128, 96]])[0]
+    assert np.abs(pixels.astype(int) - RGB).max() <= 1
 
 
 def test_all_resolutions_have_one_range(tmp_path: Path):

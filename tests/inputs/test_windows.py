@@ -151,7 +151,7 @@ def test_describe_slide_joins_the_windows(quick, slide):
 
 
 @pytest.mark.parametrize(
-    ("window", "fault"), [(0, "positive number"), ("all", "Unknown window 'all'"), (-3, "positive")]
+    ("window", "fault"), [(0, "positive whole number"), ("all", "Unknown window 'all'"), (-3, "positive")]
 )
 def test_invalid_windows_are_refused(quick, slide, window, fault):
     with pytest.raises(ValueError, match=fault):
@@ -244,11 +244,10 @@ def test_a_fault_leaves_no_file(quick, slide, tmp_path, monkeypatch):
     assert "hggep" not in slide.uns
 
 
-def test_a_missing_file_or_one_of_other_rows_is_refused(quick, slide, tmp_path):
+def test_a_file_is_read_by_spot_name_and_a_missing_one_is_refused(quick, slide, tmp_path):
     path = tmp_path / "a.zarr"
     tl.predict(slide, quick, out=path, **QUIET)
-    with pytest.raises(ValueError, match=f"found {slide.n_obs} rows and 30 spots"):
-        tl.to_adata(slide[:30])
+    np.testing.assert_array_equal(tl.to_adata(slide[10:40]).X, tl.to_adata(slide).X[10:40])
     path.rename(tmp_path / "b.zarr")
     with pytest.raises(FileNotFoundError, match=r"a\.zarr, which does not exist"):
         tl.evaluate(slide)

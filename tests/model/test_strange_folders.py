@@ -155,14 +155,14 @@ def test_a_flipped_bit_of_a_weight_is_seen(folder):
         HGGEP.load(folder)
 
 
-@pytest.mark.parametrize("kept", ["format 3", "format 2"])
-def test_models_of_formats_before_the_whole_id_are_read(folder, kept):
+@pytest.mark.parametrize("former_format", ["format 3", "format 2"])
+def test_models_of_formats_before_the_whole_id_are_read(folder, former_format):
     model = HGGEP.load(folder)
     former = "hggep-default-" + former_digest(folder)
-    edit(folder, lambda config: None, format=int(kept[-1]), id=former)
+    edit(folder, lambda config: None, format=int(former_format[-1]), id=former)
     assert HGGEP.load(folder).id == model.id
     edit(folder, lambda config: config["genes"].reverse())
-    if kept == "format 3":
+    if former_format == "format 3":
         with pytest.raises(ValueError, match="the id of this record"):
             HGGEP.load(folder)
     else:

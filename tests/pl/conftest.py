@@ -76,11 +76,11 @@ def in_browser() -> Callable[[Path, str], dict]:
         page = path.with_name("seen.html")
         page.write_text(path.read_text(encoding="utf-8").replace("</body>", script + "</body>"), encoding="utf-8")
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
-        done = subprocess.run(
+        process = subprocess.run(
             [browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=False
         )
-        seen = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
-        assert seen, done.stderr[-2000:]
-        return json.loads(html.unescape(seen.group(1)))
+        output = re.search(r'<pre id="seen">(.*?)</pre>', process.stdout, re.DOTALL)
+        assert output, process.stderr[-2000:]
+        return json.loads(html.unescape(output.group(1)))
 
     return see

@@ -115,12 +115,12 @@ def test_a_browser_shows_names_as_text(section, in_browser, tmp_path):
     # The browser cannot print a page with half of a surrogate pair
     genes = [name for name in NAMES.values() if "\ud800" not in name]
     path = pl.report(slide_named(section, genes), tmp_path / "page.html")
-    seen = in_browser(path, COUNT + LOOK)
-    assert seen["errors"] == []
-    assert (seen["ran"], seen["images"], seen["handlers"], seen["scripts"]) == (0, 0, 0, 3)
-    assert sorted(seen["rows"]) == sorted(genes)
-    assert seen["section"].startswith(section)
-    assert seen["heading"] == f"Predicted expression: {section}"
+    output = in_browser(path, COUNT + LOOK)
+    assert output["errors"] == []
+    assert (output["ran"], output["images"], output["handlers"], output["scripts"]) == (0, 0, 0, 3)
+    assert sorted(output["rows"]) == sorted(genes)
+    assert output["section"].startswith(section)
+    assert output["heading"] == f"Predicted expression: {section}"
 
 
 def test_a_page_asks_nothing_of_a_network(tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scanpy as sc
 import squidpy as sq
+from PIL import Image
 
 from sthggep import pp, tl
 from sthggep._slides._places import Places
@@ -84,9 +87,14 @@ def test_visium_as_spatialdata_without_the_full_resolution(visium_folder: Folder
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("read", [sq.read.visium, sc.read_visium], ids=["squidpy", "scanpy"])
 @pytest.mark.parametrize("full", [True, False], ids=["fullres", "hires"])
-def test_visium_as_anndata(visium_folder: Folders, version: int, read: Callable, full: bool):
+def test_visium_as_anndata(visium_folder: Folders, version: int, read: Callable, full: bool, tmp_path: Path):
     folder = visium_folder(version)
-    adata = read(folder.path, source_image_path=folder.path / "slide.tif" if full else None)
+    path = folder.path
+    if full:
+        # A file is used if it shows the same as the smaller image
+        path = shutil.copytree(folder.path, tmp_path / "outs")
+        Image.fromarray(folder.image).reduce(4).save(path / "spatial" / "tissue_hires_image.png")
+    adata = read(path, source_image_path=path / "slide.tif" if full else None)
     with pytest.raises(ValueError, match=r"'MATR3'.*var_names_make_unique"):
         resolve_one(adata)
     adata.var_names_make_unique()
@@ -185,7 +193,10 @@ def test_xenium_cells_as_circles(xenium_folder):
 
 def test_xenium_with_fluorescence_images_only(xenium_folder):
     sdata = spatialdata_io.xenium(xenium_folder.path, aligned_images=False, transcripts=False)
-    slide = resolve_one(sdata)
+    with pytest.raises(KeyError, match=r"none in color or gray.*'morphology_focus': stains.*image_key="):
+        resolve_one(sdata)
+    with pytest.warns(UserWarning, match="these are no colors"):
+        slide = resolve_one(sdata, Places(image_key="morphology_focus"))
     assert (slide.image, slide.mpp) == ("morphology_focus", pytest.approx(0.2125))
 
 

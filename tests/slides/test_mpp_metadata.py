@@ -68,8 +68,8 @@ def test_numbers_in_other_forms(slide: ad.AnnData, value: object):
 def test_senseless_pitch_and_diameter_are_left_out(slide: ad.AnnData, value: object):
     library(slide)["metadata"] |= {"pitch_um": value, "mpp": 2.0}
     library(slide)["scalefactors"]["spot_diameter_fullres"] = value
-    found = resolve_one(slide)
-    assert (found.mpp, found.spot_diameter) == (2.0, None)
+    resolved = resolve_one(slide)
+    assert (resolved.mpp, resolved.spot_diameter) == (2.0, None)
 
 
 @pytest.mark.parametrize("value", [np.nan, "", 0.0005])

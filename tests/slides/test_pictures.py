@@ -96,6 +96,16 @@ def test_images_that_disagree(other: NDArray[np.uint8], scale: float):
         assert resolve_one(adata, Places(image_key="another")).levels[0].shape == (300, 400)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_source_file_that_shows_something_else_is_doubted(tmp_path: Path, turned: bool, recwarn):
+    """Its size is that of hires, so that it may be the raw file of a slide that was brightened."""
+    Image.fromarray(HE[::-1, ::-1] if turned else HE).save(tmp_path / "he.png")
+    adata = section({"hires": HE[::2, ::2]}, {"hires": 0.5}, source_image_path=str(tmp_path / "he.png"))
+    assert [level.scale[0] for level in resolve_one(adata).levels] == [1.0, 0.5]
+    said = [str(warning.message) for warning in recwarn if "`image_key='hires'`" in str(warning.message)]
+    assert len(said) == turned
+
+
 def test_two_gray_images_that_disagree():
     adata = section({"hires": HE[..., 0], "dapi": 255 - HE[..., 0]})
     with pytest.raises(ValueError, match="no resolutions of one image"):

@@ -251,6 +251,13 @@ def test_models_recognize_the_array_without_the_image(one, model, change):
     assert learned_from(model, resolve(copy)) == ["toy1"]
 
 
+def test_fine_tuning_on_the_same_tissue_warns(drawn):
+    model = tl.fit(drawn[0], genes=list(drawn[0].var_names), validation=None, **QUICK)
+    options = {"model": model, "device": "cpu", "max_epochs": 1}
+    with pytest.warns(UserWarning, match="trained on 'copy' before: what validation holds out .* is not new to it"):
+        tl.fit([renamed(drawn[0].copy()), drawn[1]], show_progress_bar=False, **options)
+
+
 def test_other_sections_are_new_to_a_model(model):
     assert learned_from(model, [resolve_one(toy(seed)) for seed in range(1, 5)]) == []
 

@@ -30,9 +30,9 @@ def results() -> dict[str, dict]:
     """A process of its own kills every call; see the script for more kills."""
     command = [sys.executable, str(SCRIPT), str(KILLS), "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=250)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=250)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Needs processes that begin as copies.")

@@ -101,7 +101,7 @@ def moved(slide: AnnData) -> AnnData:
         pytest.param(moved, "is of other places", id="spots moved"),
         pytest.param(
             lambda s: anndata.concat([s, s], index_unique="-", uns_merge="first"),
-            "must have one row a spot",
+            "must have one row a spot|must have a place of its own",
             id="two slides concatenated",
         ),
     ],

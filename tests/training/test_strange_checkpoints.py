@@ -162,6 +162,15 @@ def test_a_finished_network(damage, finished):
     assert not trace.exists()
 
 
+@pytest.mark.handles("It is refused by its size before memory is taken.")
+@pytest.mark.parametrize("name", [STATE, FINISHED])
+def test_archives_of_zeros(name, stopped):
+    with zipfile.ZipFile(stopped / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 3_000_000)
+    with pytest.raises(ValueError, match=rf"{name}' is broken, .*unpacks to [\d,]+ bytes from [\d,]+\)"):
+        train(stopped)
+
+
 @pytest.mark.parametrize("name", [STATE, FINISHED])
 def test_without_the_file_the_network_is_trained_again(name, stopped, finished_source, expected):
     if name == FINISHED:

@@ -101,7 +101,7 @@ def clear_left(path: Path, parent: Path) -> None:
 
 def clear_folder(folder: Path) -> None:
     """Remove what killed processes left in a folder that sthggep alone writes to, whatever they wrote."""
-    for left in folder.glob(f".sthggep-*{PART}"):
+    for left in list(folder.rglob(f".sthggep-*{PART}")):
         with suppress(OSError):
             lock = None if left.is_symlink() or os.path.lexists(left / OLD) else try_lock(left / LOCK)
             if lock is not None:

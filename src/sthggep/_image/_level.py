@@ -13,6 +13,7 @@ from sthggep._image._arrays import AxisNumbers, PixelArray, Pixels, channels_las
 from sthggep._image._blocks import Blocks
 from sthggep._image._files import open_arrays, read_mpp
 from sthggep._image._values import WHITE, factor_to_8_bits
+from sthggep._log import ONCE, log
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -159,6 +160,9 @@ class Level:
         if channels == 3 and pixels.dtype == np.uint8:
             return np.asarray(pixels)
         factor = self._decide_factor() if self._factor is None else self._factor
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            where = f" of {self.source}" if self.source else ""
+            log.warning("Pixels%s without a value (NaN or infinite) are read as white glass.", where, extra=ONCE)
         values = np.nan_to_num(pixels.astype(np.float32) * factor, nan=WHITE, posinf=WHITE, neginf=0)
         values = values.clip(0, WHITE)
         if channels == 4:

@@ -45,7 +45,11 @@ def as_number(value: object) -> float:
     one = array.item()
     if isinstance(one, str) and one.count(",") == 1 and "." not in one:
         one = one.replace(",", ".")
-    return float(one)
+    try:
+        return float(one)
+    except OverflowError as error:
+        msg = "expected a number, found an integer larger than any length"
+        raise ValueError(msg) from error
 
 
 def check_mpp(value: object) -> float:
@@ -55,7 +59,7 @@ def check_mpp(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         msg = f"`mpp` must be one number, the microns per full-resolution pixel (both sides alike), found {value!r}."
         raise TypeError(msg)
-    return positive(float(value), "`mpp`")
+    return positive(value, "`mpp`")
 
 
 def check_possible(mpp: float, measured: float | None = None) -> float:

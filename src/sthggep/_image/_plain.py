@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 # No PostScript (Pillow would start Ghostscript) and nothing else that nobody exports slides to. Pillow opens MPO as JPEG
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "JPEG2000")
+# What a damaged file raises in Pillow and its decoders
+_DAMAGE = (
+    *(OSError, EOFError, SyntaxError, LookupError, TypeError, ArithmeticError, AttributeError, MemoryError, ValueError),
+    *(struct.error, zlib.error),
+)
 _ORIENTATION = 0x0112  # of EXIF
 _GZIP_RATIO = 100  # images are packed already; gzip packs them further by a few percent
 
@@ -44,7 +50,9 @@ def read_plain(path: Path, content: bytes | None = None) -> Pixels:
     except UnidentifiedImageError as error:
         msg = f"{path} is not an image that sthggep can read; expected TIFF, SVS, JPEG, PNG, BMP, WebP or JPEG 2000."
         raise ValueError(msg) from error
-    except (OSError, EOFError, SyntaxError, zlib.error, LookupError, TypeError, ArithmeticError, MemoryError) as error:
+    except _DAMAGE as error:
+        if str(path) in str(error):
+            raise
         msg = f"{path} is truncated or damaged ({error}). Fetch or export the file again."
         raise ValueError(msg) from error
 

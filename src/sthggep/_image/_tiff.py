@@ -73,18 +73,20 @@ def _needs_imagecodecs(path: Path) -> ImportError:
 
 
 @contextmanager
-def _refusing(path: Path | None = None) -> Iterator[None]:
-    """Mark errors as those of a file that is whole; with a path, put it before the message."""
+def _refusing(path: Path, *, by_name: bool = False) -> Iterator[None]:
+    """Mark errors that name the file as those of a file that is whole; ``by_name`` puts the name before all of them."""
     try:
         yield
     except ValueError as error:
-        raise _Refusal(f"{path}: {error}" if path else str(error)) from error
+        if not by_name and str(path) not in str(error):  # of tifffile or numpy, at damage
+            raise
+        raise _Refusal(f"{path}: {error}" if by_name else str(error)) from error
 
 
 def tiff_mpp(path: Path, wanted: int | None) -> float | None:
     """Read the microns per pixel of the slide in a TIFF file."""
     with _open(path) as tif:
-        with _refusing():
+        with _refusing(path):
             number, _, _ = choose_series(path, tif, wanted)
         return series_mpp(path, tif, number)
 
@@ -99,12 +101,12 @@ def tiff_arrays(path: Path, wanted: int | None) -> list[da.Array]:
     """Open the resolutions of the slide in a TIFF file, finest first."""
     _FILES.forget(path)
     with _open(path) as tif:
-        with _refusing():
+        with _refusing(path):
             number, series, axes = choose_series(path, tif, wanted)
         conversion = _conversion(path, tif, number, axes)
         levels = _levels(path, series)
         for level in levels:
-            with _refusing():
+            with _refusing(path):
                 _check(path, series.levels[level])
         sources = [_TiffLevel(path, (number, level), series.levels[level], axes, conversion) for level in levels]
     # Reading one pixel shows a missing decoder now and not in the middle of a run.
@@ -115,7 +117,7 @@ def tiff_arrays(path: Path, wanted: int | None) -> list[da.Array]:
 def read_zipped_tiff(path: Path, content: bytes) -> Pixels:
     """Read the finest resolution of an unzipped TIFF file, whole."""
     with _open(path, content) as tif:
-        with _refusing():
+        with _refusing(path):
             number, series, axes = choose_series(path, tif, None)
             height, width = (series.shape[series.axes.index(name)] for name in "YX")
             check_whole(path, width, height, series.nbytes, len(content))
@@ -135,7 +137,7 @@ def _conversion(path: Path, tif: tifffile.TiffFile, number: int, axes: str) -> C
     apart = "C" in series.axes and series.shape[series.axes.index("C")] == n_channels and page.samplesperpixel == 1
     names = channel_names(tif, number, n_channels) if apart or page.samplesperpixel == 1 else None
     mention_orientation(path, page.tags.valueof("Orientation"))
-    with _refusing(path):
+    with _refusing(path, by_name=True):
         return conversion_of(Samples(page, n_channels, names, stated_bits(tif, number)))
 
 
@@ -188,6 +190,9 @@ def _check(path: Path, level: tifffile.TiffPageSeries) -> None:
     if level.dataoffset is None:
         page = level.keyframe
         rows, columns = _block(level)
+        if not rows or not columns:
+            msg = f"{path} is a damaged TIFF file (its tiles have no pixels). Fetch or export the file again."
+            raise ValueError(msg)
         samples = page.samplesperpixel if int(page.planarconfig or 1) == 1 else 1
         check_block(
             path, rows * columns * samples * np.dtype(level.dtype).itemsize, max(page.databytecounts, default=0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._encoders._cache import image_fingerprint
 from sthggep._encoders._encode import encode, make_encodings
 from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._record import feature_record, has_features
@@ -117,16 +118,17 @@ def _record(inputs: Inputs, encoder: FrozenEncoder, size: float, stain: Recolori
 
 
 def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, FeatureArray | None]:
-    """Features in ``obsm`` of this encoder and these pixels, by field of view; ``None`` for those that it lacks."""
+    """Features in ``obsm`` of this encoder, these pixels and positions, by field of view; ``None`` for those that it lacks."""
     table = slide.adata
     sizes = [size for size in inputs.sizes_um if size is not None]
     if len(sizes) < len(inputs.sizes_um):
         msg = f"Expected fields of view in microns for features of a frozen encoder, found {list(inputs.sizes_um)}."
         raise ValueError(msg)
     keys = {size: feature_key(inputs.encoder, size) for size in sizes}
+    image = image_fingerprint(slide.levels) if set(keys.values()) & set(table.obsm) else None
     return {
         size: np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
-        if has_features(table, key, _record(inputs, encoder, size, slide.stain), slide)
+        if has_features(table, key, _record(inputs, encoder, size, slide.stain), slide, image)
         else None
         for size, key in keys.items()
     }

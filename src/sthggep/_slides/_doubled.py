@@ -14,7 +14,7 @@ from sthggep._keys import ARRAY_COLUMNS
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
-MANY = 0.05  # of the spots; cells rounded to pixels share a place now and then
+MANY = 0.1  # of the spots; cells rounded to pixels share a place now and then
 MOST_SECTIONS = 1000
 
 

@@ -48,7 +48,8 @@ def choose_image(sdata: SpatialData, spots: SpatialElement | None, places: Place
             what = f"none in color or gray ({', '.join(f'{key!r}: {kind}' for key, kind in kinds.items())})"
         msg = (
             f"Expected one H&E image in the spots' coordinate systems ({listing(sorted(ours))}), found {what}. "
-            f"The images are {listing(sdata.images)}. Pass `image_key=` or `coordinate_system=`."
+            f"The images are {listing(sdata.images)}. Pass `image_key=` or `coordinate_system=`; of several regions, one a "
+            "call by `shapes_key=`."
         )
         raise KeyError(msg) if not candidates else ValueError(msg)
     if kinds[candidates[0]] == STAINS:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sthggep._checks import has_key, listing
+from sthggep._checks import has_key, listing, warn_user
 from sthggep._image._arrays import is_pixel_array
 from sthggep._image._channels import color_channels
 from sthggep._image._level import Level, open_levels, read_mpp
@@ -232,19 +232,21 @@ def source_levels(path: Path | None, coarser: list[Level], name: str) -> list[Le
             )
         return []
     levels = open_levels(path)
-    fault = _misfit(levels, coarser[0]) if coarser else ""
+    fault = size_difference(levels[0], coarser[0]) if coarser else ""
     if fault:
         log.warning(
-            "Section %s: %s does not fit its hires image; sthggep does not use the file. %s.",
+            "Section %s: the size of %s does not fit its hires image; sthggep does not use the file (%s).",
             name,
             path,
             fault,
             extra=ONCE,
         )
         return []
-    return levels
-
-
-def _misfit(levels: list[Level], stored: Level) -> str:
     # The coarsest resolution of a pyramid is quick to read
-    return size_difference(levels[0], stored) or color_difference(levels[-1], stored)
+    if coarser and (fault := color_difference(levels[-1], coarser[0])):
+        msg = (
+            f"Section {name!r}: the file {str(path)!r} (`source_image_path`) has the size of the hires image, but {fault}. "
+            "sthggep reads the file. If it shows another stain or is turned, pass `image_key='hires'`."
+        )
+        warn_user(msg)
+    return levels

@@ -116,7 +116,8 @@ def _rows(text: str, path: Path) -> list[list[str]]:
         for line in text.splitlines()
         if line.strip(AROUND + SEPARATORS) and not line.lstrip(AROUND).startswith("#")
     ]
-    separator = max(SEPARATORS, key=lambda mark: sum(mark in line for line in lines)) if lines else ","
+    counts = {mark: sum(mark in line.strip(AROUND) for line in lines) for mark in SEPARATORS}
+    separator = max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else ","
     try:
         rows = [
             [_bare(cell) for cell in cells] for cells in csv.reader(StringIO("\n".join(lines)), delimiter=separator)

@@ -15,6 +15,8 @@ from sthggep._log import ONCE, log
 # ENSG00000141736.14, ENSMUSG00000002985.17, also with _PAR_Y: all versions of an id name one gene
 _VERSION = re.compile(r"^(ENS[A-Z]*[GT]\d{11})\.\d+")
 
+MOSTLY_DISTINCT = 0.9  # of the names in a column; some symbols have two Ensembl ids
+
 
 def find_gene_columns(var: pd.DataFrame, genes: Sequence[str], where: str = "var_names") -> NDArray[np.intp]:
     """Find the columns of ``genes`` in a table whose genes ``var`` describes.
@@ -106,11 +108,15 @@ def shared_genes(tables: Sequence[pd.DataFrame]) -> list[str]:
     column of its ``var`` that holds text, such as ``gene_symbols``.
     """
     first, *others = tables
-    columns = [list(map(str, first[name])) for name in _text_columns(first)]
-    # A column such as `genome` names all genes alike
-    namings = [list(map(str, first.index)), *(names for names in columns if len(set(names)) > len(names) / 2)]
+    namings = [list(map(str, first.index)), *(_distinct_names(first[name]) for name in _text_columns(first))]
     shared = (_held_by_all(list(dict.fromkeys(names)), others) for names in namings)
     return next(filter(None, shared), [])
+
+
+def _distinct_names(column: pd.Series) -> list[str]:
+    """Return the names of genes in a column; none of one that names many genes alike, such as the genome."""
+    names = [str(name) for name in column[column.notna()] if str(name).strip()]
+    return names if len(set(names)) >= MOSTLY_DISTINCT * len(names) else []
 
 
 def _held_by_all(genes: list[str], tables: Sequence[pd.DataFrame]) -> list[str]:

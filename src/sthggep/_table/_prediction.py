@@ -68,10 +68,10 @@ class Prediction:
 
     def trained_on(self, slide: Slide) -> bool | None:
         """Whether the model was trained on a section; ``None`` if neither ``obs`` nor the record says so."""
-        said = None if self.sources is None else trained_on(self.sources.iloc[slide.rows].tolist())
-        if said is not None or not self.by_model:
-            return bool(said)
-        return True if slide.name in self.learned_from else None
+        marked = None if self.sources is None else trained_on(self.sources.iloc[slide.rows].tolist())
+        if marked is None and slide.name in self.learned_from:
+            return True
+        return bool(marked) if marked is not None or not self.by_model else None
 
     def columns(self, genes: Sequence[str] | None = None) -> NDArray[np.intp]:
         """Return the columns of ``genes``. Default: all columns."""

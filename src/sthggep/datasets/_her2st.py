@@ -119,8 +119,8 @@ def _image(folder: Folder, section: str) -> Path | None:
     if not folder.remote:
         return folder.find(below, _IMAGE)
     # The name of an image says nothing of its section; those without a checksum are looked up.
-    known = [path for path in checksums()["her2st"] if path.startswith(f"{below}/")]
-    relative = known or [f"{below}/{name}" for name in folder.remote_names(below, _IMAGE)]
+    registered = [path for path in checksums()["her2st"] if path.startswith(f"{below}/")]
+    relative = registered or [f"{below}/{name}" for name in folder.remote_names(below, _IMAGE)]
     return folder.get(relative[0]) if relative else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
 
 from sthggep._checks import listing
@@ -43,8 +42,14 @@ def find_model_folder(name: object, *, revision: str | None, token: str | None) 
         return Path(name) if is_folder else Path(bundled_path(name))
     if is_repository_name(name):
         return download(name, revision=revision, token=token)
+    if name.startswith((".", "~", "/")) or "\\" in name:
+        msg = (
+            f"There is no folder {str(Path(name).expanduser().absolute())[:300]!r} of a saved model. Pass the folder that `model.save` "
+            f"wrote, or {listing(BUNDLED_MODELS)}."
+        )
+        raise FileNotFoundError(msg)
     msg = (
-        f"No model is called {reprlib.repr(name)}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder or 'owner/name' of "
+        f"No model is called {name[:200]!r}: {listing(BUNDLED_MODELS)} comes with this version. Pass a folder or 'owner/name' of "
         "the Hugging Face hub, or train a model by `sthggep.tl.fit`."
     )
     raise FileNotFoundError(msg)

@@ -131,7 +131,7 @@ class FeatureHGGEPNet(nn.Module):
 
     @property
     def hops(self) -> tuple[Hop, ...]:
-        """List the steps through which a prediction depends on other spots, last first: they define the halo of a window."""
+        """List the steps through which a prediction depends on other spots, last first. They define the halo of a window."""
         tied: list[Hop] = ["hyperedges", "hyperedges"] if self.hypergraph is not None else []
         near: list[Hop] = ["neighbors"] * int(self.config["depth"])
         return (*tied, *near)
@@ -139,7 +139,10 @@ class FeatureHGGEPNet(nn.Module):
     def scaled(self, features: Sequence[Tensor], statistics: SectionStatistics | None = None) -> list[Tensor]:
         """Each stage centered and scaled within the section."""
         moments = [None] * len(features) if statistics is None else statistics.stages
-        return [scale(stage, given) for scale, stage, given in zip(self.scale, features, moments, strict=True)]
+        return [
+            scale(stage, section_moments)
+            for scale, stage, section_moments in zip(self.scale, features, moments, strict=True)
+        ]
 
     @torch.no_grad()
     def shortcut_features(self, samples: Sequence[TrainingSample]) -> Iterator[Tensor]:

@@ -92,6 +92,15 @@ def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
     return [name for name, mark in fingerprints.items() if any(mark.same_tissue(each) for each in training)]
 
 
+def warn_of_earlier_training(parent: HGGEP, slides: Sequence[Slide]) -> None:
+    """Warn that what a fine-tuning holds out is not new to the model."""
+    if names := learned_from(parent, slides):
+        warn_user(
+            f"The model was trained on {listing(names)} before: what validation holds out of this tissue is not new to it, and "
+            "`held_out_pearson` does not hold for new tissue."
+        )
+
+
 def warn_of_training_tissue(sections: Mapping[str, bool | None]) -> None:
     """Warn of sections that the model was trained on, and of those of which that is not known."""
     if names := [name for name, trained_on in sections.items() if trained_on]:

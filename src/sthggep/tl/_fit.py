@@ -276,6 +276,7 @@ def _check_task(task: TrainingTask) -> None:
     from sthggep._inputs._windows import check_window
     from sthggep.tl._answers import check_fit
     from sthggep.tl._cross_validation._leaks import refuse_copies
+    from sthggep.tl._doubts import warn_of_earlier_training
 
     layer, inputs = task.options.layer, task.preset.inputs
     if task.targets is None:
@@ -290,3 +291,5 @@ def _check_task(task: TrainingTask) -> None:
         if task.parent is not None:
             check_fit(task.parent, slide)
     refuse_copies(task.slides, task.options.validation, layer, task.extra_sections)
+    if task.parent is not None and task.options.validation is not None:
+        warn_of_earlier_training(task.parent, task.slides)

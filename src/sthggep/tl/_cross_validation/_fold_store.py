@@ -69,10 +69,10 @@ class FoldStore:
         """Store a finished fold: first its table, then the record that marks it as complete."""
         if self.folder is None:
             return
-        table, done = self._paths(number)
+        table, record_path = self._paths(number)
         with whole_file(table) as part:
             scores.to_csv(part, index=False, compression="gzip")
-        write_text(done, json.dumps(record, indent=1))
+        write_text(record_path, json.dumps(record, indent=1))
 
     def _paths(self, number: int) -> tuple[Path, Path]:
         folder = self.folder or Path()

@@ -1,14 +1,22 @@
-"""Odd tables for `read_st`, drawn from a seed: each is a small section with one to three faults."""
+"""Odd tables of legacy Spatial Transcriptomics."""
 
 from __future__ import annotations
 
 import gzip
+import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
+
+import sthggep
+from sthggep.io import read_st
+
+SOURCE = str(Path(sthggep.__file__).parent)
 
 Rng = np.random.Generator
 Change = Callable[[pd.DataFrame, Rng], pd.DataFrame]
@@ -63,6 +71,9 @@ NAMES = [
 ]
 NAMES += ["10.49x20.5", "10_20", "\ufeff10x20", "gene", None, np.nan, 5, 5.5, (1, 2), b"10x20", True, pd.NaT]
 LABELS = [None, np.nan, "", 0, ("a", "b"), "X", "x", b"x", True, pd.NaT, "pixel_x", "\x00", "n" * 5000]
+
+
+# --- tables drawn from a seed: a small section with one to three faults ----------------------------------------------
 
 
 def pick(rng: Rng, things: list[Any]) -> Any:
@@ -211,3 +222,126 @@ def odd_call(rng: Rng, folder: Path) -> dict[str, Any]:
         name = pick(rng, list(OTHERS))
         call[name] = pick(rng, OTHERS[name])
     return call
+
+
+def raised_by_us(error: Exception) -> bool:
+    """Whether a line of the package raised the error, and not a library that it calls."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return last.filename.startswith(SOURCE) and str(last.line).startswith("raise")
+
+
+@pytest.mark.handles("`read_st` reads it right, or says in its own words what it expected")
+@pytest.mark.parametrize("block", [pytest.param(i, id=f"drawn tables {40 * i} to {40 * i + 39}") for i in range(4)])
+def test_drawn_tables(block: int, tmp_path: Path):
+    faults, n_read = [], 0
+    for seed in range(40 * block, 40 * block + 40):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                adata = read_st(**odd_call(np.random.default_rng(seed), folder))
+        except (ValueError, TypeError, FileNotFoundError) as error:
+            faults += [] if raised_by_us(error) else [f"{seed}: {error!r}"]
+            continue
+        n_read += 1
+        counts = adata.X.toarray()
+        assert np.isfinite(counts).all(), seed
+        assert ((counts >= 0) & (counts == np.rint(counts))).all(), seed
+        assert np.isfinite(adata.obsm["spatial"]).all(), seed
+        assert (adata.var_names.is_unique, adata.obs_names.is_unique) == (True, True), seed
+    assert faults == []
+    assert n_read > 0
+
+
+# --- files as people save them ------------------------------------------------------------------------------------
+
+
+def as_saved(change: Callable[[str], bytes], name: str) -> Any:
+    return pytest.param(change, id=name)
+
+
+@pytest.mark.handles("It is read as the plain table is")
+@pytest.mark.parametrize(
+    "save",
+    [
+        as_saved(lambda text: text.encode("utf-8-sig"), "a mark of byte order"),
+        as_saved(lambda text: text.encode("utf-16"), "UTF-16"),
+        as_saved(lambda text: text.replace("\t", ",").encode(), "commas in a .tsv"),
+        as_saved(lambda text: text.replace("\t", ";").encode(), "semicolons"),
+        as_saved(lambda text: text.replace("\n", "\r\n").encode(), "Windows line ends"),
+        as_saved(lambda text: text.replace("\n", "\r").encode(), "line ends of old Macs"),
+        as_saved(lambda text: gzip.compress(text.encode()), "gzip without .gz"),
+        as_saved(lambda text: ("\n\n" + text).encode(), "empty lines first"),
+        as_saved(lambda text: text.lstrip("\t").encode(), "no corner, as R writes it"),
+    ],
+)
+def test_tables_as_people_save_them(section, save):
+    path = section.folder / "S.tsv"
+    path.write_bytes(save(section.counts.to_csv(sep="\t")))
+    adata, plain = read_st(path, None, section.spots), read_st(section.counts, None, section.spots)
+    np.testing.assert_array_equal(adata.X.toarray(), plain.X.toarray())
+    assert list(adata.var_names) == ["X", "Y", "zero"]
+    assert list(adata.obs_names) == list(plain.obs_names)
+
+
+@pytest.mark.handles("It is refused, and the message names the fault")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(
+            lambda s: {"counts": s.counts.rename(columns={"Y": "X"})},
+            "Gene names of the counts.*'X'",
+            id="a gene twice",
+        ),
+        pytest.param(
+            lambda s: {"spots": pd.concat([s.spots, s.spots[["x"]]], axis=1)},
+            "Column names of the spots.*'x'",
+            id="a column of the spots twice",
+        ),
+        pytest.param(lambda s: {"counts": pd.concat({"a": s.counts}, axis=1)}, "several levels", id="names in levels"),
+        pytest.param(lambda s: {"counts": s.counts * 10**10}, "larger than counts can be", id="counts of billions"),
+        pytest.param(
+            lambda s: {"counts": s.counts.rename(index={"10x20": "1" * 30 + "x2"})},
+            "1 of 9 row names",
+            id="an array place of thirty digits",
+        ),
+        pytest.param(
+            lambda s: {"spots": s.spots.assign(pixel_x=1e300)}, "'pixel_x' .* 9 values", id="a pixel beyond all images"
+        ),
+        pytest.param(
+            lambda s: {"spots": s.spots.assign(x=pd.Timestamp("2020"))}, "'x' .* not a number", id="dates as places"
+        ),
+        pytest.param(lambda s: {"spots": s.spots.iloc[:0]}, "spots table is empty", id="no spots"),
+        pytest.param(
+            lambda s: {"labels": pd.DataFrame({"x": ["ten"], "y": [1], "label": ["a"]})},
+            "'x' of the labels",
+            id="a word as the place of a label",
+        ),
+        pytest.param(lambda _: {"pitch_um": "200"}, "`pitch_um` must be a number, found '200'", id="a pitch as text"),
+        pytest.param(
+            lambda _: {"counts": 5},
+            "`counts` must be text or a path or DataFrame, found 5",
+            id="a number instead of a table",
+        ),
+        pytest.param(
+            lambda _: {"image": 5}, "`image` must be text or a path, found 5", id="a number instead of an image"
+        ),
+        pytest.param(lambda _: {"spots": "n" * 5000}, "no spots file", id="a path of 5000 characters"),
+    ],
+)
+def test_refused_tables(section, change, words):
+    call = {"counts": section.counts, "image": None, "spots": section.spots} | change(section)
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=words):
+        read_st(**call)
+
+
+@pytest.mark.handles("It is refused: pandas would rename the second in silence")
+@pytest.mark.parametrize(
+    "ending", [pytest.param(".tsv", id="a gene twice in a file"), pytest.param(".csv", id="in a file with commas")]
+)
+def test_repeated_columns_of_a_file(section, ending):
+    path = section.folder / f"twice{ending}"
+    section.counts.rename(columns={"Y": "X"}).to_csv(path, sep="," if ending == ".csv" else "\t")
+    with pytest.raises(ValueError, match=r"Gene names of the counts must be unique.*'X'"):
+        read_st(path, None, section.spots)

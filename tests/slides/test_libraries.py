@@ -1,0 +1,202 @@
+"""`uns["spatial"]` in other forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from sthggep import pp, tl
+from sthggep._slides._places import Places
+from sthggep._slides._resolve import resolve, resolve_image, resolve_one
+
+Library = dict[str, Any]
+
+
+@pytest.fixture
+def slide(toy: ad.AnnData) -> ad.AnnData:
+    return toy.copy()
+
+
+def image(slide: ad.AnnData) -> np.ndarray:
+    return slide.uns["spatial"]["toy1"]["images"]["hires"]
+
+
+def census(slide: ad.AnnData, name: str = "fullres", **more: Any) -> Library:
+    """As CELLxGENE lays it out: half the resolution as `hires`, and the whole image without a scale factor."""
+    library = {
+        "images": {"hires": image(slide)[::2, ::2], name: image(slide)},
+        "scalefactors": {"tissue_hires_scalef": 0.5, "spot_diameter_fullres": 50.0},
+        "metadata": {"mpp": 2.0},
+    }
+    return {"toy1": library | more}
+
+
+@pytest.mark.handles("The section is read, and patches are cut from the image of full resolution")
+@pytest.mark.parametrize(
+    "spatial",
+    [
+        pytest.param(
+            lambda s: {"is_single": True, **census(s)}, id="CELLxGENE: is_single, and fullres without a factor"
+        ),
+        pytest.param(lambda s: {"is_single": np.bool_(True), **census(s)}, id="is_single as NumPy's truth value"),
+        pytest.param(lambda s: {"is_single": np.array([True]), **census(s)}, id="is_single as an array of one"),
+        pytest.param(lambda s: census(s, "fulres", use_quality="fulres"), id="stLearn: fulres and use_quality"),
+        pytest.param(lambda s: {7: census(s)["toy1"]}, id="an integer as the name of the section"),
+        pytest.param(lambda s: {**census(s), "note": "by hand", "n": 3}, id="notes beside the section"),
+    ],
+)
+def test_forms_that_are_read(slide: ad.AnnData, spatial: Callable[[ad.AnnData], Library]):
+    expected = pp.patches(slide, size_um=80)[:]
+    slide.uns["spatial"] = spatial(slide)
+    np.testing.assert_array_equal(pp.patches(slide, size_um=80)[:], expected)
+    grid = pp.tissue_grid(slide, spacing_um=300, tissue=None)
+    assert len(next(iter(grid.uns["spatial"].values()))["images"]) == 2
+
+
+def test_a_factor_of_the_full_resolution_that_is_stated_is_used(slide: ad.AnnData):
+    slide.uns["spatial"] = census(slide)
+    slide.obsm["spatial"] = slide.obsm["spatial"] * 2
+    slide.uns["spatial"]["toy1"]["scalefactors"] |= {"tissue_fullres_scalef": 0.5, "tissue_hires_scalef": 0.25}
+    assert [level.scale[0] for level in resolve_one(slide, Places(mpp=1.0)).levels] == [0.5, 0.25]
+
+
+@pytest.mark.handles("It is refused, and the message says which form is expected")
+@pytest.mark.parametrize(
+    ("spatial", "words"),
+    [
+        pytest.param(
+            lambda s: dict(s.uns["spatial"]["toy1"]),
+            "without the level of the section",
+            id="images without the level of the section",
+        ),
+        pytest.param(lambda s: {"images": {"hires": image(s)}}, "without the level of the section", id="images alone"),
+        pytest.param(
+            lambda s: {"tissue": image(s), "mask": image(s)[..., 0]},
+            r"no sections: 'tissue' \(ndarray\), 'mask'",
+            id="pictures instead of sections",
+        ),
+        pytest.param(image, "must be {section: .*found ndarray", id="a picture"),
+        pytest.param(lambda s: pd.DataFrame({"x": [1]}), "found DataFrame", id="a table"),
+        pytest.param(lambda s: "slide.tif", "found str", id="a path"),
+        pytest.param(lambda s: {"is_single": True}, "no sections: 'is_single'", id="a mark alone"),
+    ],
+)
+def test_forms_without_a_section(slide: ad.AnnData, spatial: Callable[[ad.AnnData], Any], words: str):
+    slide.uns["spatial"] = spatial(slide)
+    for call in (resolve, tl.fit, lambda data: resolve_image(data[:0].copy())):
+        with pytest.raises(KeyError, match=words):
+            call(slide)
+    assert "several sections" not in words
+    assert resolve(slide, need_image=False)[0].n_spots == slide.n_obs
+
+
+def test_two_names_that_are_one(slide: ad.AnnData):
+    library = slide.uns["spatial"]["toy1"]
+    slide.uns["spatial"] = {1: library, "1": library}
+    with pytest.raises(ValueError, match=r"sections in uns.* must be unique.*'1'"):
+        resolve(slide)
+
+
+def shaped(kind: str) -> Callable[[float], Any]:
+    return {
+        "array": lambda x: np.array([x]),
+        "matrix": lambda x: np.array([[x]]),
+        "scalar": np.array,
+        "list": lambda x: [x],
+        "text": str,
+        "float32": np.float32,
+    }[kind]
+
+
+@pytest.mark.handles("It is read as the number")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("array", id="a number as an array of one, as from R"),
+        pytest.param("matrix", id="a number as a matrix of one"),
+        pytest.param("scalar", id="a number as an array without axes"),
+        pytest.param("list", id="a number as a list of one"),
+        pytest.param("text", id="a number as text"),
+        pytest.param("float32", id="a number of single precision"),
+    ],
+)
+def test_numbers_of_length_one(slide: ad.AnnData, kind: str):
+    expected = resolve_one(slide)
+    library = slide.uns["spatial"]["toy1"]
+    for part, names in (
+        ("scalefactors", ("tissue_hires_scalef", "spot_diameter_fullres")),
+        ("metadata", ("mpp", "pitch_um")),
+    ):
+        library[part] |= {name: shaped(kind)(library[part][name]) for name in names}
+    section = resolve_one(slide)
+    assert section.mpp == pytest.approx(expected.mpp)
+    assert section.spot_diameter == pytest.approx(expected.spot_diameter)
+    assert section.levels[0].scale == expected.levels[0].scale
+
+
+@pytest.mark.handles("It is refused, and the message names the number")
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(np.array([0.5, 0.5]), id="two numbers as a scale factor"),
+        pytest.param(np.array([]), id="an empty array as a scale factor"),
+        pytest.param("half", id="a word as a scale factor"),
+        pytest.param({"x": 0.5}, id="a dict as a scale factor"),
+        pytest.param(10**400, id="an integer of 400 digits as a scale factor"),
+    ],
+)
+def test_numbers_that_are_none(slide: ad.AnnData, value: object):
+    slide.uns["spatial"]["toy1"]["scalefactors"]["tissue_hires_scalef"] = value
+    with pytest.raises(ValueError, match=r"'toy1': tissue_hires_scalef must be (one|a positive) number"):
+        resolve_one(slide)
+
+
+@pytest.mark.handles("The file is opened")
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda p: np.array([p]), id="a path in an array of one"),
+        pytest.param(lambda p: np.array([p.encode()]), id="a path as bytes in an array"),
+        pytest.param(lambda p: [p], id="a path in a list of one"),
+        pytest.param(lambda p: p.encode(), id="a path as bytes"),
+    ],
+)
+def test_a_path_in_an_array_of_one(slide: ad.AnnData, tmp_path, wrap):
+    import tifffile
+
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, image(slide), photometric="rgb")
+    expected = pp.patches(slide, size_um=80)[:]
+    slide.uns["spatial"]["toy1"] = {"metadata": {"source_image_path": wrap(str(path)), "mpp": 2.0}}
+    np.testing.assert_array_equal(pp.patches(slide, size_um=80)[:], expected)
+
+
+@pytest.mark.handles("Each spot finds the image of its section")
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        pytest.param([0, 1], ["0", "1"], id="integers in obs, text in uns"),
+        pytest.param([0, 1], [0, 1], id="integers in both"),
+        pytest.param(["0", "1"], [0, 1], id="text in obs, integers in uns"),
+        pytest.param([0.0, 1.0], ["0", "1"], id="numbers with decimals in obs"),
+        pytest.param([0.0, 1.0], [0.0, 1.0], id="numbers with decimals in both"),
+        pytest.param(["A ", "B"], ["A", "B"], id="blanks behind a name"),
+    ],
+)
+@pytest.mark.parametrize("category", [False, True], ids=["", "as categories"])
+def test_library_ids_of_another_type(slide: ad.AnnData, ids: list[Any], names: list[Any], category: bool):
+    library = slide.uns["spatial"]["toy1"]
+    inverted = library | {"images": {"hires": 255 - library["images"]["hires"]}}
+    half = slide.n_obs // 2
+    column = pd.Series([ids[0]] * half + [ids[1]] * (slide.n_obs - half), index=slide.obs_names)
+    slide.obs["library"] = column.astype("category") if category else column
+    slide.uns["spatial"] = dict(zip(names, (library, inverted), strict=True))
+    first, second = resolve(slide, Places(library_key="library"))
+    assert (first.n_spots, second.n_spots) == (half, slide.n_obs - half)
+    np.testing.assert_array_equal(first.levels[0].array, library["images"]["hires"])
+    np.testing.assert_array_equal(second.levels[0].array, 255 - library["images"]["hires"])
