@@ -6,25 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from sthggep import datasets
 from sthggep._encoders._encode import encode
-from sthggep._encoders._frozen import FrozenEncoder
-from sthggep._slides._resolve import resolve_one
 
 SIZES = (120.0,)
 OPTIONS = {"flips": False, "batch_size": 1}
-
-
-@pytest.fixture(scope="module")
-def slide():
-    return resolve_one(datasets.toy(seed=5, size_um=(1200.0, 1200.0), mpp=4.0, n_genes=4))
-
-
-@pytest.fixture(scope="module")
-def frozen() -> FrozenEncoder:
-    return FrozenEncoder("shufflenet_he", None, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,6 @@ OPTIONS = {"flips": False, "batch_size": 1}
 
 
 @pytest.fixture(scope="module")
-def slide():
-    return resolve_one(datasets.toy(seed=5, size_um=(1200.0, 1200.0), mpp=4.0, n_genes=4))
-
-
-@pytest.fixture(scope="module")
-def frozen() -> FrozenEncoder:
-    return FrozenEncoder("shufflenet_he", None, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
 def expected(slide, frozen) -> list[np.ndarray]:
     return encode(slide, frozen, SIZES, **OPTIONS)
 

@@ -12,6 +12,7 @@ import numpy as np
 from sthggep._checks import one_of
 from sthggep._disk._rows import RowFile
 from sthggep._encoders._cache import FeatureCache, describe, hash_record, image_fingerprint
+from sthggep._encoders._entry import ENCODINGS
 from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._sweep import Encoding, FeatureArray, PatchEncoding
 from sthggep._encoders._tissue import TissueEncoding, feature_maps
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from sthggep._encoders._entry import Encoder
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._slides._slide import Slide
-
-ENCODINGS = ("patches", "tissue")
 
 
 def encode(
@@ -111,9 +110,11 @@ def _fill(
     outs: dict[float, FeatureArray], encodings: Sequence[Encoding], *, show: bool, block_folder: Path | None
 ) -> None:
     """Fill the arrays of all fields of view, in one sweep or block by block."""
+    # Tissue has one encoding a field of view: all of them read one image
+    image = image_fingerprint(encodings[0].slide.levels) if encodings and block_folder is not None else None
     for encoding in encodings:
         slide, sizes = encoding.slide, ", ".join(f"{size:g}" for size in encoding.sizes_um)
-        store = None if block_folder is None else BlockStore.of(block_folder, encoding)
+        store = None if block_folder is None else BlockStore.of(block_folder, encoding, image)
         total = sum(encoding.amount(rows) for rows in encoding.blocks)
         with progress(total, f"Features of {slide.name} at {sizes} µm", encoding.unit, show=show, leave=False) as bar:
             if store is None:

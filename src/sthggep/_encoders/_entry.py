@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     StateDict = dict[str, torch.Tensor]
 
+ENCODINGS = ("patches", "tissue")  # how an encoder reads a slide
 UNVERSIONED = "unversioned"  # an object without a state dict: its weights have no id
 
 

@@ -46,9 +46,9 @@ class BlockStore:
         self._content = json.dumps(content, sort_keys=True).encode()
 
     @classmethod
-    def of(cls, folder: Path, encoding: Encoding) -> BlockStore | None:
+    def of(cls, folder: Path, encoding: Encoding, image: str | None = None) -> BlockStore | None:
         """Open the blocks of a section; ``None`` where the encoder's weights have no id to name blocks by."""
-        image = image_fingerprint(encoding.slide.levels)
+        image = image or image_fingerprint(encoding.slide.levels)
         descriptions = [describe(encoding, size, image) for size in encoding.sizes_um]
         records = [record for record in descriptions if record is not None]
         return cls(folder, encoding, records) if len(records) == len(descriptions) else None

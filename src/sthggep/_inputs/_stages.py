@@ -108,7 +108,8 @@ def open_blocks(
     encodings = make_encodings(
         slide, encoder, missing, flips=inputs.flips, encoding=inputs.encoding, batch_size=batch_size
     )
-    stores = [BlockStore.of(folder, encoding) for encoding in encodings]
+    image = image_fingerprint(slide.levels) if encodings else None
+    stores = [BlockStore.of(folder, encoding, image) for encoding in encodings]
     return [store for store in stores if store is not None]
 
 

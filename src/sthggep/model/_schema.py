@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sthggep._checks import counted, listing
+from sthggep._encoders._entry import ENCODINGS
 from sthggep._inputs._inputs import Inputs
 from sthggep._slides._array_places import MOST_PLACES
 from sthggep._slides._colors import Colors
@@ -28,7 +29,6 @@ Lab = Annotated[list[float], Field(min_length=3, max_length=3)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 PRESET = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"  # a part of the id, which names folders
 KINDS = ("patches", "features", "obsm")
-ENCODINGS = ("patches", "tissue")
 MOST_PX, MOST_UM = 4096, 1e5
 
 
