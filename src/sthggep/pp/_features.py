@@ -141,16 +141,8 @@ def features(
         library_key=library_key,
         mpp=mpp,
     )
-    sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
-    if not sizes:
-        msg = "`size_um` is empty. Pass the field of view in microns, such as 160, or several."
-        raise ValueError(msg)
     positive(batch_size, "`batch_size`")
-    for size in sizes:
-        positive(size, "`size_um`")
-    if key_added is not None and len(sizes) != 1:
-        msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each field of view."
-        raise ValueError(msg)
+    sizes = _read_sizes(size_um, key_added)
     check_encoding(encoding, find_encoder(encoder))
     if stain is not None:
         check_reference(stain)
@@ -194,6 +186,20 @@ def features(
         uns={key: record for key, (_, record) in new_features.items()},
     )
     return data if copy else None
+
+
+def _read_sizes(size_um: float | Sequence[float], key_added: str | None) -> list[float]:
+    """Check the fields of view, and that a key of one's own names only one."""
+    sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
+    if not sizes:
+        msg = "`size_um` is empty. Pass the field of view in microns, such as 160, or several."
+        raise ValueError(msg)
+    for size in sizes:
+        positive(size, "`size_um`")
+    if key_added is not None and len(sizes) != 1:
+        msg = f"`key_added` names one field of view, found {len(sizes)}: {sizes}. Leave it out, or call once for each field of view."
+        raise ValueError(msg)
+    return sizes
 
 
 class _Encoded(NamedTuple):
