@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,12 @@ class RowFile:
         mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, width))
         del mapped
         return cls(path)
+
+    def head(self, n: int) -> RowFile:
+        """Return the first rows of the same file."""
+        part = copy(self)
+        part.shape = (n, self.shape[1])
+        return part
 
     def __len__(self) -> int:
         return self.shape[0]

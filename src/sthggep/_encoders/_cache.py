@@ -107,8 +107,8 @@ def describe(encoding: Encoding, size_um: float, image: str) -> dict[str, object
         "dim": entry.dim,
         "flips": encoding.flips,
         "mpp": slide.require_mpp(),
-        "spots": hashlib.sha256(np.ascontiguousarray(slide.xy).tobytes()).hexdigest(),
-        "n_spots": slide.n_spots,
+        "spots": hashlib.sha256(np.ascontiguousarray(encoding.xy).tobytes()).hexdigest(),
+        "n_spots": len(encoding.xy),
     } | {
         # Features of patches without stain normalization have no such entries
         **({"stain": recolored} if recolored else {}),

@@ -14,6 +14,7 @@ from sthggep._disk._rows import RowFile
 from sthggep._encoders._cache import FeatureCache, describe, hash_record, image_fingerprint
 from sthggep._encoders._entry import ENCODINGS
 from sthggep._encoders._kept_blocks import BlockStore
+from sthggep._encoders._reference_windows import StageFeatures, split_windows
 from sthggep._encoders._sweep import Encoding, FeatureArray, PatchEncoding
 from sthggep._encoders._tissue import TissueEncoding, feature_maps
 from sthggep._names import file_name
@@ -37,8 +38,8 @@ def encode(
     cache: str | Path | None = None,
     folder: Path | None = None,
     block_folder: Path | None = None,
-) -> list[FeatureArray]:
-    """Encode one section: an array (n_spots, dim) for each field of view.
+) -> list[StageFeatures]:
+    """Encode one section: an array (n_spots, dim) for each field of view, for tissue with mean and spread of its features.
 
     Parameters
     ----------
@@ -64,12 +65,13 @@ def encode(
     block_folder
         Folder that keeps finished blocks, so that a later call skips them. Default: no blocks on disk.
     """
-    shape = (slide.n_spots, frozen.entry.dim or 0)
+    plan = make_encodings(slide, frozen, sizes_um, flips=flips, encoding=encoding, batch_size=batch_size)
+    shape = (len(plan[0].xy) if plan else 0, frozen.entry.dim or 0)
     feature_cache = FeatureCache.open(cache)
     records: dict[float, dict[str, object] | None] = dict.fromkeys(sizes_um)
     if feature_cache is not None and sizes_um:
         image = image_fingerprint(slide.levels)
-        for part in make_encodings(slide, frozen, sizes_um, flips=flips, encoding=encoding, batch_size=batch_size):
+        for part in plan:
             records |= {size: describe(part, size, image) for size in part.sizes_um}
     features: dict[float, FeatureArray] = {}
     with ExitStack() as stack:
@@ -84,10 +86,13 @@ def encode(
                 new[size] = RowFile.create(folder / f"{file_name(slide.name)}-{size:g}.npy", *shape)
             else:
                 new[size] = np.empty(shape, dtype=np.float32)
-        parts = make_encodings(slide, frozen, list(new), flips=flips, encoding=encoding, batch_size=batch_size)
+        parts = plan
+        if len(new) < len(sizes_um):
+            parts = make_encodings(slide, frozen, list(new), flips=flips, encoding=encoding, batch_size=batch_size)
         _fill(new, parts, show=show, block_folder=block_folder)
     features |= new
-    return [features[size] if folder is not None else features[size][:] for size in sizes_um]
+    arrays = [features[size] if folder is not None else features[size][: shape[0]] for size in sizes_um]
+    return split_windows(arrays, slide.n_spots) if encoding == "tissue" else [StageFeatures(each) for each in arrays]
 
 
 def check_encoding(encoding: str, entry: Encoder) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sthggep._encoders._pooling import Flip
+    from sthggep._encoders._readout import Readout
 
     StateDict = dict[str, torch.Tensor]
 
@@ -154,14 +155,21 @@ class FrozenEncoder:
             raise ValueError(msg)
         return features
 
-    def encode_maps(self, pixels: NDArray[np.uint8], flip: Flip) -> list[NDArray[np.float32]]:
-        """Feature maps (channels, height, width) of an image (height, width, 3) that is read flipped in x, in y."""
+    def encode_maps(
+        self, pixels: NDArray[np.uint8], flip: Flip, readout: Readout | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Feature maps (channels, height, width) of an image (height, width, 3) that is read flipped in x, in y.
+
+        With ``readout``, one map of its values for each of its strides.
+        """
         import torch
 
         assert self.entry.maps is not None
         axes = [axis for axis, flipped in zip((3, 2), flip, strict=True) if flipped]
         with torch.inference_mode():
             maps = self.entry.maps.read(self.module, self._normalize_pixels(pixels[None]).flip(axes))
+            if readout is not None:
+                maps = readout.apply(maps)
             return [values.flip(axes)[0].float().cpu().numpy() for values in maps]
 
     def _encode_patches(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:

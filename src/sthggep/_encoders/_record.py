@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._encoders._cache import image_fingerprint
+from sthggep._encoders._reference_windows import TissueMoments
 from sthggep._keys import TOOL
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ class FeatureSections(NamedTuple):
     stamps: Stamps
     number: NDArray[np.int64]
     """Section of each spot."""
+    moments: list[TissueMoments | None]
+    """Mean and spread of the features over the tissue; ``None`` for features of patches."""
+
+    def moments_of(self, image: str, mpp: float | None) -> TissueMoments | None:
+        """Return the moments of the tissue on this image at this resolution."""
+        same_mpp = np.isclose(self.mpp, np.nan if mpp is None else mpp, rtol=MPP_TOLERANCE)
+        found = (self.moments[i] for i, each in enumerate(self.images) if each == image and same_mpp[i])
+        return next(found, None)
 
     def fresh(self, stamps: Stamps, image: str, mpp: float | None) -> NDArray[np.bool_]:
         """Which spots have features of these positions on this image at this resolution."""
@@ -74,9 +83,12 @@ class FeatureSections(NamedTuple):
             [self.images[i] for i in stay],
             self.stamps.take(rows),
             np.searchsorted(stay, self.number[rows]),
+            [self.moments[i] for i in stay],
         )
 
-    def add(self, slide: Slide, values: NDArray[np.float32], image: str) -> FeatureSections:
+    def add(
+        self, slide: Slide, values: NDArray[np.float32], image: str, moments: TissueMoments | None = None
+    ) -> FeatureSections:
         """Add a section with its features."""
         new = Stamps.of(values, slide.xy)
         return FeatureSections(
@@ -86,11 +98,21 @@ class FeatureSections(NamedTuple):
             [*self.images, image],
             Stamps(*(np.concatenate(pair) for pair in zip(self.stamps, new, strict=True))),
             np.append(self.number, np.full(slide.n_spots, len(self.names))),
+            [*self.moments, moments],
         )
 
     def to_record(self) -> dict[str, object]:
         """The entries of a record in ``uns``."""
-        return {
+        known = [each for each in self.moments if each is not None]
+        tissue = (
+            {
+                f"tissue_{name}": np.array(values)
+                for name, values in zip(_MOMENTS, zip(*known, strict=True), strict=True)
+            }
+            if known
+            else {}
+        )
+        return tissue | {
             "sections": np.array(self.names, dtype=object),
             "mpp": self.mpp,
             "mpp_source": np.array(self.mpp_source, dtype=object),
@@ -99,7 +121,8 @@ class FeatureSections(NamedTuple):
         }
 
 
-NO_SECTIONS = FeatureSections([], np.zeros(0), [], [], Stamps(*np.zeros((2, 0), np.uint64)), np.zeros(0, np.int64))
+NO_SECTIONS = FeatureSections([], np.zeros(0), [], [], Stamps(*np.zeros((2, 0), np.uint64)), np.zeros(0, np.int64), [])
+_MOMENTS = ("windows", "mean", "spread")
 
 
 def read_sections(record: Mapping[str, Any]) -> FeatureSections:
@@ -111,6 +134,9 @@ def read_sections(record: Mapping[str, Any]) -> FeatureSections:
     whole = len(names) == len(mpp) == len(sources) == len(images) and spots.ndim == 2 and spots.shape[1] == 3
     if not whole or (len(spots) and int(spots[:, 2].max()) >= len(names)):
         return NO_SECTIONS
+    moments = _read_moments(record, len(names))
+    if moments is None:
+        return NO_SECTIONS
     values, positions, number = spots.astype(np.uint64).T
     texts = [list(map(str, each)) for each in (names, sources, images)]
     return FeatureSections(
@@ -120,7 +146,21 @@ def read_sections(record: Mapping[str, Any]) -> FeatureSections:
         texts[2],
         Stamps(values, positions),
         number.astype(np.int64),
+        moments,
     )
+
+
+def _read_moments(record: Mapping[str, Any], n_sections: int) -> list[TissueMoments | None] | None:
+    """Read the moments of the tissue of each section; ``None`` if they are not whole."""
+    if record.get("encoding", "patches") != "tissue":
+        return [None] * n_sections
+    n, mean, spread = (np.asarray(record.get(f"tissue_{name}", ())) for name in _MOMENTS)
+    if n.shape != (n_sections,) or mean.ndim != 2 or len(mean) != n_sections or mean.shape != spread.shape:
+        return None
+    return [
+        TissueMoments(int(k), m, s)
+        for k, m, s in zip(n, mean.astype(np.float32), spread.astype(np.float32), strict=True)
+    ]
 
 
 def feature_record(

@@ -60,6 +60,10 @@ class Encoding(Protocol):
     """Unit of the progress."""
     sizes_um: list[float]
     """Fields of view."""
+    xy: NDArray[np.float64]
+    """Centers of the windows: a row of values for each."""
+    dim: int
+    """Values of a window."""
     blocks: list[NDArray[np.intp]]
     """Rows of the spots of each block: a block is computed and kept on disk as a whole."""
 
@@ -95,7 +99,7 @@ class PatchEncoding:
         self, slide: Slide, frozen: FrozenEncoder, sizes_um: Sequence[float], *, flips: bool, batch_size: int
     ) -> None:
         self.slide, self.frozen, self.flips, self.batch_size = slide, frozen, flips, batch_size
-        self.sizes_um = list(sizes_um)
+        self.sizes_um, self.xy, self.dim = list(sizes_um), slide.xy, frozen.entry.dim or 0
         self.cuts = {size: Patches(slide, size_um=size, size_px=frozen.entry.size_px) for size in sizes_um}
         # Spots in the order of a sweep over the image
         order = min(self.cuts.values(), key=lambda cut: cut.size_um or 0).sweep()

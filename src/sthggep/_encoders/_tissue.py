@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._encoders._pooling import FLIPS, Boxes, Flip, pool_map
+from sthggep._encoders._reference_windows import reference_windows
 from sthggep._encoders._sweep import run_ahead
 from sthggep._slides._patches import level_for
 
 if TYPE_CHECKING:
     from sthggep._encoders._entry import Encoder, FeatureMapping
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._encoders._readout import Readout
     from sthggep._progress import Progress
     from sthggep._slides._slide import Slide
 
@@ -41,22 +43,40 @@ class TissueEncoding:
         The encoder, whose entry declares feature maps.
     size_um
         Field of view.
+    xy
+        Centers of the windows in full-resolution pixels. Default: the spots, and after them the reference windows.
     flips
         Average over the four flips of each tile.
     tile_px
         Side of a tile, a multiple of the largest stride. Default: ``TILE_PX``.
+    window_um
+        Side of the windows over which the maps are pooled. Default: ``size_um``.
+    readout
+        Weights that turn the encoder's features into a few values, applied to the maps before these are pooled.
+        Default: the features themselves.
     """
 
     name, unit = "tissue", "mm²"
 
     def __init__(
-        self, slide: Slide, frozen: FrozenEncoder, size_um: float, *, flips: bool, tile_px: int | None = None
+        self,
+        slide: Slide,
+        frozen: FrozenEncoder,
+        size_um: float,
+        xy: NDArray[np.float64] | None = None,
+        *,
+        flips: bool,
+        tile_px: int | None = None,
+        window_um: float | None = None,
+        readout: Readout | None = None,
     ) -> None:
-        self.slide, self.frozen, self.flips = slide, frozen, flips
+        self.slide, self.frozen, self.flips, self.readout = slide, frozen, flips, readout
         self.sizes_um, self.maps = [size_um], feature_maps(frozen.entry)
-        self.half = frozen.entry.size_px / 2
+        self.dim = (frozen.entry.dim or 0) if readout is None else readout.width
+        self.half = frozen.entry.size_px / 2 * (window_um or size_um) / size_um
         self.zoom = slide.require_mpp() * frozen.entry.size_px / size_um
-        self.centers = slide.xy * self.zoom
+        self.xy = np.concatenate([slide.xy, reference_windows(slide)]) if xy is None else xy
+        self.centers = self.xy * self.zoom
         self.level = level_for(slide, frozen.entry.size_px / self.zoom, frozen.entry.size_px)
         self.tiles = np.floor(self.centers / (tile_px or TILE_PX)).astype(np.int64)
         self.blocks = self._rows_by_tile()
@@ -135,10 +155,13 @@ class TissueEncoding:
 
     def _pool(self, pixels: NDArray[np.uint8], flip: Flip, boxes: Boxes) -> NDArray[np.float32]:
         """Means of the feature maps of one view over boxes, side by side."""
-        pairs = zip(self.frozen.encode_maps(pixels, flip), self.maps.strides, strict=True)
-        return np.concatenate(
-            [pool_map(values, stride, flip, boxes) for values, stride in pairs], axis=1, dtype=np.float32
-        )
+        maps = self.frozen.encode_maps(pixels, flip, self.readout)
+        strides = self.maps.strides if self.readout is None else self.readout.strides
+        pooled = [pool_map(values, stride, flip, boxes) for values, stride in zip(maps, strides, strict=True)]
+        if self.readout is None:
+            return np.concatenate(pooled, axis=1, dtype=np.float32)
+        total: NDArray[np.float64] = np.sum(pooled, axis=0)
+        return total.astype(np.float32)
 
 
 def feature_maps(entry: Encoder) -> FeatureMapping:

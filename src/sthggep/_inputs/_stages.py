@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from sthggep._encoders._cache import image_fingerprint
 from sthggep._encoders._encode import encode, make_encodings
 from sthggep._encoders._kept_blocks import BlockStore
-from sthggep._encoders._record import feature_record, has_features
+from sthggep._encoders._record import feature_record, has_features, read_sections
+from sthggep._encoders._reference_windows import StageFeatures
 from sthggep._keys import feature_key
 from sthggep._table._user_features import read_user_features
 from sthggep.nn._published import TABLE_ROWS
 
 if TYPE_CHECKING:
     from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._encoders._sweep import FeatureArray
     from sthggep._image._recolor import Recoloring
     from sthggep._inputs._compute import Compute
     from sthggep._inputs._inputs import Inputs
@@ -60,7 +60,7 @@ def frozen_stages(
     *,
     folder: Path | None = None,
     block_folder: Path | None = None,
-) -> list[FeatureArray]:
+) -> list[StageFeatures]:
     """Read one feature array a stage from ``obsm``, and compute those that ``obsm`` lacks.
 
     Parameters
@@ -79,7 +79,7 @@ def frozen_stages(
         Folder that keeps finished blocks of features, for a run that may be interrupted.
     """
     if encoder is None:
-        return [read_user_features(slide, key) for key in inputs.obsm]
+        return [StageFeatures(read_user_features(slide, key)) for key in inputs.obsm]
     features = _stored_features(slide, inputs, encoder)
     if missing := [size for size, values in features.items() if values is None]:
         computed = encode(
@@ -118,7 +118,7 @@ def _record(inputs: Inputs, encoder: FrozenEncoder, size: float, stain: Recolori
     return feature_record(encoder, size, flips=inputs.flips, encoding=inputs.encoding, stain=stain)
 
 
-def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, FeatureArray | None]:
+def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, StageFeatures | None]:
     """Features in ``obsm`` of this encoder, these pixels and positions, by field of view; ``None`` for those that it lacks."""
     table = slide.adata
     sizes = [size for size in inputs.sizes_um if size is not None]
@@ -127,9 +127,9 @@ def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> di
         raise ValueError(msg)
     keys = {size: feature_key(inputs.encoder, size) for size in sizes}
     image = image_fingerprint(slide.levels) if set(keys.values()) & set(table.obsm) else None
-    return {
-        size: np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
-        if has_features(table, key, _record(inputs, encoder, size, slide.stain), slide, image)
-        else None
-        for size, key in keys.items()
-    }
+    found: dict[float, StageFeatures | None] = dict.fromkeys(keys)
+    for size, key in keys.items():
+        if has_features(table, key, _record(inputs, encoder, size, slide.stain), slide, image):
+            values = np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
+            found[size] = StageFeatures(values, read_sections(table.uns[key]).moments_of(str(image), slide.mpp))
+    return found

@@ -29,12 +29,13 @@ from sthggep.nn import spatial_incidence
 from sthggep.nn._hyperconv import propagate
 from sthggep.nn._section import FeatureInputs, NetworkInputs, PatchInputs
 from sthggep.nn._shortcut import contrast_of
-from sthggep.nn._stages import RunningMoments, SectionStatistics, standardized
+from sthggep.nn._stages import Moments, RunningMoments, SectionStatistics, standardized
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._encoders._reference_windows import StageFeatures
     from sthggep._encoders._sweep import FeatureArray
     from sthggep._inputs._compute import Compute
     from sthggep._inputs._inputs import Inputs
@@ -131,9 +132,11 @@ class InputSource:
     def _whole(self, slide: Slide) -> WindowInputs:
         """A section of frozen features as one window."""
         attended, hyperedges = find_neighborhoods(slide, self._n_neighbors, self.pitch_um)
-        stages = [torch.from_numpy(stage[:]) for stage in self.stages(slide)]
+        stages = self.stages(slide)
+        values = [torch.from_numpy(stage.values[:]) for stage in stages]
         incidence = spatial_incidence(hyperedges.rows)
-        inputs = FeatureInputs(stages, attended.rows, attended.offsets, incidence, slide.n_spots)
+        statistics = tissue_statistics(stages)
+        inputs = FeatureInputs(values, attended.rows, attended.offsets, incidence, slide.n_spots, statistics)
         return WindowInputs(whole_window(slide.n_spots), inputs)
 
     def _feature_windows(self, slide: Slide, size: int, folder: Path) -> Iterator[WindowInputs]:
@@ -143,9 +146,13 @@ class InputSource:
         cores = [part[core] for part in separate_lattices(slide, self.pitch_um) for core in split_spots(xy[part], size)]
         attended, hyperedges = find_neighborhoods(slide, self._n_neighbors, self.pitch_um)
         dependencies = SpotDependencies(attended.rows.numpy(), hyperedges.rows.numpy())
-        stages = self.stages(slide, folder)
+        features = self.stages(slide, folder)
+        stages, of_tissue = [stage.values for stage in features], tissue_statistics(features)
         scales: list[nn.ModuleList | None] = [cast("nn.ModuleList", member.scale) for member in self.members] or [None]
-        statistics = section_statistics(stages, dependencies, cores, scales)
+        if of_tissue is None:
+            statistics = section_statistics(stages, dependencies, cores, scales)
+        else:
+            statistics = [of_tissue] * len(scales)
         hops = cast("Sequence[Hop]", self.net.hops)[: self.halo]
         for core in cores:
             window = make_window(core, dependencies.expand(core, hops))
@@ -172,7 +179,7 @@ class InputSource:
             pixels = torch.from_numpy(patches[window.rows]).permute(0, 3, 1, 2).contiguous()
             yield WindowInputs(window, PatchInputs(pixels, np.ascontiguousarray(positions[window.rows])))
 
-    def stages(self, slide: Slide, folder: Path | None = None) -> list[FeatureArray]:
+    def stages(self, slide: Slide, folder: Path | None = None) -> list[StageFeatures]:
         """Read the features of a section, one array a stage; computed ones are written to ``folder``, if not ``None``."""
         return frozen_stages(
             slide, self.inputs, self.encoder, self.compute, folder=folder, block_folder=self.block_folder
@@ -205,6 +212,16 @@ def store_windows(source: InputSource, slide: Slide, folder: Path | None) -> lis
 def _move_to_disk(values: torch.Tensor, path: Path) -> torch.Tensor:
     np.save(path, values.numpy())
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def tissue_statistics(stages: Sequence[StageFeatures]) -> SectionStatistics | None:
+    """Statistics of the tissue that the encoder read, whichever spots there are; ``None`` for features of spots."""
+    moments = [stage.moments for stage in stages if stage.moments is not None]
+    if not moments or len(moments) < len(stages):
+        return None
+    return SectionStatistics(
+        tuple(Moments(n, torch.from_numpy(mean), torch.from_numpy(spread)) for n, mean, spread in moments)
+    )
 
 
 def section_statistics(

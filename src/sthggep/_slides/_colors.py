@@ -61,7 +61,7 @@ class ColorRange:
 def stained_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     """Find pixels with more color than Otsu's threshold between glass and stain; ``None`` if all are alike.
 
-    For colors and outlines, to which pale fat and gaps do not matter. :func:`sthggep.pp._tissue.tissue_mask` includes
+    For colors and outlines, to which pale fat and gaps do not matter. :func:`sthggep._slides._tissue_mask.tissue_mask` includes
     them.
     """
     from scipy.ndimage import uniform_filter

@@ -104,6 +104,7 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
         inputs = replace(inputs, sizes_um=tuple(positive(size, "`size_um`") for size in sizes))
     if choices.encoding is not None:
         inputs = _with_encoding(inputs, choices.encoding)
+        net["linear"] = inputs.encoding == "tissue"
     return replace(preset, inputs=inputs, net=net)
 
 

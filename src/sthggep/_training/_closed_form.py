@@ -1,10 +1,10 @@
-"""The closed form: ridge penalty and number of gene programs, chosen on held-out tissue, and the refit on all tissue."""
+"""The closed form: its choices on held-out tissue, the solution on all tissue, and the refit beside networks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sthggep._checks import counted
 from sthggep._log import log
@@ -14,20 +14,27 @@ if TYPE_CHECKING:
 
     from sthggep._inputs._section import SectionWindow
     from sthggep._training._presets import Preset
-    from sthggep._training._task import NetworkFactory
-    from sthggep.nn import FeatureHGGEPNet
+    from sthggep.nn import ClosedFormNet
     from sthggep.nn._section import TrainingSample
 
 MOST_SPOTS = 3000
 
 
-def choose_ridge(preset: Preset, splits: Sequence[Sequence[SectionWindow]], make_network: NetworkFactory) -> Preset:
+class ClosedFormFactory(Protocol):
+    """A function that solves the closed form on the training spots of some windows."""
+
+    def __call__(
+        self, preset: Preset, windows: Sequence[SectionWindow], *, programs_only: bool = False
+    ) -> ClosedFormNet:
+        """Solve the closed form with the options of this preset; ``programs_only`` leaves out the ridge."""
+
+
+def choose_ridge(preset: Preset, splits: Sequence[Sequence[SectionWindow]], solve: ClosedFormFactory) -> Preset:
     """Choose the ridge penalty and the number of gene programs that predict held-out tissue best.
 
     The best values depend on the tissue: a stronger ridge and fewer programs if counts are low and sections differ, a
     weaker ridge and more programs if features predict well or extra counts define the programs. Each split holds out
-    another part of the training tissue. All members get the same values. If no split holds out tissue, the preset keeps
-    its values.
+    another part of the training tissue. If no split holds out tissue, the preset keeps its values.
 
     Parameters
     ----------
@@ -35,8 +42,8 @@ def choose_ridge(preset: Preset, splits: Sequence[Sequence[SectionWindow]], make
         The preset; its recipe lists the candidate penalties, its network options hold the largest number of programs.
     splits
         Windows of all sections with the masks of each split.
-    make_network
-        Makes the network of a member from its windows.
+    solve
+        Solves the programs on the training spots of windows.
 
     Returns
     -------
@@ -44,24 +51,25 @@ def choose_ridge(preset: Preset, splits: Sequence[Sequence[SectionWindow]], make
     """
     import torch
 
-    from sthggep.nn import FeatureHGGEPNet
-
-    if preset.network != "FeatureHGGEPNet":
-        return preset
-    penalties, correlations = preset.recipe.penalties, []
-    for member, split in enumerate(splits):
-        if any(window.validate.any() for window in split):
-            net = make_network(preset, member, split)
-            assert isinstance(net, FeatureHGGEPNet)
-            correlations.append(_held_out_correlations(net, split, penalties))
+    penalties = preset.recipe.penalties
+    correlations = [
+        _held_out_correlations(solve(preset, split, programs_only=True), split, penalties)
+        for split in splits
+        if any(window.validate.any() for window in split)
+    ]
     if not correlations:
         return preset
-    # Few spots or genes allow fewer programs than the preset: compare numbers of programs that all members have
+    # Few spots or genes allow fewer programs than the preset: compare numbers of programs that all splits have
     most = min(each.shape[1] for each in correlations)
     best = int(torch.stack([each[:, :most] for each in correlations]).sum(dim=0).argmax())
     penalty, rank = penalties[best // most], best % most + 1
     log.info("Chosen on held-out tissue: ridge penalty %g, %s.", penalty, counted(rank, "gene program"))
     return replace(preset, net={**preset.net, "penalty": penalty, "rank": rank})
+
+
+def on_all_tissue(split: Sequence[SectionWindow]) -> list[SectionWindow]:
+    """Windows whose held-out spots are trained on, too."""
+    return [window._replace(train=window.train | window.validate, validate=window.validate & False) for window in split]
 
 
 def refit_on_all(members: Sequence[nn.Module], splits: Sequence[Sequence[SectionWindow]]) -> None:
@@ -71,7 +79,7 @@ def refit_on_all(members: Sequence[nn.Module], splits: Sequence[Sequence[Section
     """
     from sthggep.nn import FeatureHGGEPNet
 
-    for member, split in zip(members, splits, strict=True):
+    for member, split in zip(members, splits, strict=False):
         if isinstance(member, FeatureHGGEPNet) and any(window.validate.any() for window in split):
             samples = [window.sample(window.train | window.validate) for window in split]
             spots = _score_programs(member, [sample for sample in samples if sample.mask.any()])
@@ -89,7 +97,7 @@ class _SpotScores(NamedTuple):
     """Weight of each spot."""
 
 
-def _held_out_correlations(net: FeatureHGGEPNet, split: Sequence[SectionWindow], penalties: Sequence[float]) -> Tensor:
+def _held_out_correlations(net: ClosedFormNet, split: Sequence[SectionWindow], penalties: Sequence[float]) -> Tensor:
     """Correlations of predicted and measured scores, summed over held-out sections: (penalties, numbers of programs)."""
     import torch
 
@@ -114,7 +122,7 @@ def _center(scores: Tensor, weight: Tensor) -> Tensor:
     return scores - (weight @ scores) / weight.sum()
 
 
-def _score_programs(net: FeatureHGGEPNet, samples: Sequence[TrainingSample]) -> _SpotScores:
+def _score_programs(net: ClosedFormNet, samples: Sequence[TrainingSample]) -> _SpotScores:
     """Read the features and compute the measured program scores of the masked spots."""
     from sthggep.nn._programs import spot_weights
     from sthggep.nn._section import join_windows

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sthggep._inputs._section import SectionWindow
     from sthggep._training._presets import Preset
     from sthggep.model import HGGEP
-    from sthggep.nn import FeatureHGGEPNet, HGGEPNet
+    from sthggep.nn import ClosedFormNet, HGGEPNet
 
 RELATIVE_LEARNING_RATE = 0.1  # learning rate of fine-tuning, as a fraction of the preset's
 
@@ -57,9 +57,11 @@ def fine_tuning_preset(parent: HGGEP, preset: str) -> Preset:
             "Leave `preset` out, or leave `model` out to train a new model."
         )
         raise ValueError(msg)
-    same_network = [entry for entry in PRESETS.values() if entry.network == network]
+    # A closed form is what is left of the default preset where networks earned no share
+    trained = "FeatureHGGEPNet" if network == "ClosedFormNet" else network
+    same_network = [entry for entry in PRESETS.values() if entry.network == trained]
     base = PRESETS.get(parent.preset, same_network[0])
-    recipe = base.recipe if base.network == network else same_network[0].recipe
+    recipe = base.recipe if base.network == trained else same_network[0].recipe
     return replace(
         base,
         inputs=parent.inputs,
@@ -103,16 +105,17 @@ def shares_of(parent: HGGEP, n_members: int) -> list[float] | None:
 
 def adapt_network(parent: HGGEP, member: int, genes: Sequence[str], windows: Sequence[SectionWindow]) -> nn.Module:
     """Copy one of the model's networks and adapt its closed form or its mean to the training spots of new sections."""
-    from sthggep.nn import FeatureHGGEPNet, HGGEPNet
+    from sthggep.nn import ClosedFormNet, FeatureHGGEPNet, HGGEPNet
 
     old = parent.members[member % len(parent.members)]
-    assert isinstance(old, (FeatureHGGEPNet, HGGEPNet))
+    assert isinstance(old, (ClosedFormNet, HGGEPNet))
     columns = [parent.genes.index(gene) for gene in genes]
     whole_panel = sorted(columns) == list(range(len(parent.genes)))
     net = deepcopy(old) if list(genes) == parent.genes else with_genes(old, columns)
     training = [window for window in windows if window.train.any()]
-    if isinstance(net, FeatureHGGEPNet):
-        net.blend.fill_(1.0)  # the network trains alone; `choose_share` sets its share afterwards
+    if isinstance(net, ClosedFormNet):
+        if isinstance(net, FeatureHGGEPNet):
+            net.blend.fill_(1.0)  # the network trains alone; `choose_share` sets its share afterwards
         net.adapt([window.sample(window.train) for window in training], whole_panel=whole_panel)
     else:
         _shift_mean(net, training, whole_panel=whole_panel)
@@ -123,7 +126,7 @@ def _shift_mean(net: HGGEPNet, windows: Sequence[SectionWindow], *, whole_panel:
     """Move the mean prediction towards that of the new tissue, the further the more spots it has."""
     import torch
 
-    from sthggep.nn._features import ADAPT_PRIOR
+    from sthggep.nn._closed_form import ADAPT_PRIOR
 
     net.eval()
     with torch.no_grad():
@@ -133,7 +136,7 @@ def _shift_mean(net: HGGEPNet, windows: Sequence[SectionWindow], *, whole_panel:
         net.heads.get_parameter("expression.1.bias").add_(share * torch.cat(residuals).mean(dim=0))
 
 
-def with_genes(net: FeatureHGGEPNet | HGGEPNet, columns: Sequence[int]) -> FeatureHGGEPNet | HGGEPNet:
+def with_genes(net: ClosedFormNet | HGGEPNet, columns: Sequence[int]) -> ClosedFormNet | HGGEPNet:
     """Copy a network with some of its outputs, in that order; their predictions do not change."""
     import torch
 
@@ -163,5 +166,6 @@ def _reduce_programs(state: dict[str, Tensor]) -> None:
 
     loadings, damp, turn = of_fewer_genes(state["programs.loadings"], state["programs.damp"])
     state |= {"programs.loadings": loadings, "programs.damp": damp}
-    state["scores.weight"], state["scores.bias"] = turn.T @ state["scores.weight"], turn.T @ state["scores.bias"]
+    if "scores.weight" in state:
+        state["scores.weight"], state["scores.bias"] = turn.T @ state["scores.weight"], turn.T @ state["scores.bias"]
     state["shortcut.weight"] = state["shortcut.weight"] @ turn

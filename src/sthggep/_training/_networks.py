@@ -1,4 +1,4 @@
-"""Networks of a preset: build them, start them from training windows, weight them against the linear shortcut."""
+"""Networks of a preset: build them, start them from training windows, weight them against the closed form."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sthggep._log import log
-
 if TYPE_CHECKING:
     from torch import nn
 
     from sthggep._inputs._section import SectionWindow
     from sthggep._training._presets import Preset, Recipe
-    from sthggep.nn import HGGEPNet
+    from sthggep.nn import ClosedFormNet, HGGEPNet
     from sthggep.nn._section import CountsOnly
+
+CLOSED_FORM_OPTIONS = ("blocks", "rank", "penalty", "damping", "hypergraph", "linear")
 
 
 def build_network(
@@ -49,6 +49,35 @@ def build_network(
             net = FeatureHGGEPNet([stage.shape[1] for stage in inputs.features], n_genes, **preset.net)
     start_network(net, windows, extra)
     return net
+
+
+def build_closed_form(
+    preset: Preset,
+    windows: Sequence[SectionWindow],
+    n_genes: int,
+    extra: Sequence[CountsOnly] = (),
+    *,
+    programs_only: bool = False,
+) -> ClosedFormNet:
+    """Build the closed form of the preset and solve it on the training spots.
+
+    ``programs_only`` leaves out the ridge, for whoever solves it for several penalties. ``extra`` holds the counts of extra
+    sections.
+    """
+    from sthggep.nn import ClosedFormNet
+    from sthggep.nn._section import FeatureInputs
+
+    training = [window for window in windows if window.train.any()]
+    inputs = training[0].inputs
+    assert isinstance(inputs, FeatureInputs)
+    options = {name: value for name, value in preset.net.items() if name in CLOSED_FORM_OPTIONS}
+    net = ClosedFormNet([stage.shape[1] for stage in inputs.features], n_genes, **options)
+    samples = [window.sample(window.train) for window in training]
+    if programs_only:
+        net.start_programs(samples, extra)
+    else:
+        net.start(samples, extra)
+    return net.eval()
 
 
 def start_network(net: nn.Module, windows: Sequence[SectionWindow], extra: Sequence[CountsOnly] = ()) -> None:
@@ -108,11 +137,15 @@ def choose_share(
     splits: Sequence[Sequence[SectionWindow]],
     recipe: Recipe,
     parent_shares: Sequence[float] | None = None,
-) -> None:
+) -> float | None:
     """Choose the share of the networks in the prediction on all held-out tissue; the linear shortcut has the rest.
 
     All members get the same share, chosen on the held-out tissue of all members together: that of one member is too
     little. If nothing is held out, fine-tuned networks keep the shares of their parent.
+
+    Returns
+    -------
+    The share; ``None`` for networks without a closed form, and for shares of a parent.
     """
     import torch
 
@@ -120,14 +153,14 @@ def choose_share(
 
     nets = [member for member in members if isinstance(member, FeatureHGGEPNet)]
     if not nets:
-        return
+        return None
     pairs = [
-        (net, window) for net, split in zip(nets, splits, strict=True) for window in split if window.validate.any()
+        (net, window) for net, split in zip(nets, splits, strict=False) for window in split if window.validate.any()
     ]
     if parent_shares is not None and not pairs:
         for net, share in zip(nets, parent_shares, strict=True):
             net.blend.fill_(share)
-        return
+        return None
     losses = dict.fromkeys(recipe.shares if pairs else (recipe.default_share,), 0.0)
     with torch.inference_mode():
         for share in losses:
@@ -139,9 +172,7 @@ def choose_share(
     best = min(losses, key=losses.__getitem__)
     for net in nets:
         net.blend.fill_(best)
-    if pairs:
-        rest = "the linear shortcut predicts alone" if best == 0 else "the linear shortcut has the rest"
-        log.info("Share of the networks in the prediction, chosen on held-out tissue: %g; %s.", best, rest)
+    return best
 
 
 def held_out_pearson(
@@ -159,7 +190,7 @@ def held_out_pearson(
 
     correlations = []
     with torch.inference_mode():
-        for member, split in zip(members, splits, strict=True):
+        for member, split in zip(members, splits, strict=False):
             for window in (w for w in split if w.validate.sum() > 2):
                 predicted = member(*window.inputs).expression[window.validate].float().numpy()
                 correlations.append(column_pearson(predicted, window.target[window.validate].numpy()))

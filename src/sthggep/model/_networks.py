@@ -13,7 +13,11 @@ from sthggep import nn as nets
 if TYPE_CHECKING:
     from torch import Tensor
 
-NETWORKS: dict[str, type[nn.Module]] = {"HGGEPNet": nets.HGGEPNet, "FeatureHGGEPNet": nets.FeatureHGGEPNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "HGGEPNet": nets.HGGEPNet,
+    "FeatureHGGEPNet": nets.FeatureHGGEPNet,
+    "ClosedFormNet": nets.ClosedFormNet,
+}
 
 
 def build_network(entry: Mapping[str, Any]) -> nn.Module:

@@ -41,23 +41,29 @@ class Part(BaseModel):
 P = TypeVar("P", bound=Part)
 
 
-class FeatureOptions(Part):
-    """Options of a network on features."""
+class ClosedFormOptions(Part):
+    """Options of a closed form on features."""
 
     feature_dims: Annotated[list[Number], Field(min_length=1, max_length=32)]
     n_genes: Number
     blocks: Annotated[list[Number], Field(min_length=1, max_length=64)] | None = None
     rank: Number = 8
+    penalty: Annotated[float, Field(ge=0)] = 0.5
+    damping: Annotated[float, Field(ge=0)] = 0.5
+    hypergraph: bool = True
+    linear: bool = False
+
+
+class FeatureOptions(ClosedFormOptions):
+    """Options of a network on features."""
+
     dim: Few = 128
     depth: Annotated[int, Field(ge=0, le=32)] = 1
     heads: Few = 4
     n_neighbors: Few = 9
     dropout: Share = 0.2
     input_dropout: Share = 0.1
-    penalty: Annotated[float, Field(ge=0)] = 0.5
-    damping: Annotated[float, Field(ge=0)] = 0.5
     count_head: Literal["zinb", "nb"] | None = None
-    hypergraph: bool = True
 
 
 class PatchOptions(Part):
@@ -84,6 +90,13 @@ class FeatureNetwork(Part):
 
     name: Literal["FeatureHGGEPNet"] = Field(alias="class")
     config: FeatureOptions
+
+
+class ClosedForm(Part):
+    """A closed form on features."""
+
+    name: Literal["ClosedFormNet"] = Field(alias="class")
+    config: ClosedFormOptions
 
 
 class PatchNetwork(Part):
@@ -169,7 +182,7 @@ class ModelRecord(Part):
     units: str
     inputs: Inputs
     networks: Annotated[
-        list[Annotated[FeatureNetwork | PatchNetwork, Field(discriminator="name")]],
+        list[Annotated[FeatureNetwork | ClosedForm | PatchNetwork, Field(discriminator="name")]],
         Field(min_length=1, max_length=1000),
     ]
     training: TrainingRecord
@@ -250,7 +263,7 @@ def _network_faults(record: ModelRecord) -> Iterator[str]:
             yield f"inputs ({inputs.kind}) are not those of a network on patches"
     else:
         widths = {
-            tuple(network.config.feature_dims) for network in record.networks if isinstance(network, FeatureNetwork)
+            tuple(network.config.feature_dims) for network in record.networks if not isinstance(network, PatchNetwork)
         }
         stages = inputs.obsm if inputs.kind == "obsm" else inputs.sizes_um
         if inputs.kind == "patches" or {len(each) for each in widths} != {len(stages)}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sthggep.nn._backbone import FeatureMaps, ShuffleNetV2, load_backbone
+from sthggep.nn._closed_form import ClosedFormNet
 from sthggep.nn._distillation import augment_section, bake_targets, self_distillation
 from sthggep.nn._features import FeatureHGGEPNet
 from sthggep.nn._heads import CountHead, Output
@@ -20,6 +21,7 @@ from sthggep.nn._published import published_hypergraph, published_neighbors
 from sthggep.nn._reference import from_reference_state_dict, load_reference_state_dict, reference_sizes
 
 __all__ = [
+    "ClosedFormNet",
     "CountHead",
     "FeatureHGGEPNet",
     "FeatureMaps",

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sthggep.nn._attention import NeighborBlock
+from sthggep.nn._closed_form import ClosedFormNet
 from sthggep.nn._fusion import AttentionFusion
 from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
-from sthggep.nn._programs import GenePrograms, spot_weights
-from sthggep.nn._section import CountsOnly, TrainingSample, join_windows, stage_of_samples
-from sthggep.nn._shortcut import LinearShortcut
-from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, check_stages
-
-ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
-ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
+from sthggep.nn._stages import Hop, SectionStatistics, check_stages
 
 
-class FeatureHGGEPNet(nn.Module):
+class FeatureHGGEPNet(ClosedFormNet):
     """Stages of frozen features, refined over nearby spots, tied by hyperedges and fused.
 
     Like ``HGGEPNet`` it ties the spots by a hypergraph convolution over the stages together, and fuses stages and hypergraph
@@ -61,6 +55,8 @@ class FeatureHGGEPNet(nn.Module):
         Distribution of the raw counts; ``None`` for no such head.
     hypergraph
         Tie the spots by hyperedges.
+    linear
+        As for ``ClosedFormNet``.
     """
 
     blend: Tensor
@@ -82,36 +78,31 @@ class FeatureHGGEPNet(nn.Module):
         damping: float = 0.5,
         count_head: CountHead | None = None,
         hypergraph: bool = True,
+        linear: bool = False,
     ) -> None:
-        super().__init__()
-        if not feature_dims or dim % heads:
-            msg = (
-                "Expected at least one stage of features and dim to be a multiple of heads, "
-                f"found feature_dims={list(feature_dims)}, dim={dim}, heads={heads}."
-            )
+        super().__init__(
+            feature_dims,
+            n_genes,
+            blocks=blocks,
+            rank=rank,
+            penalty=penalty,
+            damping=damping,
+            hypergraph=hypergraph,
+            linear=linear,
+        )
+        if dim % heads:
+            msg = f"Expected dim to be a multiple of heads, found dim={dim}, heads={heads}."
             raise ValueError(msg)
-        self.config: dict[str, Any] = {
-            "feature_dims": list(feature_dims),
-            "n_genes": n_genes,
-            "blocks": None if blocks is None else list(blocks),
-            "rank": rank,
+        self.config |= {
             "dim": dim,
             "depth": depth,
             "heads": heads,
             "n_neighbors": n_neighbors,
             "dropout": dropout,
             "input_dropout": input_dropout,
-            "penalty": penalty,
-            "damping": damping,
             "count_head": count_head,
-            "hypergraph": hypergraph,
         }
-        self.feature_dims = tuple(feature_dims)
         self.n_neighbors = n_neighbors
-        rank = min(rank, n_genes)
-        self.scale = nn.ModuleList(
-            SectionScale(blocks if blocks is not None and sum(blocks) == width else [width]) for width in feature_dims
-        )
         self.project = nn.ModuleList(
             nn.Sequential(nn.Dropout(input_dropout), nn.Linear(width, dim), nn.GELU(), nn.Dropout(dropout))
             for width in feature_dims
@@ -122,9 +113,7 @@ class FeatureHGGEPNet(nn.Module):
         self.hypergraph = HypergraphBlock(dim, dim // 2, dropout) if hypergraph else None
         self.fusion = AttentionFusion(dim)
         self.drop = nn.Dropout(dropout)
-        self.scores = nn.Linear(dim, rank)
-        self.programs = GenePrograms(n_genes, rank, damping)
-        self.shortcut = LinearShortcut(sum(feature_dims), rank, penalty)
+        self.scores = nn.Linear(dim, min(rank, n_genes))
         self.counts = count_head_for(count_head, dim, n_genes)
         # Share of the network in the prediction, the shortcut has the rest: settled after training
         self.register_buffer("blend", torch.tensor(1.0))
@@ -132,70 +121,9 @@ class FeatureHGGEPNet(nn.Module):
     @property
     def hops(self) -> tuple[Hop, ...]:
         """List the steps through which a prediction depends on other spots, last first. They define the halo of a window."""
-        tied: list[Hop] = ["hyperedges", "hyperedges"] if self.hypergraph is not None else []
         near: list[Hop] = ["neighbors"] * int(self.config["depth"])
+        tied: list[Hop] = ["hyperedges", "hyperedges"] if self.hypergraph is not None else []
         return (*tied, *near)
-
-    def scaled(self, features: Sequence[Tensor], statistics: SectionStatistics | None = None) -> list[Tensor]:
-        """Each stage centered and scaled within the section."""
-        moments = [None] * len(features) if statistics is None else statistics.stages
-        return [
-            scale(stage, section_moments)
-            for scale, stage, section_moments in zip(self.scale, features, moments, strict=True)
-        ]
-
-    @torch.no_grad()
-    def shortcut_features(self, samples: Sequence[TrainingSample]) -> Iterator[Tensor]:
-        """Features of the masked spots of each sample, on which the shortcut is solved."""
-        for inputs, _, _, mask in samples:
-            tied = inputs.incidence if self.hypergraph is not None else None
-            contrast = None if inputs.statistics is None else inputs.statistics.contrast
-            joined = self._joined(self.scaled(inputs.features, inputs.statistics))
-            yield self.shortcut.spread(joined, tied, contrast=contrast)[mask]
-
-    @torch.no_grad()
-    def start(self, samples: Sequence[TrainingSample], extra_sections: Sequence[CountsOnly] = ()) -> None:
-        """Solve feature scales, gene programs and the shortcut from training samples.
-
-        Parameters
-        ----------
-        samples
-            Training sections, or windows of them; windows of a section follow each other and share its statistics.
-        extra_sections
-            Sections of which only the counts are known: for the gene programs.
-        """
-        for i, scale in enumerate(self.scale):
-            scale.start(stage_of_samples(samples, i))  # type: ignore[operator]
-        weights = [spot_weights(sample.library_sizes[sample.mask]) for sample in samples]
-        targets = join_windows([sample.target[sample.mask] for sample in samples], samples)
-        scores = self.programs.start(targets, join_windows(weights, samples), extra_sections)
-        self.shortcut.start(self.shortcut_features(samples), scores, weights)
-
-    @torch.no_grad()
-    def adapt(self, samples: Sequence[TrainingSample], *, whole_panel: bool = True) -> None:
-        """Move the solved parts towards new sections, the further the more spots these have; the programs stay.
-
-        Parameters
-        ----------
-        samples
-            As for ``start``.
-        whole_panel
-            Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
-            their means and spreads are those of these sections.
-        """
-        weights = [spot_weights(sample.library_sizes[sample.mask]) for sample in samples]
-        worth = float(torch.cat(weights).sum())
-        share = worth / (worth + ADAPT_PRIOR)
-        for i, scale in enumerate(self.scale):
-            scale.adapt(stage_of_samples(samples, i), share)  # type: ignore[operator]
-        targets = join_windows([sample.target[sample.mask] for sample in samples], samples)
-        scores = self.programs.adapt(targets, join_windows(weights, samples), share if whole_panel else 1.0)
-        self.shortcut.adapt(self.shortcut_features(samples), scores, weights, ADAPT_PENALTY)
-
-    def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
-        """All stages side by side, each with the same share."""
-        share: float = len(scaled) ** -0.5
-        return torch.cat(list(scaled), dim=1) * share
 
     def forward(
         self,
@@ -239,9 +167,7 @@ class FeatureHGGEPNet(nn.Module):
         scores = self.scores(self.drop(latent))
         if not self.training and self.blend < 1:
             # Until the blend is settled the network learns by itself; the shortcut is solved already
-            tied = incidence if self.hypergraph is not None else None
-            contrast = None if statistics is None else statistics.contrast
-            linear = self.shortcut(self._joined(scaled), tied, n_hyperedges, contrast)
+            linear = self._linear_scores(scaled, incidence, n_hyperedges, statistics)
             scores = self.blend * scores + (1 - self.blend) * linear
         counts = {} if self.counts is None else self.counts(self.drop(latent))
         return Output(self.programs(scores), latent, **counts)

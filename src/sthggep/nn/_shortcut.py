@@ -24,22 +24,26 @@ class LinearShortcut(nn.Module):
         Program scores.
     penalty
         Of the ridge, against features whose squares add up to about one a spot.
+    own_only
+        Read a spot's own features only.
     """
 
     weight: Tensor
 
-    def __init__(self, width: int, rank: int, penalty: float = 0.5) -> None:
+    def __init__(self, width: int, rank: int, penalty: float = 0.5, *, own_only: bool = False) -> None:
         super().__init__()
-        self.penalty = penalty
-        self.register_buffer("weight", torch.zeros(2 * width, rank))
+        self.penalty, self.own_only = penalty, own_only
+        self.register_buffer("weight", torch.zeros(width if own_only else 2 * width, rank))
 
     def spread(
         self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
     ) -> Tensor:
-        """Put the mean features of a spot's hyperedges beside its own features, ``(n, 2 × width)``.
+        """Put the mean features of a spot's hyperedges beside its own features, ``(n, 2 × width)``, where it has any.
 
         ``contrast`` is the section's, where ``x`` is a part of it.
         """
+        if self.own_only:
+            return x
         if incidence is None:
             return torch.cat([x, torch.zeros_like(x)], dim=1)
         mean = propagate(x, incidence, n_hyperedges or len(x))

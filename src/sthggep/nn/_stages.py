@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 PRIOR_SPOTS = 10.0  # a section smaller than this leans on the training slides' mean and spread
 CLIP = 8.0
+LEAST_SPREAD = 1e-6
 Hop = Literal["hyperedges", "neighbors"]
 
 
@@ -40,14 +41,17 @@ class SectionScale(nn.Module):
     ----------
     blocks
         Widths of the blocks (latent stages) that the features are made of.
+    clip
+        Bring outliers in, to ``CLIP`` spreads from the mean.
     """
 
     mean: Tensor
     spread: Tensor
     share: Tensor
 
-    def __init__(self, blocks: Sequence[int]) -> None:
+    def __init__(self, blocks: Sequence[int], *, clip: bool = True) -> None:
         super().__init__()
+        self.clip = clip
         width = sum(blocks)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
@@ -74,16 +78,21 @@ class SectionScale(nn.Module):
     def forward(self, x: Tensor, section: Moments | None = None) -> Tensor:
         """Scale the features ``(n, width)`` of one section, or of a part of it where those of the whole are given."""
         x = x.float()
-        n, mean, spread = section or Moments(len(x), *mean_and_spread(x))
-        weight = n / (n + PRIOR_SPOTS)
-        mean = weight * mean + (1 - weight) * self.mean
-        spread = weight * spread + (1 - weight) * self.spread
-        return standardized(x, mean, spread) * self.share
+        mean, spread = self.center(section or Moments(len(x), *mean_and_spread(x)))
+        return standardized(x, mean, spread, clip=self.clip) * self.share
+
+    def center(self, section: Moments) -> tuple[Tensor, Tensor]:
+        """Return mean and spread by which features of a section are scaled: of a small one, also those of training."""
+        weight = section.n / (section.n + PRIOR_SPOTS)
+        mean = weight * section.mean + (1 - weight) * self.mean
+        spread = weight * section.spread + (1 - weight) * self.spread
+        return mean, spread.clamp_min(LEAST_SPREAD)
 
 
-def standardized(x: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
-    """Each column centered and scaled; outliers are brought in."""
-    return ((x - mean) / spread.clamp_min(1e-6)).clamp(-CLIP, CLIP)
+def standardized(x: Tensor, mean: Tensor, spread: Tensor, *, clip: bool = True) -> Tensor:
+    """Each column centered and scaled; with ``clip``, outliers are brought in."""
+    scaled = (x - mean) / spread.clamp_min(LEAST_SPREAD)
+    return scaled.clamp(-CLIP, CLIP) if clip else scaled
 
 
 class RunningMoments:

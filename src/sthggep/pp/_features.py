@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._encoders._reference_windows import TissueMoments
     from sthggep._slides._slide import Slide
 
 
@@ -174,8 +175,8 @@ def features(
             show=show_progress_bar,
             cache=cache,
         )
-        for size, values in zip(new, arrays, strict=True):
-            encoded[size].append(_Encoded(slide, values[:], image))
+        for size, stage in zip(new, arrays, strict=True):
+            encoded[size].append(_Encoded(slide, stage.values[:], image, stage.moments))
     chosen = {"image_key": image_key} if image_key else {}
     new_features = {
         key: _join(table, key, records[size] | chosen, encoded[size]) for size, key in keys.items() if encoded[size]
@@ -203,11 +204,12 @@ def _read_sizes(size_um: float | Sequence[float], key_added: str | None) -> list
 
 
 class _Encoded(NamedTuple):
-    """Features of one section, and the fingerprint of its image."""
+    """Features of one section, the fingerprint of its image, and the moments of its tissue."""
 
     slide: Slide
     values: NDArray[np.float32]
     image: str
+    moments: TissueMoments | None
 
 
 def _join(
@@ -221,5 +223,5 @@ def _join(
         sections = read_sections(table.uns[key]).without([each.slide.name for each in encoded])
     for each in encoded:
         values[each.slide.rows] = each.values
-        sections = sections.add(each.slide, each.values, each.image)
+        sections = sections.add(each.slide, each.values, each.image, each.moments)
     return values, {**record, **sections.to_record()}

@@ -21,8 +21,8 @@ from sthggep._slides._libraries import read_libraries
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_image
 from sthggep._slides._spatialdata import add_spots, may_add_spots, source_path, spots_key
+from sthggep._slides._tissue_mask import checked_mask, tissue_fraction, tissue_mask
 from sthggep._slides._values import as_mapping
-from sthggep.pp._tissue import checked_mask, tissue_fraction, tissue_mask
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -171,9 +171,10 @@ class Plan:
                 scratch = folder / f"features-{number}"
                 scratch.mkdir()
                 block_folder = folder / BLOCKS
-                stages = frozen_stages(
+                features = frozen_stages(
                     slide, inputs, encoder, training.compute, folder=scratch, block_folder=block_folder
                 )
+                stages = [stage.values for stage in features]
             views.append(FeatureView(slide.n_spots, stages))
         return FoldInputs(prepared, views, folder / BLOCKS)
 

@@ -1,0 +1,90 @@
+"""Reference windows on a lattice over the tissue of an image: mean and spread of features that no choice of spots changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sthggep._disk._rows import RowFile
+from sthggep._slides._tissue_mask import tissue_fraction, tissue_mask
+
+if TYPE_CHECKING:
+    from sthggep._encoders._sweep import FeatureArray
+    from sthggep._image._level import Level
+    from sthggep._slides._slide import Slide
+
+MOST_WINDOWS = 400  # mean and spread are then known to some hundredths of the spread
+LEAST_STEP_UM = 100.0
+FEW_WINDOWS = 20  # tissue with fewer is not told from glass: the windows then cover the whole image
+
+_FOUND: WeakKeyDictionary[Level, dict[float, NDArray[np.float64]]] = WeakKeyDictionary()
+
+
+class TissueMoments(NamedTuple):
+    """Mean and spread of each feature over the reference windows of a section."""
+
+    n: int
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+
+class StageFeatures(NamedTuple):
+    """Features of a section at one field of view."""
+
+    values: FeatureArray
+    """A row for each spot, in their order."""
+    moments: TissueMoments | None = None
+    """Of the tissue; ``None`` for features of patches."""
+
+
+def reference_windows(slide: Slide) -> NDArray[np.float64]:
+    """Lay the centers (n, 2) of the reference windows over the tissue, in full-resolution pixels.
+
+    They depend on the image and its microns per pixel alone.
+    """
+    mpp = slide.require_mpp()
+    found = _FOUND.setdefault(slide.levels[0], {})
+    if mpp not in found:
+        found[mpp] = _lay_windows(slide, mpp)
+    return found[mpp]
+
+
+def _lay_windows(slide: Slide, mpp: float) -> NDArray[np.float64]:
+    size, mask = np.array(slide.size), tissue_mask(slide)
+    area = float(mask.mean()) * float(np.prod(size))
+    step = max(LEAST_STEP_UM / mpp, (area / MOST_WINDOWS) ** 0.5)
+    xy = _lattice(size, step)
+    tissue = tissue_fraction(mask, slide.size, xy, step) >= 0.5
+    if tissue.sum() >= FEW_WINDOWS:
+        return np.asarray(xy[tissue])
+    return _lattice(size, max(LEAST_STEP_UM / mpp, (float(np.prod(size)) / MOST_WINDOWS) ** 0.5))
+
+
+def _lattice(size: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Lay a square lattice over the image: one place at least along each side."""
+    x, y = ((np.arange(max(1, round(side / step))) + 0.5) * side / max(1, round(side / step)) for side in size)
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+def measure_moments(values: NDArray[np.float32]) -> TissueMoments:
+    """Measure mean and spread of the features of reference windows."""
+    return TissueMoments(
+        len(values),
+        values.mean(axis=0, dtype=np.float64).astype(np.float32),
+        values.std(axis=0, dtype=np.float64).astype(np.float32),
+    )
+
+
+def split_windows(values: Sequence[FeatureArray], n_spots: int) -> list[StageFeatures]:
+    """Split rows of spots, which come first, from those of reference windows."""
+    return [
+        StageFeatures(
+            array.head(n_spots) if isinstance(array, RowFile) else array[:n_spots],
+            measure_moments(array[n_spots : len(array)]),
+        )
+        for array in values
+    ]

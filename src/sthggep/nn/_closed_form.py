@@ -1,0 +1,191 @@
+"""The closed form: gene programs predicted by a ridge regression on features of a frozen image encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sthggep.nn._heads import Output
+from sthggep.nn._programs import GenePrograms, spot_weights
+from sthggep.nn._section import CountsOnly, TrainingSample, join_windows, stage_of_samples
+from sthggep.nn._shortcut import LinearShortcut
+from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, check_stages
+
+ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
+ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
+
+
+class ClosedFormNet(nn.Module):
+    """Ridge regression from a spot's features, and those of its hyperedges, to scores of gene programs.
+
+    Nothing is trained by gradients: ``start`` solves feature scales, gene programs and ridge from training spots.
+
+    Parameters
+    ----------
+    feature_dims
+        Features of each stage; a stage is for instance one field of view.
+    n_genes
+        Genes of the panel.
+    blocks
+        Widths of the latent stages inside each of them; ``None`` takes each as one block.
+    rank
+        Gene programs.
+    penalty, damping
+        Of the ridge; of the gene programs.
+    hypergraph
+        Tie the spots by hyperedges.
+    linear
+        The prediction is linear in a spot's own features, which then hold the tissue around it, too: nothing is clipped,
+        and hyperedges tie networks only. So the weights can be applied to feature maps before these are pooled.
+    """
+
+    config: dict[str, Any]
+
+    def __init__(
+        self,
+        feature_dims: Sequence[int],
+        n_genes: int,
+        *,
+        blocks: Sequence[int] | None = None,
+        rank: int = 8,
+        penalty: float = 0.5,
+        damping: float = 0.5,
+        hypergraph: bool = True,
+        linear: bool = False,
+    ) -> None:
+        super().__init__()
+        if not feature_dims:
+            msg = "Expected at least one stage of features, found feature_dims=[]."
+            raise ValueError(msg)
+        self.config = {
+            "feature_dims": list(feature_dims),
+            "n_genes": n_genes,
+            "blocks": None if blocks is None else list(blocks),
+            "rank": rank,
+            "penalty": penalty,
+            "damping": damping,
+            "hypergraph": hypergraph,
+        }
+        if linear:  # other networks keep the record, and so the id, that they had before there was a choice
+            self.config["linear"] = True
+        self.feature_dims = tuple(feature_dims)
+        self.n_neighbors, self.tied = 1, hypergraph and not linear
+        rank = min(rank, n_genes)
+        self.scale = nn.ModuleList(
+            SectionScale(blocks if blocks is not None and sum(blocks) == width else [width], clip=not linear)
+            for width in feature_dims
+        )
+        self.programs = GenePrograms(n_genes, rank, damping)
+        self.shortcut = LinearShortcut(sum(feature_dims), rank, penalty, own_only=linear)
+
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        """List the steps through which a prediction depends on other spots, last first. They define the halo of a window."""
+        return ("hyperedges", "hyperedges") if self.tied else ()
+
+    def scaled(self, features: Sequence[Tensor], statistics: SectionStatistics | None = None) -> list[Tensor]:
+        """Each stage centered and scaled within the section."""
+        moments = [None] * len(features) if statistics is None else statistics.stages
+        return [
+            scale(stage, section_moments)
+            for scale, stage, section_moments in zip(self.scale, features, moments, strict=True)
+        ]
+
+    @torch.no_grad()
+    def shortcut_features(self, samples: Sequence[TrainingSample]) -> Iterator[Tensor]:
+        """Features of the masked spots of each sample, on which the shortcut is solved."""
+        for inputs, _, _, mask in samples:
+            tied = self._tied(inputs.incidence)
+            contrast = None if inputs.statistics is None else inputs.statistics.contrast
+            joined = self._joined(self.scaled(inputs.features, inputs.statistics))
+            yield self.shortcut.spread(joined, tied, contrast=contrast)[mask]
+
+    @torch.no_grad()
+    def start(self, samples: Sequence[TrainingSample], extra_sections: Sequence[CountsOnly] = ()) -> None:
+        """Solve feature scales, gene programs and the shortcut from training samples.
+
+        Parameters
+        ----------
+        samples
+            Training sections, or windows of them; windows of a section follow each other and share its statistics.
+        extra_sections
+            Sections of which only the counts are known: for the gene programs.
+        """
+        scores = self.start_programs(samples, extra_sections)
+        weights = [spot_weights(sample.library_sizes[sample.mask]) for sample in samples]
+        self.shortcut.start(self.shortcut_features(samples), scores, weights)
+
+    @torch.no_grad()
+    def start_programs(
+        self, samples: Sequence[TrainingSample], extra_sections: Sequence[CountsOnly] = ()
+    ) -> list[Tensor]:
+        """Solve all but the shortcut; return the program scores of each section, which the shortcut is to predict."""
+        for i, scale in enumerate(self.scale):
+            scale.start(stage_of_samples(samples, i))  # type: ignore[operator]
+        weights = [spot_weights(sample.library_sizes[sample.mask]) for sample in samples]
+        targets = join_windows([sample.target[sample.mask] for sample in samples], samples)
+        return self.programs.start(targets, join_windows(weights, samples), extra_sections)
+
+    @torch.no_grad()
+    def adapt(self, samples: Sequence[TrainingSample], *, whole_panel: bool = True) -> None:
+        """Move the solved parts towards new sections, the further the more spots these have; the programs stay.
+
+        Parameters
+        ----------
+        samples
+            As for ``start``.
+        whole_panel
+            Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
+            their means and spreads are those of these sections.
+        """
+        weights = [spot_weights(sample.library_sizes[sample.mask]) for sample in samples]
+        worth = float(torch.cat(weights).sum())
+        share = worth / (worth + ADAPT_PRIOR)
+        for i, scale in enumerate(self.scale):
+            scale.adapt(stage_of_samples(samples, i), share)  # type: ignore[operator]
+        targets = join_windows([sample.target[sample.mask] for sample in samples], samples)
+        scores = self.programs.adapt(targets, join_windows(weights, samples), share if whole_panel else 1.0)
+        self.shortcut.adapt(self.shortcut_features(samples), scores, weights, ADAPT_PENALTY)
+
+    def _tied(self, incidence: Tensor | None) -> Tensor | None:
+        """Return the hyperedges where the network has any."""
+        return incidence if self.tied else None
+
+    def _joined(self, scaled: Sequence[Tensor]) -> Tensor:
+        """All stages side by side, each with the same share."""
+        share: float = len(scaled) ** -0.5
+        return torch.cat(list(scaled), dim=1) * share
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        neighbors: Tensor,
+        offsets: Tensor,
+        incidence: Tensor | None = None,
+        n_hyperedges: int | None = None,
+        statistics: SectionStatistics | None = None,
+    ) -> Output:
+        """Predict one section, or a window of one; the arguments are those of ``FeatureHGGEPNet``.
+
+        Returns
+        -------
+        Expression, and the program scores as latent features.
+        """
+        check_stages(features, neighbors, self.feature_dims, incidence, needs_incidence=self.tied)
+        scores = self._linear_scores(self.scaled(features, statistics), incidence, n_hyperedges, statistics)
+        return Output(self.programs(scores), scores)
+
+    def _linear_scores(
+        self,
+        scaled: Sequence[Tensor],
+        incidence: Tensor | None,
+        n_hyperedges: int | None,
+        statistics: SectionStatistics | None,
+    ) -> Tensor:
+        """Predict program scores from scaled features by the ridge."""
+        contrast = None if statistics is None else statistics.contrast
+        scores: Tensor = self.shortcut(self._joined(scaled), self._tied(incidence), n_hyperedges, contrast)
+        return scores
