@@ -104,7 +104,7 @@ def describe(encoding: Encoding, size_um: float, image: str) -> dict[str, object
         "normalized": [list(map(float, entry.mean)), list(map(float, entry.std))],
         "size_um": float(size_um),
         "size_px": entry.size_px,
-        "dim": entry.dim,
+        "dim": frozen.dim(encoding.name),
         "flips": encoding.flips,
         "mpp": slide.require_mpp(),
         "spots": hashlib.sha256(np.ascontiguousarray(slide.xy).tobytes()).hexdigest(),
@@ -113,6 +113,7 @@ def describe(encoding: Encoding, size_um: float, image: str) -> dict[str, object
         # Features of patches without stain normalization have no such entries
         **({"stain": recolored} if recolored else {}),
         **({"encoding": encoding.name} if encoding.name != "patches" else {}),
+        **({"context_px": frozen.maps.context_px} if encoding.name == "tissue" and frozen.maps.input_px else {}),
     }
 
 

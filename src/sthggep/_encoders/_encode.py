@@ -15,7 +15,8 @@ from sthggep._encoders._cache import FeatureCache, describe, hash_record, image_
 from sthggep._encoders._entry import ENCODINGS
 from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._sweep import Encoding, FeatureArray, PatchEncoding
-from sthggep._encoders._tissue import TissueEncoding, feature_maps
+from sthggep._encoders._tissue import TissueEncoding
+from sthggep._encoders._tokens import check_maps
 from sthggep._names import file_name
 from sthggep._progress import progress
 
@@ -64,7 +65,7 @@ def encode(
     block_folder
         Folder that keeps finished blocks, so that a later call skips them. Default: no blocks on disk.
     """
-    shape = (slide.n_spots, frozen.entry.dim or 0)
+    shape = (slide.n_spots, frozen.dim(encoding))
     feature_cache = FeatureCache.open(cache)
     records: dict[float, dict[str, object] | None] = dict.fromkeys(sizes_um)
     if feature_cache is not None and sizes_um:
@@ -93,7 +94,7 @@ def encode(
 def check_encoding(encoding: str, entry: Encoder) -> str:
     """Check that an encoder can be used in this way."""
     if one_of(encoding, ENCODINGS, "encoding") == "tissue":
-        feature_maps(entry)
+        check_maps(entry)
     return encoding
 
 

@@ -92,7 +92,7 @@ class BlockStore:
         return values
 
     def _shape(self, number: int) -> tuple[int, int, int]:
-        return len(self.encoding.sizes_um), len(self.rows[number]), self.encoding.frozen.entry.dim or 0
+        return len(self.encoding.sizes_um), len(self.rows[number]), self.encoding.frozen.dim(self.encoding.name)
 
     def _path(self, number: int) -> Path:
         digest = hashlib.sha256(self._content + np.ascontiguousarray(self.rows[number]).tobytes()).hexdigest()

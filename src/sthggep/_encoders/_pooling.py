@@ -21,7 +21,9 @@ class Boxes(NamedTuple):
     stop: NDArray[np.float64]
 
 
-def pool_map(values: NDArray[np.float32], stride: int, flip: Flip, boxes: Boxes) -> NDArray[np.float64]:
+def pool_map(
+    values: NDArray[np.float32], stride: int, flip: Flip, boxes: Boxes, *, centered: bool = True
+) -> NDArray[np.float64]:
     """Average a feature map over boxes.
 
     Parameters
@@ -31,16 +33,18 @@ def pool_map(values: NDArray[np.float32], stride: int, flip: Flip, boxes: Boxes)
     stride
         Pixels from one cell to the next.
     flip
-        Whether the encoder read the image flipped in x, in y. The first cell's center lies on the first pixel that
-        the encoder read, so a flip shifts the cells by one pixel less than a stride.
+        Whether the encoder read the image flipped in x, in y.
     boxes
         The boxes, all inside the map.
+    centered
+        Whether the first cell's center lies on the first pixel that the encoder read; a flip then shifts the cells by
+        one pixel less than a stride. Else the cells begin at the first pixel, flipped or not.
 
     Returns
     -------
     Means (n, channels), weighted by the area of each cell inside the box.
     """
-    edge = np.array([_first_edge(stride, flipped) for flipped in flip])
+    edge = np.array([_first_edge(stride, flipped) if centered else 0.0 for flipped in flip])
     (x0, y0), (x1, y1) = ((corner - edge).T / stride for corner in boxes)
     area = ((x1 - x0) * (y1 - y0))[:, None]
     out = np.empty((len(x0), len(values)), dtype=np.float64)

@@ -15,7 +15,6 @@ from sthggep._encoders._sweep import run_ahead
 from sthggep._slides._patches import level_for
 
 if TYPE_CHECKING:
-    from sthggep._encoders._entry import Encoder, FeatureMapping
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._progress import Progress
     from sthggep._slides._slide import Slide
@@ -53,7 +52,7 @@ class TissueEncoding:
         self, slide: Slide, frozen: FrozenEncoder, size_um: float, *, flips: bool, tile_px: int | None = None
     ) -> None:
         self.slide, self.frozen, self.flips = slide, frozen, flips
-        self.sizes_um, self.maps = [size_um], feature_maps(frozen.entry)
+        self.sizes_um, self.maps = [size_um], frozen.maps
         self.half = frozen.entry.size_px / 2
         self.zoom = slide.require_mpp() * frozen.entry.size_px / size_um
         self.centers = slide.xy * self.zoom
@@ -91,12 +90,8 @@ class TissueEncoding:
 
     def window(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return corner and size, (x, y) in the encoder's pixels, of what it reads to encode these spots."""
-        step = max(self.maps.strides)
-        # A cell at the edge of a field of view reaches half a stride beyond it
-        margin = self.half + step / 2 + self.maps.context_px
-        corner = np.floor((self.centers[rows].min(axis=0) - margin) / step).astype(np.int64) * step
-        stop = np.ceil((self.centers[rows].max(axis=0) + margin) / step).astype(np.int64) * step
-        return corner, stop - corner
+        centers = self.centers[rows]
+        return self.maps.window(centers.min(axis=0) - self.half, centers.max(axis=0) + self.half)
 
     def read(self, corner: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read pixels of the encoder's grid, uint8 (height, width, 3); white outside the image."""
@@ -136,17 +131,5 @@ class TissueEncoding:
     def _pool(self, pixels: NDArray[np.uint8], flip: Flip, boxes: Boxes) -> NDArray[np.float32]:
         """Means of the feature maps of one view over boxes, side by side."""
         pairs = zip(self.frozen.encode_maps(pixels, flip), self.maps.strides, strict=True)
-        return np.concatenate(
-            [pool_map(values, stride, flip, boxes) for values, stride in pairs], axis=1, dtype=np.float32
-        )
-
-
-def feature_maps(entry: Encoder) -> FeatureMapping:
-    """Return the feature maps of an encoder, or raise an error that says which encoders have them."""
-    if entry.maps is None:
-        msg = (
-            f"The encoder {entry.name!r} declares no feature maps, so it can read patches only. Pass "
-            "`encoding='patches'`, or an encoder with feature maps, such as 'shufflenet_he'."
-        )
-        raise ValueError(msg)
-    return entry.maps
+        parts = [pool_map(values, stride, flip, boxes, centered=self.maps.centered) for values, stride in pairs]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
