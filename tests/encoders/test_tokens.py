@@ -444,3 +444,88 @@ def test_lazyslide_models_without_tokens_are_refused(monkeypatch):
     frozen = lazyslide_model(monkeypatch, lambda: LazySlideModel(SimpleNamespace()))
     with pytest.raises(ValueError, match="a model of timm or transformers as its `model`, found SimpleNamespace"):
         frozen.maps  # noqa: B018
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+SQUARE = {"image_size": 56, "patch_size": 14}
+STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1]}
+MODELS = {
+    "vit": ("ViTModel", "ViTConfig", SMALL | SQUARE),
+    "dinov2": ("Dinov2Model", "Dinov2Config", SMALL | SQUARE),
+    "registers": ("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", SMALL | SQUARE | {"num_register_tokens": 4}),
+    "distilled": ("DeiTModel", "DeiTConfig", SMALL | SQUARE),
+    "clip": ("CLIPVisionModel", "CLIPVisionConfig", SMALL | SQUARE),
+    "siglip": ("SiglipVisionModel", "SiglipVisionConfig", SMALL | SQUARE),
+    "resnet": ("ResNetModel", "ResNetConfig", {"embedding_size": 8, **STAGES}),
+    "convnext": ("ConvNextModel", "ConvNextConfig", STAGES | {"num_stages": 2}),
+    "masked": ("ViTMAEModel", "ViTMAEConfig", SMALL | SQUARE | {"mask_ratio": 0.0}),
+    "windows": (
+        "SwinModel",
+        "SwinConfig",
+        {"image_size": 56, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]},
+    ),
+    "oblong": ("ViTModel", "ViTConfig", SMALL | {"image_size": 56, "patch_size": (14, 7)}),
+    "another size": ("ViTModel", "ViTConfig", SMALL | {"image_size": 112, "patch_size": 14}),
+    "cut off": ("SiglipVisionModel", "SiglipVisionConfig", SMALL | {"image_size": 56, "patch_size": 16}),
+}
+
+
+def saved_model(kind: str, folder) -> str:
+    """Save a tiny model with an image processor of 56 px, and return the name of its encoder."""
+    transformers = pytest.importorskip("transformers", reason="Needs the extra: pip install 'sthggep[transformers]'")
+    model, config, options = MODELS[kind]
+    torch.manual_seed(3)
+    getattr(transformers, model)(getattr(transformers, config)(**options)).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 56, "width": 56}).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra"),
+    [("vit", 1), ("dinov2", 1), ("registers", 5), ("distilled", 2), ("clip", 1), ("siglip", 0)],
+)
+def test_patch_tokens_of_transformers(kind, extra, tmp_path, tissue):
+    frozen = FrozenEncoder(saved_model(kind, tmp_path))
+    maps = frozen.maps
+    assert (maps.strides, maps.context_px, maps.input_px, maps.dim, maps.centered) == ((14,), 14, 56, 16, False)
+    # Two squares, 28 px apart: each gives its two core tokens
+    pixels = np.random.default_rng(0).integers(0, 255, (56, 84, 3), dtype=np.uint8)
+    squares = torch.from_numpy(np.stack([pixels[:, :56], pixels[:, 28:]]) / 255.0).float().permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        tokens = frozen.module(pixel_values=(squares - 0.5) / 0.5).last_hidden_state
+    assert tokens.shape[1] == 16 + extra
+    grid = tokens[:, extra:].reshape(2, 4, 4, 16).permute(0, 3, 1, 2)[:, :, 1:3, 1:3]
+    values = frozen.encode_maps(pixels, (False, False))[0]
+    np.testing.assert_allclose(values[:, 1:3, 1:5], np.concatenate([grid[0], grid[1]], axis=2), rtol=1e-3, atol=1e-5)
+    few = replace(tissue, xy=tissue.xy[:3], rows=tissue.rows[:3])
+    assert encode(few, frozen, [SIZE], flips=True, encoding="tissue")[0].shape == (3, 16)
+
+
+@pytest.mark.parametrize(("kind", "stride", "centered"), [("resnet", 8, True), ("convnext", 8, False)])
+def test_maps_of_transformers(kind, stride, centered, tmp_path):
+    frozen = FrozenEncoder(saved_model(kind, tmp_path))
+    maps = frozen.maps
+    assert (maps.strides, maps.input_px, maps.dim, maps.centered) == ((stride,), 56, 16, centered)
+    assert maps.context_px == 8
+    values = frozen.encode_maps(np.full((96, 96, 3), 200, dtype=np.uint8), (True, False))[0]
+    assert values.shape == (16, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("masked", "same and in the same order, found others on a second call"),
+        ("windows", "28 × 28 = 784 patch tokens of 2 px behind class and register tokens, found 196 tokens"),
+        ("oblong", "patches must be square, found patches of 14 × 7 px"),
+        ("cut off", "whole number of patches wide, found 56 px and patches of 16 px"),
+    ],
+)
+def test_models_of_transformers_without_readable_tokens_are_refused(kind, words, tmp_path):
+    frozen = FrozenEncoder(saved_model(kind, tmp_path))
+    with pytest.raises(ValueError, match=rf"cannot read the tissue: .*{words}.*encoding='patches'"):
+        frozen.maps  # noqa: B018
+
+
+def test_position_embeddings_are_not_interpolated(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read images of 56 px.*does not interpolate position embeddings"):
+        FrozenEncoder(saved_model("another size", tmp_path))
