@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sthggep._disk._rows import RowFile
 from sthggep._disk._run_folder import check_folder
 from sthggep._disk._whole import PlaceTakenError, clear_folder, scratch_beside, whole_folder
-from sthggep._encoders._entry import UNVERSIONED
+from sthggep._encoders._entry import AROUND_UM, UNVERSIONED
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def describe(encoding: Encoding, size_um: float, image: str) -> dict[str, object
         "normalized": [list(map(float, entry.mean)), list(map(float, entry.std))],
         "size_um": float(size_um),
         "size_px": entry.size_px,
-        "dim": entry.dim,
+        "dim": encoding.dim,
         "flips": encoding.flips,
         "mpp": slide.require_mpp(),
         "spots": hashlib.sha256(np.ascontiguousarray(encoding.xy).tobytes()).hexdigest(),
@@ -112,7 +112,8 @@ def describe(encoding: Encoding, size_um: float, image: str) -> dict[str, object
     } | {
         # Features of patches without stain normalization have no such entries
         **({"stain": recolored} if recolored else {}),
-        **({"encoding": encoding.name} if encoding.name != "patches" else {}),
+        **({"encoding": encoding.name, "around_um": AROUND_UM} if encoding.name != "patches" else {}),
+        **({"context_px": frozen.maps.context_px} if encoding.name == "tissue" and frozen.maps.input_px else {}),
     }
 
 

@@ -16,7 +16,8 @@ from sthggep._encoders._entry import ENCODINGS
 from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._reference_windows import StageFeatures, split_windows
 from sthggep._encoders._sweep import Encoding, FeatureArray, PatchEncoding
-from sthggep._encoders._tissue import TissueEncoding, feature_maps
+from sthggep._encoders._tissue import TissueEncoding
+from sthggep._encoders._tokens import check_maps
 from sthggep._names import file_name
 from sthggep._progress import progress
 
@@ -66,7 +67,7 @@ def encode(
         Folder that keeps finished blocks, so that a later call skips them. Default: no blocks on disk.
     """
     plan = make_encodings(slide, frozen, sizes_um, flips=flips, encoding=encoding, batch_size=batch_size)
-    shape = (len(plan[0].xy) if plan else 0, frozen.entry.dim or 0)
+    shape = (len(plan[0].xy) if plan else 0, plan[0].dim if plan else 0)
     feature_cache = FeatureCache.open(cache)
     records: dict[float, dict[str, object] | None] = dict.fromkeys(sizes_um)
     if feature_cache is not None and sizes_um:
@@ -85,7 +86,7 @@ def encode(
             elif folder is not None:
                 new[size] = RowFile.create(folder / f"{file_name(slide.name)}-{size:g}.npy", *shape)
             else:
-                new[size] = np.empty(shape, dtype=np.float32)
+                new[size] = np.zeros(shape, dtype=np.float32)
         parts = plan
         if len(new) < len(sizes_um):
             parts = make_encodings(slide, frozen, list(new), flips=flips, encoding=encoding, batch_size=batch_size)
@@ -98,7 +99,7 @@ def encode(
 def check_encoding(encoding: str, entry: Encoder) -> str:
     """Check that an encoder can be used in this way."""
     if one_of(encoding, ENCODINGS, "encoding") == "tissue":
-        feature_maps(entry)
+        check_maps(entry)
     return encoding
 
 
@@ -125,7 +126,7 @@ def _fill(
             if store is None:
                 order = np.concatenate(encoding.blocks)
                 for size, at, values in encoding.run(order, bar):
-                    outs[size][order[at]] = values
+                    outs[size][order[at]] += values
             else:
                 for number, rows in enumerate(store.rows):
                     for size, values in zip(encoding.sizes_um, store.get(number, bar), strict=True):

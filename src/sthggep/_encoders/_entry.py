@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     StateDict = dict[str, torch.Tensor]
 
 ENCODINGS = ("patches", "tissue")  # how an encoder reads a slide
+AROUND_UM = 400.0
+"""By how much the second window of a spot is wider than its field of view; its features stand for the tissue around."""
 UNVERSIONED = "unversioned"  # an object without a state dict: its weights have no id
 
 
@@ -27,9 +29,32 @@ class FeatureMapping:
     read: Callable[[Any, torch.Tensor], Sequence[torch.Tensor]]
     """Turns images (n, 3, height, width) into maps (n, channels, height / stride, width / stride), in the vector's order."""
     strides: tuple[int, ...]
-    """Pixels from one cell of a map to the next. The first cell is centered on the first pixel."""
+    """Pixels from one cell of a map to the next."""
     context_px: int
-    """Pixels around a cell that its values depend on, at most."""
+    """Pixels around a cell that its values depend on, at most; of squares, the border whose cells are not used."""
+    centered: bool = True
+    """Whether the first cell is centered on the first pixel, as by padded convolutions. Else it begins there."""
+    input_px: int | None = None
+    """Side of the squares that the encoder reads at once, where a cell depends on the whole square. Default: any size."""
+    dim: int | None = None
+    """Values a spot, where the vector of a patch holds others. Default: the length of that vector."""
+
+    @property
+    def core_px(self) -> int:
+        """Side of the part of a square whose cells are used; of images of any size, the largest stride."""
+        return max(self.strides) if self.input_px is None else self.input_px - 2 * self.context_px
+
+    def window(
+        self, start: NDArray[np.float64], stop: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return corner and size, (x, y) in pixels, of what the encoder must read for fields of view in these borders."""
+        # A cell at the edge of a field of view reaches half a stride beyond it
+        reach = max(self.strides) / 2
+        # Images of any size begin on the lattice of cells, squares by their context before the lattice of cores
+        near, far = (self.context_px, 0) if self.input_px is None else (0, self.context_px)
+        corner = np.floor((start - reach - near) / self.core_px).astype(np.int64) * self.core_px - far
+        end = np.ceil((stop + reach + near) / self.core_px).astype(np.int64) * self.core_px + far
+        return corner, end - corner
 
 
 @dataclass(frozen=True)
@@ -65,4 +90,11 @@ class Encoder:
     """Whether a saved model includes the weights. Else loading finds the weights again and checks them."""
     channels_last: bool = False
     maps: FeatureMapping | None = None
-    """Feature maps, by which the encoder can read the tissue in tiles. Default: the encoder reads patches only."""
+    """Feature maps, by which the encoder can read the tissue in tiles. Default: those found in ``last``, if any."""
+    last: Callable[[Any, torch.Tensor], object] | None = None
+    """Reads the last layer, in which the built module's maps are found: tokens (n, tokens, width), or a map
+    (n, channels, height, width). Default: the encoder reads patches only, unless it has ``maps``."""
+    patch_px: int | None = None
+    """Side of the patch of a token, where ``last`` returns patch tokens only. Default: the side that the module states."""
+    context_px: int | None = None
+    """Border of the squares whose tokens are not used. Default: see :func:`sthggep._encoders._tokens.default_context`."""

@@ -35,6 +35,7 @@ class FamilyFields(ModuleFields):
 
     build: Callable[[bool], object]
     encode: Callable[[Any, torch.Tensor], object]
+    last: Callable[[Any, torch.Tensor], object]
     dim: NotRequired[int | None]
     read: NotRequired[Callable[[nn.Module], ModuleFields]]
 
@@ -120,6 +121,7 @@ def _describe_transformers(model: str) -> FamilyFields:
     return {
         "build": build,
         "encode": _summary_token,
+        "last": _last_hidden_state,
         "size_px": _read_size(processor, name),
         "mean": mean,
         "std": std,
@@ -153,11 +155,24 @@ def _read_size(processor: ImageProcessor, name: str) -> int:
 
 def _summary_token(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return the last layer's class token; where the model has none, the mean over tokens or over the map."""
-    last = module(pixel_values=images).last_hidden_state
+    last = _last_hidden_state(module, images)
     if last.ndim == 4:
-        return last.mean(dim=(2, 3))  # type: ignore[no-any-return]
+        return last.mean(dim=(2, 3))
     names = [name.rsplit(".", 1)[-1] for name, _ in module.named_parameters()]
-    return last[:, 0] if {"cls_token", "class_embedding"} & set(names) else last.mean(dim=1)  # type: ignore[no-any-return]
+    return last[:, 0] if {"cls_token", "class_embedding"} & set(names) else last.mean(dim=1)
+
+
+def _last_hidden_state(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the tokens or the map of the last layer."""
+    try:
+        last: torch.Tensor = module(pixel_values=images).last_hidden_state
+    except ValueError as reason:  # position embeddings of another size
+        msg = (
+            f"The model cannot read images of {images.shape[-1]} px, the size of its image processor: {reason} sthggep does "
+            "not interpolate position embeddings. Pass a folder that holds the model with an image processor of its size."
+        )
+        raise ValueError(msg) from reason
+    return last
 
 
 # ---------------------------------------------------------------- timm
@@ -184,7 +199,20 @@ def _describe_timm(model: str) -> FamilyFields:
             "license": str(card.get("license") or "see the model's card"),
         }
 
-    return {"build": build, "encode": lambda module, images: module(images), "read": read}
+    return {
+        "build": build,
+        "encode": lambda module, images: module(images),
+        "last": _forward_features,
+        "read": read,
+    }
+
+
+def _forward_features(module: Any, images: torch.Tensor) -> object:
+    """Return the tokens or the map of the last layer."""
+    if not callable(getattr(module, "forward_features", None)):
+        msg = f"expected a model with `forward_features`, as timm's have it, found {type(module).__name__} without it"
+        raise TypeError(msg)
+    return module.forward_features(images)
 
 
 # ---------------------------------------------------------------- LazySlide
@@ -212,10 +240,22 @@ def _describe_lazyslide(model: str) -> FamilyFields:
     return {
         "build": build,
         "encode": lambda module, images: module.encode_image(images),
+        "last": _last_layer_inside,
         "dim": getattr(card, "encode_dim", None),
         "size_px": getattr(getattr(card, "input_constraint", None), "default_size", None) or 224,
         "license": license if isinstance(license, str) else ", ".join(license),
     }
+
+
+def _last_layer_inside(encoder: Any, images: torch.Tensor) -> object:
+    """Return the last layer of the model of timm or transformers inside an encoder."""
+    network: Any = getattr(encoder, "model", None)
+    if callable(getattr(network, "forward_features", None)):
+        return network.forward_features(images)
+    if network is None or not hasattr(network, "config"):
+        msg = f"expected a model of timm or transformers as its `model`, found {type(network).__name__}"
+        raise TypeError(msg)
+    return _last_hidden_state(network, images)
 
 
 def _unavailable_error(name: str, reason: object) -> FileNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from sthggep._checks import one_of
 from sthggep._encoders._entry import UNVERSIONED, Encoder, FeatureMapping
 from sthggep._encoders._families import ModuleFields, describe_family_encoder, is_family
+from sthggep._encoders._squares import read_squares
+from sthggep._encoders._tokens import check_maps, find_maps
 from sthggep._encoders._weights import hash_weights, load_weights
 
 if TYPE_CHECKING:
@@ -144,6 +147,16 @@ class FrozenEncoder:
             raise ValueError(msg) from reason
         return module
 
+    @cached_property
+    def maps(self) -> FeatureMapping:
+        """The feature maps, by which the encoder reads the tissue; an error says why an encoder has none."""
+        check_maps(self.entry)
+        return self.entry.maps or find_maps(self.entry, self.module, self._normalize_pixels)
+
+    def dim(self, encoding: str) -> int:
+        """Return the number of values a spot."""
+        return (self.maps.dim if encoding == "tissue" else None) or self.entry.dim or 0
+
     def __call__(self, patches: NDArray[np.uint8], *, flips: bool = True) -> NDArray[np.float32]:
         """Encode patches (n, size_px, size_px, 3), averaged over four flips; shape (n, dim)."""
         features = self._encode_patches(patches, flips)
@@ -162,15 +175,22 @@ class FrozenEncoder:
 
         With ``readout``, one map of its values for each of its strides.
         """
+        if self.maps.input_px is not None:
+            return read_squares(pixels, self.maps, lambda squares: self._read_maps(squares, flip, readout))
+        return [values[0] for values in self._read_maps(pixels[None], flip, readout)]
+
+    def _read_maps(
+        self, images: NDArray[np.uint8], flip: Flip, readout: Readout | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Feature maps (n, channels, height, width) of images that are read flipped, laid back on the images."""
         import torch
 
-        assert self.entry.maps is not None
         axes = [axis for axis, flipped in zip((3, 2), flip, strict=True) if flipped]
         with torch.inference_mode():
-            maps = self.entry.maps.read(self.module, self._normalize_pixels(pixels[None]).flip(axes))
+            maps = self.maps.read(self.module, self._normalize_pixels(images).flip(axes))
             if readout is not None:
                 maps = readout.apply(maps)
-            return [values.flip(axes)[0].float().cpu().numpy() for values in maps]
+            return [values.flip(axes).float().cpu().numpy() for values in maps]
 
     def _encode_patches(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:
         """Encode patches and average over flips."""

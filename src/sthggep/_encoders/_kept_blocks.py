@@ -81,10 +81,10 @@ class BlockStore:
 
     def make(self, number: int, bar: Progress | None = None) -> NDArray[np.float32]:
         """Encode a block and write it."""
-        values = np.empty(self._shape(number), dtype=np.float32)
+        values = np.zeros(self._shape(number), dtype=np.float32)
         place = {size: i for i, size in enumerate(self.encoding.sizes_um)}
         for size, at, part in self.encoding.run(self.rows[number], bar):
-            values[place[size], at] = part
+            values[place[size], at] += part
         path, array = self._path(number), BytesIO()
         np.save(array, values)
         with whole_file(path) as file:

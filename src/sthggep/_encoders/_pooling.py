@@ -1,4 +1,4 @@
-"""Means of feature maps over boxes of any position and size, weighted by area."""
+"""Sums of feature maps over boxes of any position and size, weighted by area."""
 
 from __future__ import annotations
 
@@ -20,9 +20,21 @@ class Boxes(NamedTuple):
     start: NDArray[np.float64]
     stop: NDArray[np.float64]
 
+    @property
+    def area(self) -> NDArray[np.float64]:
+        """Area of each box in pixels."""
+        area: NDArray[np.float64] = np.prod(self.stop - self.start, axis=1)
+        return area
 
-def pool_map(values: NDArray[np.float32], stride: int, flip: Flip, boxes: Boxes) -> NDArray[np.float64]:
-    """Average a feature map over boxes.
+    def clip(self, start: NDArray[np.float64], stop: NDArray[np.float64]) -> Boxes:
+        """Return the parts of the boxes inside a region; a box outside of it has no area."""
+        return Boxes(np.clip(self.start, start, stop), np.clip(self.stop, start, stop))
+
+
+def pool_map(
+    values: NDArray[np.float32], stride: int, flip: Flip, boxes: Boxes, *, centered: bool = True
+) -> NDArray[np.float64]:
+    """Integrate a feature map over boxes.
 
     Parameters
     ----------
@@ -31,24 +43,25 @@ def pool_map(values: NDArray[np.float32], stride: int, flip: Flip, boxes: Boxes)
     stride
         Pixels from one cell to the next.
     flip
-        Whether the encoder read the image flipped in x, in y. The first cell's center lies on the first pixel that
-        the encoder read, so a flip shifts the cells by one pixel less than a stride.
+        Whether the encoder read the image flipped in x, in y.
     boxes
         The boxes, all inside the map.
+    centered
+        Whether the first cell's center lies on the first pixel that the encoder read; a flip then shifts the cells by
+        one pixel less than a stride. Else the cells begin at the first pixel, flipped or not.
 
     Returns
     -------
-    Means (n, channels), weighted by the area of each cell inside the box.
+    Sums (n, channels) of each cell's value times its area in pixels inside the box.
     """
-    edge = np.array([_first_edge(stride, flipped) for flipped in flip])
+    edge = np.array([_first_edge(stride, flipped) if centered else 0.0 for flipped in flip])
     (x0, y0), (x1, y1) = ((corner - edge).T / stride for corner in boxes)
-    area = ((x1 - x0) * (y1 - y0))[:, None]
     out = np.empty((len(x0), len(values)), dtype=np.float64)
     for first in range(0, len(values), CHANNELS_AT_ONCE):
         part = slice(first, first + CHANNELS_AT_ONCE)
         sums = summed_area(values[part])
         across = _read(sums, y1, x1) - _read(sums, y1, x0) - _read(sums, y0, x1) + _read(sums, y0, x0)
-        out[:, part] = across / area
+        out[:, part] = across * stride**2
     return out
 
 

@@ -19,7 +19,7 @@ class Readout:
     Parameters
     ----------
     weight
-        (features of the encoder, values).
+        (windows, features of the encoder, values): the values of all windows of a spot add up.
     channels
         Channels of each map, which make up the features in this order.
     strides
@@ -27,14 +27,15 @@ class Readout:
     """
 
     def __init__(self, weight: NDArray[np.float32], channels: Sequence[int], strides: Sequence[int]) -> None:
-        self.width = weight.shape[1]
+        self.width = weight.shape[2]
         self.strides = sorted(set(strides))
         edges = np.cumsum([0, *channels])
-        self._parts = [weight[first:stop] for first, stop in itertools.pairwise(edges)]
+        together = np.concatenate(list(weight), axis=1)
+        self._parts = [together[first:stop] for first, stop in itertools.pairwise(edges)]
         self._order = [self.strides.index(stride) for stride in strides]
 
     def apply(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Turn maps (1, channels, height, width) into one map of values for each stride, whose pooled values add up."""
+        """Turn maps (n, channels, height, width) into one map for each stride: values of the first window, and so on."""
         import torch
 
         out: list[torch.Tensor | None] = [None] * len(self.strides)

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._encoders._cache import image_fingerprint
+from sthggep._encoders._entry import AROUND_UM
 from sthggep._encoders._reference_windows import TissueMoments
 from sthggep._keys import TOOL
 
@@ -176,7 +177,7 @@ def feature_record(
         "flips": flips,
     }
     if encoding != "patches":
-        record["encoding"] = encoding
+        record |= {"encoding": encoding, "around_um": AROUND_UM}
     return record if stain is None else record | {"stain": stain.id}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +13,13 @@ from sthggep._checks import positive
 from sthggep._encoders._entry import Encoder, FeatureMapping
 from sthggep._encoders._families import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, is_family
 from sthggep._encoders._frozen import ENCODERS, encode_images, make_builder, pool_maps, read_maps
+from sthggep._encoders._tokens import check_squares, default_context, read_tokens, require_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
+CONTEXT_PX = 256  # of convolutions, where the user declares none
 
 
 @checked
@@ -32,7 +35,8 @@ def register_encoder(
     blocks: Sequence[int] | None = None,
     size_um: float | Sequence[float] | None = None,
     strides: Sequence[int] | None = None,
-    context_px: int = 256,
+    patch_px: int | None = None,
+    context_px: int | None = None,
     license: str = "not stated",
     keep_weights: bool = False,
     overwrite: bool = False,
@@ -72,8 +76,15 @@ def register_encoder(
         then returns these maps (n, channels, height / stride, width / stride), and the encoder can read the tissue in
         large tiles (``encoding="tissue"``). The first cell of a map is centered on the first pixel, as for convolutions
         with padding. Default: the encoder reads patches only.
+    patch_px
+        Side of the patches of a vision transformer: ``model.tokens(images)`` then returns the patch tokens
+        (n, tokens, width) of its last layer, row by row, without class and register tokens, and the encoder can read the
+        tissue in overlapping squares of ``size_px`` (``encoding="tissue"``). A spot's features are then the mean patch
+        token over its field of view, so they can have another length than those of patches. Pass this or ``strides``.
     context_px
-        Pixels around a cell of a map that its values depend on, at most: the radius of the receptive field.
+        With ``strides``: pixels around a cell of a map that its values depend on, at most, which is the radius of the
+        receptive field. Default: 256. With ``patch_px``: border of the squares whose tokens the function does not use,
+        because they see little on one side; a multiple of ``patch_px``. Default: about a sixth of ``size_px``.
     license
         License of the weights.
     keep_weights
@@ -105,6 +116,8 @@ def register_encoder(
     if blocks is not None and dim is not None and sum(blocks) != dim:
         msg = f"`blocks` must add up to `dim`, found {list(blocks)} with sum {sum(blocks)}, and dim={dim}."
         raise ValueError(msg)
+    if patch_px is not None:
+        _check_tokens(model, size_px, patch_px, context_px, {"strides": strides, "blocks": blocks})
     sizes = None if size_um is None else tuple(float(s) for s in np.atleast_1d(np.asarray(size_um, dtype=np.float64)))
     for value, what in [
         (dim or 1, "`dim`"),
@@ -113,9 +126,13 @@ def register_encoder(
         *((s, "`size_um`") for s in sizes or ()),
         *((s, "`blocks`") for s in blocks or ()),
         *((stride, "`strides`") for stride in strides or ()),
-        (context_px + 1, "`context_px`"),
+        (patch_px or 1, "`patch_px`"),
+        ((context_px or 0) + 1, "`context_px`"),
     ]:
         positive(value, what)
+    maps = None
+    if strides is not None:
+        maps = FeatureMapping(read_maps, tuple(map(int, strides)), CONTEXT_PX if context_px is None else context_px)
     ENCODERS[name] = Encoder(
         name=name,
         build=make_builder(model, name),
@@ -130,8 +147,31 @@ def register_encoder(
         license=license,
         how="registered in this session",
         portable=keep_weights,
-        maps=None if strides is None else FeatureMapping(read_maps, tuple(map(int, strides)), int(context_px)),
+        maps=maps,
+        last=None if patch_px is None else read_tokens,
+        patch_px=patch_px,
+        context_px=context_px,
     )
+
+
+def _check_tokens(
+    model: object, size_px: int, patch_px: int, context_px: int | None, without: Mapping[str, object]
+) -> None:
+    """Check the options of a vision transformer that is read by its tokens."""
+    if clash := [name for name, value in without.items() if value is not None]:
+        msg = f"`patch_px` declares tokens, which are one stage of one resolution. Leave out {clash}, or `patch_px`."
+        raise ValueError(msg)
+    context = default_context(size_px, patch_px) if context_px is None else context_px
+    # An object with its own transform may state another size
+    fault = None if hasattr(model, "get_transform") else check_squares(size_px, patch_px, context)
+    if fault is not None:
+        msg = (
+            f"`patch_px` declares an encoder that reads squares: {fault}. Change `size_px`, `patch_px` or `context_px`."
+        )
+        raise ValueError(msg)
+    # A function returns the module only when it is first needed
+    if hasattr(model, "encode_image") or hasattr(model, "state_dict"):
+        require_tokens(model)
 
 
 def encoders() -> pd.DataFrame:

@@ -48,6 +48,32 @@ def run_ahead(tasks: Iterable[Callable[[], T]], ahead: int = AHEAD) -> Iterator[
                 future.cancel()
 
 
+def run_side_by_side(tasks: Iterable[Callable[[], T]], device: str) -> Iterator[T]:
+    """Yield the results of tasks in order, while as many run side by side as there are cores, each on one.
+
+    Convolutions use one core each better than one convolution uses them all. A GPU gets one task at a time.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if device != "cpu" or threads == 1:
+        yield from run_ahead(tasks, ahead=1)
+        return
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, "sthggep-tiles", initializer=partial(torch.set_num_threads, 1)) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(task))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            torch.set_num_threads(threads)
+
+
 class Encoding(Protocol):
     """A way to encode the spots of a section."""
 
@@ -72,8 +98,8 @@ class Encoding(Protocol):
 
     def run(
         self, rows: NDArray[np.intp], bar: Progress | None = None
-    ) -> Iterator[tuple[float, slice, NDArray[np.float32]]]:
-        """Encode these spots; yield the field of view, the positions among ``rows``, and their values."""
+    ) -> Iterator[tuple[float, slice | NDArray[np.intp], NDArray[np.float32]]]:
+        """Encode these spots; yield the field of view, positions among ``rows``, and what to add to their values."""
 
 
 class PatchEncoding:

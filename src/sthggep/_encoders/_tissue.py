@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._encoders._entry import AROUND_UM
 from sthggep._encoders._pooling import FLIPS, Boxes, Flip, pool_map
 from sthggep._encoders._reference_windows import reference_windows
-from sthggep._encoders._sweep import run_ahead
+from sthggep._encoders._sweep import run_side_by_side
 from sthggep._slides._patches import level_for
 
 if TYPE_CHECKING:
-    from sthggep._encoders._entry import Encoder, FeatureMapping
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._encoders._readout import Readout
     from sthggep._progress import Progress
     from sthggep._slides._slide import Slide
 
 TILE_PX = 3072
-"""Side of the squares whose spots are encoded together, in pixels that the encoder reads: a multiple of every stride."""
+"""Side of the squares that are encoded one by one, in pixels that the encoder reads."""
+BLOCK_TILES = 4
+"""Tiles along the side of the squares whose spots are kept on disk together."""
 PART_PX = 256
 """Side of the parts of the grid that are resampled one by one. A part has the same pixels whatever tile reads it."""
+
+
+class Tile(NamedTuple):
+    """A part of the tissue that is encoded at once, in the encoder's pixels, and the positions of the spots over it."""
+
+    start: NDArray[np.float64]
+    stop: NDArray[np.float64]
+    at: NDArray[np.intp]
 
 
 class TissueEncoding:
     """One field of view of a section and the encoder that encodes the tissue.
 
     The pixels that the encoder reads lie on one grid over the slide, at the resolution at which a field of view has the
-    encoder's size. A tile is a square of that grid. The encoder reads the tile, the fields of view of its spots and the
-    context that the encoder's receptive field reaches. So the features of a spot do not depend on the other spots.
+    encoder's size. A tile is a square of that grid; the encoder reads it with the context that its receptive field
+    reaches. Each tile adds its part to the windows that lie over it, so that no tissue is encoded twice, and the features
+    of a spot do not depend on the other spots. A spot has two windows: its field of view, and a wider one, which stands for the tissue around it as hyperedges stand for its
+    neighbors.
 
     Parameters
     ----------
@@ -48,9 +59,9 @@ class TissueEncoding:
     flips
         Average over the four flips of each tile.
     tile_px
-        Side of a tile, a multiple of the largest stride. Default: ``TILE_PX``.
-    window_um
-        Side of the windows over which the maps are pooled. Default: ``size_um``.
+        Side of a tile. Default: ``TILE_PX``.
+    windows_um
+        Sides of the windows over which the maps are pooled. Default: ``size_um``, and ``AROUND_UM`` more.
     readout
         Weights that turn the encoder's features into a few values, applied to the maps before these are pooled.
         Default: the features themselves.
@@ -67,56 +78,70 @@ class TissueEncoding:
         *,
         flips: bool,
         tile_px: int | None = None,
-        window_um: float | None = None,
+        windows_um: Sequence[float] | None = None,
         readout: Readout | None = None,
     ) -> None:
         self.slide, self.frozen, self.flips, self.readout = slide, frozen, flips, readout
-        self.sizes_um, self.maps = [size_um], feature_maps(frozen.entry)
-        self.dim = (frozen.entry.dim or 0) if readout is None else readout.width
-        self.half = frozen.entry.size_px / 2 * (window_um or size_um) / size_um
+        self.sizes_um, self.maps = [size_um], frozen.maps
+        windows_um = (size_um, size_um + AROUND_UM) if windows_um is None else windows_um
+        self.halves = [frozen.entry.size_px / 2 * each / size_um for each in windows_um]
+        self.dim = len(self.halves) * frozen.dim(self.name) if readout is None else readout.width
         self.zoom = slide.require_mpp() * frozen.entry.size_px / size_um
         self.xy = np.concatenate([slide.xy, reference_windows(slide)]) if xy is None else xy
         self.centers = self.xy * self.zoom
         self.level = level_for(slide, frozen.entry.size_px / self.zoom, frozen.entry.size_px)
-        self.tiles = np.floor(self.centers / (tile_px or TILE_PX)).astype(np.int64)
-        self.blocks = self._rows_by_tile()
+        self.tile_px = tile_px or TILE_PX
+        self.blocks = self._rows_by_block()
 
-    def _rows_by_tile(self) -> list[NDArray[np.intp]]:
-        """Rows of the spots of each tile that has spots; the tiles in bands, to and fro."""
-        places, numbers = np.unique(self.tiles, axis=0, return_inverse=True)
+    def _rows_by_block(self) -> list[NDArray[np.intp]]:
+        """Rows of the spots of each square of ``BLOCK_TILES`` tiles that has spots; the squares in bands, to and fro."""
+        squares = np.floor(self.centers / (BLOCK_TILES * self.tile_px)).astype(np.int64)
+        places, numbers = np.unique(squares, axis=0, return_inverse=True)
         order = np.lexsort((np.where(places[:, 1] % 2, -places[:, 0], places[:, 0]), places[:, 1]))
         return [np.flatnonzero(numbers.ravel() == number) for number in order]
 
     def amount(self, rows: NDArray[np.intp]) -> float:
-        """Return the area of the tiles of these spots that the encoder reads, in mm²."""
-        pixels = sum(int(np.prod(self.window(rows[at])[1])) for at in self._by_tile(rows))
+        """Return the area that the encoder reads for these spots, in mm²."""
+        return sum(self._area(tile) for tile in self.plan(rows))
+
+    def _area(self, tile: Tile) -> float:
+        pixels = float(np.prod(self.maps.window(tile.start, tile.stop)[1]))
         return pixels * (self.sizes_um[0] / self.frozen.entry.size_px / 1000) ** 2
 
     def run(
         self, rows: NDArray[np.intp], bar: Progress | None = None
-    ) -> Iterator[tuple[float, slice, NDArray[np.float32]]]:
-        """Encode these spots; yield the field of view, the positions among ``rows``, and the values of each tile."""
-        parts = self._by_tile(rows)
-        tasks = (partial(self.read, *self.window(rows[at])) for at in parts)
-        for at, pixels in zip(parts, run_ahead(tasks, ahead=1), strict=True):
-            yield self.sizes_um[0], at, self.encode(rows[at], pixels)
+    ) -> Iterator[tuple[float, NDArray[np.intp], NDArray[np.float32]]]:
+        """Encode these spots; yield the field of view, the positions among ``rows``, and what a tile adds to their values."""
+        tiles = self.plan(rows)
+        tasks = (partial(self.encode, rows, tile) for tile in tiles)
+        for tile, values in zip(tiles, run_side_by_side(tasks, self.frozen.device.type), strict=True):
+            yield self.sizes_um[0], tile.at, values
             if bar is not None:
-                bar.update(self.amount(rows[at]))
+                bar.update(self._area(tile))
 
-    def _by_tile(self, rows: NDArray[np.intp]) -> list[slice]:
-        """Split rows into runs of spots of one tile."""
-        borders = np.flatnonzero((np.diff(self.tiles[rows], axis=0) != 0).any(axis=1)) + 1
-        edges = [0, *borders.tolist(), len(rows)]
-        return [slice(first, stop) for first, stop in pairwise(edges) if stop > first]
-
-    def window(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return corner and size, (x, y) in the encoder's pixels, of what it reads to encode these spots."""
-        step = max(self.maps.strides)
-        # A cell at the edge of a field of view reaches half a stride beyond it
-        margin = self.half + step / 2 + self.maps.context_px
-        corner = np.floor((self.centers[rows].min(axis=0) - margin) / step).astype(np.int64) * step
-        stop = np.ceil((self.centers[rows].max(axis=0) + margin) / step).astype(np.int64) * step
-        return corner, stop - corner
+    def plan(self, rows: NDArray[np.intp]) -> list[Tile]:
+        """List the tiles that the windows of these spots touch; of each, only the part under the windows is read."""
+        half, side = max(self.halves), self.tile_px
+        start, stop = self.centers[rows] - half, self.centers[rows] + half
+        first, last = np.floor(start / side).astype(np.int64), np.ceil(stop / side).astype(np.int64) - 1
+        places, positions = [], []
+        for x, y in np.ndindex(*(1 + (last - first).max(axis=0)).tolist()):
+            place = first + np.array([x, y])
+            touched = np.flatnonzero((place <= last).all(axis=1))
+            places.append(place[touched])
+            positions.append(touched)
+        touching, at = np.concatenate(places), np.concatenate(positions)
+        # In bands, to and fro, so that blocks of the image are decoded once
+        turned = np.where(touching[:, 1] % 2, -touching[:, 0], touching[:, 0])
+        order = np.lexsort((at, turned, touching[:, 1]))
+        touching, at = touching[order], at[order]
+        borders = np.flatnonzero((np.diff(touching, axis=0) != 0).any(axis=1)) + 1
+        tiles = []
+        for part in np.split(np.arange(len(at)), borders):
+            corner, spots = touching[part[0]] * side, at[part]
+            low = np.maximum(start[spots].min(axis=0), corner)
+            tiles.append(Tile(low, np.minimum(stop[spots].max(axis=0), corner + side), spots))
+        return tiles
 
     def read(self, corner: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read pixels of the encoder's grid, uint8 (height, width, 3); white outside the image."""
@@ -144,32 +169,32 @@ class TissueEncoding:
         box = tuple(np.concatenate([start - first, stop - first]).tolist())
         return np.asarray(Image.fromarray(pixels).resize((PART_PX, PART_PX), Image.Resampling.BILINEAR, box=box))
 
-    def encode(self, rows: NDArray[np.intp], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encode a tile and pool its feature maps over the fields of view of the spots."""
-        corner, _ = self.window(rows)
-        centers = self.centers[rows] - corner
-        boxes = Boxes(centers - self.half, centers + self.half)
+    def encode(self, rows: NDArray[np.intp], tile: Tile) -> NDArray[np.float32]:
+        """Encode a tile, and integrate its feature maps over the windows of the spots, relative to their areas."""
+        corner, size = self.maps.window(tile.start, tile.stop)
+        pixels, centers = self.read(corner, size), self.centers[rows[tile.at]]
+        whole = [Boxes(centers - half, centers + half) for half in self.halves]
+        parts = [boxes.clip(tile.start, tile.stop) for boxes in whole]
+        boxes = [Boxes(part.start - corner, part.stop - corner) for part in parts]
         flips = FLIPS if self.flips else FLIPS[:1]
-        mean: NDArray[np.float32] = np.mean([self._pool(pixels, flip, boxes) for flip in flips], axis=0)
-        return mean
-
-    def _pool(self, pixels: NDArray[np.uint8], flip: Flip, boxes: Boxes) -> NDArray[np.float32]:
-        """Means of the feature maps of one view over boxes, side by side."""
-        maps = self.frozen.encode_maps(pixels, flip, self.readout)
-        strides = self.maps.strides if self.readout is None else self.readout.strides
-        pooled = [pool_map(values, stride, flip, boxes) for values, stride in zip(maps, strides, strict=True)]
-        if self.readout is None:
-            return np.concatenate(pooled, axis=1, dtype=np.float32)
-        total: NDArray[np.float64] = np.sum(pooled, axis=0)
-        return total.astype(np.float32)
-
-
-def feature_maps(entry: Encoder) -> FeatureMapping:
-    """Return the feature maps of an encoder, or raise an error that says which encoders have them."""
-    if entry.maps is None:
-        msg = (
-            f"The encoder {entry.name!r} declares no feature maps, so it can read patches only. Pass "
-            "`encoding='patches'`, or an encoder with feature maps, such as 'shufflenet_he'."
+        total = np.sum([self._pool(pixels, flip, boxes) for flip in flips], axis=0) / len(flips)
+        shares = [part / boxes.area[:, None] for part, boxes in zip(total, whole, strict=True)]
+        joined: NDArray[np.float64] = (
+            np.concatenate(shares, axis=1) if self.readout is None else np.sum(shares, axis=0)
         )
-        raise ValueError(msg)
-    return entry.maps
+        return joined.astype(np.float32)
+
+    def _pool(self, pixels: NDArray[np.uint8], flip: Flip, boxes: Sequence[Boxes]) -> NDArray[np.float64]:
+        """Integrate the feature maps of one view over the windows of each size, (sizes, windows, values)."""
+        maps = self.frozen.encode_maps(pixels, flip, self.readout)
+        pool = partial(pool_map, flip=flip, centered=self.maps.centered)
+        if self.readout is None:
+            joined = Boxes(*(np.concatenate(corners) for corners in zip(*boxes, strict=True)))
+            pairs = zip(maps, self.maps.strides, strict=True)
+            sums = np.concatenate([pool(values, stride, boxes=joined) for values, stride in pairs], axis=1)
+            return sums.reshape(len(boxes), -1, sums.shape[1])
+        out = np.zeros((len(boxes), len(boxes[0].start), self.readout.width))
+        for values, stride in zip(maps, self.readout.strides, strict=True):
+            for total, part, box in zip(out, np.split(values, len(boxes)), boxes, strict=True):
+                total += pool(part, stride, boxes=box)
+        return out
