@@ -103,6 +103,11 @@ def register_encoder(
     --------
     >>> sthggep.pp.register_encoder("mine", my_module, size_px=224, size_um=112)
     >>> model = sthggep.tl.fit(slides, encoder="mine")
+
+    A vision transformer whose ``tokens(images)`` returns its patch tokens:
+
+    >>> sthggep.pp.register_encoder("vit", my_vit, size_px=224, patch_px=16)
+    >>> sthggep.pp.features(slide, "vit", size_um=112, encoding="tissue")
     """
     if name in ENCODERS and not overwrite:
         msg = f"The registry holds an encoder {name!r} already. Choose another name, or pass `overwrite=True` to replace it."

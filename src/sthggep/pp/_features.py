@@ -83,7 +83,10 @@ def features(
         ``"patches"``: the encoder reads each spot's patch by itself. ``"tissue"``: the encoder reads the tissue once, in
         large tiles, and a spot's features are the means of the feature maps over its field of view, weighted by area;
         the time then depends on the area of the tissue, not on the number of spots. This needs an encoder with feature
-        maps, such as ``"shufflenet_he"``. A model reads features only of the encoding that it was trained on.
+        maps, such as ``"shufflenet_he"``, or a vision transformer: it reads overlapping squares of its own size, and a
+        spot's features are the mean patch token over the field of view, without the class token. Tokens near the border of
+        a square see less tissue on one side, so those within about a sixth of its width are not used. A model reads
+        features only of the encoding that it was trained on.
     stain
         Stain normalization of a model that was fitted by ``tl.fit(stain=...)``: ``model.stain``. The function then changes
         the colors of the slides to those of the training slides. Default: no stain normalization.
