@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sthggep._encoders._pooling import Flip
+    from sthggep._encoders._pooling import Boxes, Flip
 
     StateDict = dict[str, torch.Tensor]
 
@@ -167,10 +167,15 @@ class FrozenEncoder:
             raise ValueError(msg)
         return features
 
-    def encode_maps(self, pixels: NDArray[np.uint8], flip: Flip) -> list[NDArray[np.float32]]:
-        """Feature maps (channels, height, width) of an image (height, width, 3) that is read flipped in x, in y."""
+    def encode_maps(
+        self, pixels: NDArray[np.uint8], flip: Flip, boxes: Boxes | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Feature maps (channels, height, width) of an image (height, width, 3) that is read flipped in x, in y.
+
+        An encoder that reads squares reads only those that ``boxes`` touch. Default: all of the image.
+        """
         if self.maps.input_px is not None:
-            return read_squares(pixels, self.maps, lambda squares: self._read_maps(squares, flip))
+            return read_squares(pixels, self.maps, lambda squares: self._read_maps(squares, flip), boxes)
         return [values[0] for values in self._read_maps(pixels[None], flip)]
 
     def _read_maps(self, images: NDArray[np.uint8], flip: Flip) -> list[NDArray[np.float32]]:

@@ -130,6 +130,6 @@ class TissueEncoding:
 
     def _pool(self, pixels: NDArray[np.uint8], flip: Flip, boxes: Boxes) -> NDArray[np.float32]:
         """Means of the feature maps of one view over boxes, side by side."""
-        pairs = zip(self.frozen.encode_maps(pixels, flip), self.maps.strides, strict=True)
+        pairs = zip(self.frozen.encode_maps(pixels, flip, boxes), self.maps.strides, strict=True)
         parts = [pool_map(values, stride, flip, boxes, centered=self.maps.centered) for values, stride in pairs]
         return np.concatenate(parts, axis=1, dtype=np.float32)

@@ -114,10 +114,10 @@ def features(
         The features; NaN for spots outside the chosen regions. The key holds the last part of a longer encoder name:
         ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
     ``uns["X_<encoder>_<µm>"]`` : dict
-        Encoder, weights, field of view, patch size, flips, encoding if not of patches, stain normalization if there is
-        one; sections with their microns per pixel and a hash of their image; ``spots``, hashes of features and position
-        of each spot. The function skips a section that has the same record already. It encodes a section again whose
-        image, positions or microns per pixel have changed.
+        Encoder, weights, field of view, patch size, flips, encoding if not of patches (with ``context_px`` for patch
+        tokens), stain normalization if there is one; sections with their microns per pixel and a hash of their image;
+        ``spots``, hashes of features and position of each spot. The function skips a section that has the same record
+        already. It encodes a section again whose image, positions or microns per pixel have changed.
 
     Raises
     ------
