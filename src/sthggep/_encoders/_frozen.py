@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -279,26 +278,3 @@ def _freeze(module: object, device: torch.device, channels_last: bool) -> object
         network.eval()
     move = getattr(module, "to", None)
     return move(device) if callable(move) else module
-
-
-def make_builder(model: object, name: str) -> Callable[[bool], object]:
-    """Return a function that builds a registered encoder: it copies a module, returns an object, or calls a function."""
-    from torch import nn
-
-    if isinstance(model, nn.Module):
-        return lambda _: deepcopy(model)
-    if callable(getattr(model, "encode_image", None)):
-        return lambda _: model
-    if callable(model):
-        return lambda _: model()
-    msg = (
-        f"The encoder {name!r} must be a torch module, an object with `encode_image(batch)`, or a function without "
-        f"arguments that returns one; found {type(model).__name__}."
-    )
-    raise TypeError(msg)
-
-
-def encode_images(module: Callable[[torch.Tensor], object], images: torch.Tensor) -> object:
-    """Encode images by ``encode_image``; where the module has none, by calling the module."""
-    encode = getattr(module, "encode_image", None)
-    return encode(images) if callable(encode) else module(images)
