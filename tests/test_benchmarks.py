@@ -198,3 +198,11 @@ def test_operations_are_those_that_torch_counts(monkeypatch):
             baseline.transform(blocks, level)
     lstm = 4 * 7 * 8 * 1024**2 * n
     assert counter.get_total_flops() == pytest.approx(cases.product_gflop(n) * 1e9 - lstm, rel=0.001)
+
+
+def test_cells_lie_at_their_depth(monkeypatch):
+    token_context = load("token_context", monkeypatch)
+    for depth in range(6):
+        cells = token_context.at_depth(depth, np.random.default_rng(0))
+        assert (np.minimum(cells, token_context.SIDE - 1 - cells).min(axis=1) == depth).all()
+        assert len(np.unique(cells, axis=0)) == (token_context.SIDE - 2 * depth - 1) * 4

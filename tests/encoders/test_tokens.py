@@ -17,6 +17,7 @@ from sthggep._encoders import _squares
 from sthggep._encoders._encode import encode
 from sthggep._encoders._entry import FeatureMapping
 from sthggep._encoders._frozen import ENCODERS, FrozenEncoder
+from sthggep._encoders._pooling import Boxes, pool_map
 from sthggep._encoders._squares import read_squares
 from sthggep._encoders._tissue import TissueEncoding
 from sthggep._encoders._tokens import default_context
@@ -148,6 +149,31 @@ def test_features_do_not_depend_on_tiles_or_company(tissue, flips, monkeypatch):
     assert largest(features_of(TissueEncoding(tissue, frozen, SIZE, flips=flips)), whole) <= 1e-4
 
 
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("flip", [(False, False), (True, True)])
+def test_squares_without_a_field_of_view_are_left_out(centered, flip):
+    mapping = FeatureMapping(lambda *_: [], (8,), context_px=8, centered=centered, input_px=32)
+    pixels = np.random.default_rng(0).integers(0, 255, (16 * 9, 16 * 9, 3), dtype=np.uint8)
+    asked = []
+
+    def read(squares: np.ndarray) -> list[np.ndarray]:
+        asked.append(len(squares))
+        return [squares.transpose(0, 3, 1, 2)[:, :, ::8, ::8].astype(np.float32)]
+
+    # Cores begin at 8 + 16 n; the last field of view is one core
+    borders = [((28.5, 28.5), (35.5, 35.5)), ((21.0, 37.0), (99.0, 43.0)), ((24.0, 24.0), (39.9, 39.9))]
+    counts = []
+    for start, stop in borders:
+        box = Boxes(np.array([start]), np.array([stop]))
+        whole = pool_map(read_squares(pixels, mapping, read)[0], 8, flip, box, centered=centered)
+        asked.clear()
+        part = pool_map(read_squares(pixels, mapping, read, box)[0], 8, flip, box, centered=centered)
+        np.testing.assert_allclose(part, whole, rtol=1e-6)
+        counts.append(sum(asked))
+        asked.clear()
+    assert counts == [1, 12, 9 if centered else 1]
+
+
 def test_other_squares_would_show(tissue):
     """The tokens of this encoder see their whole square, so that the test before this one has something to find."""
     whole = features_of(TissueEncoding(tissue, FrozenEncoder("tokens"), SIZE, flips=False))
@@ -199,11 +225,13 @@ def test_patches_and_tissue_have_their_own_length(tmp_path):
         pp.features(other, "tokens", size_um=SIZE, encoding=encoding, cache=tmp_path, **QUIET)
         assert other.obsm["X_tokens_128"].shape == (slide.n_obs, length)
     assert len(list(tmp_path.iterdir())) == 2
-    # Another context gives other features
+    assert other.uns["X_tokens_128"]["context_px"] == 16
+    # Another context gives other features: neither those in the table nor those in the cache are used
     pp.register_encoder("tokens", Tokens(), size_px=SIZE_PX, patch_px=PATCH, context_px=24, overwrite=True)
-    again = slide.copy()
-    pp.features(again, "tokens", size_um=SIZE, encoding="tissue", cache=tmp_path, **QUIET)
-    assert np.abs(again.obsm["X_tokens_128"] - other.obsm["X_tokens_128"]).max() > 1e-3
+    before = other.obsm["X_tokens_128"].copy()
+    for again in (other, slide.copy()):
+        pp.features(again, "tokens", size_um=SIZE, encoding="tissue", cache=tmp_path, **QUIET)
+        assert np.abs(again.obsm["X_tokens_128"] - before).max() > 1e-3
 
 
 def test_a_model_reads_tokens(tmp_path):
@@ -355,10 +383,12 @@ def test_cells_of_convolutions_lie_where_their_pixels_lie(monkeypatch, tissue, l
         ((nn.Conv2d(3, 4, 2, stride=4),), r"centered on the first pixel or begin there, found its center 0\.5 px"),
         ((nn.AvgPool2d(2), nn.Upsample(scale_factor=2)), r"give the stride of its map, 1 px, found \[2\]"),
         ((nn.Conv2d(3, 4, (2, 1), stride=2),), r"rows and columns alike, found \(2, 1\)"),
-        ((nn.Conv2d(3, 4, 2, stride=2), nn.Conv2d(4, 4, 2, padding="same")), "disagree|its center 1.5 px"),
+        ((nn.Conv2d(3, 4, 2, stride=2), nn.Conv2d(4, 4, 2, padding="same")), r"its center 1\.5 px"),
+        ((nn.Conv2d(3, 4, 2, padding="same"), nn.Conv2d(4, 4, 2, stride=2)), "its layers disagree on where the cells"),
     ],
-    ids=["cut off", "gaps", "enlarged", "oblong", "even kernel"],
+    ids=["cut off", "gaps", "enlarged", "oblong", "even kernel", "two shifts"],
 )
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_cells_at_unknown_places_are_refused(monkeypatch, layers, words):
     frozen = timm_model(monkeypatch, Convolutions(*layers))
     with pytest.raises(ValueError, match=rf"'timm:tiny' cannot read the tissue: .*({words}).*encoding='patches'"):

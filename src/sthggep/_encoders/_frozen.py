@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sthggep._encoders._pooling import Flip
+    from sthggep._encoders._pooling import Boxes, Flip
     from sthggep._encoders._readout import Readout
 
     StateDict = dict[str, torch.Tensor]
@@ -169,14 +168,16 @@ class FrozenEncoder:
         return features
 
     def encode_maps(
-        self, pixels: NDArray[np.uint8], flip: Flip, readout: Readout | None = None
+        self, pixels: NDArray[np.uint8], flip: Flip, boxes: Boxes | None = None, readout: Readout | None = None
     ) -> list[NDArray[np.float32]]:
         """Feature maps (channels, height, width) of an image (height, width, 3) that is read flipped in x, in y.
+
+        An encoder that reads squares reads only those that ``boxes`` touch. Default: all of the image.
 
         With ``readout``, one map of its values for each of its strides.
         """
         if self.maps.input_px is not None:
-            return read_squares(pixels, self.maps, lambda squares: self._read_maps(squares, flip, readout))
+            return read_squares(pixels, self.maps, lambda squares: self._read_maps(squares, flip, readout), boxes)
         return [values[0] for values in self._read_maps(pixels[None], flip, readout)]
 
     def _read_maps(
@@ -284,26 +285,3 @@ def _freeze(module: object, device: torch.device, channels_last: bool) -> object
         network.eval()
     move = getattr(module, "to", None)
     return move(device) if callable(move) else module
-
-
-def make_builder(model: object, name: str) -> Callable[[bool], object]:
-    """Return a function that builds a registered encoder: it copies a module, returns an object, or calls a function."""
-    from torch import nn
-
-    if isinstance(model, nn.Module):
-        return lambda _: deepcopy(model)
-    if callable(getattr(model, "encode_image", None)):
-        return lambda _: model
-    if callable(model):
-        return lambda _: model()
-    msg = (
-        f"The encoder {name!r} must be a torch module, an object with `encode_image(batch)`, or a function without "
-        f"arguments that returns one; found {type(model).__name__}."
-    )
-    raise TypeError(msg)
-
-
-def encode_images(module: Callable[[torch.Tensor], object], images: torch.Tensor) -> object:
-    """Encode images by ``encode_image``; where the module has none, by calling the module."""
-    encode = getattr(module, "encode_image", None)
-    return encode(images) if callable(encode) else module(images)

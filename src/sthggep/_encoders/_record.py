@@ -178,6 +178,8 @@ def feature_record(
     }
     if encoding != "patches":
         record |= {"encoding": encoding, "around_um": AROUND_UM}
+        if frozen.maps.input_px is not None:
+            record["context_px"] = frozen.maps.context_px
     return record if stain is None else record | {"stain": stain.id}
 
 

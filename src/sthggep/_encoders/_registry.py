@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from sthggep._arguments import checked
 from sthggep._checks import positive
 from sthggep._encoders._entry import Encoder, FeatureMapping
 from sthggep._encoders._families import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, is_family
-from sthggep._encoders._frozen import ENCODERS, encode_images, make_builder, pool_maps, read_maps
+from sthggep._encoders._frozen import ENCODERS, pool_maps, read_maps
 from sthggep._encoders._tokens import check_squares, default_context, read_tokens, require_tokens
 
 if TYPE_CHECKING:
@@ -103,6 +104,11 @@ def register_encoder(
     --------
     >>> sthggep.pp.register_encoder("mine", my_module, size_px=224, size_um=112)
     >>> model = sthggep.tl.fit(slides, encoder="mine")
+
+    A vision transformer whose ``tokens(images)`` returns its patch tokens:
+
+    >>> sthggep.pp.register_encoder("vit", my_vit, size_px=224, patch_px=16)
+    >>> sthggep.pp.features(slide, "vit", size_um=112, encoding="tissue")
     """
     if name in ENCODERS and not overwrite:
         msg = f"The registry holds an encoder {name!r} already. Choose another name, or pass `overwrite=True` to replace it."
@@ -135,8 +141,8 @@ def register_encoder(
         maps = FeatureMapping(read_maps, tuple(map(int, strides)), CONTEXT_PX if context_px is None else context_px)
     ENCODERS[name] = Encoder(
         name=name,
-        build=make_builder(model, name),
-        encode=encode_images if strides is None else pool_maps,
+        build=_make_builder(model, name),
+        encode=_encode_images if strides is None else pool_maps,
         dim=None if dim is None else int(dim),
         size_px=int(size_px),
         mean=tuple(map(float, mean)),
@@ -152,6 +158,29 @@ def register_encoder(
         patch_px=patch_px,
         context_px=context_px,
     )
+
+
+def _make_builder(model: object, name: str) -> Callable[[bool], object]:
+    """Return a function that builds a registered encoder: it copies a module, returns an object, or calls a function."""
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        return lambda _: deepcopy(model)
+    if callable(getattr(model, "encode_image", None)):
+        return lambda _: model
+    if callable(model):
+        return lambda _: model()
+    msg = (
+        f"The encoder {name!r} must be a torch module, an object with `encode_image(batch)`, or a function without "
+        f"arguments that returns one; found {type(model).__name__}."
+    )
+    raise TypeError(msg)
+
+
+def _encode_images(module: Callable[[torch.Tensor], object], images: torch.Tensor) -> object:
+    """Encode images by ``encode_image``; where the module has none, by calling the module."""
+    encode = getattr(module, "encode_image", None)
+    return encode(images) if callable(encode) else module(images)
 
 
 def _check_tokens(

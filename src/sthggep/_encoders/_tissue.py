@@ -179,17 +179,15 @@ class TissueEncoding:
         flips = FLIPS if self.flips else FLIPS[:1]
         total = np.sum([self._pool(pixels, flip, boxes) for flip in flips], axis=0) / len(flips)
         shares = [part / boxes.area[:, None] for part, boxes in zip(total, whole, strict=True)]
-        joined: NDArray[np.float64] = (
-            np.concatenate(shares, axis=1) if self.readout is None else np.sum(shares, axis=0)
-        )
+        joined: NDArray[np.float64] = np.concatenate(shares, axis=1) if self.readout is None else np.sum(shares, axis=0)
         return joined.astype(np.float32)
 
     def _pool(self, pixels: NDArray[np.uint8], flip: Flip, boxes: Sequence[Boxes]) -> NDArray[np.float64]:
         """Integrate the feature maps of one view over the windows of each size, (sizes, windows, values)."""
-        maps = self.frozen.encode_maps(pixels, flip, self.readout)
+        joined = Boxes(*(np.concatenate(corners) for corners in zip(*boxes, strict=True)))
+        maps = self.frozen.encode_maps(pixels, flip, joined, self.readout)
         pool = partial(pool_map, flip=flip, centered=self.maps.centered)
         if self.readout is None:
-            joined = Boxes(*(np.concatenate(corners) for corners in zip(*boxes, strict=True)))
             pairs = zip(maps, self.maps.strides, strict=True)
             sums = np.concatenate([pool(values, stride, boxes=joined) for values, stride in pairs], axis=1)
             return sums.reshape(len(boxes), -1, sums.shape[1])

@@ -84,7 +84,10 @@ def features(
         ``"patches"``: the encoder reads each spot's patch by itself. ``"tissue"``: the encoder reads the tissue once, in
         large tiles, and a spot's features are the means of the feature maps over its field of view, weighted by area;
         the time then depends on the area of the tissue, not on the number of spots. This needs an encoder with feature
-        maps, such as ``"shufflenet_he"``. A model reads features only of the encoding that it was trained on.
+        maps, such as ``"shufflenet_he"``, or a vision transformer: it reads overlapping squares of its own size, and a
+        spot's features are the mean patch token over the field of view, without the class token. Tokens near the border of
+        a square see less tissue on one side, so those within about a sixth of its width are not used. A model reads
+        features only of the encoding that it was trained on.
     stain
         Stain normalization of a model that was fitted by ``tl.fit(stain=...)``: ``model.stain``. The function then changes
         the colors of the slides to those of the training slides. Default: no stain normalization.
@@ -112,10 +115,10 @@ def features(
         The features; NaN for spots outside the chosen regions. The key holds the last part of a longer encoder name:
         ``"transformers:owner/model"`` writes ``"X_model_<µm>"``.
     ``uns["X_<encoder>_<µm>"]`` : dict
-        Encoder, weights, field of view, patch size, flips, encoding if not of patches, stain normalization if there is
-        one; sections with their microns per pixel and a hash of their image; ``spots``, hashes of features and position
-        of each spot. The function skips a section that has the same record already. It encodes a section again whose
-        image, positions or microns per pixel have changed.
+        Encoder, weights, field of view, patch size, flips, encoding if not of patches (with ``context_px`` for patch
+        tokens), stain normalization if there is one; sections with their microns per pixel and a hash of their image;
+        ``spots``, hashes of features and position of each spot. The function skips a section that has the same record
+        already. It encodes a section again whose image, positions or microns per pixel have changed.
 
     Raises
     ------
