@@ -112,7 +112,7 @@ def describe(encoding: Encoding, size_um: float, image: str) -> dict[str, object
     } | {
         # Features of patches without stain normalization have no such entries
         **({"stain": recolored} if recolored else {}),
-        **({"encoding": encoding.name, "around_um": AROUND_UM} if encoding.name != "patches" else {}),
+        **({"encoding": encoding.name, "around_um": list(AROUND_UM)} if encoding.name != "patches" else {}),
         **({"context_px": frozen.maps.context_px} if encoding.name == "tissue" and frozen.maps.input_px else {}),
     }
 

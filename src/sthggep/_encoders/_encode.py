@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sthggep._checks import one_of
 from sthggep._disk._rows import RowFile
@@ -112,8 +113,21 @@ def make_encodings(
     return [PatchEncoding(slide, frozen, sizes_um, flips=flips, batch_size=batch_size)] if sizes_um else []
 
 
+def sweep(encoding: Encoding, what: str, *, show: bool = False) -> NDArray[np.float32]:
+    """Encode all spots of one field of view in memory, (n_spots, values)."""
+    out = np.zeros((len(encoding.xy), encoding.dim), dtype=np.float32)
+    (size,) = encoding.sizes_um
+    _fill({size: out}, [encoding], show=show, block_folder=None, what=what)
+    return out
+
+
 def _fill(
-    outs: dict[float, FeatureArray], encodings: Sequence[Encoding], *, show: bool, block_folder: Path | None
+    outs: Mapping[float, FeatureArray],
+    encodings: Sequence[Encoding],
+    *,
+    show: bool,
+    block_folder: Path | None,
+    what: str = "Features",
 ) -> None:
     """Fill the arrays of all fields of view, in one sweep or block by block."""
     # Tissue has one encoding a field of view: all of them read one image
@@ -122,7 +136,7 @@ def _fill(
         slide, sizes = encoding.slide, ", ".join(f"{size:g}" for size in encoding.sizes_um)
         store = None if block_folder is None else BlockStore.of(block_folder, encoding, image)
         total = sum(encoding.amount(rows) for rows in encoding.blocks)
-        with progress(total, f"Features of {slide.name} at {sizes} µm", encoding.unit, show=show, leave=False) as bar:
+        with progress(total, f"{what} of {slide.name} at {sizes} µm", encoding.unit, show=show, leave=False) as bar:
             if store is None:
                 order = np.concatenate(encoding.blocks)
                 for size, at, values in encoding.run(order, bar):

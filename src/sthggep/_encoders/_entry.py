@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     StateDict = dict[str, torch.Tensor]
 
 ENCODINGS = ("patches", "tissue")  # how an encoder reads a slide
-AROUND_UM = 400.0
-"""By how much the second window of a spot is wider than its field of view; its features stand for the tissue around."""
+AROUND_UM = (200.0, 600.0)
+"""By how much the further windows of a spot are wider than its field of view: their features stand for the tissue around."""
 UNVERSIONED = "unversioned"  # an object without a state dict: its weights have no id
 
 

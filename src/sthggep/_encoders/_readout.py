@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,18 +19,14 @@ class Readout:
     ----------
     weight
         (windows, features of the encoder, values): the values of all windows of a spot add up.
-    channels
-        Channels of each map, which make up the features in this order.
     strides
-        Stride of each map.
+        Stride of each map. The channels of the maps, one after the other, are the features.
     """
 
-    def __init__(self, weight: NDArray[np.float32], channels: Sequence[int], strides: Sequence[int]) -> None:
+    def __init__(self, weight: NDArray[np.float32], strides: Sequence[int]) -> None:
         self.width = weight.shape[2]
         self.strides = sorted(set(strides))
-        edges = np.cumsum([0, *channels])
-        together = np.concatenate(list(weight), axis=1)
-        self._parts = [together[first:stop] for first, stop in itertools.pairwise(edges)]
+        self._weight = np.concatenate(list(weight), axis=1)
         self._order = [self.strides.index(stride) for stride in strides]
 
     def apply(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -39,9 +34,11 @@ class Readout:
         import torch
 
         out: list[torch.Tensor | None] = [None] * len(self.strides)
-        for values, weight, at in zip(maps, self._parts, self._order, strict=True):
-            kernel = torch.from_numpy(np.ascontiguousarray(weight.T))[..., None, None].to(values)
-            part = torch.nn.functional.conv2d(values, kernel)
+        first = 0
+        for values, at in zip(maps, self._order, strict=True):
+            weight = torch.from_numpy(self._weight[first : first + values.shape[1]]).to(values)
+            part = torch.nn.functional.conv2d(values, weight.T.contiguous()[..., None, None])
             before = out[at]
             out[at] = part if before is None else before + part
+            first += values.shape[1]
         return [each for each in out if each is not None]

@@ -177,7 +177,7 @@ def feature_record(
         "flips": flips,
     }
     if encoding != "patches":
-        record |= {"encoding": encoding, "around_um": AROUND_UM}
+        record |= {"encoding": encoding, "around_um": list(AROUND_UM)}
         if frozen.maps.input_px is not None:
             record["context_px"] = frozen.maps.context_px
     return record if stain is None else record | {"stain": stain.id}
@@ -207,7 +207,12 @@ def matches_record(table: AnnData, key: str, record: Mapping[str, object]) -> bo
     if key not in table.obsm or not isinstance(stored, Mapping):
         return False
     # The record of features of patches, or without stain normalization, has no entry for it
-    return all(stored.get(name) == record.get(name) for name in {*record, "encoding", "stain"})
+    return all(_plain(stored.get(name)) == _plain(record.get(name)) for name in {*record, "encoding", "stain"})
+
+
+def _plain(value: object) -> object:
+    """A list where a file holds an array."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def has_uncolored_features(table: AnnData, key: str, encoder: str, section: str) -> bool:

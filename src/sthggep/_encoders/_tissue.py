@@ -61,7 +61,7 @@ class TissueEncoding:
     tile_px
         Side of a tile. Default: ``TILE_PX``.
     windows_um
-        Sides of the windows over which the maps are pooled. Default: ``size_um``, and ``AROUND_UM`` more.
+        Sides of the windows over which the maps are pooled. Default: ``size_um``, and ``AROUND_UM`` wider.
     readout
         Weights that turn the encoder's features into a few values, applied to the maps before these are pooled.
         Default: the features themselves.
@@ -83,7 +83,7 @@ class TissueEncoding:
     ) -> None:
         self.slide, self.frozen, self.flips, self.readout = slide, frozen, flips, readout
         self.sizes_um, self.maps = [size_um], frozen.maps
-        windows_um = (size_um, size_um + AROUND_UM) if windows_um is None else windows_um
+        windows_um = (size_um, *(size_um + around for around in AROUND_UM)) if windows_um is None else windows_um
         self.halves = [frozen.entry.size_px / 2 * each / size_um for each in windows_um]
         self.dim = len(self.halves) * frozen.dim(self.name) if readout is None else readout.width
         self.zoom = slide.require_mpp() * frozen.entry.size_px / size_um

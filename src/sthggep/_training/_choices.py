@@ -71,7 +71,8 @@ def _with_numbers(preset: Preset, choices: Choices) -> Preset:
         if not keys:
             msg = "`obsm` is empty. Pass a key of features or several, or leave it out."
             raise ValueError(msg)
-        inputs = replace(inputs, kind="obsm", obsm=keys)
+        inputs = replace(inputs, kind="obsm", obsm=keys, encoding="patches", flips=True)
+        return replace(preset, inputs=inputs, recipe=recipe, n_members=n_members, net={**preset.net, "linear": False})
     return replace(preset, inputs=inputs, recipe=recipe, n_members=n_members)
 
 
@@ -95,6 +96,8 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
         entry = find_encoder(encoder)
         net["blocks"] = entry.blocks
         inputs = replace(inputs, encoder=encoder, size_px=entry.size_px, sizes_um=entry.size_um or inputs.sizes_um)
+        if choices.encoding is None:
+            inputs = _with_encoding(inputs, inputs.encoding if entry.maps is not None else "patches")
     if size_um is not None:
         sizes = [float(size) for size in np.atleast_1d(np.asarray(size_um, dtype=np.float64))]
         if not sizes or (inputs.kind == "patches" and len(sizes) > 1):
@@ -104,6 +107,7 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
         inputs = replace(inputs, sizes_um=tuple(positive(size, "`size_um`") for size in sizes))
     if choices.encoding is not None:
         inputs = _with_encoding(inputs, choices.encoding)
+    if inputs.kind == "features":
         net["linear"] = inputs.encoding == "tissue"
     return replace(preset, inputs=inputs, net=net)
 

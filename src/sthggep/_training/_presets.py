@@ -89,10 +89,17 @@ PRESETS = {
         ),
     ),
     "default": Preset(
-        inputs=Inputs("features", encoder="shufflenet_he", sizes_um=(80.0, 160.0, 320.0, 640.0), size_px=224),
+        inputs=Inputs(
+            "features",
+            encoder="shufflenet_he",
+            sizes_um=(80.0, 160.0, 320.0, 640.0),
+            size_px=224,
+            flips=False,
+            encoding="tissue",
+        ),
         network="FeatureHGGEPNet",
         recipe=Recipe(max_epochs=40, learning_rate=1e-3, weight_decay=0.05, patience=10, min_steps=4),
-        net={"blocks": (48, 96, 192, 1024), "depth": 0, "rank": 12, "penalty": 1.0},
+        net={"blocks": (48, 96, 192, 1024), "depth": 0, "rank": 12, "penalty": 1.0, "linear": True},
         n_members=5,
     ),
 }

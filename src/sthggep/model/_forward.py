@@ -14,7 +14,8 @@ from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sthggep._inputs._windows import InputSource
+from sthggep._inputs._windows import InputSource, window_size
+from sthggep.model._closed_form_maps import is_linear, read_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,6 +103,11 @@ def predict_windows(
         Folder that keeps finished blocks of features.
     """
     members, net = list(ensemble.members), ensemble.members[0]
+    quantities = quantities or Quantities()
+    most = window_size(ensemble.inputs, slide, window)
+    if most is not None and encoder is not None and block_folder is None and all(map(is_linear, members)):
+        yield from _predict_from_maps(ensemble, slide, encoder, compute, quantities, most)
+        return
     source = InputSource(
         ensemble.inputs,
         encoder,
@@ -116,8 +122,39 @@ def predict_windows(
     with tempfile.TemporaryDirectory(prefix="sthggep-") as folder:
         for part in source.windows(slide, Path(folder)):
             rows, core = part.window
-            predictions = predict_window(ensemble, part, compute.device, quantities or Quantities())
+            predictions = predict_window(ensemble, part, compute.device, quantities)
             yield rows[core], predictions if len(core) == len(rows) else predictions.take(core)
+
+
+def _predict_from_maps(
+    ensemble: Ensemble,
+    slide: Slide,
+    encoder: FrozenEncoder,
+    compute: Compute,
+    quantities: Quantities,
+    most: int,
+) -> Iterator[tuple[NDArray[np.intp], Predictions]]:
+    """Predict a section by closed forms on feature maps, and yield ``most`` spots at a time."""
+    scores = read_scores(list(ensemble.members), slide, encoder, ensemble.inputs, show=compute.show_progress)
+    columns = quantities.columns
+    for first in range(0, slide.n_spots, most):
+        rows = np.arange(first, min(first + most, slide.n_spots))
+        parts = [torch.from_numpy(part[rows]) for part in scores]
+        with torch.inference_mode():
+            decoded = [
+                member.programs(part, columns)  # type: ignore[operator]
+                for member, part in zip(ensemble.members, parts, strict=True)
+            ]
+            stacked = ensemble.on_scale(torch.stack(decoded), columns)
+        _refuse_non_finite(stacked)
+        yield (
+            rows,
+            Predictions(
+                _array(stacked.mean(dim=0)),
+                _array(torch.cat(parts, dim=1)) if quantities.latent else None,
+                spread=_array(stacked.std(dim=0)) if quantities.spread else None,
+            ),
+        )
 
 
 def gather(parts: Iterable[tuple[NDArray[np.intp], Predictions]]) -> Predictions:

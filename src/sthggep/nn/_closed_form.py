@@ -30,7 +30,8 @@ class ClosedFormNet(nn.Module):
     n_genes
         Genes of the panel.
     blocks
-        Widths of the latent stages inside each of them; ``None`` takes each as one block.
+        Widths of the latent stages inside each of them, once or several times (the tissue's features hold two windows);
+        ``None`` takes each as one block.
     rank
         Gene programs.
     penalty, damping
@@ -74,10 +75,7 @@ class ClosedFormNet(nn.Module):
         self.feature_dims = tuple(feature_dims)
         self.n_neighbors, self.tied = 1, hypergraph and not linear
         rank = min(rank, n_genes)
-        self.scale = nn.ModuleList(
-            SectionScale(blocks if blocks is not None and sum(blocks) == width else [width], clip=not linear)
-            for width in feature_dims
-        )
+        self.scale = nn.ModuleList(SectionScale(_blocks_of(width, blocks), clip=not linear) for width in feature_dims)
         self.programs = GenePrograms(n_genes, rank, damping)
         self.shortcut = LinearShortcut(sum(feature_dims), rank, penalty, own_only=linear)
 
@@ -189,3 +187,10 @@ class ClosedFormNet(nn.Module):
         contrast = None if statistics is None else statistics.contrast
         scores: Tensor = self.shortcut(self._joined(scaled), self._tied(incidence), n_hyperedges, contrast)
         return scores
+
+
+def _blocks_of(width: int, blocks: Sequence[int] | None) -> list[int]:
+    """Blocks of a stage, as often as it holds them; the whole stage if it does not consist of them."""
+    if blocks is None or width % sum(blocks):
+        return [width]
+    return list(blocks) * (width // sum(blocks))

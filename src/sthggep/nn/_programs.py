@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sthggep.nn._section import CountsOnly
 
 HALF_WEIGHT = 300.0  # counts at which a spot's expression is as much signal as noise
@@ -107,9 +110,10 @@ class GenePrograms(nn.Module):
         inverse = torch.linalg.pinv(self.loadings.double(), rtol=0.1).float()
         return [(t - m) / s @ inverse for t, m, s in zip(targets, means, spreads, strict=True)]
 
-    def forward(self, scores: Tensor) -> Tensor:
-        """Expression ``(n, genes)`` of program scores ``(n, rank)``."""
-        return self.mean + self.spread * ((scores * self.damp) @ self.loadings)
+    def forward(self, scores: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:
+        """Expression ``(n, genes)`` of program scores ``(n, rank)``; of all genes, or of those in ``columns``."""
+        genes = slice(None) if columns is None else torch.from_numpy(columns).to(scores.device)
+        return self.mean[genes] + self.spread[genes] * ((scores * self.damp) @ self.loadings[:, genes])
 
 
 def of_fewer_genes(loadings: Tensor, damp: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -122,10 +122,10 @@ def fit(
         Field of view in microns, or several, each a latent stage. Default: the fields of view of the encoder, or of
         the preset.
     encoding
-        ``"patches"``: the encoder reads the patch of each spot by itself, four times (flips). ``"tissue"``: the encoder
-        reads the tissue once, in large tiles, so that the time depends on the area of the tissue and not on the number
-        of spots; see :func:`sthggep.pp.features`. The model predicts as it was trained. Default: the preset's choice,
-        which is ``"patches"``.
+        ``"tissue"``: the encoder reads the tissue once, in large tiles, so that the time depends on the area of the
+        tissue and not on the number of spots; see :func:`sthggep.pp.features`. ``"patches"``: the encoder reads the
+        patch of each spot by itself, four times (flips). The model predicts as it was trained. Default: ``"tissue"``
+        for the encoders of the package and for registered ones with feature maps, else ``"patches"``.
     stain
         Stain normalization: ``"reinhard"`` (mean and spread of the tissue's colors in CIELAB) or ``"macenko"``
         (separates hematoxylin and eosin in optical density, as ``squidpy.experimental.im`` estimates them, and matches
