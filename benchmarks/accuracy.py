@@ -75,8 +75,9 @@ def sections(dataset: str, names: tuple[str, ...], root: Path, encoders: tuple[s
     for name in names:
         slide = getattr(sthggep.datasets, dataset)(name, root=root / dataset)
         for encoder in encoders:
-            sizes = PRESETS["default"].inputs.sizes_um
-            sthggep.pp.features(slide, encoder, size_um=sizes, show_progress_bar=False)
+            inputs = PRESETS["default"].inputs
+            options = {"flips": inputs.flips, "encoding": inputs.encoding}
+            sthggep.pp.features(slide, encoder, size_um=inputs.sizes_um, show_progress_bar=False, **options)
         found.append(slide)
     return found
 

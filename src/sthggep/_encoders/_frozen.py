@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sthggep._checks import one_of
 from sthggep._encoders._entry import UNVERSIONED, Encoder, FeatureMapping
 from sthggep._encoders._families import ModuleFields, describe_family_encoder, is_family
+from sthggep._encoders._pixel_memory import PixelMemory
 from sthggep._encoders._squares import read_squares
 from sthggep._encoders._tokens import check_maps, find_maps
 from sthggep._encoders._weights import hash_weights, load_weights
@@ -108,6 +109,7 @@ class FrozenEncoder:
         import torch
 
         self.entry = find_encoder(name)
+        self._memory = PixelMemory()
         self.device = torch.device(device)
         # A saved model must hold weights that the encoder's name does not identify
         self.portable = self.entry.portable or weights is not None
@@ -188,10 +190,11 @@ class FrozenEncoder:
 
         axes = [axis for axis, flipped in zip((3, 2), flip, strict=True) if flipped]
         with torch.inference_mode():
-            maps = self.maps.read(self.module, self._normalize_pixels(images).flip(axes))
+            x = self._normalize_pixels(images)
+            maps = self.maps.read(self.module, x.flip(axes) if axes else x)
             if readout is not None:
                 maps = readout.apply(maps)
-            return [values.flip(axes).float().cpu().numpy() for values in maps]
+            return [(values.flip(axes) if axes else values).float().cpu().numpy() for values in maps]
 
     def _encode_patches(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:
         """Encode patches and average over flips."""
@@ -210,7 +213,7 @@ class FrozenEncoder:
 
         if self.entry.transform is not None:
             return torch.stack([torch.as_tensor(self.entry.transform(patch)) for patch in patches]).to(self.device)
-        x = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        x = self._memory.as_floats(torch.from_numpy(patches).to(self.device)).permute(0, 3, 1, 2).div_(255)
         form = torch.channels_last if self.entry.channels_last else torch.contiguous_format
         x = x.contiguous(memory_format=form)
         shape = (1, 3, 1, 1)

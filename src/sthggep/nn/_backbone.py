@@ -132,8 +132,26 @@ class ShuffleNetV2(nn.Module):
         if self.training or torch.is_grad_enabled():
             out: Tensor = self.maxpool(self.conv1(x))
             return out
-        at_once = max(1, STEM_VALUES // (CHANNELS["conv1"] * x.shape[2] * x.shape[3] // 4))
+        values = CHANNELS["conv1"] * x.shape[2] * x.shape[3] // 4
+        if values > STEM_VALUES and isinstance(self.maxpool, nn.MaxPool2d):
+            return torch.cat([self._stem_in_strips(image, -(-values // STEM_VALUES)) for image in torch.split(x, 1)])
+        at_once = max(1, STEM_VALUES // values)
         return torch.cat([self.maxpool(self.conv1(part)) for part in torch.split(x, at_once)])
+
+    def _stem_in_strips(self, image: Tensor, n_strips: int) -> Tensor:
+        """The stem of one large image, strip by strip: its maps are many times larger than the image."""
+        height = image.shape[2]
+        n_rows = -(-height // 4)
+        step = -(-n_rows // n_strips)
+        parts = []
+        for first in range(0, n_rows, step):
+            last = min(first + step, n_rows)
+            # A row of the result sees the 7 rows around its first row of the image; one more row of maps above is cut off
+            top, bottom = max(0, 4 * first - 4), min(height, 4 * last + 4)
+            pooled = self.maxpool(self.conv1(image[:, :, top:bottom]))
+            skip = (4 * first - top) // 4
+            parts.append(pooled[:, :, skip : skip + last - first])
+        return torch.cat(parts, dim=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled 1024 features of images ``(n, 3, h, w)``."""
