@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,7 +80,8 @@ def _sections() -> list[AnnData]:
 
     sections = [datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=16) for seed in range(3)]
     for slide in sections:
-        pp.features(slide, size_um=SIZES_UM, weights="random", show_progress_bar=False)
+        options = {"encoding": "tissue", "flips": False, "weights": "random", "show_progress_bar": False}
+        pp.features(slide, size_um=SIZES_UM, **options)
     return sections
 
 
@@ -93,12 +97,44 @@ def fit_options() -> dict[str, object]:
     return {"weights": "random", "n_members": 2, "max_epochs": 8, "device": "cpu", "show_progress_bar": False}
 
 
+@contextmanager
+def _networks_earn_a_share() -> Iterator[None]:
+    """Let the networks of the default preset have a share in the prediction, whatever held-out tissue says."""
+    from sthggep._training._presets import PRESETS
+
+    default = PRESETS["default"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "default", replace(default, recipe=replace(default.recipe, shares=(0.25,))))
+        yield
+
+
+@pytest.fixture
+def networks() -> Iterator[None]:
+    """In this test, networks earn a share beside the closed form, so that `tl.fit` trains all of them."""
+    with _networks_earn_a_share():
+        yield
+
+
 @pytest.fixture(scope="session")
 def model(_sections: list[AnnData], fit_options: dict[str, object]):
-    """A small model, trained on the first two sections."""
+    """A small model of two networks beside the closed form, trained on the first two sections."""
     from sthggep import tl
 
-    return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **fit_options)
+    with _networks_earn_a_share():
+        return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **fit_options)
+
+
+@pytest.fixture(scope="session")
+def closed_form(_sections: list[AnnData], fit_options: dict[str, object]):
+    """A small model without networks: they earned no share beside the closed form."""
+    from sthggep import tl
+    from sthggep._training._presets import PRESETS
+
+    default = PRESETS["default"]
+    alone = replace(default, recipe=replace(default.recipe, shares=(0.0,)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "default", alone)
+        return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **fit_options)
 
 
 @pytest.fixture

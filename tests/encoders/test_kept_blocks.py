@@ -21,7 +21,7 @@ OPTIONS = {"flips": False, "batch_size": 1}
 
 @pytest.fixture(scope="module")
 def expected(slide, frozen) -> list[np.ndarray]:
-    return encode(slide, frozen, SIZES, **OPTIONS)
+    return [stage.values for stage in encode(slide, frozen, SIZES, **OPTIONS)]
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def test_blocks_hold_the_same_features_as_without_blocks(slide, frozen, expected
     assert blocks.missing() == [0]
     features = encode(slide, frozen, SIZES, block_folder=tmp_path / "blocks", **OPTIONS)
     assert encoded_numbers == [1, 0]
-    np.testing.assert_array_equal(features, expected)
+    np.testing.assert_array_equal([stage.values for stage in features], expected)
     on_disk = encode(slide, frozen, SIZES, block_folder=tmp_path / "blocks", folder=tmp_path, **OPTIONS)
     assert encoded_numbers == [1, 0]
-    np.testing.assert_array_equal([rows[:] for rows in on_disk], expected)
+    np.testing.assert_array_equal([stage.values[:] for stage in on_disk], expected)
     assert all(path.suffix == ".npy" for path in (tmp_path / "blocks").iterdir())
 
 
@@ -63,7 +63,9 @@ def test_a_broken_block_is_encoded_again(slide, frozen, expected, encoded_number
     first.write_bytes(first.read_bytes()[:1000])
     np.save(second, np.zeros((2, 3, 4), np.float32))
     encoded_numbers.clear()
-    np.testing.assert_array_equal(encode(slide, frozen, SIZES, block_folder=tmp_path, **OPTIONS), expected)
+    again = encode(slide, frozen, SIZES, block_folder=tmp_path, **OPTIONS)
+    np.testing.assert_array_equal([stage.values for stage in again], expected)
+    assert [stage.moments for stage in again] == [None, None]  # patches say nothing of the tissue around
     assert sorted(encoded_numbers) == [0, 1]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sthggep._checks import one_of, positive
 from sthggep._slides._stain import check_stain
-from sthggep._training._presets import PRESETS, Preset
+from sthggep._training._presets import ON_SPOTS, ON_TISSUE, PRESETS, Preset
 
 if TYPE_CHECKING:
     from sthggep._inputs._inputs import Inputs
@@ -72,7 +72,7 @@ def _with_numbers(preset: Preset, choices: Choices) -> Preset:
             msg = "`obsm` is empty. Pass a key of features or several, or leave it out."
             raise ValueError(msg)
         inputs = replace(inputs, kind="obsm", obsm=keys, encoding="patches", flips=True)
-        return replace(preset, inputs=inputs, recipe=recipe, n_members=n_members, net={**preset.net, "linear": False})
+        return replace(preset, inputs=inputs, recipe=recipe, n_members=n_members, net={**preset.net, **ON_SPOTS})
     return replace(preset, inputs=inputs, recipe=recipe, n_members=n_members)
 
 
@@ -108,7 +108,7 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
     if choices.encoding is not None:
         inputs = _with_encoding(inputs, choices.encoding)
     if inputs.kind == "features":
-        net["linear"] = inputs.encoding == "tissue"
+        net |= ON_TISSUE if inputs.encoding == "tissue" else ON_SPOTS
     return replace(preset, inputs=inputs, net=net)
 
 

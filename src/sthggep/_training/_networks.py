@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sthggep.nn import ClosedFormNet, HGGEPNet
     from sthggep.nn._section import CountsOnly
 
-CLOSED_FORM_OPTIONS = ("blocks", "rank", "penalty", "damping", "hypergraph", "linear")
+CLOSED_FORM_OPTIONS = ("blocks", "rank", "penalty", "damping", "hypergraph", "linear", "n_windows")
 
 
 def build_network(

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from sthggep._encoders._entry import AROUND_UM
 from sthggep._inputs._inputs import Inputs
 
 # For features of unit norm: from almost no ridge to one that leaves only the strongest effects
 PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13).round(3))
+
+ON_TISSUE = {"linear": True, "n_windows": 1 + len(AROUND_UM)}  # options of a network on features of the tissue
+ON_SPOTS = {"linear": False, "n_windows": 1}
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ PRESETS = {
         ),
         network="FeatureHGGEPNet",
         recipe=Recipe(max_epochs=40, learning_rate=1e-3, weight_decay=0.05, patience=10, min_steps=4),
-        net={"blocks": (48, 96, 192, 1024), "depth": 0, "rank": 12, "penalty": 1.0, "linear": True},
+        net={"blocks": (48, 96, 192, 1024), "depth": 0, "rank": 12, "penalty": 1.0, **ON_TISSUE},
         n_members=5,
     ),
 }

@@ -52,6 +52,7 @@ class ClosedFormOptions(Part):
     damping: Annotated[float, Field(ge=0)] = 0.5
     hypergraph: bool = True
     linear: bool = False
+    n_windows: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 class FeatureOptions(ClosedFormOptions):

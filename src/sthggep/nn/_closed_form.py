@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sthggep.nn._heads import Output
 from sthggep.nn._programs import GenePrograms, spot_weights
-from sthggep.nn._section import CountsOnly, TrainingSample, join_windows, stage_of_samples
+from sthggep.nn._section import CountsOnly, FeatureInputs, TrainingSample, join_windows, stage_of_samples
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, check_stages
 
@@ -30,8 +30,7 @@ class ClosedFormNet(nn.Module):
     n_genes
         Genes of the panel.
     blocks
-        Widths of the latent stages inside each of them, once or several times (the tissue's features hold two windows);
-        ``None`` takes each as one block.
+        Widths of the latent stages inside each window of a stage; ``None`` takes each window as one block.
     rank
         Gene programs.
     penalty, damping
@@ -41,6 +40,8 @@ class ClosedFormNet(nn.Module):
     linear
         The prediction is linear in a spot's own features, which then hold the tissue around it, too: nothing is clipped,
         and hyperedges tie networks only. So the weights can be applied to feature maps before these are pooled.
+    n_windows
+        Windows of the tissue whose features stand side by side in each stage: a spot's field of view, then those around.
     """
 
     config: dict[str, Any]
@@ -56,6 +57,7 @@ class ClosedFormNet(nn.Module):
         damping: float = 0.5,
         hypergraph: bool = True,
         linear: bool = False,
+        n_windows: int = 1,
     ) -> None:
         super().__init__()
         if not feature_dims:
@@ -71,11 +73,13 @@ class ClosedFormNet(nn.Module):
             "hypergraph": hypergraph,
         }
         if linear:  # other networks keep the record, and so the id, that they had before there was a choice
-            self.config["linear"] = True
+            self.config |= {"linear": True, "n_windows": n_windows}
         self.feature_dims = tuple(feature_dims)
-        self.n_neighbors, self.tied = 1, hypergraph and not linear
+        self.n_neighbors, self.n_windows, self.tied = 1, n_windows, hypergraph and not linear
         rank = min(rank, n_genes)
-        self.scale = nn.ModuleList(SectionScale(_blocks_of(width, blocks), clip=not linear) for width in feature_dims)
+        self.scale = nn.ModuleList(
+            SectionScale(_blocks_of(width, blocks, n_windows), clip=not linear) for width in feature_dims
+        )
         self.programs = GenePrograms(n_genes, rank, damping)
         self.shortcut = LinearShortcut(sum(feature_dims), rank, penalty, own_only=linear)
 
@@ -148,6 +152,35 @@ class ClosedFormNet(nn.Module):
         scores = self.programs.adapt(targets, join_windows(weights, samples), share if whole_panel else 1.0)
         self.shortcut.adapt(self.shortcut_features(samples), scores, weights, ADAPT_PENALTY)
 
+    def parts(self, inputs: FeatureInputs, direction: Tensor) -> Tensor:
+        """Split a combination of the linear program scores by where in the features it comes from.
+
+        Parameters
+        ----------
+        inputs
+            A section, or a window of one.
+        direction
+            ``(rank,)``: weight of each program.
+
+        Returns
+        -------
+        ``(n, stages, 2)``: of the spot's own field of view, and of the tissue or the hyperedges around it. The sum over
+        stages and both is ``scores @ direction``.
+        """
+        x = self._joined(self.scaled(inputs.features, inputs.statistics))
+        contrast = None if inputs.statistics is None else inputs.statistics.contrast
+        spread = self.shortcut.spread(x, self._tied(inputs.incidence), inputs.n_hyperedges, contrast)
+        share = spread * (self.shortcut.weight @ direction)
+        n_stages = len(self.feature_dims)
+        if not self.shortcut.own_only:
+            halves = [torch.split(half, list(self.feature_dims), dim=1) for half in share.chunk(2, dim=1)]
+            return torch.stack([torch.stack([part.sum(dim=1) for part in half], dim=1) for half in halves], dim=2)
+        out = share.new_empty(len(share), n_stages, 2)
+        for i, stage in enumerate(torch.split(share, list(self.feature_dims), dim=1)):
+            own = stage.shape[1] // self.n_windows
+            out[:, i, 0], out[:, i, 1] = stage[:, :own].sum(dim=1), stage[:, own:].sum(dim=1)
+        return out
+
     def _tied(self, incidence: Tensor | None) -> Tensor | None:
         """Return the hyperedges where the network has any."""
         return incidence if self.tied else None
@@ -189,8 +222,7 @@ class ClosedFormNet(nn.Module):
         return scores
 
 
-def _blocks_of(width: int, blocks: Sequence[int] | None) -> list[int]:
-    """Blocks of a stage, as often as it holds them; the whole stage if it does not consist of them."""
-    if blocks is None or width % sum(blocks):
-        return [width]
-    return list(blocks) * (width // sum(blocks))
+def _blocks_of(width: int, blocks: Sequence[int] | None, n_windows: int) -> list[int]:
+    """Blocks of all windows of a stage; each window as one block if it does not consist of these."""
+    window = width // n_windows
+    return list(blocks if blocks is not None and sum(blocks) == window else [window]) * n_windows

@@ -55,7 +55,7 @@ class FeatureHGGEPNet(ClosedFormNet):
         Distribution of the raw counts; ``None`` for no such head.
     hypergraph
         Tie the spots by hyperedges.
-    linear
+    linear, n_windows
         As for ``ClosedFormNet``.
     """
 
@@ -79,6 +79,7 @@ class FeatureHGGEPNet(ClosedFormNet):
         count_head: CountHead | None = None,
         hypergraph: bool = True,
         linear: bool = False,
+        n_windows: int = 1,
     ) -> None:
         super().__init__(
             feature_dims,
@@ -89,6 +90,7 @@ class FeatureHGGEPNet(ClosedFormNet):
             damping=damping,
             hypergraph=hypergraph,
             linear=linear,
+            n_windows=n_windows,
         )
         if dim % heads:
             msg = f"Expected dim to be a multiple of heads, found dim={dim}, heads={heads}."

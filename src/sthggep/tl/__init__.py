@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sthggep.tl._agreement import agreement
 from sthggep.tl._attach import attach
+from sthggep.tl._attribution import Attribution, attribution
 from sthggep.tl._cross_validate import cross_validate
 from sthggep.tl._evaluate import evaluate
 from sthggep.tl._fit import fit
@@ -14,8 +15,10 @@ from sthggep.tl._to_adata import to_adata
 from sthggep.tl._top_genes import top_genes
 
 __all__ = [
+    "Attribution",
     "agreement",
     "attach",
+    "attribution",
     "cross_validate",
     "evaluate",
     "fit",
