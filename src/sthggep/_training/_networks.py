@@ -129,7 +129,7 @@ def network_without_weights(preset: Preset) -> nn.Module:
     with torch.device("meta"):
         if preset.network == "HGGEPNet":
             return HGGEPNet(1, **preset.net)
-        return FeatureHGGEPNet([1], 1, **{**preset.net, "blocks": None})
+        return FeatureHGGEPNet([1], 1, **{**preset.net, "blocks": None, "n_windows": 1})
 
 
 def choose_share(
