@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,12 +70,12 @@ def _close_figures():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-SIZES_UM = (80.0, 160.0, 320.0, 640.0)
+SIZES_UM = (320.0, 640.0)  # smaller fields of view take most of the time
 
 
 @pytest.fixture(scope="session")
 def _sections() -> list[AnnData]:
-    """Three sections of toy tissue with the features of the default preset, which spares each fit the encoding."""
+    """Three sections of toy tissue with the features of `fit_options`, which spares each fit the encoding."""
     from sthggep import datasets, pp
 
     sections = [datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=16) for seed in range(3)]
@@ -94,46 +94,48 @@ def slides(_sections: list[AnnData]) -> list[AnnData]:
 @pytest.fixture(scope="session")
 def fit_options() -> dict[str, object]:
     """Options of a fit that takes seconds."""
-    return {"weights": "random", "n_members": 2, "max_epochs": 8, "device": "cpu", "show_progress_bar": False}
+    return {"size_um": SIZES_UM, "weights": "random", "n_members": 2, "max_epochs": 8, "device": "cpu", "show_progress_bar": False}
 
 
 @contextmanager
-def _networks_earn_a_share() -> Iterator[None]:
-    """Let the networks of the default preset have a share in the prediction, whatever held-out tissue says."""
+def default_preset(**recipe: object) -> Iterator[None]:
+    """Change the recipe of the default preset."""
     from sthggep._training._presets import PRESETS
 
     default = PRESETS["default"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "default", replace(default, recipe=replace(default.recipe, shares=(0.25,))))
-        yield
-
-
-@pytest.fixture
-def networks() -> Iterator[None]:
-    """In this test, networks earn a share beside the closed form, so that `tl.fit` trains all of them."""
-    with _networks_earn_a_share():
+        patch.setitem(PRESETS, "default", replace(default, recipe=replace(default.recipe, **recipe)))
         yield
 
 
 @pytest.fixture(scope="session")
-def model(_sections: list[AnnData], fit_options: dict[str, object]):
+def with_networks() -> Callable[[], AbstractContextManager[None]]:
+    """Return a context in which networks earn a share beside the closed form, so that `tl.fit` trains all of them."""
+    return lambda: default_preset(shares=(0.25,))
+
+
+@pytest.fixture
+def networks(with_networks) -> Iterator[None]:
+    """Let networks earn a share in this test."""
+    with with_networks():
+        yield
+
+
+@pytest.fixture(scope="session")
+def model(_sections: list[AnnData], fit_options: dict[str, object], with_networks):
     """A small model of two networks beside the closed form, trained on the first two sections."""
     from sthggep import tl
 
-    with _networks_earn_a_share():
+    with with_networks():
         return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **fit_options)
 
 
 @pytest.fixture(scope="session")
 def closed_form(_sections: list[AnnData], fit_options: dict[str, object]):
-    """A small model without networks: they earned no share beside the closed form."""
+    """A small model without networks, solved on the first two sections."""
     from sthggep import tl
-    from sthggep._training._presets import PRESETS
 
-    default = PRESETS["default"]
-    alone = replace(default, recipe=replace(default.recipe, shares=(0.0,)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "default", alone)
+    with default_preset(shares=(0.0,)):
         return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **fit_options)
 
 

@@ -37,7 +37,9 @@ def sections() -> list[anndata.AnnData]:
 @pytest.fixture(scope="module")
 def quick(sections) -> HGGEP:
     """Networks that read neighbors and hyperedges; they and the shortcut both contribute."""
-    attentive = replace(PRESETS["default"], net={**PRESETS["default"].net, "depth": 1})
+    default = PRESETS["default"]
+    recipe = replace(default.recipe, shares=(0.25,))
+    attentive = replace(default, recipe=recipe, net={**default.net, "depth": 1})
     model = tl.fit(sections[:2], genes=list(sections[0].var_names), preset=attentive, **FIT)
     assert model.members[0].hops == ("hyperedges", "hyperedges", "neighbors")
     for member in model.members:
@@ -272,7 +274,7 @@ def largest_pass(passes) -> tuple[int, set[bool]]:
     return result
 
 
-def test_training_in_windows(sections, quick, passes):
+def test_training_in_windows(sections, quick, passes, networks):
     genes, n_obs = quick.genes, [slide.n_obs for slide in sections[:2]]
     windowed = tl.fit(sections[:2], genes=genes, window=150, **FIT)
     most, is_window = largest_pass(passes)

@@ -39,9 +39,10 @@ def tissue():
 
 
 @pytest.fixture(scope="module")
-def parent(tissue) -> HGGEP:
+def parent(tissue, with_networks) -> HGGEP:
     genes = list(tissue["old"].var_names)
-    return tl.fit([tissue["old"], tissue["old2"]], genes=genes, obsm="X_mine", **OPTIONS)
+    with with_networks():
+        return tl.fit([tissue["old"], tissue["old2"]], genes=genes, obsm="X_mine", **OPTIONS)
 
 
 @pytest.fixture(scope="module")

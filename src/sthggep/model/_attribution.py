@@ -78,7 +78,7 @@ def split_prediction(
             rows, core = window.window
             for number, net in enumerate(nets):
                 inputs = window.of_member(number)
-                blend = float(net.blend) if isinstance(net, FeatureHGGEPNet) else 0.0
+                blend = share_of(net)
                 stages = (1 - blend) * net.parts(inputs, target.direction(net))
                 mean = target.mean(net).expand(len(rows))
                 network = torch.zeros(len(rows))
@@ -90,6 +90,11 @@ def split_prediction(
                 out.mean[at] += ((factor * mean[core] + offset) / len(nets)).numpy()
                 out.network[at] += (factor * network[core] / len(nets)).numpy()
     return out
+
+
+def share_of(net: ClosedFormNet) -> float:
+    """Share of the network in a prediction; the closed form has the rest."""
+    return float(net.blend) if isinstance(net, FeatureHGGEPNet) else 0.0
 
 
 def scale_of(model: HGGEP, target: Target) -> tuple[float, float]:
@@ -110,7 +115,9 @@ def map_tissue(
     size_um: float,
     show: bool = False,
 ) -> Floats:
-    """What the tissue in squares of ``size_um`` adds, (stages, n_squares): the mean of this over a window is its part.
+    """What the tissue in squares of ``size_um`` adds by the closed form, (stages, n_squares).
+
+    The mean of this over a window is what the window adds.
 
     Parameters
     ----------
@@ -137,7 +144,7 @@ def _add_windows(nets: Sequence[ClosedFormNet], stages: Sequence[object], target
     total, constant = torch.zeros(()), 0.0
     for net, stage in zip(nets, stages, strict=True):
         weight, mean = cast("tuple[Tensor, Tensor]", stage)
-        column = weight @ target.direction(net) / len(nets)
+        column = (1 - share_of(net)) * (weight @ target.direction(net)) / len(nets)
         total = total + column.reshape(net.n_windows, -1).sum(dim=0)
         constant += float(mean @ column)
     return total, constant

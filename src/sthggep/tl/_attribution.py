@@ -72,7 +72,8 @@ class Attribution:
         The value of a square is what its tissue would add to the prediction of a spot whose windows, own and around, held
         nothing else; so the mean of the map over a window is what that window adds. It is relative to the mean tissue of
         the section, and exact: the closed form is linear in the encoder's feature maps. A cell of these maps sees more
-        than its square (up to some tens of microns at the smallest field of view, several hundred at the largest).
+        than its square (up to some tens of microns at the smallest field of view, several hundred at the largest). The
+        share of networks, where they take part, is not in the map.
 
         Parameters
         ----------
@@ -92,7 +93,7 @@ class Attribution:
         Raises
         ------
         ValueError
-            The model does not read the tissue, networks take part in its prediction, or there are too many squares.
+            The model does not read the tissue, or there are too many squares.
 
         Examples
         --------
@@ -102,12 +103,12 @@ class Attribution:
         from xarray import DataArray
 
         from sthggep.model._attribution import map_tissue
-        from sthggep.model._closed_form_maps import fields_of_view, is_linear
+        from sthggep.model._closed_form_maps import fields_of_view
 
-        if not all(map(is_linear, self.model.members)):
+        if self.model.inputs.encoding != "tissue":
             msg = (
-                "A map needs a model whose prediction is linear in feature maps of the tissue: a closed form without "
-                f"networks on an encoding of the tissue. This one is {self.model!r}. `table` holds its parts by field of view."
+                "A map needs a model that reads feature maps of the tissue (`tl.fit(encoding='tissue')`). This one is "
+                f"{self.model!r}. `table` holds the parts of its prediction by field of view."
             )
             raise ValueError(msg)
         x, y = self._lay_squares(positive(size_um, "`size_um`"), min(fields_of_view(self.model.inputs)))

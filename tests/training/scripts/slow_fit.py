@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 import sthggep
+from sthggep._training._presets import PRESETS
 
 
 class Diary(Callback):
@@ -32,13 +34,16 @@ class Diary(Callback):
 
 
 def fit(folder: Path | None, diary: Diary | None = None, **options) -> sthggep.HGGEP:
-    """Train two networks on toy tissue, on informative features."""
+    """Train two networks on toy tissue, on informative features; both have a share in the prediction."""
+    default = PRESETS["default"]
+    preset = replace(default, recipe=replace(default.recipe, shares=(0.25,)))
     slides = [sthggep.datasets.toy(seed=seed, size_um=(1600.0, 1600.0), mpp=4.0, n_genes=8) for seed in range(3)]
     for slide in slides:
         noise = np.random.default_rng(0).standard_normal((slide.n_obs, 4))
         slide.obsm["signals"] = np.column_stack([np.asarray(slide.obsm["morphology"], dtype=float), noise])
     defaults = {"genes": list(slides[0].var_names), "obsm": "signals", "n_members": 2, "max_epochs": 4, "device": "cpu"}
     defaults |= {
+        "preset": preset,
         "trainer_kwargs": {"callbacks": [diary or Diary()]},
         "checkpoint_dir": folder,
         "show_progress_bar": False,
