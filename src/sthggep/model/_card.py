@@ -20,11 +20,10 @@ SHOWN = 6  # number of sections and genes that are listed
 def summarize(model: Predictor) -> dict[str, str]:
     """Summarize outputs, inputs, networks, training sections and held-out results; unknown entries are left out."""
     training, noun = model.training, _noun(model)
-    weights = sum(one.numel() for one in model.members.parameters())
     entries = {
         "predicts": f"{counted(model.genes, noun)}, {model.units}",
         "reads": str(model.inputs),
-        "networks": f"{counted(len(model.members), 'network')}, preset {model.preset}, {weights / 1e6:.1f} M weights",
+        "predicts by": f"{model.architecture}, preset {model.preset}",
         "trained on": f"{counted(training.sections, 'section')}{_spots(training.n_spots)}",
     }
     if model.pitch_um:

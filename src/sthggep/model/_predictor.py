@@ -25,6 +25,7 @@ from sthggep._table._targets import Targets
 from sthggep.model._forward import Ensemble, Predictions, Quantities, gather, predict_windows
 from sthggep.model._record import TrainingRecord
 from sthggep.model._store import json_columns
+from sthggep.nn import ClosedFormNet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,19 +134,27 @@ class Predictor:
         return outputs * std[index] + mean[index]
 
     def __repr__(self) -> str:
-        weights = sum(parameter.numel() for parameter in self.members.parameters())
         slides = self.training.all_sections
         return (
             f"HGGEP ({self.preset}): {counted(self.genes, 'gene' if self.targets is None else 'target')} from {self.inputs}; "
-            f"{counted(len(self.members), 'network')}{self._share}, {weights / 1e6:.1f} M weights; "
-            f"trained on {counted(slides, 'section')} ({listing(slides, 6)})"
+            f"{self.architecture}; trained on {counted(slides, 'section')} ({listing(slides, 6)})"
         )
 
     @property
-    def _share(self) -> str:
-        """Share of the networks in the prediction, in words; empty for networks without a linear shortcut."""
+    def architecture(self) -> str:
+        """What predicts, in words: networks and the share of the closed form, or the closed form alone."""
+        if self.is_closed_form:
+            programs = range(int(self.members[0].config["rank"]))  # type: ignore[index]
+            return f"closed form of {counted(programs, 'gene program')}, no network"
+        weights = sum(parameter.numel() for parameter in self.members.parameters())
         shares = [float(member.blend) for member in self.members if hasattr(member, "blend")]  # type: ignore[arg-type]
-        return f" (share {float(np.mean(shares)):g}, the linear shortcut has the rest)" if shares else ""
+        share = f" (share {float(np.mean(shares)):g}, the closed form has the rest)" if shares else ""
+        return f"{counted(len(self.members), 'network')}{share}, {weights / 1e6:.1f} M weights"
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether the closed form predicts alone, without a network."""
+        return all(type(member) is ClosedFormNet for member in self.members)
 
     def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
         """Load the frozen encoder of the model with its weights.

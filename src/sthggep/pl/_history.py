@@ -80,6 +80,8 @@ def history(
             loss_column = "val_loss"
         _mark(axes[0], table, best, loss_column, has_validation)
         axes[0].set(ylabel="loss", title="Loss")
+        if getattr(history, "is_closed_form", False):
+            figure.suptitle("A network that was tried: it earned no share, the closed form predicts alone", fontsize=8)
         if has_validation:
             _curves(axes[1], table, "val_pearson", "validation", VALIDATION)
             _mark(axes[1], table, best, "val_pearson", has_validation)
@@ -99,8 +101,8 @@ def _table(history: object) -> pd.DataFrame:
         raise TypeError(msg)
     if table.empty:
         msg = (
-            "A history of one epoch at least was expected, found an empty one: this model was not trained by sthggep. "
-            "Call `sthggep.tl.fit(slides)` first."
+            "A history of one epoch at least was expected, found an empty one: the closed form of this model was solved "
+            "without a network, or sthggep did not train it. Call `sthggep.tl.fit(slides)` to train one."
         )
         raise ValueError(msg)
     absent = [column for column in ("epoch", "train_loss") if column not in table]

@@ -127,10 +127,10 @@ def describe_model(model: HGGEP) -> ModelData:
         ("preset", model.preset),
         ("genes", f"{len(model.genes)}, {model.units}"),
         ("inputs", str(model.inputs)),
-        ("networks", str(len(model.members))),
+        ("predicts by", model.architecture),
         ("trained on", ", ".join(training.sections) or "not recorded"),
         ("spots", str(sum(training.n_spots)) if training.n_spots else "not recorded"),
-        ("held out for early stopping", "; ".join(training.validation) or "nothing"),
+        ("held out for choices", "; ".join(training.validation) or "nothing"),
         ("seed", "not recorded" if training.seed is None else str(training.seed)),
     ]
     missing: list[float | None] = [None] * len(model.genes)
@@ -140,7 +140,8 @@ def describe_model(model: HGGEP) -> ModelData:
 
 
 def _curves(model: HGGEP) -> str | None:
-    if model.history.empty:
+    # The curves of a network that earned no share would pass for those of the model
+    if model.history.empty or model.is_closed_form:
         return None
     import matplotlib.pyplot as plt
 

@@ -63,7 +63,7 @@ def predict(
 ) -> AnnData | SpatialData | None:
     """Predict the expression of every spot from the H&E image around it, and write it to ``obsm``.
 
-    Counts are not read. Each network of the model predicts every spot; the prediction is their mean.
+    Counts are not read. The closed form of the model predicts every spot, or the mean of its networks does.
 
     Parameters
     ----------
@@ -79,6 +79,7 @@ def predict(
     latent
         Write the latent embedding of each spot, for neighbor graphs, clusters and UMAPs: the fused features of all
         networks of the model, side by side. Their axes differ between networks, so the function does not average them.
+        Of a model without networks, the scores of its gene programs.
     counts
         Write expected counts. The model needs a head for counts (``preset="paper"``): the count of each gene is the
         mean of the distribution that the head predicts, for a spot of the median library size of the training
@@ -124,7 +125,7 @@ def predict(
     ``obsm[key_added]`` : float32 (n_obs, n_genes)
         The prediction, on the scale ``uns[key_added]["units"]``. Spots of regions that were not selected keep what the same
         model predicted before under this name, or are NaN.
-    ``obsm["X_<key_added>"]`` : float32 (n_obs, n_networks × dim)
+    ``obsm["X_<key_added>"]`` : float32 (n_obs, n_networks × dim or n_programs)
         With ``latent``: the embedding.
     ``obsm["<key_added>_counts"]`` : float32 (n_obs, n_genes)
         With ``counts``: expected counts.
