@@ -176,9 +176,9 @@ def test_parts_of_the_grid_join_without_seams(tissue, sampler, zoom):
 
 
 def test_finished_blocks_are_read_again(tissue, sampler, tmp_path, monkeypatch):
-    monkeypatch.setattr(_tissue, "TILE_PX", 20)
+    monkeypatch.setattr(_tissue, "TILE_PX", 50)
     monkeypatch.setattr(sampler, "weights", "of this test")  # an encoder whose weights have no id keeps no blocks
-    sizes = (SIZE, 640.0)
+    sizes = (160.0, SIZE)
     options = {"flips": False, "encoding": "tissue", "batch_size": 1}
     expected = encode(tissue, sampler, sizes, **options)
     encodings = make_encodings(tissue, sampler, sizes, **options)

@@ -142,7 +142,7 @@ def test_features_do_not_depend_on_tiles_or_company(tissue, flips, monkeypatch):
     frozen = FrozenEncoder("tokens")
     whole = features_of(TissueEncoding(tissue, frozen, SIZE, flips=flips))
     assert whole.shape == (tissue.n_spots, 3 * WIDTH)
-    tiled = TissueEncoding(tissue, frozen, SIZE, flips=flips, tile_px=200)
+    tiled = TissueEncoding(tissue, frozen, SIZE, flips=flips, tile_px=100)
     assert len(tiled.blocks) >= 2
     assert largest(features_of(tiled), whole) <= 1e-4
     few = np.random.default_rng(0).permutation(tissue.n_spots)[:7]

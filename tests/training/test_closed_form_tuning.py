@@ -1,0 +1,136 @@
+"""Fine-tuning of a model without networks: only its closed form is adapted, and nothing is trained."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sthggep import HGGEP, datasets, tl
+from sthggep._training import _lightning
+from sthggep._training._fine_tuning import with_genes
+from sthggep._training._presets import PRESETS
+from sthggep.nn import ClosedFormNet
+
+QUIET = {"device": "cpu", "show_progress_bar": False}
+N_GENES = 16
+
+
+def toy(seed: int, *, shifted: bool = False):
+    """A section with user features; in shifted tissue both stain (the features) and expression differ."""
+    slide = datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=8.0, n_genes=N_GENES)
+    values = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    slide.obsm["X_mine"] = values * 1.5 + 3 if shifted else values
+    if shifted:
+        # Genes swap roles: a gene that follows nuclei here follows collagen in the other tissue
+        slide.X = slide.X[:, np.roll(np.arange(N_GENES), 2)].copy()
+    return slide
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return {"old": toy(0), "old2": toy(5), "new": toy(1, shifted=True), "test": toy(2, shifted=True)}
+
+
+@pytest.fixture(scope="module")
+def parent(tissue) -> HGGEP:
+    default = PRESETS["default"]
+    alone = replace(default, recipe=replace(default.recipe, shares=(0.0,)))
+    genes = list(tissue["old"].var_names)
+    model = tl.fit([tissue["old"], tissue["old2"]], genes=genes, preset=alone, obsm="X_mine", **QUIET)
+    assert [type(member) for member in model.members] == [ClosedFormNet]
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    monkeypatch.setattr(_lightning, "train_network", lambda *_, **__: pytest.fail("a network is trained"))
+
+
+def scores(model: HGGEP, slide) -> tuple[float, float]:
+    """Correlation and error of a prediction."""
+    tl.predict(slide, model, key_added="found", **QUIET)
+    table = tl.evaluate(slide, "found")
+    return float(table["pearson"].mean()), float(table["rmse"].mean())
+
+
+def test_new_tissue_is_learned(tissue, parent, caplog):
+    before = {name: value.clone() for name, value in parent.members.state_dict().items()}
+    name = parent.id
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        child = tl.fit(tissue["new"], model=parent, **QUIET)
+    (old,), (new,) = parent.members, child.members
+    assert type(new) is ClosedFormNet
+    assert new.config == old.config
+    assert torch.equal(new.programs.loadings, old.programs.loadings)
+    assert not torch.equal(new.shortcut.weight, old.shortcut.weight)
+    (r, error), (old_r, old_error) = scores(child, tissue["test"]), scores(parent, tissue["test"])
+    assert r > old_r + 0.1
+    assert error < old_error - 0.05
+    assert len(child.history) == 0
+    assert len(child.training.held_out_pearson) == N_GENES
+    assert "closed form of" in caplog.text
+    # The parent is as it was
+    assert (parent.id, child.training.model) == (name, name)
+    assert all(torch.equal(value, before[key]) for key, value in parent.members.state_dict().items())
+
+
+def test_all_tissue_is_learned_from_whatever_is_held_out(tissue, parent):
+    held_out, nothing = (
+        tl.fit(tissue["new"], model=parent, validation=validation, **QUIET) for validation in ("blocks", None)
+    )
+    assert nothing.training.held_out_pearson is None
+    assert held_out.training.held_out_pearson is not None
+    for first, second in zip(held_out.members.state_dict().values(), nothing.members.state_dict().values(), strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_few_spots_change_the_model_little(tissue, parent):
+    few, many = (tl.fit(tissue["new"][:n].copy(), model=parent, validation=None, **QUIET) for n in (6, 60))
+    old, *new = (model.members[0].shortcut.weight for model in (parent, few, many))
+    changes = [float((weight - old).norm()) for weight in new]
+    assert 0 < changes[0] < 0.5 * changes[1]
+
+
+@pytest.mark.parametrize("columns", [list(range(15, 2, -1)), [0, 3, 6, 9, 12]], ids=["most", "fewer than programs"])
+def test_some_of_its_genes(tissue, parent, columns):
+    genes = [parent.genes[column] for column in columns]
+    child = tl.fit(tissue["new"], model=parent, genes=genes, **QUIET)
+    (old,), (new,) = parent.members, child.members
+    assert child.genes == genes
+    rank = min(old.config["rank"], len(genes))
+    assert new.programs.loadings.shape == (rank, len(genes))
+    if rank == len(old.programs.loadings):
+        assert torch.equal(new.programs.loadings, old.programs.loadings[:, columns])
+    untuned = HGGEP([with_genes(old, columns).eval()], genes, parent.inputs)
+    (r, error), (old_r, old_error) = scores(child, tissue["test"]), scores(untuned, tissue["test"])
+    assert r > old_r + 0.1
+    assert error < 0.8 * old_error  # on the scale of the smaller panel
+
+
+@pytest.mark.parametrize("columns", [[11, 0, 3, 4, 5, 6, 7, 8, 2], [11, 0, 3], [4]])  # of 8 programs
+def test_selected_outputs_do_not_change(columns):
+    torch.manual_seed(0)
+    net = ClosedFormNet([5], 12).eval()
+    net.programs.damp.copy_(torch.linspace(1.0, 0.2, 8))
+    torch.nn.init.normal_(net.shortcut.weight)
+    inputs = ([torch.randn(3, 5)], torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 1, 2))
+    inputs += (torch.tensor([[0, 1, 1, 2], [0, 0, 1, 1]]), 2)
+    selected = with_genes(net, columns).eval()
+    with torch.no_grad():
+        whole, part = net(*inputs).expression, selected(*inputs).expression
+    torch.testing.assert_close(part, whole[:, columns])
+
+
+def test_tuning_survives_the_disk_and_can_go_on(tissue, parent, tmp_path):
+    child = tl.fit(tissue["new"], model=parent, **QUIET)
+    child.save(tmp_path / "child")
+    back = HGGEP.load(tmp_path / "child")
+    assert back.id == child.id
+    assert tl.fit(tissue["new"], model=parent, **QUIET).id == child.id
+    third = tl.fit(tissue["old"], model=back, **QUIET)
+    assert [type(member) for member in third.members] == [ClosedFormNet]
+    assert third.training.model_sections == ["toy1", "toy6", "toy2"]
