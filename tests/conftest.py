@@ -171,7 +171,7 @@ def light_model(toy: AnnData):
     from sthggep import datasets, tl
 
     second = datasets.toy(seed=1, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=toy.n_vars)
-    options = {"size_um": 160, "n_members": 1, "max_epochs": 20, "validation": None, "show_progress_bar": False}
+    options = {"size_um": 320, "n_members": 1, "max_epochs": 20, "validation": None, "show_progress_bar": False}
     return tl.fit([toy, second], genes=list(toy.var_names), device="cpu", **options)
 
 

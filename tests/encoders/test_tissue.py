@@ -101,15 +101,18 @@ def test_wider_windows_hold_the_tissue_around(tissue, sampler):
             assert reds[spot, window] == pytest.approx(1 - inside / (2 * half) ** 2, abs=0.02)
 
 
-def test_flips_make_a_mirrored_slide_the_same(tissue, sampler):
+def test_flips_make_a_mirrored_or_turned_slide_the_same(tissue, sampler):
     image = np.random.default_rng(0).integers(0, 255, (320, 480, 3), dtype=np.uint8)
     xy = np.array([[100.0, 120.0], [251.5, 199.25], [380.3, 200.7]])
     slide = replace(tissue, xy=xy, rows=np.arange(3), levels=(Level(image),), mpp=1.0)
     mirrored = replace(slide, xy=xy * (-1, 1) + (480, 0), levels=(Level(image[:, ::-1]),))
+    turned = replace(slide, xy=xy[:, ::-1] * (-1, 1) + (320, 0), levels=(Level(np.rot90(image, -1).copy()),))
     for flips, same in ((True, True), (False, False)):
-        first, second = (encode(s, sampler, [64.0], flips=flips, encoding="tissue")[0] for s in (slide, mirrored))
-        assert bool(np.abs(first.values - second.values).max() < 1e-5) is same
-        assert bool(np.abs(first.moments.mean - second.moments.mean).max() < 1e-5) is same
+        options = {"flips": flips, "encoding": "tissue"}
+        first, *others = (encode(each, sampler, [64.0], **options)[0] for each in (slide, mirrored, turned))
+        for other in others:
+            assert bool(np.abs(first.values - other.values).max() < 1e-5) is same
+            assert bool(np.abs(first.moments.mean - other.moments.mean).max() < 1e-5) is same
 
 
 @pytest.mark.parametrize("tile_px", [40, 150, 1000])

@@ -19,6 +19,7 @@ from sthggep.nn import FeatureHGGEPNet
 
 QUICK = {"obsm": "X_mine", "n_members": 1, "max_epochs": 2, "device": "cpu", "show_progress_bar": False}
 SMALL = {"dim": 32, "depth": 1, "heads": 2, "hypergraph_dim": 16, "fusion_layers": 1}
+pytestmark = pytest.mark.usefixtures("networks")
 
 
 def toy(seed: int, size: float = 1400.0, **options):
@@ -58,16 +59,18 @@ def snapshot(value: object) -> object:
 def test_slides_do_not_change():
     pair = [toy(0, 900.0), toy(1, 900.0)]
     before = [snapshot(slide) for slide in pair]
-    tl.fit(pair, weights="random", **{**QUICK, "obsm": None, "max_epochs": 1})
+    tl.fit(pair, weights="random", size_um=640.0, **{**QUICK, "obsm": None, "max_epochs": 1})
     assert [snapshot(slide) for slide in pair] == before
 
 
-def test_features_computed_on_the_way_are_those_of_pp(genes):
+def test_features_computed_on_the_way_are_those_of_pp(genes, monkeypatch):
     pair = [toy(0, 900.0), toy(1, 900.0)]
-    options = {"weights": "random", "genes": genes, **QUICK, "obsm": None}
+    options = {"weights": "random", "size_um": (320, 640), "genes": genes, **QUICK, "obsm": None}
     fresh = tl.fit(pair, **options)
     for slide in pair:
-        pp.features(slide, size_um=(80, 160, 320, 640), weights="random", show_progress_bar=False)
+        features = {"size_um": (320, 640), "weights": "random", "encoding": "tissue", "flips": False}
+        pp.features(slide, show_progress_bar=False, **features)
+    monkeypatch.setattr("sthggep._inputs._stages.encode", lambda *_, **__: pytest.fail("the features are there"))
     assert tl.fit(pair, **options).id == fresh.id
 
 

@@ -99,6 +99,7 @@ def test_fit_does_not_change_slides_or_random_states(slides, fit_options, tmp_pa
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("networks")
 def test_the_seed_determines_the_model(slides, fit_options, model):
     repeat = tl.fit(slides[:2], genes=model.genes, **fit_options)
     assert repeat.id == model.id
@@ -124,7 +125,8 @@ def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
     from sthggep._training import _presets
 
     default = _presets.PRESETS["default"]
-    monkeypatch.setitem(_presets.PRESETS, "default", replace(default, recipe=replace(default.recipe, patience=2)))
+    recipe = replace(default.recipe, patience=2, shares=(0.25,))
+    monkeypatch.setitem(_presets.PRESETS, "default", replace(default, recipe=recipe))
     options = {
         **fit_options,
         "n_members": 1,
@@ -144,6 +146,7 @@ def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
     assert correlation.item() == pytest.approx(curve.max(), abs=1e-3)
 
 
+@pytest.mark.usefixtures("networks")
 def test_held_out_counts_do_not_reach_the_networks(slides, fit_options, monkeypatch):
     """Without the choices on held-out tissue and the final refit, training does not depend on held-out counts."""
     monkeypatch.setattr(_closed_form, "choose_ridge", lambda preset, *_: preset)
@@ -185,15 +188,19 @@ def test_spatialdata_gives_the_same(slides, model, tmp_path):
     sdata.write(tmp_path / "toy.zarr")
     back = spatialdata.read_zarr(tmp_path / "toy.zarr")
     np.testing.assert_array_equal(back["table"].obsm["hggep"], sdata["table"].obsm["hggep"])
-    both_kinds = [slides[0], sdata]
-    model_of_both = tl.fit(both_kinds, weights="random", n_members=1, max_epochs=1, device="cpu", **QUIET)
+    both_kinds, options = [slides[0], sdata], {"size_um": 640.0, "weights": "random", "max_epochs": 1}
+    model_of_both = tl.fit(both_kinds, n_members=1, device="cpu", **options, **QUIET)
     assert model_of_both.training.sections == ["toy1", "toy3"]
 
 
 def test_features_of_any_encoder(slides, fit_options):
     for slide in slides:
         slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy().astype(np.float32)
-    model = tl.fit(slides[:2], obsm="X_mine", genes=list(slides[0].var_names), **fit_options)
+    options = {**fit_options, "size_um": None, "obsm": "X_mine"}
+    model = tl.fit(slides[:2], genes=list(slides[0].var_names), **options)
+    # Features of spots have no windows around them, which hyperedges stand for
+    assert not model.members[0].config.get("linear", False)
+    assert model.members[0].hops == ("hyperedges", "hyperedges")
     tl.predict(slides[2], model, **QUIET)
     assert tl.evaluate(slides[2])["pearson"][genes_of(slides[2], "STRO", "FAT", "NUCL")].mean() > 0.5
     with pytest.raises(KeyError, match=r"X_mine.*obsm"):
@@ -254,8 +261,9 @@ def test_paper_preset_from_patch_to_prediction(monkeypatch, weights_root):
         ({"validation": "toy9"}, ValueError, "toy9.*toy1"),
         ({"max_epochs": 0}, ValueError, "max_epochs"),
         ({"n_members": -1}, ValueError, "n_members"),
-        ({"obsm": "X_uni"}, KeyError, "X_uni"),
-        ({"preset": "paper", "obsm": "X_uni"}, ValueError, "default"),
+        ({"obsm": "X_uni", "size_um": None}, KeyError, "X_uni"),
+        ({"obsm": "X_uni"}, ValueError, "`size_um`"),
+        ({"preset": "paper", "obsm": "X_uni", "size_um": None}, ValueError, "default"),
         ({"device": "tpu9"}, ValueError, "auto"),
         ({"weights": "no/such/file"}, FileNotFoundError, "no/such/file"),
         ({"mpp": -1.0}, ValueError, "mpp"),

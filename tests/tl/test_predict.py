@@ -28,10 +28,11 @@ def toy(seed: int, **options):
 
 
 @pytest.fixture(scope="module")
-def quick() -> HGGEP:
+def quick(with_networks) -> HGGEP:
     slides = [toy(0), toy(1)]
     genes = list(slides[0].var_names)
-    return tl.fit(slides, genes=genes, obsm="X_mine", n_members=2, max_epochs=5, device="cpu", **QUIET)
+    with with_networks():
+        return tl.fit(slides, genes=genes, obsm="X_mine", n_members=2, max_epochs=5, device="cpu", **QUIET)
 
 
 @pytest.fixture

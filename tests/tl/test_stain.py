@@ -17,8 +17,9 @@ from sthggep._slides._resolve import resolve_one
 from sthggep._slides._stain import METHODS, fit_reference
 
 QUIET = {"show_progress_bar": False}
-QUICK = {"size_um": 160, "max_epochs": 1, "n_members": 1, "validation": None, **QUIET}
-KEY = "X_shufflenet_he_160"
+QUICK = {"size_um": 640, "max_epochs": 1, "n_members": 1, "validation": None, **QUIET}
+FEATURES = {"size_um": 640, "encoding": "tissue", "flips": False, **QUIET}
+KEY = "X_shufflenet_he_640"
 
 
 def toy(seed: int = 0, size: float = 1600.0) -> ad.AnnData:
@@ -107,11 +108,11 @@ def test_windows_do_not_change_predictions(models, change_laboratory, method: st
 
 def test_features_of_own_colors_are_refused_in_training(models):
     slide = toy(0)
-    pp.features(slide, size_um=160, **QUIET)
+    pp.features(slide, **FEATURES)
     for call in (
         lambda: tl.fit(slide, stain="macenko", **QUICK),
         lambda: tl.fit(slide, model=models["macenko"], **QUIET),
-        lambda: tl.cross_validate([slide, toy(1)], stain="macenko", group_key="section", size_um=160, **QUIET),
+        lambda: tl.cross_validate([slide, toy(1)], stain="macenko", group_key="section", size_um=640, **QUIET),
     ):
         with pytest.raises(
             ValueError, match=rf"'toy1': obsm holds '{KEY}'.*`stain='macenko'`.*del slide.obsm\['{KEY}'\]"
@@ -126,10 +127,10 @@ def test_features_of_both_kinds_are_distinguished(models, change_laboratory, mon
     model, plain = models["macenko"], models[None]
     slide = change_laboratory(toy(5))
     fresh = {candidate: predict(slide, candidate) for candidate in (model, plain)}
-    pp.features(slide, size_um=160, **QUIET)
+    pp.features(slide, **FEATURES)
     own_colors = slide.obsm[KEY]
     np.testing.assert_array_equal(predict(slide, model), fresh[model])
-    pp.features(slide, size_um=160, stain=model.stain, **QUIET)
+    pp.features(slide, stain=model.stain, **FEATURES)
     assert slide.uns[KEY]["stain"].startswith("macenko-")
     assert np.abs(slide.obsm[KEY] - own_colors).max() > 0.01
     np.testing.assert_array_equal(predict(slide, plain), fresh[plain])
@@ -139,7 +140,7 @@ def test_features_of_both_kinds_are_distinguished(models, change_laboratory, mon
     with monkeypatch.context() as patch:
         patch.setattr("sthggep._inputs._stages.encode", None)
         np.testing.assert_array_equal(predict(slide, model), fresh[model])
-    pp.features(slide, size_um=160, **QUIET)
+    pp.features(slide, **FEATURES)
     assert "stain" not in slide.uns[KEY]
     np.testing.assert_array_equal(slide.obsm[KEY], own_colors)
 
@@ -191,7 +192,7 @@ def test_each_fold_fits_its_own_reference(monkeypatch):
 
     monkeypatch.setattr("sthggep.tl._cross_validation._plan.fit_reference", fit_and_record)
     slides = [toy(seed, 1000.0) for seed in (0, 1, 2)]
-    options = {"size_um": 160, "max_epochs": 1, "n_members": 1, "baselines": ["ridge"], **QUIET}
+    options = {"size_um": 640, "max_epochs": 1, "n_members": 1, "baselines": ["ridge"], **QUIET}
     results = tl.cross_validate(slides, stain="reinhard", **options)
     assert sorted(names) == [["toy1", "toy2"], ["toy1", "toy3"], ["toy2", "toy3"]]
     assert results.attrs["parameters"]["inputs"]["stain"] == "reinhard"
@@ -209,4 +210,4 @@ def test_bad_arguments_are_refused(models):
     with pytest.raises(ValueError, match=r"`stain` do not apply"):
         tl.fit(slide, stain="reinhard", obsm="morphology", **QUIET)
     with pytest.raises(TypeError, match=r"`stain` must be a dict, found 'reinhard'"):
-        pp.features(slide, size_um=160, stain="reinhard", **QUIET)
+        pp.features(slide, stain="reinhard", **FEATURES)
