@@ -35,7 +35,7 @@ POSITIVE = ("dpi", "figsize", "learning_rate", "mpp", "pitch_um", "size_um", "sp
 SHARES = ("alpha", "alpha_img", "level", "min_tissue")
 PLACES = ("cache", "checkpoint_dir", "folder", "out", "save")
 NOT_EMPTY = ("sections", "spots")
-NOT_NEGATIVE = ("min_fraction",)
+NOT_NEGATIVE = ("min_distance_um", "min_fraction")
 WORDS = {
     "str": "text",
     "bool": "True or False",

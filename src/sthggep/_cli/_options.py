@@ -134,6 +134,13 @@ features = combine(
         help="How the encoder reads the image: the patch of each spot, or the tissue once, in large tiles. If not given: the preset's.",
     ),
     option(
+        "--flips/--no-flips",
+        default=None,
+        heading=INPUTS,
+        help="Average over all turns and flips of the tissue (or over four flips of patches), so that a slide that is turned "
+        "gets the same prediction. If not given: the preset's.",
+    ),
+    option(
         "--stain",
         type=click.Choice(["reinhard", "macenko"]),
         heading=INPUTS,

@@ -52,7 +52,7 @@ def encode(
     sizes_um
         Fields of view in microns.
     flips
-        Average over the four flips of each patch or tile.
+        Average over the four flips of each patch, or over all eight turns and flips of each tile.
     encoding
         ``"patches"``: one sweep cuts the patches of all fields of view, and decodes each block of the image about once.
         ``"tissue"``: for each field of view, the encoder reads the tissue in large tiles.

@@ -170,30 +170,41 @@ class FrozenEncoder:
         return features
 
     def encode_maps(
-        self, pixels: NDArray[np.uint8], flip: Flip, boxes: Boxes | None = None, readout: Readout | None = None
+        self,
+        pixels: NDArray[np.uint8],
+        flip: Flip,
+        boxes: Boxes | None = None,
+        readout: Readout | None = None,
+        *,
+        turned: bool = False,
     ) -> list[NDArray[np.float32]]:
         """Feature maps (channels, height, width) of an image (height, width, 3) that is read flipped in x, in y.
+
+        With ``turned``, x and y are swapped after the flips.
 
         An encoder that reads squares reads only those that ``boxes`` touch. Default: all of the image.
 
         With ``readout``, one map of its values for each of its strides.
         """
         if self.maps.input_px is not None:
-            return read_squares(pixels, self.maps, lambda squares: self._read_maps(squares, flip, readout), boxes)
-        return [values[0] for values in self._read_maps(pixels[None], flip, readout)]
+            return read_squares(pixels, self.maps, lambda each: self._read_maps(each, flip, turned, readout), boxes)
+        return [values[0] for values in self._read_maps(pixels[None], flip, turned, readout)]
 
     def _read_maps(
-        self, images: NDArray[np.uint8], flip: Flip, readout: Readout | None = None
+        self, images: NDArray[np.uint8], flip: Flip, turned: bool, readout: Readout | None
     ) -> list[NDArray[np.float32]]:
-        """Feature maps (n, channels, height, width) of images that are read flipped, laid back on the images."""
+        """Feature maps (n, channels, height, width) of images that are read flipped or turned, laid back on the images."""
         import torch
 
         axes = [axis for axis, flipped in zip((3, 2), flip, strict=True) if flipped]
         with torch.inference_mode():
             x = self._normalize_pixels(images)
-            maps = self.maps.read(self.module, x.flip(axes) if axes else x)
+            x = x.flip(axes) if axes else x
+            maps = self.maps.read(self.module, x.transpose(2, 3) if turned else x)
             if readout is not None:
                 maps = readout.apply(maps)
+            if turned:
+                maps = [values.transpose(2, 3) for values in maps]
             return [(values.flip(axes) if axes else values).float().cpu().numpy() for values in maps]
 
     def _encode_patches(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TILE_PX = 3072
 """Side of the squares that are encoded one by one, in pixels that the encoder reads."""
+VIEWS = tuple((flip, turned) for turned in (False, True) for flip in FLIPS)
+"""The eight turns and flips of a square: flips in x and y, and whether x and y are swapped after that."""
 BLOCK_TILES = 4
 """Tiles along the side of the squares whose spots are kept on disk together."""
 PART_PX = 256
@@ -57,7 +59,8 @@ class TissueEncoding:
     xy
         Centers of the windows in full-resolution pixels. Default: the spots, and after them the reference windows.
     flips
-        Average over the four flips of each tile.
+        Average over all eight turns and flips of each tile; features of a slide that is turned or flipped are then the
+        same.
     tile_px
         Side of a tile. Default: ``TILE_PX``.
     windows_um
@@ -176,16 +179,16 @@ class TissueEncoding:
         whole = [Boxes(centers - half, centers + half) for half in self.halves]
         parts = [boxes.clip(tile.start, tile.stop) for boxes in whole]
         boxes = [Boxes(part.start - corner, part.stop - corner) for part in parts]
-        flips = FLIPS if self.flips else FLIPS[:1]
-        total = np.sum([self._pool(pixels, flip, boxes) for flip in flips], axis=0) / len(flips)
+        views = VIEWS if self.flips else VIEWS[:1]
+        total = np.sum([self._pool(pixels, *view, boxes) for view in views], axis=0) / len(views)
         shares = [part / boxes.area[:, None] for part, boxes in zip(total, whole, strict=True)]
         joined: NDArray[np.float64] = np.concatenate(shares, axis=1) if self.readout is None else np.sum(shares, axis=0)
         return joined.astype(np.float32)
 
-    def _pool(self, pixels: NDArray[np.uint8], flip: Flip, boxes: Sequence[Boxes]) -> NDArray[np.float64]:
+    def _pool(self, pixels: NDArray[np.uint8], flip: Flip, turned: bool, boxes: Sequence[Boxes]) -> NDArray[np.float64]:
         """Integrate the feature maps of one view over the windows of each size, (sizes, windows, values)."""
         joined = Boxes(*(np.concatenate(corners) for corners in zip(*boxes, strict=True)))
-        maps = self.frozen.encode_maps(pixels, flip, joined, self.readout)
+        maps = self.frozen.encode_maps(pixels, flip, joined, self.readout, turned=turned)
         pool = partial(pool_map, flip=flip, centered=self.maps.centered)
         if self.readout is None:
             pairs = zip(maps, self.maps.strides, strict=True)

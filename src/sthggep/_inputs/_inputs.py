@@ -22,7 +22,7 @@ class Inputs:
     encoder: str = "shufflenet"
     """Name of the frozen encoder."""
     flips: bool = True
-    """Whether features are means over the four flips of each patch or tile."""
+    """Whether features are means over the four flips of each patch, or over all turns and flips of each tile."""
     encoding: str = "patches"
     """Whether the encoder reads ``"patches"`` or the ``"tissue"`` in large tiles."""
     obsm: tuple[str, ...] = ()

@@ -28,6 +28,8 @@ class Choices:
     """Fields of view in microns."""
     encoding: str | None = None
     """``"patches"`` or ``"tissue"``."""
+    flips: bool | None = None
+    """Whether features are means over several views."""
     stain: str | None = None
     """Method of the stain normalization."""
     max_epochs: int | None = None
@@ -79,11 +81,11 @@ def _with_numbers(preset: Preset, choices: Choices) -> Preset:
 def _with_encoder(preset: Preset, choices: Choices) -> Preset:
     """The preset with another encoder, other fields of view, or normalized stain."""
     encoder, size_um, stain = choices.encoder, choices.size_um, choices.stain
-    if encoder is None and size_um is None and stain is None and choices.encoding is None:
+    if all(each is None for each in (encoder, size_um, stain, choices.encoding, choices.flips)):
         return preset
     inputs, net = preset.inputs, dict(preset.net)
     if inputs.kind == "obsm":
-        msg = "`obsm` holds computed features, so `encoder`, `size_um`, `encoding` and `stain` do not apply. Leave them or `obsm` out."
+        msg = "`obsm` holds computed features, so `encoder`, `size_um`, `encoding`, `flips` and `stain` do not apply. Leave them or `obsm` out."
         raise ValueError(msg)
     if stain is not None:
         inputs = replace(inputs, stain=check_stain(stain))
@@ -107,6 +109,8 @@ def _with_encoder(preset: Preset, choices: Choices) -> Preset:
         inputs = replace(inputs, sizes_um=tuple(positive(size, "`size_um`") for size in sizes))
     if choices.encoding is not None:
         inputs = _with_encoding(inputs, choices.encoding)
+    if choices.flips is not None:
+        inputs = _with_flips(inputs, choices.flips)
     if inputs.kind == "features":
         net |= ON_TISSUE if inputs.encoding == "tissue" else ON_SPOTS
     return replace(preset, inputs=inputs, net=net)
@@ -123,6 +127,14 @@ def _with_encoding(inputs: Inputs, encoding: str) -> Inputs:
     encoding = check_encoding(encoding, find_encoder(inputs.encoder))
     # One view of the tissue predicts as well as four flips of patches
     return replace(inputs, encoding=encoding, flips=encoding == "patches")
+
+
+def _with_flips(inputs: Inputs, flips: bool) -> Inputs:
+    """Inputs whose features are means over several views, or of one view."""
+    if inputs.kind == "patches":
+        msg = f"`flips` says how many views a frozen encoder reads, but this preset reads {inputs}. Leave it out."
+        raise ValueError(msg)
+    return replace(inputs, flips=flips)
 
 
 def without_counts(preset: Preset) -> Preset:

@@ -11,7 +11,7 @@ from sthggep._encoders._entry import AROUND_UM
 from sthggep._inputs._inputs import Inputs
 
 # For features of unit norm: from almost no ridge to one that leaves only the strongest effects
-PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13).round(3))
+PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.03, 100, 15).round(3))
 
 ON_TISSUE = {"linear": True, "n_windows": 1 + len(AROUND_UM)}  # options of a network on features of the tissue
 ON_SPOTS = {"linear": False, "n_windows": 1}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sthggep import nn as nets
+from sthggep._checks import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,3 +34,16 @@ def expected_weights(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str
             network = build_network(entry)
         for name, value in network.state_dict().items():
             yield f"{number}.{name}", value
+
+
+def describe_networks(members: nn.ModuleList) -> str:
+    """Describe what predicts: networks and the share of the closed form, or the closed form alone."""
+    if all(
+        isinstance(member, nets.ClosedFormNet) and not isinstance(member, nets.FeatureHGGEPNet) for member in members
+    ):
+        programs = range(int(members[0].config["rank"]))  # type: ignore[index]
+        return f"closed form of {counted(programs, 'gene program')}, no network"
+    weights = sum(parameter.numel() for parameter in members.parameters())
+    shares = [float(member.blend) for member in members if hasattr(member, "blend")]  # type: ignore[arg-type]
+    share = f" (share {sum(shares) / len(shares):g}, the closed form has the rest)" if shares else ""
+    return f"{counted(members, 'network')}{share}, {weights / 1e6:.1f} M weights"

@@ -23,6 +23,7 @@ from sthggep._slides._stain import normalized
 from sthggep._table._gene_names import as_named
 from sthggep._table._targets import Targets
 from sthggep.model._forward import Ensemble, Predictions, Quantities, gather, predict_windows
+from sthggep.model._networks import describe_networks
 from sthggep.model._record import TrainingRecord
 from sthggep.model._store import json_columns
 from sthggep.nn import ClosedFormNet
@@ -143,13 +144,7 @@ class Predictor:
     @property
     def architecture(self) -> str:
         """What predicts, in words: networks and the share of the closed form, or the closed form alone."""
-        if self.is_closed_form:
-            programs = range(int(self.members[0].config["rank"]))  # type: ignore[index]
-            return f"closed form of {counted(programs, 'gene program')}, no network"
-        weights = sum(parameter.numel() for parameter in self.members.parameters())
-        shares = [float(member.blend) for member in self.members if hasattr(member, "blend")]  # type: ignore[arg-type]
-        share = f" (share {float(np.mean(shares)):g}, the closed form has the rest)" if shares else ""
-        return f"{counted(len(self.members), 'network')}{share}, {weights / 1e6:.1f} M weights"
+        return describe_networks(self.members)
 
     @property
     def is_closed_form(self) -> bool:

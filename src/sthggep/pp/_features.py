@@ -43,7 +43,7 @@ def features(
     size_um: float | Sequence[float],
     key_added: str | None = None,
     weights: str | Path | None = None,
-    flips: bool = True,
+    flips: bool | None = None,
     encoding: str = "patches",
     stain: Mapping[str, Any] | None = None,
     batch_size: int = 64,
@@ -79,7 +79,9 @@ def features(
         ``$STHGGEP_WEIGHTS``; else the file in torch's download cache, which the function downloads with a checksum.
         Encoders of other packages load their own weights.
     flips
-        Average over the four flips of each patch or tile, which takes four times as long and varies less.
+        Average over several views, which takes as many times as long and varies less: the four flips of each patch, or
+        all eight turns and flips of the tissue, with which a slide that is turned or flipped has the same features.
+        Default: ``True`` for patches, ``False`` for tissue, which predicts as well in one view.
     encoding
         ``"patches"``: the encoder reads each spot's patch by itself. ``"tissue"``: the encoder reads the tissue once, in
         large tiles, and a spot's features are the means of the feature maps over its field of view, weighted by area;
@@ -148,6 +150,7 @@ def features(
     positive(batch_size, "`batch_size`")
     sizes = _read_sizes(size_um, key_added)
     check_encoding(encoding, find_encoder(encoder))
+    flips = encoding == "patches" if flips is None else flips
     if stain is not None:
         check_reference(stain)
     data = copy_data(data) if copy else data

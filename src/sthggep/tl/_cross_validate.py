@@ -47,6 +47,7 @@ def cross_validate(
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
     encoding: str | None = None,
+    flips: bool | None = None,
     stain: str | None = None,
     max_epochs: int | None = None,
     learning_rate: float | None = None,
@@ -105,7 +106,7 @@ def cross_validate(
         :func:`sthggep.tl.fit`. Each fold leaves out those of its held-out group: of the same ``obs[group_key]``, which
         these sections need too, or with ``group_key="section"`` of the same name. Neither the baselines nor the panel
         use them.
-    obsm, encoder, size_um, encoding, stain, max_epochs, learning_rate, n_members, weights
+    obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members, weights
         As for :func:`sthggep.tl.fit`.
     layer
         Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
@@ -186,7 +187,7 @@ def cross_validate(
     )
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     training = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs)
-    choices = Choices(obsm, encoder, size_um, encoding, stain, max_epochs, learning_rate, n_members)
+    choices = Choices(obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members)
     options = Options.of(group_key, genes, preset, choices, baselines, training, targets)
     plan = make_plan(slides, options, places, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.extra_sections)

@@ -52,6 +52,7 @@ def fit(
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
     encoding: str | None = None,
+    flips: bool | None = None,
     stain: str | None = None,
     max_epochs: int | None = None,
     learning_rate: float | None = None,
@@ -126,6 +127,10 @@ def fit(
         tissue and not on the number of spots; see :func:`sthggep.pp.features`. ``"patches"``: the encoder reads the
         patch of each spot by itself, four times (flips). The model predicts as it was trained. Default: ``"tissue"``
         for the encoders of the package and for registered ones with feature maps, else ``"patches"``.
+    flips
+        Average features over several views: the four flips of each patch, or all eight turns and flips of the tissue. With
+        the latter a slide that is turned or flipped gets the same prediction, and encoding takes eight times as long.
+        Default: one view of the tissue, four flips of patches.
     stain
         Stain normalization: ``"reinhard"`` (mean and spread of the tissue's colors in CIELAB) or ``"macenko"``
         (separates hematoxylin and eosin in optical density, as ``squidpy.experimental.im`` estimates them, and matches
@@ -212,7 +217,7 @@ def fit(
         mpp=mpp,
     )
     data = _TrainingData(slides, genes, targets, expression)
-    choices = Choices(obsm, encoder, size_um, encoding, stain, max_epochs, learning_rate, n_members)
+    choices = Choices(obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members)
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)
     refuse_training_options(options)
@@ -253,7 +258,7 @@ def _make_task(
     if model is not None:
         from sthggep._training._fine_tuning import open_parent
 
-        inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "encoding", "stain")}
+        inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "encoding", "flips", "stain")}
         parent, content, genes = open_parent(model, preset_name, genes, {**inputs, "weights": options.weights})
         preset_name = parent.preset
     content = with_choices(content, choices)

@@ -1,0 +1,319 @@
+"""Patches of the highest and of the lowest prediction of a gene, beside their places on the tissue."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sthggep._arguments import checked
+from sthggep._checks import listing, positive
+from sthggep._docs import document_places
+from sthggep._log import log
+from sthggep._slides._patches import Patches
+from sthggep._slides._places import Places
+from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
+from sthggep.pl._figure import COLORS, empty_axes, new_figure, save_figure, style
+from sthggep.pl._tissue import View, draw_scale_bar, draw_tissue, round_length, sections_of, spot_diameter, view_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from spatialdata import SpatialData
+
+    from sthggep._slides._slide import Slide
+    from sthggep.tl import Attribution
+
+TISSUE_INCHES = 1.75
+TALLEST_INCHES = 3.2
+PATCH_INCHES = 0.8
+PATCH_PX = 300  # a printed patch at 300 dots per inch
+GAP_INCHES = 0.03
+TITLE_INCHES = 0.36  # two lines above a patch
+MOST_COLUMNS = 6
+TAG_INCHES = 0.15  # between the numbers on the tissue
+KINDS = {"highest": COLORS[1], "lowest": COLORS[0]}
+
+
+@checked
+@document_places
+def patch_gallery(
+    data: AnnData | SpatialData,
+    gene: str | Attribution,
+    *,
+    key: str = "hggep",
+    n: int = 6,
+    size_um: float = 160.0,
+    min_distance_um: float | None = None,
+    observed: bool = True,
+    layer: str | None = None,
+    section: str | None = None,
+    figsize: tuple[float, float] | None = None,
+    dpi: float = 120,
+    save: str | Path | None = None,
+    image_key: str | None = None,
+    table_key: str = "table",
+    shapes_key: str | None = None,
+    spatial_key: str = "spatial",
+    coordinate_system: str | None = None,
+    library_key: str | None = None,
+    mpp: float | None = None,
+) -> Figure:
+    """Draw the patches of the spots with the highest and with the lowest prediction of a gene.
+
+    The left panel shows the tissue with the numbered places of the patches. The upper row holds the ``n`` spots of the
+    highest prediction, from the highest; the lower row those of the lowest, from the lowest. A title gives the predicted
+    value and, where the slide has counts, the observed one on the same scale. Patches do not overlap: from spots that
+    are closer to each other than ``min_distance_um``, the function takes the most extreme one. No spot is in both rows,
+    so that a section with few spots has fewer patches.
+
+    Parameters
+    ----------
+    data
+        One section with an image.
+    gene
+        A gene of the prediction, or what :func:`sthggep.tl.attribution` returned for this section, whose prediction the
+        function then draws.
+    key
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`. An attribution needs none.
+    n
+        Number of patches in each row.
+    size_um
+        Field of view of a patch in microns.
+    min_distance_um
+        Distance between the spots of patches in microns. Default: ``size_um``.
+    observed
+        Give the observed values, too.
+    layer
+        Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
+        ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
+    section
+        Name of the section; needed if ``data`` holds several.
+    figsize
+        Width and height in inches. Default: a size that fits the patches, at most as wide as a journal's page.
+    dpi
+        Dots per inch on the screen; saved files have 300.
+    save
+        File to write; its ending chooses the format. Default: no file.
+    {places}
+
+    Returns
+    -------
+    The figure. ``figure.axes`` lists the tissue, then the patches of the highest and those of the lowest prediction.
+
+    Raises
+    ------
+    KeyError
+        The slide has no such prediction, the prediction does not hold the gene, or the slide has no image.
+    ValueError
+        Microns per pixel are unknown, counts are not raw, ``data`` holds several sections and ``section`` names none,
+        or the attribution is of other spots.
+
+    See Also
+    --------
+    sthggep.pl.gene_map : The gene on the whole section.
+    sthggep.pl.patches : Patches spread over the section, to check that spots and image match.
+
+    Examples
+    --------
+    >>> sthggep.tl.predict(slide, model)
+    >>> sthggep.pl.patch_gallery(slide, "FASN", size_um=160)
+    """
+    places = Places(
+        image_key=image_key,
+        table_key=table_key,
+        shapes_key=shapes_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+        library_key=library_key,
+        mpp=mpp,
+    )
+    slides = sections_of(data, places, None if section is None else [section])
+    if len(slides) > 1:
+        names = listing(s.name for s in slides)
+        msg = f"One section was expected, found {len(slides)}: {names}. Pass `section=` with the name of one."
+        raise ValueError(msg)
+    slide = slides[0]
+    values = _read_values(slide, gene, key, layer=layer, observed=observed)
+    distance_um = size_um if min_distance_um is None else min_distance_um
+    high, low = _choose_spots(values.predicted, slide.xy, n, distance_um / slide.require_mpp())
+    patches = Patches(slide, size_um=size_um, size_px=PATCH_PX)
+    view = view_of(slide, margin=max(1.5 * spot_diameter(slide), patches.width / 2))
+    columns = min(MOST_COLUMNS, max(len(high), 1))
+    lines = [-(-len(spots) // columns) for spots in (high, low)]
+    tissue = min(TISSUE_INCHES * view.height / view.width, TALLEST_INCHES)
+    height = max(sum(lines) * (PATCH_INCHES + TITLE_INCHES), tissue + 0.5) + 0.35
+    right_width = max(columns, 2) * (PATCH_INCHES + GAP_INCHES) + 0.25
+    with style():
+        figure = new_figure(figsize or (TISSUE_INCHES + 0.2 + right_width, height), dpi)
+        figure.suptitle(f"{values.name} in {slide.name}, {values.units}", fontsize=8)
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(TISSUE_INCHES + 0.2, right_width))[0]
+        ax = left.subplots(subplot_kw={"anchor": "N"})
+        draw_tissue(ax, view)
+        draw_scale_bar(ax, view, slide.mpp)
+        pixels_per_inch = max(view.width / TISSUE_INCHES, view.height / tissue)
+        _draw_marks(ax, slide.xy[high], slide.xy[low], TAG_INCHES * pixels_per_inch)
+        grid = right.add_gridspec(sum(lines), columns)
+        for kind, spots, first_line in (("highest", high, 0), ("lowest", low, lines[0])):
+            first = 1 + (0 if kind == "highest" else len(high))
+            for i, (spot, patch) in enumerate(zip(spots, patches[spots], strict=True)):
+                line, column = divmod(i, columns)
+                ax = right.add_subplot(grid[first_line + line, column], anchor="N")
+                _draw_patch(ax, patch, str(first + i), KINDS[kind])
+                ax.set_title(values.describe(int(spot)), fontsize=7, pad=3)
+                if column == 0:
+                    ax.set_ylabel(f"{kind} predicted", color=KINDS[kind], fontsize=7)
+                if first + i == 1:
+                    _draw_length(ax, size_um)
+        save_figure(figure, save)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Predicted and, if there are any, observed values of the gene at the spots of the section."""
+
+    name: str
+    units: str
+    predicted: NDArray[np.float32]
+    observed: NDArray[np.float32] | None
+
+    def describe(self, spot: int) -> str:
+        """Title of a patch."""
+        lines = [f"predicted {self.predicted[spot]:.3g}"]
+        if self.observed is not None:
+            lines.append(f"observed {self.observed[spot]:.3g}")
+        return "\n".join(lines)
+
+
+def _read_values(slide: Slide, gene: str | Attribution, key: str, *, layer: str | None, observed: bool) -> _Values:
+    if isinstance(gene, str):
+        prediction = read_prediction(slide.adata, key)
+    else:
+        prediction = _prediction_of(gene, slide)
+        observed = observed and gene.name in prediction.panel
+    column = prediction.columns([gene if isinstance(gene, str) else gene.name])
+    predicted = prediction.take(slide.rows, column)[:, 0]
+    measured = _read_observed(slide, prediction, layer) if observed else None
+    if measured is not None:
+        measured = measured[:, column[0]]
+    if measured is not None and np.isnan(measured).all():
+        measured = None
+    return _Values(prediction.genes[column[0]], prediction.units, predicted, measured)
+
+
+def _prediction_of(attribution: Attribution, slide: Slide) -> Prediction:
+    """Return the prediction of an attribution as one that stands in the table, with a value for each of its rows."""
+    if not hasattr(attribution, "prediction"):
+        msg = f"`gene` must be the name of a gene or what `sthggep.tl.attribution` returned, found {type(attribution).__name__}."
+        raise TypeError(msg)
+    names = slide.adata.obs_names[slide.rows]
+    predicted = attribution.prediction
+    absent = names.difference(predicted.index)
+    if len(absent):
+        msg = (
+            f"The attribution is of section {attribution.section!r} and has no value for spots of section {slide.name!r}: "
+            f"{listing(absent, 5)}. Pass the slide that you passed to `sthggep.tl.attribution`."
+        )
+        raise ValueError(msg)
+    values = np.full((slide.adata.n_obs, 1), np.nan, dtype=np.float32)
+    values[slide.rows, 0] = predicted.loc[names]
+    model = attribution.model
+    return Prediction(
+        "attribution", values, [attribution.name], [*model.genes], attribution.units, targets=model.targets
+    )
+
+
+def _read_observed(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
+    """Observed values in the columns of the prediction; None, and a line in the log, where there are none."""
+    if reason := explain_missing_values(slide, prediction, layer=layer):
+        log.info("Section %s: no observed values, since %s.", slide.name, reason)
+        return None
+    try:
+        return read_measured(slide, prediction, layer=layer)
+    except ValueError as error:
+        msg = f"Section {slide.name!r}, observed expression: {error} To draw predictions only, pass `observed=False`."
+        raise ValueError(msg) from error
+
+
+def _choose_spots(
+    predicted: NDArray[np.float32], xy: NDArray[np.float64], n: int, distance: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose the spots of highest and of lowest prediction; each is at least ``distance`` pixels from all before."""
+    order = np.argsort(predicted, kind="stable")
+    order = order[np.isfinite(predicted[order])]
+    half = len(order) // 2
+    chosen: list[int] = []
+    ends = []
+    # A spot of the upper half is never among the lowest
+    for candidates in (order[half:][::-1], order[:half]):
+        before = len(chosen)
+        for spot in candidates.tolist():
+            if len(chosen) == before + n:
+                break
+            if not chosen or np.linalg.norm(xy[chosen] - xy[spot], axis=1).min() >= distance:
+                chosen.append(spot)
+        ends.append(np.array(chosen[before:], dtype=np.intp))
+    return ends[0], ends[1]
+
+
+def _draw_marks(ax: Axes, high: NDArray[np.float64], low: NDArray[np.float64], tag: float) -> None:
+    """Draw a dot at each place, and its number beside it; a line joins the two where numbers make room for each other."""
+    places = np.concatenate([high, low])
+    colors = [KINDS["highest"]] * len(high) + [KINDS["lowest"]] * len(low)
+    for number, (place, text, color) in enumerate(zip(places, _spread(places, tag), colors, strict=True), start=1):
+        ax.plot(*np.transpose([place, text]), color=color, lw=0.7, clip_on=False)
+        ax.plot(*place, "o", color=color, ms=3.5, mec="white", mew=0.5, clip_on=False, label=str(number))
+        ax.text(*text, str(number), color="white", fontsize=6, ha="center", va="center", bbox=_box(color), zorder=4)
+
+
+def _spread(places: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
+    """Places of numbers: above the dots, then moved apart until they are ``distance`` from each other and from all dots."""
+    texts = places - np.array([0, distance])
+    for _ in range(200):
+        others = np.concatenate([texts, places])
+        apart = texts[:, None] - others
+        lengths = np.linalg.norm(apart, axis=2)
+        np.fill_diagonal(lengths, np.inf)
+        short = np.maximum(distance - lengths, 0) / 2
+        # Of equal places, one goes left and one goes right
+        apart = np.where(lengths[..., None] > 0, apart, np.array([1.0, 0.0]))
+        step = (short[..., None] * apart / np.maximum(lengths, 1e-9)[..., None]).sum(axis=1)
+        if np.abs(step).max(initial=0) < 0.01 * distance:
+            break
+        texts = texts + step
+    return texts
+
+
+def _box(color: str) -> dict[str, object]:
+    return {"facecolor": color, "edgecolor": "none", "pad": 1.0}
+
+
+def _draw_patch(ax: Axes, patch: NDArray[np.uint8], number: str, color: str) -> None:
+    ax.imshow(patch, interpolation="antialiased")
+    empty_axes(ax)
+    at = {"ha": "left", "va": "top", "transform": ax.transAxes}
+    ax.text(0.02, 0.98, number, color="white", fontsize=6, bbox=_box(color), **at)
+
+
+def _draw_length(ax: Axes, size_um: float) -> None:
+    """Draw a scale bar into a patch, white with a black border, so that it is visible on nuclei and on glass."""
+    from matplotlib.patheffects import withStroke
+
+    microns = round_length(0.45 * size_um)
+    right, y = 0.95 * PATCH_PX, 0.93 * PATCH_PX
+    left = right - microns / size_um * PATCH_PX
+    around = [withStroke(linewidth=3, foreground="black")]
+    ax.plot([left, right], [y, y], color="white", lw=1.5, solid_capstyle="butt", path_effects=around)
+    label = f"{microns:g} µm" if microns < 1000 else f"{microns / 1000:g} mm"
+    around = [withStroke(linewidth=1.5, foreground="black")]
+    middle = (left + right) / 2
+    ax.text(
+        middle, y - 0.05 * PATCH_PX, label, color="white", fontsize=6, ha="center", va="bottom", path_effects=around
+    )
