@@ -99,7 +99,10 @@ preset = option(
 )
 training = combine(
     option(
-        "--n-members", type=WHOLE, heading=TRAINING, help="Number of networks to average. If not given: the preset's."
+        "--n-members",
+        type=click.IntRange(min=0),
+        heading=TRAINING,
+        help="Most networks to average; 0 solves the closed form alone. If not given: the preset's.",
     ),
     option("--max-epochs", type=WHOLE, heading=TRAINING, help="Largest number of epochs. If not given: the preset's."),
     option("--learning-rate", type=POSITIVE, heading=TRAINING, help="Learning rate. If not given: the preset's."),

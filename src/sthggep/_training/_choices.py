@@ -35,7 +35,7 @@ class Choices:
     max_epochs: int | None = None
     learning_rate: float | None = None
     n_members: int | None = None
-    """Number of networks."""
+    """Number of networks; 0 for the closed form alone."""
 
 
 def find_preset(preset: str | Preset) -> tuple[str, Preset]:
@@ -63,7 +63,12 @@ def _with_numbers(preset: Preset, choices: Choices) -> Preset:
         recipe = replace(recipe, max_epochs=int(positive(choices.max_epochs, "`max_epochs`")))
     if choices.learning_rate is not None:
         recipe = replace(recipe, learning_rate=positive(choices.learning_rate, "`learning_rate`"))
-    if choices.n_members is not None:
+    if choices.n_members == 0:
+        if preset.network != "FeatureHGGEPNet":
+            msg = "`n_members=0` solves the closed form alone, which this preset does not have. Pass 1 or more."
+            raise ValueError(msg)
+        recipe = replace(recipe, shares=(0.0,))
+    elif choices.n_members is not None:
         n_members = int(positive(choices.n_members, "`n_members`"))
     if choices.obsm is not None:
         if inputs.kind == "patches":

@@ -277,8 +277,8 @@ def _log_start(task: TrainingTask) -> None:
     """Log the size of the task before training starts."""
     networks, parent = counted(range(task.n_members), "network"), task.parent
     closed_form = task.preset.network != "HGGEPNet"
-    beside = f"Solving the closed form, and training up to {networks} beside it"
-    what = beside if closed_form else f"Training {networks}"
+    beside = "" if max(task.preset.recipe.shares) == 0 else f", and training up to {networks} beside it"
+    what = f"Solving the closed form{beside}" if closed_form else f"Training {networks}"
     if parent is not None:
         what = f"Fine-tuning {parent.id}"
     sections = f"{counted(task.slides, 'section')} ({sum(slide.n_spots for slide in task.slides)} spots)"

@@ -144,7 +144,8 @@ def fit(
     learning_rate
         Step size. Default: 1e-3 for ``"default"``, 1e-5 for ``"paper"``, a tenth of these for fine-tuning.
     n_members
-        Number of networks whose predictions are averaged. Default: 5 for ``"default"``, 1 for ``"paper"``.
+        Most networks whose predictions are averaged; 0 solves the closed form alone. Default: 5 for ``"default"``, of which
+        the second to fifth are trained only if the first earns a share on held-out tissue; 1 for ``"paper"``.
     weights
         Weights of the image encoder: a file, a folder, or ``"random"``; see :func:`sthggep.pp.features`. Default: the
         published weights of the encoder. The model stores the weights of ``"shufflenet"`` and those that you pass
