@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from xarray import DataArray
 
+    from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
     from sthggep.tl import Attribution
 
@@ -65,8 +66,9 @@ def attribution(
     pointed end of a color bar marks values beyond its scale. The bars are the share of each part in the variance of the
     prediction over the spots; a part that works against the others has a negative share.
 
-    A model has maps if its prediction is linear in feature maps of the tissue: a closed form without networks. Of other
-    models, the function draws prediction and bars, and the figure says why there is no map.
+    A model has maps if its encoder reads the tissue; they show the closed form, without the share of networks. Of other
+    models, the function draws prediction and bars. A line under the panels says what the maps leave out, or why there are
+    none.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def attribution(
     fields = [name.removesuffix(" own") for name in map(str, attribution.table) if name.endswith(" own")]
     names = [one_of(name, [WHOLE, *fields], "part of the map") for name in parts]
     limit = None if vmax is None else positive(vmax, "`vmax`")
-    reason = _explain_absence(attribution) if names else ""
+    reason = _explain_absence(attribution.model.inputs) if names else ""
     values = None
     if names and not reason:
         values = attribution.map(size_um, device=device, show_progress_bar=show_progress_bar).sel(part=names)
@@ -130,7 +132,10 @@ def attribution(
     diameter = spot_diameter(slide)
     view = view_of(slide, margin=max(1.5 * diameter, 0 if values is None else _reach(values, slide)))
     shares = _shares(attribution)
-    layout = _lay_out(view, 0 if values is None else len(names), len(shares), reason)
+    note = f"No map: {reason}." if reason else ""
+    if values is not None and "network" in shares:
+        note = "The maps show what the closed form adds, without the networks."
+    layout = _lay_out(view, 0 if values is None else len(names), len(shares), note)
     with style():
         figure = new_figure(figsize or layout.size, dpi)
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=layout.widths)[0]
@@ -150,8 +155,8 @@ def attribution(
                 _draw_color_bar(ax, colors, part, label, layout)
         chart = right.add_gridspec(2, 1, height_ratios=(layout.chart, max(layout.size[1] - layout.chart, 1e-3)))
         _draw_bars(right.add_subplot(chart[0]), shares)
-        if reason:
-            left.supxlabel(textwrap.fill(f"No map: {reason}.", int(layout.widths[0] / LETTER_INCHES)), fontsize=7)
+        if note:
+            left.supxlabel(textwrap.fill(note, int(layout.widths[0] / LETTER_INCHES)), fontsize=7)
         figure.draw_without_rendering()  # fixes the ticks of the color bars, so that the layout has room for them
         save_figure(figure, save)
     return figure
@@ -179,29 +184,22 @@ class _Layout:
         return self.size[0] - CHART_INCHES, CHART_INCHES
 
 
-def _lay_out(view: View, n_maps: int, n_bars: int, reason: str) -> _Layout:
+def _lay_out(view: View, n_maps: int, n_bars: int, note: str) -> _Layout:
     n = 1 + n_maps
     rows = -(-n // MOST_COLUMNS)
     columns = -(-n // rows)
     panel = min(PANEL_INCHES, (PAGE_INCHES - CHART_INCHES - 0.2) / columns - GAP_INCHES)
     tissue = min(panel * view.height / view.width, TALLEST_INCHES)
     chart = n_bars * LINE_INCHES + 0.6
-    height = max(rows * (tissue + BELOW_INCHES), chart) + (0.3 if reason else 0.0)
+    height = max(rows * (tissue + BELOW_INCHES), chart) + (0.3 if note else 0.0)
     return _Layout(n, columns, panel, tissue, chart, (columns * (panel + GAP_INCHES) + 0.2 + CHART_INCHES, height))
 
 
-def _explain_absence(attribution: Attribution) -> str:
+def _explain_absence(inputs: Inputs) -> str:
     """Say in a few words why a model has no maps; empty where it has them."""
-    from sthggep.model._closed_form_maps import is_linear
-
-    inputs = attribution.model.inputs
-    if all(map(is_linear, attribution.model.members)):
-        return ""
     if inputs.kind == "obsm":
         return "the model reads features of obsm, not the image"
-    if inputs.encoding != "tissue":
-        return "the model reads the patch of each spot by itself, not maps of the tissue"
-    return "networks take part in the prediction, which is not linear in maps of the tissue"
+    return "" if inputs.encoding == "tissue" else "the model reads the patch of each spot by itself, not the tissue"
 
 
 def _extent(values: DataArray, slide: Slide) -> tuple[float, float, float, float]:

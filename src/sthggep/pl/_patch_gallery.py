@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._arguments import checked
-from sthggep._checks import listing, positive
+from sthggep._checks import listing
 from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._patches import Patches
 from sthggep._slides._places import Places
 from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
 from sthggep.pl._figure import COLORS, empty_axes, new_figure, save_figure, style
-from sthggep.pl._tissue import View, draw_scale_bar, draw_tissue, round_length, sections_of, spot_diameter, view_of
+from sthggep.pl._tissue import draw_scale_bar, draw_tissue, round_length, sections_of, spot_diameter, view_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
     from sthggep._slides._slide import Slide
@@ -35,7 +33,7 @@ TALLEST_INCHES = 3.2
 PATCH_INCHES = 0.8
 PATCH_PX = 300  # a printed patch at 300 dots per inch
 GAP_INCHES = 0.03
-TITLE_INCHES = 0.36  # two lines above a patch
+LINE_INCHES = 0.12  # of the titles above a patch
 MOST_COLUMNS = 6
 TAG_INCHES = 0.15  # between the numbers on the tissue
 KINDS = {"highest": COLORS[1], "lowest": COLORS[0]}
@@ -146,31 +144,29 @@ def patch_gallery(
     patches = Patches(slide, size_um=size_um, size_px=PATCH_PX)
     view = view_of(slide, margin=max(1.5 * spot_diameter(slide), patches.width / 2))
     columns = min(MOST_COLUMNS, max(len(high), 1))
-    lines = [-(-len(spots) // columns) for spots in (high, low)]
+    lines = [-(-len(end) // columns) for end in (high, low)]
+    row = PATCH_INCHES + LINE_INCHES * (1 if values.observed is None else 2) + 0.08
     tissue = min(TISSUE_INCHES * view.height / view.width, TALLEST_INCHES)
-    height = max(sum(lines) * (PATCH_INCHES + TITLE_INCHES), tissue + 0.5) + 0.35
-    right_width = max(columns, 2) * (PATCH_INCHES + GAP_INCHES) + 0.25
+    widths = TISSUE_INCHES + 0.2, max(columns, 2) * (PATCH_INCHES + GAP_INCHES) + 0.25
     with style():
-        figure = new_figure(figsize or (TISSUE_INCHES + 0.2 + right_width, height), dpi)
+        figure = new_figure(figsize or (sum(widths), max(sum(lines) * row, tissue + 0.35) + 0.25), dpi)
         figure.suptitle(f"{values.name} in {slide.name}, {values.units}", fontsize=8)
-        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(TISSUE_INCHES + 0.2, right_width))[0]
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=widths)[0]
         ax = left.subplots(subplot_kw={"anchor": "N"})
         draw_tissue(ax, view)
         draw_scale_bar(ax, view, slide.mpp)
-        pixels_per_inch = max(view.width / TISSUE_INCHES, view.height / tissue)
-        _draw_marks(ax, slide.xy[high], slide.xy[low], TAG_INCHES * pixels_per_inch)
-        grid = right.add_gridspec(sum(lines), columns)
-        for kind, spots, first_line in (("highest", high, 0), ("lowest", low, lines[0])):
-            first = 1 + (0 if kind == "highest" else len(high))
-            for i, (spot, patch) in enumerate(zip(spots, patches[spots], strict=True)):
-                line, column = divmod(i, columns)
-                ax = right.add_subplot(grid[first_line + line, column], anchor="N")
-                _draw_patch(ax, patch, str(first + i), KINDS[kind])
-                ax.set_title(values.describe(int(spot)), fontsize=7, pad=3)
-                if column == 0:
-                    ax.set_ylabel(f"{kind} predicted", color=KINDS[kind], fontsize=7)
-                if first + i == 1:
-                    _draw_length(ax, size_um)
+        _draw_marks(ax, slide.xy[high], slide.xy[low], TAG_INCHES * view.height / tissue)
+        grid = right.add_gridspec(max(sum(lines), 1), columns)
+        spots = np.concatenate([high, low])
+        for number, (spot, patch) in enumerate(zip(spots, patches[spots], strict=True), start=1):
+            kind, at = ("highest", number - 1) if number <= len(high) else ("lowest", number - 1 - len(high))
+            line, column = divmod(at, columns)
+            ax = right.add_subplot(grid[line + (0 if kind == "highest" else lines[0]), column], anchor="N")
+            _draw_patch(ax, patch, str(number), KINDS[kind])
+            ax.set_title(values.describe(int(spot)), fontsize=7, pad=3)
+            ax.set_ylabel("" if at else kind, color=KINDS[kind])
+            if number == 1:
+                _draw_length(ax, size_um)
         save_figure(figure, save)
     return figure
 
@@ -185,34 +181,26 @@ class _Values:
     observed: NDArray[np.float32] | None
 
     def describe(self, spot: int) -> str:
-        """Title of a patch."""
-        lines = [f"predicted {self.predicted[spot]:.3g}"]
+        """Title of a patch; all titles have as many decimals as the largest value needs."""
+        largest = float(np.nanmax(np.abs(self.predicted)))
+        decimals = int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest else 2
+        lines = [f"predicted {self.predicted[spot]:.{decimals}f}"]
         if self.observed is not None:
-            lines.append(f"observed {self.observed[spot]:.3g}")
+            lines.append(f"observed {self.observed[spot]:.{decimals}f}")
         return "\n".join(lines)
 
 
 def _read_values(slide: Slide, gene: str | Attribution, key: str, *, layer: str | None, observed: bool) -> _Values:
-    if isinstance(gene, str):
-        prediction = read_prediction(slide.adata, key)
-    else:
-        prediction = _prediction_of(gene, slide)
-        observed = observed and gene.name in prediction.panel
-    column = prediction.columns([gene if isinstance(gene, str) else gene.name])
-    predicted = prediction.take(slide.rows, column)[:, 0]
-    measured = _read_observed(slide, prediction, layer) if observed else None
-    if measured is not None:
-        measured = measured[:, column[0]]
-    if measured is not None and np.isnan(measured).all():
-        measured = None
-    return _Values(prediction.genes[column[0]], prediction.units, predicted, measured)
+    prediction = read_prediction(slide.adata, key) if isinstance(gene, str) else _prediction_of(gene, slide)
+    (column,) = prediction.columns([gene if isinstance(gene, str) else gene.name])
+    name = prediction.genes[column]
+    measured = _read_observed(slide, prediction, layer) if observed and name in prediction.panel else None
+    measured = None if measured is None or np.isnan(measured[:, column]).all() else measured[:, column]
+    return _Values(name, prediction.units, prediction.take(slide.rows, [column])[:, 0], measured)
 
 
 def _prediction_of(attribution: Attribution, slide: Slide) -> Prediction:
     """Return the prediction of an attribution as one that stands in the table, with a value for each of its rows."""
-    if not hasattr(attribution, "prediction"):
-        msg = f"`gene` must be the name of a gene or what `sthggep.tl.attribution` returned, found {type(attribution).__name__}."
-        raise TypeError(msg)
     names = slide.adata.obs_names[slide.rows]
     predicted = attribution.prediction
     absent = names.difference(predicted.index)
@@ -224,10 +212,8 @@ def _prediction_of(attribution: Attribution, slide: Slide) -> Prediction:
         raise ValueError(msg)
     values = np.full((slide.adata.n_obs, 1), np.nan, dtype=np.float32)
     values[slide.rows, 0] = predicted.loc[names]
-    model = attribution.model
-    return Prediction(
-        "attribution", values, [attribution.name], [*model.genes], attribution.units, targets=model.targets
-    )
+    genes, targets = attribution.model.genes, attribution.model.targets
+    return Prediction("attribution", values, [attribution.name], genes, attribution.units, targets)
 
 
 def _read_observed(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
@@ -248,9 +234,7 @@ def _choose_spots(
     """Choose the spots of highest and of lowest prediction; each is at least ``distance`` pixels from all before."""
     order = np.argsort(predicted, kind="stable")
     order = order[np.isfinite(predicted[order])]
-    half = len(order) // 2
-    chosen: list[int] = []
-    ends = []
+    half, chosen, ends = len(order) // 2, list[int](), []
     # A spot of the upper half is never among the lowest
     for candidates in (order[half:][::-1], order[:half]):
         before = len(chosen)
@@ -267,18 +251,17 @@ def _draw_marks(ax: Axes, high: NDArray[np.float64], low: NDArray[np.float64], t
     """Draw a dot at each place, and its number beside it; a line joins the two where numbers make room for each other."""
     places = np.concatenate([high, low])
     colors = [KINDS["highest"]] * len(high) + [KINDS["lowest"]] * len(low)
-    for number, (place, text, color) in enumerate(zip(places, _spread(places, tag), colors, strict=True), start=1):
-        ax.plot(*np.transpose([place, text]), color=color, lw=0.7, clip_on=False)
-        ax.plot(*place, "o", color=color, ms=3.5, mec="white", mew=0.5, clip_on=False, label=str(number))
-        ax.text(*text, str(number), color="white", fontsize=6, ha="center", va="center", bbox=_box(color), zorder=4)
+    for number, (place, (x, y), color) in enumerate(zip(places, _spread(places, tag), colors, strict=True), start=1):
+        ax.plot([place[0], x], [place[1], y], color=color, lw=0.7, clip_on=False)
+        ax.plot(*place, "o", color=color, ms=3.5, mec="white", mew=0.5, clip_on=False)
+        ax.text(x, y, str(number), color="white", fontsize=6, ha="center", va="center", bbox=_box(color), zorder=4)
 
 
 def _spread(places: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
     """Places of numbers: above the dots, then moved apart until they are ``distance`` from each other and from all dots."""
-    texts = places - np.array([0, distance])
+    texts: NDArray[np.float64] = places - np.array([0, distance])
     for _ in range(200):
-        others = np.concatenate([texts, places])
-        apart = texts[:, None] - others
+        apart = texts[:, None] - np.concatenate([texts, places])
         lengths = np.linalg.norm(apart, axis=2)
         np.fill_diagonal(lengths, np.inf)
         short = np.maximum(distance - lengths, 0) / 2
@@ -287,33 +270,30 @@ def _spread(places: NDArray[np.float64], distance: float) -> NDArray[np.float64]
         step = (short[..., None] * apart / np.maximum(lengths, 1e-9)[..., None]).sum(axis=1)
         if np.abs(step).max(initial=0) < 0.01 * distance:
             break
-        texts = texts + step
+        texts += step
     return texts
 
 
-def _box(color: str) -> dict[str, object]:
+def _box(color: str) -> dict[str, Any]:
     return {"facecolor": color, "edgecolor": "none", "pad": 1.0}
 
 
 def _draw_patch(ax: Axes, patch: NDArray[np.uint8], number: str, color: str) -> None:
     ax.imshow(patch, interpolation="antialiased")
     empty_axes(ax)
-    at = {"ha": "left", "va": "top", "transform": ax.transAxes}
-    ax.text(0.02, 0.98, number, color="white", fontsize=6, bbox=_box(color), **at)
+    box = _box(color)
+    ax.text(0.02, 0.98, number, color="white", fontsize=6, ha="left", va="top", transform=ax.transAxes, bbox=box)
 
 
 def _draw_length(ax: Axes, size_um: float) -> None:
-    """Draw a scale bar into a patch, white with a black border, so that it is visible on nuclei and on glass."""
+    """Draw a scale bar into a patch, black with a white border, so that it is visible on nuclei and on glass."""
     from matplotlib.patheffects import withStroke
 
     microns = round_length(0.45 * size_um)
     right, y = 0.95 * PATCH_PX, 0.93 * PATCH_PX
     left = right - microns / size_um * PATCH_PX
-    around = [withStroke(linewidth=3, foreground="black")]
-    ax.plot([left, right], [y, y], color="white", lw=1.5, solid_capstyle="butt", path_effects=around)
+    thick, thin = ([withStroke(linewidth=width, foreground="white")] for width in (3.5, 2))
+    ax.plot([left, right], [y, y], color="black", lw=1.5, solid_capstyle="butt", path_effects=thick)
     label = f"{microns:g} µm" if microns < 1000 else f"{microns / 1000:g} mm"
-    around = [withStroke(linewidth=1.5, foreground="black")]
-    middle = (left + right) / 2
-    ax.text(
-        middle, y - 0.05 * PATCH_PX, label, color="white", fontsize=6, ha="center", va="bottom", path_effects=around
-    )
+    at = (left + right) / 2, y - 0.05 * PATCH_PX
+    ax.text(*at, label, fontsize=6, ha="center", va="bottom", path_effects=thin)
