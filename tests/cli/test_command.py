@@ -15,7 +15,8 @@ import pytest
 from sthggep import HGGEP, datasets, tl
 from sthggep._cli import main
 
-FAST = ("--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu")
+SIZES = ("--size-um", 320, "--size-um", 640)  # of the features in `files`
+FAST = (*SIZES, "--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu")
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
 
@@ -41,7 +42,8 @@ def test_fit_and_predict_run_as_separate_processes(files, tmp_path):
     assert "\r" not in result.stderr
     assert "\x1b" not in result.stderr
     assert "a.h5ad: section toy1, 72 spots, 16 genes, 2 µm/px (from the metadata)" in result.stderr
-    assert "Training 1 network: 10 genes, 2 sections (140 spots)" in result.stderr
+    what = "Solving the closed form, and training up to 1 network beside it"
+    assert f"{what}: 10 genes, 2 sections (140 spots), 1 epoch at most, on cpu." in result.stderr
     assert "Trained in" in result.stderr
     model = HGGEP.load("model")
     assert model.genes == list(files[0].var_names[:10])
@@ -172,7 +174,7 @@ def test_fit_fine_tunes_a_model(shell, files, model):
     model.save("old")
     result = shell("fit", "c.h5ad", "--out", "new", "--model", "old", "--max-epochs", 1, "--device", "cpu")
     assert result.exit_code == 0, result.stderr
-    assert f"Fine-tuning 2 networks of {model.id}" in result.stderr
+    assert f"Fine-tuning {model.id}: 16 genes, 1 section (75 spots)" in result.stderr
     assert HGGEP.load("new").training.model == model.id
     result = shell("fit", "c.h5ad", "--out", "other", "--model", "old", "--encoder", "shufflenet")
     assert (result.exit_code, "passed --encoder" in result.stderr) == (1, True)

@@ -20,7 +20,7 @@ def small_demo(monkeypatch, slides):
     from sthggep._training import _presets
 
     default = _presets.PRESETS["default"]
-    inputs, recipe = replace(default.inputs, sizes_um=(160.0,)), replace(default.recipe, max_epochs=2)
+    inputs, recipe = replace(default.inputs, sizes_um=(640.0,)), replace(default.recipe, max_epochs=2)
     short = replace(default, n_members=1, inputs=inputs, recipe=recipe)
     monkeypatch.setitem(_presets.PRESETS, "default", short)
     monkeypatch.setattr(_demo, "_draw_toy", lambda _: (slides[:2], slides[2]))

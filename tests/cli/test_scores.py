@@ -11,7 +11,8 @@ import yaml
 
 from sthggep import tl
 
-FAST = ("--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu")
+SIZES = ("--size-um", 320, "--size-um", 640)  # of the features in `files`
+FAST = (*SIZES, "--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu")
 
 
 # ---------------------------------------------------------------- evaluate

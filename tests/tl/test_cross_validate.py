@@ -242,12 +242,8 @@ def test_features_are_computed_once_and_objects_do_not_change(four, genes, monke
         _data, "encode", lambda slide, *rest, **o: encoded_names.append(slide.name) or encode(slide, *rest, **o)
     )
     default = _presets.PRESETS["default"]
-    short = default.inputs.__class__("features", sizes_um=(320.0, 640.0), size_px=224)
-    monkeypatch.setitem(
-        _presets.PRESETS,
-        "default",
-        default.__class__(short, default.network, default.recipe, 1, {**default.net, "blocks": (48, 96, 192, 1024)}),
-    )
+    short = replace(default, inputs=replace(default.inputs, sizes_um=(320.0, 640.0)))
+    monkeypatch.setitem(_presets.PRESETS, "default", short)
     before = [slide.copy() for slide in four[1:]]
     tl.cross_validate(four[1:], genes=genes, weights="random", **{**QUICK, "obsm": None})
     assert sorted(encoded_names) == ["toy2", "toy3", "toy4"]
@@ -263,12 +259,13 @@ def test_features_are_computed_once_and_objects_do_not_change(four, genes, monke
         np.testing.assert_array_equal(library["images"]["hires"], old_library["images"]["hires"])
 
 
+@pytest.mark.usefixtures("networks")
 def test_sections_in_windows_are_treated_as_by_fit_and_predict(four, genes, predictions, monkeypatch):
     """Features are encoded once; training uses windows, which do not change predictions and baselines."""
     monkeypatch.setattr(_windowed, "WINDOW", 5)
     sizes, run = [], PatchEncoding.run
     monkeypatch.setattr(PatchEncoding, "run", lambda self, rows, *a: sizes.append(len(rows)) or run(self, rows, *a))
-    options = {**QUICK, "obsm": None, "size_um": 320.0, "weights": "random", "encoder": "shufflenet"}
+    options = {**QUICK, "obsm": None, "size_um": 320.0, "weights": "random", "encoder": "shufflenet", "encoding": "patches"}
     in_windows = tl.cross_validate(four[1:], genes=genes, baselines=("ridge",), **options)
     assert sum(sizes) == sum(slide.n_obs for slide in four[1:])
 

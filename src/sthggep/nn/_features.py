@@ -106,7 +106,7 @@ class FeatureHGGEPNet(ClosedFormNet):
         }
         self.n_neighbors = n_neighbors
         self.project = nn.ModuleList(
-            nn.Sequential(nn.Dropout(input_dropout), nn.Linear(width, dim), nn.GELU(), nn.Dropout(dropout))
+            nn.Sequential(nn.Dropout(input_dropout), nn.Linear(width // n_windows, dim), nn.GELU(), nn.Dropout(dropout))
             for width in feature_dims
         )
         self.refine = nn.ModuleList(
@@ -186,7 +186,8 @@ class FeatureHGGEPNet(ClosedFormNet):
         views = []
         for stage, project, blocks in zip(scaled, self.project, self.refine, strict=True):
             # The shares make the squares of a spot add up to one; layers start best from values near one
-            x = project(stage * stage.shape[1] ** 0.5)
+            # Of several windows the network reads the first: hyperedges bring what is around
+            x = project(stage[:, : stage.shape[1] // self.n_windows] * stage.shape[1] ** 0.5)
             for block in blocks.children():
                 x = block(x, neighbors, offsets)
             views.append(x)
