@@ -98,20 +98,20 @@ def fit_options() -> dict[str, object]:
 
 
 @contextmanager
-def default_preset(**recipe: object) -> Iterator[None]:
-    """Change the recipe of the default preset."""
+def _networks_earn_a_share() -> Iterator[None]:
+    """Give the networks of the default preset a share in the prediction, whatever held-out tissue says."""
     from sthggep._training._presets import PRESETS
 
     default = PRESETS["default"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "default", replace(default, recipe=replace(default.recipe, **recipe)))
+        patch.setitem(PRESETS, "default", replace(default, recipe=replace(default.recipe, shares=(0.25,))))
         yield
 
 
 @pytest.fixture(scope="session")
 def with_networks() -> Callable[[], AbstractContextManager[None]]:
     """Return a context in which networks earn a share beside the closed form, so that `tl.fit` trains all of them."""
-    return lambda: default_preset(shares=(0.25,))
+    return _networks_earn_a_share
 
 
 @pytest.fixture
@@ -127,15 +127,6 @@ def model(_sections: list[AnnData], fit_options: dict[str, object], with_network
     from sthggep import tl
 
     with with_networks():
-        return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **fit_options)
-
-
-@pytest.fixture(scope="session")
-def closed_form(_sections: list[AnnData], fit_options: dict[str, object]):
-    """A small model without networks, solved on the first two sections."""
-    from sthggep import tl
-
-    with default_preset(shares=(0.0,)):
         return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **fit_options)
 
 

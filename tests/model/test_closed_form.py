@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from anndata import AnnData
 from sthggep import HGGEP, datasets, pp, tl
 from sthggep._inputs._compute import Compute
 from sthggep._slides._resolve import resolve_one
-from sthggep._training._presets import PRESETS
 from sthggep.model import _forward
 from sthggep.model._forward import Quantities, gather, predict_windows
 from sthggep.nn import ClosedFormNet
@@ -33,10 +32,8 @@ def tissue() -> list[AnnData]:
 
 @pytest.fixture(scope="module")
 def alone(tissue) -> HGGEP:
-    """Networks that cannot earn a share."""
-    default = PRESETS["default"]
-    preset = replace(default, recipe=replace(default.recipe, shares=(0.0,)))
-    return tl.fit(tissue[:2], genes=list(tissue[0].var_names), preset=preset, size_um=SIZES_UM, **QUIET)
+    """The closed form of the default preset, solved on two sections."""
+    return tl.fit(tissue[:2], genes=list(tissue[0].var_names), n_members=0, size_um=SIZES_UM, **QUIET)
 
 
 @pytest.fixture
@@ -91,18 +88,27 @@ def test_nothing_is_said_of_networks(alone, tissue, slide, caplog):
 
 
 def test_the_log_tells_the_outcome(tissue, caplog):
+    """A network that has learned nothing earns no share, so that a closed form alone is the same model."""
     options = {"size_um": 640.0, "max_epochs": 1, "learning_rate": 1e-9, **QUIET}
-    default = PRESETS["default"]
-    for shares, words in (((0.0,), []), ((0.0, 0.25), ["The network earns no share in the prediction"])):
-        preset = replace(default, recipe=replace(default.recipe, shares=shares))
+    models = {}
+    for n_members in (0, 3):
         caplog.clear()
         with caplog.at_level("INFO", logger="sthggep"):
-            model = tl.fit(tissue[:2], genes=list(tissue[0].var_names), preset=preset, **options)
-        lines = [record.getMessage() for record in caplog.records]
-        assert [line for line in lines if "no share" in line] == [line for line in lines for w in words if w in line]
-        assert any("closed form of" in line and "on held-out tissue" in line for line in lines)
-        # The curve of the network that was tried, if any
-        assert len(model.history) == (len(shares) > 1)
+            models[n_members] = tl.fit(tissue[:2], genes=list(tissue[0].var_names), n_members=n_members, **options)
+        assert ("The network earns no share in the prediction on held-out tissue" in caplog.text) is (n_members > 0)
+        assert ("training up to 3 networks beside it" in caplog.text) is (n_members > 0)
+        assert re.search(r"Trained in \d+ s: closed form of \d+ gene programs?, PCC 0\.\d+ on held-out tissue", caplog.text)
+    alone, tried = models.values()
+    # The curve of the one network that was tried
+    assert (len(alone.history), tried.history["member"].tolist()) == (0, [0])
+    assert alone.training.held_out_pearson == tried.training.held_out_pearson
+    for first, second in zip(alone.members.state_dict().values(), tried.members.state_dict().values(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_a_preset_without_a_closed_form_needs_networks(tissue):
+    with pytest.raises(ValueError, match="`n_members=0` solves the closed form alone, which this preset does not have"):
+        tl.fit(tissue[0], preset="paper", n_members=0, **QUIET)
 
 
 def test_a_saved_model_is_the_same(alone, whole, tissue, tmp_path):

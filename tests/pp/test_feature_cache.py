@@ -219,7 +219,7 @@ def test_all_fields_of_view_read_each_block_about_once(section):
     slide = resolve_one(adata)
     features = encode(slide, frozen, [60.0, 120.0], flips=False, batch_size=8)
     for a, b in zip(features, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(a.values, b.values, rtol=1e-4, atol=1e-5)
     blocks = slide.levels[0].blocks
     assert blocks.n_read == (len(blocks.edges[0]) - 1) * (len(blocks.edges[1]) - 1)
     assert len(blocks._cache) == 0

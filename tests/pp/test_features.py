@@ -311,7 +311,7 @@ def state_dict() -> dict[str, torch.Tensor]:
 
 
 def encode_with(state_dict: dict[str, torch.Tensor], adata: ad.AnnData) -> np.ndarray:
-    return encode(resolve_one(adata), FrozenEncoder("shufflenet", state_dict), [60.0], flips=False)[0]
+    return encode(resolve_one(adata), FrozenEncoder("shufflenet", state_dict), [60.0], flips=False)[0].values
 
 
 def test_weights_from_a_file_a_folder_and_the_environment(section, state_dict, tmp_path: Path, monkeypatch):
@@ -456,7 +456,7 @@ def test_imagenet_weights(section, weights_root: Path):
     assert all(torch.equal(state[name], published[name]) for name in state)
     assert frozen.weights != random.weights
     slide = resolve_one(section(side=2))
-    (features,), (random_features,) = (encode(slide, encoder, [120.0]) for encoder in (frozen, random))
+    features, random_features = (encode(slide, encoder, [120.0])[0].values for encoder in (frozen, random))
     assert features.shape == (4, DIM)
     assert np.isfinite(features).all()
     assert np.abs(features - random_features).max() > 0.1

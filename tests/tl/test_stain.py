@@ -17,9 +17,9 @@ from sthggep._slides._resolve import resolve_one
 from sthggep._slides._stain import METHODS, fit_reference
 
 QUIET = {"show_progress_bar": False}
-QUICK = {"size_um": 640, "max_epochs": 1, "n_members": 1, "validation": None, **QUIET}
-FEATURES = {"size_um": 640, "encoding": "tissue", "flips": False, **QUIET}
-KEY = "X_shufflenet_he_640"
+QUICK = {"size_um": 320, "max_epochs": 1, "n_members": 1, "validation": None, **QUIET}
+FEATURES = {"size_um": 320, "encoding": "tissue", "flips": False, **QUIET}
+KEY = "X_shufflenet_he_320"
 
 
 def toy(seed: int = 0, size: float = 1600.0) -> ad.AnnData:
@@ -112,7 +112,7 @@ def test_features_of_own_colors_are_refused_in_training(models):
     for call in (
         lambda: tl.fit(slide, stain="macenko", **QUICK),
         lambda: tl.fit(slide, model=models["macenko"], **QUIET),
-        lambda: tl.cross_validate([slide, toy(1)], stain="macenko", group_key="section", size_um=640, **QUIET),
+        lambda: tl.cross_validate([slide, toy(1)], stain="macenko", group_key="section", size_um=320, **QUIET),
     ):
         with pytest.raises(
             ValueError, match=rf"'toy1': obsm holds '{KEY}'.*`stain='macenko'`.*del slide.obsm\['{KEY}'\]"
@@ -192,7 +192,7 @@ def test_each_fold_fits_its_own_reference(monkeypatch):
 
     monkeypatch.setattr("sthggep.tl._cross_validation._plan.fit_reference", fit_and_record)
     slides = [toy(seed, 1000.0) for seed in (0, 1, 2)]
-    options = {"size_um": 640, "max_epochs": 1, "n_members": 1, "baselines": ["ridge"], **QUIET}
+    options = {"size_um": 320, "max_epochs": 1, "n_members": 1, "baselines": ["ridge"], **QUIET}
     results = tl.cross_validate(slides, stain="reinhard", **options)
     assert sorted(names) == [["toy1", "toy2"], ["toy1", "toy3"], ["toy2", "toy3"]]
     assert results.attrs["parameters"]["inputs"]["stain"] == "reinhard"

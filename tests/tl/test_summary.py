@@ -205,25 +205,28 @@ def test_ceilings_of_the_training_reach_the_prediction(model, slides, tmp_path):
     assert tl.to_adata(slides[2]).var["training_ceiling"].tolist() == ceiling.tolist()
 
 
-def test_training_records_the_held_out_correlation_of_genes(slides, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("networks")
+@pytest.mark.parametrize("n_members", [0, 1])
+def test_training_records_the_held_out_correlation_of_genes(slides, fit_options, tmp_path, monkeypatch, n_members):
     from sthggep import HGGEP
     from sthggep._training import _closed_form
 
     # Without the final refit, the model of this test never uses the held-out tissue
     monkeypatch.setattr(_closed_form, "refit_on_all", lambda *_: None)
-    options = {"genes": list(slides[0].var_names), "max_epochs": 1, "weights": "random", "show_progress_bar": False}
-    model = tl.fit(slides[:2], n_members=1, validation=[held_out_name(slides[1])], **options)
+    monkeypatch.setattr(_closed_form, "on_all_tissue", lambda split: split)
+    options = {**fit_options, "genes": list(slides[0].var_names), "max_epochs": 1, "n_members": n_members}
+    model = tl.fit(slides[:2], validation=[held_out_name(slides[1])], **options)
     model.save(tmp_path / "held")
     tl.predict(slides[1], HGGEP.load(tmp_path / "held"), show_progress_bar=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the model was trained on this section
         scores = tl.evaluate(slides[1])
     held_out = tl.to_adata(slides[1]).var["held_out_pearson"]
-    # the network held out this section
+    # the network, or the closed form, held out this section
     np.testing.assert_allclose(held_out, scores["pearson"], atol=1e-3)
     assert tl.top_genes(slides[1], 2) == held_out.sort_values(ascending=False).index[:2].tolist()
     # without held-out tissue there is no such record
-    assert tl.fit(slides[0], n_members=1, validation=None, **options).training.held_out_pearson is None
+    assert tl.fit(slides[0], validation=None, **options).training.held_out_pearson is None
 
 
 def held_out_name(adata: ad.AnnData) -> str:

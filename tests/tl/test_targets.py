@@ -34,8 +34,9 @@ def section(seed: int, *, noise: float = 0.1) -> AnnData:
 
 
 @pytest.fixture(scope="module")
-def fractions_model() -> HGGEP:
-    return tl.fit([section(0), section(1)], targets="fractions", **FIT)
+def fractions_model(with_networks) -> HGGEP:
+    with with_networks():
+        return tl.fit([section(0), section(1)], targets="fractions", **FIT)
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def test_fractions_are_predicted_on_their_own_scale(fractions_model, predicted_s
     assert record["units"] == "as in obsm['fractions']"
 
 
+@pytest.mark.usefixtures("networks")
 def test_unit_of_the_targets_does_not_matter(fractions_model, predicted_slide):
     thousands = [section(0), section(1)]
     for slide in thousands:

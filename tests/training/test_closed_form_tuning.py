@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ import torch
 from sthggep import HGGEP, datasets, tl
 from sthggep._training import _lightning
 from sthggep._training._fine_tuning import with_genes
-from sthggep._training._presets import PRESETS
 from sthggep.nn import ClosedFormNet
 
 QUIET = {"device": "cpu", "show_progress_bar": False}
@@ -37,10 +35,8 @@ def tissue():
 
 @pytest.fixture(scope="module")
 def parent(tissue) -> HGGEP:
-    default = PRESETS["default"]
-    alone = replace(default, recipe=replace(default.recipe, shares=(0.0,)))
     genes = list(tissue["old"].var_names)
-    model = tl.fit([tissue["old"], tissue["old2"]], genes=genes, preset=alone, obsm="X_mine", **QUIET)
+    model = tl.fit([tissue["old"], tissue["old2"]], genes=genes, n_members=0, obsm="X_mine", **QUIET)
     assert [type(member) for member in model.members] == [ClosedFormNet]
     return model
 

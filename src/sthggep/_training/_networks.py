@@ -64,6 +64,8 @@ def build_closed_form(
     ``programs_only`` leaves out the ridge, for whoever solves it for several penalties. ``extra`` holds the counts of extra
     sections.
     """
+    import torch
+
     from sthggep.nn import ClosedFormNet
     from sthggep.nn._section import FeatureInputs
 
@@ -71,7 +73,8 @@ def build_closed_form(
     inputs = training[0].inputs
     assert isinstance(inputs, FeatureInputs)
     options = {name: value for name, value in preset.net.items() if name in CLOSED_FORM_OPTIONS}
-    net = ClosedFormNet([stage.shape[1] for stage in inputs.features], n_genes, **options)
+    with torch.random.fork_rng(devices=[]):
+        net = ClosedFormNet([stage.shape[1] for stage in inputs.features], n_genes, **options)
     samples = [window.sample(window.train) for window in training]
     if programs_only:
         net.start_programs(samples, extra)
