@@ -22,6 +22,12 @@ AROUND = (0.0, *AROUND_UM)
 Context = Callable[[], AbstractContextManager[None]]
 
 
+@pytest.fixture(scope="module")
+def closed_form(_sections: list[AnnData], fit_options: dict[str, object]) -> HGGEP:
+    """A small model without networks, solved on the first two sections."""
+    return tl.fit(_sections[:2], genes=list(_sections[0].var_names), **{**fit_options, "n_members": 0})
+
+
 def predicted(slide: AnnData, model: HGGEP, gene: str) -> np.ndarray:
     tl.predict(slide, model, key_added="again", **CPU)
     return slide.obsm["again"][:, model.genes.index(gene)]
@@ -81,7 +87,7 @@ def test_parts_of_a_gene_program(closed_form: HGGEP, slides: list[AnnData]):
 def test_parts_of_a_model_that_reads_patches():
     """Its neighbors are those of the hyperedges."""
     train, new = (datasets.toy(seed=seed, size_um=(1200.0, 1200.0), mpp=4.0, n_genes=8) for seed in (0, 1))
-    options = {"weights": "random", "encoding": "patches", "size_um": 320, "n_members": 1, "max_epochs": 1, **CPU}
+    options = {"weights": "random", "encoding": "patches", "size_um": 320, "n_members": 0, **CPU}
     patches = tl.fit(train, genes=list(train.var_names), validation=None, **options)
     carried = tl.attribution(new, patches, GENE, **CPU)
     check_parts(carried, new, predicted(new, patches, GENE))
@@ -190,7 +196,7 @@ def test_large_squares_are_means_of_small_ones(carried: Attribution):
 def test_map_shows_the_cause_of_a_gene():
     """Fat and fibers determine these genes of the toy tissue, and what their squares add follows them."""
     train = [datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=8) for seed in range(2)]
-    options = {"size_um": 160, "n_members": 1, "validation": None, **CPU}
+    options = {"size_um": 160, "n_members": 0, "validation": None, **CPU}
     model = tl.fit(train, genes=list(train[0].var_names), **options)
     new = datasets.toy(seed=5, size_um=(1600.0, 1400.0), mpp=2.0, n_genes=8)
     for gene in ("FAT1", "STRO1"):

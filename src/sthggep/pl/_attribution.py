@@ -120,7 +120,7 @@ def attribution(
     from matplotlib.colors import Normalize
 
     fields = [name.removesuffix(" own") for name in map(str, attribution.table) if name.endswith(" own")]
-    names = [one_of(name, [WHOLE, *fields], "part of the map") for name in parts]
+    names = [one_of(name, [WHOLE, *fields], "part of the map") for name in dict.fromkeys(parts)]
     limit = None if vmax is None else positive(vmax, "`vmax`")
     reason = _explain_absence(attribution.model.inputs) if names else ""
     values = None

@@ -258,15 +258,14 @@ def _draw_marks(ax: Axes, high: NDArray[np.float64], low: NDArray[np.float64], t
 
 
 def _spread(places: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
-    """Places of numbers: above the dots, then moved apart until they are ``distance`` from each other and from all dots."""
+    """Places of numbers: above the dots, then moved apart until none covers another one or a dot."""
     texts: NDArray[np.float64] = places - np.array([0, distance])
+    reach = np.repeat([distance, 0.7 * distance], len(places))  # of numbers, then of dots, which are small
     for _ in range(200):
         apart = texts[:, None] - np.concatenate([texts, places])
         lengths = np.linalg.norm(apart, axis=2)
         np.fill_diagonal(lengths, np.inf)
-        short = np.maximum(distance - lengths, 0) / 2
-        # Of equal places, one goes left and one goes right
-        apart = np.where(lengths[..., None] > 0, apart, np.array([1.0, 0.0]))
+        short = np.maximum(reach - lengths, 0) / 2
         step = (short[..., None] * apart / np.maximum(lengths, 1e-9)[..., None]).sum(axis=1)
         if np.abs(step).max(initial=0) < 0.01 * distance:
             break
