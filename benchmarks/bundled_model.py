@@ -6,6 +6,7 @@ python benchmarks/bundled_model.py --root $STHGGEP_DATA/her2st --panel panel_her
 from __future__ import annotations
 
 import argparse
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--root", default=None)
     parser.add_argument("--sections", nargs="+", default=SECTIONS)
     parser.add_argument("--panel", type=Path, required=True)
-    parser.add_argument("--members", type=int, default=None)
+    parser.add_argument("--members", type=int, default=0, help="networks beside the closed form")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)  # spots that stand in one table only
@@ -57,9 +58,10 @@ def main() -> None:
     print(
         f"{len(published)} genes of the panel file, {len(panel) - len(published)} markers more: {panel[len(published) :]}"
     )
+    start = time.perf_counter()
     model = sthggep.tl.fit(slides, genes=panel, n_members=options.members, show_progress_bar=False)
+    print(f"tl.fit: {time.perf_counter() - start:.0f} s")
     print(model)
-    print("share of the networks:", [float(member.blend) for member in model.members])
     model.save(options.out, overwrite=True)
     for file in sorted(options.out.iterdir()):
         print(file, f"{file.stat().st_size / 1e6:.1f} MB")

@@ -110,7 +110,7 @@ def test_fit_command_passes_its_options_to_tl_fit(shell, files, monkeypatch):
     words = (
         "fit a.h5ad b.h5ad -o m --preset paper --genes more.txt --genes IMMU1,PLEO1 --weights w --max-epochs 3 --layer raw "
         "--mpp 1.9 --device cpu --seed 4 --encoder e --model old --n-members 2 --learning-rate 1e-4 --batch-size 8 "
-        "--size-um 80 --size-um 160 --encoding tissue --stain macenko --obsm f --expression c.h5ad "
+        "--size-um 80 --size-um 160 --encoding tissue --flips --stain macenko --obsm f --expression c.h5ad "
         "--validation toy1 --validation toy2 --image-key hires --window 500 -q"
     )
     result = shell(*words.split())
@@ -130,6 +130,7 @@ def test_fit_command_passes_its_options_to_tl_fit(shell, files, monkeypatch):
         "weights": "w",
         "size_um": [80.0, 160.0],
         "encoding": "tissue",
+        "flips": True,
         "stain": "macenko",
         "obsm": ["f"],
         "n_members": 2,

@@ -67,7 +67,7 @@ def test_a_model_finds_a_place_when_its_folder_is_taken(tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param("fit a.h5ad --out m --n-members 0", "--n-members", id="no networks"),
+        pytest.param("fit a.h5ad --out m --n-members -1", "--n-members", id="a negative number of networks"),
         pytest.param("fit a.h5ad --out m --max-epochs -1", "--max-epochs", id="a negative number of epochs"),
         pytest.param("fit a.h5ad --out m --seed -1", "--seed", id="a negative seed"),
         pytest.param("fit a.h5ad --out m --learning-rate 0", "--learning-rate", id="a learning rate of 0"),

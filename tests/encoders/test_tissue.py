@@ -115,6 +115,21 @@ def test_flips_make_a_mirrored_or_turned_slide_the_same(tissue, sampler):
             assert bool(np.abs(first.moments.mean - other.moments.mean).max() < 1e-5) is same
 
 
+def test_all_views_make_a_turned_slide_the_same(tissue, frozen):
+    """With the encoder of the package: its coarsest cells, 32 pixels wide, end at the border of this image."""
+    image = np.random.default_rng(0).integers(0, 255, (10, 12, 3), dtype=np.uint8).repeat(32, axis=0).repeat(32, axis=1)
+    xy = np.array([[100.0, 120.0], [251.5, 199.25], [300.3, 200.7]])
+    slide = replace(tissue, xy=xy, rows=np.arange(3), levels=(Level(image),), mpp=1.0)
+    turned = replace(slide, xy=xy[:, ::-1] * (-1, 1) + (320, 0), levels=(Level(np.rot90(image, -1).copy()),))
+    options = {"windows_um": (224.0, 424.0)}
+    for flips, same in ((True, True), (False, False)):
+        first, second = (
+            sweep(TissueEncoding(each, frozen, 224.0, each.xy, flips=flips, **options), "Features")
+            for each in (slide, turned)
+        )
+        assert bool(largest(second, first, first.std(axis=0)) < 1e-3) is same
+
+
 @pytest.mark.parametrize("tile_px", [40, 150, 1000])
 def test_tiles_add_up_to_the_same_features(tissue, sampler, tile_px):
     """However tiles cut the windows, each spot and each reference window gets its mean, and no part twice."""

@@ -198,14 +198,13 @@ class FrozenEncoder:
 
         axes = [axis for axis, flipped in zip((3, 2), flip, strict=True) if flipped]
         with torch.inference_mode():
-            x = self._normalize_pixels(images)
-            x = x.flip(axes) if axes else x
+            whole = self._normalize_pixels(images)
+            x = whole.flip(axes) if axes else whole
             maps = self.maps.read(self.module, x.transpose(2, 3) if turned else x)
             if readout is not None:
                 maps = readout.apply(maps)
-            if turned:
-                maps = [values.transpose(2, 3) for values in maps]
-            return [(values.flip(axes) if axes else values).float().cpu().numpy() for values in maps]
+            back = [values.transpose(2, 3) if turned else values for values in maps]
+            return [(values.flip(axes) if axes else values).float().cpu().numpy() for values in back]
 
     def _encode_patches(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:
         """Encode patches and average over flips."""

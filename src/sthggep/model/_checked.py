@@ -10,7 +10,7 @@ from sthggep._checks import listing
 from sthggep._disk._tensors import explain, refuse_non_finite, refuse_other_shapes
 from sthggep.model._former import former_id
 from sthggep.model._networks import expected_weights
-from sthggep.model._schema import check_record
+from sthggep.model._record_check import check_record
 from sthggep.model._store import AMERICAN_NAMES, FORMAT, WHOLE_ID, read_folder, select_prefix
 
 if TYPE_CHECKING:

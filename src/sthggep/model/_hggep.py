@@ -18,8 +18,8 @@ from sthggep.model._checked import ENCODER, MEMBERS, check_before_saving, check_
 from sthggep.model._folders import find_model_folder
 from sthggep.model._hub import is_repository_name, upload
 from sthggep.model._lazyslide import LazySlideModel
-from sthggep.model._networks import build_network
-from sthggep.model._predictor import Predictor, check_genes
+from sthggep.model._networks import build_network, check_genes
+from sthggep.model._predictor import Predictor
 from sthggep.model._record import TrainingRecord
 from sthggep.model._store import WHOLE_ID, check_free, model_path, read_checkpoint, select_prefix, write_folder
 

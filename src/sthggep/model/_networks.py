@@ -47,3 +47,13 @@ def describe_networks(members: nn.ModuleList) -> str:
     shares = [float(member.blend) for member in members if hasattr(member, "blend")]  # type: ignore[arg-type]
     share = f" (share {sum(shares) / len(shares):g}, the closed form has the rest)" if shares else ""
     return f"{counted(members, 'network')}{share}, {weights / 1e6:.1f} M weights"
+
+
+def check_genes(n_outputs: int, n_genes: int) -> None:
+    """Check that a network has one output a gene."""
+    if n_outputs != n_genes:
+        msg = (
+            f"The network predicts {counted(n_outputs, 'gene')}, found {counted(n_genes, 'name')}. Pass the panel of its "
+            "training, in order."
+        )
+        raise ValueError(msg)

@@ -23,7 +23,7 @@ from sthggep._slides._stain import normalized
 from sthggep._table._gene_names import as_named
 from sthggep._table._targets import Targets
 from sthggep.model._forward import Ensemble, Predictions, Quantities, gather, predict_windows
-from sthggep.model._networks import describe_networks
+from sthggep.model._networks import check_genes, describe_networks
 from sthggep.model._record import TrainingRecord
 from sthggep.model._store import json_columns
 from sthggep.nn import ClosedFormNet
@@ -292,13 +292,3 @@ class Predictor:
             window=window,
         )
         return gather(parts)
-
-
-def check_genes(n_outputs: int, n_genes: int) -> None:
-    """Check that a network has one output a gene."""
-    if n_outputs != n_genes:
-        msg = (
-            f"The network predicts {counted(n_outputs, 'gene')}, found {counted(n_genes, 'name')}. Pass the panel of its "
-            "training, in order."
-        )
-        raise ValueError(msg)

@@ -196,9 +196,7 @@ def fit(
     >>> slides = [sthggep.datasets.toy(seed=seed) for seed in range(2)]
     >>> model = sthggep.tl.fit(slides, genes=slides[0].var_names[:20])
     >>> model.save("my-model")
-
-    Fine-tune it on another slide:
-
+    >>> # Fine-tune it on another slide
     >>> tuned = sthggep.tl.fit(sthggep.datasets.toy(seed=2), model=model)
     """
     import_whole("torch", "lightning")
