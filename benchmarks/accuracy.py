@@ -31,7 +31,11 @@ from sthggep._training._presets import PRESETS, Preset
 HER2ST = ("B4", "C2", "C3", "C4", "C5")
 MOB = ("MOB1", "MOB3")
 STAINS = (None, "reinhard", "macenko")
-ENCODINGS = ("patches", "tissue")
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "patches, one network": {"encoding": "patches", "n_members": 1},
+    "tissue, closed form alone": {"encoding": "tissue", "n_members": 0},
+    "tissue, networks that earn a share": {"encoding": "tissue"},
+}
 DOCS = Path(__file__).parent.parent / "docs"
 SHOWN = {
     "nearest_patch": "nearest patch",
@@ -186,7 +190,7 @@ def ablation_table(run: Run, root: Path, panel: list[str] | None) -> None:
 
 def stain_table(run: Run, root: Path, panel: list[str] | None) -> None:
     """Stain normalized or not; features are made anew in each fold."""
-    inputs_table(run, root, panel, "stain", STAINS)
+    inputs_table(run, root, panel, "stain", {str(stain): {"stain": stain, "n_members": 1} for stain in STAINS})
 
 
 def encoding_table(run: Run, root: Path, panel: list[str] | None) -> None:
@@ -194,26 +198,26 @@ def encoding_table(run: Run, root: Path, panel: list[str] | None) -> None:
     inputs_table(run, root, panel, "encoding", ENCODINGS)
 
 
-def inputs_table(run: Run, root: Path, panel: list[str] | None, option: str, values: tuple[str | None, ...]) -> None:
-    """Values of one option of the inputs, by one network: patients, animals and sections held out."""
+def inputs_table(run: Run, root: Path, panel: list[str] | None, name: str, variants: dict[str, dict[str, Any]]) -> None:
+    """Variants of the inputs: patients, animals and sections held out."""
     # The fold of B4 is the same whether sections or patients are held out
     os.environ.setdefault(VARIABLE, str(run.out / "features"))
     breast = [sthggep.datasets.her2st(name, root=root / "her2st") for name in HER2ST]
     bulbs = [sthggep.datasets.mob(name, root=root / "mob") for name in MOB]
     of_c = [section for section in HER2ST if section != "B4"]
     rows: dict[str, list[float]] = {}
-    for value in values:
-        options: dict[str, Any] = {option: value, "n_members": 1, "baselines": ()}
+    for number, (variant, changes) in enumerate(variants.items()):
+        options: dict[str, Any] = {"baselines": (), **changes}
         apart, left = (
-            run.table(f"{option}-{value}-{group}", breast, group_key=group, genes=panel, **options).loc["hggep"]
+            run.table(f"{name}-{number}-{group}", breast, group_key=group, genes=panel, **options).loc["hggep"]
             for group in ("patient", "section")
         )
-        rows[str(value)] = [apart["B4"], apart[of_c].mean(), left["mean"], *[float("nan")] * len(MOB)]
-        if value != "macenko":  # refused: what it takes for eosin in MOB3 is none
-            animals = run.table(f"{option}-{value}-mob", bulbs, group_key="section", **options).loc["hggep"]
-            rows[str(value)][-len(MOB) :] = animals[list(MOB)]
+        rows[variant] = [apart["B4"], apart[of_c].mean(), left["mean"], *[float("nan")] * len(MOB)]
+        if variant != "macenko":  # refused: what it takes for eosin in MOB3 is none
+            animals = run.table(f"{name}-{number}-mob", bulbs, group_key="section", **options).loc["hggep"]
+            rows[variant][-len(MOB) :] = animals[list(MOB)]
     columns = ["patients held out: B4", "C2–C5", "sections held out, mean", "animals held out: MOB1", "MOB3"]
-    run.page(option, markdown(pd.DataFrame(rows, index=columns).T, f"`{option}`"))
+    run.page(name, markdown(pd.DataFrame(rows, index=columns).T, name))
 
 
 def main() -> None:
