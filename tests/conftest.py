@@ -94,7 +94,14 @@ def slides(_sections: list[AnnData]) -> list[AnnData]:
 @pytest.fixture(scope="session")
 def fit_options() -> dict[str, object]:
     """Options of a fit that takes seconds."""
-    return {"size_um": SIZES_UM, "weights": "random", "n_members": 2, "max_epochs": 8, "device": "cpu", "show_progress_bar": False}
+    return {
+        "size_um": SIZES_UM,
+        "weights": "random",
+        "n_members": 2,
+        "max_epochs": 8,
+        "device": "cpu",
+        "show_progress_bar": False,
+    }
 
 
 @contextmanager

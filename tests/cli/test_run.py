@@ -33,8 +33,8 @@ def summary_keywords(monkeypatch):
 
 
 def test_a_run_is_repeated_from_its_own_record(shell, files):
-    words = ("--size-um", 640, "--weights", "random", "--n-members", 1, "--max-epochs", 1, "--device", "cpu", "--genes", "FAT1,STRO1")
-    result = shell("fit", "a.h5ad", "b.h5ad", "--out", "m", *words)
+    options = "--size-um 640 --weights random --n-members 1 --max-epochs 1 --device cpu --genes FAT1,STRO1"
+    result = shell("fit", "a.h5ad", "b.h5ad", "--out", "m", *options.split())
     assert result.exit_code == 0, result.stderr
     text = Path("m/run.yaml").read_text()
     assert text.startswith(f"# sthggep {__version__}, ")

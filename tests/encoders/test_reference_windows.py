@@ -165,7 +165,9 @@ def test_moments_that_a_merge_lost_are_measured_again(slides, encoder, monkeypat
     expected = [stages_of(resolve_one(slide), encoder).moments for slide in slides]
     both, encoded = join(slides, merge), []
     assert KEY in both.obsm
-    monkeypatch.setattr(_stages, "encode", lambda slide, *rest, **o: encoded.append(slide.name) or encode(slide, *rest, **o))
+    monkeypatch.setattr(
+        _stages, "encode", lambda slide, *rest, **o: encoded.append(slide.name) or encode(slide, *rest, **o)
+    )
     for slide, moments in zip(resolve(both, Places(library_key="which")), expected, strict=True):
         assert_same(stages_of(slide, encoder).moments, moments)
     assert encoded == [name for name in "ab" if name not in kept]

@@ -99,7 +99,9 @@ def test_the_log_tells_the_outcome(tissue, caplog, monkeypatch):
             models[n_members] = tl.fit(tissue[:2], genes=list(tissue[0].var_names), n_members=n_members, **options)
         assert ("The network earns no share in the prediction on held-out tissue" in caplog.text) is (n_members > 0)
         assert ("training up to 3 networks beside it" in caplog.text) is (n_members > 0)
-        assert re.search(r"Trained in \d+ s: closed form of \d+ gene programs?, PCC 0\.\d+ on held-out tissue", caplog.text)
+        assert re.search(
+            r"Trained in \d+ s: closed form of \d+ gene programs?, PCC 0\.\d+ on held-out tissue", caplog.text
+        )
     alone, tried = models.values()
     # The curve of the one network that was tried
     assert (len(alone.history), tried.history["member"].tolist()) == (0, [0])

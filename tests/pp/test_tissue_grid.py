@@ -21,8 +21,8 @@ from spatialdata.transformations import Affine, Identity, get_transformation
 
 from sthggep import datasets, io, pl, pp, tl
 from sthggep._slides._resolve import resolve_image, resolve_one
-from sthggep.datasets import _toy_genes, _toy_tissue
 from sthggep._slides._tissue_mask import tissue_mask
+from sthggep.datasets import _toy_genes, _toy_tissue
 
 QUIET = {"show_progress_bar": False}
 

@@ -265,7 +265,14 @@ def test_sections_in_windows_are_treated_as_by_fit_and_predict(four, genes, pred
     monkeypatch.setattr(_windowed, "WINDOW", 5)
     sizes, run = [], PatchEncoding.run
     monkeypatch.setattr(PatchEncoding, "run", lambda self, rows, *a: sizes.append(len(rows)) or run(self, rows, *a))
-    options = {**QUICK, "obsm": None, "size_um": 320.0, "weights": "random", "encoder": "shufflenet", "encoding": "patches"}
+    options = {
+        **QUICK,
+        "obsm": None,
+        "size_um": 320.0,
+        "weights": "random",
+        "encoder": "shufflenet",
+        "encoding": "patches",
+    }
     in_windows = tl.cross_validate(four[1:], genes=genes, baselines=("ridge",), **options)
     assert sum(sizes) == sum(slide.n_obs for slide in four[1:])
 

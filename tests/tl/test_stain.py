@@ -62,9 +62,11 @@ def test_normalization_makes_predictions_stable_against_the_stain(models, stains
         return float(np.mean([np.corrcoef(first[:, g], second[:, g])[0, 1] for g in range(first.shape[1])]))
 
     similarity = {stain: mean_correlation(model) for stain, model in models.items()}
-    assert min(similarity["reinhard"], similarity["macenko"]) > similarity[None], similarity
-    # the method reverses this change exactly
+    # the method reverses this change nearly exactly: what is left of it is less than a fifth
     assert similarity[method] > 0.999, similarity
+    assert 1 - similarity[method] < 0.2 * (1 - similarity[None]), similarity
+    # the other method does no harm worth mentioning: features are centered within the section
+    assert min(similarity.values()) > 0.97, similarity
 
 
 def test_the_reference_is_that_of_the_training_slides_and_stored(models, tmp_path: Path):

@@ -80,7 +80,9 @@ def test_all_tissue_is_learned_from_whatever_is_held_out(tissue, parent):
     )
     assert nothing.training.held_out_pearson is None
     assert held_out.training.held_out_pearson is not None
-    for first, second in zip(held_out.members.state_dict().values(), nothing.members.state_dict().values(), strict=True):
+    for first, second in zip(
+        held_out.members.state_dict().values(), nothing.members.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(first, second)
 
 
