@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 MOST_WINDOWS = 400  # mean and spread are then known to some hundredths of the spread
+# On more tissue than this, windows no longer overlap: each costs half a second of a core
+LARGE_MM2, MOST_ON_LARGE = 60.0, 100
 LEAST_STEP_UM = 100.0
 FEW_WINDOWS = 20  # tissue with fewer is not told from glass: the windows then cover the whole image
 
@@ -56,12 +58,13 @@ def reference_windows(slide: Slide) -> NDArray[np.float64]:
 def _lay_windows(slide: Slide, mpp: float) -> NDArray[np.float64]:
     size, mask = np.array(slide.size), tissue_mask(slide)
     area = float(mask.mean()) * float(np.prod(size))
-    step = max(LEAST_STEP_UM / mpp, (area / MOST_WINDOWS) ** 0.5)
+    most = MOST_WINDOWS if area * (mpp / 1000) ** 2 <= LARGE_MM2 else MOST_ON_LARGE
+    step = max(LEAST_STEP_UM / mpp, (area / most) ** 0.5)
     xy = _lattice(size, step)
     tissue = tissue_fraction(mask, slide.size, xy, step) >= 0.5
     if tissue.sum() >= FEW_WINDOWS:
         return np.asarray(xy[tissue])
-    return _lattice(size, max(LEAST_STEP_UM / mpp, (float(np.prod(size)) / MOST_WINDOWS) ** 0.5))
+    return _lattice(size, max(LEAST_STEP_UM / mpp, (float(np.prod(size)) / MOST_ON_LARGE) ** 0.5))
 
 
 def _lattice(size: NDArray[np.float64], step: float) -> NDArray[np.float64]:

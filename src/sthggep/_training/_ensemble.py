@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sthggep.nn import ClosedFormNet
     from sthggep.nn._section import CountsOnly
 
-_SHARE_LOG = "Share of the networks in the prediction, chosen on held-out tissue: %g; the linear shortcut has the rest."
+_SHARE_LOG = "Share of the networks in the prediction, chosen on held-out tissue: %g; the closed form has the rest."
 
 
 class TrainedEnsemble(NamedTuple):
