@@ -138,6 +138,8 @@ def test_units_of_the_prediction_are_under_it(known):
 
 def test_bars_are_the_importance(known):
     carried = known()
+    carried.table["80 µm neighbors"] -= 0.5 * carried.table["80 µm own"]
+    assert carried.importance["80 µm neighbors"] < -0.01
     figure = pl.attribution(carried)
     chart = figure.axes[-1]
     np.testing.assert_allclose(widths(figure), carried.importance.iloc[:2])

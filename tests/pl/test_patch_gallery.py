@@ -150,6 +150,7 @@ def test_prediction_of_an_attribution(ordered: AnnData):
     del ordered.obsm["hggep"], ordered.uns["hggep"]
     figure = pl.patch_gallery(ordered[::-1].copy(), carried, n=2)
     assert values(figure) == [3.0, 2.99, 2.77, 2.78]
+    np.testing.assert_array_equal(marks(figure), slide.xy[[0, 1, 23, 22]])
     assert all("observed" in ax.get_title() for ax in figure.axes[1:])
     assert figure.get_suptitle() == "FASN in S1, log of counts"
     program = Attribution("program 0", table, "program score", "S1", model, slide, None)

@@ -377,11 +377,13 @@ def correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.
     return np.array([np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(a.shape[1])])
 
 
-def test_a_map_between_the_spots_follows_the_truth(section: ad.AnnData, light_model):
+def test_a_map_between_the_spots_follows_the_truth(section: ad.AnnData, toy: ad.AnnData):
     """Spots are 200 µm apart; the map is twice as dense, and each of its places is at least 70 µm from a spot."""
-    tl.predict(section, light_model, **QUIET)
+    second = datasets.toy(seed=1, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=toy.n_vars)
+    model = tl.fit([toy, second], genes=list(toy.var_names), size_um=160, n_members=0, **QUIET)
     grid = pp.tissue_grid(section, spacing_um=100)
-    tl.predict(grid, light_model, **QUIET)
+    for slide in (section, grid):
+        tl.predict(slide, model, **QUIET)
     xy = grid.obsm["spatial"] * 2.0
     gaps = np.linalg.norm(xy[:, None] - section.obsm["spatial"][None] * 2, axis=2).min(axis=1)
     assert gaps.min() > 70

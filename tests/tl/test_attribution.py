@@ -97,18 +97,24 @@ def test_parts_of_a_model_that_reads_patches():
         carried.map()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25])
-def test_parts_of_a_model_of_features(share: float, with_networks: Context):
+def test_parts_of_a_model_of_features(with_networks: Context):
     train, new = morphology(0), morphology(1)
     options = {"obsm": ["truth", "squares"], "n_members": 2, "max_epochs": 2, **CPU}
     with with_networks():
         features = tl.fit(train, genes=list(train.var_names), **options)
-    for member in features.members:
-        member.blend.fill_(share)
-    carried = tl.attribution(new, features, GENE, **CPU)
-    check_parts(carried, new, predicted(new, features, GENE))
-    assert list(carried.table)[:4] == ["truth own", "truth neighbors", "squares own", "squares neighbors"]
-    assert bool(carried.table["network"].any()) is (share > 0)
+    tables = []
+    for share in (0.0, 0.25):
+        for member in features.members:
+            member.blend.fill_(share)
+        carried = tl.attribution(new, features, GENE, **CPU)
+        check_parts(carried, new, predicted(new, features, GENE))
+        tables.append(carried.table)
+    alone, with_share = tables
+    assert list(alone) == ["truth own", "truth neighbors", "squares own", "squares neighbors", "mean", "network"]
+    np.testing.assert_allclose(alone["network"], 0, atol=1e-6)
+    assert with_share["network"].std() > 1e-3
+    # The networks take their share from each part of the closed form
+    np.testing.assert_allclose(with_share.iloc[:, :4], 0.75 * alone.iloc[:, :4], atol=1e-5)
     with pytest.raises(ValueError, match="needs a model that reads feature maps"):
         carried.map()
 
