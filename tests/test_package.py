@@ -60,7 +60,7 @@ SHARED_OPTIONS = {
 FIRST_PARAMETER = {
     "pp": {"data", "slides"},
     "tl": {"data", "slides"},
-    "pl": {"data", "history", "model", "results", "scores", "slides"},
+    "pl": {"attribution", "data", "history", "model", "results", "scores", "slides"},
 }
 
 # Imports follow the data: a room imports only from earlier rooms of this tuple.

@@ -138,7 +138,7 @@ def test_units_of_the_prediction_are_under_it(known):
 
 def test_bars_are_the_importance(known):
     carried = known()
-    carried.table["80 µm neighbors"] -= 0.5 * carried.table["80 µm own"]
+    carried.table["80 µm neighbors"] = -0.5 * carried.table["80 µm own"]
     assert carried.importance["80 µm neighbors"] < -0.01
     figure = pl.attribution(carried)
     chart = figure.axes[-1]

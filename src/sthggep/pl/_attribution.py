@@ -191,7 +191,7 @@ def _lay_out(view: View, n_maps: int, n_bars: int, note: str) -> _Layout:
     panel = min(PANEL_INCHES, (PAGE_INCHES - CHART_INCHES - 0.2) / columns - GAP_INCHES)
     tissue = min(panel * view.height / view.width, TALLEST_INCHES)
     chart = n_bars * LINE_INCHES + 0.6
-    height = max(rows * (tissue + BELOW_INCHES), chart) + (0.3 if note else 0.0)
+    height = max(rows * (tissue + BELOW_INCHES), chart) + (0.15 if note else 0.0)
     return _Layout(n, columns, panel, tissue, chart, (columns * (panel + GAP_INCHES) + 0.2 + CHART_INCHES, height))
 
 
