@@ -14,7 +14,13 @@ from sthggep import datasets, pp
 from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._encoders._record import NO_SECTIONS, read_sections
-from sthggep._encoders._reference_windows import LEAST_STEP_UM, MOST_WINDOWS, TissueMoments, reference_windows
+from sthggep._encoders._reference_windows import (
+    LEAST_STEP_UM,
+    MOST_ON_LARGE,
+    MOST_WINDOWS,
+    TissueMoments,
+    reference_windows,
+)
 from sthggep._image._level import Level
 from sthggep._inputs import _stages
 from sthggep._inputs._compute import Compute
@@ -92,14 +98,16 @@ def test_windows_lie_on_tissue():
 @pytest.mark.parametrize("pixels", [np.full((500, 600, 3), 240, np.uint8), np.zeros((500, 600, 3), np.uint8)])
 def test_windows_cover_an_image_without_tissue(pixels):
     xy = reference_windows(image_of(resolve_one(toy(5)), pixels, 2.0))
-    assert len(xy) == 12 * 10
-    np.testing.assert_allclose(np.unique(xy[:, 0]), 25 + 50 * np.arange(12))
-    np.testing.assert_allclose(np.unique(xy[:, 1]), 25 + 50 * np.arange(10))
+    assert len(xy) == 11 * 9
+    np.testing.assert_allclose(np.unique(xy[:, 0]), 600 / 11 * (np.arange(11) + 0.5))
+    np.testing.assert_allclose(np.unique(xy[:, 1]), 500 / 9 * (np.arange(9) + 0.5))
 
 
 def test_large_tissue_has_a_bounded_number_of_windows():
     slide = resolve_one(toy(5))
-    assert 0.9 * MOST_WINDOWS <= len(reference_windows(image_of(slide, noise(1000, 800), 10.0))) <= 1.1 * MOST_WINDOWS
+    # 39 mm² and 80 mm²
+    for mpp, most in ((7.0, MOST_WINDOWS), (10.0, MOST_ON_LARGE)):
+        assert 0.9 * most <= len(reference_windows(image_of(slide, noise(1000, 800), mpp))) <= 1.1 * most
     assert len(reference_windows(image_of(slide, noise(30, 20), 0.5))) == 1
 
 
