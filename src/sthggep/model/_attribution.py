@@ -117,7 +117,8 @@ def map_tissue(
 ) -> Floats:
     """What the tissue in squares of ``size_um`` adds by the closed form, (stages, n_squares).
 
-    The mean of this over a window is what the window adds.
+    The weights of all windows of a field of view are added up: the value is for a spot all of whose windows look like the
+    square.
 
     Parameters
     ----------

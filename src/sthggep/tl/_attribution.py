@@ -70,10 +70,10 @@ class Attribution:
         """Map what the tissue adds to the prediction, in squares of ``size_um``.
 
         The value of a square is what its tissue would add to the prediction of a spot whose windows, own and around, held
-        nothing else; so the mean of the map over a window is what that window adds. It is relative to the mean tissue of
-        the section, and exact: the closed form is linear in the encoder's feature maps. A cell of these maps sees more
-        than its square (up to some tens of microns at the smallest field of view, several hundred at the largest). The
-        share of networks, where they take part, is not in the map.
+        nothing else. It is relative to the mean tissue of the section, and exact: the closed form is linear in the
+        encoder's feature maps. A cell of these maps sees more than its square (up to some tens of microns at the smallest
+        field of view, several hundred at the largest). Glass has values, too. The share of networks, where they take part,
+        is not in the map.
 
         Parameters
         ----------
