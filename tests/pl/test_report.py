@@ -73,6 +73,8 @@ def model() -> SimpleNamespace:
         units="log",
         inputs="patches",
         members=[1],
+        architecture="1 network",
+        is_closed_form=False,
         training=training,
         history=history,
     )
@@ -128,6 +130,13 @@ def test_a_model_alone(model, tmp_path):
     assert data["sections"] == []
     assert data["title"] == "Model hggep-x"
     assert data["model"]["genes"] == ["A", "B"]
+    assert ["predicts by", "1 network"] in data["model"]["rows"]
+    assert data["model"]["curves"]
+    # A network that was tried and predicts nothing has no curves on the page
+    model.architecture, model.is_closed_form = "closed form of 3 gene programs, no network", True
+    alone = data_of(pl.report(model, tmp_path / "alone.html"))["model"]
+    assert ["predicts by", "closed form of 3 gene programs, no network"] in alone["rows"]
+    assert not alone["curves"]
 
 
 def test_large_slides_show_the_genes_with_the_best_held_out_correlation(caplog):

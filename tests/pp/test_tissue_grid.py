@@ -380,7 +380,7 @@ def correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.
 def test_a_map_between_the_spots_follows_the_truth(section: ad.AnnData, toy: ad.AnnData):
     """Spots are 200 µm apart; the map is twice as dense, and each of its places is at least 70 µm from a spot."""
     second = datasets.toy(seed=1, size_um=(2000.0, 2000.0), mpp=2.0, n_genes=toy.n_vars)
-    model = tl.fit([toy, second], genes=list(toy.var_names), size_um=160, n_members=0, **QUIET)
+    model = tl.fit([toy, second], genes=list(toy.var_names), size_um=100, n_members=0, **QUIET)
     grid = pp.tissue_grid(section, spacing_um=100)
     for slide in (section, grid):
         tl.predict(slide, model, **QUIET)
