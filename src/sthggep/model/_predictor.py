@@ -143,7 +143,7 @@ class Predictor:
 
     @property
     def architecture(self) -> str:
-        """What predicts, in words: networks and the share of the closed form, or the closed form alone."""
+        """Words for what predicts, networks with the share of the closed form, or the closed form alone."""
         return describe_networks(self.members)
 
     @property

@@ -38,7 +38,7 @@ class Attribution:
     name: str
     """The gene, or ``"program <number>"``."""
     table: pd.DataFrame
-    """Parts of the prediction of each spot (rows), which add up to it: ``"<field of view> own"`` and
+    """Parts of the prediction of each spot (rows), which add up to it. The columns are ``"<field of view> own"`` and
     ``"<field of view> neighbors"`` for each field of view, ``"mean"`` (what the model predicts for tissue like the mean of
     the section) and ``"network"`` (the share of the networks, 0 for a closed form)."""
     units: str
@@ -50,7 +50,7 @@ class Attribution:
 
     @property
     def prediction(self) -> pd.Series:
-        """The prediction of each spot: the sum of its parts."""
+        """The prediction of each spot, the sum of its parts."""
         return self.table.sum(axis=1).rename(self.name)
 
     @property
