@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sthggep._image._level import Level
     from sthggep._slides._slide import Slide
 
-MOST_WINDOWS = 400  # mean and spread are then known to some hundredths of the spread
+MOST_WINDOWS = 400  # mean and spread are then known to some hundredths of the spread, of 100 windows to a tenth
 # On more tissue than this, windows no longer overlap: each costs half a second of a core
 LARGE_MM2, MOST_ON_LARGE = 60.0, 100
 LEAST_STEP_UM = 100.0

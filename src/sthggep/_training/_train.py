@@ -123,4 +123,6 @@ def _log_start(task: TrainingTask) -> None:
     sections = f"{counted(task.slides, 'section')} ({sum(slide.n_spots for slide in task.slides)} spots)"
     outputs = counted(task.genes, "gene" if task.targets is None else "target")
     epochs = counted(task.preset.recipe.max_epochs, "epoch")
-    log.info("%s: %s, %s, %s at most, on %s.", what, outputs, sections, epochs, task.options.compute.device)
+    trains = task.preset.network != "ClosedFormNet" and max(task.preset.recipe.shares) > 0
+    most = f", {epochs} at most" if trains or not closed_form else ""
+    log.info("%s: %s, %s%s, on %s.", what, outputs, sections, most, task.options.compute.device)
