@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sthggep._image._level import Level
     from sthggep._slides._slide import Slide
 
-MOST_WINDOWS = 400  # mean and spread are then known to some hundredths of the spread, of 100 windows to a tenth
+MOST_WINDOWS = 400  # mean and spread are then known to some hundredths of the spread, of 50 windows to a seventh
 # On more tissue than this, windows no longer overlap: each costs half a second of a core
-LARGE_MM2, MOST_ON_LARGE = 60.0, 100
+LARGE_MM2, MOST_ON_LARGE, MOST_ON_GLASS = 60.0, 50, 100
 LEAST_STEP_UM = 100.0
 FEW_WINDOWS = 20  # tissue with fewer is not told from glass: the windows then cover the whole image
 
@@ -64,7 +64,7 @@ def _lay_windows(slide: Slide, mpp: float) -> NDArray[np.float64]:
     tissue = tissue_fraction(mask, slide.size, xy, step) >= 0.5
     if tissue.sum() >= FEW_WINDOWS:
         return np.asarray(xy[tissue])
-    return _lattice(size, max(LEAST_STEP_UM / mpp, (float(np.prod(size)) / MOST_ON_LARGE) ** 0.5))
+    return _lattice(size, max(LEAST_STEP_UM / mpp, (float(np.prod(size)) / MOST_ON_GLASS) ** 0.5))
 
 
 def _lattice(size: NDArray[np.float64], step: float) -> NDArray[np.float64]:
