@@ -69,10 +69,10 @@ INVENTORIES = {
     "scipy": "https://docs.scipy.org/doc/scipy/",
     "spatialdata": "https://spatialdata.scverse.org/en/stable/",
     "spatialdata_io": "https://spatialdata.scverse.org/projects/io/en/stable/",
-    "xarray": "https://docs.xarray.dev/en/stable/",
     "squidpy": "https://squidpy.readthedocs.io/en/stable/",
     "torch": "https://docs.pytorch.org/docs/stable/",
     "torch_geometric": "https://pytorch-geometric.readthedocs.io/en/stable/",
+    "xarray": "https://docs.xarray.dev/en/stable/",
 }
 # Without network other projects' names cannot be looked up; our own always are.
 nitpick_ignore_regex = [("py:.*", rf"({'|'.join(INVENTORIES)}|collections|pathlib|typing)\..*")]

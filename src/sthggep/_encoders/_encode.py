@@ -68,7 +68,7 @@ def encode(
         Folder that keeps finished blocks, so that a later call skips them. Default: no blocks on disk.
     """
     plan = make_encodings(slide, frozen, sizes_um, flips=flips, encoding=encoding, batch_size=batch_size)
-    shape = (len(plan[0].xy) if plan else 0, plan[0].dim if plan else 0)
+    shape = (len(plan[0].xy), plan[0].dim) if plan else (0, 0)
     feature_cache = FeatureCache.open(cache)
     records: dict[float, dict[str, object] | None] = dict.fromkeys(sizes_um)
     if feature_cache is not None and sizes_um:

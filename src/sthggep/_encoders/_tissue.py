@@ -44,9 +44,9 @@ class TissueEncoding:
 
     The pixels that the encoder reads lie on one grid over the slide, at the resolution at which a field of view has the
     encoder's size. A tile is a square of that grid; the encoder reads it with the context that its receptive field
-    reaches. Each tile adds its part to the windows that lie over it, so that no tissue is encoded twice, and the features
-    of a spot do not depend on the other spots. A spot has two windows: its field of view, and a wider one, which stands for the tissue around it as hyperedges stand for its
-    neighbors.
+    reaches. Each tile adds its part to the windows that lie over it, so that only context is encoded twice, and the
+    features of a spot do not depend on the other spots. A spot has several windows: its field of view, and wider ones,
+    which stand for the tissue around it as hyperedges stand for its neighbors.
 
     Parameters
     ----------
