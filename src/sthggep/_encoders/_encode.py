@@ -135,10 +135,11 @@ def _fill(
     for encoding in encodings:
         slide, sizes = encoding.slide, ", ".join(f"{size:g}" for size in encoding.sizes_um)
         store = None if block_folder is None else BlockStore.of(block_folder, encoding, image)
-        total = sum(encoding.amount(rows) for rows in encoding.blocks)
+        order = np.concatenate(encoding.blocks)
+        # Blocks are encoded by themselves, so tissue at their borders is read for each of them
+        total = sum(encoding.amount(rows) for rows in ([order] if store is None else store.rows))
         with progress(total, f"{what} of {slide.name} at {sizes} µm", encoding.unit, show=show, leave=False) as bar:
             if store is None:
-                order = np.concatenate(encoding.blocks)
                 for size, at, values in encoding.run(order, bar):
                     outs[size][order[at]] += values
             else:

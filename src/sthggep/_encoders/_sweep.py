@@ -31,11 +31,17 @@ MOST_THREADS = 4
 BATCHES = 16
 
 
-def run_ahead(tasks: Iterable[Callable[[], T]], ahead: int = AHEAD) -> Iterator[T]:
+def run_ahead(
+    tasks: Iterable[Callable[[], T]],
+    ahead: int = AHEAD,
+    *,
+    threads: int | None = None,
+    initializer: Callable[[], object] | None = None,
+) -> Iterator[T]:
     """Yield the results of tasks in order, while threads run ``ahead`` tasks ahead, besides one for each thread."""
-    threads = max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
+    threads = threads or max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="sthggep-patches") as pool:
+    with ThreadPoolExecutor(threads, "sthggep-patches", initializer) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(task))
@@ -59,19 +65,10 @@ def run_side_by_side(tasks: Iterable[Callable[[], T]], device: str) -> Iterator[
     if device != "cpu" or threads == 1:
         yield from run_ahead(tasks, ahead=1)
         return
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads, "sthggep-tiles", initializer=partial(torch.set_num_threads, 1)) as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(task))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads)
+    try:
+        yield from run_ahead(tasks, ahead=1, threads=threads, initializer=partial(torch.set_num_threads, 1))
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Encoding(Protocol):

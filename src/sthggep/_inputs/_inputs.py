@@ -54,6 +54,11 @@ class Inputs:
         return text if self.stain is None else f"{text}, stain normalized ({self.stain})"
 
     @property
+    def fields_of_view(self) -> list[float]:
+        """Fields of view in microns, without those in pixels."""
+        return [size for size in self.sizes_um if size is not None]
+
+    @property
     def needs_image(self) -> bool:
         """Whether the model reads the slide's image."""
         return self.kind != "obsm"

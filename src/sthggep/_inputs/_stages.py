@@ -94,7 +94,7 @@ def frozen_stages(
             block_folder=block_folder,
         )
         features |= dict(zip(missing, computed, strict=True))
-    stages = [features[size] for size in inputs.sizes_um if size is not None]
+    stages = [features[size] for size in inputs.fields_of_view]
     return [values for values in stages if values is not None]
 
 
@@ -121,7 +121,7 @@ def _record(inputs: Inputs, encoder: FrozenEncoder, size: float, stain: Recolori
 def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, StageFeatures | None]:
     """Features in ``obsm`` of this encoder, these pixels and positions, by field of view; ``None`` for those that it lacks."""
     table = slide.adata
-    sizes = [size for size in inputs.sizes_um if size is not None]
+    sizes = inputs.fields_of_view
     if len(sizes) < len(inputs.sizes_um):
         msg = f"Expected fields of view in microns for features of a frozen encoder, found {list(inputs.sizes_um)}."
         raise ValueError(msg)

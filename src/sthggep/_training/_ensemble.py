@@ -44,7 +44,8 @@ def train_ensemble(
 ) -> TrainedEnsemble:
     """Solve the closed form of the task, where it has one, and train the networks that earn a share beside it."""
     from sthggep._inputs._section import windows_of
-    from sthggep._training._fine_tuning import adapt_network
+    from sthggep._training._fine_tuning import adapt_network, shares_of
+    from sthggep._training._networks import build_network, choose_share, held_out_pearson
 
     windows, parent = windows_of(sections), task.parent
     splits = _split(windows, sections, task.slides, plan)
@@ -57,9 +58,6 @@ def train_ensemble(
         if parent is not None:
             return adapt_network(parent, member, task.genes, windows)
         return build_network(preset, windows, len(task.genes), task.options.weights, task.options.compute.seed + member)
-
-    from sthggep._training._fine_tuning import shares_of
-    from sthggep._training._networks import build_network, choose_share, held_out_pearson
 
     members, history = _train_members(task, splits, range(task.n_members), make_network, folder)
     choose_share(members, splits, task.preset.recipe, None if parent is None else shares_of(parent, len(members)))
@@ -180,7 +178,9 @@ def _train_members(
 
 def describe_ensemble(ensemble: TrainedEnsemble) -> str:
     """Describe what predicts: the closed form, or networks with their epochs."""
-    if type(ensemble.members[0]).__name__ != "ClosedFormNet":
+    from sthggep.model._networks import is_closed_form
+
+    if not is_closed_form(ensemble.members):
         return _outcome(ensemble.history)
     pearson = [value for value in ensemble.held_out_pearson or () if value is not None]
     held_out = f", PCC {sum(pearson) / len(pearson):.3f} on held-out tissue" if pearson else ""

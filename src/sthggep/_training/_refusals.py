@@ -137,7 +137,7 @@ def refuse_unnormalized_features(slide: Slide, inputs: Inputs) -> None:
     """
     if inputs.stain is None or inputs.kind != "features":
         return
-    keys = [feature_key(inputs.encoder, size) for size in inputs.sizes_um if size is not None]
+    keys = [feature_key(inputs.encoder, size) for size in inputs.fields_of_view]
     plain = [key for key in keys if has_uncolored_features(slide.adata, key, inputs.encoder, slide.name)]
     if plain:
         msg = (

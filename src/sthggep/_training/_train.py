@@ -114,15 +114,16 @@ def _ceilings(task: TrainingTask) -> list[float]:
 
 def _log_start(task: TrainingTask) -> None:
     """Log the size of the task before training starts."""
-    networks, parent = counted(range(task.n_members), "network"), task.parent
-    closed_form = task.preset.network != "HGGEPNet"
-    beside = "" if max(task.preset.recipe.shares) == 0 else f", and training up to {networks} beside it"
-    what = f"Solving the closed form{beside}" if closed_form else f"Training {networks}"
-    if parent is not None:
-        what = f"Fine-tuning {parent.id}"
+    networks, network = counted(range(task.n_members), "network"), task.preset.network
+    trains = network == "HGGEPNet" or (network == "FeatureHGGEPNet" and max(task.preset.recipe.shares) > 0)
+    if task.parent is not None:
+        what = f"Fine-tuning {task.parent.id}"
+    elif network == "HGGEPNet":
+        what = f"Training {networks}"
+    else:
+        what = "Solving the closed form" + (f", and training up to {networks} beside it" if trains else "")
     sections = f"{counted(task.slides, 'section')} ({sum(slide.n_spots for slide in task.slides)} spots)"
     outputs = counted(task.genes, "gene" if task.targets is None else "target")
     epochs = counted(task.preset.recipe.max_epochs, "epoch")
-    trains = task.preset.network != "ClosedFormNet" and max(task.preset.recipe.shares) > 0
-    most = f", {epochs} at most" if trains or not closed_form else ""
+    most = f", {epochs} at most" if trains else ""
     log.info("%s: %s, %s%s, on %s.", what, outputs, sections, most, task.options.compute.device)

@@ -17,7 +17,7 @@ from sthggep._encoders._encode import sweep
 from sthggep._encoders._readout import Readout
 from sthggep._encoders._tissue import TissueEncoding
 from sthggep._inputs._windows import InputSource
-from sthggep.model._closed_form_maps import fields_of_view, measure_tissue, weights_by_stage
+from sthggep.model._closed_form_maps import StageWeights, measure_tissue, weights_by_stage
 from sthggep.nn import ClosedFormNet, FeatureHGGEPNet
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sthggep._inputs._compute import Compute
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
+    from sthggep.nn._stages import Moments
 
 Floats = NDArray[np.float32]
 
@@ -42,10 +43,6 @@ class Target(NamedTuple):
         programs = net.programs
         return programs.spread[self.gene] * programs.damp * programs.loadings[:, self.gene]
 
-    def of_output(self, expression: Tensor, scores: Tensor) -> Tensor:
-        """Read the target off the output of a network."""
-        return scores[:, self.program] if self.gene is None else expression[:, self.gene]
-
     def mean(self, net: ClosedFormNet) -> Tensor:
         """What the network predicts for the mean tissue of a section."""
         return torch.zeros(()) if self.gene is None else net.programs.mean[self.gene]
@@ -60,6 +57,8 @@ class Parts(NamedTuple):
     """(n_spots,)."""
     network: Floats
     """(n_spots,): the share of the networks."""
+    moments: Sequence[Moments] | None = None
+    """Of the tissue, by which the features were scaled; ``None`` for features of spots."""
 
 
 @torch.inference_mode()
@@ -69,6 +68,7 @@ def split_prediction(
     """Split the prediction of each spot of a section."""
     nets = [cast("ClosedFormNet", member) for member in model.members]
     n_stages = len(nets[0].feature_dims)
+    moments: Sequence[Moments] | None = None
     out = Parts(np.zeros((slide.n_spots, n_stages, 2), np.float32), *np.zeros((2, slide.n_spots), np.float32))
     offset, factor = scale_of(model, target)
     source = InputSource(model.inputs, encoder, nets[0], compute, model.pitch_um, nets)
@@ -82,14 +82,15 @@ def split_prediction(
                 stages = (1 - blend) * net.parts(inputs, target.direction(net))
                 mean = target.mean(net).expand(len(rows))
                 network = torch.zeros(len(rows))
-                if blend:
-                    whole = target.of_output(net(*inputs).expression, torch.empty(0))
-                    network = whole - stages.sum(dim=(1, 2)) - mean
+                if blend:  # programs of networks differ, so the target is a gene
+                    network = net(*inputs).expression[:, target.gene] - stages.sum(dim=(1, 2)) - mean
                 at = rows[core]
                 out.stages[at] += (factor * stages[core] / len(nets)).numpy()
                 out.mean[at] += ((factor * mean[core] + offset) / len(nets)).numpy()
                 out.network[at] += (factor * network[core] / len(nets)).numpy()
-    return out
+                if model.inputs.encoding == "tissue":
+                    moments = inputs.statistics.stages
+    return out._replace(moments=moments)
 
 
 def share_of(net: ClosedFormNet) -> float:
@@ -113,6 +114,7 @@ def map_tissue(
     *,
     centers: NDArray[np.float64],
     size_um: float,
+    moments: Sequence[Moments] | None = None,
     show: bool = False,
 ) -> Floats:
     """What the tissue in squares of ``size_um`` adds by the closed form, (stages, n_squares).
@@ -124,13 +126,15 @@ def map_tissue(
     ----------
     centers
         Centers (x, y) of the squares in full-resolution pixels.
+    moments
+        Of the section's tissue. Default: the function measures them.
     """
     nets = [cast("ClosedFormNet", member) for member in model.members]
-    moments = measure_tissue(slide, encoder, model.inputs, show=show)
+    moments = moments or measure_tissue(slide, encoder, model.inputs, show=show)
     weights = [weights_by_stage(net, moments) for net in nets]
     _, factor = scale_of(model, target)
     values = []
-    for i, size in enumerate(fields_of_view(model.inputs)):
+    for i, size in enumerate(model.inputs.fields_of_view):
         total, constant = _add_windows(nets, [stage[i] for stage in weights], target)
         readout = Readout(total.float().numpy()[None, :, None], encoder.maps.strides)
         encoding = TissueEncoding(
@@ -140,12 +144,11 @@ def map_tissue(
     return np.stack(values)
 
 
-def _add_windows(nets: Sequence[ClosedFormNet], stages: Sequence[object], target: Target) -> tuple[Tensor, float]:
+def _add_windows(nets: Sequence[ClosedFormNet], stages: Sequence[StageWeights], target: Target) -> tuple[Tensor, float]:
     """Weights of the target on the encoder's features, of all windows together, and what mean tissue adds."""
     total, constant = torch.zeros(()), 0.0
     for net, stage in zip(nets, stages, strict=True):
-        weight, mean = cast("tuple[Tensor, Tensor]", stage)
-        column = (1 - share_of(net)) * (weight @ target.direction(net)) / len(nets)
+        column = (1 - share_of(net)) * (stage.weight @ target.direction(net)) / len(nets)
         total = total + column.reshape(net.n_windows, -1).sum(dim=0)
-        constant += float(mean @ column)
+        constant += float(stage.mean @ column)
     return total, constant

@@ -43,7 +43,7 @@ def is_linear(net: nn.Module) -> bool:
 def measure_tissue(slide: Slide, frozen: FrozenEncoder, inputs: Inputs, *, show: bool = False) -> list[Moments]:
     """Measure mean and spread of the features over the tissue of a slide, at each field of view."""
     windows, moments = reference_windows(slide), []
-    for size in fields_of_view(inputs):
+    for size in inputs.fields_of_view:
         encoding = TissueEncoding(slide, frozen, size, windows, flips=inputs.flips)
         n, mean, spread = measure_moments(sweep(encoding, "Tissue", show=show))
         moments.append(Moments(n, torch.from_numpy(mean), torch.from_numpy(spread)))
@@ -79,14 +79,9 @@ def read_scores(
     weights = [weights_by_stage(net, moments) for net in nets]
     ranks = [net.shortcut.weight.shape[1] for net in nets]
     total = np.zeros((slide.n_spots, sum(ranks)), dtype=np.float32)
-    for i, size in enumerate(fields_of_view(inputs)):
+    for i, size in enumerate(inputs.fields_of_view):
         readout = make_readout(torch.cat([each[i].weight for each in weights], dim=1), frozen)
         encoding = TissueEncoding(slide, frozen, size, slide.xy, flips=inputs.flips, readout=readout)
         total += sweep(encoding, "Prediction", show=show)
         total -= torch.cat([each[i].mean @ each[i].weight for each in weights]).numpy()
     return np.split(total, np.cumsum(ranks)[:-1], axis=1)
-
-
-def fields_of_view(inputs: Inputs) -> list[float]:
-    """Fields of view in microns."""
-    return [size for size in inputs.sizes_um if size is not None]

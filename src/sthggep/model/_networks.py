@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,11 +36,14 @@ def expected_weights(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str
             yield f"{number}.{name}", value
 
 
+def is_closed_form(members: Iterable[nn.Module]) -> bool:
+    """Whether the closed form predicts alone, without a network."""
+    return all(type(member) is nets.ClosedFormNet for member in members)
+
+
 def describe_networks(members: nn.ModuleList) -> str:
     """Describe what predicts: networks and the share of the closed form, or the closed form alone."""
-    if all(
-        isinstance(member, nets.ClosedFormNet) and not isinstance(member, nets.FeatureHGGEPNet) for member in members
-    ):
+    if is_closed_form(members):
         programs = range(int(members[0].config["rank"]))  # type: ignore[index]
         return f"closed form of {counted(programs, 'gene program')}, no network"
     weights = sum(parameter.numel() for parameter in members.parameters())

@@ -23,10 +23,9 @@ from sthggep._slides._stain import normalized
 from sthggep._table._gene_names import as_named
 from sthggep._table._targets import Targets
 from sthggep.model._forward import Ensemble, Predictions, Quantities, gather, predict_windows
-from sthggep.model._networks import check_genes, describe_networks
+from sthggep.model._networks import check_genes, describe_networks, is_closed_form
 from sthggep.model._record import TrainingRecord
 from sthggep.model._store import json_columns
-from sthggep.nn import ClosedFormNet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,7 +148,7 @@ class Predictor:
     @property
     def is_closed_form(self) -> bool:
         """Whether the closed form predicts alone, without a network."""
-        return all(type(member) is ClosedFormNet for member in self.members)
+        return is_closed_form(self.members)
 
     def encoder(self, *, device: str = "auto") -> FrozenEncoder | None:
         """Load the frozen encoder of the model with its weights.

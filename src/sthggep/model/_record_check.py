@@ -81,7 +81,7 @@ def _gene_faults(record: ModelRecord) -> Iterator[str]:
 
 def _input_faults(record: ModelRecord) -> Iterator[str]:
     inputs = record.inputs
-    sizes = [size for size in inputs.sizes_um if size is not None]
+    sizes = inputs.fields_of_view
     if inputs.kind not in KINDS:
         yield f"inputs.kind must be one of {listing(KINDS)}, found {reprlib.repr(inputs.kind)}"
     if not 8 <= inputs.size_px <= MOST_PX:

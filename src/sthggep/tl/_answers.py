@@ -128,7 +128,8 @@ def check_ensemble(model: HGGEP) -> None:
     """Refuse `uncertainty` for a model of one network: there is nothing that it could differ from."""
     if len(model.members) < 2:
         msg = (
-            "`uncertainty` is the standard deviation over the networks of a model, but this model has one. "
+            "`uncertainty` is the standard deviation over the networks of a model, but this model has "
+            f"{'none' if model.is_closed_form else 'one'}. "
             "Fit a model with `n_members=` of 3 or more."
         )
         raise ValueError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
     from sthggep.model._attribution import Target
+    from sthggep.nn._stages import Moments
 
 MOST_SQUARES = 4_000_000
 WHOLE = "all"
@@ -47,6 +49,7 @@ class Attribution:
     model: HGGEP = field(repr=False)
     slide: Slide = field(repr=False)
     target: Target = field(repr=False)
+    moments: Sequence[Moments] | None = field(repr=False)
 
     @property
     def prediction(self) -> pd.Series:
@@ -103,7 +106,6 @@ class Attribution:
         from xarray import DataArray
 
         from sthggep.model._attribution import map_tissue
-        from sthggep.model._closed_form_maps import fields_of_view
 
         if self.model.inputs.encoding != "tissue":
             msg = (
@@ -111,15 +113,22 @@ class Attribution:
                 f"{self.model!r}. `table` holds the parts of its prediction by field of view."
             )
             raise ValueError(msg)
-        x, y = self._lay_squares(positive(size_um, "`size_um`"), min(fields_of_view(self.model.inputs)))
+        x, y = self._lay_squares(positive(size_um, "`size_um`"), min(self.model.inputs.fields_of_view))
         encoder = self.model.encoder(device=device)
         assert encoder is not None
         centers = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         values = map_tissue(
-            self.model, self.slide, self.target, encoder, centers=centers, size_um=size_um, show=show_progress_bar
+            self.model,
+            self.slide,
+            self.target,
+            encoder,
+            centers=centers,
+            size_um=size_um,
+            moments=self.moments,
+            show=show_progress_bar,
         )
         stacked = np.concatenate([values, values.sum(axis=0, keepdims=True)]).reshape(-1, len(y), len(x))
-        names = [f"{size:g} µm" for size in fields_of_view(self.model.inputs)]
+        names = [f"{size:g} µm" for size in self.model.inputs.fields_of_view]
         return DataArray(
             stacked,
             dims=("part", "y", "x"),
@@ -232,7 +241,7 @@ def attribution(
     compute = Compute(resolve_device(device), batch_size, show_progress_bar)
     parts = split_prediction(loaded, slide, target, loaded.encoder(device=str(compute.device)), compute)
     inputs = loaded.inputs
-    stages = inputs.obsm if inputs.kind == "obsm" else tuple(f"{size:g} µm" for size in inputs.sizes_um if size)
+    stages = inputs.obsm if inputs.kind == "obsm" else tuple(f"{size:g} µm" for size in inputs.fields_of_view)
     columns = {
         f"{stage} {what}": parts.stages[:, i, k]
         for i, stage in enumerate(stages)
@@ -242,7 +251,7 @@ def attribution(
         {**columns, "mean": parts.mean, "network": parts.network}, index=slide.adata.obs_names[slide.rows]
     )
     units = loaded.units if program is None else "program score"
-    return Attribution(name, table, units, slide.name, loaded, slide, target)
+    return Attribution(name, table, units, slide.name, loaded, slide, target, parts.moments)
 
 
 def _find_target(model: HGGEP, gene: str | None, program: int | None) -> tuple[str, Target]:

@@ -63,7 +63,7 @@ def _rounded(lab: Iterable[float]) -> str:
 
 def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
     """A message for each section whose image is coarser or finer than in training, if patches show it."""
-    sizes = [size for size in model.inputs.sizes_um if size is not None]
+    sizes = model.inputs.fields_of_view
     trained = [mpp for mpp in model.training.image_mpp or model.training.mpp if mpp]
     if not sizes or not trained:
         return
