@@ -81,7 +81,7 @@ def frozen_stages(
     if encoder is None:
         return [StageFeatures(read_user_features(slide, key)) for key in inputs.obsm]
     features = _stored_features(slide, inputs, encoder)
-    if missing := [size for size, values in features.items() if values is None]:
+    if missing := [size for size in inputs.fields_of_view if size not in features]:
         computed = encode(
             slide,
             encoder,
@@ -94,8 +94,7 @@ def frozen_stages(
             block_folder=block_folder,
         )
         features |= dict(zip(missing, computed, strict=True))
-    stages = [features[size] for size in inputs.fields_of_view]
-    return [values for values in stages if values is not None]
+    return [features[size] for size in inputs.fields_of_view]
 
 
 def open_blocks(
@@ -104,9 +103,13 @@ def open_blocks(
     """Blocks in which :func:`frozen_stages` computes features; none if it computes none or can keep none."""
     if encoder is None:
         return []
-    missing = [size for size, values in _stored_features(slide, inputs, encoder).items() if values is None]
     encodings = make_encodings(
-        slide, encoder, missing, flips=inputs.flips, encoding=inputs.encoding, batch_size=batch_size
+        slide,
+        encoder,
+        missing_sizes(slide, inputs, encoder),
+        flips=inputs.flips,
+        encoding=inputs.encoding,
+        batch_size=batch_size,
     )
     image = image_fingerprint(slide.levels) if encodings else None
     stores = [BlockStore.of(folder, encoding, image) for encoding in encodings]
@@ -118,18 +121,32 @@ def _record(inputs: Inputs, encoder: FrozenEncoder, size: float, stain: Recolori
     return feature_record(encoder, size, flips=inputs.flips, encoding=inputs.encoding, stain=stain)
 
 
-def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, StageFeatures | None]:
-    """Features in ``obsm`` of this encoder, these pixels and positions, by field of view; ``None`` for those that it lacks."""
+def missing_sizes(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> list[float]:
+    """Return the fields of view of which ``obsm`` lacks features of this encoder, these pixels and positions."""
+    stored = _stored_keys(slide, inputs, encoder)
+    return [size for size in inputs.fields_of_view if size not in stored]
+
+
+def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, StageFeatures]:
+    """Features in ``obsm`` of this encoder, these pixels and positions, by field of view."""
+    table, found = slide.adata, {}
+    for size, (key, image) in _stored_keys(slide, inputs, encoder).items():
+        values = np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
+        found[size] = StageFeatures(values, read_sections(table.uns[key]).moments_of(image, slide.mpp))
+    return found
+
+
+def _stored_keys(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, tuple[str, str]]:
+    """Key in ``obsm`` and image of features of this encoder, these pixels and positions, by field of view."""
     table = slide.adata
     sizes = inputs.fields_of_view
     if len(sizes) < len(inputs.sizes_um):
         msg = f"Expected fields of view in microns for features of a frozen encoder, found {list(inputs.sizes_um)}."
         raise ValueError(msg)
     keys = {size: feature_key(inputs.encoder, size) for size in sizes}
-    image = image_fingerprint(slide.levels) if set(keys.values()) & set(table.obsm) else None
-    found: dict[float, StageFeatures | None] = dict.fromkeys(keys)
-    for size, key in keys.items():
-        if has_features(table, key, _record(inputs, encoder, size, slide.stain), slide, image):
-            values = np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
-            found[size] = StageFeatures(values, read_sections(table.uns[key]).moments_of(str(image), slide.mpp))
-    return found
+    image = image_fingerprint(slide.levels) if set(keys.values()) & set(table.obsm) else ""
+    return {
+        size: (key, image)
+        for size, key in keys.items()
+        if has_features(table, key, _record(inputs, encoder, size, slide.stain), slide, image)
+    }

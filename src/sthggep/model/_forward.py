@@ -14,6 +14,7 @@ from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sthggep._inputs._stages import missing_sizes
 from sthggep._inputs._windows import InputSource, window_size
 from sthggep.model._closed_form_maps import is_linear, read_scores
 
@@ -105,7 +106,9 @@ def predict_windows(
     members, net = list(ensemble.members), ensemble.members[0]
     quantities = quantities or Quantities()
     most = window_size(ensemble.inputs, slide, window)
-    if most is not None and encoder is not None and block_folder is None and all(map(is_linear, members)):
+    linear = block_folder is None and all(map(is_linear, members))
+    # Features that are there already need no encoder
+    if most and encoder and linear and missing_sizes(slide, ensemble.inputs, encoder):
         yield from _predict_from_maps(ensemble, slide, encoder, compute, quantities, most)
         return
     source = InputSource(

@@ -47,7 +47,7 @@ def read_maps(
     """Predicted and observed values of some genes of one section, and its image."""
     prediction = read_prediction(slide.adata, key)
     columns = prediction.columns(genes)
-    measured = _measured(slide, prediction, layer) if observed else None
+    measured = read_observed(slide, prediction, layer) if observed else None
     diameter = spot_diameter(slide, spot_size)
     return GeneMaps(
         slide=slide,
@@ -60,7 +60,7 @@ def read_maps(
     )
 
 
-def _measured(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
+def read_observed(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
     """Observed expression, or None if the slide holds no counts of the panel."""
     if reason := explain_missing_values(slide, prediction, layer=layer):
         log.info("Section %s: no observed map, since %s.", slide.name, reason)

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from sthggep._arguments import checked
 from sthggep._checks import listing
 from sthggep._docs import document_places
-from sthggep._log import log
 from sthggep._slides._patches import Patches
 from sthggep._slides._places import Places
-from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
+from sthggep._table._prediction import Prediction, read_prediction
 from sthggep.pl._figure import COLORS, empty_axes, new_figure, save_figure, style
+from sthggep.pl._maps import read_observed
 from sthggep.pl._tissue import draw_scale_bar, draw_tissue, round_length, sections_of, spot_diameter, view_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from spatialdata import SpatialData
 
     from sthggep._slides._slide import Slide
@@ -156,19 +156,27 @@ def patch_gallery(
         draw_tissue(ax, view)
         draw_scale_bar(ax, view, slide.mpp)
         _draw_marks(ax, slide.xy[high], slide.xy[low], TAG_INCHES * view.height / tissue)
-        grid = right.add_gridspec(max(sum(lines), 1), columns)
-        spots = np.concatenate([high, low])
-        for number, (spot, patch) in enumerate(zip(spots, patches[spots], strict=True), start=1):
-            kind, at = ("highest", number - 1) if number <= len(high) else ("lowest", number - 1 - len(high))
+        _draw_rows(right, patches, values, (high, low), columns)
+        save_figure(figure, save)
+    return figure
+
+
+def _draw_rows(
+    figure: SubFigure, patches: Patches, values: _Values, ends: tuple[NDArray[np.intp], NDArray[np.intp]], columns: int
+) -> None:
+    """Draw the patches of the highest and of the lowest spots, in rows of so many columns; the first has a scale bar."""
+    lines = [-(-len(end) // columns) for end in ends]
+    grid, number = figure.add_gridspec(max(sum(lines), 1), columns), 0
+    for kind, end, first_line in zip(KINDS, ends, (0, lines[0]), strict=True):
+        for at, (spot, patch) in enumerate(zip(end, patches[end], strict=True)):
+            number += 1
             line, column = divmod(at, columns)
-            ax = right.add_subplot(grid[line + (0 if kind == "highest" else lines[0]), column], anchor="N")
+            ax = figure.add_subplot(grid[first_line + line, column], anchor="N")
             _draw_patch(ax, patch, str(number), KINDS[kind])
             ax.set_title(values.describe(int(spot)), fontsize=7, pad=3)
             ax.set_ylabel("" if at else kind, color=KINDS[kind])
             if number == 1:
-                _draw_length(ax, size_um)
-        save_figure(figure, save)
-    return figure
+                _draw_length(ax, patches.size_um or 0.0)
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,7 @@ def _read_values(slide: Slide, gene: str | Attribution, key: str, *, layer: str 
     prediction = read_prediction(slide.adata, key) if isinstance(gene, str) else _prediction_of(gene, slide)
     (column,) = prediction.columns([gene if isinstance(gene, str) else gene.name])
     name = prediction.genes[column]
-    measured = _read_observed(slide, prediction, layer) if observed and name in prediction.panel else None
+    measured = read_observed(slide, prediction, layer) if observed and name in prediction.panel else None
     measured = None if measured is None or np.isnan(measured[:, column]).all() else measured[:, column]
     return _Values(name, prediction.units, prediction.take(slide.rows, [column])[:, 0], measured)
 
@@ -214,18 +222,6 @@ def _prediction_of(attribution: Attribution, slide: Slide) -> Prediction:
     values[slide.rows, 0] = predicted.loc[names]
     genes, targets = attribution.model.genes, attribution.model.targets
     return Prediction("attribution", values, [attribution.name], genes, attribution.units, targets)
-
-
-def _read_observed(slide: Slide, prediction: Prediction, layer: str | None) -> NDArray[np.float32] | None:
-    """Observed values in the columns of the prediction; None, and a line in the log, where there are none."""
-    if reason := explain_missing_values(slide, prediction, layer=layer):
-        log.info("Section %s: no observed values, since %s.", slide.name, reason)
-        return None
-    try:
-        return read_measured(slide, prediction, layer=layer)
-    except ValueError as error:
-        msg = f"Section {slide.name!r}, observed expression: {error} To draw predictions only, pass `observed=False`."
-        raise ValueError(msg) from error
 
 
 def _choose_spots(

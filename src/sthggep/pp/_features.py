@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._encoders._reference_windows import TissueMoments
+    from sthggep._encoders._reference_windows import StageFeatures, TissueMoments
     from sthggep._slides._slide import Slide
 
 
@@ -167,22 +168,16 @@ def features(
     records = {
         size: feature_record(frozen, size, flips=flips, encoding=encoding, stain=slides[0].stain) for size in keys
     }
-    encoded: dict[float, list[_Encoded]] = {size: [] for size in keys}
-    for slide in slides:
-        image = image_fingerprint(slide.levels)
-        new = [size for size, key in keys.items() if not has_features(table, key, records[size], slide, image)]
-        arrays = encode(
-            slide,
-            frozen,
-            new,
-            flips=flips,
-            encoding=encoding,
-            batch_size=batch_size,
-            show=show_progress_bar,
-            cache=cache,
-        )
-        for size, stage in zip(new, arrays, strict=True):
-            encoded[size].append(_Encoded(slide, stage.values[:], image, stage.moments))
+    encode_new = partial(
+        encode,
+        frozen=frozen,
+        flips=flips,
+        encoding=encoding,
+        batch_size=batch_size,
+        show=show_progress_bar,
+        cache=cache,
+    )
+    encoded = _encode_sections(table, slides, keys, records, encode_new)
     chosen = {"image_key": image_key} if image_key else {}
     new_features = {
         key: _join(table, key, records[size] | chosen, encoded[size]) for size, key in keys.items() if encoded[size]
@@ -216,6 +211,23 @@ class _Encoded(NamedTuple):
     values: NDArray[np.float32]
     image: str
     moments: TissueMoments | None
+
+
+def _encode_sections(
+    table: AnnData,
+    slides: Sequence[Slide],
+    keys: Mapping[float, str],
+    records: Mapping[float, Mapping[str, object]],
+    encode_new: Callable[..., Sequence[StageFeatures]],
+) -> dict[float, list[_Encoded]]:
+    """Encode the sections at the fields of view whose features the table lacks."""
+    encoded: dict[float, list[_Encoded]] = {size: [] for size in keys}
+    for slide in slides:
+        image = image_fingerprint(slide.levels)
+        new = [size for size, key in keys.items() if not has_features(table, key, records[size], slide, image)]
+        for size, stage in zip(new, encode_new(slide, sizes_um=new), strict=True):
+            encoded[size].append(_Encoded(slide, stage.values[:], image, stage.moments))
+    return encoded
 
 
 def _join(

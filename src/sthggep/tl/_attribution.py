@@ -49,7 +49,7 @@ class Attribution:
     model: HGGEP = field(repr=False)
     slide: Slide = field(repr=False)
     target: Target = field(repr=False)
-    moments: Sequence[Moments] | None = field(repr=False)
+    moments: Sequence[Moments] | None = field(default=None, repr=False)
 
     @property
     def prediction(self) -> pd.Series:
