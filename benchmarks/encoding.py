@@ -51,8 +51,9 @@ def main() -> None:
 
     from dataclasses import replace
 
-    from sthggep._encoders._encode import encode, make_encodings
+    from sthggep._encoders._encode import encode, sweep
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._encoders._tissue import TissueEncoding
     from sthggep._slides._resolve import resolve_one
 
     pitch = 100.0 * (5000 / options.spots) ** 0.5
@@ -66,20 +67,21 @@ def main() -> None:
         seconds[f"patches, {'four flips' if flips else 'one view'}"] = (
             (time.perf_counter() - start) * slide.n_spots / SAMPLE
         )
-    memory = {}
-    for size in SIZES_UM:
-        area = sum(
-            encoding.amount(block)
-            for encoding in make_encodings(slide, frozen, [size], flips=False, encoding="tissue", batch_size=64)
-            for block in encoding.blocks
+    places = {"spots": slide.xy, "spots and reference windows": None}
+    highest = 0.0
+    for what, xy in places.items():
+        for size in SIZES_UM:
+            encoding = TissueEncoding(slide, frozen, size, xy, flips=False)
+            area = encoding.amount(np.arange(len(encoding.xy)))
+            start = time.perf_counter()
+            highest = max(highest, peak(lambda encoding=encoding: sweep(encoding, "Features"))["peak"])
+            seconds[f"tissue, {what}, {size:g} µm ({area:.0f} mm² with context)"] = time.perf_counter() - start
+        seconds[f"tissue, {what}, all fields of view"] = sum(
+            value for name, value in seconds.items() if name.startswith(f"tissue, {what}, ")
         )
-        start = time.perf_counter()
-        memory = peak(lambda size=size: encode(slide, frozen, [size], flips=False, encoding="tissue"))
-        seconds[f"tissue once, {size:g} µm ({area:.0f} mm² with context)"] = time.perf_counter() - start
-    seconds["tissue once, all fields of view"] = sum(s for name, s in seconds.items() if name.startswith("tissue"))
     for name, value in seconds.items():
-        print(f"{name:48} {value:8.1f} s {1000 * value / slide.n_spots:8.2f} ms a spot")
-    print(f"peak memory of the tissue's coarsest field of view: {memory['peak']:.2f} GB")
+        print(f"{name:70} {value:8.1f} s {1000 * value / slide.n_spots:8.2f} ms a spot")
+    print(f"peak memory of the tissue: {highest:.2f} GB")
 
 
 if __name__ == "__main__":
