@@ -40,5 +40,7 @@ arrow(ax, (8.05, last), (7.37, last))
 closed_form = "closed form: ridge from features to\nprograms; always there"
 ax.text(8.2, (last - 3) / 2, closed_form, rotation=90, va="center", ha="left", fontsize=8.5)
 ax.text(0, -7.62, "end to end, 116 million weights", ha="center", fontsize=8.5, color=GRAY)
-ax.text(5.2, last - 0.62, "up to five networks averaged, where they earn a share", ha="center", fontsize=8.5, color=GRAY)
+ax.text(
+    5.2, last - 0.62, "up to five networks averaged, where they earn a share", ha="center", fontsize=8.5, color=GRAY
+)
 save(fig, __file__, "svg")
