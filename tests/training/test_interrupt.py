@@ -13,7 +13,7 @@ from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
 
 from sthggep import datasets, tl
-from sthggep._training._interrupt import interruptible
+from sthggep._training._interrupt import describe_stored, interruptible
 
 
 class Interrupt(Callback):
@@ -52,7 +52,7 @@ def test_fit_is_interrupted(slide: AnnData, tmp_path: Path, caplog: pytest.LogCa
     assert signal.getsignal(signal.SIGINT) is handler, "the next Ctrl-C must work, too"
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("Interrupted. ")
-    assert "ck' holds 1 of 2 trained networks and the last complete epoch of the next; the same call resumes" in line
+    assert "ck' holds 1 trained network of at most 2 and the last complete epoch of the next network; the same" in line
     resumed, whole = tl.fit(slide, **OPTIONS, checkpoint_dir=tmp_path / "ck"), tl.fit(slide, **OPTIONS)
     assert resumed.id == whole.id
     pd.testing.assert_frame_equal(resumed.history, whole.history)
@@ -65,6 +65,40 @@ def test_fit_without_a_folder_says_what_would_have_been_kept(slide: AnnData, cap
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == (
         "Interrupted. Nothing is stored: with `checkpoint_dir=` the same call would resume at the last complete epoch."
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "'ck' holds no complete epoch yet; the same call starts again."),
+        (
+            ["network-0/epoch.ckpt"],
+            "'ck' holds the last complete epoch of the first network; the same call resumes there.",
+        ),
+        (["network-0/finished.pt"], "'ck' holds 1 trained network of at most 5; the same call resumes there."),
+    ],
+)
+def test_what_a_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], words: str):
+    monkeypatch.chdir(tmp_path)
+    for file in map(Path("ck").joinpath, files):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert describe_stored("ck", 5) == words
+
+
+def test_an_interrupted_closed_form_names_no_networks(
+    slide: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sthggep._training._networks.build_closed_form", interrupt)
+    with caplog.at_level(logging.WARNING, logger="sthggep"), pytest.raises(KeyboardInterrupt):
+        tl.fit(slide, **{**OPTIONS, "n_members": 0}, checkpoint_dir=tmp_path / "ck")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        "Interrupted. Nothing is stored: the closed form is solved in one step, and the same call starts again."
     )
 
 

@@ -7,16 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sthggep._checks import counted
 from sthggep._training._checkpoints import FINISHED, STATE
 
 
-def describe_stored(folder: str | Path | None, n_networks: int) -> str:
-    """What an interrupted training leaves, in words."""
+def describe_stored(folder: str | Path | None, most_networks: int) -> str:
+    """What an interrupted training leaves, in words; ``most_networks`` is 0 if it solves the closed form alone."""
+    if not most_networks:
+        return "Nothing is stored: the closed form is solved in one step, and the same call starts again."
     if folder is None:
         return "Nothing is stored: with `checkpoint_dir=` the same call would resume at the last complete epoch."
     finished = len(list(Path(folder).glob(f"network-*/{FINISHED}")))
-    state = " and the last complete epoch of the next" if any(Path(folder).glob(f"network-*/{STATE}")) else ""
-    return f"{str(folder)!r} holds {finished} of {n_networks} trained networks{state}; the same call resumes there."
+    parts = [f"{counted(finished, 'trained network')} of at most {most_networks}"] if finished else []
+    if any(Path(folder).glob(f"network-*/{STATE}")):
+        parts.append(f"the last complete epoch of the {'next' if finished else 'first'} network")
+    if not parts:
+        return f"{str(folder)!r} holds no complete epoch yet; the same call starts again."
+    return f"{str(folder)!r} holds {' and '.join(parts)}; the same call resumes there."
 
 
 @contextmanager

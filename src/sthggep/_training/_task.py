@@ -58,6 +58,14 @@ class TrainingTask:
         """Number of networks."""
         return self.preset.n_members
 
+    @property
+    def most_networks(self) -> int:
+        """Most networks that the training may train: 0 if it solves the closed form alone."""
+        beside_closed_form = self.parent is None and self.preset.network == "FeatureHGGEPNet"
+        if self.preset.network == "ClosedFormNet" or (beside_closed_form and max(self.preset.recipe.shares) == 0):
+            return 0
+        return self.n_members
+
 
 class NetworkFactory(Protocol):
     """A function that makes the network of one member of the ensemble from its training windows."""

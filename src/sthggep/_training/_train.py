@@ -115,7 +115,7 @@ def _ceilings(task: TrainingTask) -> list[float]:
 def _log_start(task: TrainingTask) -> None:
     """Log the size of the task before training starts."""
     networks, network = counted(range(task.n_members), "network"), task.preset.network
-    trains = network == "HGGEPNet" or (network == "FeatureHGGEPNet" and max(task.preset.recipe.shares) > 0)
+    trains = task.most_networks > 0
     if task.parent is not None:
         what = f"Fine-tuning {task.parent.id}"
     elif network == "HGGEPNet":

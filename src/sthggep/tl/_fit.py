@@ -222,7 +222,7 @@ def fit(
     refuse_training_options(options)
     task = _make_task(data, preset, model, choices, options, places)
     _check_task(task)
-    with on_interrupt(lambda: describe_stored(checkpoint_dir, task.n_members)):
+    with on_interrupt(lambda: describe_stored(checkpoint_dir, task.most_networks)):
         return train(task)
 
 
