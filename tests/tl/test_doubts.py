@@ -80,12 +80,25 @@ def test_spots_on_bare_glass():
     assert "only 0% of the spots lie on what looks like tissue" in message
 
 
-@pytest.mark.parametrize("value", [0, 1, 255])
-def test_an_image_of_one_color(model: HGGEP, value: int):
-    """For example an image of values from 0 to 1 that was cast to integers."""
-    slide = with_pixels(toy(seed=6), lambda pixels: np.full_like(pixels, value))
-    (message,) = warnings_of(tl.predict, slide, model, show_progress_bar=False)
-    assert "sthggep finds no tissue in its image, which has one color throughout" in message
+@pytest.mark.handles("tl.predict warns, says which values it found, and asks whether it is the H&E")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(lambda p: np.full_like(p, 255), "no tissue in its image, which has one color", id="a white image"),
+        pytest.param(lambda p: np.zeros_like(p), "nearly black, with values up to 0 of 255", id="a black image"),
+        pytest.param(lambda p: p // 16, "nearly black, with values up to 15 of 255", id="an image of 4 bits in 8"),
+        pytest.param(
+            lambda p: np.where(p[..., :1] < 180, 255, 0).repeat(3, axis=-1).astype(np.uint8),
+            "holds only the two gray values 0 and 255, as a mask does",
+            id="a mask of 0 and 255",
+        ),
+    ],
+)
+def test_images_that_cannot_be_the_he(model: HGGEP, change, words: str):
+    slide = with_pixels(toy(seed=6), change)
+    message = warnings_of(tl.predict, slide, model, show_progress_bar=False)[0]
+    assert words in message
+    assert "Is it the H&E image, with values from 0 to 255 (or 0 to 1 as float)?" in message
 
 
 def test_tissue_of_the_training(model: HGGEP, tmp_path: Path):

@@ -31,6 +31,7 @@ def factor_to_8_bits(windows: Iterable[Pixels], dtype: np.dtype[np.generic]) -> 
             "first, such as `(image + 1) / 2` of -1 to 1."
         )
         raise ValueError(msg)
+    check_integers(largest, dtype)
     white = _white(largest, is_float=dtype.kind == "f")
     log.info("image values (%s, up to %g in a sample) read as 0-%d", dtype, largest, white, extra=ONCE)
     if WHITE < white < _SIXTEEN and largest < _NEAR_WHITE * white:
@@ -40,6 +41,17 @@ def factor_to_8_bits(windows: Iterable[Pixels], dtype: np.dtype[np.generic]) -> 
         )
         warn_user(msg)
     return WHITE / white
+
+
+def check_integers(largest: float, dtype: np.dtype[np.generic]) -> None:
+    """Reject integers that are only 0 and 1: floats from 0 to 1 that lost their decimals, or a mask."""
+    if dtype.kind in "ui" and largest == 1:
+        msg = (
+            f"Expected image values from 0 to 255, or from 0 to 1 as floats, found only 0 and 1 as {dtype}. If these were "
+            "floats, convert the original image by `(image * 255).round().astype('uint8')`, or pass it as floats. If this is "
+            "a mask, name the H&E image by `image_key=`."
+        )
+        raise ValueError(msg)
 
 
 def _extremes(windows: Iterable[Pixels]) -> tuple[float, float]:

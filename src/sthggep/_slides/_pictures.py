@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import listing
+from sthggep._image._values import check_integers
 from sthggep._log import ONCE, log
+from sthggep._slides._colors import MOST_PIXELS, SAMPLES_ACROSS
 
 if TYPE_CHECKING:
     from sthggep._image._level import Level
@@ -19,7 +21,7 @@ COLOR, GRAY, MASK, STAINS = "color", "gray", "a mask", "stains"
 SIZES_AGREE = 0.02
 # Mean difference, in gray values, of two pictures at the size of a stamp
 LOOK_ALIKE = 15.0
-_STAMP, _SAMPLES = 16, 512
+_STAMP = 16
 MOST_COMPARED = 2.5e7  # pixels of a lazy image; more take too long to decode for a check
 _FEWEST_OPAQUE = 0.9
 
@@ -87,13 +89,24 @@ def color_difference(finer: Level, coarser: Level) -> str:
 
 def _stamp(level: Level) -> NDArray[np.float64]:
     """Means of the colors over a coarse grid."""
-    pixels = level.sample(_SAMPLES).astype(np.float64)
+    pixels = level.sample(SAMPLES_ACROSS).astype(np.float64)
     rows, columns = (np.linspace(0, side, min(_STAMP, side) + 1).astype(int)[:-1] for side in pixels.shape[:2])
     sums = np.add.reduceat(np.add.reduceat(pixels, rows, axis=0), columns, axis=1)
     counts = np.outer(np.diff([*rows, pixels.shape[0]]), np.diff([*columns, pixels.shape[1]]))
     means = np.full((_STAMP, _STAMP, 3), 255.0)
     means[: len(rows), : len(columns)] = sums / counts[..., None]
     return means
+
+
+def check_values(level: Level, where: str) -> None:
+    """Reject an image of 8 bits whose values are only 0 and 1; a level checks other types when it scales them."""
+    if level.array.dtype != np.uint8 or float(np.prod(level.shape)) > MOST_PIXELS:
+        return
+    try:
+        check_integers(float(level.sample(SAMPLES_ACROSS).max()), np.dtype(np.uint8))
+    except ValueError as error:
+        msg = f"{where}: {error}"
+        raise ValueError(msg) from None
 
 
 def check_alpha(level: Level, where: str) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sthggep._checks import warn_user
 from sthggep._slides._colors import sample_of, stained_pixels
 from sthggep._slides._lattice import is_transposed
+from sthggep._slides._pictures import check_values
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -18,20 +19,23 @@ FEWEST_SPOTS = 20
 # Seven real sections: 77-96 % of the spots on tissue, 15-70 percentage points fewer with x and y swapped
 BETTER_SWAPPED = 0.1
 ON_GLASS = 0.3
+DARKEST = 64  # brightest value of an image without any glass or pale tissue
 # Extent of the tissue over that of the spots, to the right and down; seven real sections: 0.95 to 1.31
 SHRUNK, ALIKE = 1.4, 1.15
 
 
 def warn_of_misplaced(slide: Slide) -> None:
-    """Warn if x and y seem swapped, coordinates seem scaled, or few spots lie on tissue."""
+    """Warn if the image cannot be the H&E, x and y seem swapped, coordinates seem scaled, or few spots lie on tissue."""
     pixels = sample_of(slide)
     if pixels is None:
         return
+    check_values(slide.levels[-1], f"Section {slide.name!r}")
     tissue = stained_pixels(pixels)
-    if tissue is None:
+    if (fault := _value_fault(pixels)) or tissue is None:
+        fault = fault or "sthggep finds no tissue in its image, which has one color throughout."
         msg = (
-            f"Section {slide.name!r}: sthggep finds no tissue in its image, which has one color throughout. Is it the H&E "
-            "image, with values from 0 to 255 (or 0 to 1 as float)? See `sthggep.pl.patches(data)`."
+            f"Section {slide.name!r}: {fault} Is it the H&E image, with values from 0 to 255 (or 0 to 1 as float)? If not, "
+            "pass another by `image_key=`; see `sthggep.pl.patches(data)`."
         )
         warn_user(msg)
         return
@@ -63,6 +67,19 @@ def warn_of_misplaced(slide: Slide) -> None:
     else:
         return
     warn_user(msg)
+
+
+def _value_fault(pixels: NDArray[np.uint8]) -> str:
+    """Say what the values of an image show if no H&E image has them, else nothing."""
+    if pixels.max() < DARKEST:
+        return (
+            f"its image is nearly black, with values up to {pixels.max()} of 255. Floats from 0 to 1 become so when they are "
+            "converted to integers: multiply them by 255 before."
+        )
+    values = np.unique(pixels)
+    if len(values) == 2 and (pixels == pixels[..., :1]).all():
+        return f"its image holds only the two gray values {values[0]} and {values[1]}, as a mask does."
+    return ""
 
 
 def _extent_ratio(slide: Slide, tissue: NDArray[np.bool_]) -> float:

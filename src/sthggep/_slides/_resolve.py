@@ -17,6 +17,7 @@ from sthggep._slides._anndata import SectionData, anndata_image, from_anndata, i
 from sthggep._slides._doubled import check_places
 from sthggep._slides._in_tissue import spots_on_tissue
 from sthggep._slides._lattice import is_interleaved, lattice_mpp
+from sthggep._slides._pictures import check_values
 from sthggep._slides._places import DEFAULT_PLACES, TABLE, Places
 from sthggep._slides._slide import Slide
 from sthggep._slides._spatialdata import from_spatialdata, spatialdata_image
@@ -83,6 +84,8 @@ def _check_mpp(places: Places) -> None:
 
 def _to_slide(section: SectionData, mpp_argument: float | None) -> Slide:
     """Make a slide of the spots on tissue, with its microns per pixel."""
+    if section.levels and section.levels[-1].blocks is None:  # a lazy image is checked when it is read
+        check_values(section.levels[-1], f"Section {section.name!r}")
     on_tissue = spots_on_tissue(section)
     slide = Slide(
         section.name,

@@ -18,6 +18,7 @@ from sthggep._log import log
 from sthggep._slides._labels import label_raster
 from sthggep._slides._lattice import lay_out
 from sthggep._slides._libraries import read_libraries
+from sthggep._slides._pictures import check_values
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve_image
 from sthggep._slides._spatialdata import add_spots, may_add_spots, source_path, spots_key
@@ -251,6 +252,7 @@ def _fractions(data: AnnData | SpatialData, slide: Slide, tissue: Any, xy: NDArr
     if not isinstance(tissue, str):
         mask = checked_mask(tissue, slide.size, "`tissue`")
     elif tissue == "auto":
+        check_values(slide.levels[-1], f"Section {slide.name!r}")
         mask = tissue_mask(slide)
     else:
         labels = {} if isinstance(data, AnnData) else data.labels
