@@ -15,8 +15,9 @@ from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._encoders._record import NO_SECTIONS, read_sections
 from sthggep._encoders._reference_windows import (
+    LARGE_PX,
+    LEAST_ON_LARGE,
     LEAST_STEP_UM,
-    MOST_ON_LARGE,
     MOST_WINDOWS,
     TissueMoments,
     reference_windows,
@@ -59,6 +60,9 @@ def slides(_described) -> list[AnnData]:
     return [slide.copy() for slide in _described]
 
 
+WINDOW_PX = 1e6
+
+
 def noise(width: int, height: int) -> np.ndarray:
     """Rough everywhere, as tissue is."""
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
@@ -73,21 +77,21 @@ def image_of(slide: Slide, pixels: np.ndarray, mpp: float) -> Slide:
 
 def test_windows_depend_on_the_image_and_its_resolution_alone():
     table = toy(5)
-    whole = reference_windows(resolve_one(table))
+    whole = reference_windows(resolve_one(table), WINDOW_PX)
     some = resolve_one(table[table.obsm["spatial"][:, 0] > 400].copy())
     assert 0 < some.n_spots < table.n_obs
-    np.testing.assert_array_equal(reference_windows(some), whole)
-    other_image = reference_windows(resolve_one(toy(6)))
+    np.testing.assert_array_equal(reference_windows(some, WINDOW_PX), whole)
+    other_image = reference_windows(resolve_one(toy(6)), WINDOW_PX)
     assert whole.shape != other_image.shape or not np.allclose(whole, other_image)
     # Steps are in microns: the same image with larger pixels has more of them
-    coarse = reference_windows(resolve_one(table, Places(mpp=3.0)))
+    coarse = reference_windows(resolve_one(table, Places(mpp=3.0)), WINDOW_PX)
     assert len(coarse) > 1.5 * len(whole)
 
 
 def test_windows_lie_on_tissue():
     slide, pixels = resolve_one(toy(5)), noise(600, 500)
     pixels[:, :300] = 240  # glass
-    xy = reference_windows(image_of(slide, pixels, 2.0))
+    xy = reference_windows(image_of(slide, pixels, 2.0), WINDOW_PX)
     step = LEAST_STEP_UM / 2.0
     assert xy[:, 0].min() > 300 - step / 2
     # 6 × 10 windows on the tissue, or some less where its rim is not counted
@@ -97,18 +101,20 @@ def test_windows_lie_on_tissue():
 
 @pytest.mark.parametrize("pixels", [np.full((500, 600, 3), 240, np.uint8), np.zeros((500, 600, 3), np.uint8)])
 def test_windows_cover_an_image_without_tissue(pixels):
-    xy = reference_windows(image_of(resolve_one(toy(5)), pixels, 2.0))
+    xy = reference_windows(image_of(resolve_one(toy(5)), pixels, 2.0), WINDOW_PX)
     assert len(xy) == 11 * 9
     np.testing.assert_allclose(np.unique(xy[:, 0]), 600 / 11 * (np.arange(11) + 0.5))
     np.testing.assert_allclose(np.unique(xy[:, 1]), 500 / 9 * (np.arange(9) + 0.5))
 
 
-def test_large_tissue_has_a_bounded_number_of_windows():
+@pytest.mark.parametrize(("window_px", "most"), [(LARGE_PX / 100, 100), (LARGE_PX, LEAST_ON_LARGE)])
+def test_large_tissue_has_a_bounded_number_of_windows(window_px, most):
     slide = resolve_one(toy(5))
     # 39 mm² and 80 mm²
-    for mpp, most in ((7.0, MOST_WINDOWS), (10.0, MOST_ON_LARGE)):
-        assert 0.9 * most <= len(reference_windows(image_of(slide, noise(1000, 800), mpp))) <= 1.1 * most
-    assert len(reference_windows(image_of(slide, noise(30, 20), 0.5))) == 1
+    for mpp, expected in ((7.0, MOST_WINDOWS), (10.0, most)):
+        found = reference_windows(image_of(slide, noise(1000, 800), mpp), window_px)
+        assert 0.8 * expected <= len(found) <= 1.2 * expected
+    assert len(reference_windows(image_of(slide, noise(30, 20), 0.5), window_px)) == 1
 
 
 # ---------------------------------------------------------------- moments
@@ -131,7 +137,7 @@ def stages_of(slide: Slide, encoder: FrozenEncoder) -> _stages.StageFeatures:
 def test_moments_are_those_of_the_windows(slides, encoder):
     slide = resolve_one(slides[0])
     (stage,) = encode(slide, encoder, [SIZE], flips=False, encoding="tissue")
-    at_windows = replace(slide, xy=reference_windows(slide), rows=np.arange(stage.moments.n))
+    at_windows = replace(slide, xy=reference_windows(slide, WINDOW_PX), rows=np.arange(stage.moments.n))
     values = encode(at_windows, encoder, [SIZE], flips=False, encoding="tissue")[0].values
     assert_same(stage.moments, TissueMoments(len(values), values.mean(axis=0), values.std(axis=0)))
     with pytest.raises(AssertionError):  # spots are no reference windows

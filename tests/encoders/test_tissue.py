@@ -153,6 +153,23 @@ def test_features_do_not_depend_on_tiles_or_company(tissue, frozen, whole):
     assert largest(alone.moments.spread[None], whole[n:].std(axis=0)[None], spread) < 1e-4
 
 
+def test_windows_far_apart_are_read_one_by_one(frozen):
+    pixels = np.random.default_rng(0).integers(0, 255, (1500, 6000, 3), dtype=np.uint8)
+    xy = np.array([[400.0, 400.0], [5500.0, 1100.0], [2194.0, 700.0]])
+    slide = replace(
+        resolve_one(datasets.toy(seed=5, n_genes=4)), levels=(Level(pixels),), xy=xy, rows=np.arange(3), mpp=0.5
+    )
+    encoding = TissueEncoding(slide, frozen, 80.0, xy, flips=False, windows_um=(80.0, 280.0))
+    rows = np.arange(3)
+    tiles, squares = encoding.plan(rows), encoding._plan_squares(rows, rows)
+    assert [tile.at.tolist() for tile in tiles] == [[0], [1], [2]]
+    assert sum(map(encoding._area, tiles)) < 0.9 * sum(map(encoding._area, squares))
+    total = np.zeros((3, encoding.dim))
+    for tile in squares:
+        total[tile.at] += encoding.encode(rows, tile)
+    assert largest(sweep(encoding, "Features"), total, total.std(axis=0)) < 1e-4
+
+
 def test_less_context_would_show(tissue, frozen, whole):
     tiled = TissueEncoding(tissue, frozen, SIZE, flips=False, tile_px=300)
     tiled.maps = replace(tiled.maps, context_px=96)

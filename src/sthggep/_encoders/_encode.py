@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def encode(
         Folder that keeps finished blocks, so that a later call skips them. Default: no blocks on disk.
     """
     plan = make_encodings(slide, frozen, sizes_um, flips=flips, encoding=encoding, batch_size=batch_size)
-    shape = (len(plan[0].xy), plan[0].dim) if plan else (0, 0)
+    shapes = {size: (len(part.xy), part.dim) for part in plan for size in part.sizes_um}
     feature_cache = FeatureCache.open(cache)
     records: dict[float, dict[str, object] | None] = dict.fromkeys(sizes_um)
     if feature_cache is not None and sizes_um:
@@ -79,22 +80,23 @@ def encode(
     with ExitStack() as stack:
         new: dict[float, FeatureArray] = {}
         for size, record in records.items():
-            cached = feature_cache.find(hash_record(record), shape) if feature_cache and record else None
+            cached = feature_cache.find(hash_record(record), shapes[size]) if feature_cache and record else None
             if cached is not None:
                 features[size] = cached
             elif feature_cache and record:
-                new[size] = stack.enter_context(feature_cache.writing(hash_record(record), record, shape))
+                new[size] = stack.enter_context(feature_cache.writing(hash_record(record), record, shapes[size]))
             elif folder is not None:
-                new[size] = RowFile.create(folder / f"{file_name(slide.name)}-{size:g}.npy", *shape)
+                new[size] = RowFile.create(folder / f"{file_name(slide.name)}-{size:g}.npy", *shapes[size])
             else:
-                new[size] = np.zeros(shape, dtype=np.float32)
+                new[size] = np.zeros(shapes[size], dtype=np.float32)
         parts = plan
         if len(new) < len(sizes_um):
             parts = make_encodings(slide, frozen, list(new), flips=flips, encoding=encoding, batch_size=batch_size)
         _fill(new, parts, show=show, block_folder=block_folder)
     features |= new
-    arrays = [features[size] if folder is not None else features[size][: shape[0]] for size in sizes_um]
-    return split_windows(arrays, slide.n_spots) if encoding == "tissue" else [StageFeatures(each) for each in arrays]
+    arrays = [features[size] if folder is not None else features[size][: shapes[size][0]] for size in sizes_um]
+    split = partial(split_windows, n_spots=slide.n_spots) if encoding == "tissue" else StageFeatures
+    return [split(each) for each in arrays]
 
 
 def check_encoding(encoding: str, entry: Encoder) -> str:

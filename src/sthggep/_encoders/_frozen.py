@@ -223,12 +223,9 @@ class FrozenEncoder:
 
         if self.entry.transform is not None:
             return torch.stack([torch.as_tensor(self.entry.transform(patch)) for patch in patches]).to(self.device)
-        x = self._memory.as_floats(torch.from_numpy(patches).to(self.device)).permute(0, 3, 1, 2).div_(255)
+        x = self._memory.normalize(torch.from_numpy(patches).to(self.device), self.entry.mean, self.entry.std)
         form = torch.channels_last if self.entry.channels_last else torch.contiguous_format
-        x = x.contiguous(memory_format=form)
-        shape = (1, 3, 1, 1)
-        # In place: allocating memory for a large batch costs as much as the arithmetic
-        return x.sub_(x.new_tensor(self.entry.mean).view(shape)).div_(x.new_tensor(self.entry.std).view(shape))
+        return x.permute(0, 3, 1, 2).contiguous(memory_format=form)
 
     def _encode_view(self, images: torch.Tensor) -> torch.Tensor:
         """Encode images and check that each gets one vector."""

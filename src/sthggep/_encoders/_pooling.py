@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 CHANNELS_AT_ONCE = 128
 
@@ -29,6 +32,13 @@ class Boxes(NamedTuple):
     def clip(self, start: NDArray[np.float64], stop: NDArray[np.float64]) -> Boxes:
         """Return the parts of the boxes inside a region; a box outside of it has no area."""
         return Boxes(np.clip(self.start, start, stop), np.clip(self.stop, start, stop))
+
+
+class Weights(NamedTuple):
+    """Places of a few values a box (n, 4), and their weights."""
+
+    places: NDArray[np.intp]
+    weights: NDArray[np.float64]
 
 
 def pool_map(
@@ -56,13 +66,13 @@ def pool_map(
     """
     edge = np.array([_first_edge(stride, flipped) if centered else 0.0 for flipped in flip])
     (x0, y0), (x1, y1) = ((corner - edge).T / stride for corner in boxes)
+    height, width = values.shape[1:]
+    differences = _outer(_difference(y0, y1, height), _difference(x0, x1, width), width + 1, (height + 1) * (width + 1))
     out = np.empty((len(x0), len(values)), dtype=np.float64)
     for first in range(0, len(values), CHANNELS_AT_ONCE):
-        part = slice(first, first + CHANNELS_AT_ONCE)
-        sums = summed_area(values[part])
-        across = _read(sums, y1, x1) - _read(sums, y1, x0) - _read(sums, y0, x1) + _read(sums, y0, x0)
-        out[:, part] = across * stride**2
-    return out
+        sums = summed_area(values[first : first + CHANNELS_AT_ONCE])
+        out[:, first : first + CHANNELS_AT_ONCE] = differences @ sums.reshape(-1, sums.shape[2])
+    return out * stride**2
 
 
 def _first_edge(stride: int, flipped: bool) -> float:
@@ -82,13 +92,22 @@ def summed_area(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return sums
 
 
-def _read(sums: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Read the sums at places between cells: sums of whole cells grow linearly within a cell."""
-    height, width = sums.shape[0] - 1, sums.shape[1] - 1
-    y, x = np.clip(y, 0, height), np.clip(x, 0, width)
-    top, left = np.minimum(y.astype(np.intp), height - 1), np.minimum(x.astype(np.intp), width - 1)
-    down, right = (y - top)[:, None], (x - left)[:, None]
-    upper = sums[top, left] * (1 - right) + sums[top, left + 1] * right
-    lower = sums[top + 1, left] * (1 - right) + sums[top + 1, left + 1] * right
-    result: NDArray[np.float64] = upper * (1 - down) + lower * down
-    return result
+def _difference(start: NDArray[np.float64], stop: NDArray[np.float64], length: int) -> Weights:
+    """Weights that take the sum at ``start`` from that at ``stop``: sums of whole cells grow linearly within a cell."""
+    places, weights = [], []
+    for place, sign in ((start, -1), (stop, 1)):
+        inside = np.clip(place, 0, length)
+        cell = np.minimum(inside.astype(np.intp), length - 1)
+        places += [cell, cell + 1]
+        weights += [sign * (1 - (inside - cell)), sign * (inside - cell)]
+    return Weights(np.stack(places, axis=1), np.stack(weights, axis=1))
+
+
+def _outer(rows: Weights, columns: Weights, width: int, size: int) -> csr_matrix:
+    """Sparse matrix (n, size) of the weights in both directions, for sums whose rows have ``width`` places."""
+    from scipy.sparse import csr_matrix
+
+    places = rows.places[:, :, None] * width + columns.places[:, None, :]
+    weights = rows.weights[:, :, None] * columns.weights[:, None, :]
+    n, each = len(places), places[0].size if len(places) else 0
+    return csr_matrix((weights.ravel(), places.ravel(), np.arange(n + 1) * each), shape=(n, size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -10,20 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._disk._rows import RowFile
-from sthggep._slides._tissue_mask import tissue_fraction, tissue_mask
+from sthggep._slides._tissue_mask import Mask, tissue_fraction, tissue_mask
 
 if TYPE_CHECKING:
     from sthggep._encoders._sweep import FeatureArray
     from sthggep._image._level import Level
     from sthggep._slides._slide import Slide
 
-MOST_WINDOWS = 400  # mean and spread are then known to some hundredths of the spread, of 50 windows to a seventh
-# On more tissue than this, windows no longer overlap: each costs half a second of a core
-LARGE_MM2, MOST_ON_LARGE, MOST_ON_GLASS = 60.0, 50, 100
+MOST_WINDOWS = 400  # mean and spread are then known to some hundredths of the spread, of 24 windows to a fifth
+# On more tissue than this, windows no longer overlap: as many as the encoder reads in some ten seconds of a core
+LARGE_MM2, LARGE_PX, LEAST_ON_LARGE = 60.0, 100e6, 24
+MOST_ON_GLASS = 100
 LEAST_STEP_UM = 100.0
 FEW_WINDOWS = 20  # tissue with fewer is not told from glass: the windows then cover the whole image
 
-_FOUND: WeakKeyDictionary[Level, dict[float, NDArray[np.float64]]] = WeakKeyDictionary()
+_FOUND: WeakKeyDictionary[Level, dict[tuple[float, int], NDArray[np.float64]]] = WeakKeyDictionary()
+_MASKS: WeakKeyDictionary[Level, dict[float, Mask]] = WeakKeyDictionary()
 
 
 class TissueMoments(NamedTuple):
@@ -43,22 +44,32 @@ class StageFeatures(NamedTuple):
     """Of the tissue; ``None`` for features of patches."""
 
 
-def reference_windows(slide: Slide) -> NDArray[np.float64]:
+def reference_windows(slide: Slide, window_px: float) -> NDArray[np.float64]:
     """Lay the centers (n, 2) of the reference windows over the tissue, in full-resolution pixels.
 
-    They depend on the image and its microns per pixel alone.
+    They depend on the image, its microns per pixel and the field of view alone.
+
+    Parameters
+    ----------
+    slide
+        The section.
+    window_px
+        Pixels that the encoder reads for one window, context included: large tissue has fewer of large windows.
     """
-    mpp = slide.require_mpp()
+    mpp, most = slide.require_mpp(), int(np.clip(LARGE_PX / window_px, LEAST_ON_LARGE, MOST_WINDOWS))
     found = _FOUND.setdefault(slide.levels[0], {})
-    if mpp not in found:
-        found[mpp] = _lay_windows(slide, mpp)
-    return found[mpp]
+    if (mpp, most) not in found:
+        found[mpp, most] = _lay_windows(slide, mpp, most)
+    return found[mpp, most]
 
 
-def _lay_windows(slide: Slide, mpp: float) -> NDArray[np.float64]:
-    size, mask = np.array(slide.size), tissue_mask(slide)
+def _lay_windows(slide: Slide, mpp: float, most_on_large: int) -> NDArray[np.float64]:
+    masks = _MASKS.setdefault(slide.levels[0], {})
+    if mpp not in masks:
+        masks[mpp] = tissue_mask(slide)
+    size, mask = np.array(slide.size), masks[mpp]
     area = float(mask.mean()) * float(np.prod(size))
-    most = MOST_WINDOWS if area * (mpp / 1000) ** 2 <= LARGE_MM2 else MOST_ON_LARGE
+    most = MOST_WINDOWS if area * (mpp / 1000) ** 2 <= LARGE_MM2 else most_on_large
     step = max(LEAST_STEP_UM / mpp, (area / most) ** 0.5)
     xy = _lattice(size, step)
     tissue = tissue_fraction(mask, slide.size, xy, step) >= 0.5
@@ -82,12 +93,7 @@ def measure_moments(values: NDArray[np.float32]) -> TissueMoments:
     )
 
 
-def split_windows(values: Sequence[FeatureArray], n_spots: int) -> list[StageFeatures]:
+def split_windows(values: FeatureArray, n_spots: int) -> StageFeatures:
     """Split rows of spots, which come first, from those of reference windows."""
-    return [
-        StageFeatures(
-            array.head(n_spots) if isinstance(array, RowFile) else array[:n_spots],
-            measure_moments(array[n_spots : len(array)]),
-        )
-        for array in values
-    ]
+    spots = values.head(n_spots) if isinstance(values, RowFile) else values[:n_spots]
+    return StageFeatures(spots, measure_moments(values[n_spots : len(values)]))

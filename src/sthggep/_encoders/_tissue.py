@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 TILE_PX = 3072
 """Side of the squares that are encoded one by one, in pixels that the encoder reads."""
+READ_PX = 2048
+"""Side of the squares that are read from the slide at once, in its pixels."""
 VIEWS = tuple((flip, turned) for turned in (False, True) for flip in FLIPS)
 """The eight turns and flips of a square: flips in x and y, and whether x and y are swapped after that."""
 BLOCK_TILES = 4
@@ -58,6 +61,8 @@ class TissueEncoding:
         Field of view.
     xy
         Centers of the windows in full-resolution pixels. Default: the spots, and after them the reference windows.
+    spots
+        Without ``xy``, whether the spots are among the windows.
     flips
         Average over all eight turns and flips of each tile; features of a slide that is turned or flipped are then the
         same.
@@ -80,6 +85,7 @@ class TissueEncoding:
         xy: NDArray[np.float64] | None = None,
         *,
         flips: bool,
+        spots: bool = True,
         tile_px: int | None = None,
         windows_um: Sequence[float] | None = None,
         readout: Readout | None = None,
@@ -90,7 +96,11 @@ class TissueEncoding:
         self.halves = [frozen.entry.size_px / 2 * each / size_um for each in windows_um]
         self.dim = len(self.halves) * frozen.dim(self.name) if readout is None else readout.width
         self.zoom = slide.require_mpp() * frozen.entry.size_px / size_um
-        self.xy = np.concatenate([slide.xy, reference_windows(slide)]) if xy is None else xy
+        windows = np.empty((0, 2))
+        if xy is None:
+            windows = reference_windows(slide, (2 * max(self.halves) + 2 * self.maps.context_px) ** 2)
+            xy = np.concatenate([slide.xy[: slide.n_spots if spots else 0], windows])
+        self.xy, self.n_reference = xy, len(windows)
         self.centers = self.xy * self.zoom
         self.level = level_for(slide, frozen.entry.size_px / self.zoom, frozen.entry.size_px)
         self.tile_px = tile_px or TILE_PX
@@ -123,9 +133,30 @@ class TissueEncoding:
                 bar.update(self._area(tile))
 
     def plan(self, rows: NDArray[np.intp]) -> list[Tile]:
-        """List the tiles that the windows of these spots touch; of each, only the part under the windows is read."""
+        """List the tiles to encode for these spots: squares of the grid, or the windows one by one where that is less.
+
+        Single windows far apart are encoded by themselves; the reference windows may be so, and the spots not.
+        """
+        last = len(self.xy) - self.n_reference
+        at = np.arange(len(rows))
+        spots, references = at[rows < last], at[rows >= last]
+        plans = [self._plan_squares(rows, at)]
+        if max(self.halves) <= self.tile_px / 2:
+            alone = [self._plan_windows(rows, part) for part in (spots, references)]
+            plans += [self._plan_squares(rows, spots) + alone[1], alone[0] + alone[1]]
+        return min(plans, key=lambda tiles: sum(map(self._area, tiles)))
+
+    def _plan_windows(self, rows: NDArray[np.intp], at: NDArray[np.intp]) -> list[Tile]:
+        """Plan a tile for each of these windows."""
+        centers, half = self.centers[rows], max(self.halves)
+        return [Tile(centers[i] - half, centers[i] + half, np.array([i])) for i in at]
+
+    def _plan_squares(self, rows: NDArray[np.intp], among: NDArray[np.intp]) -> list[Tile]:
+        """List the squares of the grid that these windows touch; of each, only the part under the windows is read."""
+        if not len(among):
+            return []
         half, side = max(self.halves), self.tile_px
-        start, stop = self.centers[rows] - half, self.centers[rows] + half
+        start, stop = self.centers[rows[among]] - half, self.centers[rows[among]] + half
         first, last = np.floor(start / side).astype(np.int64), np.ceil(stop / side).astype(np.int64) - 1
         places, positions = [], []
         for x, y in np.ndindex(*(1 + (last - first).max(axis=0)).tolist()):
@@ -143,34 +174,54 @@ class TissueEncoding:
         for part in np.split(np.arange(len(at)), borders):
             corner, spots = touching[part[0]] * side, at[part]
             low = np.maximum(start[spots].min(axis=0), corner)
-            tiles.append(Tile(low, np.minimum(stop[spots].max(axis=0), corner + side), spots))
+            tiles.append(Tile(low, np.minimum(stop[spots].max(axis=0), corner + side), among[spots]))
         return tiles
 
     def read(self, corner: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read pixels of the encoder's grid, uint8 (height, width, 3); white outside the image."""
         (left, top), (right, bottom) = corner.tolist(), (corner + size).tolist()
         out = np.empty((bottom - top, right - left, 3), dtype=np.uint8)
-        for row in range(top // PART_PX * PART_PX, bottom, PART_PX):
-            for column in range(left // PART_PX * PART_PX, right, PART_PX):
+        first, last = (side // PART_PX * PART_PX for side in (left, top)), (right, bottom)
+        # As many parts at once as a few megapixels of the level hold
+        step = PART_PX * max(1, int(READ_PX / PART_PX / max(self._ratio)))
+        groups = (range(start, stop, step) for start, stop in zip(first, last, strict=True))
+        for x, y in product(*groups):
+            ends = (min(x + step, right), min(y + step, bottom))
+            parts = list(product(range(x, ends[0], PART_PX), range(y, ends[1], PART_PX)))
+            corner, end = self._source(*parts[0])[0], self._source(*parts[-1])[1]
+            pixels = self.level.read(np.concatenate([corner, end])[None])[0]
+            for column, row in parts:
                 x0, y0 = max(left, column), max(top, row)
                 x1, y1 = min(right, column + PART_PX), min(bottom, row + PART_PX)
-                part = self._part(column, row)[y0 - row : y1 - row, x0 - column : x1 - column]
+                part = self._resample(pixels, corner, column, row)[y0 - row : y1 - row, x0 - column : x1 - column]
                 out[y0 - top : y1 - top, x0 - left : x1 - left] = part
         return out if self.slide.stain is None else self.slide.stain(out[None])[0]
 
-    def _part(self, left: int, top: int) -> NDArray[np.uint8]:
-        """Resample one part of the grid from the level."""
+    @property
+    def _ratio(self) -> NDArray[np.float64]:
+        """Pixels of the level a pixel of the grid, in x and in y."""
+        return np.array(self.level.scale) / self.zoom
+
+    def _source(self, column: int, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the corners of the pixels of the level from which a part of the grid is resampled."""
+        # The filter reads beyond the part, so that parts fit together without seams
+        reach = np.ceil(np.maximum(self._ratio, 1)) + 1
+        place = np.array([column, row])
+        first, last = np.floor(place * self._ratio) - reach, np.ceil((place + PART_PX) * self._ratio) + reach
+        return first.astype(np.int64), last.astype(np.int64)
+
+    def _resample(
+        self, pixels: NDArray[np.uint8], corner: NDArray[np.int64], column: int, row: int
+    ) -> NDArray[np.uint8]:
+        """Resample one part of the grid from pixels of the level, which begin at ``corner``."""
         from PIL import Image
 
-        ratio = np.array(self.level.scale) / self.zoom  # pixels of the level a pixel of the grid
-        start = np.array([left, top]) * ratio
-        stop = np.array([left + PART_PX, top + PART_PX]) * ratio
-        # The filter reads beyond the part, so that parts fit together without seams
-        reach = np.ceil(np.maximum(ratio, 1)) + 1
-        first, last = np.floor(start) - reach, np.ceil(stop) + reach
-        pixels = self.level.read(np.concatenate([first, last]).astype(np.int64)[None])[0]
-        box = tuple(np.concatenate([start - first, stop - first]).tolist())
-        return np.asarray(Image.fromarray(pixels).resize((PART_PX, PART_PX), Image.Resampling.BILINEAR, box=box))
+        first, last = self._source(column, row)
+        (x0, y0), (x1, y1) = first - corner, last - corner
+        place = np.array([column, row])
+        box = np.concatenate([place * self._ratio - first, (place + PART_PX) * self._ratio - first])
+        part = Image.fromarray(pixels[y0:y1, x0:x1])
+        return np.asarray(part.resize((PART_PX, PART_PX), Image.Resampling.BILINEAR, box=tuple(box.tolist())))
 
     def encode(self, rows: NDArray[np.intp], tile: Tile) -> NDArray[np.float32]:
         """Encode a tile, and integrate its feature maps over the windows of the spots, relative to their areas."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from sthggep._encoders._encode import sweep
 from sthggep._encoders._entry import AROUND_UM
 from sthggep._encoders._readout import Readout
-from sthggep._encoders._reference_windows import measure_moments, reference_windows
+from sthggep._encoders._reference_windows import measure_moments
 from sthggep._encoders._tissue import TissueEncoding
 from sthggep.nn import ClosedFormNet
 from sthggep.nn._stages import Moments
@@ -42,9 +42,9 @@ def is_linear(net: nn.Module) -> bool:
 
 def measure_tissue(slide: Slide, frozen: FrozenEncoder, inputs: Inputs, *, show: bool = False) -> list[Moments]:
     """Measure mean and spread of the features over the tissue of a slide, at each field of view."""
-    windows, moments = reference_windows(slide), []
+    moments = []
     for size in inputs.fields_of_view:
-        encoding = TissueEncoding(slide, frozen, size, windows, flips=inputs.flips)
+        encoding = TissueEncoding(slide, frozen, size, flips=inputs.flips, spots=False)
         n, mean, spread = measure_moments(sweep(encoding, "Tissue", show=show))
         moments.append(Moments(n, torch.from_numpy(mean), torch.from_numpy(spread)))
     return moments
