@@ -15,12 +15,16 @@ MOST_BYTES = 150  # of 255: endings follow, such as "_clusters_observed"
 EDGES = " .\t\u00a0\u2007\u202f\u3000"
 
 
+def is_storable(name: str) -> bool:
+    """Whether files can hold this text: neither NUL is in it, nor half of a character (of a name that is no UTF-8)."""
+    return "\0" not in name and name.encode(errors="replace").decode() == name
+
+
 def is_file_name(name: str) -> bool:
     """Whether every disk can hold a file or a folder of this name."""
-    try:
-        length = len(name.encode())
-    except UnicodeEncodeError:  # half of a character
+    if not is_storable(name):
         return False
+    length = len(name.encode())
     legal = not FORBIDDEN.search(name) and not DEVICES.fullmatch(name)
     return legal and 0 < length <= MOST_BYTES and name == name.strip(EDGES)
 

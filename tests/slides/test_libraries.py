@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -13,6 +14,8 @@ import pytest
 from sthggep import pp, tl
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve, resolve_image, resolve_one
+from sthggep._training._validation import plan_validation
+from sthggep.pl._tissue import sections_of
 
 Library = dict[str, Any]
 
@@ -200,3 +203,51 @@ def test_library_ids_of_another_type(slide: ad.AnnData, ids: list[Any], names: l
     assert (first.n_spots, second.n_spots) == (half, slide.n_obs - half)
     np.testing.assert_array_equal(first.levels[0].array, library["images"]["hires"])
     np.testing.assert_array_equal(second.levels[0].array, 255 - library["images"]["hires"])
+
+
+# --- names of sections --------------------------------------------------------------------------------------------
+
+
+def renamed(slide: ad.AnnData, name: object) -> ad.AnnData:
+    (library,) = slide.uns["spatial"].values()
+    slide.uns["spatial"] = {name: library}
+    return slide
+
+
+@pytest.mark.handles("Read from an .h5ad, which splits its name, the section has its name and its image again")
+@pytest.mark.parametrize("name", ["P1/2", "study/P1/2"], ids=["a section with a slash", "a section with two slashes"])
+def test_names_that_files_split(slide: ad.AnnData, tmp_path: Path, name: str):
+    expected = pp.patches(slide, size_um=80)[:]
+    (nested,) = slide.uns["spatial"].values()
+    for part in reversed(name.split("/")):
+        nested = {part: nested}
+    slide.uns["spatial"] = nested
+    slide.write_h5ad(tmp_path / "slide.h5ad")
+    slide = ad.read_h5ad(tmp_path / "slide.h5ad")
+    assert resolve_one(slide).name == name
+    np.testing.assert_array_equal(pp.patches(slide, size_um=80)[:], expected)
+
+
+def test_a_section_and_one_below_its_name(slide: ad.AnnData):
+    library = slide.uns["spatial"]["toy1"]
+    slide.uns["spatial"] = {"P1": library | {"2": library, "notes": {"metadata": {"by": "hand"}}}}
+    slide.obs["section"] = ["P1", "P1/2"] * (slide.n_obs // 2) + ["P1"] * (slide.n_obs % 2)
+    assert [each.name for each in resolve(slide, Places(library_key="section"))] == ["P1", "P1/2"]
+    with pytest.raises(ValueError, match=r"several sections: 'P1', 'P1/2'"):
+        resolve(slide)
+
+
+@pytest.mark.handles("It is refused before work starts, since no file can hold it")
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("a\0b", id="a section with NUL in its name"), pytest.param("a\udcff", id="a section whose name is no UTF-8")],
+)  # fmt: skip
+def test_names_that_no_file_can_hold(slide: ad.AnnData, name: str):
+    with pytest.raises(ValueError, match=r"name of a section must be text that files can hold.*Rename it in `uns"):
+        resolve(renamed(slide, name))
+
+
+def test_blanks_around_a_name_do_not_matter(slide: ad.AnnData):
+    plan = plan_validation(resolve(renamed(slide.copy(), "b")) + resolve(renamed(slide, " a ")), [" a "], 1)
+    assert plan == [("a",)]
+    assert [each.name for each in sections_of(slide, Places(), [" a "])] == ["a"]

@@ -115,12 +115,20 @@ def test_a_zarr_leaves_it_out_too(slide: AnnData, model: HGGEP):
 
 
 @pytest.mark.usefixtures("no_work")
-@pytest.mark.parametrize("name", [pytest.param("P1/2", id="a section with a slash in its name"), pytest.param("..", id="a section called ..")])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("P1/2", id="a section with a slash in its name"),
+        pytest.param("..", id="a section called .."),
+        pytest.param("x" * 300, id="a section with a name of 300 characters"),
+        pytest.param(5, id="a section whose name is a number"),
+    ],
+)
 @pytest.mark.handles("tl.predict(out=) refuses it before work starts")
-def test_sections_that_files_would_rename(slide: AnnData, model: HGGEP, name: str):
+def test_sections_that_files_would_rename(slide: AnnData, model: HGGEP, name: str | int):
     slide.uns["spatial"] = {name: slide.uns["spatial"]["toy1"]}
     before = contents(slide)
-    with pytest.raises(ValueError, match=r"files split names at slashes and cannot hold .*Rename the section"):
+    with pytest.raises(ValueError, match=r"files split names at slashes, and hold only text .*Rename the section"):
         tl.predict(slide, model, out="p.h5ad", **QUIET)
     assert contents(slide) == before
     assert list(Path().iterdir()) == []

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sthggep._checks import counted, listing, no_slide, warn_user
 from sthggep._image._microns import check_mpp, check_possible
 from sthggep._log import NOTEBOOK, ONCE, log
+from sthggep._names import is_storable
 from sthggep._slides._anndata import SectionData, anndata_image, from_anndata, is_spatialdata
 from sthggep._slides._doubled import check_places
 from sthggep._slides._in_tissue import spots_on_tissue
@@ -84,6 +85,12 @@ def _check_mpp(places: Places) -> None:
 
 def _to_slide(section: SectionData, mpp_argument: float | None) -> Slide:
     """Make a slide of the spots on tissue, with its microns per pixel."""
+    if not is_storable(section.name):
+        msg = (
+            f"The name of a section must be text that files can hold, without NUL and halves of characters, found "
+            f"{section.name!r}. Rename it in `uns['spatial']` and in the column of obs that names it."
+        )
+        raise ValueError(msg)
     if section.levels and section.levels[-1].blocks is None:  # a lazy image is checked when it is read
         check_values(section.levels[-1], f"Section {section.name!r}")
     on_tissue = spots_on_tissue(section)

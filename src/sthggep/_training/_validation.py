@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import listing
 from sthggep._log import log
 from sthggep._slides._lattice import spatial_blocks
+from sthggep._slides._values import id_text, id_texts
 
 if TYPE_CHECKING:
     from sthggep._inputs._section import Section
@@ -29,7 +30,7 @@ def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | N
     if validation is None:
         return [None] * n_members
     if not isinstance(validation, str):
-        return [_check_names(tuple(validation), names)] * n_members
+        return [_check_names(tuple(id_texts(validation)), names)] * n_members
     if validation == "auto":
         validation = "sections" if len(names) > 1 else "blocks"
     if validation == "sections":
@@ -42,8 +43,8 @@ def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | N
         if not has_blocks:
             log.info("Fewer than %d spots: nothing is held out.", MIN_SPOTS_FOR_BLOCKS)
         return [member % FOLDS if has_blocks else None for member in range(n_members)]
-    if validation in names:
-        return [_check_names((validation,), names)] * n_members
+    if id_text(validation) in names:
+        return [_check_names((id_text(validation),), names)] * n_members
     msg = (
         f"Unknown `validation` {validation!r}. There is: 'auto', 'sections', 'blocks', None, or names of sections: "
         f"{listing(names)}."

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import listing, one_of, positive
 from sthggep._slides._resolve import resolve
+from sthggep._slides._values import id_text
 from sthggep.pl._figure import empty_axes
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def sections_of(
     if names is None:
         return slides
     slide_names = [slide.name for slide in slides]
-    order = [one_of(name, slide_names, "section") for name in ([names] if isinstance(names, str) else names)]
+    wanted = [names] if isinstance(names, str) else names
+    order = [one_of(n if n in slide_names else id_text(n), slide_names, "section") for n in wanted]
     return [slide for name in order for slide in slides if slide.name == name]
 
 

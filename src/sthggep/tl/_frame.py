@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import pandas as pd
 from anndata import AnnData
 
 from sthggep._checks import counted, listing, warn_user
+from sthggep._names import is_storable
 from sthggep.tl._to_adata import coordinates
 
 if TYPE_CHECKING:
     from sthggep.tl._answers import Request
 
+LONGEST = 255  # bytes of the name of a folder, which a group is in a .zarr
 CARRIED = ("spatial", "spatialdata_attrs")
 
 
@@ -54,18 +57,20 @@ def write_frame(path: Path, request: Request, record: Mapping[str, object], sour
 
 
 def _refuse_renamed(libraries: object) -> None:
-    """Refuse a section whose name would become a path in the file."""
+    """Refuse a section whose name no group of a file can have, or would become a path in the file."""
     names = list(libraries) if isinstance(libraries, Mapping) else []
     if renamed := [name for name in names if not _is_one_group(name)]:
         msg = (
-            f"`out` holds each section under its name, but files split names at slashes and cannot hold {listing(renamed)}. "
-            "Rename the section in `uns['spatial']` and in the column of obs that names it."
+            "`out` holds each section under its name, but files split names at slashes, and hold only text of 1 to "
+            f"{LONGEST} bytes, found {', '.join(map(reprlib.repr, renamed))}. Rename the section in `uns['spatial']` and in "
+            "the column of obs that names it."
         )
         raise ValueError(msg)
 
 
 def _is_one_group(name: object) -> bool:
-    return isinstance(name, str) and "/" not in name and "\0" not in name and name not in ("", ".", "..")
+    legal = isinstance(name, str) and "/" not in name and name not in ("", ".", "..") and is_storable(name)
+    return legal and len(str(name).encode()) <= LONGEST
 
 
 def _writable(mapping: Mapping[Any, object], where: str) -> tuple[dict[str, object], list[str]]:
