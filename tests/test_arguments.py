@@ -160,3 +160,19 @@ def test_a_missing_argument_is_pythons_own_message():
 def test_defaults_of_a_checked_call_can_be_read():
     assert sthggep.pp.features.__kwdefaults__["encoding"] == "patches"
     assert inspect.signature(sthggep.pp.features).parameters["batch_size"].default == 64
+
+
+@pytest.mark.handles("It is refused, and the message says how to write it")
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [pytest.param("0,5", "0.5", id="a number as text, with a comma"), pytest.param("0.25", "0.25", id="a number as text")],
+)  # fmt: skip
+@pytest.mark.parametrize(("name", "parameter"), [("tl.predict", "mpp"), ("tl.fit", "mpp"), ("io.read_slide", "mpp"), ("pp.features", "size_um")])  # fmt: skip
+def test_numbers_as_text(name: str, parameter: str, text: str, number: str):
+    words = f"found {text!r}. Pass `{parameter}={number}`, without quotes."
+    assert words in refusal(name, parameter, text)
+
+
+@pytest.mark.parametrize("text", ["1,000.5", "1,000,5", "half", ""])
+def test_text_that_is_no_number_gets_no_number(text: str):
+    assert "without quotes" not in refusal("tl.predict", "mpp", text)

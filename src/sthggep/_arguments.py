@@ -109,11 +109,21 @@ def _check_type(name: str, value: object, annotation: str) -> None:
         return
     words = list(dict.fromkeys(_describe(kind, name) for kind in kinds if kind != "None" or len(kinds) == 1))
     hint = f" Pass `{name}=[{value!r}]`." if isinstance(value, str) and "Sequence[str]" in kinds else ""
+    if {"float", "int"} & set(kinds) and isinstance(value, str) and (decimal := as_decimal(value)) is not None:
+        hint = f" Pass `{name}={decimal:g}`, without quotes."
     text = repr(value)
     shown = text if len(text) <= 60 else f"{text[:60]}…"
     kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
     msg = f"`{name}` must be {' or '.join(words)}, found {shown}{kind}.{hint}"
     raise TypeError(msg)
+
+
+def as_decimal(text: str) -> float | None:
+    """Read a text as a number, with a decimal point or a decimal comma; ``None`` if it is none."""
+    try:
+        return float(text if text.count(",") != 1 or "." in text else text.replace(",", "."))
+    except ValueError:
+        return None
 
 
 def _describe(kind: str, name: str) -> str:

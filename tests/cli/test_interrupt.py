@@ -73,6 +73,21 @@ def test_a_model_finds_a_place_when_its_folder_is_taken(tmp_path: Path):
         pytest.param("fit a.h5ad --out m --learning-rate 0", "--learning-rate", id="a learning rate of 0"),
         pytest.param("fit a.h5ad --out m --size-um -5", "--size-um", id="a negative field of view"),
         pytest.param("fit a.h5ad --out m --mpp 0", "--mpp", id="0 microns per pixel"),
+        pytest.param(
+            "predict a.h5ad --out p.h5ad --mpp 0,5",
+            "--mpp': A positive number was expected, found '0,5'. Write a point for the comma: 0.5.",
+            id="microns per pixel with a comma",
+        ),
+        pytest.param(
+            "predict a.h5ad --out p.h5ad --spacing-um 55um",
+            "--spacing-um': A positive number was expected, found '55um'.",
+            id="a distance with its unit",
+        ),
+        pytest.param(
+            "fit a.h5ad --out m --n-members 1.5",
+            "--n-members': A whole number of 0 or more was expected, found '1.5'.",
+            id="one and a half networks",
+        ),
         pytest.param("predict a.h5ad --out p.h5ad --batch-size 0", "--batch-size", id="batches of no patch"),
         pytest.param("predict a.h5ad --out p.h5ad --spacing-um 0", "--spacing-um", id="a grid without spacing"),
         pytest.param("predict a.h5ad --out p.h5ad --window many", "--window", id="a window that is no number"),

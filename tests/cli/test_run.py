@@ -74,7 +74,7 @@ def test_options_override_the_file(shell, files, summary_keywords):
         ("zzz: 3", "unknown option 'zzz'; there is slides, out,"),
         ("config: x.yaml", "unknown option 'config'"),
         ("seed: 1\n--seed: 2", "each option may appear once, found twice: seed"),
-        ("seed: 1.5", "'1.5' is not a valid integer"),
+        ("seed: 1.5", "A whole number of 0 or more was expected, found '1.5'"),
         ("preset: papr", "'papr' is not one of 'default', 'paper'"),
         ("layer: [a, b]", "layer must be one value, found ['a', 'b']"),
         ("layer: no", "YAML reads yes, no, on and off as true or false"),

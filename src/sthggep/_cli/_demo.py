@@ -12,6 +12,7 @@ from sthggep._cli import _options as options
 from sthggep._cli._command import Run, command
 from sthggep._cli._evaluate import genes_text, sections_text
 from sthggep._cli._files import check_contents, write_slide, write_whole
+from sthggep._cli._types import SEED
 from sthggep._log import log
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ sthggep demo --out c2 --section her2st:C2    (a real section; trains on the othe
     help="Real section, such as her2st:C2. May be repeated: the demo holds out the first and trains on the others; with "
     "one section it trains on the other local sections of the data set.  [default: toy tissue]",
 )
-@options.option("--seed", type=options.SEED, default=0, help="Seed of the toy tissue and of the training.")
+@options.option("--seed", type=SEED, default=0, help="Seed of the toy tissue and of the training.")
 @options.run
 @click.pass_obj
 def demo(run: Run, out: Path, section: tuple[str, ...], seed: int) -> None:

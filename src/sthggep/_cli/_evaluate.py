@@ -10,6 +10,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import command
 from sthggep._cli._files import name_slide, read_gene_list
+from sthggep._cli._types import SEED
 from sthggep._disk._run_folder import check_folder
 from sthggep._disk._whole import whole_file
 from sthggep._log import log
@@ -41,7 +42,7 @@ sthggep evaluate predicted.h5ad --genes GNAS,FASN --layer counts
 @options.option(
     "--moran", is_flag=True, help="Also write Moran's I, the smoothness of the maps (to the file of --out)."
 )
-@options.option("--seed", type=options.SEED, default=0, help="Seed of the noise ceiling and of the interval.")
+@options.option("--seed", type=SEED, default=0, help="Seed of the noise ceiling and of the interval.")
 @options.layer
 @options.spots
 @options.run

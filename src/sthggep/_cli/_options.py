@@ -8,13 +8,9 @@ from typing import Protocol, TypeVar
 
 import click
 
-from sthggep._arguments import LARGEST_SEED
 from sthggep._cli._command import RUN, Option
 from sthggep._cli._config import read_config
-
-WHOLE = click.IntRange(min=1)
-SEED = click.IntRange(min=0, max=LARGEST_SEED)
-POSITIVE = click.FloatRange(min=0, min_open=True)
+from sthggep._cli._types import FROM_ZERO, POSITIVE, SEED, WHOLE, Window
 
 F = TypeVar("F", bound=Callable[..., object])
 FILE = click.Path(path_type=Path)
@@ -42,18 +38,6 @@ def combine(*options: Decorator) -> Decorator:
         return function
 
     return add
-
-
-class WindowType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A number of spots, auto or none, as text."""
-
-    name = "window"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text; fail on any other."""
-        if not (value.isdigit() and int(value) > 0) and value not in ("auto", "none"):
-            self.fail(f"A number of spots, auto or none was expected, found {value!r}.", param, ctx)
-        return value
 
 
 LAYER = "Layer of the raw counts. If not given: the first of X, the layers counts and raw_counts, and raw that holds raw counts."
@@ -100,7 +84,7 @@ preset = option(
 training = combine(
     option(
         "--n-members",
-        type=click.IntRange(min=0),
+        type=FROM_ZERO,
         heading=TRAINING,
         help="Most networks to average; 0 solves the closed form alone. If not given: the preset's.",
     ),
@@ -161,7 +145,7 @@ compute = combine(
 window = option(
     "--window",
     heading=RUN,
-    type=WindowType(),
+    type=Window(),
     default="auto",
     metavar="N|auto|none",
     help="Number of spots of a section to process at a time, which bounds memory. none: whole sections.",

@@ -20,6 +20,7 @@ from sthggep._cli._files import (
     write_whole,
 )
 from sthggep._cli._records import PredictionKeywords, PredictionOptions, prediction_keywords
+from sthggep._cli._types import POSITIVE, WHOLE
 from sthggep._disk._lock import locked
 from sthggep._disk._run_folder import check_folder
 from sthggep._log import log
@@ -78,7 +79,7 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 )
 @options.option(
     "--spacing-um",
-    type=options.POSITIVE,
+    type=POSITIVE,
     help="Distance in µm of new spots that the command places over the tissue. If not given: the slide's spots; 100 for an "
     "image.",
 )
@@ -92,7 +93,7 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 @options.window
 @options.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=WHOLE,
     heading=COHORT,
     help="Processes on this machine among which the command distributes slides, and blocks of large slides. It writes "
     "predictions only; after an interruption the same command resumes.",
