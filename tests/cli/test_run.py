@@ -11,7 +11,6 @@ import yaml
 
 from sthggep import HGGEP, __version__
 from sthggep._cli import main
-from sthggep._cli._command import rename_arguments
 
 COMMANDS = ("demo", "fit", "predict", "evaluate", "report", "cross-validate")
 
@@ -132,15 +131,6 @@ def test_unexpected_errors_name_the_debug_option(shell, files, monkeypatch):
     assert "Traceback" not in result.stderr
     result = shell("evaluate", "a.h5ad", "--debug")
     assert isinstance(result.exception, KeyError)
-
-
-def test_advice_names_options_of_the_command():
-    command = main.commands["predict"]
-    assert rename_arguments("Pass `mpp=`, or `key_added='mine'`.", command) == "Pass --mpp, or --key-added mine."
-    assert rename_arguments("Pass `overwrite=True`.", command) == "Pass --overwrite."
-    assert rename_arguments("`genes=[...]` or `library_key`", command) == "--genes or --library-key"
-    for other in ("`anndata.read_h5ad`", "`adata.obs_names_make_unique()`", "obs['mpp']", "`X`"):
-        assert rename_arguments(other, command) == other
 
 
 # ---------------------------------------------------------------- lines

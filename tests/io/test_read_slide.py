@@ -62,7 +62,7 @@ def test_jpeg_without_stated_size(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     Image.fromarray(position_image(100, 120)).save(tmp_path / "slide.jpg")
     sdata = read_slide(tmp_path / "slide.jpg")
     assert sdata.attrs["sthggep"]["mpp"] is None
-    assert "pass mpp=" in caplog.text
+    assert "pass `mpp=`" in caplog.text
     assert _element_levels(sdata["image"])[0].shape == (100, 120)
 
 

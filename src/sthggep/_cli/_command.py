@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from sthggep._cli import _config
+from sthggep._cli._advice import in_shell_words
 from sthggep._cli._lines import lines
 from sthggep._disk._run_folder import write_text
 from sthggep._log import log
@@ -77,7 +77,9 @@ class Command(click.Command):
         verbose, debug = ctx.params.pop("verbose"), ctx.params.pop("debug")
         ctx.params.pop("config")
         ctx.obj = Run(_config.as_yaml(ctx), show=not quiet)
-        with lines(partial(rename_arguments, command=self), quiet=quiet, verbose=verbose):
+        group = ctx.parent.command if ctx.parent is not None else None
+        commands = list(group.commands.values()) if isinstance(group, click.Group) else []
+        with lines(partial(in_shell_words, command=self, commands=commands), quiet=quiet, verbose=verbose):
             try:
                 if target is not None:
                     _write_config(target, ctx)
@@ -127,16 +129,3 @@ def _expected(error: Exception) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("sthggep")
-
-
-def rename_arguments(text: str, command: click.Command) -> str:
-    """Replace arguments of the library's functions in its advice by the options of the command."""
-    flags = {param.name: max(param.opts, key=len) for param in command.params if isinstance(param, click.Option)}
-
-    def flag(argument: re.Match[str]) -> str:
-        value = (argument["value"] or "").strip("'").replace("True", "")
-        return f"{flags[argument['name']]} {value}".rstrip() if argument["name"] in flags else argument[0]
-
-    text = re.sub(r"`sthggep\.tl\.(fit|predict|evaluate)(?:\([^`]*\))?`", r"`sthggep \1`", text)
-    text = text.replace("`sthggep.tl.cross_validate`", "`sthggep cross-validate`")
-    return re.sub(r"`(?P<name>\w+)(?:=(?P<value>True|'\w+'|[\d.]+)?(?:\[[^`]*\])?)?`", flag, text)

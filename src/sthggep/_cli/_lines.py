@@ -16,7 +16,7 @@ PREFIX = {logging.WARNING: "Warning: ", logging.ERROR: "Error: "}
 
 
 class Format(logging.Formatter):
-    """Format a line; warnings and errors start with that word, and ``advise`` rewrites their advice."""
+    """Format a line; warnings and errors start with that word, and ``advise`` rewrites advice."""
 
     def __init__(self, *, times: bool, advise: Callable[[str], str]) -> None:
         super().__init__("%(asctime)s %(message)s" if times else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S")
@@ -24,8 +24,8 @@ class Format(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """One line."""
-        if record.levelno in PREFIX:
-            record.message = PREFIX[record.levelno] + self.advise(record.message)
+        if record.levelno >= logging.INFO:
+            record.message = PREFIX.get(record.levelno, "") + self.advise(record.message)
         return super().formatMessage(record)
 
 

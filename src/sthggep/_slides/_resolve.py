@@ -130,7 +130,9 @@ def _find_mpp(slide: Slide, mpp_argument: float | None, section: SectionData) ->
         log.warning("%s sthggep does not use it.", section.mpp_fault, extra=ONCE | NOTEBOOK)
     if stated is not None:
         if measured and not 1 / MPP_TOLERANCE < stated / measured < MPP_TOLERANCE:
-            origin = f"you passed mpp={stated:.4g}" if source == "argument" else f"the metadata say {stated:.4g} µm/px"
+            origin = (
+                f"you passed `mpp={stated:.4g}`" if source == "argument" else f"the metadata say {stated:.4g} µm/px"
+            )
             msg = (
                 f"Section {slide.name!r}: {origin}, but by the distance of the spots it is {measured:.4g}. Either that number or "
                 "the coordinates belong to another resolution of the image: coordinates must be pixels of its full "

@@ -73,7 +73,7 @@ def fit_reference(slides: Sequence[Slide], method: str | None) -> dict[str, obje
         msg = (
             f"`stain={method!r}` needs a training slide whose stain can be estimated, but from none of {counted(slides, 'section')} "
             f"({listing((slide.name for slide in slides), 4)}) could sthggep estimate it: too little tissue, "
-            "an image too large to sample, or a stain too unlike H&E. Pass another `stain`, or None."
+            "an image too large to sample, or a stain too unlike H&E. Pass another `stain`, or leave it out."
         )
         raise ValueError(msg)
     means = {

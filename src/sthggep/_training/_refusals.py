@@ -143,7 +143,7 @@ def refuse_unnormalized_features(slide: Slide, inputs: Inputs) -> None:
         msg = (
             f"Section {slide.name!r}: obsm holds {listing(plain)}, computed on its own colors, but `stain={inputs.stain!r}` "
             f"trains on normalized ones. Delete them (`del slide.obsm[{plain[0]!r}]`) and repeat the call, which computes "
-            "them from the image, or pass `stain=None`."
+            "them from the image, or leave `stain` out."
         )
         raise ValueError(msg)
 

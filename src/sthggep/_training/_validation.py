@@ -35,7 +35,7 @@ def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | N
         validation = "sections" if len(names) > 1 else "blocks"
     if validation == "sections":
         if len(names) < 2:
-            msg = f"`validation='sections'` needs two sections or more, found {listing(names)}. Pass 'blocks' or None."
+            msg = f"`validation='sections'` needs two sections or more, found {listing(names)}. Pass `validation='blocks'` or `validation=None`."
             raise ValueError(msg)
         return [(names[member % len(names)],) for member in range(n_members)]
     if validation == "blocks":

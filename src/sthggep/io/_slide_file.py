@@ -78,7 +78,7 @@ def read_slide(path: str | Path, *, mpp: float | None = None, series: int | None
     levels = open_levels(path, series)
     stated = read_mpp(path, series) if passed is None else passed
     if stated is None:
-        log.warning("%s does not state its microns per pixel; pass mpp= (in the shell: --mpp) to work in microns", path)
+        log.warning("%s does not state its microns per pixel; pass `mpp=` to work in microns", path)
     sdata = SpatialData(images={_IMAGE: _multiscale(_channels_first(levels))})
     sdata.attrs["sthggep"] = {
         "mpp": None if stated is None else float(stated),

@@ -277,7 +277,7 @@ class Predictor:
         columns = None if genes is None else genes_present(as_named(genes, self.genes), self.genes, "the model")
         if counts and not self.has_counts:
             msg = (
-                "The networks of this model have no head for counts; they predict expression only. Pass `counts=False`."
+                "The networks of this model have no head for counts; they predict expression only. Leave `counts` out."
             )
             raise ValueError(msg)
         check_window(self.inputs, slide, window)

@@ -119,7 +119,7 @@ def check_fit(model: HGGEP, slide: Slide) -> None:
 def requested_genes(model: HGGEP, genes: Sequence[str]) -> list[str]:
     """The genes to predict, each of them once and among those of the model."""
     names = as_named(gene_list(genes), model.genes)
-    predicted_genes(names, model.genes, "the model (all names are in its `genes`)")
+    predicted_genes(names, model.genes, "the model (`model.genes` lists all)")
     unique(names, "The genes to predict", "List each once.")
     return names
 
@@ -130,7 +130,7 @@ def check_ensemble(model: HGGEP) -> None:
         msg = (
             "`uncertainty` is the standard deviation over the networks of a model, but this model has "
             f"{'none' if model.is_closed_form else 'one'}. "
-            "Fit a model with `n_members=` of 3 or more."
+            "Fit a model of several: `sthggep.tl.fit(slides, n_members=3)`."
         )
         raise ValueError(msg)
 

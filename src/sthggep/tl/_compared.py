@@ -79,8 +79,7 @@ def _refuse_prediction_alone(table: AnnData, key: str) -> None:
     if is_prediction(table, key):
         msg = (
             f"This is the prediction {key!r} by itself, without counts. Read the slide that the model predicted, and link it to "
-            f"this file by `sthggep.tl.attach(slide, 'the prediction.h5ad', key={key!r})`; in the shell, call "
-            "`sthggep evaluate slides/*.h5ad --predicted predicted/`."
+            f"this file by `sthggep.tl.attach(slide, 'the prediction.h5ad', key={key!r})`."
         )
         raise ValueError(msg)
 
