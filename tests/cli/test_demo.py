@@ -76,4 +76,4 @@ def test_demo_on_real_tissue(data_root, monkeypatch):
     images = test.uns["spatial"]["MOB3"]["images"]
     _demo._drop_image_on_disk(test)
     assert "fullres" not in images
-    tl._answers.resolve(test)  # the image is read from its own file
+    tl._request.resolve(test)  # the image is read from its own file

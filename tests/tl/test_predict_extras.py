@@ -138,12 +138,12 @@ def test_sections_of_one_object(slide):
 
 
 def test_spots_of_other_regions_are_nan(slide, monkeypatch):
-    from sthggep.tl import _answers
+    from sthggep.tl import _request
 
     other = slide.copy()
     joined = anndata.concat([slide, other], label="which", keys=["one", "two"], index_unique="-", uns_merge="unique")
-    resolve = _answers.resolve
-    monkeypatch.setattr(_answers, "resolve", lambda *a, **k: resolve(*a, **k)[1:])
+    resolve = _request.resolve
+    monkeypatch.setattr(_request, "resolve", lambda *a, **k: resolve(*a, **k)[1:])
     tl.predict(joined, on_features("zinb"), library_key="which", latent=True, counts=True, **QUIET)
     for name in ("hggep", "X_hggep", "hggep_counts"):
         assert np.isnan(joined.obsm[name][: slide.n_obs]).all()

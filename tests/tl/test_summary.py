@@ -12,7 +12,7 @@ import pytest
 from sthggep import tl
 from sthggep._table._counts import log10_cp10k
 from sthggep._table._scores import column_pearson
-from sthggep.tl._compared import ScoredSection
+from sthggep.tl._scored_sections import ScoredSection
 from sthggep.tl._summary import block_numbers, interval, weighted_pearson
 
 COLUMNS = [

@@ -38,8 +38,8 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     """
     from sthggep._inputs._section import counts_only
     from sthggep._slides._stain import fit_reference, normalized
+    from sthggep._training._checkpoint_folder import open_training
     from sthggep._training._ensemble import describe_ensemble, train_ensemble
-    from sthggep._training._kept_training import open_training
     from sthggep._training._prepare import prepare
     from sthggep._training._record import record_training
     from sthggep._training._validation import plan_validation

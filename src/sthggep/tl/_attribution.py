@@ -219,7 +219,7 @@ def attribution(
     from sthggep._inputs._compute import Compute
     from sthggep.model._attribution import split_prediction
     from sthggep.model._load import load_model
-    from sthggep.tl._answers import check_fit
+    from sthggep.tl._request import check_fit
 
     if (gene is None) == (program is None):
         msg = "Pass either `gene`, a gene of the model, or `program`, the number of a gene program."
@@ -258,7 +258,7 @@ def _find_target(model: HGGEP, gene: str | None, program: int | None) -> tuple[s
     """Find the gene or the program in the model, or say what there is."""
     from sthggep.model._attribution import Target
     from sthggep.nn import ClosedFormNet
-    from sthggep.tl._answers import requested_genes
+    from sthggep.tl._request import requested_genes
 
     first = model.members[0]
     if not isinstance(first, ClosedFormNet):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sthggep._keys import PredictionKeys
-    from sthggep.tl._answers import Request
+    from sthggep.tl._request import Request
 
 # Entries of the record with one value for each section
 BY_SECTION = ("sections", "mpp", "mpp_source")

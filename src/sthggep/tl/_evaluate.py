@@ -17,9 +17,9 @@ from sthggep._log import NOTEBOOK, log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._table._scores import noise_ceiling, score
-from sthggep.tl._compared import ScoredSection, scored_sections
 from sthggep.tl._doubts import warn_of_training_tissue
 from sthggep.tl._maps import morans_i, ssim
+from sthggep.tl._scored_sections import ScoredSection, scored_sections
 
 if TYPE_CHECKING:
     from anndata import AnnData

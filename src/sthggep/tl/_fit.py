@@ -278,9 +278,9 @@ def _make_task(
 def _check_task(task: TrainingTask) -> None:
     """Refuse counts, features and fields of view that the networks cannot learn from."""
     from sthggep._inputs._windows import check_window
-    from sthggep.tl._answers import check_fit
     from sthggep.tl._cross_validation._leaks import refuse_copies
     from sthggep.tl._doubts import warn_of_earlier_training
+    from sthggep.tl._request import check_fit
 
     layer, inputs = task.options.layer, task.preset.inputs
     if task.targets is None:

@@ -15,7 +15,7 @@ from sthggep._names import is_storable
 from sthggep.tl._to_adata import coordinates
 
 if TYPE_CHECKING:
-    from sthggep.tl._answers import Request
+    from sthggep.tl._request import Request
 
 LONGEST = 255  # bytes of the name of a folder, which a group is in a .zarr
 CARRIED = ("spatial", "spatialdata_attrs")

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from sthggep._keys import PredictionKeys
     from sthggep.model._forward import Predictions
-    from sthggep.tl._answers import Request
     from sthggep.tl._earlier import EarlierPrediction
+    from sthggep.tl._request import Request
 
 Floats = NDArray[np.float32]
 ENDINGS = (".zarr", ".h5ad")

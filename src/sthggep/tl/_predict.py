@@ -19,10 +19,10 @@ from sthggep._log import on_interrupt
 from sthggep._slides._anndata import copy_data
 from sthggep._slides._places import Places
 from sthggep._slides._results import write_results
-from sthggep.tl._answers import PredictionOptions, check_request
 from sthggep.tl._earlier import find_earlier
 from sthggep.tl._outputs import Outputs, check_out, open_store
 from sthggep.tl._prediction_record import mark_rows, prediction_record
+from sthggep.tl._request import PredictionOptions, check_request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sthggep._inputs._compute import Compute
     from sthggep._keys import PredictionKeys
     from sthggep.model import HGGEP
-    from sthggep.tl._answers import Request
+    from sthggep.tl._request import Request
 
 
 @checked

@@ -23,10 +23,10 @@ from sthggep._imports import import_whole
 from sthggep._log import log, on_interrupt
 from sthggep._names import file_name
 from sthggep._slides._places import Places
-from sthggep.tl._answers import PredictionOptions, check_count_head, check_ensemble, requested_genes
 from sthggep.tl._cohort._files import TargetState, image_stamp, read_state, refuse_others, stamp, targets_of
 from sthggep.tl._cohort._run import Outcome, connected, run_jobs
 from sthggep.tl._cohort._tasks import PredictionRecord, SlideJob
+from sthggep.tl._request import PredictionOptions, check_count_head, check_ensemble, requested_genes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sthggep.model import HGGEP
-    from sthggep.tl._answers import Request
     from sthggep.tl._earlier import EarlierPrediction
+    from sthggep.tl._request import Request
 
 
 def mark_rows(request: Request, record: Mapping[str, Any], earlier: EarlierPrediction | None) -> pd.Series:

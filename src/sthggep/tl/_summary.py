@@ -15,10 +15,10 @@ from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._places import Places
 from sthggep._table._scores import column_pearson
-from sthggep.tl._compared import ScoredSection, scored_sections
 from sthggep.tl._doubts import warn_of_training_tissue
 from sthggep.tl._evaluate import ceiling_of
 from sthggep.tl._maps import ssim
+from sthggep.tl._scored_sections import ScoredSection, scored_sections
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sthggep._encoders._kept_blocks import BlockStore
     from sthggep._slides._places import Places
     from sthggep.model import HGGEP
-    from sthggep.tl._answers import PredictionOptions, Request
+    from sthggep.tl._request import PredictionOptions, Request
 
 NOTE = "sthggep_cohort"  # attribute of a finished file; other software that rewrites the file drops it
 
@@ -149,7 +149,7 @@ class OpenSlide:
     def open(cls, job: SlideJob) -> OpenSlide:
         """Read slide and model, and refuse what the model cannot predict."""
         from sthggep.model import HGGEP
-        from sthggep.tl._answers import check_request
+        from sthggep.tl._request import check_request
 
         model = HGGEP.load(job.model)
         data, places = open_with_spots(job.slide, job.places, job.spacing_um)

@@ -13,8 +13,8 @@ from sthggep._table._scores import noise_ceiling, score
 from sthggep._training._task import TrainingTask
 from sthggep._training._train import train
 from sthggep.model._forward import Quantities, gather, predict_window, predict_windows
-from sthggep.tl._answers import check_fit
 from sthggep.tl._cross_validation._baselines import BASELINES, BaselineSample, FeatureView
+from sthggep.tl._request import check_fit
 
 if TYPE_CHECKING:
     from sthggep.model import HGGEP
