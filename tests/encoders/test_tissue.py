@@ -11,10 +11,10 @@ from torch import nn
 
 from sthggep import HGGEP, datasets, pp, tl
 from sthggep._encoders import _tissue
+from sthggep._encoders._block_store import BlockStore
 from sthggep._encoders._encode import encode, make_encodings, sweep
 from sthggep._encoders._entry import AROUND_UM
 from sthggep._encoders._frozen import ENCODERS, FrozenEncoder
-from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._tissue import PART_PX, TissueEncoding
 from sthggep._image._level import Level
 from sthggep._slides._resolve import resolve_one

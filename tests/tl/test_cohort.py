@@ -184,7 +184,7 @@ def kill_at_block_1(record: Path) -> WorkerPlugin:
 
     class Dies(WorkerPlugin):
         def setup(self, worker):
-            from sthggep._encoders._kept_blocks import BlockStore
+            from sthggep._encoders._block_store import BlockStore
 
             make = BlockStore.make
             if make.__name__ == "watched":
@@ -232,7 +232,7 @@ SCRIPT = """
 import os, signal
 from distributed import Client
 from sthggep import tl
-from sthggep._encoders._kept_blocks import BlockStore
+from sthggep._encoders._block_store import BlockStore
 
 begun, make = [], BlockStore.make
 

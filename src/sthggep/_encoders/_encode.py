@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from sthggep._checks import one_of
 from sthggep._disk._rows import RowFile
+from sthggep._encoders._block_store import BlockStore
 from sthggep._encoders._cache import FeatureCache, describe, hash_record, image_fingerprint
 from sthggep._encoders._entry import ENCODINGS
-from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._reference_windows import StageFeatures, split_windows
 from sthggep._encoders._sweep import Encoding, FeatureArray, PatchEncoding
 from sthggep._encoders._tissue import TissueEncoding

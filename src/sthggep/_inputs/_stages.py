@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._encoders._block_store import BlockStore
 from sthggep._encoders._cache import image_fingerprint
 from sthggep._encoders._encode import encode, make_encodings
-from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._record import feature_record, has_features, read_sections
 from sthggep._encoders._reference_windows import StageFeatures
 from sthggep._keys import feature_key

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._encoders._block_store import BlockStore
     from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._encoders._kept_blocks import BlockStore
     from sthggep._slides._places import Places
     from sthggep.model import HGGEP
     from sthggep.tl._request import PredictionOptions, Request

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sthggep import datasets
+from sthggep._encoders._block_store import BlockStore
 from sthggep._encoders._encode import encode
 from sthggep._encoders._frozen import FrozenEncoder
-from sthggep._encoders._kept_blocks import BlockStore
 from sthggep._encoders._sweep import PatchEncoding
 from sthggep._slides._resolve import resolve_one
 
