@@ -117,25 +117,6 @@ def test_masks_alone_are_no_image():
         resolve_one(section({"segmentation": LABELS.astype(np.int32)}))
 
 
-@pytest.mark.handles("sthggep refuses it, and says how to convert floats or how to name the H&E.")
-@pytest.mark.parametrize(
-    "image",
-    [
-        pytest.param(np.rint(HE / 255).astype(np.uint8), id="floats from 0 to 1 as integers of 8 bits"),
-        pytest.param(np.rint(HE / 255).astype(np.int16), id="floats from 0 to 1 as integers of 16 bits"),
-        pytest.param((HE[..., 0] < 150).astype(np.uint8), id="a gray mask of 0 and 1"),
-        pytest.param((HE < 150).astype(np.uint8), id="a mask of 0 and 1 in color"),
-    ],
-)
-def test_images_of_0_and_1(image: NDArray[np.generic]):
-    words = r"from 0 to 255, or from 0 to 1 as floats, found only 0 and 1 as u?int\d+\. .*\(image \* 255\)\.round.*`image_key=`"
-    for data in (section({"hires": image}), section({"hires": da.from_array(image)}), spatial(image=image)):
-        with pytest.raises(ValueError, match=words):
-            pp.features(data, "shufflenet", size_um=100, mpp=1.0, weights="random", show_progress_bar=False)
-        with pytest.raises(ValueError, match=words):
-            pp.tissue_grid(data, mpp=1.0)
-
-
 # --- in what form -------------------------------------------------------------------------------------------------
 
 
