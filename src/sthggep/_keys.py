@@ -20,6 +20,8 @@ class PredictionKeys:
     latent: str
     counts: str
     std: str
+    lower: str
+    upper: str
     clusters: str
     clusters_observed: str
     agreement: str
@@ -35,6 +37,8 @@ def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
         latent=f"X_{key_added}",
         counts=f"{key_added}_counts",
         std=f"{key_added}_std",
+        lower=f"{key_added}_lower",
+        upper=f"{key_added}_upper",
         clusters=f"{key_added}_clusters",
         clusters_observed=f"{key_added}_clusters_observed",
         agreement=f"{key_added}_agreement",

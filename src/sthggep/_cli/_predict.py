@@ -73,6 +73,19 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 @options.option("--counts", is_flag=True, help="Also write expected counts (models of --preset paper).")
 @options.option("--uncertainty", is_flag=True, help="Also write the spread of the model's networks: obsm['<key>_std'].")
 @options.option(
+    "--interval",
+    type=float,
+    metavar="LEVEL",
+    help="Also write the ends of intervals in which so many of the measurements lie, such as 0.9: obsm['<key>_lower'], "
+    "obsm['<key>_upper'].",
+)
+@options.option(
+    "--interval-of",
+    type=click.Choice(["measurement", "expression"]),
+    default="measurement",
+    help="What the interval is of: the measurement of a spot, or its mean over repeated measurements.",
+)
+@options.option(
     "--size-factors",
     metavar="COLUMN",
     help="Column of obs with size factors for the expected counts; implies --counts.",

@@ -90,6 +90,8 @@ class SharedPrediction(PlaceOptions):
     key_added: str
     latent: bool
     uncertainty: bool
+    interval: float | None
+    interval_of: str
     batch_size: int
     device: str
 
@@ -147,6 +149,8 @@ def prediction_keywords(options: PredictionOptions, genes: list[str] | None, pla
         "key_added": options["key_added"],
         "latent": options["latent"],
         "uncertainty": options["uncertainty"],
+        "interval": options["interval"],
+        "interval_of": options["interval_of"],
         "batch_size": options["batch_size"],
         "device": options["device"],
         "genes": genes,

@@ -29,7 +29,16 @@ class ClosedFormFactory(Protocol):
         """Solve the closed form with the options of this preset; ``programs_only`` leaves out the ridge."""
 
 
-def choose_ridge(preset: Preset, splits: Sequence[Sequence[SectionWindow]], solve: ClosedFormFactory) -> Preset:
+class RidgeChoice(NamedTuple):
+    """Presets with the chosen penalty and number of programs."""
+
+    preset: Preset
+    """The choice of all splits."""
+    of_others: list[Preset]
+    """For each split, the choice of the others, by which its held-out tissue is predicted as if nobody had seen it."""
+
+
+def choose_ridge(preset: Preset, splits: Sequence[Sequence[SectionWindow]], solve: ClosedFormFactory) -> RidgeChoice:
     """Choose the ridge penalty and the number of gene programs that predict held-out tissue best.
 
     The best values depend on the tissue: a stronger ridge and fewer programs if counts are low and sections differ, a
@@ -41,30 +50,33 @@ def choose_ridge(preset: Preset, splits: Sequence[Sequence[SectionWindow]], solv
     preset
         The preset; its recipe lists the candidate penalties, its network options hold the largest number of programs.
     splits
-        Windows of all sections with the masks of each split.
+        Windows of all sections with the masks of each split, all of which hold out tissue.
     solve
         Solves the programs on the training spots of windows.
-
-    Returns
-    -------
-    The preset with the chosen values.
     """
     import torch
 
     penalties = preset.recipe.penalties
     correlations = [
-        _held_out_correlations(solve(preset, split, programs_only=True), split, penalties)
-        for split in splits
-        if any(window.validate.any() for window in split)
+        _held_out_correlations(solve(preset, split, programs_only=True), split, penalties) for split in splits
     ]
     if not correlations:
-        return preset
+        return RidgeChoice(preset, [])
     # Few spots or genes allow fewer programs than the preset: compare numbers of programs that all splits have
     most = min(each.shape[1] for each in correlations)
-    best = int(torch.stack([each[:, :most] for each in correlations]).sum(dim=0).argmax())
-    penalty, rank = penalties[best // most], best % most + 1
+    stacked = torch.stack([each[:, :most] for each in correlations])
+
+    def choose(correlations: Tensor) -> tuple[float, int]:
+        best = int(correlations.sum(dim=0).argmax())
+        return penalties[best // most], best % most + 1
+
+    def with_choice(penalty: float, rank: int) -> Preset:
+        return replace(preset, net={**preset.net, "penalty": penalty, "rank": rank})
+
+    penalty, rank = choose(stacked)
     log.info("Chosen on held-out tissue: ridge penalty %g, %s.", penalty, counted(rank, "gene program"))
-    return replace(preset, net={**preset.net, "penalty": penalty, "rank": rank})
+    others = [[j for j in range(len(splits)) if j != i] or [i] for i in range(len(splits))]
+    return RidgeChoice(with_choice(penalty, rank), [with_choice(*choose(stacked[rows])) for rows in others])
 
 
 def on_all_tissue(split: Sequence[SectionWindow]) -> list[SectionWindow]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sthggep._inputs._section import Section, SectionWindow
     from sthggep._slides._slide import Slide
+    from sthggep._training._calibration import HeldOutSection
     from sthggep._training._presets import Preset
     from sthggep._training._task import NetworkFactory, TrainingTask
     from sthggep._training._validation import HeldOut
@@ -33,6 +34,8 @@ class TrainedEnsemble(NamedTuple):
     members: list[nn.Module]
     history: pd.DataFrame
     held_out_pearson: list[float | None] | None
+    held_out: dict[str, HeldOutSection]
+    """Predictions of each section that was held out, in whole or in part, by a member that had not seen them."""
 
 
 def train_ensemble(
@@ -44,6 +47,7 @@ def train_ensemble(
 ) -> TrainedEnsemble:
     """Solve the closed form of the task, where it has one, and train the networks that earn a share beside it."""
     from sthggep._inputs._section import windows_of
+    from sthggep._training._calibration import predict_held_out
     from sthggep._training._fine_tuning import adapt_network, shares_of
     from sthggep._training._networks import build_network, choose_share, held_out_pearson
 
@@ -61,7 +65,8 @@ def train_ensemble(
 
     members, history = _train_members(task, splits, range(task.n_members), make_network, folder)
     choose_share(members, splits, task.preset.recipe, None if parent is None else shares_of(parent, len(members)))
-    return TrainedEnsemble(members, history, held_out_pearson(members, splits))
+    held_out = predict_held_out(members, splits)
+    return TrainedEnsemble(members, history, held_out_pearson(members, splits), held_out)
 
 
 def _train_beside_closed_form(
@@ -75,6 +80,7 @@ def _train_beside_closed_form(
     """Solve the closed form; train a network, and the others only if the first earns a share on held-out tissue."""
     import pandas as pd
 
+    from sthggep._training._calibration import predict_held_out
     from sthggep._training._closed_form import choose_ridge, on_all_tissue, refit_on_all
     from sthggep._training._networks import build_closed_form, build_network, choose_share, held_out_pearson
     from sthggep._training._validation import plan_choices
@@ -88,8 +94,10 @@ def _train_beside_closed_form(
         return build_network(preset, windows, n_genes, task.options.weights, seed + member, extra)
 
     choices = plan_choices(task.slides, task.options.validation, task.n_members)
-    choice_splits = _split(windows, sections, task.slides, choices)
-    task = replace(task, preset=choose_ridge(task.preset, choice_splits, solve))
+    # A section that several members hold out is predicted once
+    choice_splits = _holding_out(_split(windows, sections, task.slides, list(dict.fromkeys(choices))))
+    choice = choose_ridge(task.preset, choice_splits, solve)
+    task = replace(task, preset=choice.preset)
     recipe, members, history = task.preset.recipe, list[Any](), pd.DataFrame()
     share: float | None = 0.0
     if max(recipe.shares) > 0:
@@ -101,28 +109,35 @@ def _train_beside_closed_form(
         # The share is decided on the first network; its size on the held-out tissue of all
         some = tuple(each for each in recipe.shares if each > 0)
         log.info(_SHARE_LOG, choose_share(members, splits, replace(recipe, shares=some)))
-        correlations = held_out_pearson(members, splits)
+        correlations, held_out = held_out_pearson(members, splits), predict_held_out(members, splits)
         refit_on_all(members, splits)
-        return TrainedEnsemble(members, history, correlations)
+        return TrainedEnsemble(members, history, correlations, held_out)
     if len(history):
         log.info("The network earns no share in the prediction on held-out tissue: the closed form predicts alone.")
-    held_out = [split for split in choice_splits if any(window.validate.any() for window in split)]
-    correlations = held_out_pearson([solve(task.preset, split) for split in held_out], held_out)
-    return TrainedEnsemble([solve(task.preset, on_all_tissue(splits[0]))], history, correlations)
+    solved = [solve(preset, split) for preset, split in zip(choice.of_others, choice_splits, strict=True)]
+    correlations, held_out = held_out_pearson(solved, choice_splits), predict_held_out(solved, choice_splits)
+    return TrainedEnsemble([solve(task.preset, on_all_tissue(splits[0]))], history, correlations, held_out)
 
 
 def _adapt_closed_form(parent: HGGEP, task: TrainingTask, splits: Sequence[list[SectionWindow]]) -> TrainedEnsemble:
     """Adapt a model without networks to new sections: on all of their tissue, and on parts of it to measure it."""
     import pandas as pd
 
+    from sthggep._training._calibration import predict_held_out
     from sthggep._training._closed_form import on_all_tissue
     from sthggep._training._fine_tuning import adapt_network
     from sthggep._training._networks import held_out_pearson
 
-    held_out = [split for split in splits if any(window.validate.any() for window in split)]
-    correlations = held_out_pearson([adapt_network(parent, 0, task.genes, split) for split in held_out], held_out)
+    parts = _holding_out(splits)
+    solved = [adapt_network(parent, 0, task.genes, split) for split in parts]
+    correlations, held_out = held_out_pearson(solved, parts), predict_held_out(solved, parts)
     adapted = adapt_network(parent, 0, task.genes, on_all_tissue(splits[0]))
-    return TrainedEnsemble([adapted], pd.DataFrame(), correlations)
+    return TrainedEnsemble([adapted], pd.DataFrame(), correlations, held_out)
+
+
+def _holding_out(splits: Sequence[list[SectionWindow]]) -> list[list[SectionWindow]]:
+    """Return the splits that hold out tissue."""
+    return [split for split in splits if any(window.validate.any() for window in split)]
 
 
 def _split(

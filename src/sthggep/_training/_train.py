@@ -38,6 +38,7 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     """
     from sthggep._inputs._section import counts_only
     from sthggep._slides._stain import fit_reference, normalized
+    from sthggep._training._calibration import calibrate
     from sthggep._training._checkpoint_folder import open_training
     from sthggep._training._ensemble import describe_ensemble, train_ensemble
     from sthggep._training._prepare import prepare
@@ -59,6 +60,9 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
         ensemble = train_ensemble(task, sections, plan, extra, folder)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, describe_ensemble(ensemble))
     record.held_out_pearson = ensemble.held_out_pearson
+    std = None if record.targets is None else record.targets["std"]
+    calibration = calibrate(list(ensemble.held_out.values()), record.ceiling, std)
+    record.calibrated_on = [] if calibration is None else list(ensemble.held_out)
     return HGGEP(
         ensemble.members,
         task.genes,
@@ -67,6 +71,7 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
         encoder_state=_portable_state(prepared.encoder, parent),
         training=record_training(record, task, plan, prepared.encoder, stain),
         history=ensemble.history,
+        calibration=calibration,
     )
 
 

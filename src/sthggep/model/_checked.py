@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import listing
 from sthggep._disk._tensors import explain, refuse_non_finite, refuse_other_shapes
+from sthggep.model._calibration import Calibration
 from sthggep.model._former import former_id
 from sthggep.model._networks import expected_weights
 from sthggep.model._record_check import check_record
@@ -16,7 +17,7 @@ from sthggep.model._store import AMERICAN_NAMES, FORMAT, WHOLE_ID, read_folder, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MEMBERS, ENCODER = "members.", "encoder."
+MEMBERS, ENCODER, CALIBRATION = "members.", "encoder.", "calibration."
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -75,7 +76,11 @@ def _check_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
         expected = refuse_other_shapes(members, expected_weights(config["networks"]))
     except Exception as reason:  # options that no network takes
         raise ValueError(explain(reason)) from reason
-    unknown = [name for name in tensors if not name.startswith(ENCODER) and name.removeprefix(MEMBERS) not in expected]
+    calibration = select_prefix(CALIBRATION, tensors)
+    if calibration:
+        refuse_other_shapes(calibration, Calibration.expected_tensors(len(config["genes"])))
+    known = (ENCODER, CALIBRATION)
+    unknown = [name for name in tensors if not name.startswith(known) and name.removeprefix(MEMBERS) not in expected]
     if unknown:
         msg = f"the weights hold {listing(unknown, 3)}, which the record does not know"
         raise ValueError(msg)

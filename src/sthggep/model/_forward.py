@@ -54,6 +54,9 @@ class Predictions(NamedTuple):
     """``(n, genes)``: mean counts of a spot of median depth."""
     spread: NDArray[np.float32] | None = None
     """``(n, genes)``: standard deviation over the networks, of expression."""
+    lower: NDArray[np.float32] | None = None
+    """``(n, genes)``: lower end of the interval, on the model's scale."""
+    upper: NDArray[np.float32] | None = None
 
     def take(self, rows: NDArray[np.intp]) -> Predictions:
         """Return the predictions for some of the spots, in that order."""

@@ -13,8 +13,9 @@ from sthggep._arguments import checked_methods
 from sthggep._checks import gene_list, genes_present
 from sthggep._disk._tensors import refuse_non_finite
 from sthggep._inputs._inputs import Inputs
+from sthggep.model._calibration import Calibration
 from sthggep.model._card import render_card, render_html
-from sthggep.model._checked import ENCODER, MEMBERS, check_before_saving, check_id, read_model, unfit
+from sthggep.model._checked import CALIBRATION, ENCODER, MEMBERS, check_before_saving, check_id, read_model, unfit
 from sthggep.model._folders import find_model_folder
 from sthggep.model._hub import is_repository_name, upload
 from sthggep.model._lazyslide import LazySlideModel
@@ -46,6 +47,8 @@ class HGGEP(Predictor):
         Record of the training: sections, microns per pixel, seed. Default: an empty record.
     history
         Training curves, a row for each network and epoch; epochs count from 0. Default: an empty table.
+    calibration
+        Quantiles by which intervals are made. Default: the model gives no intervals.
 
     Examples
     --------
@@ -84,6 +87,8 @@ class HGGEP(Predictor):
         config = {"version": __version__, "class": "HGGEP", "id": self.id, **self._record()}
         tensors = {f"members.{name}": value for name, value in self.members.state_dict().items()}
         tensors |= {f"encoder.{name}": value for name, value in (self.encoder_state or {}).items()}
+        if self.calibration is not None:
+            tensors |= {f"{CALIBRATION}{name}": value for name, value in self.calibration.to_tensors().items()}
         check_free(path := model_path(folder), overwrite=overwrite)
         check_before_saving(config, tensors)
         write_folder(path, config, tensors, overwrite=overwrite)
@@ -127,6 +132,7 @@ class HGGEP(Predictor):
                 encoder_state=select_prefix(ENCODER, tensors) or None,
                 training=TrainingRecord.from_dict(config["training"]),
                 history=pd.DataFrame(config["history"]),
+                calibration=Calibration.from_tensors(select_prefix(CALIBRATION, tensors)),
             )
             model.members.load_state_dict(select_prefix(MEMBERS, tensors))
             if config["format"] >= WHOLE_ID:

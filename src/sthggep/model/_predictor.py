@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
+    from sthggep.model._calibration import Calibration, IntervalOf
 
 
 class Predictor:
@@ -47,6 +48,7 @@ class Predictor:
         encoder_state: Mapping[str, Tensor] | None = None,
         training: TrainingRecord | None = None,
         history: pd.DataFrame | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.genes = [str(gene) for gene in genes]
         unique(self.genes, "The genes of a model", "Each is the name of one output.")
@@ -55,6 +57,7 @@ class Predictor:
         self.encoder_state = None if encoder_state is None else dict(encoder_state)
         self.training = TrainingRecord() if training is None else training
         self.history = pd.DataFrame() if history is None else history
+        self.calibration = calibration
         for member in members:
             check_genes(int(member.config["n_genes"]), len(self.genes))  # type: ignore[index]
 
@@ -64,6 +67,8 @@ class Predictor:
         # The short name of the encoder's weights stands for weights that the model does not hold
         encoder = hash_weights(self.encoder_state) if self.encoder_state else self._encoder_weights
         content = [hash_weights(self.members.state_dict()), encoder, self._record()]
+        if self.calibration is not None:
+            content.append(hash_weights(self.calibration.to_tensors()))
         return f"hggep-{self.preset}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
 
     def _record(self) -> dict[str, object]:
@@ -111,6 +116,31 @@ class Predictor:
         The section with normalized colors, or unchanged.
         """
         return slide if slide.stain is not None else normalized(slide, self.stain)
+
+    def with_interval(
+        self, part: Predictions, columns: NDArray[np.intp] | None, interval: tuple[float, IntervalOf] | None
+    ) -> Predictions:
+        """Add the ends of intervals to predictions, where asked for.
+
+        Parameters
+        ----------
+        part
+            Predictions of some spots.
+        columns
+            The genes that were predicted. Default: all.
+        interval
+            Level, and what the interval is of. Default: no interval.
+
+        Returns
+        -------
+        The predictions, with ``lower`` and ``upper``.
+        """
+        if interval is None or self.calibration is None:
+            return part
+        level, of = interval
+        least = 0.0 if self.targets is None else None  # no measurement of a gene is below
+        lower, upper = self.calibration.interval(part.expression, level, of, columns, least=least)
+        return part._replace(lower=lower, upper=upper)
 
     def on_scale(self, outputs: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:
         """Scale outputs of the networks to predictions: networks predict standardized targets, unless these are genes.

@@ -33,6 +33,8 @@ class TrainingRecord:
     """Noise ceiling of each gene, its mean over the training sections."""
     held_out_pearson: list[float | None] | None = None
     """Mean correlation of each gene on the tissue that the networks held out."""
+    calibrated_on: list[str] = field(default_factory=list)
+    """Sections whose held-out predictions calibrated the intervals."""
     stain: dict[str, object] | None = None
     """Stain that slides are normalized to."""
     targets: dict[str, Any] | None = None

@@ -68,7 +68,8 @@ def find_earlier(request: Request, record: Mapping[str, Any]) -> EarlierPredicti
         return None
     sources = read_sources(table, keys.source)
     ids = {stored.get("source")} if sources is None else set(sources.iloc[rows].dropna().str.removesuffix(TRAINED_ON))
-    if ids != {record["source"]} or set(arrays) != {keys.obsm, *request.arrays}:
+    same_interval = dict(stored.get("interval", {})) == record.get("interval", {})
+    if ids != {record["source"]} or set(arrays) != {keys.obsm, *request.arrays} or not same_interval:
         msg = (
             f"{keys.obsm!r} holds predictions of {counted(len(rows), 'other spot')}, by another model, of other genes or with "
             "other arrays beside them, and this call would erase them. Pass another `key_added=`, repeat the options of that "

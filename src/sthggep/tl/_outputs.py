@@ -90,7 +90,14 @@ class Outputs:
     @staticmethod
     def all_names(keys: PredictionKeys) -> dict[str, str]:
         """Keys of ``obsm`` by the kind of array."""
-        return {"expression": keys.obsm, "latent": keys.latent, "counts": keys.counts, "spread": keys.std}
+        return {
+            "expression": keys.obsm,
+            "latent": keys.latent,
+            "counts": keys.counts,
+            "spread": keys.std,
+            "lower": keys.lower,
+            "upper": keys.upper,
+        }
 
     def names(self, keys: PredictionKeys) -> dict[str, str]:
         """Keys of ``obsm`` of the arrays that were filled."""
@@ -139,6 +146,8 @@ class Store:
             "latent": f"obsm/{self.keys.latent}",
             "counts": "layers/counts",
             "spread": "layers/std",
+            "lower": "layers/lower",
+            "upper": "layers/upper",
         }
         with _opened(self.path) as group:
             for kind, element in elements.items():

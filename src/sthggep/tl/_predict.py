@@ -46,6 +46,8 @@ def predict(
     latent: bool = False,
     counts: bool | str = False,
     uncertainty: bool = False,
+    interval: float | None = None,
+    interval_of: str = "measurement",
     image_key: str | None = None,
     table_key: str = "table",
     shapes_key: str | None = None,
@@ -89,6 +91,14 @@ def predict(
         Write the standard deviation over the networks of the model, for each spot and gene. It is not an error bar: it
         holds neither the noise of the counts nor errors that all networks share, and on held-out toy tissue it hardly
         correlated with the error.
+    interval
+        Write the ends of an interval around each prediction: the share of the values that lie inside, from 0.5 to 0.99,
+        for instance 0.9. The model measured on tissue held out of its training how far measurements lie from predictions,
+        gene by gene. The share holds in the mean over sections that resemble the training sections; on a new patient it
+        can be lower (see :doc:`/concepts/uncertain_maps`). Default: no interval.
+    interval_of
+        ``"measurement"``: of the measurement of a spot, counting noise included. ``"expression"``: of the mean over
+        repeated measurements of the same spot at the depth of the training sections.
     {places}
     window
         Most spots that are predicted at a time; a larger section is split into windows. Windows bound the memory, and
@@ -131,20 +141,23 @@ def predict(
         With ``counts``: expected counts.
     ``obsm["<key_added>_std"]`` : float32 (n_obs, n_genes)
         With ``uncertainty``: standard deviation over the networks, on the scale of the prediction.
+    ``obsm["<key_added>_lower"]``, ``obsm["<key_added>_upper"]`` : float32 (n_obs, n_genes)
+        With ``interval``: ends of the interval, on the scale of the prediction.
     ``uns[key_added]`` : dict
         ``genes`` (names of the columns), ``panel`` (all genes of the model, whose counts define the scale), ``units``,
         ``obsm`` (keys of the further arrays), ``model`` (its id), ``versions`` and ``params``. If the model records
         them: ``held_out_pearson``, the correlation of each gene on the tissue held out during training;
         ``training_ceiling``, the noise ceiling of each gene on the training slides; ``targets``, where the targets of
         a model of targets stand in a table (``genes`` then holds their names). With ``out``: ``path``, the file from
-        which :func:`sthggep.tl.evaluate` and the figures read.
+        which :func:`sthggep.tl.evaluate` and the figures read. With ``interval``: ``interval``, its ``level`` and what it is
+        an interval ``of``.
 
     ``obs["<key_added>_source"]`` : category
         A short hash of model and genes, which marks the rows that belong to this prediction, followed by
         ``"(trained on)"`` where the model was trained on the tissue. It stays with its row when rows are subset, renamed or
         concatenated.
 
-    The call removes embedding, counts and standard deviation of an earlier prediction of the same name.
+    The call removes embedding, counts, standard deviation and intervals of an earlier prediction of the same name.
 
     Warns
     -----
@@ -195,7 +208,9 @@ def predict(
         library_key=library_key,
         mpp=mpp,
     )
-    options = PredictionOptions(key_added, genes, latent, counts, uncertainty, window)
+    options = PredictionOptions(
+        key_added, genes, latent, counts, uncertainty, interval=interval, interval_of=interval_of, window=window
+    )
     path = None if out is None else check_out(out)
     if checkpoint_dir is not None:
         check_folder(Path(checkpoint_dir), "checkpoint_dir")
@@ -255,7 +270,7 @@ def _predict_sections(
             block_folder=block_folder,
         )
         for rows, part in parts:
-            outputs.add(slide.rows[rows], part)
+            outputs.add(slide.rows[rows], model.with_interval(part, request.quantities.columns, request.interval))
 
 
 def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], sources: pd.Series) -> None:

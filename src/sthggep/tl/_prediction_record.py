@@ -55,6 +55,8 @@ def prediction_record(
             "mpp_source": np.array([slide.mpp_source for slide in slides], dtype=object),
         },
     }
+    if request.interval is not None:
+        record["interval"] = request.interval._asdict()
     if model.targets is not None:
         record["targets"] = model.targets.to_dict()
     training = model.training

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import gene_list, has_key, listing, may_write, predicted_genes, unique, warn_user
+from sthggep._checks import gene_list, has_key, listing, may_write, one_of, predicted_genes, unique, warn_user
 from sthggep._encoders._freshness import refuse_stale
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
+    from sthggep.model._calibration import IntervalOf
     from sthggep.model._forward import Quantities
 
 
@@ -38,8 +39,19 @@ class PredictionOptions:
     counts: bool | str = False
     """Whether to predict expected counts, or the column of ``obs`` that holds their size factors."""
     uncertainty: bool = False
+    interval: float | None = None
+    """Level of the intervals; ``None`` for none."""
+    interval_of: str = "measurement"
     window: int | str | None = "auto"
     """Most spots that are predicted at a time."""
+
+
+class Interval(NamedTuple):
+    """The interval to write beside a prediction."""
+
+    level: float
+    """Share of what it is an interval of that lies inside."""
+    of: IntervalOf
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ class Request:
     """Keys of ``obsm`` for the arrays beside the prediction."""
     genes: list[str]
     quantities: Quantities
+    interval: Interval | None
     size_factors: NDArray[np.float32] | None
     """What expected counts of each row of the table are multiplied by."""
     slides: list[Slide]
@@ -66,7 +79,14 @@ def check_request(model: HGGEP, data: AnnData | SpatialData, places: Places, opt
     table = table_of(data, places.table_key)
     keys = prediction_keys(options.key_added)
     may_write(table, keys.obsm)
-    requested = {keys.latent: options.latent, keys.counts: options.counts, keys.std: options.uncertainty}
+    interval = check_interval(model, options.interval, options.interval_of)
+    requested = {
+        keys.latent: options.latent,
+        keys.counts: options.counts,
+        keys.std: options.uncertainty,
+        keys.lower: interval,
+        keys.upper: interval,
+    }
     arrays = [name for name, value in requested.items() if value]
     for name in arrays:
         may_write(table, name, of=keys.uns)
@@ -84,7 +104,7 @@ def check_request(model: HGGEP, data: AnnData | SpatialData, places: Places, opt
         check_window(model.inputs, slide, options.window)
     quantities = Quantities(columns, options.latent, bool(options.counts), options.uncertainty)
     slides = [model.normalized(slide) for slide in slides]
-    return Request(table, keys, arrays, genes, quantities, size_factors, slides)
+    return Request(table, keys, arrays, genes, quantities, interval, size_factors, slides)
 
 
 def check_fit(model: HGGEP, slide: Slide) -> None:
@@ -133,6 +153,28 @@ def check_ensemble(model: HGGEP) -> None:
             "Fit a model of several: `sthggep.tl.fit(slides, n_members=3)`."
         )
         raise ValueError(msg)
+
+
+def check_interval(model: HGGEP, level: float | None, of: str) -> Interval | None:
+    """Check the level of an interval, and that the model can give it."""
+    from sthggep.model._calibration import INTERVALS, LEVELS
+
+    one_of(of, INTERVALS, "interval_of")
+    if level is None:
+        return None
+    if isinstance(level, bool) or not isinstance(level, int | float) or not LEVELS[0] <= level <= LEVELS[1]:
+        msg = (
+            f"`interval` is the share of the values inside, from {LEVELS[0]} to {LEVELS[1]}, found {level!r}. "
+            "Pass `interval=0.9`, for instance."
+        )
+        raise ValueError(msg)
+    if model.calibration is None:
+        msg = (
+            "`interval` needs predictions of tissue that was held out of the training, but this model has none: it was "
+            "fitted with `validation=None`, on very few spots, or by an earlier version. Fit it again with `validation='auto'`."
+        )
+        raise ValueError(msg)
+    return Interval(float(level), cast("IntervalOf", of))
 
 
 def check_count_head(model: HGGEP) -> None:

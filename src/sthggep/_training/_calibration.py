@@ -1,0 +1,110 @@
+"""Calibration of a model's intervals by predictions of held-out tissue."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sthggep.model._calibration import PROBABILITIES, Calibration
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sthggep._inputs._section import SectionWindow
+
+Values = NDArray[np.float32]
+LEAST_SPOTS = 10  # held-out spots in all, without which there are no intervals
+LEAST_EXPRESSION = 0.05  # share of the error's variance that is never taken for counting noise
+
+
+class HeldOutSection(NamedTuple):
+    """The spots of a section that a model predicted without having seen them."""
+
+    predicted: Values
+    """(n, genes)."""
+    measured: Values
+    """(n, genes)."""
+
+
+def predict_held_out(
+    members: Sequence[nn.Module], splits: Sequence[Sequence[SectionWindow]]
+) -> dict[str, HeldOutSection]:
+    """Predict the tissue that each member held out, by section; spots that two members held out count once."""
+    import torch
+
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    seen: dict[int, Tensor] = {}
+    with torch.inference_mode():
+        for member, split in zip(members, splits, strict=False):
+            for number, window in enumerate(split):
+                earlier = seen.get(number, torch.zeros_like(window.validate))
+                mask = window.validate & ~earlier
+                if mask.any():
+                    seen[number] = earlier | mask
+                    parts[window.name].append((member(*window.inputs).expression[mask].float(), window.target[mask]))
+    return {
+        name: HeldOutSection(*(torch.cat(each).numpy() for each in zip(*pairs, strict=True)))
+        for name, pairs in parts.items()
+    }
+
+
+def calibrate(
+    held_out: Sequence[HeldOutSection], ceiling: Sequence[float] | None, std: Sequence[float] | None
+) -> Calibration | None:
+    """Compute the quantiles of measurement minus prediction over the held-out spots; ``None`` where there are too few.
+
+    Intervals by these quantiles are those of split conformal prediction with two one-sided scores, pooled over sections
+    of equal weight (Dunn, Wasserman & Ramdas 2023): on a new section they hold in the mean, if it is exchangeable with
+    the held-out ones.
+
+    Parameters
+    ----------
+    held_out
+        Predictions and measurements of each held-out section.
+    ceiling
+        Noise ceiling of each gene. Default: the noise is unknown, and none is taken out.
+    std
+        What one unit of the predictions is on the scale of the targets. Default: 1.
+    """
+    held_out = [section for section in held_out if len(section.measured)]
+    n_spots = sum(len(section.measured) for section in held_out)
+    if n_spots < LEAST_SPOTS:
+        return None
+    errors = np.concatenate([section.measured - section.predicted for section in held_out])
+    weights = np.concatenate([np.full(len(section.measured), 1 / len(section.measured)) for section in held_out])
+    quantiles = _weighted_quantiles(errors, weights, _widened(PROBABILITIES, n_spots))
+    squares = np.average(errors.astype(np.float64) ** 2, axis=0, weights=weights)
+    noise_free = np.ones(errors.shape[1])
+    if ceiling is not None:
+        variance = np.mean([section.measured.var(axis=0) for section in held_out], axis=0)
+        noise = variance * (1 - np.square(ceiling))
+        noise_free = np.sqrt(np.clip(1 - noise / np.maximum(squares, 1e-12), LEAST_EXPRESSION, 1))
+    scale = 1.0 if std is None else np.asarray(std)
+    return Calibration((quantiles * scale).astype(np.float32), noise_free.astype(np.float32))
+
+
+def _widened(probabilities: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Correct probabilities for the finite number of held-out spots, outwards from the median."""
+    return np.clip(0.5 + (probabilities - 0.5) * (n + 1) / n, 0, 1)
+
+
+def _weighted_quantiles(
+    values: Values, weights: NDArray[np.float64], probabilities: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Quantiles (probabilities, columns) of weighted rows: below the median the largest value whose mass below is no more."""
+    order = np.argsort(values, axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    mass = np.cumsum(weights[order], axis=0)
+    mass /= mass[-1]
+    out = np.empty((len(probabilities), values.shape[1]))
+    for i, probability in enumerate(probabilities):
+        # Towards the outside: mass below a lower end is at most `probability`, mass up to an upper end at least
+        place = (
+            (mass <= probability + 1e-12).sum(axis=0) if probability < 0.5 else (mass < probability - 1e-12).sum(axis=0)
+        )
+        out[i] = np.take_along_axis(ordered, np.minimum(place, len(values) - 1)[None], axis=0)[0]
+    return out

@@ -1,0 +1,87 @@
+"""How far measurements lie from predictions of held-out tissue: intervals that hold on average over exchangeable sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IntervalOf = Literal["measurement", "expression"]
+INTERVALS: tuple[IntervalOf, ...] = ("measurement", "expression")
+LEVELS = (0.5, 0.99)
+"""Least and largest level of an interval: the calibration holds quantiles for these and all between."""
+_TAIL = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25)
+PROBABILITIES = np.array([*_TAIL, *(1 - each for each in reversed(_TAIL))])
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Quantiles of measurement minus prediction on tissue that the predicting model had not seen.
+
+    Each gene has its own quantiles. Each held-out section has the same weight, whatever its number of spots.
+    """
+
+    quantiles: Values
+    """(probabilities, genes), at ``PROBABILITIES``, on the scale of the predictions."""
+    noise_free: Values
+    """(genes,): by how much intervals shrink where counting noise is taken out, from 0 to 1."""
+
+    def interval(
+        self, predicted: Values, level: float, of: IntervalOf, columns: NDArray[np.intp] | None, *, least: float | None
+    ) -> tuple[Values, Values]:
+        """Compute the lower and the upper end of the interval around each prediction.
+
+        Parameters
+        ----------
+        predicted
+            Predictions (n, genes).
+        level
+            Share of the measurements inside.
+        of
+            ``"measurement"``: of the measurement of a spot; ``"expression"``: of its mean over repeated measurements.
+        columns
+            The genes of ``predicted`` among those of the calibration. Default: all.
+        least
+            The least value that there can be. Default: none.
+        """
+        ends = []
+        for probability in ((1 - level) / 2, (1 + level) / 2):
+            offset = self.quantile(probability)
+            offset = offset * self.noise_free if of == "expression" else offset
+            end = predicted + (offset if columns is None else offset[columns])
+            ends.append((end if least is None else np.maximum(end, least)).astype(np.float32))
+        return ends[0], ends[1]
+
+    def quantile(self, probability: float) -> Values:
+        """Interpolate the quantile of each gene."""
+        at = float(np.interp(probability, PROBABILITIES, np.arange(len(PROBABILITIES))))
+        low, share = int(at), at - int(at)
+        high = min(low + 1, len(PROBABILITIES) - 1)
+        return np.asarray((1 - share) * self.quantiles[low] + share * self.quantiles[high], dtype=np.float32)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the arrays as tensors, for the file of a model."""
+        import torch
+
+        return {"quantiles": torch.from_numpy(self.quantiles), "noise_free": torch.from_numpy(self.noise_free)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Calibration | None:
+        """Make the calibration from what :meth:`to_tensors` returned; ``None`` from nothing."""
+        return cls(**{name: values.float().numpy() for name, values in tensors.items()}) if tensors else None
+
+    @staticmethod
+    def expected_tensors(n_genes: int) -> list[tuple[str, Tensor]]:
+        """List the tensors of a model of so many genes, without their values."""
+        import torch
+
+        shapes = {"quantiles": (len(PROBABILITIES), n_genes), "noise_free": (n_genes,)}
+        return [(name, torch.empty(shape, device="meta")) for name, shape in shapes.items()]

@@ -1,0 +1,161 @@
+"""Calibration of intervals by held-out tissue."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from sthggep import HGGEP, tl
+from sthggep._training._calibration import LEAST_SPOTS, HeldOutSection, calibrate, predict_held_out
+from sthggep.model._calibration import LEVELS, PROBABILITIES
+
+SPREADS = np.array([0.2, 1.0, 3.0])
+
+
+def section(n: int, rng: np.random.Generator, shift: float = 0.0) -> HeldOutSection:
+    """Errors of known spread around predictions of 0."""
+    return HeldOutSection(
+        np.zeros((n, 3), np.float32), (shift + SPREADS * rng.standard_normal((n, 3))).astype(np.float32)
+    )
+
+
+def test_quantiles_are_those_of_the_errors():
+    calibration = calibrate([section(40_000, np.random.default_rng(0))], None, None)
+    from scipy.stats import norm
+
+    for probability in (0.05, 0.5, 0.8, 0.95):
+        np.testing.assert_allclose(
+            calibration.quantile(probability), SPREADS * norm.ppf(probability), atol=0.03 * SPREADS.max()
+        )
+    assert (np.diff(calibration.quantiles, axis=0) >= 0).all()
+    assert (calibration.noise_free == 1).all()
+
+
+def test_intervals_cover_new_spots_of_small_calibrations():
+    rng, inside = np.random.default_rng(1), []
+    for _ in range(300):
+        calibration = calibrate([section(60, rng)], None, None)
+        new = section(50, rng)
+        lower, upper = calibration.interval(new.predicted, 0.9, "measurement", None, least=None)
+        inside.append((new.measured >= lower) & (new.measured <= upper))
+    assert 0.89 <= np.mean(inside) <= 0.93
+
+
+def test_each_section_has_the_same_weight():
+    rng = np.random.default_rng(2)
+    small, large = section(200, rng, shift=10.0), section(20_000, rng)
+    calibration = calibrate([small, large], None, None)
+    # Half of the mass lies around 10, though one spot in a hundred does
+    assert abs(calibration.quantile(0.75)[0] - 10) < 0.2
+    assert abs(calibration.quantile(0.25)[0]) < 0.2
+
+
+def test_noise_is_taken_out_of_the_interval():
+    rng = np.random.default_rng(3)
+    truth = rng.standard_normal((20_000, 3))
+    noise = np.array([0.0, 0.5, 1.0])
+    measured = (truth + noise * rng.standard_normal(truth.shape)).astype(np.float32)
+    predicted = (truth + 0.5 * rng.standard_normal(truth.shape)).astype(np.float32)
+    ceiling = 1 / np.sqrt(1 + noise**2)  # the correlation of truth and measurement
+    calibration = calibrate([HeldOutSection(predicted, measured)], ceiling.tolist(), None)
+    np.testing.assert_allclose(calibration.noise_free, 0.5 / np.sqrt(0.25 + noise**2), rtol=0.05)
+    lower, upper = calibration.interval(predicted, 0.9, "expression", None, least=None)
+    np.testing.assert_allclose(((truth >= lower) & (truth <= upper)).mean(axis=0), 0.9, atol=0.02)
+
+
+def test_scale_of_targets_least_value_and_columns():
+    one, ten = (calibrate([section(100, np.random.default_rng(4))], None, std) for std in (None, [10.0, 10.0, 10.0]))
+    np.testing.assert_allclose(ten.quantiles, 10 * one.quantiles, rtol=1e-5)
+    lower, upper = one.interval(np.zeros((2, 2), np.float32), 0.8, "measurement", np.array([2, 0]), least=0.0)
+    assert (lower == 0).all()
+    np.testing.assert_allclose(upper[0], one.quantile(0.9)[[2, 0]])
+
+
+def test_levels_are_nested():
+    calibration = calibrate([section(300, np.random.default_rng(5))], None, None)
+    widths = []
+    for level in np.linspace(*LEVELS, 20):
+        lower, upper = calibration.interval(np.zeros((1, 3), np.float32), level, "measurement", None, least=None)
+        widths.append(upper - lower)
+    assert (np.diff(np.concatenate(widths), axis=0) >= 0).all()
+    np.testing.assert_allclose(PROBABILITIES[[0, -1]], [(1 - LEVELS[1]) / 2, (1 + LEVELS[1]) / 2])
+
+
+def test_too_few_spots_give_no_calibration():
+    rng = np.random.default_rng(6)
+    assert calibrate([section(LEAST_SPOTS - 1, rng)], None, None) is None
+    assert calibrate([], None, None) is None
+    assert calibrate([section(LEAST_SPOTS, rng)], None, None) is not None
+
+
+def test_held_out_spots_are_predicted_once_by_a_member_that_had_not_seen_them():
+    def member(value: float):
+        return lambda x: SimpleNamespace(expression=torch.full((len(x), 1), value))
+
+    def window(name: str, held_out: list[int]):
+        validate = torch.zeros(4, dtype=torch.bool)
+        validate[held_out] = True
+        return SimpleNamespace(
+            name=name, inputs=(torch.zeros(4, 1),), validate=validate, target=torch.arange(4.0).reshape(4, 1)
+        )
+
+    splits = [[window("a", [0, 1]), window("b", [])], [window("a", [1, 3]), window("b", [2])]]
+    found = predict_held_out([member(1.0), member(2.0)], splits)
+    assert list(found) == ["a", "b"]
+    assert found["a"].predicted.ravel().tolist() == [1, 1, 2]
+    assert found["a"].measured.ravel().tolist() == [0, 1, 3]
+    assert found["b"].measured.ravel().tolist() == [2]
+
+
+# ---------------------------------------------------------------- models
+
+
+@pytest.fixture(scope="module")
+def alone(_sections, fit_options) -> HGGEP:
+    """A closed form, trained on the first two sections."""
+    return tl.fit(_sections[:2], **fit_options | {"n_members": 0})
+
+
+def test_fit_calibrates_on_the_sections_that_it_holds_out(alone):
+    model = alone
+    assert model.training.calibrated_on == model.training.sections == ["toy1", "toy2"]
+    assert model.calibration.quantiles.shape == (len(PROBABILITIES), len(model.genes))
+    assert (model.calibration.noise_free <= 1).all()
+    assert (model.calibration.noise_free > 0).all()
+
+
+def test_intervals_hold_on_a_section_that_nobody_has_seen(alone, slides):
+    from sthggep._table._counts import log10_cp10k, read_panel_counts
+
+    slide = slides[2]
+    tl.predict(slide, alone, interval=0.9, show_progress_bar=False)
+    measured = log10_cp10k(read_panel_counts(slide, alone.genes))
+    inside = (measured >= slide.obsm["hggep_lower"]) & (measured <= slide.obsm["hggep_upper"])
+    assert 0.8 <= np.median(inside.mean(axis=0)) <= 0.97
+    assert slide.obsm["hggep_lower"].min() >= 0
+    expression = slide.copy()
+    tl.predict(expression, alone, interval=0.9, interval_of="expression", show_progress_bar=False)
+    widths = [each.obsm["hggep_upper"] - each.obsm["hggep_lower"] for each in (expression, slide)]
+    assert (widths[0] <= widths[1] + 1e-6).all()
+    assert widths[0].mean() < 0.95 * widths[1].mean()
+
+
+def test_a_model_without_held_out_tissue_gives_no_interval(slides, fit_options):
+    bare = tl.fit(slides[:1], **fit_options | {"n_members": 0, "validation": None})
+    assert bare.calibration is None
+    with pytest.raises(ValueError, match=r"held out of the training.*validation='auto'"):
+        tl.predict(slides[2], bare, interval=0.9, show_progress_bar=False)
+
+
+def test_the_calibration_is_saved_and_part_of_the_id(alone, monkeypatch, tmp_path):
+    model = alone
+    model.save(tmp_path / "model")
+    loaded = HGGEP.load(tmp_path / "model")
+    assert loaded.id == model.id
+    for name in ("quantiles", "noise_free"):
+        np.testing.assert_array_equal(getattr(loaded.calibration, name), getattr(model.calibration, name))
+    monkeypatch.setattr(model, "calibration", None)
+    assert model.id != loaded.id
