@@ -130,6 +130,22 @@ def test_scores_are_those_of_fit_predict_evaluate(four, genes):
     np.testing.assert_allclose(values(results, "ceiling", "ceiling", "toy2"), scores.loc[genes, "ceiling"])
 
 
+def test_intervals_are_scored(four, genes):
+    results = tl.cross_validate(four[1:], genes=genes, baselines=["mean"], interval=0.8, **QUICK)
+    tl.predict(four[1], tl.fit(four[2:], genes=genes, **QUICK), interval=0.8, show_progress_bar=False)
+    lower, upper = four[1].obsm["hggep_lower"], four[1].obsm["hggep_upper"]
+    y = measured(four[1], genes)
+    inside = (y >= lower) & (y <= upper)
+    np.testing.assert_allclose(values(results, "hggep", "coverage", "toy2"), inside.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(values(results, "hggep", "width", "toy2"), (upper - lower).mean(axis=0), atol=1e-5)
+    penalty = np.where(inside, 0, np.minimum(np.abs(y - lower), np.abs(y - upper))) * 10
+    expected = (upper - lower + penalty).mean(axis=0)
+    np.testing.assert_allclose(values(results, "hggep", "interval_score", "toy2"), expected, atol=1e-4)
+    assert set(results.loc[results["metric"] == "coverage", "method"]) == {"hggep"}
+    with pytest.raises(ValueError, match=r"from 0\.5 to 0\.99, found 80"):
+        tl.cross_validate(four[1:], genes=genes, interval=80, **QUICK)
+
+
 def test_sections_of_one_object_are_split_too(four, genes):
     of_objects = tl.cross_validate(four, genes=genes, **QUICK)
     adata = anndata.concat(four, label="which", keys=[f"toy{i}" for i in range(1, 5)], index_unique="-")

@@ -156,7 +156,8 @@ def _image(slide: Slide) -> str | None:
 def _positions(xy: NDArray[np.float64]) -> NDArray[np.float64]:
     """The different positions; none if they fill a regular grid, as those of many sections do."""
     rounded = np.unique(np.round(xy, 2) + 0.0, axis=0)
-    on_grid = len(np.unique(rounded[:, 0])) * len(np.unique(rounded[:, 1])) <= 2 * len(rounded)
+    # A hexagonal array fills half of its rows and columns, and tissue some half of the array
+    on_grid = len(np.unique(rounded[:, 0])) * len(np.unique(rounded[:, 1])) <= 4 * len(rounded)
     return rounded[:0] if on_grid or len(rounded) < 3 else rounded
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sthggep.model._forward import Predictions
+    from sthggep.model._predictor import Predictor
 
 IntervalOf = Literal["measurement", "expression"]
 INTERVALS: tuple[IntervalOf, ...] = ("measurement", "expression")
@@ -20,6 +23,27 @@ _TAIL = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.
 PROBABILITIES = np.array([*_TAIL, *(1 - each for each in reversed(_TAIL))])
 
 Values = NDArray[np.float32]
+
+
+def check_level(level: object) -> None:
+    """Refuse a level that is no share of values, or for which the calibration holds no quantiles."""
+    if level is None:
+        return
+    number = isinstance(level, int | float | np.number) and not isinstance(level, bool)
+    if not number or not LEVELS[0] <= level <= LEVELS[1]:  # type: ignore[operator]
+        msg = (
+            f"`interval` is the share of the values inside, from {LEVELS[0]} to {LEVELS[1]}, found {level!r}. "
+            "Pass `interval=0.9`, for instance."
+        )
+        raise ValueError(msg)
+
+
+class Interval(NamedTuple):
+    """The interval to write beside a prediction."""
+
+    level: float
+    """Share of what it is an interval of that lies inside."""
+    of: IntervalOf
 
 
 @dataclass(frozen=True)
@@ -85,3 +109,26 @@ class Calibration:
 
         shapes = {"quantiles": (len(PROBABILITIES), n_genes), "noise_free": (n_genes,)}
         return [(name, torch.empty(shape, device="meta")) for name, shape in shapes.items()]
+
+
+def add_interval(
+    model: Predictor, part: Predictions, interval: Interval | None, columns: NDArray[np.intp] | None = None
+) -> Predictions:
+    """Add the ends of intervals to predictions, where asked for.
+
+    Parameters
+    ----------
+    model
+        The model of the predictions.
+    part
+        Predictions of some spots.
+    interval
+        Level, and what the interval is of. Default: none is added.
+    columns
+        The genes that were predicted. Default: all.
+    """
+    if interval is None or model.calibration is None:
+        return part
+    least = 0.0 if model.targets is None else None  # no measurement of a gene is below
+    lower, upper = model.calibration.interval(part.expression, interval.level, interval.of, columns, least=least)
+    return part._replace(lower=lower, upper=upper)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
-    from sthggep.model._calibration import Calibration, IntervalOf
+    from sthggep.model._calibration import Calibration
 
 
 class Predictor:
@@ -116,31 +116,6 @@ class Predictor:
         The section with normalized colors, or unchanged.
         """
         return slide if slide.stain is not None else normalized(slide, self.stain)
-
-    def with_interval(
-        self, part: Predictions, columns: NDArray[np.intp] | None, interval: tuple[float, IntervalOf] | None
-    ) -> Predictions:
-        """Add the ends of intervals to predictions, where asked for.
-
-        Parameters
-        ----------
-        part
-            Predictions of some spots.
-        columns
-            The genes that were predicted. Default: all.
-        interval
-            Level, and what the interval is of. Default: no interval.
-
-        Returns
-        -------
-        The predictions, with ``lower`` and ``upper``.
-        """
-        if interval is None or self.calibration is None:
-            return part
-        level, of = interval
-        least = 0.0 if self.targets is None else None  # no measurement of a gene is below
-        lower, upper = self.calibration.interval(part.expression, level, of, columns, least=least)
-        return part._replace(lower=lower, upper=upper)
 
     def on_scale(self, outputs: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:
         """Scale outputs of the networks to predictions: networks predict standardized targets, unless these are genes.

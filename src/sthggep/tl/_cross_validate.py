@@ -52,6 +52,7 @@ def cross_validate(
     max_epochs: int | None = None,
     learning_rate: float | None = None,
     n_members: int | None = None,
+    interval: float | None = None,
     weights: str | Path | None = None,
     layer: str | None = None,
     image_key: str | None = None,
@@ -108,6 +109,8 @@ def cross_validate(
         use them.
     obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members, weights
         As for :func:`sthggep.tl.fit`.
+    interval
+        Also score the model's intervals of this level, such as 0.9; see :func:`sthggep.tl.predict`. Default: none.
     layer
         Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
         ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
@@ -132,7 +135,8 @@ def cross_validate(
     A DataFrame with a row for each ``fold``, ``group``, ``section``, ``method``, ``metric`` and
     ``gene``, and its ``value``. ``leak`` is ``"same patient"`` if the fold was trained on other sections of the
     patient, else empty. ``method`` is ``"hggep"`` or a baseline. ``metric`` is ``"pearson"``, ``"spearman"`` or
-    ``"rmse"``, within the section, on ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene
+    ``"rmse"``, and with ``interval`` also ``"coverage"`` (share of the measurements inside), ``"width"`` and
+    ``"interval_score"`` (Winkler's, lower is better), within the section, on ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene
     (see :func:`sthggep.tl.evaluate`) is a row with ``"ceiling"`` as ``method`` and ``metric``. ``attrs`` holds
     ``parameters``, ``folds`` (``group``, ``sections``, numbers ``n_train`` of training and ``n_expression`` of further
     sections, ``n_genes``, ``seconds``) and ``leaks``.
@@ -188,7 +192,7 @@ def cross_validate(
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     training = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs)
     choices = Choices(obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members)
-    options = Options.of(group_key, genes, preset, choices, baselines, training, targets)
+    options = Options.of(group_key, genes, preset, choices, baselines, training, targets, interval)
     plan = make_plan(slides, options, places, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.extra_sections)
     if leaks:

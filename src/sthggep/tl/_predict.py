@@ -256,6 +256,7 @@ def _predict_sections(
     block_folder: Path | None,
 ) -> None:
     """Predict all sections of a request, window by window."""
+    from sthggep.model._calibration import add_interval
     from sthggep.model._forward import predict_windows
 
     encoder = model.encoder(device=str(compute.device))
@@ -270,7 +271,7 @@ def _predict_sections(
             block_folder=block_folder,
         )
         for rows, part in parts:
-            outputs.add(slide.rows[rows], model.with_interval(part, request.quantities.columns, request.interval))
+            outputs.add(slide.rows[rows], add_interval(model, part, request.interval, request.quantities.columns))
 
 
 def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], sources: pd.Series) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
-    from sthggep.model._calibration import IntervalOf
+    from sthggep.model._calibration import Interval, IntervalOf
     from sthggep.model._forward import Quantities
 
 
@@ -44,14 +44,6 @@ class PredictionOptions:
     interval_of: str = "measurement"
     window: int | str | None = "auto"
     """Most spots that are predicted at a time."""
-
-
-class Interval(NamedTuple):
-    """The interval to write beside a prediction."""
-
-    level: float
-    """Share of what it is an interval of that lies inside."""
-    of: IntervalOf
 
 
 @dataclass(frozen=True)
@@ -157,17 +149,12 @@ def check_ensemble(model: HGGEP) -> None:
 
 def check_interval(model: HGGEP, level: float | None, of: str) -> Interval | None:
     """Check the level of an interval, and that the model can give it."""
-    from sthggep.model._calibration import INTERVALS, LEVELS
+    from sthggep.model._calibration import INTERVALS, Interval, check_level
 
     one_of(of, INTERVALS, "interval_of")
+    check_level(level)
     if level is None:
         return None
-    if isinstance(level, bool) or not isinstance(level, int | float) or not LEVELS[0] <= level <= LEVELS[1]:
-        msg = (
-            f"`interval` is the share of the values inside, from {LEVELS[0]} to {LEVELS[1]}, found {level!r}. "
-            "Pass `interval=0.9`, for instance."
-        )
-        raise ValueError(msg)
     if model.calibration is None:
         msg = (
             "`interval` needs predictions of tissue that was held out of the training, but this model has none: it was "

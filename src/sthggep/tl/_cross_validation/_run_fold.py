@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from sthggep._table._scores import noise_ceiling, score
 from sthggep._training._task import TrainingTask
 from sthggep._training._train import train
+from sthggep.model._calibration import Interval, add_interval
 from sthggep.model._forward import Quantities, gather, predict_window, predict_windows
 from sthggep.tl._cross_validation._baselines import BASELINES, BaselineSample, FeatureView
 from sthggep.tl._request import check_fit
 
 if TYPE_CHECKING:
     from sthggep.model import HGGEP
+    from sthggep.model._forward import Predictions
     from sthggep.tl._cross_validation._folds import Fold
     from sthggep.tl._cross_validation._plan import FoldInputs, Plan
 
@@ -28,12 +30,18 @@ METRICS = ("pearson", "spearman", "rmse")
 
 def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
     """Score the fold's held-out sections; their counts are read after all methods have predicted."""
-    predicted = {MODEL: _by_model(plan, inputs, fold, panel)} | _by_baselines(plan, inputs.views, fold, panel)
+    parts_of_model = _by_model(plan, inputs, fold, panel)
+    predicted = {MODEL: [part.expression for part in parts_of_model]}
+    predicted |= _by_baselines(plan, inputs.views, fold, panel)
     seed = plan.options.training.compute.seed
     parts = []
     for position, i in enumerate(fold.test):
         by_method = {name: sections[position] for name, sections in predicted.items()}
-        scores = score_section(by_method, *plan.measured(i, panel), panel, seed)
+        measured, raw = plan.measured(i, panel)
+        scores = score_section(by_method, measured, raw, panel, seed)
+        intervals = score_intervals(parts_of_model[position], measured, plan.options.interval)
+        if intervals is not None:
+            scores = pd.concat([scores, _long(intervals, MODEL, panel)], ignore_index=True)
         scores.insert(0, "section", plan.slides[i].name)
         parts.append(scores)
     table = pd.concat(parts, ignore_index=True)
@@ -42,7 +50,7 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
     return table
 
 
-def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> list[Floats]:
+def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> list[Predictions]:
     """Train a model on the fold's training sections and predict the held-out ones."""
     options = plan.options
     task = TrainingTask(
@@ -57,14 +65,16 @@ def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) 
     model = train(task, inputs.prepared.subset(fold.train))
     for i in fold.test:
         check_fit(model, plan.slides[i])
-    return [_predict_section(plan, inputs, model, i) for i in fold.test]
+    level = options.interval
+    interval = None if level is None else Interval(level, "measurement")
+    return [add_interval(model, _predict_section(plan, inputs, model, i), interval) for i in fold.test]
 
 
-def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Floats:
+def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Predictions:
     """Predict a held-out section."""
     windows, training = inputs.prepared.windows[i], plan.options.training
     if len(windows) == 1:
-        return predict_window(model.ensemble, windows[0], training.compute.device, Quantities()).expression
+        return predict_window(model.ensemble, windows[0], training.compute.device, Quantities())
     # In several windows, each network needs the section's statistics on its own scale
     parts = predict_windows(
         model.ensemble,
@@ -74,7 +84,7 @@ def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Fl
         window=training.window,
         block_folder=inputs.block_folder,
     )
-    return gather(parts).expression
+    return gather(parts)
 
 
 def _by_baselines(
@@ -108,6 +118,21 @@ def _scores(predicted: Floats, measured: Floats) -> pd.DataFrame:
     constant = (np.ptp(predicted, axis=0) == 0) & (np.ptp(measured, axis=0) > 0)
     scores.loc[constant, ["pearson", "spearman"]] = 0.0
     return scores
+
+
+def score_intervals(part: Predictions, measured: Floats, level: float | None) -> pd.DataFrame | None:
+    """Score the intervals of each gene: coverage, mean width, and the interval score of Winkler (1972), lower is better."""
+    if part.lower is None or part.upper is None or level is None:
+        return None
+    width = part.upper - part.lower
+    missed = np.clip(part.lower - measured, 0, None) + np.clip(measured - part.upper, 0, None)
+    return pd.DataFrame(
+        {
+            "coverage": (missed == 0).mean(axis=0),
+            "width": width.mean(axis=0),
+            "interval_score": (width + 2 / (1 - level) * missed).mean(axis=0),
+        }
+    )
 
 
 def _long(scores: pd.DataFrame, method: str, panel: Sequence[str]) -> pd.DataFrame:

@@ -1,0 +1,87 @@
+"""Coverage and width of intervals on sections and patients that training never saw.
+
+    python benchmarks/intervals.py --root $STHGGEP_DATA --panel panel_her2.txt
+
+Every fold fits a closed form (`n_members=0`), whose intervals are calibrated on its own held-out tissue, and scores them on
+the held-out sections. Beside it: one width a gene, the quantile of the absolute errors on the same held-out tissue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import sthggep
+
+LEVELS = (0.8, 0.9, 0.95)
+
+
+def sections(root: Path, names: tuple[str, ...]) -> list:
+    """Read sections of her2st or of the mouse olfactory bulb."""
+    return [
+        sthggep.datasets.mob(name, root=root / "mob")
+        if name.startswith("MOB")
+        else sthggep.datasets.her2st(name, root=root / "her2st")
+        for name in names
+    ]
+
+
+def one_width(model: sthggep.HGGEP, level: float) -> np.ndarray:
+    """Return one width for each gene: the quantile of the absolute errors, from those of the signed ones."""
+    calibration = model.calibration
+    errors = calibration.quantiles
+    from sthggep.model._calibration import PROBABILITIES
+
+    weights = np.gradient(PROBABILITIES)
+    order = np.argsort(np.abs(errors), axis=0)
+    mass = np.cumsum(weights[order], axis=0) / weights.sum()
+    at = (mass < level).sum(axis=0).clip(max=len(errors) - 1)
+    return np.take_along_axis(np.take_along_axis(np.abs(errors), order, axis=0), at[None], axis=0)[0]
+
+
+def main() -> None:
+    """Fit, predict, score."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--panel", type=Path, required=True)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    from sthggep._table._counts import log10_cp10k, read_panel_counts
+
+    her2st = ("B4", "C2", "C3", "C4", "C5")
+    folds = [("sections", tuple(x for x in her2st if x != name), (name,)) for name in her2st]
+    folds += [("patients", her2st[1:], her2st[:1]), ("patients", her2st[:1], her2st[1:])]
+    folds += [("bulbs", ("MOB1",), ("MOB3",)), ("bulbs", ("MOB3",), ("MOB1",))]
+    rows = []
+    for what, train, test in folds:
+        genes = None if what == "bulbs" else options.panel.read_text().split()
+        model = sthggep.tl.fit(sections(options.root, train), genes=genes, n_members=0, show_progress_bar=False)
+        for slide, name in zip(sections(options.root, test), test, strict=True):
+            measured = log10_cp10k(read_panel_counts(slide, model.genes))
+            keep = np.ptp(measured, axis=0) > 0
+            for level in LEVELS:
+                sthggep.tl.predict(slide, model, interval=level, show_progress_bar=False)
+                predicted = slide.obsm["hggep"]
+                width = one_width(model, level)
+                both = {
+                    "ours": (slide.obsm["hggep_lower"], slide.obsm["hggep_upper"]),
+                    "one width": (np.maximum(predicted - width, 0), predicted + width),
+                }
+                for method, (lower, upper) in both.items():
+                    missed = np.clip(lower - measured, 0, None) + np.clip(measured - upper, 0, None)
+                    inside = (missed == 0).mean(axis=0)[keep]
+                    row = {"fold": what, "section": name, "from": "+".join(train), "level": level, "method": method}
+                    row |= dict(zip(("q25", "median", "q75"), np.quantile(inside, [0.25, 0.5, 0.75]), strict=True))
+                    row |= {"in .80-.97": ((inside >= 0.8) & (inside <= 0.97)).mean()}
+                    row |= {"width": (upper - lower)[:, keep].mean()}
+                    row |= {"interval score": (upper - lower + 2 / (1 - level) * missed)[:, keep].mean()}
+                    rows.append(row)
+    print(pd.DataFrame(rows).round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
