@@ -203,3 +203,16 @@ def test_a_folder_of_checkpoints_knows_the_image(slide, tmp_path: Path):
     images[key][1, 1] = 255 - images[key][1, 1]
     with pytest.raises((ValueError, FileExistsError), match="holds a training of other data"):
         tl.fit(slide, **options)
+
+
+def test_features_made_in_another_way_are_named_in_the_log(slide, caplog):
+    options = {"encoder": "shufflenet", "size_um": 160, "weights": "random", "n_members": 0, "validation": None}
+    model = tl.fit(slide, genes=list(slide.var_names), show_progress_bar=False, **options)
+    (line,) = [each for each in caplog.messages if "encodes anew" in each]
+    assert f"obsm['{KEY}'] was made with encoding='patches', flips=False" in line
+    assert "reads encoding='tissue', flips=False" in line
+    assert "`sthggep.pp.features`" in line
+    caplog.clear()
+    pp.features(slide, **OPTIONS, encoding="tissue")
+    tl.predict(slide, model, show_progress_bar=False)
+    assert not [each for each in caplog.messages if "encodes anew" in each]

@@ -210,6 +210,17 @@ def matches_record(table: AnnData, key: str, record: Mapping[str, object]) -> bo
     return all(_plain(stored.get(name)) == _plain(record.get(name)) for name in {*record, "encoding", "stain"})
 
 
+def other_encoding(table: AnnData, key: str, record: Mapping[str, object]) -> str | None:
+    """Return how features of the same encoder and field of view were made otherwise; ``None`` if there are none such."""
+    stored = table.uns.get(key)
+    if key not in table.obsm or not isinstance(stored, Mapping):
+        return None
+    if any(_plain(stored.get(name)) != record[name] for name in ("encoder", "weights", "size_um")):
+        return None
+    found, wanted = ((str(each.get("encoding", "patches")), bool(each.get("flips"))) for each in (stored, record))
+    return None if found == wanted else f"encoding={found[0]!r}, flips={found[1]}"
+
+
 def _plain(value: object) -> object:
     """A list where a file holds an array."""
     return value.tolist() if isinstance(value, np.ndarray) else value

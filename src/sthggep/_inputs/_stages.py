@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from sthggep._encoders._block_store import BlockStore
 from sthggep._encoders._cache import image_fingerprint
 from sthggep._encoders._encode import encode, make_encodings
-from sthggep._encoders._record import feature_record, has_features, read_sections
+from sthggep._encoders._record import feature_record, has_features, other_encoding, read_sections
 from sthggep._encoders._reference_windows import StageFeatures
 from sthggep._keys import feature_key
+from sthggep._log import log
 from sthggep._table._user_features import read_user_features
 from sthggep.nn._published import TABLE_ROWS
 
@@ -82,6 +84,7 @@ def frozen_stages(
         return [StageFeatures(read_user_features(slide, key)) for key in inputs.obsm]
     features = _stored_features(slide, inputs, encoder)
     if missing := [size for size in inputs.fields_of_view if size not in features]:
+        _log_other_encoding(slide, inputs, encoder, missing)
         computed = encode(
             slide,
             encoder,
@@ -134,6 +137,23 @@ def _stored_features(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> di
         values = np.asarray(table.obsm[key][slide.rows], dtype=np.float32)
         found[size] = StageFeatures(values, read_sections(table.uns[key]).moments_of(image, slide.mpp))
     return found
+
+
+def _log_other_encoding(slide: Slide, inputs: Inputs, encoder: FrozenEncoder, sizes: Sequence[float]) -> None:
+    """Say that ``obsm`` holds features that were made in another way, and how to make those that serve."""
+    for size in sizes:
+        key = feature_key(inputs.encoder, size)
+        if found := other_encoding(slide.adata, key, _record(inputs, encoder, size, slide.stain)):
+            log.info(
+                "%s: obsm[%r] was made with %s; this model reads encoding=%r, flips=%s, and encodes anew. Pass these to "
+                "`sthggep.pp.features` so that they are used again.",
+                slide.name,
+                key,
+                found,
+                inputs.encoding,
+                inputs.flips,
+            )
+            return
 
 
 def _stored_keys(slide: Slide, inputs: Inputs, encoder: FrozenEncoder) -> dict[float, tuple[str, str]]:

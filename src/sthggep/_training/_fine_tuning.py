@@ -96,7 +96,7 @@ def fine_tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
 
 
 def shares_of(parent: HGGEP, n_members: int) -> list[float] | None:
-    """Read the share of each network in the model's prediction; ``None`` for networks without a linear shortcut."""
+    """Read the share of each network in the model's prediction; ``None`` for networks without a closed form."""
     from sthggep.nn import FeatureHGGEPNet
 
     shares = [float(member.blend) for member in parent.members if isinstance(member, FeatureHGGEPNet)]

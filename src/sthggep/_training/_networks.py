@@ -141,7 +141,7 @@ def choose_share(
     recipe: Recipe,
     parent_shares: Sequence[float] | None = None,
 ) -> float | None:
-    """Choose the share of the networks in the prediction on all held-out tissue; the linear shortcut has the rest.
+    """Choose the share of the networks in the prediction on all held-out tissue; the closed form has the rest.
 
     All members get the same share, chosen on the held-out tissue of all members together: that of one member is too
     little. If nothing is held out, fine-tuned networks keep the shares of their parent.

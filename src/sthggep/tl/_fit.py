@@ -92,7 +92,7 @@ def fit(
         minutes on a laptop. ``"paper"``: the published network, sizes and losses, trained end to end; needs a GPU.
     model
         A model to fine-tune, or the folder of a saved one. Inputs, networks and gene programs of the model stay as
-        they are. Its networks are trained at a tenth of the preset's learning rate. The linear shortcut of the default
+        they are. Its networks are trained at a tenth of the preset's learning rate. The closed form of the default
         preset is refitted as a ridge regression towards its earlier weights, so it moves further the more spots there
         are; means and spreads of the genes move likewise. The function does not change ``model`` itself. Default:
         train a new model.
@@ -101,7 +101,7 @@ def fit(
         gene programs and the weight of the networks in the prediction: ``"sections"`` (whole sections), ``"blocks"``
         (blocks of tissue within each section), a list of section names, or ``None`` (nothing: training runs all
         epochs). Default: ``"auto"``, sections if there are several, else blocks. Each network of an ensemble holds out
-        another part, and the linear shortcut is finally refitted on all tissue. Single spots are never held out, since
+        another part, and the closed form is finally refitted on all tissue. Single spots are never held out, since
         their neighbors resemble them.
     expression
         Further sections with raw counts of the same genes, no image needed. The default preset learns gene programs
