@@ -56,20 +56,21 @@ def reference_windows(slide: Slide, window_px: float) -> NDArray[np.float64]:
     window_px
         Pixels that the encoder reads for one window, context included: large tissue has fewer of large windows.
     """
-    mpp, most = slide.require_mpp(), int(np.clip(LARGE_PX / window_px, LEAST_ON_LARGE, MOST_WINDOWS))
-    found = _FOUND.setdefault(slide.levels[0], {})
+    mpp = slide.require_mpp()
+    masks, found = _MASKS.setdefault(slide.levels[0], {}), _FOUND.setdefault(slide.levels[0], {})
+    if mpp not in masks:
+        masks[mpp] = tissue_mask(slide)
+    area = float(masks[mpp].mean()) * float(np.prod(slide.size))
+    most = MOST_WINDOWS
+    if area * (mpp / 1000) ** 2 > LARGE_MM2:
+        most = int(np.clip(LARGE_PX / window_px, LEAST_ON_LARGE, MOST_WINDOWS))
     if (mpp, most) not in found:
-        found[mpp, most] = _lay_windows(slide, mpp, most)
+        found[mpp, most] = _lay_windows(slide, masks[mpp], area, mpp, most)
     return found[mpp, most]
 
 
-def _lay_windows(slide: Slide, mpp: float, most_on_large: int) -> NDArray[np.float64]:
-    masks = _MASKS.setdefault(slide.levels[0], {})
-    if mpp not in masks:
-        masks[mpp] = tissue_mask(slide)
-    size, mask = np.array(slide.size), masks[mpp]
-    area = float(mask.mean()) * float(np.prod(size))
-    most = MOST_WINDOWS if area * (mpp / 1000) ** 2 <= LARGE_MM2 else most_on_large
+def _lay_windows(slide: Slide, mask: Mask, area: float, mpp: float, most: int) -> NDArray[np.float64]:
+    size = np.array(slide.size)
     step = max(LEAST_STEP_UM / mpp, (area / most) ** 0.5)
     xy = _lattice(size, step)
     tissue = tissue_fraction(mask, slide.size, xy, step) >= 0.5
