@@ -63,7 +63,7 @@ def test_mistakes_of_files(shell, files, tmp_path):
     assert (
         "Error: a.h5ad: 'mine' is not in obsm" in result.stderr
     )  # without the quotes that a KeyError puts around its message
-    assert "Call `sthggep predict` first" in result.stderr
+    assert "Call `sthggep predict --key-added mine` first" in result.stderr
     result = shell("evaluate", "a.h5ad", "--out", "b.h5ad")
     assert (result.exit_code, "A file for a table ends in .csv or .tsv, found b.h5ad" in result.stderr) == (1, True)
 

@@ -237,14 +237,21 @@ def test_a_section_and_one_below_its_name(slide: ad.AnnData):
         resolve(slide)
 
 
-@pytest.mark.handles("It is refused before work starts, since no file can hold it")
+@pytest.mark.handles("tl.fit and tl.cross_validate refuse it before work starts, since no file can hold it")
 @pytest.mark.parametrize(
     "name",
     [pytest.param("a\0b", id="a section with NUL in its name"), pytest.param("a\udcff", id="a section whose name is no UTF-8")],
 )  # fmt: skip
 def test_names_that_no_file_can_hold(slide: ad.AnnData, name: str):
-    with pytest.raises(ValueError, match=r"name of a section must be text that files can hold.*Rename it in `uns"):
-        resolve(renamed(slide, name))
+    words = r"name of a section must be text that files can hold.*Rename it in `uns"
+    options = {"obsm": "morphology", "show_progress_bar": False}
+    odd, other = renamed(slide.copy(), name), slide
+    with pytest.raises(ValueError, match=words):
+        tl.fit(odd, **options)
+    with pytest.raises(ValueError, match=words):
+        tl.fit(other, expression=odd, **options)
+    with pytest.raises(ValueError, match=words):
+        tl.cross_validate([odd, other], group_key="section", **options)
 
 
 def test_blanks_around_a_name_do_not_matter(slide: ad.AnnData):

@@ -103,7 +103,7 @@ def test_the_reference_is_the_mean_of_slides_with_a_stain(slide: Slide, stains: 
     assert fit_reference([slide], None) is None
     with pytest.raises(
         ValueError,
-        match=r"none of 1 section \('toy1'\) could sthggep estimate it: too little tissue.*another `stain`, or None",
+        match=r"none of 1 section \('toy1'\) could sthggep estimate it: too little tissue.*another `stain`, or leave it out",
     ):
         fit_reference([blank], "macenko")
 

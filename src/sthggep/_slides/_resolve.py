@@ -85,12 +85,6 @@ def _check_mpp(places: Places) -> None:
 
 def _to_slide(section: SectionData, mpp_argument: float | None) -> Slide:
     """Make a slide of the spots on tissue, with its microns per pixel."""
-    if not is_storable(section.name):
-        msg = (
-            f"The name of a section must be text that files can hold, without NUL and halves of characters, found "
-            f"{section.name!r}. Rename it in `uns['spatial']` and in the column of obs that names it."
-        )
-        raise ValueError(msg)
     if section.levels and section.levels[-1].blocks is None:  # a lazy image is checked when it is read
         check_values(section.levels[-1], f"Section {section.name!r}")
     on_tissue = spots_on_tissue(section)
@@ -216,11 +210,25 @@ def extra_sections_of(
 ) -> list[Slide]:
     """Read sections of which the model uses the counts alone, without their images and without ``mpp``."""
     containers = [] if expression is None else list(expression) if isinstance(expression, Sequence) else [expression]
-    return [slide for data in containers for slide in resolve(data, replace(places, mpp=None), need_image=False)]
+    slides = [slide for data in containers for slide in resolve(data, replace(places, mpp=None), need_image=False)]
+    check_names(slides)
+    return slides
+
+
+def check_names(slides: Sequence[Slide]) -> None:
+    """Reject names of sections that no file can hold: records of trainings hold them."""
+    for slide in slides:
+        if not is_storable(slide.name):
+            msg = (
+                f"The name of a section must be text that files can hold, without NUL and halves of characters, found "
+                f"{slide.name!r}. Rename it in `uns['spatial']` and in the column of obs that names it."
+            )
+            raise ValueError(msg)
 
 
 def distinct_names(slides: Sequence[Slide]) -> list[Slide]:
     """Number sections that share a name, as those of different files may: history and validation need distinct names."""
+    check_names(slides)
     names, taken = {slide.name for slide in slides}, set[str]()
     out = []
     for slide in slides:
