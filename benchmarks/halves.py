@@ -50,7 +50,7 @@ def main() -> None:
             model = sthggep.tl.fit(whole[train].copy(), n_members=options.members, **quiet)
             test = whole[~train].copy()
             sthggep.tl.predict(test, model, interval=options.interval, **quiet)
-            scores = sthggep.tl.evaluate(test, mpp=options.mpp)
+            scores = sthggep.tl.evaluate(test)
             measured = np.log10(1 + 1e4 * _shares(test, model.genes))
             inside = (measured >= test.obsm["hggep_lower"]) & (measured <= test.obsm["hggep_upper"])
             rows.append(
