@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sthggep.model._forward import Predictions
-    from sthggep.model._predictor import Predictor
 
 IntervalOf = Literal["measurement", "expression"]
 INTERVALS: tuple[IntervalOf, ...] = ("measurement", "expression")
@@ -112,23 +111,30 @@ class Calibration:
 
 
 def add_interval(
-    model: Predictor, part: Predictions, interval: Interval | None, columns: NDArray[np.intp] | None = None
+    part: Predictions,
+    calibration: Calibration | None,
+    interval: Interval | None,
+    columns: NDArray[np.intp] | None = None,
+    *,
+    of_counts: bool,
 ) -> Predictions:
     """Add the ends of intervals to predictions, where asked for.
 
     Parameters
     ----------
-    model
-        The model of the predictions.
     part
         Predictions of some spots.
+    calibration
+        That of the model.
     interval
         Level, and what the interval is of. Default: none is added.
     columns
         The genes that were predicted. Default: all.
+    of_counts
+        Whether the model predicts genes, whose measurements are 0 or more.
     """
-    if interval is None or model.calibration is None:
+    if interval is None or calibration is None:
         return part
-    least = 0.0 if model.targets is None else None  # no measurement of a gene is below
-    lower, upper = model.calibration.interval(part.expression, interval.level, interval.of, columns, least=least)
+    least = 0.0 if of_counts else None
+    lower, upper = calibration.interval(part.expression, interval.level, interval.of, columns, least=least)
     return part._replace(lower=lower, upper=upper)

@@ -271,7 +271,9 @@ def _predict_sections(
             block_folder=block_folder,
         )
         for rows, part in parts:
-            outputs.add(slide.rows[rows], add_interval(model, part, request.interval, request.quantities.columns))
+            columns, of_counts = request.quantities.columns, model.targets is None
+            part = add_interval(part, model.calibration, request.interval, columns, of_counts=of_counts)
+            outputs.add(slide.rows[rows], part)
 
 
 def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], sources: pd.Series) -> None:

@@ -67,7 +67,8 @@ def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) 
         check_fit(model, plan.slides[i])
     level = options.interval
     interval = None if level is None else Interval(level, "measurement")
-    return [add_interval(model, _predict_section(plan, inputs, model, i), interval) for i in fold.test]
+    parts = [_predict_section(plan, inputs, model, i) for i in fold.test]
+    return [add_interval(part, model.calibration, interval, of_counts=plan.targets is None) for part in parts]
 
 
 def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Predictions:
