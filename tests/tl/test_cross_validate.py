@@ -130,18 +130,23 @@ def test_scores_are_those_of_fit_predict_evaluate(four, genes):
     np.testing.assert_allclose(values(results, "ceiling", "ceiling", "toy2"), scores.loc[genes, "ceiling"])
 
 
-def test_intervals_are_scored(four, genes):
-    results = tl.cross_validate(four[1:], genes=genes, baselines=["mean"], interval=0.8, **QUICK)
+def test_intervals_are_scored(four, genes, tmp_path):
+    results = tl.cross_validate(four[1:], genes=genes, baselines=["mean"], interval=[0.8, 0.5], out=tmp_path, **QUICK)
     tl.predict(four[1], tl.fit(four[2:], genes=genes, **QUICK), interval=0.8, show_progress_bar=False)
     lower, upper = four[1].obsm["hggep_lower"], four[1].obsm["hggep_upper"]
     y = measured(four[1], genes)
     inside = (y >= lower) & (y <= upper)
-    np.testing.assert_allclose(values(results, "hggep", "coverage", "toy2"), inside.mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(values(results, "hggep", "width", "toy2"), (upper - lower).mean(axis=0), atol=1e-5)
+    at = results[results["level"] == 0.8]
+    np.testing.assert_allclose(values(at, "hggep", "coverage", "toy2"), inside.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(values(at, "hggep", "width", "toy2"), (upper - lower).mean(axis=0), atol=1e-5)
     penalty = np.where(inside, 0, np.minimum(np.abs(y - lower), np.abs(y - upper))) * 10
     expected = (upper - lower + penalty).mean(axis=0)
-    np.testing.assert_allclose(values(results, "hggep", "interval_score", "toy2"), expected, atol=1e-4)
+    np.testing.assert_allclose(values(at, "hggep", "interval_score", "toy2"), expected, atol=1e-4)
     assert set(results.loc[results["metric"] == "coverage", "method"]) == {"hggep"}
+    assert results.groupby("level").size().to_dict() == {0.5: 9 * len(genes), 0.8: 9 * len(genes)}
+    assert results.loc[results["metric"] == "pearson", "level"].isna().all()
+    again = tl.cross_validate(four[1:], genes=genes, baselines=["mean"], interval=[0.5, 0.8], out=tmp_path, **QUICK)
+    pd.testing.assert_frame_equal(again, results)
     with pytest.raises(ValueError, match=r"from 0\.5 to 0\.99, found 80"):
         tl.cross_validate(four[1:], genes=genes, interval=80, **QUICK)
 

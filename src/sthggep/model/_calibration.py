@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -35,6 +35,17 @@ def check_level(level: object) -> None:
             "Pass `interval=0.9`, for instance."
         )
         raise ValueError(msg)
+
+
+def check_levels(levels: float | Sequence[float] | None) -> tuple[float, ...]:
+    """Return the levels, each once and ascending; refuse what :func:`check_level` refuses."""
+    if levels is None:
+        return ()
+    several = isinstance(levels, Sequence | np.ndarray) and not isinstance(levels, str)
+    listed = list(levels) if several else [levels]  # type: ignore[arg-type]
+    for level in listed:
+        check_level(level)
+    return tuple(sorted({float(level) for level in listed}))  # type: ignore[arg-type]
 
 
 class Interval(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sthggep.pl._agreement import agreement
 from sthggep.pl._attribution import attribution
+from sthggep.pl._calibration import calibration
 from sthggep.pl._colors import colors
 from sthggep.pl._cross_validation import cross_validation
 from sthggep.pl._gene_map import gene_map
@@ -17,6 +18,7 @@ from sthggep.pl._scores import scores
 __all__ = [
     "agreement",
     "attribution",
+    "calibration",
     "colors",
     "cross_validation",
     "gene_map",

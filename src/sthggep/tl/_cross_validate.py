@@ -52,7 +52,7 @@ def cross_validate(
     max_epochs: int | None = None,
     learning_rate: float | None = None,
     n_members: int | None = None,
-    interval: float | None = None,
+    interval: float | Sequence[float] | None = None,
     weights: str | Path | None = None,
     layer: str | None = None,
     image_key: str | None = None,
@@ -110,7 +110,8 @@ def cross_validate(
     obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members, weights
         As for :func:`sthggep.tl.fit`.
     interval
-        Also score the model's intervals of this level, such as 0.9; see :func:`sthggep.tl.predict`. Default: none.
+        Also score the model's intervals of this level, such as 0.9, or of several; see :func:`sthggep.tl.predict` and
+        :func:`sthggep.pl.calibration`. Default: none.
     layer
         Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
         ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
@@ -136,7 +137,7 @@ def cross_validate(
     ``gene``, and its ``value``. ``leak`` is ``"same patient"`` if the fold was trained on other sections of the
     patient, else empty. ``method`` is ``"hggep"`` or a baseline. ``metric`` is ``"pearson"``, ``"spearman"`` or
     ``"rmse"``, and with ``interval`` also ``"coverage"`` (share of the measurements inside), ``"width"`` and
-    ``"interval_score"`` (Winkler's, lower is better), within the section, on ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene
+    ``"interval_score"`` (Winkler's, lower is better) at each ``level``, a further column, within the section, on ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene
     (see :func:`sthggep.tl.evaluate`) is a row with ``"ceiling"`` as ``method`` and ``metric``. ``attrs`` holds
     ``parameters``, ``folds`` (``group``, ``sections``, numbers ``n_train`` of training and ``n_expression`` of further
     sections, ``n_genes``, ``seconds``) and ``leaks``.

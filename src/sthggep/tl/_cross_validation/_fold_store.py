@@ -57,7 +57,7 @@ class FoldStore:
                 table,
                 dtype=dict.fromkeys(TEXT_COLUMNS, str),
                 keep_default_na=False,  # a gene may be called NA
-                na_values={"value": [""]},
+                na_values={"value": [""], "level": [""]},
                 float_precision="round_trip",
             )
         except (OSError, EOFError, ValueError, zlib.error) as reason:

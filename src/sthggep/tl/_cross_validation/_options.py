@@ -12,7 +12,7 @@ from sthggep._disk._run_folder import plain
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import refuse_gene_options, refuse_training_options
-from sthggep.model._calibration import check_level
+from sthggep.model._calibration import check_levels
 from sthggep.tl._cross_validation._baselines import BASELINES, NEED_FEATURES
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Options:
     training: TrainingOptions
     targets: str | list[str] | None = None
     """What is predicted instead of genes, as the user passed it."""
-    interval: float | None = None
-    """Level of the intervals whose coverage is measured; ``None`` for none."""
+    intervals: tuple[float, ...] = ()
+    """Levels of the intervals whose coverage is measured."""
 
     @classmethod
     def of(
@@ -47,7 +47,7 @@ class Options:
         baselines: str | Sequence[str],
         training: TrainingOptions,
         targets: str | Sequence[str] | None = None,
-        interval: float | None = None,
+        interval: float | Sequence[float] | None = None,
     ) -> Options:
         """Check the options of a call and combine preset and choices."""
         baselines = [baselines] if isinstance(baselines, str) else list(baselines)
@@ -57,7 +57,7 @@ class Options:
         if training.validation is not None:
             one_of(str(training.validation), VALIDATIONS, "`validation` (or None)")
         refuse_training_options(training)
-        check_level(interval)
+        levels = check_levels(interval)
         preset_name, content = find_preset(preset)
         if targets is not None:
             refuse_gene_options(genes=genes, layer=training.layer)
@@ -65,7 +65,7 @@ class Options:
             targets = targets if isinstance(targets, str) else [str(name) for name in targets]
         content = with_choices(content, choices)
         panel = None if genes is None else gene_list(genes)
-        return cls(group_key, panel, preset_name, content, tuple(baselines), training, targets, interval)
+        return cls(group_key, panel, preset_name, content, tuple(baselines), training, targets, levels)
 
     def parameters(self) -> dict[str, object]:
         """All options in plain types; weights by their content, not by their path."""
@@ -77,7 +77,7 @@ class Options:
             "targets": self.targets,
             "preset": self.preset_name,
             "baselines": list(self.baselines),
-            "interval": self.interval,
+            "interval": list(self.intervals),
             **training,
             "seed": options.compute.seed,
             **{name: plain(value) for name, value in asdict(self.preset).items()},

@@ -13,13 +13,12 @@ from sthggep._table._scores import noise_ceiling, score
 from sthggep._training._task import TrainingTask
 from sthggep._training._train import train
 from sthggep.model._calibration import Interval, add_interval
-from sthggep.model._forward import Quantities, gather, predict_window, predict_windows
+from sthggep.model._forward import Predictions, Quantities, gather, predict_window, predict_windows
 from sthggep.tl._cross_validation._baselines import BASELINES, BaselineSample, FeatureView
 from sthggep.tl._request import check_fit
 
 if TYPE_CHECKING:
     from sthggep.model import HGGEP
-    from sthggep.model._forward import Predictions
     from sthggep.tl._cross_validation._folds import Fold
     from sthggep.tl._cross_validation._plan import FoldInputs, Plan
 
@@ -30,8 +29,8 @@ METRICS = ("pearson", "spearman", "rmse")
 
 def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
     """Score the fold's held-out sections; their counts are read after all methods have predicted."""
-    parts_of_model = _by_model(plan, inputs, fold, panel)
-    predicted = {MODEL: [part.expression for part in parts_of_model]}
+    model = _train_model(plan, inputs, fold, panel)
+    predicted = {MODEL: [_predict_section(plan, inputs, model, i) for i in fold.test]}
     predicted |= _by_baselines(plan, inputs.views, fold, panel)
     seed = plan.options.training.compute.seed
     parts = []
@@ -39,9 +38,9 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
         by_method = {name: sections[position] for name, sections in predicted.items()}
         measured, raw = plan.measured(i, panel)
         scores = score_section(by_method, measured, raw, panel, seed)
-        intervals = score_intervals(parts_of_model[position], measured, plan.options.interval)
-        if intervals is not None:
-            scores = pd.concat([scores, _long(intervals, MODEL, panel)], ignore_index=True)
+        for level in plan.options.intervals:
+            table = _long(score_interval(model, by_method[MODEL], measured, level), MODEL, panel)
+            scores = pd.concat([scores, table.assign(level=level)], ignore_index=True)
         scores.insert(0, "section", plan.slides[i].name)
         parts.append(scores)
     table = pd.concat(parts, ignore_index=True)
@@ -50,8 +49,8 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
     return table
 
 
-def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> list[Predictions]:
-    """Train a model on the fold's training sections and predict the held-out ones."""
+def _train_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> HGGEP:
+    """Train a model on the fold's training sections, which can predict the held-out ones."""
     options = plan.options
     task = TrainingTask(
         [plan.slides[i] for i in fold.train],
@@ -65,17 +64,14 @@ def _by_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) 
     model = train(task, inputs.prepared.subset(fold.train))
     for i in fold.test:
         check_fit(model, plan.slides[i])
-    level = options.interval
-    interval = None if level is None else Interval(level, "measurement")
-    parts = [_predict_section(plan, inputs, model, i) for i in fold.test]
-    return [add_interval(part, model.calibration, interval, of_counts=plan.targets is None) for part in parts]
+    return model
 
 
-def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Predictions:
+def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Floats:
     """Predict a held-out section."""
     windows, training = inputs.prepared.windows[i], plan.options.training
     if len(windows) == 1:
-        return predict_window(model.ensemble, windows[0], training.compute.device, Quantities())
+        return predict_window(model.ensemble, windows[0], training.compute.device, Quantities()).expression
     # In several windows, each network needs the section's statistics on its own scale
     parts = predict_windows(
         model.ensemble,
@@ -85,7 +81,7 @@ def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Pr
         window=training.window,
         block_folder=inputs.block_folder,
     )
-    return gather(parts)
+    return gather(parts).expression
 
 
 def _by_baselines(
@@ -121,10 +117,15 @@ def _scores(predicted: Floats, measured: Floats) -> pd.DataFrame:
     return scores
 
 
-def score_intervals(part: Predictions, measured: Floats, level: float | None) -> pd.DataFrame | None:
-    """Score the intervals of each gene: coverage, mean width, and the interval score of Winkler (1972), lower is better."""
-    if part.lower is None or part.upper is None or level is None:
-        return None
+def score_interval(model: HGGEP, predicted: Floats, measured: Floats, level: float) -> pd.DataFrame:
+    """Score the intervals of each gene: coverage, mean width, and the interval score of Winkler (1972), lower is better.
+
+    All are NaN for a model that gives no intervals.
+    """
+    interval, of_counts = Interval(level, "measurement"), model.targets is None
+    part = add_interval(Predictions(predicted), model.calibration, interval, of_counts=of_counts)
+    if part.lower is None or part.upper is None:
+        return pd.DataFrame(np.nan, index=range(measured.shape[1]), columns=["coverage", "width", "interval_score"])
     width = part.upper - part.lower
     missed = np.clip(part.lower - measured, 0, None) + np.clip(measured - part.upper, 0, None)
     return pd.DataFrame(

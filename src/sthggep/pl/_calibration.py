@@ -1,0 +1,129 @@
+"""Intervals on held-out sections: how often they hold, and how wide they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sthggep._arguments import checked
+from sthggep._checks import listing
+from sthggep.pl._figure import COLORS, DOT, new_figure, save_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = ("section", "gene", "metric", "value")
+SHOWN = 0.9  # level of the panels by section, or the one nearest to it
+
+
+@checked
+def calibration(
+    results: pd.DataFrame,
+    *,
+    figsize: tuple[float, float] | None = None,
+    dpi: float = 120,
+    save: str | Path | None = None,
+) -> Figure:
+    """Draw how often the model's intervals hold on each held-out section, and how wide they are.
+
+    Left, a curve for each section, in the color of its name in the other panels: the coverage of the median gene against
+    the level. Curves on the diagonal are calibrated, curves below it promise too much. Middle and right, at the level
+    nearest to 0.9: coverage and width by section. A marker is the median over genes, its line spans the quartiles.
+
+    Parameters
+    ----------
+    results
+        The table that :func:`sthggep.tl.cross_validate` returns with ``interval``: one level, or several for a curve.
+    figsize
+        Width and height in inches. Default: a size that fits the content.
+    dpi
+        Dots per inch on the screen; saved files have 300.
+    save
+        File to write; its ending chooses the format. Default: no file.
+
+    Returns
+    -------
+    The figure.
+
+    Raises
+    ------
+    KeyError
+        ``results`` lacks a column of the results of a cross-validation.
+    ValueError
+        ``results`` holds no intervals.
+
+    Examples
+    --------
+    >>> results = sthggep.tl.cross_validate(slides, interval=[0.5, 0.8, 0.9, 0.95])
+    >>> sthggep.pl.calibration(results)
+    """
+    absent = [column for column in COLUMNS if column not in results]
+    if absent:
+        msg = (
+            f"Results of `sthggep.tl.cross_validate` were expected, with the columns {listing(COLUMNS)}; {listing(absent)} "
+            f"are missing, the columns are {listing(results.columns)}."
+        )
+        raise KeyError(msg)
+    known = (
+        results[results["metric"].isin(["coverage", "width"])].dropna(subset="value")
+        if "level" in results
+        else results[:0]
+    )
+    if not len(known):
+        msg = "`results` holds no intervals. Pass `interval=0.9` to `sthggep.tl.cross_validate`, or several levels for a curve."
+        raise ValueError(msg)
+    values = known.groupby(["metric", "section", "level"], sort=False)["value"]
+    table = pd.DataFrame({"median": values.median(), "low": values.quantile(0.25), "high": values.quantile(0.75)})
+    table = table.reset_index()
+    names = [str(name) for name in known["section"].unique()]
+    levels = np.sort(known["level"].unique())
+    shown = float(levels[np.abs(levels - SHOWN).argmin()])
+    with style():
+        size = figsize or (float(np.clip(4.0 + 0.5 * len(names), 6.5, 11.0)), 2.8)
+        figure = new_figure(size, dpi)
+        curve, coverage, width = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
+        _draw_curves(curve, table[table["metric"] == "coverage"], names)
+        for ax, metric, label in (
+            (coverage, "coverage", "coverage"),
+            (width, "width", "width, on the scale of the prediction"),
+        ):
+            _draw_sections(ax, table[(table["metric"] == metric) & (table["level"] == shown)], names)
+            ax.set(ylabel=label, title=f"{100 * shown:g} % intervals")
+        coverage.axhline(shown, color="0.4", lw=0.8, ls="--", zorder=1)
+        coverage.set_ylim(min(coverage.get_ylim()[0], shown - 0.05), 1.0)
+        width.set_ylim(bottom=0)
+        save_figure(figure, save)
+    return figure
+
+
+def _color(number: int) -> str:
+    return str(COLORS[number % len(COLORS)])
+
+
+def _draw_curves(ax: Axes, coverage: pd.DataFrame, names: list[str]) -> None:
+    """Draw the coverage of the median gene against the level, a curve for each section."""
+    least = float(min(coverage["level"].min(), coverage["median"].min())) - 0.03
+    ax.plot([least, 1], [least, 1], color="0.4", lw=0.8, ls="--", zorder=1)
+    for number, name in enumerate(names):
+        rows = coverage[coverage["section"].astype(str) == name].sort_values("level")
+        ax.plot(rows["level"], rows["median"], color=_color(number), marker="o", lw=1.0, label=name, **DOT)
+    ax.set(xlim=(least, 1), ylim=(least, 1), xlabel="level of the intervals", ylabel="coverage of the median gene")
+    ax.set_title("held-out sections, by color")
+
+
+def _draw_sections(ax: Axes, rows: pd.DataFrame, names: list[str]) -> None:
+    """Draw median and quartiles over the genes of each section."""
+    rows = rows.assign(section=rows["section"].astype(str)).set_index("section").reindex(names)
+    low, median, high = (rows[column].to_numpy(dtype=np.float64) for column in ("low", "median", "high"))
+    for x in range(len(names)):
+        ax.vlines(x, low[x], high[x], color=_color(x), lw=1.0, alpha=0.6)
+        ax.plot([x], [median[x]], ls="", marker="o", color=_color(x), **DOT)
+    long = max(map(len, names)) > 4
+    ax.set_xticks(np.arange(len(names)), names, rotation=90 if long else 0)
+    for x, text in enumerate(ax.get_xticklabels()):
+        text.set_color(_color(x))  # the key to the curves
+    ax.set_xlim(-0.6, len(names) - 0.4)
