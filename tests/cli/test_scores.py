@@ -113,6 +113,21 @@ def test_held_out_targets(shell, files):
     assert "ceiling" not in result.stdout
 
 
+def test_intervals_are_scored_and_drawn(shell, files):
+    words = ("cross-validate", "a.h5ad", "b.h5ad", "c.h5ad", "--out", "cv", "--baseline", "none", *FAST)
+    result = shell(*words, "--interval", "0.8", "--interval", "0.5")
+    assert result.exit_code == 0, result.stderr
+    scores = pd.read_csv("cv/scores.csv")
+    assert set(scores["metric"]) >= {"coverage", "width", "interval_score"}
+    assert set(scores["level"].dropna()) == {0.5, 0.8}
+    assert Path("cv/calibration.png").stat().st_size > 5000
+    assert "calibration.png" in result.stderr
+    assert yaml.safe_load(Path("cv/run.yaml").read_text())["interval"] == [0.8, 0.5]
+    wrong = shell(*words[:5], "other", "--interval", "90")
+    assert (wrong.exit_code, "from 0.5 to 0.99, found 90" in wrong.stderr) == (1, True)
+    assert "Pass --interval 0.9, for instance" in wrong.stderr
+
+
 # ---------------------------------------------------------------- report
 
 

@@ -13,6 +13,7 @@ from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
 from sthggep._cli._files import check_contents, read_gene_list, read_slides
 from sthggep._cli._records import TrainingOptions, training_keywords
+from sthggep._cli._types import POSITIVE
 from sthggep._disk._whole import whole_file
 from sthggep._log import log
 from sthggep._slides._places import Places
@@ -20,7 +21,7 @@ from sthggep._slides._places import Places
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDS, SCORES, FIGURE = "folds", "scores.csv", "cross_validation.png"
+FOLDS, SCORES, FIGURE, INTERVALS = "folds", "scores.csv", "cross_validation.png", "calibration.png"
 BASELINES = ("mean", "nearest_patch", "ridge")
 EXAMPLES = """
 sthggep cross-validate sections/*.h5ad --out held-out
@@ -45,6 +46,13 @@ sthggep cross-validate --config held-out/run.yaml         (resumes with the miss
     multiple=True,
     default=BASELINES,
     help="Baseline to score beside the model. May be repeated.",
+)
+@options.option(
+    "--interval",
+    type=POSITIVE,
+    multiple=True,
+    metavar="LEVEL",
+    help="Also score the model's intervals of this level, such as 0.9, and draw them (calibration.png). May be repeated.",
 )
 @options.preset
 @options.option(
@@ -72,6 +80,7 @@ def cross_validate(
     out: Path,
     group_key: str,
     baseline: tuple[str, ...],
+    interval: tuple[float, ...],
     validation: str,
     **training: Unpack[TrainingOptions],
 ) -> None:
@@ -93,6 +102,7 @@ def cross_validate(
         out=out / FOLDS,
         group_key=group_key,
         baselines=[name for name in baseline if name != "none"],
+        interval=interval or None,
         validation=None if validation == "none" else validation,
         show_progress_bar=run.show,
         **training_keywords(training, panel, expression),
@@ -100,9 +110,12 @@ def cross_validate(
     with whole_file(out / SCORES) as part:
         results.to_csv(part, index=False)
     pl.cross_validation(results, save=out / FIGURE)
+    if interval:
+        pl.calibration(results, save=out / INTERVALS)
     run.write_options(out)
     click.echo(table_text(results))
-    log.info("Written to %s/: %s, %s, %s, %s/", out, SCORES, FIGURE, RECORD, FOLDS)
+    figures = f"{FIGURE}, {INTERVALS}" if interval else FIGURE
+    log.info("Written to %s/: %s, %s, %s, %s/", out, SCORES, figures, RECORD, FOLDS)
 
 
 def table_text(results: pd.DataFrame) -> str:

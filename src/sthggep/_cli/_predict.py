@@ -74,7 +74,7 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 @options.option("--uncertainty", is_flag=True, help="Also write the spread of the model's networks: obsm['<key>_std'].")
 @options.option(
     "--interval",
-    type=float,
+    type=POSITIVE,
     metavar="LEVEL",
     help="Also write the ends of intervals in which so many of the measurements lie, such as 0.9: obsm['<key>_lower'], "
     "obsm['<key>_upper'].",
