@@ -46,10 +46,17 @@ def test_curves_are_the_median_coverage_by_level(results, tmp_path):
     assert (tmp_path / "calibration.png").stat().st_size > 5000
 
 
+def test_one_level_needs_no_curve(results):
+    figure = pl.calibration(results[results["level"] == 0.8])
+    assert [ax.get_title() for ax in figure.axes] == ["80 % intervals"] * 2
+
+
 def test_results_without_intervals_are_refused(results):
     with pytest.raises(ValueError, match=r"no intervals. Pass `interval=0\.9` to `sthggep\.tl\.cross_validate`"):
         pl.calibration(results[results["metric"] == "pearson"])
     with pytest.raises(ValueError, match="no intervals"):
         pl.calibration(results.drop(columns="level"))
+    with pytest.raises(TypeError, match=r"The table of `sthggep\.tl\.cross_validate` was expected, found list"):
+        pl.calibration([results])
     with pytest.raises(KeyError, match="'section'"):
         pl.calibration(results.drop(columns="section"))

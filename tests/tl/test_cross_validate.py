@@ -149,6 +149,10 @@ def test_intervals_are_scored(four, genes, tmp_path):
     pd.testing.assert_frame_equal(again, results)
     with pytest.raises(ValueError, match=r"from 0\.5 to 0\.99, found 80"):
         tl.cross_validate(four[1:], genes=genes, interval=80, **QUICK)
+    with pytest.raises(ValueError, match="`interval` is empty"):
+        tl.cross_validate(four[1:], genes=genes, interval=[], **QUICK)
+    with pytest.raises(ValueError, match=r"`validation` is None. Pass `validation='auto'`"):
+        tl.cross_validate(four[1:], genes=genes, interval=0.8, validation=None, **QUICK)
 
 
 def test_sections_of_one_object_are_split_too(four, genes):

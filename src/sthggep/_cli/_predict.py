@@ -76,7 +76,7 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     "--interval",
     type=POSITIVE,
     metavar="LEVEL",
-    help="Also write the ends of intervals in which so many of the measurements lie, such as 0.9: obsm['<key>_lower'], "
+    help="Also write the ends of intervals in which this share of the spots lies, from 0.5 to 0.99: obsm['<key>_lower'], "
     "obsm['<key>_upper'].",
 )
 @options.option(

@@ -43,6 +43,9 @@ def check_levels(levels: float | Sequence[float] | None) -> tuple[float, ...]:
         return ()
     several = isinstance(levels, Sequence | np.ndarray) and not isinstance(levels, str)
     listed = list(levels) if several else [levels]  # type: ignore[arg-type]
+    if not listed:
+        msg = "`interval` is empty. Pass a level such as 0.9, several, or leave `interval` out."
+        raise ValueError(msg)
     for level in listed:
         check_level(level)
     return tuple(sorted({float(level) for level in listed}))  # type: ignore[arg-type]

@@ -30,9 +30,10 @@ def calibration(
 ) -> Figure:
     """Draw how often the model's intervals hold on each held-out section, and how wide they are.
 
-    Left, a curve for each section, in the color of its name in the other panels: the coverage of the median gene against
-    the level. Curves on the diagonal are calibrated, curves below it promise too much. Middle and right, at the level
-    nearest to 0.9: coverage and width by section. A marker is the median over genes, its line spans the quartiles.
+    Left, where there are several levels, a curve for each section, in the color of its name in the other panels: the
+    coverage of the median gene against the level. Curves on the diagonal are calibrated, curves below it promise too much.
+    Then, at the level nearest to 0.9, coverage and width by section; widths are on the scale of the prediction. A marker is
+    the median over genes, its line spans the quartiles.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ def calibration(
 
     Raises
     ------
+    TypeError
+        ``results`` is no table.
     KeyError
         ``results`` lacks a column of the results of a cross-validation.
     ValueError
@@ -61,6 +64,9 @@ def calibration(
     >>> results = sthggep.tl.cross_validate(slides, interval=[0.5, 0.8, 0.9, 0.95])
     >>> sthggep.pl.calibration(results)
     """
+    if not hasattr(results, "columns"):
+        msg = f"The table of `sthggep.tl.cross_validate` was expected, found {type(results).__name__}."
+        raise TypeError(msg)
     absent = [column for column in COLUMNS if column not in results]
     if absent:
         msg = (
@@ -83,19 +89,21 @@ def calibration(
     levels = np.sort(known["level"].unique())
     shown = float(levels[np.abs(levels - SHOWN).argmin()])
     with style():
-        size = figsize or (float(np.clip(4.0 + 0.5 * len(names), 6.5, 11.0)), 2.8)
+        several = len(levels) > 1
+        size = figsize or (float(np.clip(2.0 + 2.0 * several + 0.5 * len(names), 4.5 + 2.0 * several, 11.0)), 2.8)
         figure = new_figure(size, dpi)
-        curve, coverage, width = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
-        _draw_curves(curve, table[table["metric"] == "coverage"], names)
-        for ax, metric, label in (
-            (coverage, "coverage", "coverage"),
-            (width, "width", "width, on the scale of the prediction"),
-        ):
+        *curves, coverage, width = figure.subplots(1, 2 + several)
+        for ax in curves:
+            _draw_curves(ax, table[table["metric"] == "coverage"], names)
+        for ax, metric in ((coverage, "coverage"), (width, "width")):
             _draw_sections(ax, table[(table["metric"] == metric) & (table["level"] == shown)], names)
-            ax.set(ylabel=label, title=f"{100 * shown:g} % intervals")
+            ax.set(ylabel=metric, title=f"{100 * shown:g} % intervals")
         coverage.axhline(shown, color="0.4", lw=0.8, ls="--", zorder=1)
         coverage.set_ylim(min(coverage.get_ylim()[0], shown - 0.05), 1.0)
         width.set_ylim(bottom=0)
+        width.annotate(
+            "dot: median gene\nline: quartiles", (0.03, 0.03), xycoords="axes fraction", fontsize=7, color="0.4"
+        )
         save_figure(figure, save)
     return figure
 
@@ -112,7 +120,9 @@ def _draw_curves(ax: Axes, coverage: pd.DataFrame, names: list[str]) -> None:
         rows = coverage[coverage["section"].astype(str) == name].sort_values("level")
         ax.plot(rows["level"], rows["median"], color=_color(number), marker="o", lw=1.0, label=name, **DOT)
     ax.set(xlim=(least, 1), ylim=(least, 1), xlabel="level of the intervals", ylabel="coverage of the median gene")
-    ax.set_title("held-out sections, by color")
+    ax.set_title("held-out sections")
+    ax.annotate("too wide", (0.04, 0.96), xycoords="axes fraction", fontsize=7, color="0.4", va="top")
+    ax.annotate("too narrow", (0.96, 0.04), xycoords="axes fraction", fontsize=7, color="0.4", ha="right")
 
 
 def _draw_sections(ax: Axes, rows: pd.DataFrame, names: list[str]) -> None:

@@ -136,9 +136,11 @@ def cross_validate(
     A DataFrame with a row for each ``fold``, ``group``, ``section``, ``method``, ``metric`` and
     ``gene``, and its ``value``. ``leak`` is ``"same patient"`` if the fold was trained on other sections of the
     patient, else empty. ``method`` is ``"hggep"`` or a baseline. ``metric`` is ``"pearson"``, ``"spearman"`` or
-    ``"rmse"``, and with ``interval`` also ``"coverage"`` (share of the measurements inside), ``"width"`` and
-    ``"interval_score"`` (Winkler's, lower is better) at each ``level``, a further column, within the section, on ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene
-    (see :func:`sthggep.tl.evaluate`) is a row with ``"ceiling"`` as ``method`` and ``metric``. ``attrs`` holds
+    ``"rmse"``, within the section, on ``log10(1 + counts per 10,000 of the panel)``. The noise ceiling of each gene
+    (see :func:`sthggep.tl.evaluate`) is a row with ``"ceiling"`` as ``method`` and ``metric``. With ``interval`` there
+    are further rows of the model: ``"coverage"`` (share of the measurements inside), ``"width"`` and
+    ``"interval_score"`` (Winkler's, lower is better). Their level is in a further column, ``level``, which is NaN in the
+    other rows. ``attrs`` holds
     ``parameters``, ``folds`` (``group``, ``sections``, numbers ``n_train`` of training and ``n_expression`` of further
     sections, ``n_genes``, ``seconds``) and ``leaks``.
 
@@ -156,6 +158,7 @@ def cross_validate(
 
     See Also
     --------
+    sthggep.pl.calibration : Draw coverage and width of the intervals.
     sthggep.pl.cross_validation : Draw the scores.
 
     Notes

@@ -92,13 +92,14 @@ def predict(
         holds neither the noise of the counts nor errors that all networks share, and on held-out toy tissue it hardly
         correlated with the error.
     interval
-        Write the ends of an interval around each prediction: the share of the values that lie inside, from 0.5 to 0.99,
-        for instance 0.9. The model measured on tissue held out of its training how far measurements lie from predictions,
-        gene by gene. The share holds in the mean over sections that resemble the training sections; on a new patient it
-        can be lower (see :doc:`/concepts/uncertain_maps`). Default: no interval.
+        Write the ends of an interval around each prediction, in which this share of a gene's spots lies, from 0.5 to 0.99,
+        for instance 0.9. ``tl.fit`` measured, gene by gene, how far measurements lie from predictions of tissue held out
+        of the training. The share holds in the mean over sections that resemble the training sections; on a new patient
+        it can be lower (see :doc:`/concepts/uncertain_maps`). Ends are not below 0 for genes, so a prediction below 0 lies
+        outside. Default: no interval.
     interval_of
         ``"measurement"``: of the measurement of a spot, counting noise included. ``"expression"``: of the mean over
-        repeated measurements of the same spot at the depth of the training sections.
+        repeated measurements of the same spot, on the scale of the prediction; measurements lie in it less often.
     {places}
     window
         Most spots that are predicted at a time; a larger section is split into windows. Windows bound the memory, and
@@ -142,7 +143,8 @@ def predict(
     ``obsm["<key_added>_std"]`` : float32 (n_obs, n_genes)
         With ``uncertainty``: standard deviation over the networks, on the scale of the prediction.
     ``obsm["<key_added>_lower"]``, ``obsm["<key_added>_upper"]`` : float32 (n_obs, n_genes)
-        With ``interval``: ends of the interval, on the scale of the prediction.
+        With ``interval``: ends of the interval, on the scale of the prediction. In the file of ``out`` they are
+        ``layers["lower"]`` and ``layers["upper"]``.
     ``uns[key_added]`` : dict
         ``genes`` (names of the columns), ``panel`` (all genes of the model, whose counts define the scale), ``units``,
         ``obsm`` (keys of the further arrays), ``model`` (its id), ``versions`` and ``params``. If the model records
@@ -173,7 +175,7 @@ def predict(
         The model or the folder of ``out`` does not exist, or ``out`` exists.
     KeyError, ValueError
         The slide has no image, spots lie outside it, the model does not predict a gene or has no head for counts,
-        ``key_added`` names a key that sthggep did not write, or holds a prediction of other sections by another model,
+        ``interval`` is no share or the model held out no tissue, ``key_added`` names a key that sthggep did not write, or holds a prediction of other sections by another model,
         or ``obsm`` holds features of positions or images that have changed since.
 
     See Also

@@ -154,7 +154,13 @@ def check_interval(model: HGGEP, level: float | None, of: str) -> Interval | Non
     one_of(of, INTERVALS, "interval_of")
     check_level(level)
     if level is None:
+        if of != INTERVALS[0]:
+            msg = f"`interval_of={of!r}` needs `interval`: pass `interval=0.9`, for instance, too."
+            raise ValueError(msg)
         return None
+    if of == "expression" and model.targets is not None:
+        msg = "Targets have no counting noise that could be taken out. Leave `interval_of` out."
+        raise ValueError(msg)
     if model.calibration is None:
         msg = (
             "`interval` needs predictions of tissue that was held out of the training, but this model has none: it was "

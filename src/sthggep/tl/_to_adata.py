@@ -51,7 +51,7 @@ def to_adata(
     ``obs``, ``obsm["spatial"]``, ``obsm[spatial_key]``, ``uns["spatial"]``, ``uns[key]``
         As in the table; coordinates as an array.
     ``obsm["X_<key>"]``, ``layers["counts"]``, ``layers["std"]``, ``layers["lower"]``, ``layers["upper"]``
-        Latent embedding, expected counts and standard deviation over the networks, if they were predicted.
+        Latent embedding, expected counts, standard deviation over the networks and ends of intervals, if they were predicted.
     ``var["held_out_pearson"]``, ``var["training_ceiling"]``
         Held-out correlation and noise ceiling of each gene in the training, if the model records them.
     ``uns["spatialdata_attrs"]``

@@ -58,6 +58,12 @@ class Options:
             one_of(str(training.validation), VALIDATIONS, "`validation` (or None)")
         refuse_training_options(training)
         levels = check_levels(interval)
+        if levels and training.validation is None:
+            msg = (
+                "`interval` needs tissue that each fold holds out of its training, but `validation` is None. "
+                "Pass `validation='auto'`."
+            )
+            raise ValueError(msg)
         preset_name, content = find_preset(preset)
         if targets is not None:
             refuse_gene_options(genes=genes, layer=training.layer)
