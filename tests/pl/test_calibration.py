@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,7 +58,9 @@ def test_results_without_intervals_are_refused(results):
         pl.calibration(results[results["metric"] == "pearson"])
     with pytest.raises(ValueError, match="no intervals"):
         pl.calibration(results.drop(columns="level"))
-    with pytest.raises(TypeError, match=r"The table of `sthggep\.tl\.cross_validate` was expected, found list"):
-        pl.calibration([results])
+    with pytest.raises(
+        TypeError, match=r"The table of `sthggep\.tl\.cross_validate` was expected, found SimpleNamespace"
+    ):
+        pl.calibration(SimpleNamespace())
     with pytest.raises(KeyError, match="'section'"):
         pl.calibration(results.drop(columns="section"))
