@@ -19,6 +19,7 @@ from sthggep._encoders import _registry
 from sthggep._encoders._sweep import PatchEncoding
 from sthggep._inputs import _windows as _windowed
 from sthggep._keys import feature_key
+from sthggep._slides import _fingerprint
 from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._resolve import resolve
 from sthggep._table._counts import log10_cp10k, read_panel_counts
@@ -388,6 +389,16 @@ def test_marks_that_do_not_identify_tissue():
         slide.obs[["array_x", "array_y"]] = np.column_stack([x, y])
         slide.X = sparse.csr_matrix(slide.shape, dtype=np.float32)
     assert shared_mark(a, b) == ""
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(24, 12), (40, 30)])
+def test_a_hexagonal_array_under_part_of_the_tissue_identifies_nothing(columns, rows):
+    row, column = np.divmod(np.arange(columns * rows), columns)
+    xy = np.column_stack([2 * column + row % 2, row * 3**0.5]) * 100.0
+    under = np.hypot(*(xy - xy.mean(axis=0)).T) < 0.9 * np.abs(xy - xy.mean(axis=0)).max(axis=0).min()
+    assert len(_fingerprint._positions(xy)) == len(_fingerprint._positions(xy[under])) == 0
+    scattered = np.random.default_rng(0).uniform(0, 5000, (60, 2))
+    assert len(_fingerprint._positions(scattered)) == 60
 
 
 def test_pieces_of_tissue_on_one_scan():
