@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sthggep
-from sthggep._arguments import AT_LEAST, NOT_NEGATIVE, POSITIVE, SHARES, checked
+from sthggep._arguments import AT_LEAST, LEVELS, NOT_NEGATIVE, POSITIVE, SHARES, checked
 
 NAMESPACES = ("datasets", "io", "pl", "pp", "tl")
 # One value of each plain type
@@ -39,7 +39,7 @@ def public_calls() -> Iterator[tuple[str, Callable[..., object]]]:
             yield f"HGGEP.{name}", function
 
 
-RANGED = {*AT_LEAST, *POSITIVE, *SHARES, *NOT_NEGATIVE}
+RANGED = {*AT_LEAST, *POSITIVE, *SHARES, *LEVELS, *NOT_NEGATIVE}
 CALLS = dict(public_calls())
 
 
@@ -84,6 +84,8 @@ def out_of_range() -> Iterator[tuple[str, str, float]]:
             yield from ((name, parameter.name, value) for value in (0.0, -1.0, float("nan"), float("inf")))
         if parameter.name in SHARES:
             yield from ((name, parameter.name, value) for value in (-0.1, 1.1, float("nan")))
+        if parameter.name in LEVELS:
+            yield from ((name, parameter.name, value) for value in (0.49, 0.991, 90.0, float("nan")))
 
 
 def test_arguments_of_another_type():

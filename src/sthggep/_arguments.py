@@ -31,6 +31,7 @@ AT_LEAST = {
 }
 POSITIVE = ("dpi", "figsize", "learning_rate", "mpp", "pitch_um", "size_um", "spacing_um", "spot_size")
 SHARES = ("alpha", "alpha_img", "level", "min_tissue")
+LEVELS = {"interval": (0.5, 0.99)}  # a calibration holds quantiles for these levels and all between
 PLACES = ("cache", "checkpoint_dir", "folder", "out", "save")
 NOT_EMPTY = ("sections", "spots")
 NOT_NEGATIVE = ("min_distance_um", "min_fraction")
@@ -217,6 +218,9 @@ def _check_number(name: str, number: float) -> None:
         expected, valid = "a positive number", 0 < number < math.inf
     elif name in SHARES:
         expected, valid = "a share from 0 to 1", 0 <= number <= 1
+    elif name in LEVELS:
+        low, high = LEVELS[name]
+        expected, valid = f"a share such as 0.9, from {low:g} to {high:g}", low <= number <= high
     elif name in NOT_NEGATIVE:
         expected, valid = "a number of 0 or more", 0 <= number < math.inf
     if not valid:

@@ -125,7 +125,7 @@ def test_intervals_are_scored_and_drawn(shell, files):
     assert yaml.safe_load(Path("cv/run.yaml").read_text())["interval"] == [0.8, 0.5]
     wrong = shell(*words[:5], "other", "--interval", "90")
     assert (wrong.exit_code, "from 0.5 to 0.99, found 90" in wrong.stderr) == (1, True)
-    assert "Pass --interval 0.9, for instance" in wrong.stderr
+    assert "--interval must be a share such as 0.9" in wrong.stderr
 
 
 # ---------------------------------------------------------------- report

@@ -149,7 +149,7 @@ def test_early_stop_keeps_the_best_epoch(slides, fit_options, monkeypatch):
 @pytest.mark.usefixtures("networks")
 def test_held_out_counts_do_not_reach_the_networks(slides, fit_options, monkeypatch):
     """Without the choices on held-out tissue and the final refit, training does not depend on held-out counts."""
-    monkeypatch.setattr(_closed_form, "choose_ridge", lambda preset, *_: preset)
+    monkeypatch.setattr(_closed_form, "choose_ridge", lambda preset, *_: _closed_form.RidgeChoice(preset, []))
     monkeypatch.setattr(_closed_form, "refit_on_all", lambda *_: None)
     options = {
         **fit_options,

@@ -75,7 +75,7 @@ def test_intervals_go_with_the_prediction(calibrated, slides, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"interval": 90}, r"from 0.5 to 0.99, found 90.*interval=0.9"),
+        ({"interval": 90}, r"`interval` must be a share such as 0.9, from 0.5 to 0.99, found 90"),
         ({"interval": 0.2}, r"found 0.2"),
         ({"interval": True}, r"found True"),
         ({"interval_of": "expression"}, "needs `interval`: pass `interval=0.9`"),

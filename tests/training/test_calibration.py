@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from sthggep import HGGEP, tl
+from sthggep._arguments import LEVELS
 from sthggep._training._calibration import LEAST_SPOTS, HeldOutSection, calibrate, predict_held_out
-from sthggep.model._calibration import LEVELS, PROBABILITIES
+from sthggep.model._calibration import PROBABILITIES
 
 SPREADS = np.array([0.2, 1.0, 3.0])
 
@@ -77,11 +78,13 @@ def test_scale_of_targets_least_value_and_columns():
 def test_levels_are_nested():
     calibration = calibrate([section(300, np.random.default_rng(5))], None, None)
     widths = []
-    for level in np.linspace(*LEVELS, 20):
+    for level in np.linspace(*LEVELS["interval"], 20):
         lower, upper = calibration.interval(np.zeros((1, 3), np.float32), level, "measurement", None, least=None)
         widths.append(upper - lower)
     assert (np.diff(np.concatenate(widths), axis=0) >= 0).all()
-    np.testing.assert_allclose(PROBABILITIES[[0, -1]], [(1 - LEVELS[1]) / 2, (1 + LEVELS[1]) / 2])
+    np.testing.assert_allclose(
+        PROBABILITIES[[0, -1]], [0.5 * (1 - LEVELS["interval"][1]), 0.5 * (1 + LEVELS["interval"][1])]
+    )
 
 
 def test_too_few_spots_give_no_calibration():

@@ -16,29 +16,14 @@ if TYPE_CHECKING:
 
 IntervalOf = Literal["measurement", "expression"]
 INTERVALS: tuple[IntervalOf, ...] = ("measurement", "expression")
-LEVELS = (0.5, 0.99)
-"""Least and largest level of an interval: the calibration holds quantiles for these and all between."""
 _TAIL = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25)
 PROBABILITIES = np.array([*_TAIL, *(1 - each for each in reversed(_TAIL))])
 
 Values = NDArray[np.float32]
 
 
-def check_level(level: object) -> None:
-    """Refuse a level that is no share of values, or for which the calibration holds no quantiles."""
-    if level is None:
-        return
-    number = isinstance(level, int | float | np.number) and not isinstance(level, bool)
-    if not number or not LEVELS[0] <= level <= LEVELS[1]:  # type: ignore[operator]
-        msg = (
-            f"`interval` is the share of the values inside, from {LEVELS[0]} to {LEVELS[1]}, found {level!r}. "
-            "Pass `interval=0.9`, for instance."
-        )
-        raise ValueError(msg)
-
-
 def check_levels(levels: float | Sequence[float] | None) -> tuple[float, ...]:
-    """Return the levels, each once and ascending; refuse what :func:`check_level` refuses."""
+    """Return the levels, each once and ascending."""
     if levels is None:
         return ()
     several = isinstance(levels, Sequence | np.ndarray) and not isinstance(levels, str)
@@ -46,8 +31,6 @@ def check_levels(levels: float | Sequence[float] | None) -> tuple[float, ...]:
     if not listed:
         msg = "`interval` is empty. Pass a level such as 0.9, several, or leave `interval` out."
         raise ValueError(msg)
-    for level in listed:
-        check_level(level)
     return tuple(sorted({float(level) for level in listed}))  # type: ignore[arg-type]
 
 

@@ -149,10 +149,9 @@ def check_ensemble(model: HGGEP) -> None:
 
 def check_interval(model: HGGEP, level: float | None, of: str) -> Interval | None:
     """Check the level of an interval, and that the model can give it."""
-    from sthggep.model._calibration import INTERVALS, Interval, check_level
+    from sthggep.model._calibration import INTERVALS, Interval
 
     one_of(of, INTERVALS, "interval_of")
-    check_level(level)
     if level is None:
         if of != INTERVALS[0]:
             msg = f"`interval_of={of!r}` needs `interval`: pass `interval=0.9`, for instance, too."
