@@ -65,7 +65,8 @@ def test_the_penalty_is_the_one_that_predicts_held_out_tissue_best(caplog):
         choice, best = held_out(*PENALTIES)
     assert f"Chosen on held-out tissue: ridge penalty {choice:g}, " in caplog.text
     assert PENALTIES[0] < choice < PENALTIES[-1]
-    assert best > max(held_out(value)[1] for value in (PENALTIES[0], PENALTIES[-1])) + 0.01
+    # The others chose for each held-out section, so the gain is smaller than that of the best choice for it
+    assert best > max(held_out(value)[1] for value in (PENALTIES[0], PENALTIES[-1])) + 0.005
 
 
 def test_all_networks_have_the_chosen_penalty(networks):
@@ -106,12 +107,12 @@ def test_the_choice_uses_a_part_of_many_spots(monkeypatch):
 
     monkeypatch.setattr(net, "shortcut_features", spy)
     split = [two_genes(1.0, held_out=False), two_genes(1.0, held_out=True)]
-    assert choose_ridge(PRESETS["default"], [split], lambda *_, **__: net).net["rank"] == 2
+    assert choose_ridge(PRESETS["default"], [split], lambda *_, **__: net).preset.net["rank"] == 2
     assert n_spots == [4, 4]
 
 
 def test_networks_without_a_shortcut_do_not_change():
-    assert choose_ridge(PRESETS["paper"], [], lambda *_: pytest.fail("nothing to begin")) is PRESETS["paper"]
+    assert choose_ridge(PRESETS["paper"], [], lambda *_: pytest.fail("nothing to begin")).preset is PRESETS["paper"]
 
 
 def test_path_is_the_solution_at_each_penalty():
@@ -161,7 +162,7 @@ def test_programs_are_damped_where_their_number_is_chosen(damping, rank):
     net.programs.loadings.copy_(torch.eye(2))
     net.programs.damp.copy_(torch.tensor([1.0, damping]))
     split = [two_genes(1.0, held_out=False), two_genes(0.2, held_out=True)]
-    assert choose_ridge(PRESETS["default"], [split], lambda *_, **__: net).net["rank"] == rank
+    assert choose_ridge(PRESETS["default"], [split], lambda *_, **__: net).preset.net["rank"] == rank
 
 
 @pytest.mark.parametrize("validation", ["sections", "blocks"])
