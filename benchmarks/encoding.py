@@ -67,11 +67,11 @@ def main() -> None:
         seconds[f"patches, {'four flips' if flips else 'one view'}"] = (
             (time.perf_counter() - start) * slide.n_spots / SAMPLE
         )
-    places = {"spots": slide.xy, "spots and reference windows": None}
+    places = {"spots": {"xy": slide.xy}, "reference windows": {"spots": False}}
     highest = 0.0
-    for what, xy in places.items():
+    for what, windows in places.items():
         for size in SIZES_UM:
-            encoding = TissueEncoding(slide, frozen, size, xy, flips=False)
+            encoding = TissueEncoding(slide, frozen, size, flips=False, **windows)
             area = encoding.amount(np.arange(len(encoding.xy)))
             start = time.perf_counter()
             highest = max(highest, peak(lambda encoding=encoding: sweep(encoding, "Features"))["peak"])

@@ -99,7 +99,7 @@ class TissueEncoding:
         windows = np.empty((0, 2))
         if xy is None:
             windows = reference_windows(slide, (2 * max(self.halves) + 2 * self.maps.context_px) ** 2)
-            xy = np.concatenate([slide.xy[: slide.n_spots if spots else 0], windows])
+            xy = np.concatenate([slide.xy, windows]) if spots else windows
         self.xy, self.n_reference = xy, len(windows)
         self.centers = self.xy * self.zoom
         self.level = level_for(slide, frozen.entry.size_px / self.zoom, frozen.entry.size_px)
@@ -118,8 +118,11 @@ class TissueEncoding:
         return sum(self._area(tile) for tile in self.plan(rows))
 
     def _area(self, tile: Tile) -> float:
-        pixels = float(np.prod(self.maps.window(tile.start, tile.stop)[1]))
-        return pixels * (self.sizes_um[0] / self.frozen.entry.size_px / 1000) ** 2
+        return self._pixels(tile) * (self.sizes_um[0] / self.frozen.entry.size_px / 1000) ** 2
+
+    def _pixels(self, tile: Tile) -> float:
+        """Return the number of pixels that the encoder reads, context included."""
+        return float(np.prod(self.maps.window(tile.start, tile.stop)[1]))
 
     def run(
         self, rows: NDArray[np.intp], bar: Progress | None = None
@@ -137,14 +140,16 @@ class TissueEncoding:
 
         Single windows far apart are encoded by themselves; the reference windows may be so, and the spots not.
         """
-        last = len(self.xy) - self.n_reference
         at = np.arange(len(rows))
-        spots, references = at[rows < last], at[rows >= last]
+        references = rows >= len(self.xy) - self.n_reference
         plans = [self._plan_squares(rows, at)]
-        if max(self.halves) <= self.tile_px / 2:
-            alone = [self._plan_windows(rows, part) for part in (spots, references)]
-            plans += [self._plan_squares(rows, spots) + alone[1], alone[0] + alone[1]]
-        return min(plans, key=lambda tiles: sum(map(self._area, tiles)))
+        most = sum(map(self._pixels, plans[0]))
+        side = 2 * max(self.halves)
+        for alone, together in ((at, at[:0]), (at[references], at[~references])):
+            # Without context they already are more: no plan of their own for very many windows
+            if side <= self.tile_px and 0 < len(alone) * side**2 < most:
+                plans.append(self._plan_squares(rows, together) + self._plan_windows(rows, alone))
+        return min(plans, key=lambda tiles: sum(map(self._pixels, tiles)))
 
     def _plan_windows(self, rows: NDArray[np.intp], at: NDArray[np.intp]) -> list[Tile]:
         """Plan a tile for each of these windows."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sthggep._table._counts import log10_cp10k
 
 N_SPLITS = 5
+INTERVAL_METRICS = ("coverage", "width", "interval_score")
 
 
 def score(predicted: NDArray[np.float32], measured: NDArray[np.float32]) -> pd.DataFrame:
@@ -49,3 +50,13 @@ def noise_ceiling(raw: NDArray[np.float32], rng: np.random.Generator, n_splits: 
         warnings.simplefilter("ignore")  # a gene without counts has no ceiling: NaN
         r = np.clip(np.nanmean(agreements, axis=0), 0, None)
     return np.asarray(np.sqrt(2 * r / (1 + r)), dtype=np.float64)
+
+
+def score_intervals(
+    lower: NDArray[np.float32], upper: NDArray[np.float32], measured: NDArray[np.float32], level: float
+) -> pd.DataFrame:
+    """Score intervals of each gene: coverage, mean width, and the interval score of Winkler (1972), lower is better."""
+    missed = np.clip(lower - measured, 0, None) + np.clip(measured - upper, 0, None)
+    coverage, width = (missed == 0).mean(axis=0), (upper - lower).mean(axis=0)
+    scores = (coverage, width, (upper - lower + 2 / (1 - level) * missed).mean(axis=0))
+    return pd.DataFrame(dict(zip(INTERVAL_METRICS, scores, strict=True)))

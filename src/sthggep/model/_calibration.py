@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +15,11 @@ if TYPE_CHECKING:
     from sthggep.model._forward import Predictions
 
 IntervalOf = Literal["measurement", "expression"]
-INTERVALS: tuple[IntervalOf, ...] = ("measurement", "expression")
+INTERVALS: tuple[IntervalOf, ...] = get_args(IntervalOf)
 _TAIL = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25)
 PROBABILITIES = np.array([*_TAIL, *(1 - each for each in reversed(_TAIL))])
 
 Values = NDArray[np.float32]
-
-
-def check_levels(levels: float | Sequence[float] | None) -> tuple[float, ...]:
-    """Return the levels, each once and ascending."""
-    if levels is None:
-        return ()
-    several = isinstance(levels, Sequence | np.ndarray) and not isinstance(levels, str)
-    listed = list(levels) if several else [levels]  # type: ignore[arg-type]
-    if not listed:
-        msg = "`interval` is empty. Pass a level such as 0.9, several, or leave `interval` out."
-        raise ValueError(msg)
-    return tuple(sorted({float(level) for level in listed}))  # type: ignore[arg-type]
 
 
 class Interval(NamedTuple):

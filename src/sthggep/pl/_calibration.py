@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sthggep._arguments import checked
-from sthggep._checks import listing
+from sthggep.pl._cross_validation import check_results
 from sthggep.pl._figure import COLORS, DOT, new_figure, save_figure, style
 
 if TYPE_CHECKING:
@@ -64,16 +64,7 @@ def calibration(
     >>> results = sthggep.tl.cross_validate(slides, interval=[0.5, 0.8, 0.9, 0.95])
     >>> sthggep.pl.calibration(results)
     """
-    if not hasattr(results, "columns"):
-        msg = f"The table of `sthggep.tl.cross_validate` was expected, found {type(results).__name__}."
-        raise TypeError(msg)
-    absent = [column for column in COLUMNS if column not in results]
-    if absent:
-        msg = (
-            f"Results of `sthggep.tl.cross_validate` were expected, with the columns {listing(COLUMNS)}; {listing(absent)} "
-            f"are missing, the columns are {listing(results.columns)}."
-        )
-        raise KeyError(msg)
+    check_results(results, COLUMNS)
     known = (
         results[results["metric"].isin(["coverage", "width"])].dropna(subset="value")
         if "level" in results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,8 @@ def cross_validation(
 
     Raises
     ------
+    TypeError
+        ``results`` is no table.
     KeyError
         ``results`` lacks a column of the results of a cross-validation.
     ValueError
@@ -73,13 +76,7 @@ def cross_validation(
     >>> results = sthggep.tl.cross_validate(slides)
     >>> sthggep.pl.cross_validation(results, save="held_out.png")
     """
-    absent = [column for column in COLUMNS if column not in results]
-    if absent:
-        msg = (
-            f"Results of `sthggep.tl.cross_validate` were expected, with the columns {listing(COLUMNS)}; {listing(absent)} "
-            f"are missing, the columns are {listing(results.columns)}."
-        )
-        raise KeyError(msg)
+    check_results(results, COLUMNS)
     one_of(metric, [name for name in LABELS if name in set(results["metric"])], "metric")
     summary = _summary(results, metric)
     sections = results[["section", "group"]].drop_duplicates("section").sort_values("group", key=_first_appearance)
@@ -94,6 +91,20 @@ def cross_validation(
         _draw(figure.subplots(), summary, sections, results, metric)
         save_figure(figure, save)
     return figure
+
+
+def check_results(results: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Refuse what is not the table of a cross-validation."""
+    if not hasattr(results, "columns"):
+        msg = f"The table of `sthggep.tl.cross_validate` was expected, found {type(results).__name__}."
+        raise TypeError(msg)
+    absent = [column for column in columns if column not in results]
+    if absent:
+        msg = (
+            f"Results of `sthggep.tl.cross_validate` were expected, with the columns {listing(columns)}; {listing(absent)} "
+            f"are missing, the columns are {listing(results.columns)}."
+        )
+        raise KeyError(msg)
 
 
 def _first_appearance(groups: pd.Series) -> pd.Series:

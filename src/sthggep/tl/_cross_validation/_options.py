@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sthggep._checks import gene_list, one_of, unique
 from sthggep._disk._run_folder import plain
 from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import refuse_gene_options, refuse_training_options
-from sthggep.model._calibration import check_levels
 from sthggep.tl._cross_validation._baselines import BASELINES, NEED_FEATURES
 
 if TYPE_CHECKING:
@@ -57,13 +58,7 @@ class Options:
         if training.validation is not None:
             one_of(str(training.validation), VALIDATIONS, "`validation` (or None)")
         refuse_training_options(training)
-        levels = check_levels(interval)
-        if levels and training.validation is None:
-            msg = (
-                "`interval` needs tissue that each fold holds out of its training, but `validation` is None. "
-                "Pass `validation='auto'`."
-            )
-            raise ValueError(msg)
+        levels = _check_intervals(interval, training.validation)
         preset_name, content = find_preset(preset)
         if targets is not None:
             refuse_gene_options(genes=genes, layer=training.layer)
@@ -106,3 +101,22 @@ class Options:
     def borrows_features(self) -> bool:
         """Whether baselines read features of the default preset, since the model reads patches."""
         return self.preset.inputs.kind == "patches" and self.reads_features
+
+
+def _check_intervals(
+    interval: float | Sequence[float] | None, validation: str | Sequence[str] | None
+) -> tuple[float, ...]:
+    """Return the levels, each once and ascending; refuse them where no tissue is held out, by which to calibrate."""
+    if interval is None:
+        return ()
+    levels = tuple(sorted({float(level) for level in np.atleast_1d(interval)}))
+    if not levels:
+        msg = "`interval` is empty. Pass a level such as 0.9, several, or leave `interval` out."
+        raise ValueError(msg)
+    if validation is None:
+        msg = (
+            "`interval` needs tissue that each fold holds out of its training, but `validation` is None. "
+            "Pass `validation='auto'`."
+        )
+        raise ValueError(msg)
+    return levels

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._table._scores import noise_ceiling, score
+from sthggep._table._scores import INTERVAL_METRICS, noise_ceiling, score, score_intervals
 from sthggep._training._task import TrainingTask
 from sthggep._training._train import train
 from sthggep.model._calibration import Interval, add_interval
@@ -39,7 +39,7 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
         measured, raw = plan.measured(i, panel)
         scores = score_section(by_method, measured, raw, panel, seed)
         for level in plan.options.intervals:
-            table = _long(score_interval(model, by_method[MODEL], measured, level), MODEL, panel)
+            table = _long(_interval_scores(model, by_method[MODEL], measured, level), MODEL, panel)
             scores = pd.concat([scores, table.assign(level=level)], ignore_index=True)
         scores.insert(0, "section", plan.slides[i].name)
         parts.append(scores)
@@ -117,24 +117,13 @@ def _scores(predicted: Floats, measured: Floats) -> pd.DataFrame:
     return scores
 
 
-def score_interval(model: HGGEP, predicted: Floats, measured: Floats, level: float) -> pd.DataFrame:
-    """Score the intervals of each gene: coverage, mean width, and the interval score of Winkler (1972), lower is better.
-
-    All are NaN for a model that gives no intervals.
-    """
+def _interval_scores(model: HGGEP, predicted: Floats, measured: Floats, level: float) -> pd.DataFrame:
+    """Scores of the model's intervals; all are NaN for a model that gives none."""
     interval, of_counts = Interval(level, "measurement"), model.targets is None
     part = add_interval(Predictions(predicted), model.calibration, interval, of_counts=of_counts)
     if part.lower is None or part.upper is None:
-        return pd.DataFrame(np.nan, index=range(measured.shape[1]), columns=["coverage", "width", "interval_score"])
-    width = part.upper - part.lower
-    missed = np.clip(part.lower - measured, 0, None) + np.clip(measured - part.upper, 0, None)
-    return pd.DataFrame(
-        {
-            "coverage": (missed == 0).mean(axis=0),
-            "width": width.mean(axis=0),
-            "interval_score": (width + 2 / (1 - level) * missed).mean(axis=0),
-        }
-    )
+        return pd.DataFrame(np.nan, index=range(measured.shape[1]), columns=list(INTERVAL_METRICS))
+    return score_intervals(part.lower, part.upper, measured, level)
 
 
 def _long(scores: pd.DataFrame, method: str, panel: Sequence[str]) -> pd.DataFrame:
