@@ -30,7 +30,19 @@ AT_LEAST = {
     **dict.fromkeys(("context_px", "n_boot", "n_members", "n_spatial", "n_top", "program", "seed", "series"), 0),
 }
 POSITIVE = ("dpi", "figsize", "learning_rate", "mpp", "pitch_um", "size_um", "spacing_um", "spot_size")
-SHARES = ("alpha", "alpha_img", "level", "min_tissue")
+SHARES = (
+    "alpha",
+    "alpha_img",
+    "ceiling",
+    "confidence",
+    "detected",
+    "fdr",
+    "level",
+    "min_tissue",
+    "region_share",
+    "share",
+    "unlike",
+)
 LEVELS = {"interval": (0.5, 0.99)}  # a calibration holds quantiles for these levels and all between
 PLACES = ("cache", "checkpoint_dir", "folder", "out", "save")
 NOT_EMPTY = ("sections", "spots")

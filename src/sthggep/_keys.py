@@ -26,6 +26,8 @@ class PredictionKeys:
     clusters_observed: str
     agreement: str
     source: str
+    novelty: str
+    trust: str
 
 
 def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
@@ -43,6 +45,8 @@ def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
         clusters_observed=f"{key_added}_clusters_observed",
         agreement=f"{key_added}_agreement",
         source=f"{key_added}_source",
+        novelty=f"{key_added}_novelty",
+        trust=f"{key_added}_trust",
     )
 
 

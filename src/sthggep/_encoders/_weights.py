@@ -77,6 +77,8 @@ def hash_weights(state: StateDict) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
+        if not state[name].numel():
+            continue
         # As bytes, since numpy has no bfloat16
         digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sthggep._inputs._section import SectionWindow
+    from sthggep.model._evidence import Evidence
+    from sthggep.model._novelty import Novelty
 
 Values = NDArray[np.float32]
 LEAST_SPOTS = 10  # held-out spots in all, without which there are no intervals
@@ -24,6 +26,9 @@ LEAST_EXPRESSION = 0.05  # share of the error's variance that is never taken for
 
 class HeldOutSection(NamedTuple):
     """The spots of a section that a model predicted without having seen them."""
+
+    rows: NDArray[np.int64]
+    """(n,) spots of the section."""
 
     predicted: Values
     """(n, genes)."""
@@ -37,7 +42,7 @@ def predict_held_out(
     """Predict the tissue that each member held out, by section; spots that two members held out count once."""
     import torch
 
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    parts: dict[str, list[tuple[Tensor, ...]]] = defaultdict(list)
     seen: dict[int, Tensor] = {}
     with torch.inference_mode():
         for member, split in zip(members, splits, strict=False):
@@ -46,7 +51,8 @@ def predict_held_out(
                 mask = window.validate & ~earlier
                 if mask.any():
                     seen[number] = earlier | mask
-                    parts[window.name].append((member(*window.inputs).expression[mask].float(), window.target[mask]))
+                    predicted = member(*window.inputs).expression[mask].float()
+                    parts[window.name].append((window.rows[mask], predicted, window.target[mask]))
     return {
         name: HeldOutSection(*(torch.cat(each).numpy() for each in zip(*pairs, strict=True)))
         for name, pairs in parts.items()
@@ -54,7 +60,11 @@ def predict_held_out(
 
 
 def calibrate(
-    held_out: Sequence[HeldOutSection], ceiling: Sequence[float] | None, std: Sequence[float] | None
+    held_out: Sequence[HeldOutSection],
+    ceiling: Sequence[float] | None,
+    std: Sequence[float] | None,
+    evidence: Evidence | None = None,
+    novelty: Novelty | None = None,
 ) -> Calibration | None:
     """Compute the quantiles of measurement minus prediction over the held-out spots; ``None`` where there are too few.
 
@@ -70,6 +80,8 @@ def calibrate(
         Noise ceiling of each gene. Default: the noise is unknown, and none is taken out.
     std
         What one unit of the predictions is on the scale of the targets. Default: 1.
+    evidence, novelty
+        What else the model holds of its held-out tissue.
     """
     held_out = [section for section in held_out if len(section.measured)]
     n_spots = sum(len(section.measured) for section in held_out)
@@ -85,7 +97,7 @@ def calibrate(
         noise = variance * (1 - np.square(ceiling))
         noise_free = np.sqrt(np.clip(1 - noise / np.maximum(squares, 1e-12), LEAST_EXPRESSION, 1))
     scale = 1.0 if std is None else np.asarray(std)
-    return Calibration((quantiles * scale).astype(np.float32), noise_free.astype(np.float32))
+    return Calibration((quantiles * scale).astype(np.float32), noise_free.astype(np.float32), evidence, novelty)
 
 
 def _widened(probabilities: NDArray[np.float64], n: int) -> NDArray[np.float64]:

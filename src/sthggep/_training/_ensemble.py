@@ -36,6 +36,8 @@ class TrainedEnsemble(NamedTuple):
     held_out_pearson: list[float | None] | None
     held_out: dict[str, HeldOutSection]
     """Predictions of each section that was held out, in whole or in part, by a member that had not seen them."""
+    of_patients: list[dict[str, HeldOutSection]]
+    """Predictions of each patient's sections by a closed form that had seen none of them; empty if there is one patient."""
 
 
 def train_ensemble(
@@ -66,7 +68,7 @@ def train_ensemble(
     members, history = _train_members(task, splits, range(task.n_members), make_network, folder)
     choose_share(members, splits, task.preset.recipe, None if parent is None else shares_of(parent, len(members)))
     held_out = predict_held_out(members, splits)
-    return TrainedEnsemble(members, history, held_out_pearson(members, splits), held_out)
+    return TrainedEnsemble(members, history, held_out_pearson(members, splits), held_out, [])
 
 
 def _train_beside_closed_form(
@@ -83,7 +85,7 @@ def _train_beside_closed_form(
     from sthggep._training._calibration import predict_held_out
     from sthggep._training._closed_form import choose_ridge, on_all_tissue, refit_on_all
     from sthggep._training._networks import build_closed_form, build_network, choose_share, held_out_pearson
-    from sthggep._training._validation import plan_choices
+    from sthggep._training._validation import plan_choices, plan_patients
 
     n_genes, seed = len(task.genes), task.options.compute.seed
 
@@ -98,6 +100,11 @@ def _train_beside_closed_form(
     choice_splits = _holding_out(_split(windows, sections, task.slides, list(dict.fromkeys(choices))))
     choice = choose_ridge(task.preset, choice_splits, solve)
     task = replace(task, preset=choice.preset)
+    patients = [] if task.options.validation is None else plan_patients(task.slides)
+    of_patients = [
+        predict_held_out([solve(task.preset, split)], [split])
+        for split in _split(windows, sections, task.slides, patients)
+    ]
     recipe, members, history = task.preset.recipe, list[Any](), pd.DataFrame()
     share: float | None = 0.0
     if max(recipe.shares) > 0:
@@ -111,12 +118,13 @@ def _train_beside_closed_form(
         log.info(_SHARE_LOG, choose_share(members, splits, replace(recipe, shares=some)))
         correlations, held_out = held_out_pearson(members, splits), predict_held_out(members, splits)
         refit_on_all(members, splits)
-        return TrainedEnsemble(members, history, correlations, held_out)
+        return TrainedEnsemble(members, history, correlations, held_out, of_patients)
     if len(history):
         log.info("The network earns no share in the prediction on held-out tissue: the closed form predicts alone.")
     solved = [solve(preset, split) for preset, split in zip(choice.of_others, choice_splits, strict=True)]
     correlations, held_out = held_out_pearson(solved, choice_splits), predict_held_out(solved, choice_splits)
-    return TrainedEnsemble([solve(task.preset, on_all_tissue(splits[0]))], history, correlations, held_out)
+    final = solve(task.preset, on_all_tissue(splits[0]))
+    return TrainedEnsemble([final], history, correlations, held_out, of_patients)
 
 
 def _adapt_closed_form(parent: HGGEP, task: TrainingTask, splits: Sequence[list[SectionWindow]]) -> TrainedEnsemble:
@@ -132,7 +140,7 @@ def _adapt_closed_form(parent: HGGEP, task: TrainingTask, splits: Sequence[list[
     solved = [adapt_network(parent, 0, task.genes, split) for split in parts]
     correlations, held_out = held_out_pearson(solved, parts), predict_held_out(solved, parts)
     adapted = adapt_network(parent, 0, task.genes, on_all_tissue(splits[0]))
-    return TrainedEnsemble([adapted], pd.DataFrame(), correlations, held_out)
+    return TrainedEnsemble([adapted], pd.DataFrame(), correlations, held_out, [])
 
 
 def _holding_out(splits: Sequence[list[SectionWindow]]) -> list[list[SectionWindow]]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sthggep._checks import counted
 from sthggep._log import log
@@ -16,9 +20,13 @@ if TYPE_CHECKING:
 
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._inputs._section import Section
+    from sthggep._training._calibration import HeldOutSection
+    from sthggep._training._ensemble import TrainedEnsemble
     from sthggep._training._prepare import PreparedInputs
     from sthggep._training._task import TrainingTask
     from sthggep.model import HGGEP
+    from sthggep.model._evidence import Evidence
+    from sthggep.model._novelty import Novelty
     from sthggep.model._record import TrainingRecord
 
 
@@ -58,10 +66,12 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
             prepared = prepare(task.slides, task.preset, options, parent=parent, folder=Path(scratch))
         sections, record = _read_sections(task, prepared)
         ensemble = train_ensemble(task, sections, plan, extra, folder)
+        novelty = _measure_novelty(task, sections)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, describe_ensemble(ensemble))
     record.held_out_pearson = ensemble.held_out_pearson
     std = None if record.targets is None else record.targets["std"]
-    calibration = calibrate(list(ensemble.held_out.values()), record.ceiling, std)
+    evidence = _measure_evidence(task, sections, ensemble, 1.0 if std is None else np.asarray(std, dtype=np.float32))
+    calibration = calibrate(list(ensemble.held_out.values()), record.ceiling, std, evidence, novelty)
     record.calibrated_on = [] if calibration is None else list(ensemble.held_out)
     return HGGEP(
         ensemble.members,
@@ -102,10 +112,41 @@ def _read_sections(task: TrainingTask, prepared: PreparedInputs) -> tuple[list[S
     return sections, TrainingRecord(targets={**targets.to_dict(), "mean": mean.tolist(), "std": std.tolist()})
 
 
+def _measure_evidence(
+    task: TrainingTask, sections: Sequence[Section], ensemble: TrainedEnsemble, std: NDArray[np.float32] | float
+) -> Evidence | None:
+    """Compare predictions and measurements of the held-out tissue."""
+    from sthggep._training._evidence import HeldOutMap, measure_evidence
+
+    by_name = {slide.name: (slide, section) for slide, section in zip(task.slides, sections, strict=True)}
+
+    def maps(held_out: Mapping[str, HeldOutSection]) -> list[HeldOutMap]:
+        found = []
+        for name, part in held_out.items():
+            slide, section = by_name[name]
+            pitch = slide.pitch()
+            unit = slide.mpp or 1 / pitch
+            raw = section.counts[part.rows].numpy() if section.counts.shape[1] else None
+            xy = slide.xy[part.rows] * unit
+            values = (part.predicted * std, part.measured * std)
+            found.append(HeldOutMap(xy, slide.mpp is not None, pitch * unit, *values, raw))
+        return found
+
+    return measure_evidence(maps(ensemble.held_out), [maps(part) for part in ensemble.of_patients])
+
+
+def _measure_novelty(task: TrainingTask, sections: Sequence[Section]) -> Novelty | None:
+    """Measure what the images of the training sections have in common, where they are held out of each other."""
+    from sthggep._inputs._section import windows_of
+    from sthggep._training._novelty import measure_novelty
+
+    if task.options.validation is None:
+        return None
+    return measure_novelty(windows_of(sections), task.slides, int(task.preset.net.get("n_windows", 1)))
+
+
 def _ceilings(task: TrainingTask) -> list[float]:
     """Compute the noise ceiling of each gene, averaged over the sections; 0 for a gene without counts."""
-    import numpy as np
-
     from sthggep._table._counts import read_panel_counts
     from sthggep._table._scores import noise_ceiling
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import listing
 from sthggep._log import log
 from sthggep._slides._lattice import spatial_blocks
+from sthggep._slides._patients import patient_of
 from sthggep._slides._values import id_text, id_texts
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 MIN_SPOTS_FOR_BLOCKS = 20
+MOST_PATIENTS = 10
 # Held-out tissue of one member: names of sections, the fold of spatial blocks, or nothing
 HeldOut = tuple[str, ...] | int | None
 
@@ -56,6 +58,18 @@ def plan_choices(slides: Sequence[Slide], validation: str | Sequence[str] | None
     """Plan the held-out tissue of the choices: several parts of the tissue, also for an ensemble of one."""
     plan = plan_validation(slides, validation, max(n_members, FOLDS))
     return plan if len(set(plan)) > 1 else plan[:1]
+
+
+def plan_patients(slides: Sequence[Slide]) -> list[HeldOut]:
+    """Plan to hold out all sections of each patient; nothing if a patient is not known, or there is one only."""
+    patients = [patient_of(slide) for slide in slides]
+    names = list(dict.fromkeys(patients))
+    if None in names or len(names) < 2:
+        return []
+    return [
+        tuple(slide.name for slide, patient in zip(slides, patients, strict=True) if patient == name)
+        for name in names[:MOST_PATIENTS]
+    ]
 
 
 def _check_names(held_out: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:

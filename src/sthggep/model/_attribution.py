@@ -130,7 +130,7 @@ def map_tissue(
         Of the section's tissue. Default: the function measures them.
     """
     nets = [cast("ClosedFormNet", member) for member in model.members]
-    moments = moments or measure_tissue(slide, encoder, model.inputs, show=show)
+    moments = moments or [part.moments for part in measure_tissue(slide, encoder, model.inputs, show=show)]
     weights = [weights_by_stage(net, moments) for net in nets]
     _, factor = scale_of(model, target)
     values = []

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep.model._evidence import Evidence
+from sthggep.model._novelty import Novelty
+from sthggep.model._store import select_prefix
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,6 +22,8 @@ IntervalOf = Literal["measurement", "expression"]
 INTERVALS: tuple[IntervalOf, ...] = get_args(IntervalOf)
 _TAIL = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25)
 PROBABILITIES = np.array([*_TAIL, *(1 - each for each in reversed(_TAIL))])
+
+EVIDENCE, NOVELTY = "evidence.", "novelty."
 
 Values = NDArray[np.float32]
 
@@ -41,6 +47,10 @@ class Calibration:
     """(probabilities, genes), at ``PROBABILITIES``, on the scale of the predictions."""
     noise_free: Values
     """(genes,): by how much intervals shrink where counting noise is taken out, from 0 to 1."""
+    evidence: Evidence | None = None
+    """Of which genes, scales and regions the held-out predictions were right."""
+    novelty: Novelty | None = None
+    """What the image of the training tissue is like."""
 
     def interval(
         self, predicted: Values, level: float, of: IntervalOf, columns: NDArray[np.intp] | None, *, least: float | None
@@ -79,20 +89,36 @@ class Calibration:
         """Return the arrays as tensors, for the file of a model."""
         import torch
 
-        return {"quantiles": torch.from_numpy(self.quantiles), "noise_free": torch.from_numpy(self.noise_free)}
+        tensors = {"quantiles": torch.from_numpy(self.quantiles), "noise_free": torch.from_numpy(self.noise_free)}
+        for prefix, part in ((EVIDENCE, self.evidence), (NOVELTY, self.novelty)):
+            if part is not None:
+                tensors |= {prefix + name: values for name, values in part.to_tensors().items()}
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Calibration | None:
         """Make the calibration from what :meth:`to_tensors` returned; ``None`` from nothing."""
-        return cls(**{name: values.float().numpy() for name, values in tensors.items()}) if tensors else None
+        if not tensors:
+            return None
+        return cls(
+            tensors["quantiles"].float().numpy(),
+            tensors["noise_free"].float().numpy(),
+            Evidence.from_tensors(select_prefix(EVIDENCE, tensors)),
+            Novelty.from_tensors(select_prefix(NOVELTY, tensors)),
+        )
 
     @staticmethod
-    def expected_tensors(n_genes: int) -> list[tuple[str, Tensor]]:
-        """List the tensors of a model of so many genes, without their values."""
+    def expected_tensors(found: Mapping[str, Tensor], n_genes: int) -> list[tuple[str, Tensor]]:
+        """List the tensors of a model of so many genes, without their values: of those found, all that belong together."""
         import torch
 
         shapes = {"quantiles": (len(PROBABILITIES), n_genes), "noise_free": (n_genes,)}
-        return [(name, torch.empty(shape, device="meta")) for name, shape in shapes.items()]
+        expected = [(name, torch.empty(shape, device="meta")) for name, shape in shapes.items()]
+        parts = {
+            EVIDENCE: Evidence.expected_tensors(select_prefix(EVIDENCE, found), n_genes),
+            NOVELTY: Novelty.expected_tensors(select_prefix(NOVELTY, found)),
+        }
+        return expected + [(prefix + name, value) for prefix, part in parts.items() for name, value in part]
 
 
 def add_interval(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._inputs._inputs import Inputs
     from sthggep._slides._slide import Slide
+    from sthggep.model._novelty import Novelty
 
 
 class StageWeights(NamedTuple):
@@ -40,14 +41,41 @@ def is_linear(net: nn.Module) -> bool:
     return type(net) is ClosedFormNet and bool(net.config.get("linear"))
 
 
-def measure_tissue(slide: Slide, frozen: FrozenEncoder, inputs: Inputs, *, show: bool = False) -> list[Moments]:
-    """Measure mean and spread of the features over the tissue of a slide, at each field of view."""
-    moments = []
-    for size in inputs.fields_of_view:
+class TissueFeatures(NamedTuple):
+    """The tissue of a section at one field of view, as its reference windows show it."""
+
+    moments: Moments
+    """Mean and spread of the features."""
+    xy: NDArray[np.float64]
+    """Centers (n, 2) of the windows, in full-resolution pixels."""
+    distance: NDArray[np.float64] | None
+    """(n,): how far each lies from the training tissue; ``None`` where that is not asked for at this field of view."""
+
+
+def measure_tissue(
+    slide: Slide, frozen: FrozenEncoder, inputs: Inputs, novelty: Novelty | None = None, *, show: bool = False
+) -> list[TissueFeatures]:
+    """Measure mean and spread of the features over the tissue of a slide, and how unlike it is, at each field of view."""
+    bases = {} if novelty is None else {basis.stage: basis for basis in novelty.stages}
+    tissue = []
+    for i, size in enumerate(inputs.fields_of_view):
         encoding = TissueEncoding(slide, frozen, size, flips=inputs.flips, spots=False)
-        n, mean, spread = measure_moments(sweep(encoding, "Tissue", show=show))
-        moments.append(Moments(n, torch.from_numpy(mean), torch.from_numpy(spread)))
-    return moments
+        features = sweep(encoding, "Tissue", show=show)
+        n, mean, spread = measure_moments(features)
+        moments = Moments(n, torch.from_numpy(mean), torch.from_numpy(spread))
+        tissue.append(TissueFeatures(moments, encoding.xy, bases[i].distance(features) if i in bases else None))
+    return tissue
+
+
+def distance_near(slide: Slide, tissue: Sequence[TissueFeatures]) -> NDArray[np.float64]:
+    """Return the distance from the training tissue of the reference window that is next to each spot."""
+    from scipy.spatial import cKDTree
+
+    total = np.zeros(slide.n_spots)
+    for part in tissue:
+        if part.distance is not None:
+            total += part.distance[cKDTree(part.xy).query(slide.xy)[1]]
+    return total
 
 
 def weights_by_stage(net: ClosedFormNet, moments: Sequence[Moments]) -> list[StageWeights]:
@@ -68,14 +96,20 @@ def make_readout(weight: Tensor, frozen: FrozenEncoder) -> Readout:
 
 
 def read_scores(
-    members: Sequence[nn.Module], slide: Slide, frozen: FrozenEncoder, inputs: Inputs, *, show: bool = False
+    members: Sequence[nn.Module],
+    slide: Slide,
+    frozen: FrozenEncoder,
+    inputs: Inputs,
+    tissue: Sequence[TissueFeatures],
+    *,
+    show: bool = False,
 ) -> list[NDArray[np.float32]]:
     """Predict the program scores of each spot by each member, (n_spots, programs).
 
-    The encoder reads the tissue twice: at reference windows, whose moments scale the weights, and under the spots.
+    The tissue at the reference windows, whose moments scale the weights, was read before; now it is read under the spots.
     """
     nets = [cast("ClosedFormNet", member) for member in members]
-    moments = measure_tissue(slide, frozen, inputs, show=show)
+    moments = [part.moments for part in tissue]
     weights = [weights_by_stage(net, moments) for net in nets]
     ranks = [net.shortcut.weight.shape[1] for net in nets]
     total = np.zeros((slide.n_spots, sum(ranks)), dtype=np.float32)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from sthggep._inputs._stages import missing_sizes
 from sthggep._inputs._windows import InputSource, window_size
-from sthggep.model._closed_form_maps import is_linear, read_scores
+from sthggep.model._closed_form_maps import distance_near, is_linear, measure_tissue, read_scores
+from sthggep.nn._section import FeatureInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sthggep._inputs._inputs import Inputs
     from sthggep._inputs._windows import WindowInputs
     from sthggep._slides._slide import Slide
+    from sthggep.model._novelty import Novelty
     from sthggep.nn import Output
 
 Columns = NDArray[np.intp] | None
@@ -57,6 +59,9 @@ class Predictions(NamedTuple):
     lower: NDArray[np.float32] | None = None
     """``(n, genes)``: lower end of the interval, on the model's scale."""
     upper: NDArray[np.float32] | None = None
+    """``(n, genes)``: upper end of the interval, on the model's scale."""
+    novelty: NDArray[np.float32] | None = None
+    """``(n, 1)``: share of held-out training tissue whose image is less unusual."""
 
     def take(self, rows: NDArray[np.intp]) -> Predictions:
         """Return the predictions for some of the spots, in that order."""
@@ -72,6 +77,8 @@ class Quantities:
     latent: bool = False
     counts: bool = False
     spread: bool = False
+    novelty: Novelty | None = None
+    """What the image of the training tissue is like; ``None`` leaves out how unlike each spot is."""
 
 
 def predict_windows(
@@ -141,8 +148,10 @@ def _predict_from_maps(
     most: int,
 ) -> Iterator[tuple[NDArray[np.intp], Predictions]]:
     """Predict a section by closed forms on feature maps, and yield ``most`` spots at a time."""
-    scores = read_scores(list(ensemble.members), slide, encoder, ensemble.inputs, show=compute.show_progress)
-    columns = quantities.columns
+    columns, novelty, show = quantities.columns, quantities.novelty, compute.show_progress
+    tissue = measure_tissue(slide, encoder, ensemble.inputs, novelty, show=show)
+    scores = read_scores(list(ensemble.members), slide, encoder, ensemble.inputs, tissue, show=show)
+    unlike = None if novelty is None else novelty.share_below(distance_near(slide, tissue))
     for first in range(0, slide.n_spots, most):
         rows = np.arange(first, min(first + most, slide.n_spots))
         parts = [torch.from_numpy(part[rows]) for part in scores]
@@ -159,6 +168,7 @@ def _predict_from_maps(
                 _array(stacked.mean(dim=0)),
                 _array(torch.cat(parts, dim=1)) if quantities.latent else None,
                 spread=_array(stacked.std(dim=0)) if quantities.spread else None,
+                novelty=None if unlike is None else unlike[rows, None],
             ),
         )
 
@@ -178,7 +188,9 @@ def predict_window(
     ensemble: Ensemble, window: WindowInputs, device: torch.device, quantities: Quantities
 ) -> Predictions:
     """Predict all spots of a window: the mean over the networks."""
-    columns = quantities.columns
+    columns, unlike = quantities.columns, None
+    if quantities.novelty is not None and isinstance(window.inputs, FeatureInputs):
+        unlike = quantities.novelty.of_spots(window.inputs.features)[:, None]
     window = move_data_to_device(window, device)
     expressions, latents, means = [], [], []
     try:
@@ -198,6 +210,7 @@ def predict_window(
         _array(torch.cat(latents, dim=1)) if latents else None,
         _array(torch.stack(means).mean(dim=0)) if means else None,
         _array(stacked.std(dim=0)) if quantities.spread else None,
+        novelty=unlike,
     )
 
 

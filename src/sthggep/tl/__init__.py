@@ -13,6 +13,7 @@ from sthggep.tl._predict_cohort import predict_cohort
 from sthggep.tl._summary import summary
 from sthggep.tl._to_adata import to_adata
 from sthggep.tl._top_genes import top_genes
+from sthggep.tl._trust import trust
 
 __all__ = [
     "Attribution",
@@ -27,4 +28,5 @@ __all__ = [
     "summary",
     "to_adata",
     "top_genes",
+    "trust",
 ]

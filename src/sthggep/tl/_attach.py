@@ -42,7 +42,7 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
     Returns
     -------
     ``None``. Writes ``uns[key]``, the record of the prediction with the ``path`` of the file, and
-    ``obs["<key>_source"]``, the mark of its rows.
+    ``obs["<key>_source"]``, the mark of its rows, and ``obs["<key>_novelty"]``.
 
     Raises
     ------
@@ -86,5 +86,5 @@ def attach(data: AnnData | SpatialData, path: str | Path, *, key: str = "hggep",
         raise ValueError(msg)
     rows_in_file(table, file, key, str(path))
     record = {name: value for name, value in uns[keys.uns].items() if name != "in_x"}
-    source = {keys.source: obs[keys.source].to_numpy()} if keys.source in obs else {}
-    write_results(table, uns={keys.uns: {**record, "path": str(path)}}, obs=source, without=[keys.obsm])
+    columns = {name: obs[name].to_numpy() for name in (keys.source, keys.novelty) if name in obs}
+    write_results(table, uns={keys.uns: {**record, "path": str(path)}}, obs=columns, without=[keys.obsm])

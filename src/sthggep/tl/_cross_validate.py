@@ -14,9 +14,10 @@ from sthggep._checks import counted, listing, warn_user
 from sthggep._docs import document_places
 from sthggep._imports import import_whole
 from sthggep._log import log, on_interrupt
+from sthggep._slides._patients import patient_of
 from sthggep._slides._places import Places
 from sthggep.tl._cross_validation._fold_store import FoldStore
-from sthggep.tl._cross_validation._folds import patient_of, shared_patients
+from sthggep.tl._cross_validation._folds import shared_patients
 
 if TYPE_CHECKING:
     import pandas as pd

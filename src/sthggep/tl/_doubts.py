@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sthggep._checks import listing, warn_user
 from sthggep._slides._colors import FAR, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._gene_names import has_any_gene
+from sthggep.model._novelty import UNLIKE
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -81,6 +85,20 @@ def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
             f"Section {slide.name!r}: its image has {mpp:.3g} µm/px, so patches of {smallest:g} µm are {how} than those "
             f"that the model was trained on, at {between} µm/px. Pass an image of about that resolution if there is one."
         )
+
+
+def warn_of_unlike_tissue(novelty: Mapping[str, NDArray[np.float32]], training: Sequence[str]) -> None:
+    """Warn of each section whose tissue is unlike that of the training, by the novelty of its spots."""
+    for name, values in novelty.items():
+        known = values[np.isfinite(values)]
+        if len(known) and known.mean() > UNLIKE:
+            beyond = (known > 0.95).mean()
+            warn_user(
+                f"Section {name!r}: its image is unlike the tissue that the model was trained on ({listing(training, 3)}). Its spots "
+                f"are more unusual than {known.mean():.0%} of training tissue that was held out, on average; like tissue is at about "
+                f"50 %. {beyond:.0%} of them lie beyond 95 % of it. Correlations that were measured in training may not hold here: see "
+                "`sthggep.tl.trust(data)`, and measure some spots if you can."
+            )
 
 
 def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:

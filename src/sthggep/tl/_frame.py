@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -35,7 +36,10 @@ def write_frame(path: Path, request: Request, record: Mapping[str, object], sour
     records, left_out = _writable(uns, "uns")
     bad_columns = [name for name in table.obs if table.obs[name].dtype == object and not _can_write(table.obs[[name]])]
     frame = AnnData(
-        obs=table.obs.drop(columns=bad_columns).assign(**{request.keys.source: sources}),
+        # How unlike the training tissue each spot is, is filled in beside the prediction
+        obs=table.obs.drop(columns=bad_columns).assign(
+            **{request.keys.source: sources, request.keys.novelty: np.full(table.n_obs, np.nan, dtype=np.float32)}
+        ),
         var=pd.DataFrame(index=pd.Index(request.genes)),
         obsm=coordinates(table, record, "spatial"),
         uns={request.keys.uns: {**record, "in_x": True}, **records},

@@ -80,6 +80,18 @@ class Outputs:
                 self.arrays[name] = self._empty(name, values.shape[1])
             self.arrays[name][rows] = values
 
+    def take_novelty(self, earlier: pd.Series | None) -> Floats:
+        """Take out the novelty of each row of the table, NaN where it is not known; rows not predicted keep ``earlier``."""
+        novelty = np.full(self.n_obs, np.nan, dtype=np.float32)
+        if earlier is not None:
+            novelty = np.array(earlier, dtype=np.float32)
+        array = self.arrays.pop("novelty", None)
+        if array is not None:
+            values = np.array(array[: self.n_obs], dtype=np.float32)[:, 0]
+            novelty = np.where(np.isnan(values), novelty, values)
+            _remove(array)
+        return novelty
+
     def keep(self, earlier: EarlierPrediction, keys: PredictionKeys) -> None:
         """Take over rows of an earlier prediction."""
         kinds = {name: kind for kind, name in self.all_names(keys).items()}
@@ -137,7 +149,7 @@ class Store:
         """Folder for arrays on the disk of the file."""
         return self.path.parent
 
-    def write(self, outputs: Outputs) -> None:
+    def write(self, outputs: Outputs, novelty: Floats) -> None:
         """Write the predicted arrays, and close them."""
         from anndata.io import write_elem
 
@@ -153,11 +165,17 @@ class Store:
             for kind, element in elements.items():
                 if kind in outputs.arrays:
                     write_elem(group, element, _as_dask(outputs.arrays[kind]))
+            write_elem(group, f"obs/{self.keys.novelty}", novelty)
         for array in outputs.arrays.values():
-            if isinstance(array, RowFile):
-                array.close()
-                array.path.unlink()
+            _remove(array)
         outputs.arrays.clear()
+
+
+def _remove(array: Floats | RowFile) -> None:
+    """Delete an array that lies on disk."""
+    if isinstance(array, RowFile):
+        array.close()
+        array.path.unlink()
 
 
 @contextmanager

@@ -25,7 +25,6 @@ from sthggep.tl._prediction_record import mark_rows, prediction_record
 from sthggep.tl._request import PredictionOptions, check_request
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -199,7 +198,7 @@ def predict(
     import_whole("torch", "lightning")
     from sthggep._inputs._compute import Compute
     from sthggep.model._load import load_model
-    from sthggep.tl._doubts import warn_of_doubts
+    from sthggep.tl._doubts import warn_of_doubts, warn_of_unlike_tissue
 
     places = Places(
         image_key=image_key,
@@ -234,10 +233,13 @@ def predict(
             outputs.keep(earlier, request.keys)
         with on_interrupt(lambda: _what_is_stored(checkpoint_dir)):
             _predict_sections(loaded, request, outputs, compute, window=window, block_folder=block_folder)
+        known = None if earlier is None else request.table.obs.get(request.keys.novelty)
+        novelty = outputs.take_novelty(known)
         if store is not None:
-            store.write(outputs)
+            store.write(outputs, novelty)
             record = record | {"path": str(path), "obsm": np.array([], dtype=object)}
-    _write(request.table, request.keys, outputs, record, sources)
+    _write(request.table, request.keys, outputs, record, {request.keys.source: sources, request.keys.novelty: novelty})
+    warn_of_unlike_tissue({slide.name: novelty[slide.rows] for slide in request.slides}, loaded.training.all_sections)
     return data if copy else None
 
 
@@ -278,9 +280,11 @@ def _predict_sections(
             outputs.add(slide.rows[rows], part)
 
 
-def _write(table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], sources: pd.Series) -> None:
-    """Write arrays and record to the table, in place of those of an earlier prediction."""
+def _write(
+    table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], columns: dict[str, object]
+) -> None:
+    """Write arrays, record and columns of ``obs`` to the table, in place of those of an earlier prediction."""
     names = outputs.names(keys)
     arrays = {names[kind]: values for kind, values in outputs.arrays.items()}
     earlier = [*written_beside(table.uns.get(keys.uns)), keys.obsm]
-    write_results(table, obsm=arrays, uns={keys.uns: record}, obs={keys.source: sources}, without=earlier)
+    write_results(table, obsm=arrays, uns={keys.uns: record}, obs=columns, without=earlier)

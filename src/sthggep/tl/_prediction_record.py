@@ -64,6 +64,8 @@ def prediction_record(
         if values is not None:
             by_gene = dict(zip(model.genes, values, strict=True))
             record[name] = np.array([by_gene[gene] for gene in request.genes], dtype=np.float64)
+    if model.calibration is not None and model.calibration.evidence is not None:
+        record["evidence"] = model.calibration.evidence.take(request.quantities.columns).to_arrays()
     return record | {"obsm": np.array(request.arrays, dtype=object)}
 
 

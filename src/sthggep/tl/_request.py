@@ -71,6 +71,12 @@ def check_request(model: HGGEP, data: AnnData | SpatialData, places: Places, opt
     table = table_of(data, places.table_key)
     keys = prediction_keys(options.key_added)
     may_write(table, keys.obsm)
+    if keys.novelty in table.obs and keys.source not in table.obs and keys.uns not in table.uns:
+        msg = (
+            f"obs[{keys.novelty!r}] exists already and sthggep did not write it; it is left alone. Pass another `key_added=`, or "
+            "rename the column first."
+        )
+        raise ValueError(msg)
     interval = check_interval(model, options.interval, options.interval_of)
     requested = {
         keys.latent: options.latent,
@@ -94,7 +100,8 @@ def check_request(model: HGGEP, data: AnnData | SpatialData, places: Places, opt
     for slide in slides:
         check_fit(model, slide)
         check_window(model.inputs, slide, options.window)
-    quantities = Quantities(columns, options.latent, bool(options.counts), options.uncertainty)
+    novelty = None if model.calibration is None else model.calibration.novelty
+    quantities = Quantities(columns, options.latent, bool(options.counts), options.uncertainty, novelty)
     slides = [model.normalized(slide) for slide in slides]
     return Request(table, keys, arrays, genes, quantities, interval, size_factors, slides)
 

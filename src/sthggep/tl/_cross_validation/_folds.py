@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sthggep._checks import counted, has_key, listing
+from sthggep._slides._patients import patient_of
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 BY_SECTION = "section"
-PATIENT = "patient"
 # Words before or after the number of a patient
 PATIENT_WORDS = {
     "p",
@@ -98,14 +98,6 @@ def refuse_spellings(groups: Sequence[str], group_key: str) -> None:
             "differ in more than case, spaces, punctuation, leading zeros and words such as 'patient'."
         )
         raise ValueError(msg)
-
-
-def patient_of(slide: Slide) -> str | None:
-    """The patient of a section; ``None`` unless ``obs["patient"]`` has exactly one value."""
-    if PATIENT not in slide.adata.obs:
-        return None
-    patients = slide.adata.obs[PATIENT].iloc[slide.rows].dropna().astype(str).unique()
-    return str(patients[0]) if len(patients) == 1 else None
 
 
 def _patient_key(slide: Slide) -> str | None:

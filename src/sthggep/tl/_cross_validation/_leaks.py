@@ -11,8 +11,8 @@ import numpy as np
 from sthggep._slides._array_places import same_places
 from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._overlay import best_overlay, correlation
+from sthggep._slides._patients import PATIENT, patient_of
 from sthggep._slides._picture import same_picture
-from sthggep.tl._cross_validation._folds import PATIENT, patient_of
 
 if TYPE_CHECKING:
     from sthggep._slides._fingerprint import SectionFingerprint, SpotCodes

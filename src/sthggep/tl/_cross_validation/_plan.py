@@ -15,6 +15,7 @@ from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._inputs._stages import frozen_stages
 from sthggep._inputs._windows import check_window
 from sthggep._slides._fingerprint import section_fingerprint
+from sthggep._slides._patients import patient_of
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._slides._stain import fit_reference, normalized
 from sthggep._table._counts import log10_cp10k, read_panel_counts
@@ -34,7 +35,7 @@ from sthggep._training._refusals import (
 from sthggep._version import __version__
 from sthggep.nn._section import FeatureInputs
 from sthggep.tl._cross_validation._baselines import NEED_FEATURES, FeatureView
-from sthggep.tl._cross_validation._folds import add_extra, groups_of, patient_of, plan_folds, refuse_spellings
+from sthggep.tl._cross_validation._folds import add_extra, groups_of, plan_folds, refuse_spellings
 from sthggep.tl._cross_validation._leaks import describe_section, refuse_leaks, refuse_shared, what_is_shared
 
 if TYPE_CHECKING:

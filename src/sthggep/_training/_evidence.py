@@ -1,0 +1,190 @@
+"""Evidence of held-out tissue: correlations by section and patient, by scale, and errors of regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sthggep._table._counts import log10_cp10k
+from sthggep._table._spatial_null import compare_maps, correlate
+from sthggep.model._evidence import REGION_SPOTS, SCALES_UM, Evidence
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+PHASES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
+LEAST_SQUARES = 6
+LEAST_SPOTS = 20
+LEAST_FULL = 0.5  # of the spots that a square can hold, without which it is left out
+PRIOR_SECTIONS = 4.0  # that say as much of a gene's offset as the other genes
+
+Floats = NDArray[np.float32]
+
+
+class HeldOutMap(NamedTuple):
+    """Predictions, measurements and places of the spots of a section that was held out."""
+
+    xy: NDArray[np.float64]
+    """(n, 2) in microns; in spot pitches where microns are not known."""
+    in_microns: bool
+    pitch: float
+    """Of the spots, in the same unit."""
+    predicted: Floats
+    measured: Floats
+    raw: Floats | None
+    """Counts of the panel; ``None`` for targets."""
+
+
+def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence[HeldOutMap]]) -> Evidence | None:
+    """Compare predictions with measurements of held-out tissue, gene by gene.
+
+    Parameters
+    ----------
+    sections
+        Held-out sections.
+    patients
+        Sections of each patient, predicted without all sections of the patient; empty if there is one patient.
+    """
+    sections = [section for section in sections if len(section.xy) >= LEAST_SPOTS]
+    if not sections:
+        return None
+    tests = [compare_maps(section.xy, section.predicted, section.measured) for section in sections]
+    by_patient = [
+        [compare_maps(each.xy, each.predicted, each.measured) for each in patient if len(each.xy) >= LEAST_SPOTS]
+        for patient in patients
+    ]
+    by_patient = [tests_of for tests_of in by_patient if tests_of]
+    n_genes = sections[0].predicted.shape[1]
+    scale_pearson, scale_ceiling, ceiling = _by_scale(sections)
+    offsets = [_offsets([each for patient in patients for each in patient])] if by_patient else []
+    arrays = {
+        "pearson": [test.pearson for test in tests],
+        "z": [test.z for test in tests],
+        "patient_pearson": _rows([np.mean([t.pearson for t in each], axis=0) for each in by_patient], n_genes),
+        "patient_z": _rows([np.mean([t.z for t in each], axis=0) for each in by_patient], n_genes),
+        "ceiling": ceiling,
+        "detected": _mean([_detected(section) for section in sections]),
+        "scale_pearson": scale_pearson,
+        "scale_ceiling": scale_ceiling,
+        "region_spread": _region_spread(sections),
+        "offset_spread": _offsets(sections),
+        "patient_offset_spread": offsets[0] if offsets else np.empty(0),
+    }
+    return Evidence(**{name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()})
+
+
+def _rows(values: Sequence[NDArray[np.float64]], n_genes: int) -> NDArray[np.float64]:
+    return np.asarray(values) if len(values) else np.empty((0, n_genes))
+
+
+def _mean(values: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    return np.asarray(np.mean(values, axis=0), dtype=np.float64)
+
+
+def _detected(section: HeldOutMap) -> NDArray[np.float64]:
+    """Share of the spots that counted each gene; 1 for targets."""
+    if section.raw is None:
+        return np.ones(section.measured.shape[1])
+    return np.asarray((section.raw > 0).mean(axis=0))
+
+
+class Squares:
+    """Means over the squares of a lattice that hold enough spots."""
+
+    def __init__(self, xy: NDArray[np.float64], side: float, phase: tuple[float, float], n_spots: float | None) -> None:
+        cells = np.floor((xy - xy.min(axis=0)) / side + np.array(phase)).astype(np.int64)
+        _, self.square, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+        self.square = self.square.ravel()
+        full = float(np.quantile(count, 0.9)) if n_spots is None else n_spots
+        self.kept = np.flatnonzero(count >= LEAST_FULL * full)
+        self.count = count
+
+    def mean(self, values: Floats) -> Floats:
+        """Average the rows of each kept square."""
+        averages: Floats = (self._matrix() @ values)[self.kept]
+        return averages
+
+    def _matrix(self) -> csr_matrix:
+        from scipy.sparse import csr_matrix
+
+        weights = (1 / self.count[self.square]).astype(np.float32)
+        return csr_matrix((weights, (self.square, np.arange(len(self.square)))), (len(self.count), len(self.square)))
+
+
+def _by_scale(sections: Sequence[HeldOutMap]) -> tuple[Floats, Floats, Floats]:
+    """Correlation and ceiling of means over squares of each side, and the ceiling of single spots; means of sections."""
+    n_genes = sections[0].predicted.shape[1]
+    pearson, ceiling = (np.zeros((len(SCALES_UM), n_genes)) for _ in range(2))
+    used, spots = np.zeros((len(SCALES_UM), 1)), np.zeros(n_genes)
+    rng = np.random.default_rng(0)
+    for section in sections:
+        halves = _halves(section, rng)
+        spots += _ceiling(halves, lambda values: values)
+        if not section.in_microns:
+            continue
+        for i, side in enumerate(SCALES_UM):
+            lattices = [Squares(section.xy, side, phase, None) for phase in PHASES]
+            lattices = [each for each in lattices if len(each.kept) >= LEAST_SQUARES]
+            if lattices:
+                pearson[i] += _mean([correlate(x.mean(section.predicted), x.mean(section.measured)) for x in lattices])
+                ceiling[i] += _mean([_ceiling(halves, x.mean) for x in lattices])
+                used[i] += 1
+    pearson, ceiling = pearson / np.maximum(used, 1), ceiling / np.maximum(used, 1)
+    return pearson.astype(np.float32), ceiling.astype(np.float32), (spots / len(sections)).astype(np.float32)
+
+
+def _halves(section: HeldOutMap, rng: np.random.Generator) -> tuple[Floats, Floats] | None:
+    """Measurements by each of two halves of the counts; ``None`` for targets."""
+    if section.raw is None:
+        return None
+    half = rng.binomial(section.raw.astype(np.int64), 0.5).astype(np.float32)
+    return log10_cp10k(half), log10_cp10k(section.raw - half)
+
+
+def _ceiling(halves: tuple[Floats, Floats] | None, mean: Callable[[Floats], Floats]) -> NDArray[np.float64] | float:
+    """Highest correlation that the noise of the counts allows; 1 for targets."""
+    if halves is None:
+        return 1.0
+    r = np.clip(correlate(*(mean(half) for half in halves)), 0, None)
+    return np.asarray(np.sqrt(2 * r / (1 + r)))
+
+
+def _errors(section: HeldOutMap) -> Floats:
+    errors: Floats = section.measured - section.predicted
+    return errors
+
+
+def _region_spread(sections: Sequence[HeldOutMap]) -> Floats:
+    """Spread of the mean error of compact regions around that of the section; larger regions than all, as the largest."""
+    n_genes = sections[0].predicted.shape[1]
+    out = np.zeros((len(REGION_SPOTS), n_genes))
+    for i, n_spots in enumerate(REGION_SPOTS):
+        squares = []
+        for section in sections:
+            errors = _errors(section)
+            errors = errors - errors.mean(axis=0)
+            side = section.pitch * n_spots**0.5
+            lattices = [Squares(section.xy, side, phase, n_spots) for phase in PHASES[: 1 if n_spots == 1 else None]]
+            squares += [np.square(x.mean(errors)).mean(axis=0) for x in lattices if len(x.kept) >= LEAST_SQUARES]
+        out[i] = np.sqrt(_mean(squares)) if squares else out[i - 1]
+    return out.astype(np.float32)
+
+
+def _offsets(sections: Sequence[HeldOutMap]) -> Floats:
+    """Spread of the sections' mean errors: of a gene in few sections, largely that of the genes relative to their noise.
+
+    One section says nothing of others; its halves along both axes stand for them.
+    """
+    parts = [_errors(section) for section in sections]
+    if len(parts) == 1:
+        xy, errors = sections[0].xy, parts[0]
+        sides = [xy[:, axis] < np.median(xy[:, axis]) for axis in (0, 1)]
+        parts = [errors[mask] for side in sides for mask in (side, ~side)]
+    means = np.square([part.mean(axis=0, dtype=np.float64) for part in parts])
+    variance = _mean([part.var(axis=0, dtype=np.float64) for part in parts])
+    typical = means.mean() / max(float(variance.mean()), 1e-12)
+    pooled = (PRIOR_SECTIONS * typical * variance + means.sum(axis=0)) / (PRIOR_SECTIONS + len(parts))
+    return np.sqrt(pooled).astype(np.float32)

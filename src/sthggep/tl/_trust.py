@@ -1,0 +1,205 @@
+"""`tl.trust`: which genes of a prediction can be trusted, and at which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sthggep._arguments import checked
+from sthggep._checks import accepts_results, counted
+from sthggep._docs import document_places
+from sthggep._keys import prediction_keys
+from sthggep._log import NOTEBOOK, log
+from sthggep._slides._anndata import table_of
+from sthggep._slides._places import Places
+from sthggep._slides._resolve import resolve
+from sthggep._slides._results import write_results
+from sthggep._table._prediction import read_prediction
+from sthggep.model._evidence import Evidence
+from sthggep.model._novelty import UNLIKE
+from sthggep.tl._verdicts import TRUSTED, VERDICTS, Thresholds, judge
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from sthggep._slides._slide import Slide
+
+
+@checked
+@document_places
+def trust(
+    data: AnnData | SpatialData,
+    key: str = "hggep",
+    *,
+    confidence: float = 0.8,
+    fdr: float = 0.05,
+    share: float = 1 / 3,
+    region_share: float = 0.5,
+    ceiling: float = 0.32,
+    detected: float = 0.05,
+    unlike: float = UNLIKE,
+    library_key: str | None = None,
+    table_key: str = "table",
+    shapes_key: str | None = None,
+    spatial_key: str = "spatial",
+) -> pd.DataFrame:
+    """Say of each gene whether its predicted map can be trusted, and at which scale.
+
+    The counts of the slide are not read. What is known of a gene is how well the model predicted it on tissue that was
+    held out of the training, and how much the image of this slide resembles that tissue.
+
+    Parameters
+    ----------
+    data
+        Slide with a prediction.
+    key
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+    confidence
+        Probability that a further section like those of the training shows the correlation, too; for *spot* and *region*.
+    fdr
+        Rate of false discoveries among the genes that count as correlated on held-out tissue.
+    share
+        Least share of the noise ceiling that the correlation of a *spot* gene reaches.
+    region_share
+        Least share of their noise ceiling that the means over squares of some size reach; for ``reliable_at_um``.
+    ceiling
+        A gene with a lower noise ceiling *cannot be judged*.
+    detected
+        A gene that fewer of the spots counted *cannot be judged*.
+    unlike
+        Mean novelty of a section (``obs["<key>_novelty"]``) above which it counts as unlike the training tissue. Then only
+        held-out patients count, three of them or more; with fewer, no gene can be judged.
+    {places}
+
+    Returns
+    -------
+    A DataFrame with a row for each predicted gene (and section, in column ``section``, if there are several); the function
+    also writes it to ``uns[f"{key}_trust"]`` of the table.
+
+    ``held_out_pearson``
+        Mean correlation on the sections (or patients) that were held out in training.
+    ``pearson_low``, ``pearson_high``
+        Where the correlation on a further section lies with the probability ``confidence``.
+    ``q_value``
+        Of the test against unrelated maps of the same smoothness, adjusted for the number of genes.
+    ``ceiling``, ``detected``
+        Noise ceiling and share of spots with counts of the gene, on held-out tissue.
+    ``reliable_at_um``
+        Side of the smallest squares, from 55 to 2,000 µm, over whose means predictions and measurements agree; NaN for none.
+    ``verdict``
+        ``"spot"``: the map can be read spot by spot. ``"region"``: only means over regions of about ``reliable_at_um``.
+        ``"not predicted"``: held-out tissue gives no reason to believe the map. ``"cannot be judged"``: too few counts,
+        or tissue unlike that of the training.
+    ``reason``
+        Of the verdict.
+
+    Raises
+    ------
+    KeyError
+        There is no such prediction.
+    ValueError
+        The model holds no predictions of held-out tissue: it was fitted with ``validation=None``, on very few spots, or by
+        an earlier version.
+
+    See Also
+    --------
+    sthggep.tl.regions : Means over regions, with intervals.
+    sthggep.tl.top_genes : The genes that can be trusted, best first.
+
+    Notes
+    -----
+    Test: the predicted map is turned, flipped and shifted some 60 times, and each time correlated with the measured one
+    where they overlap. These maps are as smooth as the prediction, which permuted spots are not. The statistic of a
+    section is Fisher's z of the correlation in units of the spread over such maps; that of a gene is the mean over
+    sections. Rates of false discoveries are those of Benjamini and Hochberg (1995).
+
+    Confidence: the statistic varies between held-out sections. Its lower bound on a further section must exceed 1.64,
+    so that the section would show the correlation by itself.
+
+    Examples
+    --------
+    >>> sthggep.tl.predict(slide, model)
+    >>> trust = sthggep.tl.trust(slide)
+    >>> trust["verdict"].value_counts()
+    """
+    places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
+    table = table_of(data, table_key)
+    accepts_results(table)
+    _may_write(table, key)
+    sections = resolve(data, places, need_image=False)
+    parts = {}
+    thresholds = Thresholds(confidence, fdr, share, region_share, ceiling, detected)
+    prediction = read_prediction(table, key)
+    evidence = read_evidence(table, key, len(prediction.genes))
+    for slide in sections:
+        if not np.isnan(prediction.take(slide.rows[:1], [0])).any():
+            parts[slide.name] = judge(
+                evidence, prediction.genes, thresholds, unlike=mean_novelty(table, slide, key) > unlike
+            )
+    if len(sections) == 1:
+        trusted = next(iter(parts.values()))
+    else:
+        trusted = pd.concat([part.assign(section=name) for name, part in parts.items()])
+    for name, part in parts.items():
+        log.info("Section %s: %s.", name, describe(part), extra=NOTEBOOK)
+    write_results(table, uns={prediction_keys(key).trust: trusted.copy()})
+    return trusted
+
+
+def describe(verdicts: pd.DataFrame) -> str:
+    """Count the verdicts of a section, in words."""
+    counts = verdicts["verdict"].value_counts()
+    how = {"spot": "spot by spot", "region": "over regions", VERDICTS[2]: "not predicted", VERDICTS[3]: "not judged"}
+    return f"{counted(verdicts, 'gene')}: " + ", ".join(f"{counts.get(name, 0)} {how[name]}" for name in VERDICTS)
+
+
+def read_evidence(table: AnnData, key: str, n_genes: int) -> Evidence:
+    """Read what the model of a prediction knows of held-out tissue.
+
+    Raises
+    ------
+    ValueError
+        It knows nothing.
+    """
+    record = table.uns[key]
+    evidence = record.get("evidence") if isinstance(record, Mapping) else None
+    if evidence is None:
+        msg = (
+            f"The model of the prediction {key!r} holds no predictions of tissue that was held out of its training: it was fitted "
+            "with `validation=None`, on very few spots, or by an earlier version. Fit it again with `validation='auto'`, and predict again."
+        )
+        raise ValueError(msg)
+    return Evidence.from_arrays(evidence, n_genes)
+
+
+def mean_novelty(table: AnnData, slide: Slide, key: str) -> float:
+    """Mean novelty of a section's spots; 0 where it is not known, as of features that no training described."""
+    column = prediction_keys(key).novelty
+    if column not in table.obs:
+        return 0.0
+    values = np.asarray(table.obs[column], dtype=np.float64)[slide.rows]
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else 0.0
+
+
+def trusted_genes(table: AnnData, sections: list[Slide], key: str, genes: list[str]) -> list[str]:
+    """List the genes that can be trusted on some section, by the default thresholds."""
+    evidence = read_evidence(table, key, len(genes))
+    trusted: set[str] = set()
+    for slide in sections:
+        verdicts = judge(evidence, genes, Thresholds(), unlike=mean_novelty(table, slide, key) > UNLIKE)
+        trusted |= set(verdicts.index[verdicts["verdict"].isin(TRUSTED)])
+    return [gene for gene in genes if gene in trusted]
+
+
+def _may_write(table: AnnData, key: str) -> None:
+    """Refuse to overwrite anything but verdicts."""
+    name = prediction_keys(key).trust
+    stored = table.uns.get(name)
+    if stored is not None and not (isinstance(stored, pd.DataFrame) and {"verdict", "reason"} <= set(stored.columns)):
+        msg = f"uns[{name!r}] exists already and sthggep did not write it; it is left alone. Rename or delete it first."
+        raise ValueError(msg)

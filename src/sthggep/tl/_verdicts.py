@@ -1,0 +1,133 @@
+"""Verdicts: which genes a prediction can be trusted for, and at which scale, by held-out tissue of the training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sthggep._table._spatial_null import false_discovery_rates
+from sthggep.model._evidence import SCALES_UM, Evidence
+
+VERDICTS = ("spot", "region", "not predicted", "cannot be judged")
+TRUSTED = VERDICTS[:2]
+FEWEST_PATIENTS = 3
+"""Held-out patients without which nothing is known of an unlike section."""
+PRIOR_SECTIONS = 4.0  # that say as much of how a gene varies between sections as the other genes
+ONE_SIDED = 1.6449  # 95 % quantile of the standard normal
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a verdict asks for."""
+
+    confidence: float = 0.8
+    """Probability that a further section shows the correlation, too."""
+    fdr: float = 0.05
+    """Rate of false discoveries among the genes that count as correlated."""
+    share: float = 1 / 3
+    """Least share of the noise ceiling for *spot*."""
+    region_share: float = 0.5
+    """Least share of its noise ceiling that the correlation of means over squares reaches for *region*."""
+    ceiling: float = 0.32
+    """Noise ceiling below which a gene cannot be judged."""
+    detected: float = 0.05
+    """Share of spots with counts of the gene below which it cannot be judged."""
+
+
+def judge(evidence: Evidence, genes: list[str], thresholds: Thresholds, *, unlike: bool) -> pd.DataFrame:
+    """Judge each gene of a section, and say why.
+
+    Parameters
+    ----------
+    evidence
+        Of these genes.
+    genes
+        Their names.
+    thresholds
+        What the verdicts ask for.
+    unlike
+        Whether the section's image is unlike that of the training tissue: then only held-out patients tell.
+    """
+    of_patients = unlike and len(evidence.patient_pearson) >= FEWEST_PATIENTS
+    pearson, z = (evidence.patient_pearson, evidence.patient_z) if of_patients else (evidence.pearson, evidence.z)
+    mean = pearson.mean(axis=0, dtype=np.float64)
+    low, high = _interval_of_further(np.arctanh(np.clip(pearson, -0.999, 0.999)), z, thresholds.confidence)
+    q = false_discovery_rates(_upper_tail(z.mean(axis=0, dtype=np.float64)))
+    holds = _further_z(z, thresholds.confidence) >= ONE_SIDED
+    correlated = (q < thresholds.fdr) & holds
+    reliable = reliable_scale(evidence, thresholds)
+    spot = correlated & (mean >= thresholds.share * evidence.ceiling)
+    region = correlated & ~spot & np.isfinite(reliable)
+    noisy, rare = evidence.ceiling < thresholds.ceiling, evidence.detected < thresholds.detected
+    unknown = np.full(len(genes), unlike and not of_patients)
+    cases = {
+        "the image is unlike the training tissue, and fewer than three patients were held out in training": unknown,
+        "counted in too few spots": rare,
+        "the noise of its counts hides whether it is predicted": noisy,
+        "correlated spot by spot on held-out tissue": spot,
+        "correlated on held-out tissue; means over regions are reliable": region,
+        "correlated on held-out tissue, but little of what its noise allows": correlated,
+        "correlated on held-out tissue, but too weakly to expect it on a further section": q < thresholds.fdr,
+    }
+    verdicts = (VERDICTS[3], VERDICTS[3], VERDICTS[3], "spot", "region", VERDICTS[2], VERDICTS[2])
+    conditions = list(cases.values())
+    table = {
+        "held_out_pearson": mean,
+        "pearson_low": low,
+        "pearson_high": high,
+        "q_value": q,
+        "ceiling": evidence.ceiling,
+        "detected": evidence.detected,
+        "reliable_at_um": reliable,
+        "verdict": pd.Categorical(np.select(conditions, verdicts, VERDICTS[2]), categories=list(VERDICTS)),
+        "reason": np.select(conditions, list(cases), "not correlated on held-out tissue"),
+    }
+    return pd.DataFrame(table, index=pd.Index(genes, name="gene"))
+
+
+def reliable_scale(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.float64]:
+    """Find the smallest scale, in microns, at which predictions and measurements agree; NaN for none."""
+    enough = (evidence.scale_ceiling >= thresholds.ceiling) & (
+        evidence.scale_pearson >= thresholds.region_share * evidence.scale_ceiling
+    )
+    return np.where(enough.any(axis=0), np.array(SCALES_UM)[enough.argmax(axis=0)], np.nan)
+
+
+def _spread_between(z: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Spread of the test statistic between sections, of each gene drawn towards that of all; at least that of chance."""
+    n = len(z)
+    if n < 2:
+        return np.ones(z.shape[1])
+    variance = z.var(axis=0, ddof=1, dtype=np.float64)
+    prior = max(1.0, float(variance.mean()))
+    return np.asarray(np.sqrt(((n - 1) * variance + PRIOR_SECTIONS * prior) / (n - 1 + PRIOR_SECTIONS)))
+
+
+def _further_z(z: NDArray[np.floating], confidence: float) -> NDArray[np.float64]:
+    """Lower bound of the test statistic on a further section, which it exceeds with this probability."""
+    from scipy.stats import norm
+
+    step = norm.ppf(confidence) * (1 + 1 / len(z)) ** 0.5
+    return np.asarray(z.mean(axis=0, dtype=np.float64) - step * _spread_between(z))
+
+
+def _interval_of_further(
+    fisher: NDArray[np.floating], z: NDArray[np.floating], confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Interval of the correlation on a further section: one unit of the test statistic is one of chance there."""
+    from scipy.stats import norm
+
+    mean, mean_z = fisher.mean(axis=0, dtype=np.float64), z.mean(axis=0, dtype=np.float64)
+    chance = np.abs(mean) / np.maximum(np.abs(mean_z), 1e-3)
+    chance = np.clip(chance, 0.02, 0.5)
+    step = norm.ppf((1 + confidence) / 2) * (1 + 1 / len(z)) ** 0.5 * _spread_between(z) * chance
+    return np.tanh(mean - step), np.tanh(mean + step)
+
+
+def _upper_tail(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.stats import norm
+
+    return np.asarray(norm.sf(z))
