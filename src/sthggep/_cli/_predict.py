@@ -209,10 +209,20 @@ def predict_into(
     """Predict one slide, and return a summary: genes, spots and the place of the prediction."""
     from sthggep import tl
     from sthggep._slides._anndata import table_of
+    from sthggep._slides._resolve import resolve
+    from sthggep._table._verdicts import describe_verdicts, verdicts_of
 
     tl.predict(data, model, out=out, show_progress_bar=show, **keywords)
     table, key = table_of(data, keywords["table_key"]), keywords["key_added"]
     place = f"obsm[{key!r}]" if out is None else "X"
+    if "evidence" in table.uns[key]:
+        places = Places(
+            table_key=keywords["table_key"], shapes_key=keywords["shapes_key"], library_key=keywords["library_key"]
+        )
+        for slide in resolve(data, places, need_image=False):
+            verdicts = verdicts_of(slide, key, list(map(str, table.uns[key]["genes"])))
+            if verdicts is not None:
+                log.info("Section %s, by held-out tissue: %s.", slide.name, describe_verdicts(verdicts))
     return f"{len(table.uns[key]['genes'])} genes at {table.n_obs} spots, {place}"
 
 

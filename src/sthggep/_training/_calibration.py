@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sthggep._inputs._section import SectionWindow
-    from sthggep.model._evidence import Evidence
+    from sthggep._table._evidence import Evidence
     from sthggep.model._novelty import Novelty
 
 Values = NDArray[np.float32]

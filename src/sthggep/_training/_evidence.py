@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._table._counts import log10_cp10k
+from sthggep._table._evidence import REGION_SPOTS, SCALES_UM, Evidence
 from sthggep._table._spatial_null import compare_maps, correlate
-from sthggep.model._evidence import REGION_SPOTS, SCALES_UM, Evidence
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -36,6 +36,8 @@ class HeldOutMap(NamedTuple):
     measured: Floats
     raw: Floats | None
     """Counts of the panel; ``None`` for targets."""
+    lone: bool = False
+    """Whether the training has no other section of its patient, but several of another one."""
 
 
 def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence[HeldOutMap]]) -> Evidence | None:
@@ -57,6 +59,7 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
         for patient in patients
     ]
     by_patient = [tests_of for tests_of in by_patient if tests_of]
+    of_known = [section for section in sections if not section.lone] or sections
     n_genes = sections[0].predicted.shape[1]
     scale_pearson, scale_ceiling, ceiling = _by_scale(sections)
     offsets = [_offsets([each for patient in patients for each in patient])] if by_patient else []
@@ -69,8 +72,8 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
         "detected": _mean([_detected(section) for section in sections]),
         "scale_pearson": scale_pearson,
         "scale_ceiling": scale_ceiling,
-        "region_spread": _region_spread(sections),
-        "offset_spread": _offsets(sections),
+        "region_spread": _region_spread(of_known),
+        "offset_spread": _offsets(of_known),
         "patient_offset_spread": offsets[0] if offsets else np.empty(0),
     }
     return Evidence(**{name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()})
@@ -144,15 +147,16 @@ def _halves(section: HeldOutMap, rng: np.random.Generator) -> tuple[Floats, Floa
     return log10_cp10k(half), log10_cp10k(section.raw - half)
 
 
-def _ceiling(halves: tuple[Floats, Floats] | None, mean: Callable[[Floats], Floats]) -> NDArray[np.float64] | float:
+def _ceiling(halves: tuple[Floats, Floats] | None, mean: Callable[[Floats], Floats]) -> NDArray[np.float64]:
     """Highest correlation that the noise of the counts allows; 1 for targets."""
     if halves is None:
-        return 1.0
+        return np.ones(1)
     r = np.clip(correlate(*(mean(half) for half in halves)), 0, None)
     return np.asarray(np.sqrt(2 * r / (1 + r)))
 
 
 def _errors(section: HeldOutMap) -> Floats:
+    """Measurement minus prediction."""
     errors: Floats = section.measured - section.predicted
     return errors
 
@@ -160,7 +164,7 @@ def _errors(section: HeldOutMap) -> Floats:
 def _region_spread(sections: Sequence[HeldOutMap]) -> Floats:
     """Spread of the mean error of compact regions around that of the section; larger regions than all, as the largest."""
     n_genes = sections[0].predicted.shape[1]
-    out = np.zeros((len(REGION_SPOTS), n_genes))
+    out = np.zeros((len(REGION_SPOTS), n_genes), dtype=np.float32)
     for i, n_spots in enumerate(REGION_SPOTS):
         squares = []
         for section in sections:
@@ -170,21 +174,15 @@ def _region_spread(sections: Sequence[HeldOutMap]) -> Floats:
             lattices = [Squares(section.xy, side, phase, n_spots) for phase in PHASES[: 1 if n_spots == 1 else None]]
             squares += [np.square(x.mean(errors)).mean(axis=0) for x in lattices if len(x.kept) >= LEAST_SQUARES]
         out[i] = np.sqrt(_mean(squares)) if squares else out[i - 1]
-    return out.astype(np.float32)
+    spreads: Floats = out
+    return spreads
 
 
 def _offsets(sections: Sequence[HeldOutMap]) -> Floats:
-    """Spread of the sections' mean errors: of a gene in few sections, largely that of the genes relative to their noise.
-
-    One section says nothing of others; its halves along both axes stand for them.
-    """
+    """Spread of the sections' mean errors: of a gene in few sections, largely that of the genes relative to their noise."""
     parts = [_errors(section) for section in sections]
-    if len(parts) == 1:
-        xy, errors = sections[0].xy, parts[0]
-        sides = [xy[:, axis] < np.median(xy[:, axis]) for axis in (0, 1)]
-        parts = [errors[mask] for side in sides for mask in (side, ~side)]
     means = np.square([part.mean(axis=0, dtype=np.float64) for part in parts])
     variance = _mean([part.var(axis=0, dtype=np.float64) for part in parts])
     typical = means.mean() / max(float(variance.mean()), 1e-12)
     pooled = (PRIOR_SECTIONS * typical * variance + means.sum(axis=0)) / (PRIOR_SECTIONS + len(parts))
-    return np.sqrt(pooled).astype(np.float32)
+    return np.asarray(np.sqrt(pooled), dtype=np.float32)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._inputs._section import Section
+    from sthggep._table._evidence import Evidence
     from sthggep._training._calibration import HeldOutSection
     from sthggep._training._ensemble import TrainedEnsemble
     from sthggep._training._prepare import PreparedInputs
     from sthggep._training._task import TrainingTask
     from sthggep.model import HGGEP
-    from sthggep.model._evidence import Evidence
     from sthggep.model._novelty import Novelty
     from sthggep.model._record import TrainingRecord
 
@@ -116,8 +116,11 @@ def _measure_evidence(
     task: TrainingTask, sections: Sequence[Section], ensemble: TrainedEnsemble, std: NDArray[np.float32] | float
 ) -> Evidence | None:
     """Compare predictions and measurements of the held-out tissue."""
+    from sthggep._slides._patients import patient_of
     from sthggep._training._evidence import HeldOutMap, measure_evidence
 
+    patients = [patient_of(slide) for slide in task.slides]
+    several = any(patients.count(patient) > 1 for patient in patients if patient is not None)
     by_name = {slide.name: (slide, section) for slide, section in zip(task.slides, sections, strict=True)}
 
     def maps(held_out: Mapping[str, HeldOutSection]) -> list[HeldOutMap]:
@@ -129,7 +132,8 @@ def _measure_evidence(
             raw = section.counts[part.rows].numpy() if section.counts.shape[1] else None
             xy = slide.xy[part.rows] * unit
             values = (part.predicted * std, part.measured * std)
-            found.append(HeldOutMap(xy, slide.mpp is not None, pitch * unit, *values, raw))
+            lone = several and patients.count(patient_of(slide)) == 1
+            found.append(HeldOutMap(xy, slide.mpp is not None, pitch * unit, *values, raw, lone))
         return found
 
     return measure_evidence(maps(ensemble.held_out), [maps(part) for part in ensemble.of_patients])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep.model._evidence import Evidence
+from sthggep._table._evidence import Evidence
 from sthggep.model._novelty import Novelty
 from sthggep.model._store import select_prefix
 

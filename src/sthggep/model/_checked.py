@@ -79,8 +79,8 @@ def _check_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     calibration = select_prefix(CALIBRATION, tensors)
     if calibration:
         expected_parts = Calibration.expected_tensors(calibration, len(config["genes"]))
-        if unknown := set(calibration) - refuse_other_shapes(calibration, expected_parts):
-            msg = f"the calibration holds {listing(sorted(unknown), 3)}, which this version does not know"
+        if surplus := set(calibration) - refuse_other_shapes(calibration, expected_parts):
+            msg = f"the calibration holds {listing(sorted(surplus), 3)}, which this version does not know"
             raise ValueError(msg)
     known = (ENCODER, CALIBRATION)
     unknown = [name for name in tensors if not name.startswith(known) and name.removeprefix(MEMBERS) not in expected]

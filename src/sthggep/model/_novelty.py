@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-UNLIKE = 0.75
-"""Mean novelty of a section above which its tissue counts as unlike that of the training: of like tissue it is about a half."""
 COMPONENTS = 50
 STEPS = 101
 
@@ -88,7 +86,8 @@ class Novelty:
         """List the tensors of a novelty whose features have these widths, without their values."""
         import torch
 
-        shapes = [("quantiles", (STEPS,), torch.float32)] if found else []
+        shapes: list[tuple[str, tuple[int, ...], torch.dtype]] = []
+        shapes += [("quantiles", (STEPS,), torch.float32)] if found else []
         for number in _numbers(found):
             width = found[f"{number}.mean"].numel()
             components = found.get(f"{number}.components", torch.empty(0, 0))

@@ -15,6 +15,7 @@ from sthggep._arguments import checked
 from sthggep._checks import positive
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
+from sthggep._table._verdicts import TRUSTED
 from sthggep.pl._figure import figure_of, new_figure, save_figure, style
 from sthggep.pl._maps import ColorScale, GeneMaps, color_scale, pcc, read_maps
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, sections_of
@@ -52,6 +53,7 @@ def gene_map(
     spot_size: float | None = None,
     alpha: float = 1.0,
     alpha_img: float = 0.3,
+    marks: bool = True,
     figsize: tuple[float, float] | None = None,
     dpi: float = 120,
     save: str | Path | None = None,
@@ -109,6 +111,9 @@ def gene_map(
         Opacity of the spots.
     alpha_img
         Strength of the gray tissue under the maps, from 0 (none) to 1.
+    marks
+        Mark what cannot be trusted. Titles of genes that :func:`sthggep.tl.trust` does not call *spot* are gray, with the
+        verdict. Hatched spots have a novelty above 0.95: their image is unlike the training tissue.
     figsize
         Width and height in inches. Default: a size that fits the sections, at most as wide as a journal's page.
     dpi
@@ -147,6 +152,8 @@ def gene_map(
     slides = sections_of(data, places, sections, need_image=image)
     maps = [read_maps(slide, names, key, layer=layer, observed=observed, spot_size=spot_size) for slide in slides]
     kinds = ["observed"] * any(m.observed is not None for m in maps) + ["predicted"]
+    if not marks:
+        maps = [replace(item, verdicts=(), novel=None) for item in maps]
     layout = _layout(maps, names, kinds, image, genes_per_row)
     with style():
         figure = new_figure(figsize or layout.size, dpi)
@@ -158,9 +165,12 @@ def gene_map(
             for item, axes in zip(maps, section_axes, strict=True):
                 for kind, ax in axes.genes[i].items():
                     _draw_map(ax, item, i, kind, look)
-                    ax.set_title(layout.break_at.join([gene, _map_title(item, i, kind)]))
+                    _set_title(ax, gene, item, i, kind, layout)
                 _draw_color_bar(axes.genes[i]["predicted"], look.scale, layout.height(item))
-        figure.supxlabel(f"colors: {'; '.join(dict.fromkeys(m.units for m in maps))}", x=0.99, ha="right", fontsize=7)
+        caption = f"colors: {'; '.join(dict.fromkeys(m.units for m in maps))}"
+        if any(item.novel is not None and item.novel.any() for item in maps):
+            caption += "\nhatched: the image is unlike the training tissue"
+        figure.supxlabel(caption, x=0.99, ha="right", fontsize=7)
         figure.draw_without_rendering()  # fixes the ticks of the color bars, so that the layout has room for them
         save_figure(figure, save)
     return figure
@@ -186,6 +196,8 @@ class _Layout:
     rows: int
     panel: float
     break_at: str
+    marked: bool
+    """Whether titles have a line for a verdict."""
     size: tuple[float, float]
 
     @property
@@ -215,14 +227,15 @@ def _layout(
     panel = min(PANEL_INCHES, (PAGE_INCHES - 0.3) / n - GAP_INCHES)
     longest = max(map(len, names)) + len(" predicted  PCC 0.00" if "observed" in kinds else " predicted")
     break_at = "\n" if LETTER_INCHES * longest > panel else " "
-    layout = _Layout(kinds, image, beside, -(-len(names) // beside), panel, break_at, (0.0, 0.0))
-    height = sum(_row_height(layout, item) for item in maps) * layout.rows + 0.25
+    marked = any(_is_doubtful(verdict) for item in maps for verdict in item.verdicts)
+    layout = _Layout(kinds, image, beside, -(-len(names) // beside), panel, break_at, marked, (0.0, 0.0))
+    height = sum(_row_height(layout, item) for item in maps) * layout.rows + 0.35
     return replace(layout, size=(n * (panel + GAP_INCHES) + 0.3, height))
 
 
 def _row_height(layout: _Layout, item: GeneMaps) -> float:
     """Inches of a map with its title and its bar."""
-    return layout.height(item) + BAR_ROOM + (0.36 if layout.break_at == "\n" else 0.22)
+    return layout.height(item) + BAR_ROOM + (0.36 if layout.break_at == "\n" else 0.22) + 0.14 * layout.marked
 
 
 def _axes(figure: Figure, maps: list[GeneMaps], names: list[str], layout: _Layout) -> list[_SectionAxes]:
@@ -268,6 +281,24 @@ def _draw_map(ax: Axes, item: GeneMaps, i: int, kind: str, look: _MapStyle) -> N
         return
     norm = Normalize(look.scale.low, look.scale.high)
     draw_spots(ax, item.slide.xy, item.diameter, array=values[:, i], cmap=look.cmap, norm=norm, alpha=look.alpha)
+    if kind == "predicted" and item.novel is not None and item.novel.any():
+        look_of_novel = {"facecolors": "none", "edgecolors": "white", "hatch": "/" * 6, "label": "novel"}
+        draw_spots(ax, item.slide.xy[item.novel], item.diameter, **look_of_novel)
+
+
+def _is_doubtful(verdict: str) -> bool:
+    return verdict != TRUSTED[0]
+
+
+def _set_title(ax: Axes, gene: str, item: GeneMaps, i: int, kind: str, layout: _Layout) -> None:
+    """Name gene and kind of a map; gray, with the verdict, where the prediction cannot be read spot by spot."""
+    title = layout.break_at.join([gene, _map_title(item, i, kind)])
+    if kind == "predicted" and item.verdicts and _is_doubtful(item.verdicts[i]):
+        verdict = item.verdicts[i]
+        words = "only means over regions" if verdict == TRUSTED[1] else verdict
+        ax.set_title(f"{title}\n({words})", color="0.5")
+        return
+    ax.set_title(title)
 
 
 def _map_title(item: GeneMaps, i: int, kind: str) -> str:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._keys import prediction_keys
 from sthggep._log import log
 from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
+from sthggep._table._verdicts import verdicts_of
 from sthggep.pl._tissue import View, spot_diameter, view_of
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
+NOVEL = 0.95
+"""Novelty of a spot above which it is marked."""
 Limit = float | str | None
 
 
@@ -30,6 +34,10 @@ class GeneMaps:
     units: str
     learned_from: bool
     """Whether the model was trained on this tissue."""
+    verdicts: tuple[str, ...] = ()
+    """Verdict of each gene; empty where nothing is known of held-out tissue."""
+    novel: NDArray[np.bool_] | None = None
+    """Spots whose image is unlike the training tissue; ``None`` where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ def read_maps(
     prediction = read_prediction(slide.adata, key)
     columns = prediction.columns(genes)
     measured = read_observed(slide, prediction, layer) if observed else None
+    verdicts = verdicts_of(slide, key, prediction.genes)
+    novelty = slide.adata.obs.get(prediction_keys(key).novelty)
     diameter = spot_diameter(slide, spot_size)
     return GeneMaps(
         slide=slide,
@@ -57,6 +67,8 @@ def read_maps(
         observed=None if measured is None else measured[:, columns],
         units=prediction.units,
         learned_from=bool(prediction.trained_on(slide)),
+        verdicts=() if verdicts is None else tuple(verdicts["verdict"].astype(str).iloc[columns]),
+        novel=None if novelty is None else np.asarray(novelty, dtype=np.float64)[slide.rows] > NOVEL,
     )
 
 

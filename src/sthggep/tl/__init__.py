@@ -10,6 +10,7 @@ from sthggep.tl._evaluate import evaluate
 from sthggep.tl._fit import fit
 from sthggep.tl._predict import predict
 from sthggep.tl._predict_cohort import predict_cohort
+from sthggep.tl._regions import regions
 from sthggep.tl._summary import summary
 from sthggep.tl._to_adata import to_adata
 from sthggep.tl._top_genes import top_genes
@@ -25,6 +26,7 @@ __all__ = [
     "fit",
     "predict",
     "predict_cohort",
+    "regions",
     "summary",
     "to_adata",
     "top_genes",

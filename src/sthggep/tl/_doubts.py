@@ -12,8 +12,8 @@ from sthggep._checks import listing, warn_user
 from sthggep._slides._colors import FAR, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._placement import warn_of_misplaced
+from sthggep._table._evidence import UNLIKE
 from sthggep._table._gene_names import has_any_gene
-from sthggep.model._novelty import UNLIKE
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -95,8 +95,8 @@ def warn_of_unlike_tissue(novelty: Mapping[str, NDArray[np.float32]], training: 
             beyond = (known > 0.95).mean()
             warn_user(
                 f"Section {name!r}: its image is unlike the tissue that the model was trained on ({listing(training, 3)}). Its spots "
-                f"are more unusual than {known.mean():.0%} of training tissue that was held out, on average; like tissue is at about "
-                f"50 %. {beyond:.0%} of them lie beyond 95 % of it. Correlations that were measured in training may not hold here: see "
+                f"are more unusual than {known.mean():.0%} of training tissue that was held out, on average; like tissue is at "
+                f"50 to 75 %. {beyond:.0%} of them lie beyond 95 % of it. Correlations that were measured in training may not hold here: see "
                 "`sthggep.tl.trust(data)`, and measure some spots if you can."
             )
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sthggep._arguments import checked
-from sthggep._checks import positive
+from sthggep._checks import positive, warn_user
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
+from sthggep._slides._places import Places
+from sthggep._slides._resolve import resolve
 from sthggep._table._prediction import read_prediction
+from sthggep._table._verdicts import TRUSTED, verdicts_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,8 +48,9 @@ def top_genes(
         Values to rank by, one for each gene, higher is better: such as ``tl.evaluate(validation_slide)["pearson"]``,
         or the mean expression in the training slides. Several values of a gene (one for each section) are averaged;
         genes with missing values are left out. Default: ``uns[key]["held_out_pearson"]``, the correlation of each gene
-        on the tissue held out during training; if nothing was held out, ``uns[key]["training_ceiling"]``, the noise
-        ceiling on the training slides.
+        on the tissue held out during training, of the genes that :func:`sthggep.tl.trust` calls *spot* or *region* (of all
+        with a warning, if there is none); if nothing was held out, ``uns[key]["training_ceiling"]``, the noise ceiling on
+        the training slides.
     table_key
         Table of a SpatialData.
 
@@ -69,8 +74,9 @@ def top_genes(
     table = table_of(data, table_key)
     prediction = read_prediction(table, key)
     n = int(positive(n, "`n`"))
+    own = by is not None
     if by is None:
-        by = _training_scores(table, key, prediction.genes)
+        by = _trusted(data, table_key, key, _training_scores(table, key, prediction.genes))
     values = pd.Series(by, dtype=float).dropna()
     ranked = values.groupby(values.index.astype(str), sort=False).mean()
     ranked = ranked[ranked.index.isin(prediction.genes)].sort_values(ascending=False, kind="stable")
@@ -78,8 +84,25 @@ def top_genes(
         msg = f"`by` ranks none of the {len(prediction.genes)} genes of the prediction {key!r}. Pass a number for each gene, with gene names as index."
         raise ValueError(msg)
     if len(ranked) < n:
-        log.info("Only %d genes have a rank; %d were requested.", len(ranked), n)
+        why = "have a rank" if own else "can be trusted on this slide"
+        log.info("Only %d genes %s; %d were requested.", len(ranked), why, n)
     return [str(gene) for gene in ranked.index[:n]]
+
+
+def _trusted(data: AnnData | SpatialData, table_key: str, key: str, scores: pd.Series) -> pd.Series:
+    """Leave out genes that cannot be trusted on any section, as far as the model knows."""
+    slides = resolve(data, Places(table_key=table_key), need_image=False)
+    parts = [verdicts_of(slide, key, list(scores.index)) for slide in slides]
+    known = [part["verdict"].isin(TRUSTED).to_numpy() for part in parts if part is not None]
+    if not known:
+        return scores
+    trusted = np.any(known, axis=0)
+    if not trusted.any():
+        msg = "No gene of this prediction can be trusted on this slide (`sthggep.tl.trust` says why); genes are ranked all the same."
+        warn_user(msg)
+        return scores
+    best: pd.Series = scores[trusted]
+    return best
 
 
 def _training_scores(table: AnnData, key: str, genes: list[str]) -> pd.Series:

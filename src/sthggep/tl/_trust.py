@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from sthggep._arguments import checked
-from sthggep._checks import accepts_results, counted
+from sthggep._checks import accepts_results
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
 from sthggep._log import NOTEBOOK, log
@@ -17,16 +16,13 @@ from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep._slides._results import write_results
+from sthggep._table._evidence import UNLIKE
 from sthggep._table._prediction import read_prediction
-from sthggep.model._evidence import Evidence
-from sthggep.model._novelty import UNLIKE
-from sthggep.tl._verdicts import TRUSTED, VERDICTS, Thresholds, judge
+from sthggep._table._verdicts import Thresholds, describe_verdicts, judge, mean_novelty, read_evidence
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-    from sthggep._slides._slide import Slide
 
 
 @checked
@@ -35,7 +31,7 @@ def trust(
     data: AnnData | SpatialData,
     key: str = "hggep",
     *,
-    confidence: float = 0.8,
+    confidence: float = 0.75,
     fdr: float = 0.05,
     share: float = 1 / 3,
     region_share: float = 0.5,
@@ -145,55 +141,9 @@ def trust(
     else:
         trusted = pd.concat([part.assign(section=name) for name, part in parts.items()])
     for name, part in parts.items():
-        log.info("Section %s: %s.", name, describe(part), extra=NOTEBOOK)
+        log.info("Section %s: %s.", name, describe_verdicts(part), extra=NOTEBOOK)
     write_results(table, uns={prediction_keys(key).trust: trusted.copy()})
     return trusted
-
-
-def describe(verdicts: pd.DataFrame) -> str:
-    """Count the verdicts of a section, in words."""
-    counts = verdicts["verdict"].value_counts()
-    how = {"spot": "spot by spot", "region": "over regions", VERDICTS[2]: "not predicted", VERDICTS[3]: "not judged"}
-    return f"{counted(verdicts, 'gene')}: " + ", ".join(f"{counts.get(name, 0)} {how[name]}" for name in VERDICTS)
-
-
-def read_evidence(table: AnnData, key: str, n_genes: int) -> Evidence:
-    """Read what the model of a prediction knows of held-out tissue.
-
-    Raises
-    ------
-    ValueError
-        It knows nothing.
-    """
-    record = table.uns[key]
-    evidence = record.get("evidence") if isinstance(record, Mapping) else None
-    if evidence is None:
-        msg = (
-            f"The model of the prediction {key!r} holds no predictions of tissue that was held out of its training: it was fitted "
-            "with `validation=None`, on very few spots, or by an earlier version. Fit it again with `validation='auto'`, and predict again."
-        )
-        raise ValueError(msg)
-    return Evidence.from_arrays(evidence, n_genes)
-
-
-def mean_novelty(table: AnnData, slide: Slide, key: str) -> float:
-    """Mean novelty of a section's spots; 0 where it is not known, as of features that no training described."""
-    column = prediction_keys(key).novelty
-    if column not in table.obs:
-        return 0.0
-    values = np.asarray(table.obs[column], dtype=np.float64)[slide.rows]
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else 0.0
-
-
-def trusted_genes(table: AnnData, sections: list[Slide], key: str, genes: list[str]) -> list[str]:
-    """List the genes that can be trusted on some section, by the default thresholds."""
-    evidence = read_evidence(table, key, len(genes))
-    trusted: set[str] = set()
-    for slide in sections:
-        verdicts = judge(evidence, genes, Thresholds(), unlike=mean_novelty(table, slide, key) > UNLIKE)
-        trusted |= set(verdicts.index[verdicts["verdict"].isin(TRUSTED)])
-    return [gene for gene in genes if gene in trusted]
 
 
 def _may_write(table: AnnData, key: str) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SCALES_UM = (55.0, 100.0, 200.0, 350.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)
 """Sides of the squares over whose means predictions and measurements are compared."""
+UNLIKE = 0.8
+"""Mean novelty of a section above which its tissue counts as unlike that of the training: of like tissue it is .5 to .75."""
 REGION_SPOTS = (1, 4, 9, 16, 36, 81)
 """Spots of the compact regions whose mean errors are measured."""
 

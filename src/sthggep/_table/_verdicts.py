@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sthggep._checks import counted
+from sthggep._keys import prediction_keys
+from sthggep._table._evidence import SCALES_UM, UNLIKE, Evidence
 from sthggep._table._spatial_null import false_discovery_rates
-from sthggep.model._evidence import SCALES_UM, Evidence
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sthggep._slides._slide import Slide
 
 VERDICTS = ("spot", "region", "not predicted", "cannot be judged")
 TRUSTED = VERDICTS[:2]
@@ -23,7 +32,7 @@ ONE_SIDED = 1.6449  # 95 % quantile of the standard normal
 class Thresholds:
     """What a verdict asks for."""
 
-    confidence: float = 0.8
+    confidence: float = 0.75
     """Probability that a further section shows the correlation, too."""
     fdr: float = 0.05
     """Rate of false discoveries among the genes that count as correlated."""
@@ -131,3 +140,48 @@ def _upper_tail(z: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.stats import norm
 
     return np.asarray(norm.sf(z))
+
+
+def describe_verdicts(verdicts: pd.DataFrame) -> str:
+    """Count the verdicts of a section, in words."""
+    counts = verdicts["verdict"].value_counts()
+    how = {"spot": "spot by spot", "region": "over regions", VERDICTS[2]: "not predicted", VERDICTS[3]: "not judged"}
+    return f"{counted(verdicts, 'gene')}: " + ", ".join(f"{counts.get(name, 0)} {how[name]}" for name in VERDICTS)
+
+
+def read_evidence(table: AnnData, key: str, n_genes: int) -> Evidence:
+    """Read what the model of a prediction knows of held-out tissue.
+
+    Raises
+    ------
+    ValueError
+        It knows nothing.
+    """
+    record = table.uns[key]
+    evidence = record.get("evidence") if isinstance(record, Mapping) else None
+    if evidence is None:
+        msg = (
+            f"The model of the prediction {key!r} holds no predictions of tissue that was held out of its training: it was fitted "
+            "with `validation=None`, on very few spots, or by an earlier version. Fit it again with `validation='auto'`, and predict again."
+        )
+        raise ValueError(msg)
+    return Evidence.from_arrays(evidence, n_genes)
+
+
+def mean_novelty(table: AnnData, slide: Slide, key: str) -> float:
+    """Mean novelty of a section's spots; 0 where it is not known, as of features that no training described."""
+    column = prediction_keys(key).novelty
+    if column not in table.obs:
+        return 0.0
+    values = np.asarray(table.obs[column], dtype=np.float64)[slide.rows]
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else 0.0
+
+
+def verdicts_of(slide: Slide, key: str, genes: Sequence[str]) -> pd.DataFrame | None:
+    """Judge the predicted genes of a section by the default thresholds; ``None`` if the model knows of no held-out tissue."""
+    record = slide.adata.uns.get(prediction_keys(key).uns)
+    if not isinstance(record, Mapping) or "evidence" not in record:
+        return None
+    evidence = read_evidence(slide.adata, key, len(genes))
+    return judge(evidence, list(genes), Thresholds(), unlike=mean_novelty(slide.adata, slide, key) > UNLIKE)
