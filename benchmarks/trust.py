@@ -102,7 +102,7 @@ def main() -> None:
             low = whole.obsm["spatial"][:, train] < np.median(whole.obsm["spatial"][:, train])
             training, tested = [whole[low == test].copy()], [whole[low != test].copy()]
             names, source = [f"{'xy'[train]} {'high' if test else 'low'}"], "other half"
-            quiet["mpp"] = 4.3
+            quiet["mpp"] = 0.725
         else:
             training, tested, names, source = (
                 sections(options.root, train),

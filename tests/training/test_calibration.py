@@ -19,7 +19,7 @@ SPREADS = np.array([0.2, 1.0, 3.0])
 def section(n: int, rng: np.random.Generator, shift: float = 0.0) -> HeldOutSection:
     """Errors of known spread around predictions of 0."""
     return HeldOutSection(
-        np.zeros((n, 3), np.float32), (shift + SPREADS * rng.standard_normal((n, 3))).astype(np.float32)
+        np.arange(n), np.zeros((n, 3), np.float32), (shift + SPREADS * rng.standard_normal((n, 3))).astype(np.float32)
     )
 
 
@@ -61,7 +61,7 @@ def test_noise_is_taken_out_of_the_interval():
     measured = (truth + noise * rng.standard_normal(truth.shape)).astype(np.float32)
     predicted = (truth + 0.5 * rng.standard_normal(truth.shape)).astype(np.float32)
     ceiling = 1 / np.sqrt(1 + noise**2)  # the correlation of truth and measurement
-    calibration = calibrate([HeldOutSection(predicted, measured)], ceiling.tolist(), None)
+    calibration = calibrate([HeldOutSection(np.arange(len(predicted)), predicted, measured)], ceiling.tolist(), None)
     np.testing.assert_allclose(calibration.noise_free, 0.5 / np.sqrt(0.25 + noise**2), rtol=0.05)
     lower, upper = calibration.interval(predicted, 0.9, "expression", None, least=None)
     np.testing.assert_allclose(((truth >= lower) & (truth <= upper)).mean(axis=0), 0.9, atol=0.02)
@@ -102,7 +102,11 @@ def test_held_out_spots_are_predicted_once_by_a_member_that_had_not_seen_them():
         validate = torch.zeros(4, dtype=torch.bool)
         validate[held_out] = True
         return SimpleNamespace(
-            name=name, inputs=(torch.zeros(4, 1),), validate=validate, target=torch.arange(4.0).reshape(4, 1)
+            name=name,
+            inputs=(torch.zeros(4, 1),),
+            validate=validate,
+            target=torch.arange(4.0).reshape(4, 1),
+            rows=torch.arange(10, 14),
         )
 
     splits = [[window("a", [0, 1]), window("b", [])], [window("a", [1, 3]), window("b", [2])]]
@@ -110,6 +114,7 @@ def test_held_out_spots_are_predicted_once_by_a_member_that_had_not_seen_them():
     assert list(found) == ["a", "b"]
     assert found["a"].predicted.ravel().tolist() == [1, 1, 2]
     assert found["a"].measured.ravel().tolist() == [0, 1, 3]
+    assert found["a"].rows.tolist() == [10, 11, 13]
     assert found["b"].measured.ravel().tolist() == [2]
 
 

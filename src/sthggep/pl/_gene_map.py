@@ -12,11 +12,11 @@ import numpy as np
 from anndata import AnnData
 
 from sthggep._arguments import checked
-from sthggep._checks import positive
 from sthggep._docs import document_places
 from sthggep._slides._places import Places
 from sthggep._table._verdicts import TRUSTED
 from sthggep.pl._figure import figure_of, new_figure, save_figure, style
+from sthggep.pl._map_layout import BAR_INCHES, LETTER_INCHES, MapLayout, is_doubtful, lay_out, row_height
 from sthggep.pl._maps import ColorScale, GeneMaps, color_scale, pcc, read_maps
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, sections_of
 
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
-
-PAGE_INCHES = 7.2  # width of a journal's page
-PANEL_INCHES = 2.1
-TALLEST_INCHES = 3.6
-LETTER_INCHES = 0.062  # of titles
-GAP_INCHES = 0.12  # between panels
-BAR_INCHES = 0.06
-BAR_ROOM = 0.3  # height of a color bar with its numbers, or of a scale bar
 
 
 @checked
@@ -154,7 +146,7 @@ def gene_map(
     kinds = ["observed"] * any(m.observed is not None for m in maps) + ["predicted"]
     if not marks:
         maps = [replace(item, verdicts=(), novel=None) for item in maps]
-    layout = _layout(maps, names, kinds, image, genes_per_row)
+    layout = lay_out(maps, names, kinds, image, genes_per_row)
     with style():
         figure = new_figure(figsize or layout.size, dpi)
         section_axes = _axes(figure, maps, names, layout)
@@ -187,30 +179,6 @@ class _MapStyle:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Layout of the panels: each section has rows of genes, and its H&E left of the first row."""
-
-    kinds: list[str]
-    image: bool
-    beside: int
-    rows: int
-    panel: float
-    break_at: str
-    marked: bool
-    """Whether titles have a line for a verdict."""
-    size: tuple[float, float]
-
-    @property
-    def columns(self) -> int:
-        """Panels in a row."""
-        return self.image + self.beside * len(self.kinds)
-
-    def height(self, item: GeneMaps) -> float:
-        """Inches of a map of this section."""
-        return min(self.panel * item.view.height / item.view.width, TALLEST_INCHES)
-
-
-@dataclass(frozen=True)
 class _SectionAxes:
     """The axes of one section; those of each gene by the kind of map."""
 
@@ -218,29 +186,9 @@ class _SectionAxes:
     genes: list[dict[str, Axes]]
 
 
-def _layout(
-    maps: list[GeneMaps], names: list[str], kinds: list[str], image: bool, genes_per_row: int | None
-) -> _Layout:
-    beside = 4 // len(kinds) if genes_per_row is None else int(positive(genes_per_row, "`genes_per_row`"))
-    beside = min(beside, len(names))
-    n = image + beside * len(kinds)
-    panel = min(PANEL_INCHES, (PAGE_INCHES - 0.3) / n - GAP_INCHES)
-    longest = max(map(len, names)) + len(" predicted  PCC 0.00" if "observed" in kinds else " predicted")
-    break_at = "\n" if LETTER_INCHES * longest > panel else " "
-    marked = any(_is_doubtful(verdict) for item in maps for verdict in item.verdicts)
-    layout = _Layout(kinds, image, beside, -(-len(names) // beside), panel, break_at, marked, (0.0, 0.0))
-    height = sum(_row_height(layout, item) for item in maps) * layout.rows + 0.35
-    return replace(layout, size=(n * (panel + GAP_INCHES) + 0.3, height))
-
-
-def _row_height(layout: _Layout, item: GeneMaps) -> float:
-    """Inches of a map with its title and its bar."""
-    return layout.height(item) + BAR_ROOM + (0.36 if layout.break_at == "\n" else 0.22) + 0.14 * layout.marked
-
-
-def _axes(figure: Figure, maps: list[GeneMaps], names: list[str], layout: _Layout) -> list[_SectionAxes]:
+def _axes(figure: Figure, maps: list[GeneMaps], names: list[str], layout: MapLayout) -> list[_SectionAxes]:
     """One axes for each panel; a place without a gene stays empty, without axes."""
-    heights = [_row_height(layout, item) for item in maps for _ in range(layout.rows)]
+    heights = [row_height(layout, item) for item in maps for _ in range(layout.rows)]
     grid = figure.add_gridspec(len(heights), layout.columns, height_ratios=heights)
     section_axes = []
     for s, item in enumerate(maps):
@@ -256,7 +204,7 @@ def _axes(figure: Figure, maps: list[GeneMaps], names: list[str], layout: _Layou
     return section_axes
 
 
-def _name_section(axes: _SectionAxes, item: GeneMaps, layout: _Layout) -> None:
+def _name_section(axes: _SectionAxes, item: GeneMaps, layout: MapLayout) -> None:
     """Draw the H&E, the scale bar and the section's name; without H&E, the latter two go to the first map of each row."""
     firsts = [next(iter(by_kind.values())) for by_kind in axes.genes[:: layout.beside]]
     if axes.tissue is not None:
@@ -286,14 +234,10 @@ def _draw_map(ax: Axes, item: GeneMaps, i: int, kind: str, look: _MapStyle) -> N
         draw_spots(ax, item.slide.xy[item.novel], item.diameter, **look_of_novel)
 
 
-def _is_doubtful(verdict: str) -> bool:
-    return verdict != TRUSTED[0]
-
-
-def _set_title(ax: Axes, gene: str, item: GeneMaps, i: int, kind: str, layout: _Layout) -> None:
+def _set_title(ax: Axes, gene: str, item: GeneMaps, i: int, kind: str, layout: MapLayout) -> None:
     """Name gene and kind of a map; gray, with the verdict, where the prediction cannot be read spot by spot."""
     title = layout.break_at.join([gene, _map_title(item, i, kind)])
-    if kind == "predicted" and item.verdicts and _is_doubtful(item.verdicts[i]):
+    if kind == "predicted" and item.verdicts and is_doubtful(item.verdicts[i]):
         verdict = item.verdicts[i]
         words = "only means over regions" if verdict == TRUSTED[1] else verdict
         ax.set_title(f"{title}\n({words})", color="0.5")

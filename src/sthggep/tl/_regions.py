@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,11 @@ from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._slides._polygons import polygon_labels
 from sthggep._slides._resolve import resolve
-from sthggep._table._evidence import REGION_SPOTS, UNLIKE, Evidence
+from sthggep._table._evidence import UNLIKE
 from sthggep._table._labels import read_labels
 from sthggep._table._prediction import explain_missing_values, read_measured, read_prediction
-from sthggep._table._verdicts import FEWEST_PATIENTS, PRIOR_SECTIONS, mean_novelty, read_evidence
+from sthggep._table._verdicts import FEWEST_PATIENTS, mean_novelty, read_evidence
+from sthggep.tl._region_means import NONE, Spread, as_table, difference_of, means_by_region
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
     from sthggep._table._prediction import Prediction
 
-PRIOR_SPOTS = 2.0
-LEAST_MEASURED = 5  # measured spots of a region, with which they give an interval by themselves
 UNLIKE_TISSUE = (
     f"the image is unlike the training tissue, and fewer than {FEWEST_PATIENTS} patients were held out in training, so nobody knows "
     "how far a new one may be off. Train on slides that are more like it."
@@ -38,22 +37,6 @@ ONE_SECTION = (
     "the model was trained on one section, so nobody knows how far the mean of another may be off. Pass `relative=True` or "
     "`difference=`, which need only differences within the section."
 )
-FROM_TRAINING, FROM_SPOTS, NONE = "held-out tissue", "measured spots", "none"
-
-Floats = NDArray[np.float32]
-Numbers = NDArray[np.float64]
-
-
-class Means(NamedTuple):
-    """Mean of each gene in a region, with its interval; all are (genes,)."""
-
-    mean: Numbers
-    lower: Numbers
-    upper: Numbers
-    observed: Numbers
-    n_spots: int
-    n_measured: int
-    method: str
 
 
 @checked
@@ -180,9 +163,7 @@ def regions(
         else:
             labels = polygon_labels(data, slide, str(groupby), table_key)
         of_patients = mean_novelty(table, slide, key) > unlike
-        spread = _Spread.of(evidence, level, of_patients=of_patients, relative=relative)
-        if not spread.known:
-            without[slide.name] = UNLIKE_TISSUE if of_patients else ONE_SECTION
+        spread = Spread.of(evidence, level, of_patients=of_patients, relative=relative)
         values, truth = prediction.take(slide.rows, columns), _measurements(slide, prediction, columns, layer)
         if relative:
             values = values - values.mean(axis=0)
@@ -191,11 +172,13 @@ def regions(
         if mask is not None and truth is None:
             msg = f"`measured` needs counts, and section {slide.name!r} has none of these genes."
             raise ValueError(msg)
-        means = _means_by_region(labels, values, truth, mask, spread, level)
+        means = means_by_region(labels, values, truth, mask, spread, level)
+        if any(each.method == NONE for each in means.values()):
+            without[slide.name] = UNLIKE_TISSUE if of_patients else ONE_SECTION
         if pair is not None:
-            means |= _difference(means, pair, slide, spread)
+            means |= difference_of(means, pair, slide.name, spread)
         names = [prediction.genes[i] for i in columns]
-        parts.append(_as_table(means, names).assign(**({"section": slide.name} if len(sections) > 1 else {})))
+        parts.append(as_table(means, names).assign(**({"section": slide.name} if len(sections) > 1 else {})))
     if without:
         for reason in dict.fromkeys(without.values()):
             names = [name for name, why in without.items() if why == reason]
@@ -238,151 +221,11 @@ def _squares(slide: Slide, scale_um: float) -> pd.Series:
     return pd.Series([f"{x},{y}" for x, y in cells], dtype=object)
 
 
-def _measurements(slide: Slide, prediction: Prediction, columns: NDArray[np.intp], layer: str | None) -> Floats | None:
+def _measurements(
+    slide: Slide, prediction: Prediction, columns: NDArray[np.intp], layer: str | None
+) -> NDArray[np.float32] | None:
     """Measured values of the genes; ``None`` where the table holds none."""
     if explain_missing_values(slide, prediction, layer=layer):
         return None
-    measured: Floats = read_measured(slide, prediction, layer=layer)[:, columns]
+    measured: NDArray[np.float32] = read_measured(slide, prediction, layer=layer)[:, columns]
     return measured
-
-
-class _Spread(NamedTuple):
-    """Spread of the errors of regional means, and the quantile by which they make an interval."""
-
-    within: Floats
-    """(sizes, genes), by ``REGION_SPOTS``."""
-    offset: Floats
-    """(genes,): of the section as a whole."""
-    quantile: float
-    known: bool
-    """Whether held-out tissue says how far means may be off."""
-    known_within: bool
-    """Whether it does so of differences within a section."""
-
-    @classmethod
-    def of(cls, evidence: Evidence, level: float, *, of_patients: bool, relative: bool) -> _Spread:
-        """Take the spread of sections, or of patients where the tissue is unlike that of the training."""
-        from scipy.stats import t
-
-        n = len(evidence.patient_pearson) if of_patients else len(evidence.pearson)
-        offset = evidence.patient_offset_spread if of_patients and n else evidence.offset_spread
-        quantile = float(t.ppf((1 + level) / 2, n - 1 + PRIOR_SECTIONS))
-        enough = n >= FEWEST_PATIENTS if of_patients else True
-        offset = np.zeros_like(offset) if relative else offset
-        known = enough and (relative or of_patients or n > 1)
-        return cls(evidence.region_spread, offset, quantile, known, known_within=enough)
-
-    def within_region(self, n_spots: int) -> Numbers:
-        """Interpolate the spread for so many spots, between their logarithms; larger regions have that of the largest."""
-        at = float(np.interp(np.log(n_spots), np.log(REGION_SPOTS), np.arange(len(REGION_SPOTS))))
-        low, share = int(at), at - int(at)
-        high = min(low + 1, len(REGION_SPOTS) - 1)
-        return np.asarray((1 - share) * self.within[low] + share * self.within[high], dtype=np.float64)
-
-
-def _means_by_region(
-    labels: pd.Series,
-    predicted: Floats,
-    truth: Floats | None,
-    mask: NDArray[np.bool_] | None,
-    spread: _Spread,
-    level: float,
-) -> dict[str, Means]:
-    means = {}
-    for name in sorted(labels.dropna().unique()):
-        rows = np.flatnonzero(labels.to_numpy() == name)
-        used = rows if mask is None else rows[mask[rows]]
-        nothing = np.full(predicted.shape[1], np.nan)
-        observed = nothing if truth is None or not len(used) else truth[used].mean(axis=0, dtype=np.float64)
-        if mask is not None and truth is not None and len(used) >= LEAST_MEASURED:
-            prior = spread.within[0].astype(np.float64) ** 2
-            mean, half = corrected_mean(predicted[rows], predicted[used], truth[used], level, prior)
-            means[name] = Means(mean, mean - half, mean + half, observed, len(rows), len(used), FROM_SPOTS)
-            continue
-        mean = predicted[rows].mean(axis=0, dtype=np.float64)
-        half = spread.quantile * np.hypot(spread.within_region(len(rows)), spread.offset)
-        half = half if spread.known else nothing
-        method = FROM_TRAINING if spread.known else NONE
-        n_used = 0 if mask is None else len(used)
-        means[name] = Means(mean, mean - half, mean + half, observed, len(rows), n_used, method)
-    return means
-
-
-def corrected_mean(
-    predicted: Floats, at_measured: Floats, measured: Floats, level: float, prior: Numbers
-) -> tuple[Numbers, Numbers]:
-    """Mean of the measurements of all spots of a region from some of them, and half the width of its interval.
-
-    Parameters
-    ----------
-    predicted
-        Predictions (N, genes) of all spots.
-    at_measured, measured
-        Predictions and measurements (n, genes) of the measured ones.
-    level
-        Of the interval.
-    prior
-        Variance (genes,) of the errors of single spots on other tissue, which counts as much as two spots: few spots without
-        counts of a gene do not mean that it has none.
-    """
-    from scipy.stats import t
-
-    n, of_all = len(measured), predicted.mean(axis=0, dtype=np.float64)
-    x, y = (values.astype(np.float64) - values.mean(axis=0, dtype=np.float64) for values in (at_measured, measured))
-    products, squares = (x * y).sum(axis=0), (x * x).sum(axis=0)
-    slope = np.where(squares > 1e-12, products / np.maximum(squares, 1e-12), 0.0)
-    remaining = 1 - min(n / len(predicted), 1)
-    # Each spot's error by the slope of the others, so that a slope that fits by chance does not pass for one that helps
-    leverage = 1 / n + x**2 / np.maximum(squares, 1e-12)
-    others = (y - slope * x) / np.maximum(1 - leverage, 0.1) * (n - 1) / n
-    halves = {}
-    for corrected, errors in ((True, others), (False, y)):
-        freedom = n - 1 - corrected
-        variance = ((errors**2).sum(axis=0) * freedom / (n - 1) + PRIOR_SPOTS * prior) / (freedom + PRIOR_SPOTS)
-        halves[corrected] = t.ppf((1 + level) / 2, freedom) * np.sqrt(variance / n * remaining)
-    helps = (halves[True] < halves[False]) & (slope > 0)
-    shift = np.where(helps, slope, 0.0) * (of_all - at_measured.mean(axis=0, dtype=np.float64))
-    mean = measured.mean(axis=0, dtype=np.float64) + shift
-    return np.asarray(mean), np.where(helps, halves[True], halves[False])
-
-
-def _difference(means: dict[str, Means], pair: tuple[str, str], slide: Slide, spread: _Spread) -> dict[str, Means]:
-    """Difference of two regions: what shifts the whole section drops out."""
-    if absent := [name for name in pair if name not in means]:
-        msg = f"`difference`: {listing(absent)} is no region of section {slide.name!r}. There is: {listing(means)}."
-        raise ValueError(msg)
-    first, second = (means[name] for name in pair)
-    halves = [
-        (each.upper - each.lower) / 2
-        if each.method == FROM_SPOTS
-        else spread.quantile * spread.within_region(each.n_spots)
-        for each in (first, second)
-    ]
-    # Within a section, errors of regions were measured on like tissue only
-    half = np.hypot(*halves) if spread.known_within or {first.method, second.method} == {FROM_SPOTS} else np.nan
-    mean = first.mean - second.mean
-    by_spots = {first.method, second.method} == {FROM_SPOTS}
-    method = FROM_SPOTS if by_spots else FROM_TRAINING if spread.known_within else NONE
-    counts = first.n_spots + second.n_spots, first.n_measured + second.n_measured
-    row = Means(mean, mean - half, mean + half, first.observed - second.observed, *counts, method)
-    return {f"{pair[0]} - {pair[1]}": row}
-
-
-def _as_table(means: dict[str, Means], genes: Sequence[str]) -> pd.DataFrame:
-    parts = [
-        pd.DataFrame(
-            {
-                "region": name,
-                "gene": list(genes),
-                "mean": each.mean,
-                "lower": each.lower,
-                "upper": each.upper,
-                "n_spots": each.n_spots,
-                "n_measured": each.n_measured,
-                "observed": each.observed,
-                "interval_from": each.method,
-            }
-        )
-        for name, each in means.items()
-    ]
-    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,144 @@
+"""Verdicts: which genes can be trusted, and why."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from sthggep import tl
+from sthggep._table._evidence import REGION_SPOTS, SCALES_UM, Evidence
+from sthggep._table._verdicts import Thresholds, judge
+
+CASES = ("spot", "region", "weak", "noise", "rare", "hidden")
+
+
+def evidence_of(n_sections: int = 4, n_patients: int = 0) -> Evidence:
+    """Six genes, each with another reason."""
+    #                      spot  region weak  noise rare  hidden
+    pearson = np.array([0.50, 0.15, 0.12, 0.01, 0.30, 0.30], np.float32)
+    z = np.array([5.0, 4.0, 2.1, 0.1, 5.0, 5.0], np.float32)
+    wobble = np.linspace(-0.5, 0.5, n_sections, dtype=np.float32)[:, None] if n_sections > 1 else np.zeros((1, 1))
+    scale = np.zeros((len(SCALES_UM), 6), np.float32)
+    scale[:, [0, 4, 5]] = 0.9
+    scale[4:, 1:3] = 0.6
+    return Evidence(
+        pearson=np.tile(pearson, (n_sections, 1)),
+        z=(z + wobble).astype(np.float32),
+        patient_pearson=np.tile(pearson[::-1].copy(), (n_patients, 1)),
+        patient_z=np.tile(z[::-1].copy(), (n_patients, 1)),
+        ceiling=np.array([0.8, 0.8, 0.8, 0.8, 0.8, 0.2], np.float32),
+        detected=np.array([1, 1, 1, 1, 0.01, 1], np.float32),
+        scale_pearson=scale,
+        scale_ceiling=np.ones_like(scale),
+        region_spread=np.ones((len(REGION_SPOTS), 6), np.float32),
+        offset_spread=np.ones(6, np.float32),
+        patient_offset_spread=np.ones(6 if n_patients else 0, np.float32),
+    )
+
+
+def table(evidence: Evidence | None, novelty: float = 0.5) -> ad.AnnData:
+    adata = ad.AnnData(obs=pd.DataFrame(index=[f"s{i}" for i in range(9)]))
+    y, x = np.mgrid[:3, :3]
+    adata.obsm["spatial"] = np.column_stack([x.ravel(), y.ravel()]) * 100.0
+    adata.obsm["hggep"] = np.ones((9, 6), np.float32)
+    adata.obs["hggep_novelty"] = np.float32(novelty)
+    adata.uns["hggep"] = {"tool": "sthggep", "genes": np.array(CASES, dtype=object), "units": "log"}
+    adata.uns["hggep"]["held_out_pearson"] = np.array([0.5, 0.15, 0.12, 0.01, 0.3, 0.3])
+    if evidence is not None:
+        adata.uns["hggep"]["evidence"] = evidence.to_arrays()
+    return adata
+
+
+def test_each_verdict_has_its_reason():
+    adata = table(evidence_of())
+    found = tl.trust(adata)
+    assert found.index.tolist() == list(CASES)
+    assert found["verdict"].tolist() == ["spot", "region", "not predicted", "not predicted", *["cannot be judged"] * 2]
+    reasons = dict(zip(CASES, found["reason"], strict=True))
+    assert "spot by spot" in reasons["spot"]
+    assert "regions" in reasons["region"]
+    assert "too weakly" in reasons["weak"]
+    assert "not correlated" in reasons["noise"]
+    assert "few spots" in reasons["rare"]
+    assert "noise" in reasons["hidden"]
+    assert found["reliable_at_um"].tolist()[:2] == [55.0, SCALES_UM[4]]
+    assert np.isnan(found.loc["noise", "reliable_at_um"])
+    assert found.loc["spot", "q_value"] < 1e-4 < 0.05 < found.loc["noise", "q_value"]
+    assert (found["pearson_low"] < found["held_out_pearson"]).all()
+    assert (found["held_out_pearson"] < found["pearson_high"]).all()
+    pd.testing.assert_frame_equal(adata.uns["hggep_trust"], found)
+
+
+def test_thresholds_move_the_verdicts():
+    adata = table(evidence_of())
+    assert tl.trust(adata, confidence=0.5)["verdict"]["weak"] == "region"
+    assert tl.trust(adata, share=0.1)["verdict"]["region"] == "spot"
+    assert tl.trust(adata, region_share=0.7)["verdict"]["region"] == "not predicted"
+    assert tl.trust(adata, ceiling=0.1)["verdict"]["hidden"] == "spot"
+    assert tl.trust(adata, detected=0.0)["verdict"]["rare"] == "spot"
+    assert tl.trust(adata, fdr=0.0)["verdict"]["spot"] == "not predicted"
+
+
+def test_sections_that_differ_give_less_confidence():
+    steady, shaky = evidence_of(), evidence_of()
+    shaky.z[:, 0] += np.array([-6, 6, -6, 6], np.float32)
+    verdicts = [judge(each, list(CASES), Thresholds(), unlike=False)["verdict"]["spot"] for each in (steady, shaky)]
+    assert verdicts == ["spot", "not predicted"]
+    one = judge(evidence_of(1), list(CASES), Thresholds(), unlike=False)["verdict"]
+    assert one["spot"] == "spot"
+
+
+def test_unlike_tissue_is_judged_by_held_out_patients_only():
+    found = tl.trust(table(evidence_of(), novelty=0.9))
+    assert (found["verdict"] == "cannot be judged").all()
+    assert found["reason"].str.contains("unlike the training tissue").all()
+    assert tl.trust(table(evidence_of(), novelty=0.9), unlike=0.95)["verdict"]["spot"] == "spot"
+    two = tl.trust(table(evidence_of(n_patients=2), novelty=0.9))
+    assert (two["verdict"] == "cannot be judged").all()
+    # Three patients, for whom the genes follow in the reverse order
+    three = tl.trust(table(evidence_of(n_patients=3), novelty=0.9))
+    assert three["verdict"]["spot"] == "not predicted" or three["held_out_pearson"]["spot"] == pytest.approx(0.3)
+    assert three["held_out_pearson"]["noise"] == pytest.approx(0.12)
+    assert three["held_out_pearson"]["hidden"] == pytest.approx(0.5)
+
+
+def test_top_genes_are_those_that_can_be_trusted(caplog):
+    adata = table(evidence_of())
+    with caplog.at_level("INFO"):
+        assert tl.top_genes(adata, 5) == ["spot", "region"]
+    assert "can be trusted" in caplog.text
+    with pytest.warns(UserWarning, match="No gene of this prediction can be trusted"):
+        assert tl.top_genes(table(evidence_of(), novelty=0.9), 2) == ["spot", "rare"]
+    assert tl.top_genes(table(None), 1) == ["spot"]
+
+
+def test_a_model_that_held_nothing_out_cannot_say(tmp_path):
+    with pytest.raises(ValueError, match="held out of its training"):
+        tl.trust(table(None))
+    adata = table(evidence_of())
+    adata.uns["hggep_trust"] = "mine"
+    with pytest.raises(ValueError, match="left alone"):
+        tl.trust(adata)
+
+
+def test_verdicts_survive_a_file(tmp_path):
+    adata = table(evidence_of(n_patients=0))
+    expected = tl.trust(adata)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(tl.trust(again), expected, check_dtype=False)
+
+
+def test_real_fit_calls_noise_noise(slides, fit_options):
+    model = tl.fit(slides[:2], **fit_options | {"n_members": 0})
+    tl.predict(slides[2], model, genes=model.genes[:9], show_progress_bar=False)
+    found = tl.trust(slides[2])
+    assert found.index.tolist() == model.genes[:9]
+    noise = [gene for gene in found.index if gene.startswith("NOISE")]
+    assert noise
+    assert not set(found.loc[noise, "verdict"]) & {"spot", "region"}
+    assert (found["verdict"] == "spot").sum() >= 3
+    scores = tl.evaluate(slides[2])["pearson"]
+    assert scores[found["verdict"] == "spot"].min() > 0.1
