@@ -297,3 +297,55 @@ def test_tissue_of_the_training_is_marked(section: Make):
     figure = pl.gene_map({"seen": training, "new": new}, "FASN")
     names = [ax.get_ylabel() for ax in figure.axes if ax.get_label().endswith("H&E")]
     assert names == ["seen\n(trained on)", "new"]
+
+
+def with_verdicts(adata: AnnData, z: list[float], novelty: np.ndarray) -> AnnData:
+    """The same slide with a record of held-out tissue, on which the test statistic of each gene was this."""
+    from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
+
+    n = len(z)
+    ones, scales = np.ones(n, np.float32), np.ones((len(SCALES_UM), n), np.float32)
+    rows, none = np.tile(np.array(z, np.float32) / 10, (2, 1)), np.empty((0, n), np.float32)
+    evidence = Evidence(
+        rows,
+        10 * rows,
+        none,
+        none,
+        ones,
+        ones,
+        scales,
+        scales,
+        np.ones((len(REGION_SPOTS), n), np.float32),
+        np.ones(len(REGION_LEVELS), np.float32),
+        ones,
+        none,
+    )
+    adata.uns["hggep"]["evidence"] = evidence.to_arrays()
+    adata.obs["hggep_novelty"] = novelty.astype(np.float32)
+    return adata
+
+
+def test_marks_of_genes_and_spots_that_cannot_be_trusted(section: Make):
+    plain = section()
+    genes = [str(gene) for gene in plain.uns["hggep"]["genes"]]
+    novelty = np.where(np.arange(plain.n_obs) % 3 == 0, 0.99, 0.3)
+    adata = with_verdicts(section(), [9.0, 0.0, 2.8][: len(genes)] + [9.0] * (len(genes) - 3), novelty)
+    figure = pl.gene_map(adata, genes[:3])
+    axes = by_label(figure)
+    trusted, noise, weak = (axes[f"S1: {gene} predicted"] for gene in genes[:3])
+    assert "(" not in trusted.get_title()
+    assert trusted.title.get_color() == axes["S1: H&E"].title.get_color()
+    assert noise.get_title().endswith("\n(not predicted)")
+    assert noise.title.get_color() == "0.5"
+    assert weak.get_title().endswith("\n(only means over regions)")
+    assert "(" not in axes[f"S1: {genes[1]} observed"].get_title()
+    hatched = [c for c in trusted.collections if c.get_hatch()]
+    assert len(hatched) == 1
+    np.testing.assert_allclose(hatched[0].get_offsets(), adata.obsm["spatial"][novelty > 0.95])
+    assert not [c for c in axes[f"S1: {genes[0]} observed"].collections if c.get_hatch()]
+    assert "unlike the training tissue" in figure.get_supxlabel()
+    unmarked = pl.gene_map(adata, genes[:3], marks=False)
+    assert not any(c.get_hatch() for ax in unmarked.axes for c in ax.collections)
+    assert not any("(not" in title for title in titles(unmarked))
+    # Nothing is known of held-out tissue: nothing is marked
+    assert titles(pl.gene_map(plain, genes[:3])) == titles(unmarked)

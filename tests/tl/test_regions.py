@@ -6,9 +6,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from sthggep import tl
-from sthggep._table._evidence import REGION_SPOTS, SCALES_UM, Evidence
+from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
 from sthggep.tl._region_means import corrected_mean
 
 SIDE, N_GENES = 12, 3
@@ -20,9 +21,12 @@ def evidence(n_sections: int = 5, within: float = 0.1, offset: float = 0.3, n_pa
     scales = np.zeros((len(SCALES_UM), N_GENES), np.float32)
     spread = within / np.sqrt(np.array(REGION_SPOTS, np.float32))[:, None] * np.ones(N_GENES, np.float32)
     patients = np.zeros((n_patients, N_GENES), np.float32)
+    scores = norm.ppf((1 + np.array(REGION_LEVELS)) / 2).astype(np.float32)
     ones = np.ones(N_GENES, np.float32)
     of_patients = 2 * ones if n_patients else ones[:0]
-    return Evidence(rows, rows, patients, patients, ones, ones, scales, scales, spread, offset * ones, of_patients)
+    return Evidence(
+        rows, rows, patients, patients, ones, ones, scales, scales, spread, scores, offset * ones, of_patients
+    )
 
 
 def table(held_out: Evidence | None = None, novelty: float = 0.5) -> ad.AnnData:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sthggep import tl
-from sthggep._table._evidence import REGION_SPOTS, SCALES_UM, Evidence
+from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
 from sthggep._table._verdicts import Thresholds, judge
 
 CASES = ("spot", "region", "weak", "noise", "rare", "hidden")
@@ -33,6 +33,7 @@ def evidence_of(n_sections: int = 4, n_patients: int = 0) -> Evidence:
         scale_pearson=scale,
         scale_ceiling=np.ones_like(scale),
         region_spread=np.ones((len(REGION_SPOTS), 6), np.float32),
+        region_scores=np.ones(len(REGION_LEVELS), np.float32),
         offset_spread=np.ones(6, np.float32),
         patient_offset_spread=np.ones(6 if n_patients else 0, np.float32),
     )

@@ -133,5 +133,5 @@ def test_a_record_of_other_shapes_is_refused(alone, tmp_path):
         with pytest.raises(ValueError, match="do not belong together"):
             HGGEP.load(tmp_path / "model")
     save_file({**tensors, "calibration.other": tensors["calibration.quantiles"].clone()}, path)
-    with pytest.raises(ValueError, match="calibration holds other"):
+    with pytest.raises(ValueError, match="calibration holds 'other'"):
         HGGEP.load(tmp_path / "model")

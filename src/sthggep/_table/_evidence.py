@@ -18,6 +18,8 @@ UNLIKE = 0.8
 """Mean novelty of a section above which its tissue counts as unlike that of the training: of like tissue it is .5 to .75."""
 REGION_SPOTS = (1, 4, 9, 16, 36, 81)
 """Spots of the compact regions whose mean errors are measured."""
+REGION_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
+"""Shares of the regions whose mean error is less than so many spreads."""
 
 Values = NDArray[np.float32]
 
@@ -43,6 +45,8 @@ class Evidence:
     """(scales, genes)."""
     region_spread: Values
     """(sizes, genes): spread of the mean error of regions of ``REGION_SPOTS`` within a section."""
+    region_scores: Values
+    """(levels,): mean errors in spreads that shares of ``REGION_LEVELS`` of all regions and genes do not exceed."""
     offset_spread: Values
     """(genes,): spread of the mean error of sections."""
     patient_offset_spread: Values
@@ -52,7 +56,12 @@ class Evidence:
         """Return the evidence of some genes."""
         if columns is None:
             return self
-        return Evidence(**{name: part if not part.size else part[..., columns] for name, part in vars(self).items()})
+        return Evidence(
+            **{
+                name: part if name == "region_scores" or not part.size else part[..., columns]
+                for name, part in vars(self).items()
+            }
+        )
 
     def to_arrays(self) -> dict[str, Values]:
         """Return the arrays by name, for the record of a prediction."""
@@ -92,6 +101,7 @@ class Evidence:
             **{name: (len(SCALES_UM), n_genes) for name in ("scale_pearson", "scale_ceiling")},
             **dict.fromkeys(("ceiling", "detected", "offset_spread"), (n_genes,)),
             "region_spread": (len(REGION_SPOTS), n_genes),
+            "region_scores": (len(REGION_LEVELS),),
             "patient_offset_spread": (n_genes if rows("patient_pearson") else 0,),
         }
         return [(name, torch.empty(shape, device="meta")) for name, shape in shapes.items()] if found else []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._table._counts import log10_cp10k
-from sthggep._table._evidence import REGION_SPOTS, SCALES_UM, Evidence
+from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
 from sthggep._table._spatial_null import compare_maps, correlate
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
     of_known = [section for section in sections if not section.lone] or sections
     n_genes = sections[0].predicted.shape[1]
     scale_pearson, scale_ceiling, ceiling = _by_scale(sections)
+    region_spread, region_scores = _region_spread(of_known)
     offsets = [_offsets([each for patient in patients for each in patient])] if by_patient else []
     arrays = {
         "pearson": [test.pearson for test in tests],
@@ -72,7 +73,8 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
         "detected": _mean([_detected(section) for section in sections]),
         "scale_pearson": scale_pearson,
         "scale_ceiling": scale_ceiling,
-        "region_spread": _region_spread(of_known),
+        "region_spread": region_spread,
+        "region_scores": region_scores,
         "offset_spread": _offsets(of_known),
         "patient_offset_spread": offsets[0] if offsets else np.empty(0),
     }
@@ -161,21 +163,40 @@ def _errors(section: HeldOutMap) -> Floats:
     return errors
 
 
-def _region_spread(sections: Sequence[HeldOutMap]) -> Floats:
-    """Spread of the mean error of compact regions around that of the section; larger regions than all, as the largest."""
+def _region_spread(sections: Sequence[HeldOutMap]) -> tuple[Floats, Floats]:
+    """Spread of the mean error of compact regions around that of the section, and quantiles of errors in such spreads.
+
+    Sizes for which there are too few regions have the spread of the size before.
+    """
+    from scipy.stats import norm
+
     n_genes = sections[0].predicted.shape[1]
-    out = np.zeros((len(REGION_SPOTS), n_genes), dtype=np.float32)
+    spread = np.zeros((len(REGION_SPOTS), n_genes), dtype=np.float32)
+    scores = []
     for i, n_spots in enumerate(REGION_SPOTS):
-        squares = []
-        for section in sections:
-            errors = _errors(section)
-            errors = errors - errors.mean(axis=0)
-            side = section.pitch * n_spots**0.5
-            lattices = [Squares(section.xy, side, phase, n_spots) for phase in PHASES[: 1 if n_spots == 1 else None]]
-            squares += [np.square(x.mean(errors)).mean(axis=0) for x in lattices if len(x.kept) >= LEAST_SQUARES]
-        out[i] = np.sqrt(_mean(squares)) if squares else out[i - 1]
-    spreads: Floats = out
-    return spreads
+        errors = list(_errors_of_regions(sections, n_spots))
+        if not errors:
+            spread[i] = spread[i - 1]
+            continue
+        spread[i] = np.sqrt(_mean([np.square(part).mean(axis=0) for part in errors]))
+        if n_spots > 1:  # the noise of a single count has another shape
+            scores += [np.abs(part / np.maximum(spread[i], 1e-12)).ravel() for part in errors]
+    if not scores:
+        return spread, np.asarray(norm.ppf((1 + np.array(REGION_LEVELS)) / 2), dtype=np.float32)
+    # A map that is constant in prediction and measurement has no error, and says nothing of the others
+    joined = np.concatenate(scores)
+    return spread, np.quantile(joined[joined > 0] if (joined > 0).any() else joined, REGION_LEVELS).astype(np.float32)
+
+
+def _errors_of_regions(sections: Sequence[HeldOutMap], n_spots: int) -> Iterator[Floats]:
+    """Mean errors of the compact regions of so many spots, relative to their section: of each section and phase."""
+    for section in sections:
+        errors = _errors(section)
+        errors = errors - errors.mean(axis=0)
+        for phase in PHASES[: 1 if n_spots == 1 else None]:
+            squares = Squares(section.xy, section.pitch * n_spots**0.5, phase, n_spots)
+            if len(squares.kept) >= LEAST_SQUARES:
+                yield squares.mean(errors)
 
 
 def _offsets(sections: Sequence[HeldOutMap]) -> Floats:

@@ -54,8 +54,9 @@ def report(
     """Write one HTML page of predictions or of a model: interactive maps, scores, training curves, the model's record.
 
     The page holds all its data, so that you can mail it and open it offline. You select a gene in the table of scores or
-    by a search; the page then shows its H&E, observed map and predicted map side by side and, if
-    :func:`sthggep.tl.predict` wrote it (``uncertainty=True``), the map of the uncertainty.
+    by a search; the page then shows its H&E, observed map and predicted map side by side, its verdict
+    (:func:`sthggep.tl.trust`), and the values of the spot under the pointer, with the ends of its interval if
+    :func:`sthggep.tl.predict` wrote them (``interval=``). The table can be filtered by verdict.
 
     Parameters
     ----------

@@ -50,8 +50,10 @@ class SectionData(TypedDict):
     n: int
     predicted: str
     observed: str | None
-    spread: str | None
-    spreadEnds: list[float]
+    lower: str | None
+    upper: str | None
+    intervalEnds: list[tuple[float, float]]
+    verdict: list[str] | None
     pearson: list[float | None]
     ceiling: list[float | None]
 
@@ -106,7 +108,7 @@ def page_data(
     ceilings = [_ceilings(item, key, genes, layer) for item in maps]
     return {
         "sections": [
-            _section(name, item, ends, _spread(item.slide, key, genes), ceiling)
+            _section(name, item, ends, _interval(item.slide, key, genes), ceiling)
             for (name, _), item, ceiling in zip(named, maps, ceilings, strict=True)
         ],
         "genes": genes,
@@ -158,7 +160,7 @@ def _section(
     name: str,
     maps: GeneMaps,
     ends: Sequence[tuple[float, float]],
-    spread: NDArray[np.float32] | None,
+    interval: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
     ceiling: list[float | None],
 ) -> SectionData:
     """One section: its image, its spots, its maps and scores."""
@@ -176,8 +178,10 @@ def _section(
         "n": slide.n_spots,
         "predicted": _bytes(maps.predicted, ends),
         "observed": None,
-        "spread": None,
-        "spreadEnds": [],
+        "lower": None,
+        "upper": None,
+        "intervalEnds": [],
+        "verdict": list(maps.verdicts) or None,
         "pearson": [None] * len(ends),
         "ceiling": ceiling,
     }
@@ -185,10 +189,11 @@ def _section(
         section["observed"] = _bytes(maps.observed, ends)
         correlations = [pcc(maps.observed[:, i], maps.predicted[:, i]) for i in range(len(ends))]
         section["pearson"] = [_number(value) for value in correlations]
-    if spread is not None:
-        spread_ends = [(0.0, float(max(np.nanpercentile(column, 98), 1e-6))) for column in spread.T]
-        section["spread"] = _bytes(spread, spread_ends)
-        section["spreadEnds"] = [round(high, 4) for _, high in spread_ends]
+    if interval is not None:
+        limits = np.nanmin(interval[0], axis=0), np.nanmax(interval[1], axis=0)
+        interval_ends = [(round(float(low), 4), round(float(high), 4)) for low, high in zip(*limits, strict=True)]
+        section["lower"], section["upper"] = (_bytes(values, interval_ends) for values in interval)
+        section["intervalEnds"] = interval_ends
     return section
 
 
@@ -205,13 +210,19 @@ def _ends(maps: list[GeneMaps], gene: int) -> tuple[float, float]:
     return round(scale.low, 5), round(scale.high, 5)
 
 
-def _spread(slide: Slide, key: str, genes: Sequence[str]) -> NDArray[np.float32] | None:
-    """Standard deviation over the networks, if the prediction has it."""
-    name = prediction_keys(key).std
-    if name not in slide.adata.obsm:
+def _interval(
+    slide: Slide, key: str, genes: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Ends of the intervals, if the prediction has them."""
+    names = prediction_keys(key)
+    if not {names.lower, names.upper} <= set(slide.adata.obsm):
         return None
     columns = read_prediction(slide.adata, key).columns(genes)
-    return np.asarray(slide.adata.obsm[name][slide.rows][:, columns], dtype=np.float32)
+    lower, upper = (
+        np.asarray(slide.adata.obsm[name][slide.rows][:, columns], dtype=np.float32)
+        for name in (names.lower, names.upper)
+    )
+    return lower, upper
 
 
 def _ceilings(maps: GeneMaps, key: str, genes: Sequence[str], layer: str | None) -> list[float | None]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._checks import listing
-from sthggep._table._evidence import REGION_SPOTS, Evidence
+from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, Evidence
 from sthggep._table._verdicts import FEWEST_PATIENTS, PRIOR_SECTIONS
 
 PRIOR_SPOTS = 2.0
@@ -40,7 +40,10 @@ class Spread(NamedTuple):
     """(sizes, genes), by ``REGION_SPOTS``."""
     offset: Floats
     """(genes,): of the section as a whole."""
-    quantile: float
+    of_within: float
+    """Spreads of a region's error that make half the width of an interval."""
+    of_offset: float
+    """The same of a section's error."""
     known: bool
     """Whether held-out tissue says how far means may be off."""
     known_within: bool
@@ -49,7 +52,7 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, evidence: Evidence, level: float, *, of_patients: bool, relative: bool) -> Spread:
         """Take the spread of sections, or of patients where the tissue is unlike that of the training."""
-        from scipy.stats import t
+        from scipy.stats import norm, t
 
         n = len(evidence.patient_pearson) if of_patients else len(evidence.pearson)
         offset = evidence.patient_offset_spread if of_patients and n else evidence.offset_spread
@@ -57,7 +60,10 @@ class Spread(NamedTuple):
         enough = n >= FEWEST_PATIENTS if of_patients else True
         offset = np.zeros_like(offset) if relative else offset
         known = enough and (relative or of_patients or n > 1)
-        return cls(evidence.region_spread, offset, quantile, known, known_within=enough)
+        # The shape of the errors of regions is known from many of them, their size from few sections
+        score = float(np.interp(level, REGION_LEVELS, evidence.region_scores))
+        of_within = score * quantile / float(norm.ppf((1 + level) / 2))
+        return cls(evidence.region_spread, offset, of_within, quantile, known, known_within=enough)
 
     def within_region(self, n_spots: int) -> Numbers:
         """Interpolate the spread for so many spots, between their logarithms; larger regions have that of the largest."""
@@ -87,7 +93,7 @@ def means_by_region(
             means[name] = Means(mean, mean - half, mean + half, observed, len(rows), len(used), FROM_SPOTS)
             continue
         mean = predicted[rows].mean(axis=0, dtype=np.float64)
-        half = spread.quantile * np.hypot(spread.within_region(len(rows)), spread.offset)
+        half = np.hypot(spread.of_within * spread.within_region(len(rows)), spread.of_offset * spread.offset)
         half = half if spread.known else nothing
         method = FROM_TRAINING if spread.known else NONE
         n_used = 0 if mask is None else len(used)
@@ -142,7 +148,7 @@ def difference_of(means: dict[str, Means], pair: tuple[str, str], section: str, 
     halves = [
         (each.upper - each.lower) / 2
         if each.method == FROM_SPOTS
-        else spread.quantile * spread.within_region(each.n_spots)
+        else spread.of_within * spread.within_region(each.n_spots)
         for each in (first, second)
     ]
     # Within a section, errors of regions were measured on like tissue only
