@@ -19,7 +19,6 @@ class PredictionKeys:
     scores: str
     latent: str
     counts: str
-    std: str
     lower: str
     upper: str
     clusters: str
@@ -31,14 +30,13 @@ class PredictionKeys:
 
 
 def prediction_keys(key_added: str = "hggep") -> PredictionKeys:
-    """Names of one prediction: its array, record and scores, embedding, counts and spread, its clusters and their agreement."""
+    """Names of one prediction: its array, record and scores, embedding and counts, the ends of its intervals, its clusters and their agreement."""
     return PredictionKeys(
         obsm=key_added,
         uns=key_added,
         scores=f"{key_added}_scores",
         latent=f"X_{key_added}",
         counts=f"{key_added}_counts",
-        std=f"{key_added}_std",
         lower=f"{key_added}_lower",
         upper=f"{key_added}_upper",
         clusters=f"{key_added}_clusters",

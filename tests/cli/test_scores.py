@@ -136,7 +136,7 @@ def test_a_page_of_a_slide_and_of_a_model(shell, files, model):
     import re
 
     model.save(shell.folder / "model")
-    shell("predict", "a.h5ad", "--model", "model", "--out", "p.h5ad", "--uncertainty")
+    shell("predict", "a.h5ad", "--model", "model", "--out", "p.h5ad")
     result = shell("report", "p.h5ad", "--model", "model", "--genes", "STRO1,FAT1", "--out", "page.html")
     assert result.exit_code == 0, result.stderr
     assert "page.html written" in result.stderr

@@ -49,7 +49,7 @@ def slide() -> AnnData:
     genes = list(adata.var_names[[4, 0, 2]])
     x, y = adata.obsm["spatial"].T
     adata.obsm["hggep"] = np.column_stack([x, y, -x]).astype(np.float32) / 100
-    adata.obsm["hggep_std"] = np.full((adata.n_obs, 3), 0.25, dtype=np.float32)
+    adata.obsm["hggep_lower"], adata.obsm["hggep_upper"] = adata.obsm["hggep"] - 1, adata.obsm["hggep"] + 2
     adata.uns["hggep"] = {
         "tool": "sthggep",
         "genes": np.array(genes, dtype=object),
@@ -123,6 +123,77 @@ def test_a_slide_without_counts_and_a_gap_in_the_prediction(slide, tmp_path):
     assert section["observed"] is None
     assert section["pearson"] == [None, None, None]
     assert np.frombuffer(base64.b64decode(section["predicted"]), dtype=np.uint8)[2] == 255
+
+
+def with_verdicts(slide: AnnData) -> AnnData:
+    """The slide with a record of held-out tissue, on which the first gene was predicted, and the others were not."""
+    from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
+
+    ones, scales = np.ones(3, np.float32), np.ones((len(SCALES_UM), 3), np.float32)
+    z, none = np.array([[9, 0, 0.5]] * 2, np.float32), np.empty((0, 3), np.float32)
+    spread, scores = np.ones((len(REGION_SPOTS), 3), np.float32), np.ones(len(REGION_LEVELS), np.float32)
+    evidence = Evidence(z / 10, z, none, none, ones, ones, scales, scales, spread, scores, ones, none)
+    slide.uns["hggep"]["evidence"] = evidence.to_arrays()
+    slide.obs["hggep_novelty"] = np.float32(0.5)
+    return slide
+
+
+def test_verdicts_and_ends_of_intervals(slide, tmp_path):
+    (section,) = data_of(pl.report(slide, tmp_path / "plain.html"))["sections"]
+    assert section["verdict"] is None
+    data = data_of(pl.report(with_verdicts(slide), tmp_path / "page.html"))
+    (section,) = data["sections"]
+    assert section["verdict"] == ["spot", "not predicted", "not predicted"]
+    low, high = section["intervalEnds"][1]
+    np.testing.assert_allclose(
+        [low, high], [slide.obsm["hggep"][:, 1].min() - 1, slide.obsm["hggep"][:, 1].max() + 2], atol=1e-3
+    )
+    upper = np.frombuffer(base64.b64decode(section["upper"]), dtype=np.uint8).reshape(3, slide.n_obs)[1]
+    np.testing.assert_allclose(low + (high - low) * upper / 254, slide.obsm["hggep"][:, 1] + 2, atol=(high - low) / 250)
+
+
+FILTER = """
+<script>
+const seen = { errors: [] };
+window.addEventListener("error", e => seen.errors.push(e.message));
+const timer = setInterval(() => {
+  if (document.body.dataset.ready !== "yes") return;
+  clearInterval(timer);
+  const genes = () => [...document.querySelectorAll("#scores tbody tr")].map(r => r.dataset.gene);
+  const words = () => [document.getElementById("gene").textContent, document.getElementById("verdict").textContent, document.getElementById("gene").className];
+  const filter = document.getElementById("filter");
+  seen.all = genes();
+  filter.value = "not predicted"; filter.dispatchEvent(new Event("change"));
+  seen.doubtful = genes(); seen.words = words();
+  filter.value = "spot"; filter.dispatchEvent(new Event("change"));
+  seen.spot = genes(); seen.plain = words();
+  filter.value = "region"; filter.dispatchEvent(new Event("change"));
+  seen.none = document.querySelector("#scores tbody").textContent;
+  const canvas = document.getElementById("map-predicted"), box = canvas.getBoundingClientRect(), s = DATA.sections[0];
+  canvas.dispatchEvent(new MouseEvent("mousemove", { clientX: box.left + s.xs[0] * box.width / canvas.width, clientY: box.top + s.ys[0] * box.height / canvas.height }));
+  seen.readout = document.getElementById("readout").textContent;
+  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
+}, 20);
+</script>
+"""
+
+
+def test_the_table_is_filtered_by_verdict(slide, in_browser, tmp_path):
+    first, *others = slide.uns["hggep"]["genes"]
+    output = in_browser(pl.report(with_verdicts(slide), tmp_path / "page.html"), FILTER)
+    assert output["errors"] == []
+    assert sorted(output["all"]) == sorted([first, *others])
+    assert sorted(output["doubtful"]) == sorted(others)
+    assert output["words"][0] in others
+    assert output["words"][1:] == ["not predicted", "doubtful"]
+    assert output["spot"] == [first]
+    assert output["plain"] == [first, "", ""]
+    assert "no gene" in output["none"]
+    value = slide.obsm["hggep"][0, 0]
+    ends = f"({value - 1:.2f} to {value + 2:.2f})"
+    shown = output["readout"].replace("−", "-")
+    assert abs(float(shown.split("(")[1].split(" to ")[0]) - (value - 1)) < 0.1, ends
+    assert abs(float(shown.split(" to ")[1].split(")")[0]) - (value + 2)) < 0.1, ends
 
 
 def test_a_model_alone(model, tmp_path):

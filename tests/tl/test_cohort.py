@@ -361,7 +361,6 @@ def test_predictions_of_another_model_are_not_replaced(cohort, client, quick):
         (["a.h5ad"], {"model": "absent"}, FileNotFoundError, "No model is called 'absent'"),
         (["a.h5ad"], {"genes": ["ABSENT"]}, KeyError, "ABSENT"),
         (["a.h5ad"], {"counts": True}, ValueError, "no head for counts"),
-        (["a.h5ad"], {"uncertainty": True}, ValueError, "this model has one"),
         (["a.h5ad"], {"window": "all"}, ValueError, "Unknown window 'all'"),
         (["a.h5ad"], {"window": -1}, ValueError, "positive"),
         (["a.h5ad"], {"spacing_um": 0}, ValueError, "positive"),

@@ -1,4 +1,4 @@
-"""Further output of `tl.predict`: some genes only, the latent embedding, expected counts, uncertainty."""
+"""Further output of `tl.predict`: some genes only, the latent embedding, expected counts."""
 
 from __future__ import annotations
 
@@ -200,30 +200,3 @@ def test_models_without_a_count_head_are_refused(slide):
     with pytest.raises(ValueError, match="size factor for each spot"):
         tl.predict(slide, on_features("nb"), counts="depth", **QUIET)
     assert prediction_keys(slide) == set()
-
-
-# ---------------------------------------------------------------- uncertainty
-
-
-def test_uncertainty_is_the_spread_of_the_networks(slide, tmp_path):
-    model = on_features(n_members=3)
-    tl.predict(slide, model, uncertainty=True, genes=["C", "A"], **QUIET)
-    predictions = []
-    for member in model.members:
-        tl.predict(slide, HGGEP([member], GENES, model.inputs), key_added="alone", **QUIET)
-        predictions.append(slide.obsm["alone"][:, [2, 0]])
-    np.testing.assert_allclose(slide.obsm["hggep_std"], np.std(predictions, axis=0, ddof=1), atol=1e-5)
-    assert list(slide.uns["hggep"]["obsm"]) == ["hggep_std"]
-    np.testing.assert_array_equal(tl.to_adata(slide).layers["std"], slide.obsm["hggep_std"])
-    # a later prediction removes it
-    spread = slide.obsm["hggep_std"]
-    tl.predict(slide, model, uncertainty=True, genes=["C", "A"], key_added="big", out=tmp_path / "big.zarr", **QUIET)
-    np.testing.assert_array_equal(tl.to_adata(slide, "big").layers["std"].compute(), spread)
-    tl.predict(slide, model, **QUIET)
-    assert prediction_keys(slide) == {"hggep"}
-
-
-def test_one_network_has_no_uncertainty(slide):
-    with pytest.raises(ValueError, match="this model has one"):
-        tl.predict(slide, on_features(n_members=1), uncertainty=True, **QUIET)
-    assert not prediction_keys(slide)

@@ -246,18 +246,18 @@ def test_regions_one_after_the_other(regions, out, tmp_path):
     table = regions["table"]
     model = tl.fit(regions, genes=list(table.var_names[:4]), obsm="X_mine", n_members=2, max_epochs=1, validation=None,
                    **QUIET)  # fmt: skip
-    tl.predict(regions, model, key_added="whole", uncertainty=True, **QUIET)
+    tl.predict(regions, model, key_added="whole", latent=True, **QUIET)
     names = list(table.obs["region"].unique())
     for i, name in enumerate(names):
         path = {} if out is None else {"out": tmp_path / f"{i}{out}"}
-        tl.predict(regions, model, shapes_key=name, uncertainty=True, **path, **QUIET)
+        tl.predict(regions, model, shapes_key=name, latent=True, **path, **QUIET)
     result = tl.to_adata(regions)
     np.testing.assert_allclose(result.X, table.obsm["whole"], atol=1e-6)
-    np.testing.assert_allclose(result.layers["std"], table.obsm["whole_std"], atol=1e-6)
+    np.testing.assert_allclose(result.obsm["X_hggep"], table.obsm["X_whole"], atol=1e-5)
     assert list(table.uns["hggep"]["params"]["sections"]) == names
     assert len(table.uns["hggep"]["params"]["mpp"]) == len(names)
     # The same region again
-    tl.predict(regions, model, shapes_key=names[0], uncertainty=True, **QUIET)
+    tl.predict(regions, model, shapes_key=names[0], latent=True, **QUIET)
     assert sorted(table.uns["hggep"]["params"]["sections"]) == sorted(names)
     np.testing.assert_allclose(tl.to_adata(regions).X, table.obsm["whole"], atol=1e-6)
 

@@ -14,7 +14,7 @@ from sthggep._training._novelty import find_basis, measure_novelty
 from sthggep.model._novelty import Novelty
 from sthggep.nn._section import FeatureInputs
 
-WIDTH = 60
+WIDTH = 120
 QUIET = {"show_progress_bar": False}
 
 
@@ -51,6 +51,7 @@ def test_one_section_is_held_out_in_blocks():
     x = section(300, 1)
     assert 0.4 < novelty.of_spots([x, x]).mean() < 0.6
     assert measured([section(10, 0)]) is None
+    assert measured([section(300, 0)[:, :20]]) is None
 
 
 def test_only_the_field_of_view_counts_not_wider_windows():

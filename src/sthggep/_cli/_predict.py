@@ -71,7 +71,6 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 @options.option("--key-added", default="hggep", help="Name of the prediction: key in obsm and uns.")
 @options.option("--latent", is_flag=True, help="Also write the latent embedding: obsm['X_<key>'].")
 @options.option("--counts", is_flag=True, help="Also write expected counts (models of --preset paper).")
-@options.option("--uncertainty", is_flag=True, help="Also write the spread of the model's networks: obsm['<key>_std'].")
 @options.option(
     "--interval",
     type=POSITIVE,

@@ -89,7 +89,6 @@ class SharedPrediction(PlaceOptions):
 
     key_added: str
     latent: bool
-    uncertainty: bool
     interval: float | None
     interval_of: str
     batch_size: int
@@ -148,7 +147,6 @@ def prediction_keywords(options: PredictionOptions, genes: list[str] | None, pla
         "mpp": places.mpp,
         "key_added": options["key_added"],
         "latent": options["latent"],
-        "uncertainty": options["uncertainty"],
         "interval": options["interval"],
         "interval_of": options["interval_of"],
         "batch_size": options["batch_size"],

@@ -193,7 +193,7 @@ def open_stored_arrays(path: str, key: str, adata: AnnData) -> dict[str, Array]:
     group = open_group(path)
     names = prediction_keys(key)
     elements = {"X": "X", names.latent: f"obsm/{names.latent}", names.counts: "layers/counts"}
-    elements |= {names.std: "layers/std", names.lower: "layers/lower", names.upper: "layers/upper"}
+    elements |= {names.lower: "layers/lower", names.upper: "layers/upper"}
     arrays = {name: read_elem_lazy(group[place]) for name, place in elements.items() if place in group}
     rows = rows_in_file(adata, group, key, path)
     return arrays if rows is None else {name: array[rows] for name, array in arrays.items()}

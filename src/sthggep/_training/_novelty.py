@@ -19,6 +19,7 @@ MOST_SPOTS = 4000  # of all sections together
 LEAST_SPOTS = 20
 FOLDS = 5
 LEAST_SPREAD = 1e-6
+LEAST_WIDTH = 2 * COMPONENTS  # of fewer features, components leave next to nothing
 
 Floats = NDArray[np.float32]
 
@@ -37,7 +38,7 @@ def measure_novelty(windows: Sequence[SectionWindow], slides: Sequence[Slide], n
 
     Returns
     -------
-    The novelty; ``None`` for networks that read patches, and for very few spots.
+    The novelty; ``None`` for networks that read patches, for very few spots, and for few features.
     """
     from sthggep.nn._section import FeatureInputs
 
@@ -45,7 +46,7 @@ def measure_novelty(windows: Sequence[SectionWindow], slides: Sequence[Slide], n
         return None
     numbers = _middle(len(windows[0].inputs.features))  # type: ignore[union-attr]
     parts, folds = _thinned(windows, slides, numbers, n_windows)
-    if sum(map(len, folds)) < LEAST_SPOTS:
+    if sum(map(len, folds)) < LEAST_SPOTS or min(part.shape[1] for part in parts[0]) < LEAST_WIDTH:
         return None
     stacked = [np.concatenate([part[i] for part in parts]) for i in range(len(numbers))]
     fold, section = np.concatenate(folds), np.repeat(np.arange(len(folds)), list(map(len, folds)))
@@ -100,7 +101,7 @@ def find_basis(stage: int, x: Floats) -> StageBasis:
     from sklearn.utils.extmath import randomized_svd
 
     mean, spread = x.mean(axis=0), np.maximum(x.std(axis=0), LEAST_SPREAD)
-    most = max(1, min(COMPONENTS, len(x) - 1, x.shape[1] - 1))
+    most = max(1, min(COMPONENTS, len(x) // 2, x.shape[1] - 1))
     components = randomized_svd((x - mean) / spread, most, random_state=0)[2]
     # As they are stored, so that a saved model tells the same
     return StageBasis(stage, mean, spread, components.astype(np.float16).astype(np.float32))

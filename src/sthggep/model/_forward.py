@@ -54,8 +54,6 @@ class Predictions(NamedTuple):
     """``(n, networks × dim)``: the fused features of all networks side by side."""
     counts: NDArray[np.float32] | None = None
     """``(n, genes)``: mean counts of a spot of median depth."""
-    spread: NDArray[np.float32] | None = None
-    """``(n, genes)``: standard deviation over the networks, of expression."""
     lower: NDArray[np.float32] | None = None
     """``(n, genes)``: lower end of the interval, on the model's scale."""
     upper: NDArray[np.float32] | None = None
@@ -76,7 +74,6 @@ class Quantities:
     """Genes, as columns of the networks' outputs; ``None`` for all."""
     latent: bool = False
     counts: bool = False
-    spread: bool = False
     novelty: Novelty | None = None
     """What the image of the training tissue is like; ``None`` leaves out how unlike each spot is."""
 
@@ -167,7 +164,6 @@ def _predict_from_maps(
             Predictions(
                 _array(stacked.mean(dim=0)),
                 _array(torch.cat(parts, dim=1)) if quantities.latent else None,
-                spread=_array(stacked.std(dim=0)) if quantities.spread else None,
                 novelty=None if unlike is None else unlike[rows, None],
             ),
         )
@@ -209,7 +205,6 @@ def predict_window(
         _array(stacked.mean(dim=0)),
         _array(torch.cat(latents, dim=1)) if latents else None,
         _array(torch.stack(means).mean(dim=0)) if means else None,
-        _array(stacked.std(dim=0)) if quantities.spread else None,
         novelty=unlike,
     )
 

@@ -210,9 +210,7 @@ def _ends(maps: list[GeneMaps], gene: int) -> tuple[float, float]:
     return round(scale.low, 5), round(scale.high, 5)
 
 
-def _interval(
-    slide: Slide, key: str, genes: Sequence[str]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+def _interval(slide: Slide, key: str, genes: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Ends of the intervals, if the prediction has them."""
     names = prediction_keys(key)
     if not {names.lower, names.upper} <= set(slide.adata.obsm):

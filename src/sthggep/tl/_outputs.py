@@ -106,7 +106,6 @@ class Outputs:
             "expression": keys.obsm,
             "latent": keys.latent,
             "counts": keys.counts,
-            "spread": keys.std,
             "lower": keys.lower,
             "upper": keys.upper,
         }
@@ -157,7 +156,6 @@ class Store:
             "expression": "X",
             "latent": f"obsm/{self.keys.latent}",
             "counts": "layers/counts",
-            "spread": "layers/std",
             "lower": "layers/lower",
             "upper": "layers/upper",
         }

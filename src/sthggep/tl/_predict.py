@@ -44,7 +44,6 @@ def predict(
     genes: Sequence[str] | None = None,
     latent: bool = False,
     counts: bool | str = False,
-    uncertainty: bool = False,
     interval: float | None = None,
     interval_of: str = "measurement",
     image_key: str | None = None,
@@ -86,10 +85,6 @@ def predict(
         mean of the distribution that the head predicts, for a spot of the median library size of the training
         sections. The name of a column of ``obs`` multiplies the counts by the size factors in that column (library
         size of the spot over the median library size).
-    uncertainty
-        Write the standard deviation over the networks of the model, for each spot and gene. It is not an error bar: it
-        holds neither the noise of the counts nor errors that all networks share, and on held-out toy tissue it hardly
-        correlated with the error.
     interval
         Write the ends of an interval around each prediction, in which this share of a gene's spots lies, from 0.5 to 0.99,
         for instance 0.9. ``tl.fit`` measured, gene by gene, how far measurements lie from predictions of tissue held out
@@ -139,8 +134,6 @@ def predict(
         With ``latent``: the embedding.
     ``obsm["<key_added>_counts"]`` : float32 (n_obs, n_genes)
         With ``counts``: expected counts.
-    ``obsm["<key_added>_std"]`` : float32 (n_obs, n_genes)
-        With ``uncertainty``: standard deviation over the networks, on the scale of the prediction.
     ``obsm["<key_added>_lower"]``, ``obsm["<key_added>_upper"]`` : float32 (n_obs, n_genes)
         With ``interval``: ends of the interval, on the scale of the prediction. In the file of ``out`` they are
         ``layers["lower"]`` and ``layers["upper"]``.
@@ -151,19 +144,25 @@ def predict(
         ``training_ceiling``, the noise ceiling of each gene on the training slides; ``targets``, where the targets of
         a model of targets stand in a table (``genes`` then holds their names). With ``out``: ``path``, the file from
         which :func:`sthggep.tl.evaluate` and the figures read. With ``interval``: ``interval``, its ``level`` and what it is
-        an interval ``of``.
+        an interval ``of``. If the model held tissue out: ``evidence``, by which :func:`sthggep.tl.trust` and
+        :func:`sthggep.tl.regions` judge.
 
     ``obs["<key_added>_source"]`` : category
         A short hash of model and genes, which marks the rows that belong to this prediction, followed by
         ``"(trained on)"`` where the model was trained on the tissue. It stays with its row when rows are subset, renamed or
         concatenated.
 
-    The call removes embedding, counts, standard deviation and intervals of an earlier prediction of the same name.
+    ``obs["<key_added>_novelty"]`` : float32
+        How unlike the training tissue the image around each spot is: the share of held-out training tissue that is less
+        unusual, from 0 to 1. NaN where it is not known, as for networks that read patches. Of more than 5,000 spots at
+        once, that of the nearest reference window of the tissue.
+
+    The call removes embedding, counts and intervals of an earlier prediction of the same name.
 
     Warns
     -----
     UserWarning
-        Few spots lie on tissue, or more would with x and y swapped. The model was trained on this tissue, judged by
+        A section's image is unlike the training tissue (mean novelty above 0.8). Few spots lie on tissue, or more would with x and y swapped. The model was trained on this tissue, judged by
         the image or by the array positions of the spots. Colors of the tissue or microns per pixel of the image lie
         outside the range of the training sections (:func:`sthggep.pl.colors` draws the colors). The table has none of
         the model's genes.
@@ -210,7 +209,7 @@ def predict(
         mpp=mpp,
     )
     options = PredictionOptions(
-        key_added, genes, latent, counts, uncertainty, interval=interval, interval_of=interval_of, window=window
+        key_added, genes, latent, counts, interval=interval, interval_of=interval_of, window=window
     )
     path = None if out is None else check_out(out)
     if checkpoint_dir is not None:

@@ -26,7 +26,7 @@ from sthggep._slides._places import Places
 from sthggep.tl._cohort._files import TargetState, image_stamp, read_state, refuse_others, stamp, targets_of
 from sthggep.tl._cohort._run import Outcome, connected, run_jobs
 from sthggep.tl._cohort._tasks import PredictionRecord, SlideJob
-from sthggep.tl._request import PredictionOptions, check_count_head, check_ensemble, check_interval, requested_genes
+from sthggep.tl._request import PredictionOptions, check_count_head, check_interval, requested_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,6 @@ def predict_cohort(
     genes: Sequence[str] | None = None,
     latent: bool = False,
     counts: bool | str = False,
-    uncertainty: bool = False,
     interval: float | None = None,
     interval_of: str = "measurement",
     image_key: str | None = None,
@@ -100,7 +99,7 @@ def predict_cohort(
     spacing_um
         Distance in microns of a new grid of spots over the tissue, made as by :func:`sthggep.pp.tissue_grid` and
         predicted instead of the slide's own spots. Default: the slide's spots; 100 for images, which have none.
-    key_added, genes, latent, counts, uncertainty, interval, interval_of, window, batch_size
+    key_added, genes, latent, counts, interval, interval_of, window, batch_size
         As for :func:`sthggep.tl.predict`, for all slides.
     {places}
     device
@@ -152,7 +151,7 @@ def predict_cohort(
     if scheduler is None:  # remote workers may have other devices
         resolve_device(device)
     loaded = load_model(model)
-    options = PredictionOptions(key_added, genes, latent, counts, uncertainty, interval, interval_of, window)
+    options = PredictionOptions(key_added, genes, latent, counts, interval, interval_of, window)
     if genes is not None:
         options = replace(options, genes=requested_genes(loaded, genes))
     settings = _Settings(loaded, places, options, batch_size, device, spacing_um)
@@ -225,8 +224,6 @@ class _Settings:
 
         if self.options.counts:
             check_count_head(self.model)
-        if self.options.uncertainty:
-            check_ensemble(self.model)
         check_interval(self.model, self.options.interval, self.options.interval_of)
         most_spots(self.model.inputs, self.options.window)
         positive(self.batch_size, "`batch_size`")

@@ -38,7 +38,6 @@ class PredictionOptions:
     latent: bool = False
     counts: bool | str = False
     """Whether to predict expected counts, or the column of ``obs`` that holds their size factors."""
-    uncertainty: bool = False
     interval: float | None = None
     """Level of the intervals; ``None`` for none."""
     interval_of: str = "measurement"
@@ -81,15 +80,12 @@ def check_request(model: HGGEP, data: AnnData | SpatialData, places: Places, opt
     requested = {
         keys.latent: options.latent,
         keys.counts: options.counts,
-        keys.std: options.uncertainty,
         keys.lower: interval,
         keys.upper: interval,
     }
     arrays = [name for name, value in requested.items() if value]
     for name in arrays:
         may_write(table, name, of=keys.uns)
-    if options.uncertainty:
-        check_ensemble(model)
     genes, columns = model.genes, None
     if options.genes is not None:
         genes = requested_genes(model, options.genes)
@@ -101,7 +97,7 @@ def check_request(model: HGGEP, data: AnnData | SpatialData, places: Places, opt
         check_fit(model, slide)
         check_window(model.inputs, slide, options.window)
     novelty = None if model.calibration is None else model.calibration.novelty
-    quantities = Quantities(columns, options.latent, bool(options.counts), options.uncertainty, novelty)
+    quantities = Quantities(columns, options.latent, bool(options.counts), novelty)
     slides = [model.normalized(slide) for slide in slides]
     return Request(table, keys, arrays, genes, quantities, interval, size_factors, slides)
 
@@ -141,17 +137,6 @@ def requested_genes(model: HGGEP, genes: Sequence[str]) -> list[str]:
     predicted_genes(names, model.genes, "the model (`model.genes` lists all)")
     unique(names, "The genes to predict", "List each once.")
     return names
-
-
-def check_ensemble(model: HGGEP) -> None:
-    """Refuse `uncertainty` for a model of one network: there is nothing that it could differ from."""
-    if len(model.members) < 2:
-        msg = (
-            "`uncertainty` is the standard deviation over the networks of a model, but this model has "
-            f"{'none' if model.is_closed_form else 'one'}. "
-            "Fit a model of several: `sthggep.tl.fit(slides, n_members=3)`."
-        )
-        raise ValueError(msg)
 
 
 def check_interval(model: HGGEP, level: float | None, of: str) -> Interval | None:

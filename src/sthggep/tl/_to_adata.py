@@ -50,8 +50,8 @@ def to_adata(
         After ``tl.predict(out=...)`` it is a dask array; ``.to_memory()`` reads it.
     ``obs``, ``obsm["spatial"]``, ``obsm[spatial_key]``, ``uns["spatial"]``, ``uns[key]``
         As in the table; coordinates as an array.
-    ``obsm["X_<key>"]``, ``layers["counts"]``, ``layers["std"]``, ``layers["lower"]``, ``layers["upper"]``
-        Latent embedding, expected counts, standard deviation over the networks and ends of intervals, if they were predicted.
+    ``obsm["X_<key>"]``, ``layers["counts"]``, ``layers["lower"]``, ``layers["upper"]``
+        Latent embedding, expected counts and ends of intervals, if they were predicted.
     ``var["held_out_pearson"]``, ``var["training_ceiling"]``
         Held-out correlation and noise ceiling of each gene in the training, if the model records them.
     ``uns["spatialdata_attrs"]``
@@ -91,7 +91,7 @@ def to_adata(
         out.obsm[names.latent] = arrays[names.latent][rows]
     if names.counts in arrays:
         out.layers["counts"] = arrays[names.counts][rows]
-    for layer, name in (("std", names.std), ("lower", names.lower), ("upper", names.upper)):
+    for layer, name in (("lower", names.lower), ("upper", names.upper)):
         if name in arrays:
             out.layers[layer] = arrays[name][rows]
     out.uns = {name: _copied_dicts(table.uns[name]) for name in ("spatial", LINK, key) if name in table.uns}
