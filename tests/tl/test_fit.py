@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import replace
 
 import anndata
@@ -345,3 +346,15 @@ def test_published_preset_is_as_published():
     assert (recipe.learning_rate, recipe.step_epochs, recipe.step_factor) == (1e-5, 50, 0.9)
     assert recipe.max_epochs in range(350, 401)
     assert (recipe.weight_decay, recipe.correlation) == (0.0, 0.0)
+
+
+def test_a_panel_of_few_genes_is_warned_of(slides, fit_options):
+    genes = list(slides[0].var_names[[0, 3]])
+    with pytest.warns(UserWarning, match=r"A panel of 2 genes: .*gene_panel\(slides, include=") as found:
+        tl.fit(slides[:1], genes=genes, **fit_options | {"n_members": 0})
+    assert str(genes) in str(found[0].message)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="A panel of")
+        # Tables that have no more genes, and panels of ten
+        tl.fit(slides[0][:, genes].copy(), genes=genes, **fit_options | {"n_members": 0})
+        tl.fit(slides[:1], genes=list(slides[0].var_names[:10]), **fit_options | {"n_members": 0})

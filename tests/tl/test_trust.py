@@ -143,3 +143,21 @@ def test_real_fit_calls_noise_noise(slides, fit_options):
     assert (found["verdict"] == "spot").sum() >= 3
     scores = tl.evaluate(slides[2])["pearson"]
     assert scores[found["verdict"] == "spot"].min() > 0.1
+
+
+def test_cross_validation_compares_verdicts_with_the_held_out_sections(slides, fit_options):
+    options = {name: value for name, value in fit_options.items() if name != "genes"} | {"n_members": 0}
+    results = tl.cross_validate(slides, group_key="section", trust=True, baselines=(), **options)
+    wide = results[results["method"] == "hggep"].pivot_table(
+        index=["section", "gene"], columns="metric", values="value"
+    )
+    assert {"trusted", "correlated", "novelty"} <= set(wide)
+    assert set(wide["trusted"].dropna()) == {0.0, 1.0}
+    assert wide.loc[wide["trusted"] == 1, "correlated"].mean() >= 0.8
+    assert wide.loc[wide["pearson"] > 0.6, "correlated"].mean() >= 0.9
+    assert (wide.groupby("section")["novelty"].nunique() == 1).all()
+    assert wide["novelty"].between(0, 1).all()
+    plain = tl.cross_validate(slides, group_key="section", baselines=(), **options)
+    assert not {"trusted", "correlated", "novelty"} & set(plain["metric"])
+    with pytest.raises(ValueError, match="`trust` needs tissue"):
+        tl.cross_validate(slides, group_key="section", trust=True, **options | {"validation": None})

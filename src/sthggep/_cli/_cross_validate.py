@@ -54,6 +54,11 @@ sthggep cross-validate --config held-out/run.yaml         (resumes with the miss
     metavar="LEVEL",
     help="Also score the model's intervals of this level, such as 0.9, and draw them (calibration.png). May be repeated.",
 )
+@options.option(
+    "--trust",
+    is_flag=True,
+    help="Also compare the verdicts on genes (sthggep.tl.trust) with what the held-out sections show.",
+)
 @options.preset
 @options.option(
     "--validation",
@@ -81,6 +86,7 @@ def cross_validate(
     group_key: str,
     baseline: tuple[str, ...],
     interval: tuple[float, ...],
+    trust: bool,
     validation: str,
     **training: Unpack[TrainingOptions],
 ) -> None:
@@ -103,6 +109,7 @@ def cross_validate(
         group_key=group_key,
         baselines=[name for name in baseline if name != "none"],
         interval=interval or None,
+        trust=trust,
         validation=None if validation == "none" else validation,
         show_progress_bar=run.show,
         **training_keywords(training, panel, expression),

@@ -75,6 +75,7 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
     """
     from sthggep import pl, tl
     from sthggep._checks import listing
+    from sthggep._table._verdicts import describe_verdicts
 
     check_contents(out, "scores.csv", "demo")
     train, test = _read_sections(sections) if sections else _draw_toy(seed)
@@ -82,13 +83,14 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
     model = tl.fit(train, seed=seed, show_progress_bar=show)
     log.info("2. Predict the held-out section %s.", _name(test))
     tl.predict(test, model, show_progress_bar=show)
+    verdicts = tl.trust(test)
     log.info("3. Score the prediction against the counts of %s and draw it.", _name(test))
     scores, section = tl.evaluate(test), tl.summary(test)
     best = scores.sort_values("pearson", ascending=False)
 
     out.mkdir(parents=True, exist_ok=True)
     with write_whole(out / "scores.csv") as part:
-        scores.to_csv(part)
+        scores.join(verdicts[["verdict", "reason"]]).to_csv(part)
     # The best gene, one of good and one of middling score, so that the figure is not too favorable
     genes = [str(best.index[int(len(best) * rank)]) for rank in (0, 0.25, 0.5)]
     pl.gene_map(test, list(dict.fromkeys(genes)), save=out / "gene_map.png")
@@ -99,7 +101,8 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
     _drop_image_on_disk(test)
     with write_whole(out / "predicted.h5ad") as part:
         write_slide(test, part)
-    return f"{sections_text(section.assign(file=''))}\n\n{genes_text(scores)}\n"
+    held = f"Before any count of it was read, tissue held out of the training said of {_name(test)}: {describe_verdicts(verdicts)}."
+    return f"{sections_text(section.assign(file=''))}\n\n{genes_text(scores)}\n\n{held}\n"
 
 
 def _draw_toy(seed: int) -> tuple[list[AnnData], AnnData]:

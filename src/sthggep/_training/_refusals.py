@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sthggep._checks import counted, listing, one_of, unique
+from sthggep._checks import counted, listing, one_of, unique, warn_user
 from sthggep._disk._run_folder import check_folder
 from sthggep._encoders._record import has_uncolored_features
 from sthggep._keys import feature_key
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sthggep._training._presets import Preset
     from sthggep._training._task import TrainingOptions
     from sthggep.model import HGGEP
+
+SMALL_PANEL = 10  # genes
 
 
 def refuse_training_options(options: TrainingOptions) -> None:
@@ -101,6 +103,16 @@ def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
     """Check counts and inputs of the slides."""
     check_counts(slides, genes, layer)
     check_inputs(slides, inputs)
+
+
+def warn_of_small_panel(genes: Sequence[str], slides: Sequence[Slide]) -> None:
+    """Warn of a panel so small that its genes' shares follow from each other, although the slides have more genes."""
+    if 1 < len(genes) < SMALL_PANEL and all(slide.adata.n_vars >= 2 * len(genes) for slide in slides):
+        warn_user(
+            f"A panel of {len(genes)} genes: expression is a gene's share of the panel's counts, so with few genes the share of one "
+            "follows from the others, and a gene that nothing predicts can score as high as they do. Train on many genes, these among "
+            f"them: `genes=sthggep.pp.gene_panel(slides, include={list(map(str, genes[:3]))})`, and pass `genes=` to `sthggep.tl.predict`."
+        )
 
 
 def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None) -> None:

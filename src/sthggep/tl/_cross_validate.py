@@ -54,6 +54,7 @@ def cross_validate(
     learning_rate: float | None = None,
     n_members: int | None = None,
     interval: float | Sequence[float] | None = None,
+    trust: bool = False,
     weights: str | Path | None = None,
     layer: str | None = None,
     image_key: str | None = None,
@@ -113,6 +114,8 @@ def cross_validate(
     interval
         Also score the model's intervals of this level, such as 0.9, or of several; see :func:`sthggep.tl.predict` and
         :func:`sthggep.pl.calibration`. Default: none.
+    trust
+        Also compare the verdicts of :func:`sthggep.tl.trust` with what the held-out sections show.
     layer
         Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
         ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
@@ -141,7 +144,9 @@ def cross_validate(
     (see :func:`sthggep.tl.evaluate`) is a row with ``"ceiling"`` as ``method`` and ``metric``. With ``interval`` there
     are further rows of the model: ``"coverage"`` (share of the measurements inside), ``"width"`` and
     ``"interval_score"`` (Winkler's, lower is better). Their level is in a further column, ``level``, which is NaN in the
-    other rows. ``attrs`` holds
+    other rows. With ``trust`` there are ``"trusted"`` (1 for the verdicts *spot* and *region*, 0 for *not predicted*, NaN
+    for *cannot be judged*), ``"correlated"`` (1 if the section shows the correlation, at a false discovery rate of 5 %, else
+    0) and ``"novelty"`` (mean over the section's spots, the same for all genes). ``attrs`` holds
     ``parameters``, ``folds`` (``group``, ``sections``, numbers ``n_train`` of training and ``n_expression`` of further
     sections, ``n_genes``, ``seconds``) and ``leaks``.
 
@@ -197,7 +202,7 @@ def cross_validate(
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     training = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs)
     choices = Choices(obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members)
-    options = Options.of(group_key, genes, preset, choices, baselines, training, targets, interval)
+    options = Options.of(group_key, genes, preset, choices, baselines, training, targets, interval, trust=trust)
     plan = make_plan(slides, options, places, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.extra_sections)
     if leaks:

@@ -26,6 +26,7 @@ from sthggep._training._refusals import (
     refuse_gene_options,
     refuse_missing_genes,
     refuse_training_options,
+    warn_of_small_panel,
 )
 
 if TYPE_CHECKING:
@@ -270,6 +271,8 @@ def _make_task(
     targets = None if data.targets is None else find_targets(data.targets, sections)
     if targets is not None:
         genes = targets.names
+    elif genes is not None and parent is None:
+        warn_of_small_panel(gene_list(genes), sections)
     if genes is None:
         genes = choose_panel(sections, layer=options.layer)
     return TrainingTask(sections, gene_list(genes), preset_name, content, options, parent, extra, targets)

@@ -37,6 +37,8 @@ class Options:
     """What is predicted instead of genes, as the user passed it."""
     intervals: tuple[float, ...] = ()
     """Levels of the intervals whose coverage is measured."""
+    trust: bool = False
+    """Whether verdicts are compared with the held-out sections."""
 
     @classmethod
     def of(
@@ -49,6 +51,8 @@ class Options:
         training: TrainingOptions,
         targets: str | Sequence[str] | None = None,
         interval: float | Sequence[float] | None = None,
+        *,
+        trust: bool = False,
     ) -> Options:
         """Check the options of a call and combine preset and choices."""
         baselines = [baselines] if isinstance(baselines, str) else list(baselines)
@@ -59,6 +63,11 @@ class Options:
             one_of(str(training.validation), VALIDATIONS, "`validation` (or None)")
         refuse_training_options(training)
         levels = _check_intervals(interval, training.validation)
+        if trust and training.validation is None:
+            msg = (
+                "`trust` needs tissue that each fold holds out of its training, but `validation` is None. Leave it out."
+            )
+            raise ValueError(msg)
         preset_name, content = find_preset(preset)
         if targets is not None:
             refuse_gene_options(genes=genes, layer=training.layer)
@@ -66,7 +75,7 @@ class Options:
             targets = targets if isinstance(targets, str) else [str(name) for name in targets]
         content = with_choices(content, choices)
         panel = None if genes is None else gene_list(genes)
-        return cls(group_key, panel, preset_name, content, tuple(baselines), training, targets, levels)
+        return cls(group_key, panel, preset_name, content, tuple(baselines), training, targets, levels, trust)
 
     def parameters(self) -> dict[str, object]:
         """All options in plain types; weights by their content, not by their path."""
@@ -79,6 +88,7 @@ class Options:
             "preset": self.preset_name,
             "baselines": list(self.baselines),
             "interval": list(self.intervals),
+            "trust": self.trust,
             **training,
             "seed": options.compute.seed,
             **{name: plain(value) for name, value in asdict(self.preset).items()},

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm
 
+from sthggep._table._evidence import UNLIKE
 from sthggep._table._scores import INTERVAL_METRICS, noise_ceiling, score, score_intervals
+from sthggep._table._spatial_null import compare_maps, false_discovery_rates
+from sthggep._table._verdicts import TRUSTED, VERDICTS, Thresholds, judge
 from sthggep._training._task import TrainingTask
 from sthggep._training._train import train
 from sthggep.model._calibration import Interval, add_interval
@@ -18,6 +22,7 @@ from sthggep.tl._cross_validation._baselines import BASELINES, BaselineSample, F
 from sthggep.tl._request import check_fit
 
 if TYPE_CHECKING:
+    from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
     from sthggep.tl._cross_validation._folds import Fold
     from sthggep.tl._cross_validation._plan import FoldInputs, Plan
@@ -30,7 +35,8 @@ METRICS = ("pearson", "spearman", "rmse")
 def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
     """Score the fold's held-out sections; their counts are read after all methods have predicted."""
     model = _train_model(plan, inputs, fold, panel)
-    predicted = {MODEL: [_predict_section(plan, inputs, model, i) for i in fold.test]}
+    by_model = [_predict_section(plan, inputs, model, i) for i in fold.test]
+    predicted = {MODEL: [part.expression for part in by_model]}
     predicted |= _by_baselines(plan, inputs.views, fold, panel)
     seed = plan.options.training.compute.seed
     parts = []
@@ -41,6 +47,9 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
         for level in plan.options.intervals:
             table = _long(_interval_scores(model, by_method[MODEL], measured, level), MODEL, panel)
             scores = pd.concat([scores, table.assign(level=level)], ignore_index=True)
+        if plan.options.trust:
+            table = _long(_trust_scores(model, by_model[position], measured, plan.slides[i]), MODEL, panel)
+            scores = pd.concat([scores, table], ignore_index=True)
         scores.insert(0, "section", plan.slides[i].name)
         parts.append(scores)
     table = pd.concat(parts, ignore_index=True)
@@ -67,21 +76,23 @@ def _train_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str
     return model
 
 
-def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Floats:
+def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Predictions:
     """Predict a held-out section."""
     windows, training = inputs.prepared.windows[i], plan.options.training
+    quantities = Quantities(novelty=None if model.calibration is None else model.calibration.novelty)
     if len(windows) == 1:
-        return predict_window(model.ensemble, windows[0], training.compute.device, Quantities()).expression
+        return predict_window(model.ensemble, windows[0], training.compute.device, quantities)
     # In several windows, each network needs the section's statistics on its own scale
     parts = predict_windows(
         model.ensemble,
         model.normalized(plan.slides[i]),
         encoder=inputs.prepared.encoder,
         compute=training.compute,
+        quantities=quantities,
         window=training.window,
         block_folder=inputs.block_folder,
     )
-    return gather(parts).expression
+    return gather(parts)
 
 
 def _by_baselines(
@@ -124,6 +135,19 @@ def _interval_scores(model: HGGEP, predicted: Floats, measured: Floats, level: f
     if part.lower is None or part.upper is None:
         return pd.DataFrame(np.nan, index=range(measured.shape[1]), columns=list(INTERVAL_METRICS))
     return score_intervals(part.lower, part.upper, measured, level)
+
+
+def _trust_scores(model: HGGEP, part: Predictions, measured: Floats, slide: Slide) -> pd.DataFrame:
+    """Verdicts of a section, and whether its measurements agree; NaN of a model that held nothing out."""
+    evidence = None if model.calibration is None else model.calibration.evidence
+    novelty = np.nan if part.novelty is None else float(np.nanmean(part.novelty))
+    trusted = np.full(measured.shape[1], np.nan)
+    if evidence is not None:
+        verdict = judge(evidence, model.genes, Thresholds(), unlike=novelty > UNLIKE)["verdict"]
+        trusted = np.select([verdict.isin(TRUSTED), verdict == VERDICTS[2]], [1.0, 0.0], np.nan)
+    z = compare_maps(slide.xy, part.expression, measured, seed=1).z
+    correlated = false_discovery_rates(norm.sf(z)) < Thresholds().fdr
+    return pd.DataFrame({"trusted": trusted, "correlated": correlated.astype(float), "novelty": novelty})
 
 
 def _long(scores: pd.DataFrame, method: str, panel: Sequence[str]) -> pd.DataFrame:
