@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
+HATCH = "/" * 9  # dense enough for small spots
+
 
 @checked
 @document_places
@@ -230,8 +232,11 @@ def _draw_map(ax: Axes, item: GeneMaps, i: int, kind: str, look: _MapStyle) -> N
     norm = Normalize(look.scale.low, look.scale.high)
     draw_spots(ax, item.slide.xy, item.diameter, array=values[:, i], cmap=look.cmap, norm=norm, alpha=look.alpha)
     if kind == "predicted" and item.novel is not None and item.novel.any():
-        look_of_novel = {"facecolors": "none", "edgecolors": "white", "hatch": "/" * 6, "label": "novel"}
-        draw_spots(ax, item.slide.xy[item.novel], item.diameter, **look_of_novel)
+        novel = draw_spots(
+            ax, item.slide.xy[item.novel], item.diameter, facecolors="none", edgecolors="white", hatch=HATCH
+        )
+        if hasattr(novel, "set_hatch_linewidth"):  # matplotlib 3.11
+            novel.set_hatch_linewidth(0.6)
 
 
 def _set_title(ax: Axes, gene: str, item: GeneMaps, i: int, kind: str, layout: MapLayout) -> None:
