@@ -71,6 +71,26 @@ def test_scale_at_which_noisy_counts_agree():
     np.testing.assert_allclose(without.z, evidence.z)
 
 
+def test_very_many_spots_are_thinned_for_maps_and_cut_for_regions(monkeypatch):
+    from sthggep._training import _evidence
+
+    values = np.arange(len(XY), dtype=np.float32)[:, None]
+    section = held_out(values, values, raw=np.ones_like(values))
+    assert _evidence.thinned(section) is section is _evidence.contiguous_part(section)
+    monkeypatch.setattr(_evidence, "MOST_SPOTS", SIDE**2 // 4)
+    coarse, part = _evidence.thinned(section), _evidence.contiguous_part(section)
+    assert len(coarse.xy) == SIDE**2 // 4
+    assert coarse.pitch == 2 * PITCH
+    assert {tuple(xy) for xy in coarse.xy % (2 * PITCH)} == {(0.0, 0.0)}
+    assert len(part.xy) == SIDE**2 // 4
+    assert part.pitch == PITCH
+    # About a disk of a quarter of the area
+    assert np.ptp(part.xy, axis=0).max() < 0.65 * np.ptp(XY, axis=0).max()
+    for each in (coarse, part):
+        np.testing.assert_array_equal(XY[each.predicted[:, 0].astype(int)], each.xy)
+        assert len(each.raw) == len(each.measured) == len(each.xy)
+
+
 def test_squares_average_their_spots_and_leave_out_the_rest():
     squares = Squares(XY, 2 * PITCH, (0.0, 0.0), None)
     values = XY.astype(np.float32)

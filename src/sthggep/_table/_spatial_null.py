@@ -15,6 +15,7 @@ LEAST_TURN = np.pi / 3
 NEAR = 0.75  # pitches, within which a spot takes the value of a turned and shifted spot
 LEAST_OVERLAP = 0.5  # share of the spots under the turned and shifted section
 LEAST_SPOTS = 10
+GENES_AT_ONCE = 128
 
 Floats = NDArray[np.float32]
 
@@ -47,9 +48,14 @@ def compare_maps(xy: NDArray[np.float64], predicted: Floats, measured: Floats, s
     pearson = correlate(predicted, measured)
     if n < LEAST_SPOTS:
         return MapTest(pearson, np.zeros(n_genes))
-    chance = np.array([correlate(predicted[a], measured[b]) for a, b in _moved(xy, n_genes, seed)])
-    if len(chance) < LEAST_MAPS / 2:
+    moved = _moved(xy, n_genes, seed)
+    if len(moved) < LEAST_MAPS / 2:
         return MapTest(pearson, np.zeros(n_genes))
+    chance = np.empty((len(moved), n_genes))
+    for first in range(0, n_genes, GENES_AT_ONCE):  # copies of all genes of a large section would take gigabytes
+        part = slice(first, first + GENES_AT_ONCE)
+        for i, (spots, places) in enumerate(moved):
+            chance[i, part] = correlate(predicted[spots, part], measured[places, part])
     chance = _fisher(chance)
     mean, spread = np.clip(chance.mean(axis=0), 0, None), chance.std(axis=0, ddof=1)
     z = np.where(spread > 1e-6, (_fisher(pearson) - mean) / np.maximum(spread, 1e-6), 0.0)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PHASES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
 LEAST_SQUARES = 6
 LEAST_SPOTS = 20
+MOST_SPOTS = 5000  # of a section, which tell as much
 LEAST_FULL = 0.5  # of the spots that a square can hold, without which it is left out
 PRIOR_SECTIONS = 4.0  # that say as much of a gene's offset as the other genes
 
@@ -53,16 +54,18 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
     sections = [section for section in sections if len(section.xy) >= LEAST_SPOTS]
     if not sections:
         return None
+    of_known = [section for section in sections if not section.lone] or sections
+    region_spread, region_scores = _region_spread([contiguous_part(section) for section in of_known])
+    sections = [thinned(section) for section in sections]
+    patients = [[thinned(section) for section in patient] for patient in patients]
     tests = [compare_maps(section.xy, section.predicted, section.measured) for section in sections]
     by_patient = [
         [compare_maps(each.xy, each.predicted, each.measured) for each in patient if len(each.xy) >= LEAST_SPOTS]
         for patient in patients
     ]
     by_patient = [tests_of for tests_of in by_patient if tests_of]
-    of_known = [section for section in sections if not section.lone] or sections
     n_genes = sections[0].predicted.shape[1]
     scale_pearson, scale_ceiling, ceiling = _by_scale(sections)
-    region_spread, region_scores = _region_spread(of_known)
     offsets = [_offsets([each for patient in patients for each in patient])] if by_patient else []
     arrays = {
         "pearson": [test.pearson for test in tests],
@@ -75,10 +78,36 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
         "scale_ceiling": scale_ceiling,
         "region_spread": region_spread,
         "region_scores": region_scores,
-        "offset_spread": _offsets(of_known),
+        "offset_spread": _offsets([thinned(section) for section in of_known]),
         "patient_offset_spread": offsets[0] if offsets else np.empty(0),
     }
     return Evidence(**{name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()})
+
+
+def thinned(section: HeldOutMap) -> HeldOutMap:
+    """Keep one spot in each square of a lattice over a section of very many spots."""
+    side = section.pitch * np.ceil((len(section.xy) / MOST_SPOTS) ** 0.5)
+    if len(section.xy) <= MOST_SPOTS:
+        return section
+    cells = np.floor((section.xy - section.xy.min(axis=0)) / side + 1e-6).astype(np.int64)
+    rows = np.unique(cells, axis=0, return_index=True)[1]
+    return _take(section, rows)._replace(pitch=float(side))
+
+
+def contiguous_part(section: HeldOutMap) -> HeldOutMap:
+    """Keep the spots nearest to a spot in the middle, of a section of very many spots: regions need their neighbors."""
+    if len(section.xy) <= MOST_SPOTS:
+        return section
+    middle = section.xy[np.argmin(np.square(section.xy - section.xy.mean(axis=0)).sum(axis=1))]
+    distance = np.square(section.xy - middle).sum(axis=1)
+    return _take(section, np.sort(np.argsort(distance, kind="stable")[:MOST_SPOTS]))
+
+
+def _take(section: HeldOutMap, rows: NDArray[np.intp]) -> HeldOutMap:
+    raw = None if section.raw is None else section.raw[rows]
+    return section._replace(
+        xy=section.xy[rows], predicted=section.predicted[rows], measured=section.measured[rows], raw=raw
+    )
 
 
 def _rows(values: Sequence[NDArray[np.float64]], n_genes: int) -> NDArray[np.float64]:

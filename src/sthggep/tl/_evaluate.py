@@ -79,7 +79,8 @@ def evaluate(
         Noise ceiling: the Pearson correlation of a perfect prediction with counts this noisy. NaN for targets, since
         only counts can be split.
     ``of_ceiling``
-        ``pearson / ceiling``, the fraction of the ceiling. NaN if less than a tenth of the measured variance is signal
+        ``pearson / ceiling``, the fraction of the ceiling. Both come from the same noisy counts, so single genes can exceed
+        1: read means over genes, or the ceiling itself. NaN if less than a tenth of the measured variance is signal
         (a ceiling below 0.32).
     ``ssim``
         Structural similarity of the two maps; 1 for equal maps.
