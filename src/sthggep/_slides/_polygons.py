@@ -41,8 +41,8 @@ def polygon_labels(data: AnnData | SpatialData, slide: Slide, name: str, table_k
             f"({listing(data.shapes)})."
         )
         raise KeyError(msg)
-    import shapely
     from spatialdata import transform
+    from spatialdata.models import ShapesModel
     from spatialdata.transformations import get_transformation
 
     spots, polygons = element_of(data, slide.name), data.shapes[name]
@@ -54,9 +54,9 @@ def polygon_labels(data: AnnData | SpatialData, slide: Slide, name: str, table_k
         msg = f"{name!r} must hold polygons in a coordinate system of {slide.name!r} ({listing(of_spots)}); found {found}."
         raise ValueError(msg)
     matrix = of_spots[shared[0]].to_affine_matrix(("x", "y"), ("x", "y"))
-    points = shapely.points(slide.xy @ matrix[:2, :2].T + matrix[:2, 2])
+    points = ShapesModel.parse(slide.xy @ matrix[:2, :2].T + matrix[:2, 2], geometry=0, radius=1)
     moved = transform(polygons, to_coordinate_system=shared[0])
-    at, inside = shapely.STRtree(moved.geometry.to_numpy()).query(points, predicate="within")
+    at, inside = moved.sindex.query(points.geometry, predicate="within")
     first = np.full(len(points), len(moved))
     np.minimum.at(first, at, inside)
     names = np.array([*moved.index.astype(str), None], dtype=object)
