@@ -271,8 +271,6 @@ def _make_task(
     targets = None if data.targets is None else find_targets(data.targets, sections)
     if targets is not None:
         genes = targets.names
-    elif genes is not None and parent is None:
-        warn_of_small_panel(gene_list(genes), sections)
     if genes is None:
         genes = choose_panel(sections, layer=options.layer)
     return TrainingTask(sections, gene_list(genes), preset_name, content, options, parent, extra, targets)
@@ -287,8 +285,8 @@ def _check_task(task: TrainingTask) -> None:
 
     layer, inputs = task.options.layer, task.preset.inputs
     if task.targets is None:
-        if task.parent is not None:
-            refuse_missing_genes(task.genes, task.slides)
+        check_panel = warn_of_small_panel if task.parent is None else refuse_missing_genes
+        check_panel(task.genes, task.slides)
         check_counts(task.slides, task.genes, layer)
     check_inputs(task.slides, inputs)
     for slide in task.extra_sections:
