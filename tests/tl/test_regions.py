@@ -74,7 +74,7 @@ def test_width_comes_from_held_out_regions_and_sections():
     share = np.log(72 / 36) / np.log(81 / 36)
     within = 0.1 * ((1 - share) / 6 + share / 9)
     np.testing.assert_allclose(half(tl.regions(adata, "side")), quantile * np.hypot(within, 0.3), rtol=1e-5)
-    np.testing.assert_allclose(half(tl.regions(adata, "side", relative=True)), quantile * within, rtol=1e-5)
+    np.testing.assert_allclose(half(tl.regions(adata, "side", relative=True)), quantile * within * 0.5**0.5, rtol=1e-5)
     narrower = tl.regions(adata, "side", level=0.5)
     assert (half(narrower) < half(tl.regions(adata, "side")).min()).all()
 
@@ -88,7 +88,7 @@ def test_relative_means_and_differences():
     np.testing.assert_allclose(row["mean"], 6)
     single = tl.regions(adata, "side", relative=True).query("region == 'left'")
     width = (row["upper"] - row["lower"]).to_numpy()
-    np.testing.assert_allclose(width, 2**0.5 * (single["upper"] - single["lower"]).to_numpy(), rtol=1e-5)
+    np.testing.assert_allclose(width, 2 * (single["upper"] - single["lower"]).to_numpy(), rtol=1e-5)
     with pytest.raises(ValueError, match="'top' is no region of section"):
         tl.regions(adata, "side", difference=("top", "left"))
     for wrong in (("left",), ("left", "left")):
@@ -110,7 +110,7 @@ def test_squares_and_genes():
 
 
 def test_no_interval_where_nobody_knows():
-    with pytest.warns(UserWarning, match="trained on one section"):
+    with pytest.warns(UserWarning, match="one section was held out"):
         one = tl.regions(table(evidence(1)), "side")
     assert one["lower"].isna().all()
     assert one["mean"].notna().all()
@@ -162,6 +162,72 @@ def test_correction_covers_and_is_narrower_where_predictions_help():
     assert ((np.mean(covered, axis=0) > 0.86) & (np.mean(covered, axis=0) < 0.97)).all()
     assert np.mean(ratio, axis=0)[0] < 0.6
     assert np.max(ratio) <= 1
+
+
+def test_relative_means_are_those_of_a_region_and_the_rest():
+    adata = table()
+    adata.obs["all"] = "all"
+    mask = np.random.default_rng(1).permutation(adata.n_obs) < adata.n_obs // 2
+    for options in ({}, {"measured": mask}):
+        whole = tl.regions(adata, "all", relative=True, **options)
+        np.testing.assert_allclose(whole[["mean", "lower", "upper"]], 0, atol=1e-5)
+    # The two halves of a section lie on both sides of its mean, as far as their difference says
+    both = tl.regions(adata, "side", relative=True, measured=mask)
+    pair = tl.regions(adata, "side", measured=mask, difference=("right", "left")).query("region == 'right - left'")
+    right = both.query("region == 'right'")
+    for end in ("mean", "lower", "upper"):
+        np.testing.assert_allclose(right[end], pair[end].to_numpy() / 2, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(right["observed"], -both.query("region == 'left'")["observed"].to_numpy(), atol=0.05)
+
+
+def test_relative_intervals_of_measured_spots_cover():
+    rng, inside = np.random.default_rng(0), []
+    adata = table()
+    counts = 300 * np.exp(0.04 * adata.obsm["hggep"])
+    counts[:, 2] = 300
+    adata.X = rng.poisson(counts).astype(np.float32)
+    truth = wide(tl.regions(adata, "side", relative=True, measured=np.ones(adata.n_obs, bool)), "mean").loc["right"]
+    for _ in range(60):
+        means = tl.regions(adata, "side", relative=True, measured=rng.permutation(adata.n_obs) < 50).query(
+            "region == 'right'"
+        )
+        inside.append((means["lower"].to_numpy() <= truth.to_numpy()) & (truth.to_numpy() <= means["upper"].to_numpy()))
+    assert 0.8 <= np.mean(inside) <= 0.99
+
+
+def test_masks_are_aligned_and_complete_regions_are_known():
+    adata = table()
+    mask = np.random.default_rng(1).permutation(adata.n_obs) < 60
+    expected = tl.regions(adata, "side", measured=mask)
+    shuffled = pd.Series(mask, adata.obs_names).sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(tl.regions(adata, "side", measured=shuffled), expected)
+    adata.obs["gaps"] = pd.array(np.where(np.arange(adata.n_obs) == 3, None, mask), dtype="boolean")
+    with pytest.raises(
+        ValueError, match=r"obs\['gaps'\] must be true or false for each of the 144 spots, without gaps"
+    ):
+        tl.regions(adata, "side", measured="gaps")
+    adata.obs["pair"] = np.where(np.arange(adata.n_obs) < 2, "two", "rest")
+    two = tl.regions(adata, "pair", measured=np.ones(adata.n_obs, bool)).query("region == 'two'")
+    np.testing.assert_allclose(two["mean"], two["observed"])
+    np.testing.assert_allclose(two["upper"] - two["lower"], 0)
+
+
+def test_columns_levels_and_counts_that_do_not_serve(caplog):
+    adata = table()
+    adata.obs["depth"] = np.linspace(0.1, 0.9, adata.n_obs)
+    with pytest.raises(ValueError, match="numbers with decimals"):
+        tl.regions(adata, "depth")
+    for level in (0, 1):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            tl.regions(adata, "side", level=level)
+    adata.X = np.log1p(adata.X)
+    with caplog.at_level("INFO"):
+        means = tl.regions(adata, "side")
+    assert means["observed"].isna().all()
+    assert means["mean"].notna().all()
+    assert "no `observed`" in caplog.text
+    with pytest.raises(ValueError, match="raw counts"):
+        tl.regions(adata, "side", measured=np.ones(adata.n_obs, bool))
 
 
 @pytest.mark.parametrize("wrong", [[True], np.arange(SIDE**2), ["yes"] * SIDE**2])

@@ -64,6 +64,7 @@ def test_scale_at_which_noisy_counts_agree():
     assert (evidence.scale_pearson[region] > evidence.scale_pearson[spot] + 0.1).all()
     assert (evidence.scale_ceiling[region] > evidence.scale_ceiling[spot]).all()
     np.testing.assert_allclose(evidence.detected, (raw > 0).mean(axis=0))
+    assert (evidence.scale_pearson[SCALES_UM.index(55.0)] == 0).all()  # smaller than the pitch
     # 2,400 µm hold four squares of 1,000 µm: too few
     assert (evidence.scale_pearson[SCALES_UM.index(2000.0)] == 0).all()
     without = measure_evidence([section._replace(in_microns=False)], [])

@@ -121,8 +121,30 @@ def cross_validate(
         pl.calibration(results, save=out / INTERVALS)
     run.write_options(out)
     click.echo(table_text(results))
+    if trust:
+        click.echo(f"\n{trust_text(results)}")
     figures = f"{FIGURE}, {INTERVALS}" if interval else FIGURE
     log.info("Written to %s/: %s, %s, %s, %s/", out, SCORES, figures, RECORD, FOLDS)
+
+
+def trust_text(results: pd.DataFrame) -> str:
+    """Count the genes that verdicts trusted, and how many of them each held-out section shows: a row for each section."""
+    import pandas as pd
+
+    own = results[(results["method"] == "hggep") & results["metric"].isin(["trusted", "correlated", "novelty"])]
+    wide = own.pivot_table(index=["section", "gene"], columns="metric", values="value", sort=False, dropna=False)
+    rows = {}
+    for section, part in wide.groupby(level="section", sort=False):
+        trusted, shown = part["trusted"] == 1, part["correlated"] == 1
+        both = int((trusted & shown).sum())
+        rows[section] = {
+            "trusted genes": str(int(trusted.sum())),
+            "of them correlated here": f"{both / trusted.sum():.0%}" if trusted.any() else "-",
+            "of the correlated, trusted": f"{both / shown.sum():.0%}" if shown.any() else "-",
+            "not judged": str(int(part["trusted"].isna().sum())),
+            "novelty": f"{part['novelty'].mean():.2f}",
+        }
+    return "Verdicts\n" + pd.DataFrame(rows).T.rename_axis("section").to_string()
 
 
 def table_text(results: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SCALES_UM = (55.0, 100.0, 200.0, 350.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)
 """Sides of the squares over whose means predictions and measurements are compared."""
 UNLIKE = 0.8
-"""Mean novelty of a section above which its tissue counts as unlike that of the training: of like tissue it is .5 to .75."""
+"""Mean novelty of a section above which its tissue counts as unlike that of the training: of like tissue it is .2 to .75."""
 REGION_SPOTS = (1, 4, 9, 16, 36, 81)
 """Spots of the compact regions whose mean errors are measured."""
 REGION_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)

@@ -83,6 +83,7 @@ def judge(evidence: Evidence, genes: list[str], thresholds: Thresholds, *, unlik
     }
     verdicts = (VERDICTS[3], VERDICTS[3], VERDICTS[3], "spot", "region", VERDICTS[2], VERDICTS[2])
     conditions = list(cases.values())
+    verdict = np.select(conditions, verdicts, VERDICTS[2])
     table = {
         "held_out_pearson": mean,
         "pearson_low": low,
@@ -90,8 +91,8 @@ def judge(evidence: Evidence, genes: list[str], thresholds: Thresholds, *, unlik
         "q_value": q,
         "ceiling": evidence.ceiling,
         "detected": evidence.detected,
-        "reliable_at_um": reliable,
-        "verdict": pd.Categorical(np.select(conditions, verdicts, VERDICTS[2]), categories=list(VERDICTS)),
+        "reliable_at_um": np.where(np.isin(verdict, TRUSTED), reliable, np.nan),
+        "verdict": pd.Categorical(verdict, categories=list(VERDICTS)),
         "reason": np.select(conditions, list(cases), "not correlated on held-out tissue"),
     }
     return pd.DataFrame(table, index=pd.Index(genes, name="gene"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PHASES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
 LEAST_SQUARES = 6
+LEAST_SIDE = 0.75  # pitches
 LEAST_SPOTS = 20
 MOST_SPOTS = 5000  # of a section, which tell as much
 LEAST_FULL = 0.5  # of the spots that a square can hold, without which it is left out
@@ -160,6 +161,8 @@ def _by_scale(sections: Sequence[HeldOutMap]) -> tuple[Floats, Floats, Floats]:
         if not section.in_microns:
             continue
         for i, side in enumerate(SCALES_UM):
+            if side < LEAST_SIDE * section.pitch:  # squares of one spot or none
+                continue
             lattices = [Squares(section.xy, side, phase, None) for phase in PHASES]
             lattices = [each for each in lattices if len(each.kept) >= LEAST_SQUARES]
             if lattices:

@@ -95,8 +95,8 @@ def warn_of_unlike_tissue(novelty: Mapping[str, NDArray[np.float32]], training: 
             beyond = (known > 0.95).mean()
             warn_user(
                 f"Section {name!r}: its image is unlike the tissue that the model was trained on ({listing(training, 3)}). Its spots "
-                f"are more unusual than {known.mean():.0%} of training tissue that was held out, on average; like tissue is at "
-                f"50 to 75 %. {beyond:.0%} of them lie beyond 95 % of it. Correlations that were measured in training may not hold here: see "
+                f"are more unusual than {known.mean():.0%} of training tissue that was held out, on average; like tissue is "
+                f"at 20 to 75 %. {beyond:.0%} of them lie beyond 95 % of it. Correlations that were measured in training may not hold here: see "
                 "`sthggep.tl.trust(data)`, and measure some spots if you can."
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,8 @@ class Spread(NamedTuple):
     """Whether held-out tissue says how far means may be off."""
     known_within: bool
     """Whether it does so of differences within a section."""
+    relative: bool = False
+    """Whether means are relative to that of the section."""
 
     @classmethod
     def of(cls, evidence: Evidence, level: float, *, of_patients: bool, relative: bool) -> Spread:
@@ -63,7 +65,7 @@ class Spread(NamedTuple):
         # The shape of the errors of regions is known from many of them, their size from few sections
         score = float(np.interp(level, REGION_LEVELS, evidence.region_scores))
         of_within = score * quantile / float(norm.ppf((1 + level) / 2))
-        return cls(evidence.region_spread, offset, of_within, quantile, known, known_within=enough)
+        return cls(evidence.region_spread, offset, of_within, quantile, known, enough, relative)
 
     def within_region(self, n_spots: int) -> Numbers:
         """Interpolate the spread for so many spots, between their logarithms; larger regions have that of the largest."""
@@ -81,24 +83,55 @@ def means_by_region(
     spread: Spread,
     level: float,
 ) -> dict[str, Means]:
-    means = {}
+    """Compute the mean of each region, with its interval: by measured spots where there are enough, else by the training."""
+    means, every = {}, np.arange(len(predicted))
     for name in sorted(labels.dropna().unique()):
         rows = np.flatnonzero(labels.to_numpy() == name)
-        used = rows if mask is None else rows[mask[rows]]
-        nothing = np.full(predicted.shape[1], np.nan)
-        observed = nothing if truth is None or not len(used) else truth[used].mean(axis=0, dtype=np.float64)
-        if mask is not None and truth is not None and len(used) >= LEAST_MEASURED:
-            prior = spread.within[0].astype(np.float64) ** 2
-            mean, half = corrected_mean(predicted[rows], predicted[used], truth[used], level, prior)
-            means[name] = Means(mean, mean - half, mean + half, observed, len(rows), len(used), FROM_SPOTS)
-            continue
+        # Relative to the section, a region is compared with the rest, by the share of the section that the rest is
+        rest = np.setdiff1d(every, rows) if spread.relative else every[:0]
+        share = len(rest) / len(every) if spread.relative else 1.0
         mean = predicted[rows].mean(axis=0, dtype=np.float64)
-        half = np.hypot(spread.of_within * spread.within_region(len(rows)), spread.of_offset * spread.offset)
-        half = half if spread.known else nothing
+        if spread.relative:
+            mean = mean - predicted.mean(axis=0, dtype=np.float64)
+        half = np.hypot(
+            spread.of_within * spread.within_region(len(rows)) * share**0.5, spread.of_offset * spread.offset
+        )
+        half = half if spread.known else np.full_like(half, np.nan)
         method = FROM_TRAINING if spread.known else NONE
-        n_used = 0 if mask is None else len(used)
-        means[name] = Means(mean, mean - half, mean + half, observed, len(rows), n_used, method)
+        used = every if mask is None else np.flatnonzero(mask)
+        if mask is not None and truth is not None and all(map(_is_measured(mask), [rows, rest][: 1 + spread.relative])):
+            mean, half = _by_spots(rows, predicted, truth, mask, spread, level)
+            if spread.relative and len(rest):
+                mean_of_rest, half_of_rest = _by_spots(rest, predicted, truth, mask, spread, level)
+                mean, half = share * (mean - mean_of_rest), share * np.hypot(half, half_of_rest)
+            elif spread.relative:
+                mean, half = np.zeros_like(mean), np.zeros_like(half)
+            method = FROM_SPOTS
+        inside = np.intersect1d(rows, used)
+        observed = np.full(predicted.shape[1], np.nan)
+        if truth is not None and len(inside):
+            observed = truth[inside].mean(axis=0, dtype=np.float64)
+            observed = observed - truth[used].mean(axis=0, dtype=np.float64) if spread.relative else observed
+        n_measured = 0 if mask is None else len(inside)
+        means[name] = Means(mean, mean - half, mean + half, observed, len(rows), n_measured, method)
     return means
+
+
+def _is_measured(mask: NDArray[np.bool_]) -> Callable[[NDArray[np.intp]], bool]:
+    """Make the test of whether a region's measured spots give its interval: enough of them, or all."""
+    return lambda rows: bool(mask[rows].sum() >= LEAST_MEASURED or mask[rows].all())
+
+
+def _by_spots(
+    rows: NDArray[np.intp], predicted: Floats, truth: Floats, mask: NDArray[np.bool_], spread: Spread, level: float
+) -> tuple[Numbers, Numbers]:
+    """Mean of a region by its measured spots, and half the width of its interval."""
+    used = rows[mask[rows]]
+    if len(used) == len(rows):
+        mean = truth[rows].mean(axis=0, dtype=np.float64)
+        return mean, np.zeros_like(mean)
+    prior = spread.within[0].astype(np.float64) ** 2
+    return corrected_mean(predicted[rows], predicted[used], truth[used], level, prior)
 
 
 def corrected_mean(
@@ -142,7 +175,10 @@ def corrected_mean(
 def difference_of(means: dict[str, Means], pair: tuple[str, str], section: str, spread: Spread) -> dict[str, Means]:
     """Difference of two regions: what shifts the whole section drops out."""
     if absent := [name for name in pair if name not in means]:
-        msg = f"`difference`: {listing(absent)} is no region of section {section!r}. There is: {listing(means)}."
+        msg = (
+            f"`difference`: {listing(absent)} is no region of section {section!r}. There is: {listing(means)}. Both must be regions of "
+            "one section: between sections there is no difference."
+        )
         raise ValueError(msg)
     first, second = (means[name] for name in pair)
     halves = [

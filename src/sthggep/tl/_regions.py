@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sthggep._arguments import checked
 from sthggep._checks import has_key, listing, warn_user
 from sthggep._docs import document_places
+from sthggep._log import log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._slides._polygons import polygon_labels
@@ -34,7 +35,7 @@ UNLIKE_TISSUE = (
     "how far a new one may be off. Train on slides that are more like it."
 )
 ONE_SECTION = (
-    "the model was trained on one section, so nobody knows how far the mean of another may be off. Pass `relative=True` or "
+    "one section was held out in training, so nobody knows how far the mean of another may be off. Pass `relative=True` or "
     "`difference=`, which need only differences within the section."
 )
 
@@ -49,7 +50,7 @@ def regions(
     genes: Sequence[str] | None = None,
     level: float = 0.9,
     scale_um: float | None = None,
-    measured: str | Sequence[bool] | None = None,
+    measured: str | Sequence[bool] | pd.Series | None = None,
     relative: bool = False,
     difference: Sequence[str] | None = None,
     unlike: float = UNLIKE,
@@ -79,10 +80,11 @@ def regions(
     level
         Probability with which the mean of the measurements of a region lies in its interval.
     scale_um
-        Side of squares in microns, in place of ``groupby``.
+        Side of squares in microns, in place of ``groupby``. Regions are named ``"column,row"``, from the upper left.
     measured
         Spots whose counts may be used: a column of ``obs`` that is true for them, or a mask (n_obs,). They should be a
-        random choice of the region's spots; counts of other spots are not read. Default: intervals by the training alone.
+        random choice of the region's spots; counts of other spots are not read. A Series is aligned by the names of the spots.
+        Default: intervals by the training alone.
     relative
         Means minus the mean of the section. What shifts the whole section drops out, so intervals are narrower, and a model
         of one training section can give them, too.
@@ -107,7 +109,8 @@ def regions(
     ``n_spots``, ``n_measured``
         Spots in the region, and those among them whose counts were used.
     ``observed``
-        Mean of the measurements (of the spots in ``measured``, where that is given); NaN without counts.
+        Mean of the measurements (of the spots in ``measured``, where that is given), also relative to the section with
+        ``relative``; NaN without counts.
     ``interval_from``
         ``"held-out tissue"``, ``"measured spots"``, or ``"none"``.
 
@@ -143,6 +146,9 @@ def regions(
     places = Places(
         table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key, mpp=mpp
     )
+    if not 0 < level < 1:
+        msg = f"`level` must lie between 0 and 1, such as 0.9; found {level:g}."
+        raise ValueError(msg)
     if (groupby is None) == (scale_um is None):
         msg = "Pass either `groupby`, a column of obs with the region of each spot, or `scale_um`, the side of squares."
         raise ValueError(msg)
@@ -159,18 +165,17 @@ def regions(
         if scale_um is not None:
             labels = _squares(slide, scale_um)
         elif groupby in table.obs:
-            labels = read_labels(slide, str(groupby)).reset_index(drop=True)
+            labels = _labels(slide, str(groupby))
         else:
             labels = polygon_labels(data, slide, str(groupby), table_key)
         of_patients = mean_novelty(table, slide, key) > unlike
         spread = Spread.of(evidence, level, of_patients=of_patients, relative=relative)
-        values, truth = prediction.take(slide.rows, columns), _measurements(slide, prediction, columns, layer)
-        if relative:
-            values = values - values.mean(axis=0)
-            truth = None if truth is None else truth - truth[... if usable is None else usable[slide.rows]].mean(axis=0)
+        values = prediction.take(slide.rows, columns)
+        truth = _measurements(slide, prediction, columns, layer, required=usable is not None)
         mask = None if usable is None else usable[slide.rows]
         if mask is not None and truth is None:
-            msg = f"`measured` needs counts, and section {slide.name!r} has none of these genes."
+            why = explain_missing_values(slide, prediction, layer=layer)
+            msg = f"`measured` needs the measurements of section {slide.name!r}, but {why}."
             raise ValueError(msg)
         means = means_by_region(labels, values, truth, mask, spread, level)
         if any(each.method == NONE for each in means.values()):
@@ -197,21 +202,31 @@ def _check_pair(difference: Sequence[str] | None) -> tuple[str, str] | None:
     return names[0], names[1]
 
 
-def _read_mask(table: AnnData, measured: str | Sequence[bool] | None) -> NDArray[np.bool_] | None:
+def _read_mask(table: AnnData, measured: str | Sequence[bool] | pd.Series | None) -> NDArray[np.bool_] | None:
     """Rows of the table whose counts may be used."""
     if measured is None:
         return None
+    what, values = "`measured`", measured
     if isinstance(measured, str):
+        what = f"obs[{measured!r}]"
         values = has_key(table.obs, measured, "obs", "Pass the column that is true for measured spots, or a mask.")
-    else:
-        values = measured
-    mask = np.asarray(pd.Series(np.asarray(values)).fillna(False))  # a value, not an option
-    if mask.dtype != bool and set(np.unique(mask.astype(object))) <= {0, 1}:
-        mask = mask.astype(bool)
-    if mask.dtype != bool or mask.shape != (table.n_obs,):
-        msg = f"`measured` must be true or false for each of the {table.n_obs} spots; found {mask.dtype} {mask.shape}."
+    elif isinstance(measured, pd.Series) and not measured.index.equals(pd.RangeIndex(len(measured))):
+        values = measured.reindex(table.obs_names) if set(measured.index) == set(table.obs_names) else measured
+    column = pd.Series(np.asarray(values, dtype=object))
+    if len(column) != table.n_obs or not set(column.unique()) <= {True, False}:
+        found = f"{len(column)} values" if len(column) != table.n_obs else f"values {listing(column.unique(), 4)}"
+        msg = f"{what} must be true or false for each of the {table.n_obs} spots, without gaps; found {found}."
         raise ValueError(msg)
-    return mask
+    return column.to_numpy(dtype=bool)
+
+
+def _labels(slide: Slide, groupby: str) -> pd.Series:
+    """Read the region of each spot; refuse a column of measured numbers."""
+    values = slide.adata.obs[groupby]
+    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 != 0).any():
+        msg = f"obs[{groupby!r}] holds numbers with decimals, not regions. Pass a column of names, or cut it first: `pandas.cut`."
+        raise ValueError(msg)
+    return read_labels(slide, groupby).reset_index(drop=True)
 
 
 def _squares(slide: Slide, scale_um: float) -> pd.Series:
@@ -222,10 +237,16 @@ def _squares(slide: Slide, scale_um: float) -> pd.Series:
 
 
 def _measurements(
-    slide: Slide, prediction: Prediction, columns: NDArray[np.intp], layer: str | None
+    slide: Slide, prediction: Prediction, columns: NDArray[np.intp], layer: str | None, *, required: bool
 ) -> NDArray[np.float32] | None:
     """Measured values of the genes; ``None`` where the table holds none."""
     if explain_missing_values(slide, prediction, layer=layer):
         return None
-    measured: NDArray[np.float32] = read_measured(slide, prediction, layer=layer)[:, columns]
+    try:
+        measured: NDArray[np.float32] = read_measured(slide, prediction, layer=layer)[:, columns]
+    except ValueError as reason:
+        if required:
+            raise
+        log.info("Section %s: no `observed`: %s", slide.name, reason)
+        return None
     return measured

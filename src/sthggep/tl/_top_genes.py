@@ -29,6 +29,7 @@ def top_genes(
     *,
     key: str = "hggep",
     by: pd.Series | Mapping[str, float] | None = None,
+    library_key: str | None = None,
     table_key: str = "table",
 ) -> list[str]:
     """Rank the genes of a prediction without the counts of the slide, and return the first ``n``.
@@ -51,6 +52,8 @@ def top_genes(
         on the tissue held out during training, of the genes that :func:`sthggep.tl.trust` calls *spot* or *region* (of all
         with a warning, if there is none); if nothing was held out, ``uns[key]["training_ceiling"]``, the noise ceiling on
         the training slides.
+    library_key
+        Column of ``obs`` that names the section of each spot, where there are several.
     table_key
         Table of a SpatialData.
 
@@ -76,7 +79,12 @@ def top_genes(
     n = int(positive(n, "`n`"))
     own = by is not None
     if by is None:
-        by = _trusted(data, table_key, key, _training_scores(table, key, prediction.genes))
+        by = _trusted(
+            data,
+            Places(table_key=table_key, library_key=library_key),
+            key,
+            _training_scores(table, key, prediction.genes),
+        )
     values = pd.Series(by, dtype=float).dropna()
     ranked = values.groupby(values.index.astype(str), sort=False).mean()
     ranked = ranked[ranked.index.isin(prediction.genes)].sort_values(ascending=False, kind="stable")
@@ -89,9 +97,9 @@ def top_genes(
     return [str(gene) for gene in ranked.index[:n]]
 
 
-def _trusted(data: AnnData | SpatialData, table_key: str, key: str, scores: pd.Series) -> pd.Series:
+def _trusted(data: AnnData | SpatialData, places: Places, key: str, scores: pd.Series) -> pd.Series:
     """Leave out genes that cannot be trusted on any section, as far as the model knows."""
-    slides = resolve(data, Places(table_key=table_key), need_image=False)
+    slides = resolve(data, places, need_image=False)
     parts = [verdicts_of(slide, key, list(scores.index)) for slide in slides]
     known = [part["verdict"].isin(TRUSTED).to_numpy() for part in parts if part is not None]
     if not known:
