@@ -113,6 +113,23 @@ def test_held_out_targets(shell, files):
     assert "ceiling" not in result.stdout
 
 
+def test_verdicts_are_compared_and_printed(shell, files):
+    words = ("cross-validate", "a.h5ad", "b.h5ad", "c.h5ad", "--out", "cv", "--baseline", "none", *FAST)
+    result = shell(*words, "--trust")
+    assert result.exit_code == 0, result.stderr
+    scores = pd.read_csv("cv/scores.csv")
+    toy2 = scores[scores["section"] == "toy2"]
+    trusted = toy2[(toy2["metric"] == "trusted") & (toy2["value"] == 1)]["gene"]
+    correlated = set(toy2[(toy2["metric"] == "correlated") & (toy2["value"] == 1)]["gene"])
+    _, printed = result.stdout.split("Verdicts\n")
+    (line,) = [line for line in printed.splitlines() if line.startswith("toy2")]
+    share = "-" if trusted.empty else f"{len(correlated & set(trusted)) / len(trusted):.0%}"
+    assert line.split()[1:3] == [str(len(trusted)), share]
+    novelty = toy2[toy2["metric"] == "novelty"]["value"]
+    assert line.split()[-1] == f"{novelty.iloc[0]:.2f}"
+    assert yaml.safe_load(Path("cv/run.yaml").read_text())["trust"] is True
+
+
 def test_intervals_are_scored_and_drawn(shell, files):
     words = ("cross-validate", "a.h5ad", "b.h5ad", "c.h5ad", "--out", "cv", "--baseline", "none", *FAST)
     result = shell(*words, "--interval", "0.8", "--interval", "0.5")

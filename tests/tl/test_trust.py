@@ -115,6 +115,22 @@ def test_top_genes_are_those_that_can_be_trusted(caplog):
     assert tl.top_genes(table(None), 1) == ["spot"]
 
 
+def test_top_genes_of_several_sections(tmp_path):
+    both = ad.concat(
+        {"a": table(evidence_of()), "b": table(evidence_of(), novelty=0.9)},
+        label="name",
+        index_unique="-",
+        uns_merge="same",
+    )
+    both.obsm["spatial"] = both.obsm["spatial"] + (both.obs["name"] == "b").to_numpy()[:, None] * 1000
+    assert tl.top_genes(both, 2, library_key="name") == ["spot", "region"]
+    found = tl.trust(both, library_key="name")
+    assert found.groupby("section")["verdict"].apply(lambda v: (v == "cannot be judged").all()).to_dict() == {
+        "a": False,
+        "b": True,
+    }
+
+
 def test_a_model_that_held_nothing_out_cannot_say(tmp_path):
     with pytest.raises(ValueError, match="held out of its training"):
         tl.trust(table(None))
