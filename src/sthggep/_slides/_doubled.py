@@ -66,7 +66,10 @@ def _columns_of_sections(slide: Slide, places: NDArray[np.float64]) -> list[str]
     """Columns of ``obs`` under whose values no two spots share a place."""
     obs = slide.adata.obs.iloc[slide.rows]
     texts = [
-        name for name in obs.columns.unique() if isinstance(obs[name], pd.Series) and obs[name].dtype.kind in "OUi"
+        name
+        for name in obs.columns.unique()
+        # The marks of predictions differ between sections, and name none
+        if isinstance(obs[name], pd.Series) and obs[name].dtype.kind in "OUi" and not str(name).endswith("_source")
     ]
     several = [name for name in texts if 1 < obs[name].astype(str).nunique() <= min(MOST_SECTIONS, slide.n_spots / 2)]
     frame = pd.DataFrame(places)
