@@ -19,6 +19,15 @@ import pandas as pd
 import sthggep
 
 LEVELS = (0.8, 0.9, 0.95)
+HER2ST = ("B4", "C2", "C3", "C4", "C5")
+# What is held out, the training sections, the tested ones. B4 is the only section of its patient: without it, C2-C5 are another patient
+FOLDS = (
+    ("patients", HER2ST[1:], HER2ST[:1]),
+    ("patients", HER2ST[:1], HER2ST[1:]),
+    *(("sections", tuple(x for x in HER2ST if x != name), (name,)) for name in HER2ST[1:]),
+    ("bulbs", ("MOB1",), ("MOB3",)),
+    ("bulbs", ("MOB3",), ("MOB1",)),
+)
 
 
 def sections(root: Path, names: tuple[str, ...]) -> list:
@@ -53,13 +62,8 @@ def main() -> None:
     from sthggep._table._counts import log10_cp10k, read_panel_counts
     from sthggep._table._scores import score_intervals
 
-    her2st = ("B4", "C2", "C3", "C4", "C5")
-    # B4 is the only section of its patient: without it, C2-C5 are another patient
-    folds = [("patients", her2st[1:], her2st[:1]), ("patients", her2st[:1], her2st[1:])]
-    folds += [("sections", tuple(x for x in her2st if x != name), (name,)) for name in her2st[1:]]
-    folds += [("bulbs", ("MOB1",), ("MOB3",)), ("bulbs", ("MOB3",), ("MOB1",))]
     rows = []
-    for what, train, test in folds:
+    for what, train, test in FOLDS:
         genes = None if what == "bulbs" else options.panel.read_text().split()
         model = sthggep.tl.fit(sections(options.root, train), genes=genes, n_members=0, show_progress_bar=False)
         for slide, name in zip(sections(options.root, test), test, strict=True):

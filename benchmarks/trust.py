@@ -16,7 +16,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
-from intervals import sections
+from intervals import FOLDS, sections
 from scipy.stats import norm
 from sklearn.cluster import KMeans
 from sklearn.metrics import roc_auc_score
@@ -88,14 +88,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     from sthggep._table._counts import log10_cp10k, read_panel_counts
 
-    her2st = ("B4", "C2", "C3", "C4", "C5")
-    folds = [("patients", her2st[1:], her2st[:1]), ("patients", her2st[:1], her2st[1:])]
-    folds += [("sections", tuple(x for x in her2st if x != name), (name,)) for name in her2st[1:]]
-    folds += [("bulbs", ("MOB1",), ("MOB3",)), ("bulbs", ("MOB3",), ("MOB1",))]
     halves = [("brain", axis, low) for axis in (0, 1) for low in (True, False)]
     brain = options.root / "visium" / "mouse_brain" / "whole_100_genes.h5ad"
     verdicts, means, known, unknown = [], [], [], []
-    for what, train, test in [*folds, *(halves if brain.exists() else [])]:
+    for what, train, test in [*FOLDS, *(halves if brain.exists() else [])]:
         genes, quiet = None, {"show_progress_bar": False}
         if what == "brain":
             whole = anndata.read_h5ad(brain)

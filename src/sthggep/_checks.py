@@ -213,6 +213,17 @@ def accepts_results(adata: AnnData) -> None:
         raise ValueError(msg)
 
 
+def may_write_table(adata: AnnData, name: str, columns: Iterable[str]) -> None:
+    """Refuse to overwrite anything in ``uns`` but a table with these columns."""
+    import pandas as pd
+
+    accepts_results(adata)
+    stored = adata.uns.get(name)
+    if stored is not None and not (isinstance(stored, pd.DataFrame) and set(columns) <= set(stored.columns)):
+        msg = f"uns[{name!r}] exists already and sthggep did not write it; it is left alone. Rename or delete it first."
+        raise ValueError(msg)
+
+
 def is_empty(record: object) -> bool:
     """Whether a record is there without entries, as concatenation may leave it."""
     return isinstance(record, Mapping) and not record

@@ -96,6 +96,16 @@ def test_relative_means_and_differences():
             tl.regions(adata, "side", difference=wrong)
 
 
+def test_a_difference_is_the_same_of_relative_means():
+    adata = table()
+    for options in ({}, {"measured": np.random.default_rng(1).permutation(adata.n_obs) < 60}):
+        rows = [
+            tl.regions(adata, "side", difference=("right", "left"), relative=relative, **options).tail(N_GENES)
+            for relative in (False, True)
+        ]
+        pd.testing.assert_frame_equal(*rows)
+
+
 def test_squares_and_genes():
     means = tl.regions(table(), scale_um=400.0, mpp=1.0, genes=["g2"])
     assert means["region"].nunique() == 9

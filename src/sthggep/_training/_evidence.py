@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from sthggep._table._counts import log10_cp10k
 from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
 from sthggep._table._spatial_null import compare_maps, correlate
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 PHASES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
 LEAST_SQUARES = 6
@@ -131,22 +129,17 @@ class Squares:
 
     def __init__(self, xy: NDArray[np.float64], side: float, phase: tuple[float, float], n_spots: float | None) -> None:
         cells = np.floor((xy - xy.min(axis=0)) / side + np.array(phase)).astype(np.int64)
-        _, self.square, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-        self.square = self.square.ravel()
+        _, square, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+        square = square.ravel()
         full = float(np.quantile(count, 0.9)) if n_spots is None else n_spots
         self.kept = np.flatnonzero(count >= LEAST_FULL * full)
-        self.count = count
+        weights = (1 / count[square]).astype(np.float32)
+        self._matrix = csr_matrix((weights, (square, np.arange(len(square)))), (len(count), len(square)))
 
     def mean(self, values: Floats) -> Floats:
         """Average the rows of each kept square."""
-        averages: Floats = (self._matrix() @ values)[self.kept]
+        averages: Floats = (self._matrix @ values)[self.kept]
         return averages
-
-    def _matrix(self) -> csr_matrix:
-        from scipy.sparse import csr_matrix
-
-        weights = (1 / self.count[self.square]).astype(np.float32)
-        return csr_matrix((weights, (self.square, np.arange(len(self.square)))), (len(self.count), len(self.square)))
 
 
 def _by_scale(sections: Sequence[HeldOutMap]) -> tuple[Floats, Floats, Floats]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._arguments import checked
-from sthggep._checks import accepts_results, warn_user
+from sthggep._checks import may_write_table, warn_user
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
 from sthggep._log import NOTEBOOK, log
@@ -130,7 +130,7 @@ def evaluate(
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     table = table_of(data, table_key)
     sections, n_sections = scored_sections(data, places, key, genes, layer=layer)
-    _may_write_scores(table, key)
+    may_write_table(table, prediction_keys(key).scores, ("pearson", "ceiling"))
     warn_of_training_tissue({section.name: section.trained_on for section in sections})
     rng = np.random.default_rng(seed)
     parts = [_scores(section, rng, moran) for section in sections]
@@ -163,16 +163,6 @@ def ceiling_of(section: ScoredSection, rng: np.random.Generator) -> NDArray[np.f
     if section.raw is None:
         return np.full(len(section.genes), np.nan)
     return noise_ceiling(section.raw, rng)[section.columns]
-
-
-def _may_write_scores(table: AnnData, key: str) -> None:
-    """Refuse to overwrite anything but a table of scores."""
-    accepts_results(table)
-    name = prediction_keys(key).scores
-    stored = table.uns.get(name)
-    if stored is not None and not (isinstance(stored, pd.DataFrame) and {"pearson", "ceiling"} <= set(stored.columns)):
-        msg = f"uns[{name!r}] exists already and sthggep did not write it; it is left alone. Rename or delete it first."
-        raise ValueError(msg)
 
 
 def _report_scores(scores: pd.DataFrame, n_sections: int) -> None:

@@ -162,8 +162,8 @@ def predict(
     Warns
     -----
     UserWarning
-        A section's image is unlike the training tissue (mean novelty above 0.8). Few spots lie on tissue, or more would with x and y swapped. The model was trained on this tissue, judged by
-        the image or by the array positions of the spots. Colors of the tissue or microns per pixel of the image lie
+        A section's image is unlike the training tissue (mean novelty above 0.8). Few spots lie on tissue, or more would
+        with x and y swapped. The model was trained on this tissue, judged by the image or by the array positions of the spots. Colors of the tissue or microns per pixel of the image lie
         outside the range of the training sections (:func:`sthggep.pl.colors` draws the colors). The table has none of
         the model's genes.
 

@@ -188,19 +188,21 @@ def difference_of(means: dict[str, Means], pair: tuple[str, str], section: str, 
         for each in (first, second)
     ]
     # Within a section, errors of regions were measured on like tissue only
-    half = np.hypot(*halves) if spread.known_within or {first.method, second.method} == {FROM_SPOTS} else np.nan
+    by_spots = first.method == second.method == FROM_SPOTS
+    half = np.hypot(*halves) if spread.known_within or by_spots else np.nan
     mean = first.mean - second.mean
-    by_spots = {first.method, second.method} == {FROM_SPOTS}
     method = FROM_SPOTS if by_spots else FROM_TRAINING if spread.known_within else NONE
     counts = first.n_spots + second.n_spots, first.n_measured + second.n_measured
     row = Means(mean, mean - half, mean + half, first.observed - second.observed, *counts, method)
     return {f"{pair[0]} - {pair[1]}": row}
 
 
-def as_table(means: dict[str, Means], genes: Sequence[str]) -> pd.DataFrame:
+def as_table(means: dict[str, Means], genes: Sequence[str], section: str | None) -> pd.DataFrame:
+    """Put means into a table, a row for each region and gene; with the name of the section, if there are several."""
     parts = [
         pd.DataFrame(
             {
+                **({} if section is None else {"section": section}),
                 "region": name,
                 "gene": list(genes),
                 "mean": each.mean,

@@ -22,6 +22,7 @@ from sthggep._table._labels import read_labels
 from sthggep._table._prediction import explain_missing_values, read_measured, read_prediction
 from sthggep._table._verdicts import FEWEST_PATIENTS, mean_novelty, read_evidence
 from sthggep.tl._region_means import NONE, Spread, as_table, difference_of, means_by_region
+from sthggep.tl._scored_sections import slides_with_prediction
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -159,40 +160,42 @@ def regions(
     evidence = read_evidence(table, key, len(prediction.genes)).take(columns)
     pair = _check_pair(difference)
     parts, without = [], dict[str, str]()
-    for slide in sections:
-        if np.isnan(prediction.take(slide.rows[:1], [0])).any():
-            continue
-        if scale_um is not None:
-            labels = _squares(slide, scale_um)
-        elif groupby in table.obs:
-            labels = _labels(slide, str(groupby))
-        else:
-            labels = polygon_labels(data, slide, str(groupby), table_key)
-        of_patients = mean_novelty(table, slide, key) > unlike
-        spread = Spread.of(evidence, level, of_patients=of_patients, relative=relative)
+    for slide in slides_with_prediction(sections, prediction):
+        labels = _label_spots(data, slide, groupby, scale_um, table_key)
         values = prediction.take(slide.rows, columns)
         truth = _measurements(slide, prediction, columns, layer, required=usable is not None)
         mask = None if usable is None else usable[slide.rows]
-        if mask is not None and truth is None:
-            why = explain_missing_values(slide, prediction, layer=layer)
-            msg = f"`measured` needs the measurements of section {slide.name!r}, but {why}."
-            raise ValueError(msg)
+        of_patients = mean_novelty(table, slide, key) > unlike
+        spread = Spread.of(evidence, level, of_patients=of_patients, relative=relative)
         means = means_by_region(labels, values, truth, mask, spread, level)
         if any(each.method == NONE for each in means.values()):
             without[slide.name] = UNLIKE_TISSUE if of_patients else ONE_SECTION
         if pair is not None:
-            means |= difference_of(means, pair, slide.name, spread)
+            # Of the means themselves: relative ones share the rest of the section, and their errors are not independent
+            plain = spread if not relative else Spread.of(evidence, level, of_patients=of_patients, relative=False)
+            own = means_by_region(labels, values, truth, mask, plain, level) if relative else means
+            means |= difference_of(own, pair, slide.name, plain)
         names = [prediction.genes[i] for i in columns]
-        parts.append(as_table(means, names).assign(**({"section": slide.name} if len(sections) > 1 else {})))
-    if without:
-        for reason in dict.fromkeys(without.values()):
-            names = [name for name, why in without.items() if why == reason]
-            warn_user(f"No interval for {listing(names)}: {reason} Or measure some spots, and pass `measured=`.")
-    joined = pd.concat(parts, ignore_index=True)
-    return joined[["section", *[c for c in joined if c != "section"]]] if "section" in joined else joined
+        parts.append(as_table(means, names, slide.name if len(sections) > 1 else None))
+    for reason in dict.fromkeys(without.values()):
+        found = [name for name, why in without.items() if why == reason]
+        warn_user(f"No interval for {listing(found)}: {reason} Or measure some spots, and pass `measured=`.")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _label_spots(
+    data: AnnData | SpatialData, slide: Slide, groupby: str | None, scale_um: float | None, table_key: str
+) -> pd.Series:
+    """Name the region of each spot of a section; missing for spots in none."""
+    if scale_um is not None:
+        return _squares(slide, scale_um)
+    if groupby in slide.adata.obs:
+        return _labels(slide, str(groupby))
+    return polygon_labels(data, slide, str(groupby), table_key)
 
 
 def _check_pair(difference: Sequence[str] | None) -> tuple[str, str] | None:
+    """Check that a difference names two regions."""
     if difference is None:
         return None
     names = [difference] if isinstance(difference, str) else [str(name) for name in difference]
@@ -239,8 +242,11 @@ def _squares(slide: Slide, scale_um: float) -> pd.Series:
 def _measurements(
     slide: Slide, prediction: Prediction, columns: NDArray[np.intp], layer: str | None, *, required: bool
 ) -> NDArray[np.float32] | None:
-    """Measured values of the genes; ``None`` where the table holds none."""
-    if explain_missing_values(slide, prediction, layer=layer):
+    """Measured values of the genes; ``None`` where the table holds none that are required."""
+    if why := explain_missing_values(slide, prediction, layer=layer):
+        if required:
+            msg = f"`measured` needs the measurements of section {slide.name!r}, but {why}."
+            raise ValueError(msg)
         return None
     try:
         measured: NDArray[np.float32] = read_measured(slide, prediction, layer=layer)[:, columns]

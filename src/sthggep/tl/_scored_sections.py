@@ -60,7 +60,7 @@ def scored_sections(
     columns = genes_present(names or requested, panel, "var_names")
     predicted_columns = prediction.columns(names)
     sections = []
-    for slide in _slides_with_prediction(slides, prediction):
+    for slide in slides_with_prediction(slides, prediction):
         predicted = prediction.take(slide.rows, predicted_columns)
         trained_on = prediction.trained_on(slide)
         raw: NDArray[np.float32] | None = None
@@ -84,7 +84,7 @@ def _refuse_prediction_alone(table: AnnData, key: str) -> None:
         raise ValueError(msg)
 
 
-def _slides_with_prediction(slides: list[Slide], prediction: Prediction) -> list[Slide]:
+def slides_with_prediction(slides: list[Slide], prediction: Prediction) -> list[Slide]:
     """Sections with predicted values; the others hold NaN throughout."""
     empty = {slide.name for slide in slides if np.isnan(prediction.take(slide.rows, [0])).all()}
     predicted = [slide for slide in slides if slide.name not in empty]

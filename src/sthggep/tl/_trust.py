@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from sthggep._arguments import checked
-from sthggep._checks import accepts_results
+from sthggep._checks import may_write_table
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
 from sthggep._log import NOTEBOOK, log
@@ -19,6 +18,7 @@ from sthggep._slides._results import write_results
 from sthggep._table._evidence import UNLIKE
 from sthggep._table._prediction import read_prediction
 from sthggep._table._verdicts import Thresholds, describe_verdicts, judge, mean_novelty, read_evidence
+from sthggep.tl._scored_sections import slides_with_prediction
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -124,18 +124,15 @@ def trust(
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     table = table_of(data, table_key)
-    accepts_results(table)
-    _may_write(table, key)
+    may_write_table(table, prediction_keys(key).trust, ("verdict", "reason"))
     sections = resolve(data, places, need_image=False)
-    parts = {}
     thresholds = Thresholds(confidence, fdr, share, region_share, ceiling, detected)
     prediction = read_prediction(table, key)
     evidence = read_evidence(table, key, len(prediction.genes))
-    for slide in sections:
-        if not np.isnan(prediction.take(slide.rows[:1], [0])).any():
-            parts[slide.name] = judge(
-                evidence, prediction.genes, thresholds, unlike=mean_novelty(table, slide, key) > unlike
-            )
+    parts = {
+        slide.name: judge(evidence, prediction.genes, thresholds, unlike=mean_novelty(table, slide, key) > unlike)
+        for slide in slides_with_prediction(sections, prediction)
+    }
     if len(sections) == 1:
         trusted = next(iter(parts.values()))
     else:
@@ -144,12 +141,3 @@ def trust(
         log.info("Section %s: %s.", name, describe_verdicts(part), extra=NOTEBOOK)
     write_results(table, uns={prediction_keys(key).trust: trusted.copy()})
     return trusted
-
-
-def _may_write(table: AnnData, key: str) -> None:
-    """Refuse to overwrite anything but verdicts."""
-    name = prediction_keys(key).trust
-    stored = table.uns.get(name)
-    if stored is not None and not (isinstance(stored, pd.DataFrame) and {"verdict", "reason"} <= set(stored.columns)):
-        msg = f"uns[{name!r}] exists already and sthggep did not write it; it is left alone. Rename or delete it first."
-        raise ValueError(msg)
