@@ -5,7 +5,7 @@
 #   make docs    the documentation
 #   make bench   time and memory, into docs/performance.md
 # Variables: VENV (the environment), PYTHON (the interpreter it is made from),
-# CONSTRAINTS (exact tested versions; empty = the newest that fit), PYTEST_ARGS, DEMO_ARGS,
+# CONSTRAINTS (exact tested versions; empty = the newest that fit), PYTEST_ARGS, TEST_PROCESSES, DEMO_ARGS,
 # BENCH_ARGS, DOCS_OUT.
 
 SHELL := /bin/bash
@@ -16,6 +16,8 @@ VENV ?= .venv
 PYTHON ?= $(firstword $(shell command -v python3.11) python3)
 CONSTRAINTS ?= constraints.txt
 PYTEST_ARGS ?=
+# Tests run in as many processes as this, a file at a time
+TEST_PROCESSES ?= 2
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
@@ -43,7 +45,7 @@ demo: $(VENV)/.installed  ## fit, predict and draw on toy tissue; results in dem
 	$(BIN)/sthggep demo --out demo-output $(DEMO_ARGS)
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k io" for some of them)
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --junitxml=test-results.xml $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --junitxml=test-results.xml $(PYTEST_ARGS)
 
 test-numerics: $(VENV)/.installed-test  ## run the numerical tests as on a processor without AVX-512 (oneDNN, torch, MKL)
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(AVX2) $(BIN)/python -m pytest $(NUMERICS)
