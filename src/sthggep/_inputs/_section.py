@@ -74,11 +74,24 @@ class SectionWindow(NamedTuple):
 
 
 def section_of_counts(
-    slide: Slide, genes: Sequence[str], layer: str | None, windows: Sequence[WindowInputs]
+    slide: Slide,
+    genes: Sequence[str],
+    layer: str | None,
+    windows: Sequence[WindowInputs],
+    *,
+    measured: NDArray[np.bool_] | None = None,
+    min_counts: int = 1,
 ) -> Section:
-    """Make a section with its measured expression; spots without counts are not in the training mask."""
-    raw = read_panel_counts(slide.adata, genes, layer=layer, rows=slide.rows)
-    has_counts = torch.from_numpy(raw.sum(axis=1) > 0)
+    """Make a section with its measured expression; spots with fewer counts are not in the training mask.
+
+    Counts are read of the spots in ``measured`` alone. Default: of all.
+    """
+    if measured is None:
+        raw = read_panel_counts(slide.adata, genes, layer=layer, rows=slide.rows)
+    else:
+        raw = np.zeros((slide.n_spots, len(genes)), dtype=np.float32)
+        raw[measured] = read_panel_counts(slide.adata, genes, layer=layer, rows=slide.rows[measured])
+    has_counts = torch.from_numpy(raw.sum(axis=1) >= max(min_counts, 1))
     return Section(
         slide.name,
         windows,

@@ -15,6 +15,7 @@ from sthggep._checks import has_key
 from sthggep._disk._digest import digest
 from sthggep._slides._array_places import FEWEST_PLACES, FULL, MOST_PLACES, ArrayPlaces, places_of, same_places
 from sthggep._slides._lattice import is_interleaved
+from sthggep._slides._measured import codes_of
 from sthggep._slides._picture import Picture, picture_of, same_picture
 
 if TYPE_CHECKING:
@@ -95,10 +96,13 @@ class ModelFingerprint:
     """Hash of the occupied places, also of those too few for :class:`ArrayPlaces`."""
     picture: Picture | None = None
     places: ArrayPlaces | None = None
+    measured: str | None = None
+    """Codes of the names of its spots that the model was trained on; ``None`` for all."""
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain types, for JSON."""
         parts = {
+            "measured": self.measured,
             "image": self.image,
             "layout": self.layout,
             "picture": self.picture and self.picture.to_dict(),
@@ -116,6 +120,7 @@ class ModelFingerprint:
             values.get("layout"),
             None if picture is None else Picture.from_dict(picture),
             None if places is None else ArrayPlaces.from_dict(places),
+            values.get("measured"),
         )
 
     def same_tissue(self, other: ModelFingerprint) -> bool:
@@ -128,9 +133,10 @@ class ModelFingerprint:
         )
 
 
-def model_fingerprint(slide: Slide) -> ModelFingerprint:
-    """Compute the fingerprint of name, pixels and occupied places of the array."""
-    return ModelFingerprint(slide.name, _image(slide), _layout(slide), picture_of(slide), places_of(slide))
+def model_fingerprint(slide: Slide, measured: NDArray[np.bool_] | None = None) -> ModelFingerprint:
+    """Compute the fingerprint of name, pixels and occupied places of the array, and of the spots that are measured."""
+    codes = None if measured is None else codes_of(slide.adata.obs_names[slide.rows[measured]])
+    return ModelFingerprint(slide.name, _image(slide), _layout(slide), picture_of(slide), places_of(slide), codes)
 
 
 def _layout(slide: Slide) -> str | None:

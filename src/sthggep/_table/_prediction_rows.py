@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import zarr
     from anndata import AnnData
 
-TRAINED_ON = " (trained on)"
-SOURCE = re.compile(rf"[0-9a-f]{{16}}({re.escape(TRAINED_ON)})?")
+TRAINED_ON, MEASURED = " (trained on)", " (measured)"
+SOURCE = re.compile(rf"[0-9a-f]{{16}}({re.escape(TRAINED_ON)}|{re.escape(MEASURED)})?")
 
 
 def source_id(model_id: str, units: str, genes: Sequence[str]) -> str:
@@ -37,6 +37,11 @@ def read_sources(adata: AnnData, column: str) -> pd.Series | None:
     return sources.where(sources.notna(), None) if is_own else None
 
 
+def source_ids(sources: pd.Series) -> pd.Series:
+    """Return the hash of each row without the mark of its training; rows without one are left out."""
+    return sources.dropna().str.slice(stop=16)
+
+
 def trained_on(sources: Sequence[str | None]) -> bool | None:
     """Whether the model was trained on some of these rows; ``None`` if the column does not say so for all of them."""
     if any(source is not None and source.endswith(TRAINED_ON) for source in sources):
@@ -49,7 +54,7 @@ def refuse_mixed(key: str, record: Mapping[str, object], sources: pd.Series | No
     source = record.get("source")
     if source is None or sources is None:
         return
-    others = int((~sources.dropna().str.removesuffix(TRAINED_ON).eq(str(source))).sum())
+    others = int((~source_ids(sources).eq(str(source))).sum())
     if others:
         msg = (
             f"{counted(others, 'row')} of the prediction {key!r} are of another model or of other genes than uns[{key!r}] says. "

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sthggep.nn import ClosedFormNet
     from sthggep.nn._section import CountsOnly
 
+MOST_SPOTS_HELD_OUT = 1500  # by which each part of the tissue is predicted by the others in an update
 _SHARE_LOG = "Share of the networks in the prediction, chosen on held-out tissue: %g; the closed form has the rest."
 
 
@@ -50,15 +51,15 @@ def train_ensemble(
     """Solve the closed form of the task, where it has one, and train the networks that earn a share beside it."""
     from sthggep._inputs._section import windows_of
     from sthggep._training._calibration import predict_held_out
-    from sthggep._training._fine_tuning import adapt_network, shares_of
-    from sthggep._training._networks import build_network, choose_share, held_out_pearson
+    from sthggep._training._fine_tuning import adapt_network
+    from sthggep._training._networks import build_network, held_out_pearson
 
     windows, parent = windows_of(sections), task.parent
     splits = _split(windows, sections, task.slides, plan)
     if parent is None and task.preset.network == "FeatureHGGEPNet":
         return _train_beside_closed_form(task, windows, sections, splits, extra, folder)
-    if parent is not None and task.preset.network == "ClosedFormNet":
-        return _adapt_closed_form(parent, task, splits)
+    if parent is not None and task.most_networks == 0:
+        return _update_model(parent, task, windows, sections)
 
     def make_network(preset: Preset, member: int, windows: Sequence[SectionWindow]) -> nn.Module:
         if parent is not None:
@@ -66,7 +67,6 @@ def train_ensemble(
         return build_network(preset, windows, len(task.genes), task.options.weights, task.options.compute.seed + member)
 
     members, history = _train_members(task, splits, range(task.n_members), make_network, folder)
-    choose_share(members, splits, task.preset.recipe, None if parent is None else shares_of(parent, len(members)))
     held_out = predict_held_out(members, splits)
     return TrainedEnsemble(members, history, held_out_pearson(members, splits), held_out, [])
 
@@ -127,20 +127,24 @@ def _train_beside_closed_form(
     return TrainedEnsemble([final], history, correlations, held_out, of_patients)
 
 
-def _adapt_closed_form(parent: HGGEP, task: TrainingTask, splits: Sequence[list[SectionWindow]]) -> TrainedEnsemble:
-    """Adapt a model without networks to new sections: on all of their tissue, and on parts of it to measure it."""
+def _update_model(
+    parent: HGGEP, task: TrainingTask, windows: Sequence[SectionWindow], sections: Sequence[Section]
+) -> TrainedEnsemble:
+    """Update a model with a closed form by new sections: by all of their tissue, and by parts of it to measure it."""
     import pandas as pd
 
     from sthggep._training._calibration import predict_held_out
-    from sthggep._training._closed_form import on_all_tissue
-    from sthggep._training._fine_tuning import adapt_network
+    from sthggep._training._fine_tuning import update_model
     from sthggep._training._networks import held_out_pearson
+    from sthggep._training._validation import plan_choices
 
-    parts = _holding_out(splits)
-    solved = [adapt_network(parent, 0, task.genes, split) for split in parts]
+    plan = plan_choices(task.slides, task.options.validation, task.n_members)
+    parts = _holding_out(_split(windows, sections, task.slides, list(dict.fromkeys(plan))))
+    # One network of several stands for all: their changes are the same
+    solved = [update_model(parent, task.genes, part, most_spots=MOST_SPOTS_HELD_OUT)[0] for part in parts]
     correlations, held_out = held_out_pearson(solved, parts), predict_held_out(solved, parts)
-    adapted = adapt_network(parent, 0, task.genes, on_all_tissue(splits[0]))
-    return TrainedEnsemble([adapted], pd.DataFrame(), correlations, held_out, [])
+    updated = update_model(parent, task.genes, windows)
+    return TrainedEnsemble(list[Any](updated), pd.DataFrame(), correlations, held_out, [])
 
 
 def _holding_out(splits: Sequence[list[SectionWindow]]) -> list[list[SectionWindow]]:

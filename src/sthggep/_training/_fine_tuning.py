@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sthggep.nn import ClosedFormNet, HGGEPNet
 
 RELATIVE_LEARNING_RATE = 0.1  # learning rate of fine-tuning, as a fraction of the preset's
+WORTH = 100.0  # spots of new tissue that say as much about the means as all before
 
 
 def open_parent(
@@ -95,30 +96,31 @@ def fine_tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
     return panel
 
 
-def shares_of(parent: HGGEP, n_members: int) -> list[float] | None:
-    """Read the share of each network in the model's prediction; ``None`` for networks without a closed form."""
-    from sthggep.nn import FeatureHGGEPNet
+def update_model(
+    parent: HGGEP, genes: Sequence[str], windows: Sequence[SectionWindow], **options: int
+) -> list[ClosedFormNet]:
+    """Update all networks of a model with a closed form by the training spots of new sections."""
+    from sthggep._training._update import update_members
 
-    shares = [float(member.blend) for member in parent.members if isinstance(member, FeatureHGGEPNet)]
-    return [shares[member % len(shares)] for member in range(n_members)] if shares else None
+    columns = [parent.genes.index(gene) for gene in genes]
+    whole_panel = sorted(columns) == list(range(len(parent.genes)))
+    members: list[Any] = list(parent.members)
+    if list(genes) != parent.genes:
+        members = [with_genes(member, columns).eval() for member in members]
+    return update_members(members, windows, whole_panel=whole_panel, **options)
 
 
 def adapt_network(parent: HGGEP, member: int, genes: Sequence[str], windows: Sequence[SectionWindow]) -> nn.Module:
-    """Copy one of the model's networks and adapt its closed form or its mean to the training spots of new sections."""
-    from sthggep.nn import ClosedFormNet, FeatureHGGEPNet, HGGEPNet
+    """Copy one of the networks that read patches, and move its mean to the training spots of new sections."""
+    from sthggep.nn import HGGEPNet
 
     old = parent.members[member % len(parent.members)]
-    assert isinstance(old, (ClosedFormNet, HGGEPNet))
+    assert isinstance(old, HGGEPNet)
     columns = [parent.genes.index(gene) for gene in genes]
     whole_panel = sorted(columns) == list(range(len(parent.genes)))
     net = deepcopy(old) if list(genes) == parent.genes else with_genes(old, columns)
-    training = [window for window in windows if window.train.any()]
-    if isinstance(net, ClosedFormNet):
-        if isinstance(net, FeatureHGGEPNet):
-            net.blend.fill_(1.0)  # the network trains alone; `choose_share` sets its share afterwards
-        net.adapt([window.sample(window.train) for window in training], whole_panel=whole_panel)
-    else:
-        _shift_mean(net, training, whole_panel=whole_panel)
+    assert isinstance(net, HGGEPNet)
+    _shift_mean(net, [window for window in windows if window.train.any()], whole_panel=whole_panel)
     return net.train(False)
 
 
@@ -126,13 +128,11 @@ def _shift_mean(net: HGGEPNet, windows: Sequence[SectionWindow], *, whole_panel:
     """Move the mean prediction towards that of the new tissue, the further the more spots it has."""
     import torch
 
-    from sthggep.nn._closed_form import ADAPT_PRIOR
-
     net.eval()
     with torch.no_grad():
         residuals = [(w.target - net(*w.inputs).expression.float())[w.train] for w in windows]
         n_spots = sum(len(part) for part in residuals)
-        share = n_spots / (n_spots + ADAPT_PRIOR) if whole_panel else 1.0
+        share = n_spots / (n_spots + WORTH) if whole_panel else 1.0
         net.heads.get_parameter("expression.1.bias").add_(share * torch.cat(residuals).mean(dim=0))
 
 
@@ -166,6 +166,8 @@ def _reduce_programs(state: dict[str, Tensor]) -> None:
 
     loadings, damp, turn = of_fewer_genes(state["programs.loadings"], state["programs.damp"])
     state |= {"programs.loadings": loadings, "programs.damp": damp}
+    if "prior_strengths" in state:
+        state["prior_strengths"] = turn.square().T @ state["prior_strengths"]
     if "scores.weight" in state:
         state["scores.weight"], state["scores.bias"] = turn.T @ state["scores.weight"], turn.T @ state["scores.bias"]
     state["shortcut.weight"] = state["shortcut.weight"] @ turn

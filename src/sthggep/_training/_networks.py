@@ -139,16 +139,15 @@ def choose_share(
     members: Sequence[nn.Module],
     splits: Sequence[Sequence[SectionWindow]],
     recipe: Recipe,
-    parent_shares: Sequence[float] | None = None,
 ) -> float | None:
     """Choose the share of the networks in the prediction on all held-out tissue; the closed form has the rest.
 
     All members get the same share, chosen on the held-out tissue of all members together: that of one member is too
-    little. If nothing is held out, fine-tuned networks keep the shares of their parent.
+    little.
 
     Returns
     -------
-    The share; ``None`` for networks without a closed form, and for shares of a parent.
+    The share; ``None`` for networks without a closed form.
     """
     import torch
 
@@ -160,10 +159,6 @@ def choose_share(
     pairs = [
         (net, window) for net, split in zip(nets, splits, strict=False) for window in split if window.validate.any()
     ]
-    if parent_shares is not None and not pairs:
-        for net, share in zip(nets, parent_shares, strict=True):
-            net.blend.fill_(share)
-        return None
     losses = dict.fromkeys(recipe.shares if pairs else (recipe.default_share,), 0.0)
     with torch.inference_mode():
         for share in losses:

@@ -11,7 +11,11 @@ from sthggep._slides._fingerprint import model_fingerprint
 from sthggep._table._user_features import read_feature_names
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sthggep._encoders._frozen import FrozenEncoder
+    from sthggep._inputs._section import Section
     from sthggep._training._task import TrainingTask
     from sthggep._training._validation import HeldOut
     from sthggep.model._record import TrainingRecord
@@ -23,6 +27,7 @@ def record_training(
     plan: Sequence[HeldOut],
     encoder: FrozenEncoder | None,
     stain: dict[str, object] | None,
+    sections: Sequence[Section],
 ) -> TrainingRecord:
     """Add sections, options and fingerprints to the record of a training.
 
@@ -38,6 +43,8 @@ def record_training(
         The frozen encoder; ``None`` if the networks read patches or ``obsm``.
     stain
         Stain to which the slides were normalized; ``None`` without normalization.
+    sections
+        The slides with their counts.
     """
     slides, inputs, parent = task.slides, task.preset.inputs, task.parent
     columns = {key: read_feature_names(slides[0], key) for key in inputs.obsm}
@@ -48,7 +55,10 @@ def record_training(
         mpp=[slide.mpp for slide in slides],
         pitch_um=[None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
         image_mpp=[image_mpp(slide) for slide in slides],
-        fingerprints=[model_fingerprint(slide).to_dict() for slide in slides],
+        fingerprints=[
+            model_fingerprint(slide, _used_spots(task, i, section)).to_dict()
+            for i, (slide, section) in enumerate(zip(slides, sections, strict=True))
+        ],
         colors=record_colors(slides) if inputs.needs_image else [],
         validation=[", ".join(held_out) if isinstance(held_out, tuple) else str(held_out) for held_out in plan],
         seed=task.options.compute.seed,
@@ -68,3 +78,11 @@ def record_training(
         colors=[*earlier.colors, *record.colors],
         image_mpp=[*earlier.image_mpp, *record.image_mpp],
     )
+
+
+def _used_spots(task: TrainingTask, number: int, section: Section) -> NDArray[np.bool_] | None:
+    """Spots of a slide that the model was trained on; ``None`` if the user named none, and all with counts were."""
+    if task.measured_of(number) is None and task.min_counts <= 1:
+        return None
+    mask: NDArray[np.bool_] = section.train.numpy()
+    return mask

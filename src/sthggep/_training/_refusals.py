@@ -115,7 +115,7 @@ def warn_of_small_panel(genes: Sequence[str], slides: Sequence[Slide]) -> None:
         )
 
 
-def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None) -> None:
+def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, *, min_counts: int = 1) -> None:
     """Refuse a panel of one gene, a repeated gene, and slides with fewer than two spots with counts."""
     unique(genes, "The genes of the panel", "List each once.")
     if len(genes) == 1:
@@ -126,9 +126,11 @@ def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
             f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
         )
         raise ValueError(msg)
-    n_spots = sum(int(read_panel_counts(s.adata, genes, layer=layer, rows=s.rows).any(axis=1).sum()) for s in slides)
+    totals = [read_panel_counts(s.adata, genes, layer=layer, rows=s.rows).sum(axis=1) for s in slides]
+    n_spots = sum(int((total >= max(min_counts, 1)).sum()) for total in totals)
     if n_spots < 2:
-        msg = f"Training needs at least two spots with counts in the panel, found {n_spots} in {counted(slides, 'section')}."
+        least = f"{min_counts} counts or more" if min_counts > 1 else "counts"
+        msg = f"Training needs at least two spots with {least} in the panel, found {n_spots} in {counted(slides, 'section')}."
         raise ValueError(msg)
 
 

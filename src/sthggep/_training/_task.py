@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from sthggep._inputs._compute import Compute
@@ -52,6 +54,18 @@ class TrainingTask:
     """Sections of which the training reads only the counts."""
     targets: Targets | None = None
     """Targets that replace genes."""
+    measured: Sequence[NDArray[np.bool_] | None] = ()
+    """Spots of each slide whose counts may be used; ``None`` for all, and nothing for all of all slides."""
+    min_counts: int = 1
+    """Fewest counts of a spot to learn from."""
+
+    def measured_of(self, number: int) -> NDArray[np.bool_] | None:
+        """Spots of a slide whose counts may be used; ``None`` for all."""
+        return self.measured[number] if self.measured else None
+
+    def slides_of_counts(self) -> list[Slide]:
+        """Return the slides with the spots alone whose counts may be used."""
+        return slides_of_counts(self.slides, self.measured)
 
     @property
     def n_members(self) -> int:
@@ -61,10 +75,19 @@ class TrainingTask:
     @property
     def most_networks(self) -> int:
         """Most networks that the training may train: 0 if it solves the closed form alone."""
-        beside_closed_form = self.parent is None and self.preset.network == "FeatureHGGEPNet"
-        if self.preset.network == "ClosedFormNet" or (beside_closed_form and max(self.preset.recipe.shares) == 0):
+        if self.preset.network != "HGGEPNet" and (self.parent is not None or max(self.preset.recipe.shares) == 0):
             return 0
         return self.n_members
+
+
+def slides_of_counts(slides: Sequence[Slide], measured: Sequence[NDArray[np.bool_] | None]) -> list[Slide]:
+    """Return the slides with their measured spots alone; without masks, as they are."""
+    if not measured:
+        return list(slides)
+    return [
+        slide if mask is None else replace(slide, rows=slide.rows[mask], xy=slide.xy[mask])
+        for slide, mask in zip(slides, measured, strict=True)
+    ]
 
 
 class NetworkFactory(Protocol):

@@ -67,6 +67,8 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
         sections, record = _read_sections(task, prepared)
         ensemble = train_ensemble(task, sections, plan, extra, folder)
         novelty = _measure_novelty(task, sections)
+        if parent is None:
+            _keep_prior(ensemble, sections)
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, describe_ensemble(ensemble))
     record.held_out_pearson = ensemble.held_out_pearson
     std = None if record.targets is None else record.targets["std"]
@@ -79,7 +81,7 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
         task.preset.inputs,
         preset=task.preset_name,
         encoder_state=_portable_state(prepared.encoder, parent),
-        training=record_training(record, task, plan, prepared.encoder, stain),
+        training=record_training(record, task, plan, prepared.encoder, stain, sections),
         history=ensemble.history,
         calibration=calibration,
     )
@@ -103,7 +105,12 @@ def _read_sections(task: TrainingTask, prepared: PreparedInputs) -> tuple[list[S
     pairs = list(zip(task.slides, prepared.windows, strict=True))
     targets, layer = task.targets, task.options.layer
     if targets is None:
-        sections = [section_of_counts(slide, task.genes, layer, windows) for slide, windows in pairs]
+        sections = [
+            section_of_counts(
+                slide, task.genes, layer, windows, measured=task.measured_of(i), min_counts=task.min_counts
+            )
+            for i, (slide, windows) in enumerate(pairs)
+        ]
         return sections, TrainingRecord(ceiling=_ceilings(task))
     values = [targets.read(slide) for slide in task.slides]
     mean, std = mean_and_std(values, targets)
@@ -139,6 +146,16 @@ def _measure_evidence(
     return measure_evidence(maps(ensemble.held_out), [maps(part) for part in ensemble.of_patients])
 
 
+def _keep_prior(ensemble: TrainedEnsemble, sections: Sequence[Section]) -> None:
+    """Let the first network keep what an update by further spots needs to know of the training."""
+    from sthggep._inputs._section import windows_of
+    from sthggep.nn import ClosedFormNet
+
+    net = ensemble.members[0]
+    if isinstance(net, ClosedFormNet):
+        net.keep_prior([window.sample(window.train) for window in windows_of(sections) if window.train.any()])
+
+
 def _measure_novelty(task: TrainingTask, sections: Sequence[Section]) -> Novelty | None:
     """Measure what the images of the training sections have in common, where they are held out of each other."""
     from sthggep._inputs._section import windows_of
@@ -157,7 +174,7 @@ def _ceilings(task: TrainingTask) -> list[float]:
     rng = np.random.default_rng(task.options.compute.seed)
     ceilings = [
         noise_ceiling(read_panel_counts(slide.adata, task.genes, layer=task.options.layer, rows=slide.rows), rng)
-        for slide in task.slides
+        for slide in task.slides_of_counts()
     ]
     return [round(float(ceiling), 4) for ceiling in np.nan_to_num(ceilings).mean(axis=0)]
 

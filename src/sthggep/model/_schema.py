@@ -147,6 +147,7 @@ class FingerprintRecord(Part):
     layout: str | None = None
     picture: PictureRecord | None = None
     places: PlacesRecord | None = None
+    measured: Annotated[str, Field(pattern=r"^([0-9a-f]{8})*$")] | None = None
 
 
 class TrainingDetails(Part):

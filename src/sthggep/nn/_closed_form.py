@@ -13,9 +13,9 @@ from sthggep.nn._programs import GenePrograms, spot_weights
 from sthggep.nn._section import CountsOnly, FeatureInputs, TrainingSample, join_windows, stage_of_samples
 from sthggep.nn._shortcut import LinearShortcut
 from sthggep.nn._stages import Hop, SectionScale, SectionStatistics, check_stages
+from sthggep.nn._update import WeightPrior, measure_prior
 
-ADAPT_PRIOR = 100.0  # spots of further tissue that say as much as all before
-ADAPT_PENALTY = 5.0  # ridge penalty of the change of the shortcut
+MOST_PRIOR_SPOTS = 3000
 
 
 class ClosedFormNet(nn.Module):
@@ -42,8 +42,13 @@ class ClosedFormNet(nn.Module):
         and hyperedges tie networks only. So the weights can be applied to feature maps before these are pooled.
     n_windows
         Windows of the tissue whose features stand side by side in each stage: a spot's field of view, then those around.
+    prior_rank
+        Directions of the training features that are kept for an update; see ``keep_prior``.
     """
 
+    prior_vectors: Tensor
+    prior_values: Tensor
+    prior_strengths: Tensor
     config: dict[str, Any]
 
     def __init__(
@@ -58,6 +63,7 @@ class ClosedFormNet(nn.Module):
         hypergraph: bool = True,
         linear: bool = False,
         n_windows: int = 1,
+        prior_rank: int = 0,
     ) -> None:
         super().__init__()
         if not feature_dims:
@@ -74,6 +80,8 @@ class ClosedFormNet(nn.Module):
         }
         if linear:  # other networks keep the record, and so the id, that they had before there was a choice
             self.config |= {"linear": True, "n_windows": n_windows}
+        if prior_rank:
+            self.config["prior_rank"] = prior_rank
         self.feature_dims = tuple(feature_dims)
         self.n_neighbors, self.n_windows, self.tied = 1, n_windows, hypergraph and not linear
         rank = min(rank, n_genes)
@@ -82,6 +90,12 @@ class ClosedFormNet(nn.Module):
         )
         self.programs = GenePrograms(n_genes, rank, damping)
         self.shortcut = LinearShortcut(sum(feature_dims), rank, penalty, own_only=linear)
+        width = len(self.shortcut.weight)
+        self.register_buffer(
+            "prior_vectors", torch.zeros(prior_rank, width, dtype=torch.half), persistent=prior_rank > 0
+        )
+        self.register_buffer("prior_values", torch.zeros(prior_rank), persistent=prior_rank > 0)
+        self.register_buffer("prior_strengths", torch.zeros(rank), persistent=prior_rank > 0)
 
     @property
     def hops(self) -> tuple[Hop, ...]:
@@ -132,25 +146,33 @@ class ClosedFormNet(nn.Module):
         return self.programs.start(targets, join_windows(weights, samples), extra_sections)
 
     @torch.no_grad()
-    def adapt(self, samples: Sequence[TrainingSample], *, whole_panel: bool = True) -> None:
-        """Move the solved parts towards new sections, the further the more spots these have; the programs stay.
-
-        Parameters
-        ----------
-        samples
-            As for ``start``.
-        whole_panel
-            Whether the genes are all that the network began with. Of fewer, expression is on another scale, so that
-            their means and spreads are those of these sections.
-        """
+    def keep_prior(self, samples: Sequence[TrainingSample]) -> None:
+        """Keep what an update by further spots needs to know of the training spots: a few directions of their features."""
         weights = [spot_weights(sample.library_sizes[sample.mask]) for sample in samples]
-        worth = float(torch.cat(weights).sum())
-        share = worth / (worth + ADAPT_PRIOR)
-        for i, scale in enumerate(self.scale):
-            scale.adapt(stage_of_samples(samples, i), share)  # type: ignore[operator]
+        step = -(-sum(map(len, weights)) // MOST_PRIOR_SPOTS)
+        rows = [
+            x[::step] * w[::step, None].sqrt() for x, w in zip(self.shortcut_features(samples), weights, strict=True)
+        ]
         targets = join_windows([sample.target[sample.mask] for sample in samples], samples)
-        scores = self.programs.adapt(targets, join_windows(weights, samples), share if whole_panel else 1.0)
-        self.shortcut.adapt(self.shortcut_features(samples), scores, weights, ADAPT_PENALTY)
+        joined = join_windows(weights, samples)
+        scores = self.programs.adapt(targets, joined, 0.0)
+        squares = sum((w.unsqueeze(1) * each.square()).sum(dim=0) for w, each in zip(joined, scores, strict=True))
+        prior = measure_prior(torch.cat(rows) * step**0.5, self.shortcut.penalty)
+        self.set_prior(prior, squares / torch.cat(joined).sum())
+
+    def set_prior(self, prior: WeightPrior, strengths: Tensor) -> None:
+        """Set the prior of an update: that of the weights, and the mean square of the score of each program."""
+        self.config["prior_rank"] = len(prior.values)
+        self.register_buffer("prior_vectors", prior.vectors.half())
+        self.register_buffer("prior_values", prior.values.float())
+        self.register_buffer("prior_strengths", strengths.float())
+
+    @property
+    def prior(self) -> WeightPrior | None:
+        """The prior of the weights in an update; ``None`` if it was not kept."""
+        if not self.config.get("prior_rank"):
+            return None
+        return WeightPrior(self.prior_vectors.float(), self.prior_values, self.shortcut.penalty)
 
     def parts(self, inputs: FeatureInputs, direction: Tensor) -> Tensor:
         """Split a combination of the linear program scores by where in the features it comes from.

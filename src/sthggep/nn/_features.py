@@ -55,7 +55,7 @@ class FeatureHGGEPNet(ClosedFormNet):
         Distribution of the raw counts; ``None`` for no such head.
     hypergraph
         Tie the spots by hyperedges.
-    linear, n_windows
+    linear, n_windows, prior_rank
         As for ``ClosedFormNet``.
     """
 
@@ -80,6 +80,7 @@ class FeatureHGGEPNet(ClosedFormNet):
         hypergraph: bool = True,
         linear: bool = False,
         n_windows: int = 1,
+        prior_rank: int = 0,
     ) -> None:
         super().__init__(
             feature_dims,
@@ -91,6 +92,7 @@ class FeatureHGGEPNet(ClosedFormNet):
             hypergraph=hypergraph,
             linear=linear,
             n_windows=n_windows,
+            prior_rank=prior_rank,
         )
         if dim % heads:
             msg = f"Expected dim to be a multiple of heads, found dim={dim}, heads={heads}."

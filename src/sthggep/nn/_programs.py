@@ -72,7 +72,7 @@ class GenePrograms(nn.Module):
         -------
         Scores ``(n, rank)`` of each training section: what is to be predicted.
         """
-        means, spreads = zip(*map(_mean_and_spread, targets, weights), strict=True)
+        means, spreads = zip(*map(section_moments, targets, weights), strict=True)
         scaled = [(t - m) / s for t, m, s in zip(targets, means, spreads, strict=True)]
         rows = [z * w.sqrt().unsqueeze(1) for z, w in zip(scaled, weights, strict=True)]
         rows += [_extra_rows(section) for section in extra_sections]
@@ -103,7 +103,7 @@ class GenePrograms(nn.Module):
         -------
         Scores ``(n, rank)`` of each section in the programs that are there.
         """
-        means, spreads = zip(*map(_mean_and_spread, targets, weights), strict=True)
+        means, spreads = zip(*map(section_moments, targets, weights), strict=True)
         self.mean.lerp_(torch.stack(means).mean(dim=0), share)
         self.spread.lerp_(torch.stack(spreads).mean(dim=0), share)
         # The transpose for a whole panel; of some of its genes, the programs are no longer at right angles
@@ -138,7 +138,7 @@ def of_fewer_genes(loadings: Tensor, damp: Tensor) -> tuple[Tensor, Tensor, Tens
     return (size.unsqueeze(1) * new).float(), norms.float(), (damped / norms).float()
 
 
-def _mean_and_spread(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def section_moments(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted mean and standard deviation of each gene in a section."""
     share = (weight / weight.sum()).unsqueeze(1)
     mean = (share * target).sum(dim=0)
@@ -148,5 +148,5 @@ def _mean_and_spread(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def _extra_rows(section: CountsOnly) -> Tensor:
     """Weighted rows of a section of which only the counts are known; an empty spot has no weight."""
     weight = spot_weights(section.library_sizes) * (section.library_sizes > 0)
-    mean, spread = _mean_and_spread(section.target, weight)
+    mean, spread = section_moments(section.target, weight)
     return (section.target - mean) / spread * (EXTRA_SHARE * weight).sqrt().unsqueeze(1)

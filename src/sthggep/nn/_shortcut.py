@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class LinearShortcut(nn.Module):
         weights
             Weight of each spot.
         """
-        self.weight.copy_(_solve(features, scores, weights, self.penalty, torch.zeros_like(self.weight)))
+        self.weight.copy_(_solve(features, scores, weights, self.penalty))
 
     def path(
         self,
@@ -92,20 +93,6 @@ class LinearShortcut(nn.Module):
         turned = vectors.T @ y
         return [(x.T @ (vectors @ (turned / (sizes + penalty).unsqueeze(1)))).float() for penalty in penalties]
 
-    def adapt(
-        self, features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float
-    ) -> None:
-        """Solve the ridge towards the present weights: the more spots, the larger the change.
-
-        Parameters
-        ----------
-        features, scores, weights
-            As for ``start``, of further sections.
-        penalty
-            Of the change: minimized is what the old weights leave unexplained, plus ``penalty`` times its square.
-        """
-        self.weight.add_(_solve(features, scores, weights, penalty, self.weight))
-
     def forward(
         self, x: Tensor, incidence: Tensor | None, n_hyperedges: int | None = None, contrast: Tensor | None = None
     ) -> Tensor:
@@ -118,24 +105,24 @@ def contrast_of(spread: Tensor, spread_of_means: Tensor) -> Tensor:
     return spread / spread_of_means.clamp_min(1e-6)
 
 
-def _solve(
-    features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float, start: Tensor
-) -> Tensor:
-    """Solve the weighted ridge for what the ``start`` weights leave unexplained, in the smaller of its two forms."""
+def _solve(features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequence[Tensor], penalty: float) -> Tensor:
+    """Solve the weighted ridge in the smaller of its two forms."""
     root = torch.cat(list(weights)).double().sqrt().unsqueeze(1)
-    y, before = torch.cat(list(scores)).double() * root, start.double()
-    width = len(start)
+    y = torch.cat(list(scores)).double() * root
+    parts = iter(features)
+    first = next(parts)
+    width = first.shape[1]
     if len(root) <= width:
-        x = torch.cat(list(features)).double() * root
-        solved: Tensor = x.T @ torch.linalg.solve(_ridge(x @ x.T, penalty), y - x @ before)
+        x = torch.cat([first, *parts]).double() * root
+        solved: Tensor = x.T @ torch.linalg.solve(_ridge(x @ x.T, penalty), y)
         return solved.float()
     gram, cross, at = y.new_zeros(width, width), y.new_zeros(width, y.shape[1]), 0
-    for part in features:  # never all spots together: their features are many times larger than the sums
+    for part in chain([first], parts):  # never all spots together: their features are many times larger than the sums
         here = slice(at, at + len(part))
         x, at = part.double() * root[here], here.stop
         gram.addmm_(x.T, x)
         cross.addmm_(x.T, y[here])
-    solved = torch.linalg.solve(_ridge(gram, penalty), cross - gram @ before)
+    solved = torch.linalg.solve(_ridge(gram, penalty), cross)
     return solved.float()
 
 

@@ -64,12 +64,6 @@ class SectionScale(nn.Module):
         self.mean.copy_(means)
         self.spread.copy_(spreads)
 
-    def adapt(self, sections: Sequence[Tensor | Moments], share: float) -> None:
-        """Move towards the mean and spread of further sections: not at all for a share of 0, all the way for 1."""
-        means, spreads = self._typical(sections)
-        self.mean.lerp_(means, share)
-        self.spread.lerp_(spreads, share)
-
     @staticmethod
     def _typical(sections: Sequence[Tensor | Moments]) -> tuple[Tensor, Tensor]:
         moments = [x if isinstance(x, Moments) else Moments(len(x), *mean_and_spread(x.float())) for x in sections]

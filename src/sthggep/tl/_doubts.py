@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sthggep._checks import listing, warn_user
 from sthggep._slides._colors import FAR, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
+from sthggep._slides._measured import has_code
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._evidence import UNLIKE
 from sthggep._table._gene_names import has_any_gene
@@ -102,12 +103,29 @@ def warn_of_unlike_tissue(novelty: Mapping[str, NDArray[np.float32]], training: 
 
 
 def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:
-    """Names of the sections that the model was trained on, recognized by image and spots, not by name."""
-    training = [ModelFingerprint.from_dict(entry) for entry in model.training.fingerprints]
+    """Names of the sections that the model was trained on as a whole, recognized by image and spots, not by name."""
+    training = [each for each in _fingerprints(model) if each.measured is None]
     if not training:
         return []
     fingerprints = {slide.name: model_fingerprint(slide) for slide in slides}
     return [name for name, mark in fingerprints.items() if any(mark.same_tissue(each) for each in training)]
+
+
+def measured_spots(model: HGGEP, slides: Sequence[Slide]) -> dict[str, NDArray[np.bool_]]:
+    """Spots that the model was trained on, of sections that it was trained on in part, recognized by their names."""
+    training = [each for each in _fingerprints(model) if each.measured is not None]
+    masks = {}
+    for slide in slides if training else ():
+        mark = model_fingerprint(slide)
+        codes = [str(each.measured) for each in training if mark.same_tissue(each)]
+        if codes:
+            masks[slide.name] = has_code(slide.adata.obs_names[slide.rows], "".join(codes))
+    return masks
+
+
+def _fingerprints(model: HGGEP) -> list[ModelFingerprint]:
+    """Read the fingerprints of the training sections."""
+    return [ModelFingerprint.from_dict(entry) for entry in model.training.fingerprints]
 
 
 def warn_of_earlier_training(parent: HGGEP, slides: Sequence[Slide]) -> None:

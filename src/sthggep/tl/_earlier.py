@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import counted, written_beside
 from sthggep._table._prediction import open_stored_arrays
-from sthggep._table._prediction_rows import TRAINED_ON, read_sources
+from sthggep._table._prediction_rows import read_sources, source_ids
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,7 +67,7 @@ def find_earlier(request: Request, record: Mapping[str, Any]) -> EarlierPredicti
     if not len(rows):
         return None
     sources = read_sources(table, keys.source)
-    ids = {stored.get("source")} if sources is None else set(sources.iloc[rows].dropna().str.removesuffix(TRAINED_ON))
+    ids = {stored.get("source")} if sources is None else set(source_ids(sources.iloc[rows]))
     same_interval = dict(stored.get("interval", {})) == record.get("interval", {})
     if ids != {record["source"]} or set(arrays) != {keys.obsm, *request.arrays} or not same_interval:
         msg = (

@@ -41,6 +41,7 @@ def evaluate(
     table_key: str = "table",
     shapes_key: str | None = None,
     spatial_key: str = "spatial",
+    include_measured: bool = False,
     moran: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -62,6 +63,9 @@ def evaluate(
         Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,
         ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers of all panel genes.
     {places}
+    include_measured
+        Score the spots, too, whose counts the model was trained on (``measured`` of :func:`sthggep.tl.fit` or
+        :func:`sthggep.tl.predict`). Default: they are left out.
     moran
         Add Moran's I of the measured and predicted maps, which shows whether predictions are too smooth.
     seed
@@ -129,7 +133,7 @@ def evaluate(
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     table = table_of(data, table_key)
-    sections, n_sections = scored_sections(data, places, key, genes, layer=layer)
+    sections, n_sections = scored_sections(data, places, key, genes, layer=layer, include_measured=include_measured)
     may_write_table(table, prediction_keys(key).scores, ("pearson", "ceiling"))
     warn_of_training_tissue({section.name: section.trained_on for section in sections})
     rng = np.random.default_rng(seed)

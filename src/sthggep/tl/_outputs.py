@@ -212,3 +212,10 @@ class _Rows:
     def __getitem__(self, index: tuple[slice, slice]) -> Floats:
         part: Floats = self.rows[index[0]][:, index[1]]
         return part
+
+
+def describe_blocks(checkpoint_dir: str | Path | None) -> str:
+    """What an interrupted prediction leaves, in words."""
+    if checkpoint_dir is None:
+        return "Nothing is stored: with `checkpoint_dir=` the same call would resume after the finished blocks."
+    return f"The finished blocks are in {str(checkpoint_dir)!r}; the same call resumes there."

@@ -19,12 +19,14 @@ from sthggep._log import on_interrupt
 from sthggep._slides._anndata import copy_data
 from sthggep._slides._places import Places
 from sthggep._slides._results import write_results
+from sthggep.tl._adapt import MeasuredSpots, adapt_model
 from sthggep.tl._earlier import find_earlier
-from sthggep.tl._outputs import Outputs, check_out, open_store
+from sthggep.tl._outputs import Outputs, check_out, describe_blocks, open_store
 from sthggep.tl._prediction_record import mark_rows, prediction_record
 from sthggep.tl._request import PredictionOptions, check_request
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -42,6 +44,9 @@ def predict(
     *,
     key_added: str = "hggep",
     genes: Sequence[str] | None = None,
+    measured: str | bool | Sequence[bool] | pd.Series | AnnData | SpatialData | None = None,
+    min_counts: int = 1,
+    layer: str | None = None,
     latent: bool = False,
     counts: bool | str = False,
     interval: float | None = None,
@@ -63,7 +68,7 @@ def predict(
 ) -> AnnData | SpatialData | None:
     """Predict the expression of every spot from the H&E image around it, and write it to ``obsm``.
 
-    Counts are not read. The closed form of the model predicts every spot, or the mean of its networks does.
+    Counts are not read unless you pass ``measured``. The closed form of the model predicts every spot, or the mean of its networks does.
 
     Parameters
     ----------
@@ -76,6 +81,15 @@ def predict(
         Name of the prediction.
     genes
         Some of the model's genes, in the order of the columns to write. Default: all genes of the model.
+    measured
+        Spots whose counts may be used to adapt the model to this slide before it predicts: a column of ``obs`` that is true
+        for them, a mask (n_obs,), ``True`` for all spots with counts, the name of a table of the same SpatialData, or
+        another slide with counts of the same tissue, such as the capture area beside a grid of spots. The call equals
+        :func:`sthggep.tl.fit` with ``model`` and ``measured``, followed by the prediction. Default: counts are not read.
+    min_counts
+        Fewest counts of the panel in a spot of ``measured``; failed spots have fewer.
+    layer
+        Layer of the raw counts of ``measured``. Default: the first that holds counts.
     latent
         Write the latent embedding of each spot, for neighbor graphs, clusters and UMAPs: the fused features of all
         networks of the model, side by side. Their axes differ between networks, so the function does not average them.
@@ -149,7 +163,8 @@ def predict(
 
     ``obs["<key_added>_source"]`` : category
         A short hash of model and genes, which marks the rows that belong to this prediction, followed by
-        ``"(trained on)"`` where the model was trained on the tissue. It stays with its row when rows are subset, renamed or
+        ``"(trained on)"`` where the model was trained on the tissue, and by ``"(measured)"`` where it was trained on some
+        spots of the section and this is one of them. It stays with its row when rows are subset, renamed or
         concatenated.
 
     ``obs["<key_added>_novelty"]`` : float32
@@ -193,11 +208,13 @@ def predict(
     >>> model = sthggep.tl.fit(slide)
     >>> sthggep.tl.predict(slide, model)
     >>> slide.obsm["hggep"].shape
+    >>> # Some spots are measured: the model learns from them first
+    >>> sthggep.tl.predict(slide, model, measured="in_capture_area")
     """
     import_whole("torch", "lightning")
     from sthggep._inputs._compute import Compute
     from sthggep.model._load import load_model
-    from sthggep.tl._doubts import warn_of_doubts, warn_of_unlike_tissue
+    from sthggep.tl._doubts import measured_spots, warn_of_doubts, warn_of_unlike_tissue
 
     places = Places(
         image_key=image_key,
@@ -217,6 +234,11 @@ def predict(
     loaded = load_model(model)
     if copy:
         data = copy_data(data)
+    if measured is not None and measured is not False:
+        check_request(loaded, data, places, options)
+        compute_options = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        spots = MeasuredSpots(measured, min_counts, layer)
+        loaded = adapt_model(loaded, data, spots, places, {"window": window, **compute_options})
     request = check_request(loaded, data, places, options)
     sections_trained_on = warn_of_doubts(loaded, request.slides, request.table)
     record = prediction_record(loaded, request, counts, sections_trained_on, spatial_key)
@@ -225,12 +247,12 @@ def predict(
         record["params"] = earlier.merged_params(record["params"])
     compute = Compute(resolve_device(device), batch_size, show_progress_bar)
     block_folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    sources = mark_rows(request, record, earlier)
+    sources = mark_rows(request, record, earlier, measured_spots(loaded, request.slides))
     with nullcontext() if path is None else open_store(path, request, record, sources) as store:
         outputs = Outputs(request.table.n_obs, request.size_factors, None if store is None else store.folder)
         if earlier is not None:
             outputs.keep(earlier, request.keys)
-        with on_interrupt(lambda: _what_is_stored(checkpoint_dir)):
+        with on_interrupt(lambda: describe_blocks(checkpoint_dir)):
             _predict_sections(loaded, request, outputs, compute, window=window, block_folder=block_folder)
         known = None if earlier is None else request.table.obs.get(request.keys.novelty)
         novelty = outputs.take_novelty(known)
@@ -240,13 +262,6 @@ def predict(
     _write(request.table, request.keys, outputs, record, {request.keys.source: sources, request.keys.novelty: novelty})
     warn_of_unlike_tissue({slide.name: novelty[slide.rows] for slide in request.slides}, loaded.training.all_sections)
     return data if copy else None
-
-
-def _what_is_stored(checkpoint_dir: str | Path | None) -> str:
-    """What an interrupted prediction leaves, in words."""
-    if checkpoint_dir is None:
-        return "Nothing is stored: with `checkpoint_dir=` the same call would resume after the finished blocks."
-    return f"The finished blocks are in {str(checkpoint_dir)!r}; the same call resumes there."
 
 
 def _predict_sections(

@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthggep._keys import TOOL
-from sthggep._table._prediction_rows import TRAINED_ON, source_id
+from sthggep._table._prediction_rows import MEASURED, TRAINED_ON, source_id
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from sthggep.model import HGGEP
     from sthggep.tl._earlier import EarlierPrediction
     from sthggep.tl._request import Request
 
 
-def mark_rows(request: Request, record: Mapping[str, Any], earlier: EarlierPrediction | None) -> pd.Series:
-    """For each row of the table, the id of its prediction, and whether the model was trained on its section."""
+def mark_rows(
+    request: Request,
+    record: Mapping[str, Any],
+    earlier: EarlierPrediction | None,
+    measured: Mapping[str, NDArray[np.bool_]],
+) -> pd.Series:
+    """For each row of the table, the id of its prediction, and whether the model was trained on its section or on the spot."""
     import pandas as pd
 
     sources = np.full(request.table.n_obs, None, dtype=object)
@@ -28,6 +34,9 @@ def mark_rows(request: Request, record: Mapping[str, Any], earlier: EarlierPredi
     for slide in request.slides:
         trained_on = slide.name in set(record["params"]["learned_from"])
         sources[slide.rows] = record["source"] + TRAINED_ON * trained_on
+        used = measured.get(slide.name)
+        if used is not None and not trained_on:
+            sources[slide.rows[used]] = record["source"] + MEASURED
     return pd.Series(sources, index=request.table.obs_names, dtype="category")
 
 

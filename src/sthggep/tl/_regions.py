@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._arguments import checked
-from sthggep._checks import has_key, listing, warn_user
+from sthggep._checks import listing, warn_user
 from sthggep._docs import document_places
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
+from sthggep._slides._measured import read_mask
 from sthggep._slides._places import Places
 from sthggep._slides._polygons import polygon_labels
 from sthggep._slides._resolve import resolve
@@ -156,7 +157,7 @@ def regions(
     table, sections = table_of(data, table_key), resolve(data, places, need_image=False)
     prediction = read_prediction(table, key)
     columns = prediction.columns(genes)
-    usable = _read_mask(table, measured)
+    usable = None if measured is None else read_mask(table, measured)
     evidence = read_evidence(table, key, len(prediction.genes)).take(columns)
     pair = _check_pair(difference)
     parts, without = [], dict[str, str]()
@@ -203,24 +204,6 @@ def _check_pair(difference: Sequence[str] | None) -> tuple[str, str] | None:
         msg = f"`difference` must name two regions, such as ('tumor', 'stroma'); found {listing(names)}."
         raise ValueError(msg)
     return names[0], names[1]
-
-
-def _read_mask(table: AnnData, measured: str | Sequence[bool] | pd.Series | None) -> NDArray[np.bool_] | None:
-    """Rows of the table whose counts may be used."""
-    if measured is None:
-        return None
-    what, values = "`measured`", measured
-    if isinstance(measured, str):
-        what = f"obs[{measured!r}]"
-        values = has_key(table.obs, measured, "obs", "Pass the column that is true for measured spots, or a mask.")
-    elif isinstance(measured, pd.Series) and not measured.index.equals(pd.RangeIndex(len(measured))):
-        values = measured.reindex(table.obs_names) if set(measured.index) == set(table.obs_names) else measured
-    column = pd.Series(np.asarray(values, dtype=object))
-    if len(column) != table.n_obs or not set(column.unique()) <= {True, False}:
-        found = f"{len(column)} values" if len(column) != table.n_obs else f"values {listing(column.unique(), 4)}"
-        msg = f"{what} must be true or false for each of the {table.n_obs} spots, without gaps; found {found}."
-        raise ValueError(msg)
-    return column.to_numpy(dtype=bool)
 
 
 def _labels(slide: Slide, groupby: str) -> pd.Series:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, listing, warn_user
+from sthggep._log import log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._resolve import resolve
 from sthggep._table._counts import log10_cp10k, read_panel_counts
@@ -45,9 +46,18 @@ class ScoredSection:
 
 
 def scored_sections(
-    data: AnnData | SpatialData, places: Places, key: str, genes: Sequence[str] | None, *, layer: str | None
+    data: AnnData | SpatialData,
+    places: Places,
+    key: str,
+    genes: Sequence[str] | None,
+    *,
+    layer: str | None,
+    include_measured: bool = False,
 ) -> tuple[list[ScoredSection], int]:
-    """The sections with a prediction, and the number of all sections."""
+    """The sections with a prediction, and the number of all sections.
+
+    Spots whose counts the model was trained on are left out, unless ``include_measured``.
+    """
     table = table_of(data, places.table_key)
     slides = resolve(data, places, need_image=False)
     prediction = read_prediction(table, key)
@@ -60,7 +70,8 @@ def scored_sections(
     columns = genes_present(names or requested, panel, "var_names")
     predicted_columns = prediction.columns(names)
     sections = []
-    for slide in slides_with_prediction(slides, prediction):
+    for whole in slides_with_prediction(slides, prediction):
+        slide = whole if include_measured else _without_measured(whole, prediction)
         predicted = prediction.take(slide.rows, predicted_columns)
         trained_on = prediction.trained_on(slide)
         raw: NDArray[np.float32] | None = None
@@ -72,6 +83,26 @@ def scored_sections(
         section = ScoredSection(slide, names, predicted, measured[:, columns], raw, columns, trained_on)
         sections.append(section)
     return sections, len(slides)
+
+
+def _without_measured(slide: Slide, prediction: Prediction) -> Slide:
+    """Leave out the spots of a section that the model was trained on."""
+    used = prediction.measured(slide)
+    if not used.any():
+        return slide
+    if used.all():
+        msg = (
+            f"Section {slide.name!r}: the model was trained on the counts of all {slide.n_spots} spots, so none is left to score. "
+            "Measure fewer spots, or pass `include_measured=True`."
+        )
+        raise ValueError(msg)
+    log.info(
+        "Section %s: not scored are the %d spots of %d that the model was trained on.",
+        slide.name,
+        used.sum(),
+        len(used),
+    )
+    return replace(slide, rows=slide.rows[~used], xy=slide.xy[~used])
 
 
 def _refuse_prediction_alone(table: AnnData, key: str) -> None:

@@ -1,0 +1,168 @@
+"""The update of a model by measured spots of new sections: programs, weights, means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sthggep.nn import ClosedFormNet, FeatureHGGEPNet
+from sthggep.nn._closed_form import MOST_PRIOR_SPOTS
+from sthggep.nn._programs import section_moments, spot_weights
+from sthggep.nn._section import join_windows
+from sthggep.nn._update import MeasuredScores, find_programs, measure_prior, solve_change
+
+if TYPE_CHECKING:
+    from sthggep._inputs._section import SectionWindow
+    from sthggep.nn._section import TrainingSample
+
+MOST_SPOTS = 6000
+WORTH = 100.0  # spots of new sections that say as much about means and spreads as the training
+PROGRAMS = 6  # of the change
+PROGRAM_WORTH = 150.0  # spots that the programs of the training count for beside those of the new sections
+
+
+class _Tissue(NamedTuple):
+    """The measured spots of the new sections, all together."""
+
+    features: Tensor
+    """``(n, width)``, of the first network."""
+    earlier: Tensor
+    """``(n, genes)``: standardized predictions of the model as it is."""
+    target: Tensor
+    """``(n, genes)``."""
+    weights: Tensor
+    """``(n,)``."""
+    section: Tensor
+    """``(n,)`` number of the section."""
+
+    def by_section(self, values: Tensor) -> list[Tensor]:
+        """Split rows by section."""
+        return [values[self.section == number] for number in range(int(self.section.max()) + 1)]
+
+
+@torch.no_grad()
+def update_members(
+    members: Sequence[ClosedFormNet],
+    windows: Sequence[SectionWindow],
+    *,
+    whole_panel: bool = True,
+    most_spots: int = MOST_SPOTS,
+) -> list[ClosedFormNet]:
+    """Update the networks of a model by the training spots of new sections.
+
+    Each predicts what it predicted, times a factor, plus a change that is linear in the features and the same for all. Its
+    networks stay as they are. See :func:`sthggep.nn._update.solve_change`.
+
+    Parameters
+    ----------
+    members
+        The networks, which do not change.
+    windows
+        Windows of the new sections with their training spots.
+    whole_panel
+        Whether the genes are all that the networks began with. Of fewer, expression is on another scale, so that their
+        means and spreads are those of the new sections.
+    most_spots
+        Most spots to learn from, spread over all; the time grows with their square.
+    """
+    tissue = _measured_tissue(members, [w.sample(w.train) for w in windows if w.train.any()], most_spots)
+    share = float(tissue.weights.sum() / (tissue.weights.sum() + WORTH)) if whole_panel else 1.0
+    moments = [
+        section_moments(*pair) for pair in zip(*map(tissue.by_section, (tissue.target, tissue.weights)), strict=True)
+    ]
+    means, spreads = (torch.stack(part) for part in zip(*moments, strict=True))
+    spread = torch.stack([member.programs.spread for member in members]).mean(dim=0).lerp(spreads.mean(dim=0), share)
+    standardized = (tissue.target - means[tissue.section]) / spread
+    first, prior = members[0], members[0].prior
+    rows = standardized * tissue.weights.sqrt().unsqueeze(1)
+    loadings, damp = _find_change_programs(first, rows)
+    scores = MeasuredScores(
+        tissue.features, standardized @ loadings.T, tissue.earlier @ loadings.T, tissue.weights, tissue.section
+    )
+    factor, change = solve_change(scores, prior)
+    updated = [_with_change(member, factor, change, loadings, damp) for member in members]
+    left = (standardized - factor * tissue.earlier - (tissue.features @ change * damp) @ loadings) * spread
+    offsets = torch.stack(
+        [(w / w.sum()) @ part for w, part in zip(*map(tissue.by_section, (tissue.weights, left)), strict=True)]
+    )
+    for member in updated:
+        member.programs.mean.lerp_((means + offsets).mean(dim=0), share)
+        member.programs.spread.copy_(spread)
+    _keep_prior(updated[0], first, tissue, rows)
+    return updated
+
+
+def _measured_tissue(members: Sequence[ClosedFormNet], samples: Sequence[TrainingSample], most_spots: int) -> _Tissue:
+    """Read features, predictions and measurements of at most so many spots, spread over all."""
+    step = -(-sum(int(sample.mask.sum()) for sample in samples) // most_spots)
+    earlier = []
+    for sample in samples:
+        parts = [(m(*sample.inputs).expression[sample.mask] - m.programs.mean) / m.programs.spread for m in members]
+        earlier.append(torch.stack(parts).mean(dim=0))
+    numbers = join_windows([torch.full((int(sample.mask.sum()),), 0) for sample in samples], samples)
+    section = torch.cat([torch.full_like(part, number) for number, part in enumerate(numbers)])
+    columns = (
+        torch.cat(list(members[0].shortcut_features(samples))),
+        torch.cat(earlier),
+        torch.cat([sample.target[sample.mask] for sample in samples]),
+        spot_weights(torch.cat([sample.library_sizes[sample.mask] for sample in samples])),
+        section,
+    )
+    tissue = _Tissue(*(part[::step] for part in columns))
+    numbers_left = torch.unique(tissue.section, return_inverse=True)[1]
+    return tissue._replace(section=numbers_left)
+
+
+def _find_change_programs(first: ClosedFormNet, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the programs of the change, from those of the training and the new sections; their loadings and damping."""
+    programs = first.programs
+    if first.prior is None:
+        return programs.loadings.clone(), programs.damp.clone()
+    of_training = (PROGRAM_WORTH * first.prior_strengths).sqrt().unsqueeze(1) * programs.loadings
+    return find_programs([of_training, rows], PROGRAMS, programs.damping)
+
+
+def _with_change(net: ClosedFormNet, factor: float, change: Tensor, loadings: Tensor, damp: Tensor) -> ClosedFormNet:
+    """Copy a network with the change added, and its programs joined with those of the change."""
+    both = torch.cat([factor * net.programs.damp.unsqueeze(1) * net.programs.loadings, damp.unsqueeze(1) * loadings])
+    turn, sizes, joined = torch.linalg.svd(both.double(), full_matrices=False)
+    some = sizes > sizes[0].clamp_min(1e-12) * 1e-6
+    some[0] = True
+    turn, sizes, joined = turn[:, some].float(), sizes[some].float(), joined[some].float()
+    state = net.state_dict()
+    weight, scale = torch.cat([state["shortcut.weight"], change], dim=1), 1.0
+    if isinstance(net, FeatureHGGEPNet):
+        # The change is not blended: it counts whole beside any share of the network
+        blend = min(float(net.blend), 0.5)
+        scale = float(net.blend) / blend if blend else 1.0
+        old = state["shortcut.weight"] * (1 - float(net.blend)) / (1 - blend)
+        weight = torch.cat([old, change / (1 - blend)], dim=1)
+        rank, n_old = turn.shape[1], len(state["scores.weight"])
+        state["scores.weight"] = scale * turn[:n_old].T @ state["scores.weight"]
+        state["scores.bias"] = scale * turn[:n_old].T @ state["scores.bias"]
+        state["blend"] = torch.full_like(state["blend"], blend)
+        assert len(state["scores.bias"]) == rank
+    state |= {"shortcut.weight": weight @ turn, "programs.loadings": joined, "programs.damp": sizes}
+    if "prior_strengths" in state:
+        state["prior_strengths"] = torch.zeros(len(sizes))
+    with torch.random.fork_rng(devices=[]):
+        copy = type(net)(**{**net.config, "rank": len(sizes)})
+    copy.load_state_dict(state)
+    return copy.eval()
+
+
+def _keep_prior(updated: ClosedFormNet, first: ClosedFormNet, tissue: _Tissue, rows: Tensor) -> None:
+    """Join the prior of the model with what the new sections determine, for a further update."""
+    prior = first.prior
+    if prior is None:
+        return
+    step = -(-len(tissue.features) // MOST_PRIOR_SPOTS)
+    before = prior.values.sqrt().unsqueeze(1) * prior.vectors
+    after = (step * tissue.weights[::step]).sqrt().unsqueeze(1) * tissue.features[::step]
+    of_training = (PROGRAM_WORTH * first.prior_strengths).sqrt().unsqueeze(1) * first.programs.loadings
+    squares = sum((part @ updated.programs.loadings.T).square().sum(dim=0) for part in (of_training, rows))
+    strengths = squares / (PROGRAM_WORTH + tissue.weights.sum())
+    updated.set_prior(measure_prior(torch.cat([before, after]), prior.penalty), strengths)

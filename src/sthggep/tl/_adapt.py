@@ -1,0 +1,69 @@
+"""Adaptation of a model to the measured spots of a slide, before it predicts the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sthggep._slides._anndata import table_of
+from sthggep.tl._fit import fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from sthggep._slides._places import Places
+    from sthggep.model import HGGEP
+
+
+@dataclass(frozen=True)
+class MeasuredSpots:
+    """Which spots are measured, and where their counts are; see :func:`sthggep.tl.predict`."""
+
+    which: str | bool | Sequence[bool] | pd.Series | AnnData | SpatialData
+    min_counts: int
+    layer: str | None
+
+
+def adapt_model(
+    model: HGGEP, data: AnnData | SpatialData, measured: MeasuredSpots, places: Places, options: Mapping[str, Any]
+) -> HGGEP:
+    """Update a model by the measured spots of a slide, or of another slide of the same tissue.
+
+    Parameters
+    ----------
+    model
+        The model, which does not change.
+    data
+        The slide to predict.
+    measured
+        Its measured spots.
+    places
+        Where things are in ``data``.
+    options
+        Further keywords of :func:`sthggep.tl.fit`.
+    """
+    slide: Any = data
+    mask: Any = measured.which
+    if _is_slide(mask):
+        slide, mask = mask, True
+    elif (
+        isinstance(mask, str)
+        and mask in getattr(data, "tables", {})
+        and mask not in table_of(data, places.table_key).obs
+    ):
+        places, mask = replace(places, table_key=mask, shapes_key=None), True
+    if isinstance(mask, bool | np.bool_):
+        # All spots with enough counts: named one by one, since others of the tissue are predicted
+        mask = np.ones(table_of(slide, places.table_key).n_obs, dtype=bool)
+    keywords: dict[str, Any] = {"measured": mask, "min_counts": measured.min_counts, "layer": measured.layer}
+    return fit(slide, model=model, **keywords, **vars(places), **options)
+
+
+def _is_slide(value: object) -> bool:
+    """Whether it is an AnnData or a SpatialData."""
+    return hasattr(value, "obs_names") or hasattr(value, "tables")

@@ -1,0 +1,153 @@
+"""The task of a training: the sections of the slides, the panel and the preset, checked before work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sthggep._checks import gene_list
+from sthggep._encoders._freshness import refuse_stale
+from sthggep._slides._anndata import table_of
+from sthggep._slides._measured import read_mask
+from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
+from sthggep._table._counts import read_panel_counts
+from sthggep._table._panel import choose_panel
+from sthggep._table._targets import find_targets
+from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
+from sthggep._training._refusals import (
+    check_counts,
+    check_inputs,
+    refuse_extra_counts,
+    refuse_gene_options,
+    refuse_missing_genes,
+    warn_of_small_panel,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from sthggep._slides._places import Places
+    from sthggep._slides._slide import Slide
+    from sthggep._training._presets import Preset
+    from sthggep._training._task import TrainingOptions, TrainingTask
+    from sthggep.model import HGGEP
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the user passes to train on."""
+
+    slides: AnnData | SpatialData | Sequence[AnnData | SpatialData]
+    genes: Sequence[str] | None
+    targets: str | Sequence[str] | None
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None
+    measured: str | Sequence[bool] | Sequence[Sequence[bool]] | pd.Series | None = None
+    min_counts: int = 1
+
+
+def make_task(
+    data: TrainingData,
+    preset: str | Preset,
+    model: HGGEP | str | Path | None,
+    choices: Choices,
+    options: TrainingOptions,
+    places: Places,
+) -> TrainingTask:
+    """Read the sections of the slides, and find preset, targets and panel."""
+    from sthggep._training._task import TrainingTask, slides_of_counts
+
+    genes, parent = data.genes, None
+    preset_name, content = find_preset(preset)
+    if data.targets is not None:
+        refuse_gene_options(genes=genes, model=model, expression=data.expression, layer=options.layer)
+        content = without_counts(content)
+    if data.expression is not None:
+        refuse_extra_counts(content, new=model is None)
+    if model is not None:
+        from sthggep._training._fine_tuning import open_parent
+
+        inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "encoding", "flips", "stain")}
+        parent, content, genes = open_parent(model, preset_name, genes, {**inputs, "weights": options.weights})
+        preset_name = parent.preset
+    content = with_choices(content, choices)
+    objects = list(data.slides) if isinstance(data.slides, Sequence) else [data.slides]
+    need_image = content.inputs.needs_image
+    by_object = [resolve(slide, places, need_image=need_image) for slide in objects]
+    sections = distinct_names([section for each in by_object for section in each])
+    measured = _read_masks(data, objects, by_object, places.table_key)
+    for slide in objects:
+        refuse_stale(slide, places, content.inputs.obsm)
+    extra = extra_sections_of(data.expression, places)
+    targets = None if data.targets is None else find_targets(data.targets, sections)
+    if targets is not None:
+        genes = targets.names
+    if genes is None:
+        genes = choose_panel(slides_of_counts(sections, measured), layer=options.layer)
+    return TrainingTask(
+        sections,
+        gene_list(genes),
+        preset_name,
+        content,
+        options,
+        parent,
+        extra,
+        targets,
+        measured=measured,
+        min_counts=data.min_counts,
+    )
+
+
+def _read_masks(
+    data: TrainingData,
+    objects: Sequence[AnnData | SpatialData],
+    by_object: Sequence[Sequence[Slide]],
+    table_key: str,
+) -> list[NDArray[np.bool_] | None]:
+    """Read the measured spots of each section; nothing if the user names none."""
+    if data.measured is None:
+        return []
+    if data.targets is not None:
+        msg = "`measured` names spots whose counts may be used, but `targets` reads no counts. Leave `measured` out, or subset the slides."
+        raise ValueError(msg)
+    values: list[Any] = [data.measured] * len(objects)
+    if isinstance(data.slides, Sequence) and not isinstance(data.measured, str):
+        values = list(data.measured)
+        if len(values) != len(objects):
+            msg = f"`measured` must be a column of obs or a list with a mask for each of the {len(objects)} slides; found {len(values)} values."
+            raise ValueError(msg)
+    masks: list[NDArray[np.bool_] | None] = []
+    for slide, value, sections in zip(objects, values, by_object, strict=True):
+        mask = read_mask(table_of(slide, table_key), value)
+        masks += [mask[section.rows] for section in sections]
+    return masks
+
+
+def check_task(task: TrainingTask) -> None:
+    """Refuse counts, features and fields of view that the networks cannot learn from."""
+    from sthggep._inputs._windows import check_window
+    from sthggep.tl._cross_validation._leaks import refuse_copies
+    from sthggep.tl._doubts import warn_of_earlier_training
+    from sthggep.tl._request import check_fit
+
+    layer, inputs = task.options.layer, task.preset.inputs
+    if task.targets is None:
+        check_panel = warn_of_small_panel if task.parent is None else refuse_missing_genes
+        slides = task.slides_of_counts()
+        check_panel(task.genes, slides)
+        check_counts(slides, task.genes, layer, min_counts=task.min_counts)
+    check_inputs(task.slides, inputs)
+    for slide in task.extra_sections:
+        read_panel_counts(slide.adata, task.genes, layer=layer, rows=slide.rows)
+    for slide in task.slides:
+        check_window(inputs, slide, task.options.window)
+        if task.parent is not None:
+            check_fit(task.parent, slide)
+    refuse_copies(task.slides, task.options.validation, layer, task.extra_sections)
+    if task.parent is not None and task.options.validation is not None:
+        warn_of_earlier_training(task.parent, task.slides)
