@@ -5,6 +5,7 @@ from __future__ import annotations
 from sthggep.tl._agreement import agreement
 from sthggep.tl._attach import attach
 from sthggep.tl._attribution import Attribution, attribution
+from sthggep.tl._compare import Comparison, compare
 from sthggep.tl._cross_validate import cross_validate
 from sthggep.tl._evaluate import evaluate
 from sthggep.tl._fit import fit
@@ -18,9 +19,11 @@ from sthggep.tl._trust import trust
 
 __all__ = [
     "Attribution",
+    "Comparison",
     "agreement",
     "attach",
     "attribution",
+    "compare",
     "cross_validate",
     "evaluate",
     "fit",
