@@ -9,6 +9,7 @@ from sthggep.tl._compare import Comparison, compare
 from sthggep.tl._cross_validate import cross_validate
 from sthggep.tl._evaluate import evaluate
 from sthggep.tl._fit import fit
+from sthggep.tl._folds import folds
 from sthggep.tl._predict import predict
 from sthggep.tl._predict_cohort import predict_cohort
 from sthggep.tl._regions import regions
@@ -27,6 +28,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "fit",
+    "folds",
     "predict",
     "predict_cohort",
     "regions",

@@ -116,8 +116,10 @@ def _index(source: Source, table: AnnData) -> dict[str, int]:
 def _canonical(table: AnnData, genes: Sequence[str]) -> dict[str, str]:
     """Name of each gene in the table (its ``var_names``), whatever the gene is called; the gene itself where it has none."""
     present = find_genes(table.var, genes)
-    columns = find_gene_columns(table.var, present) if present else []
-    known = dict(zip(present, table.var_names[columns].astype(str), strict=True)) if present else {}
+    known: dict[str, str] = {}
+    if present:
+        columns = find_gene_columns(table.var, present)
+        known = dict(zip(present, table.var_names[columns].astype(str), strict=True))
     return {gene: known.get(gene, gene) for gene in genes}
 
 

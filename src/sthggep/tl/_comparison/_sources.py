@@ -102,7 +102,7 @@ class Source:
 def load(value: object, tables: Sequence[AnnData]) -> list[object]:
     """The objects of a prediction, read from their files: one for all slides, or a list with one a slide."""
     values = value if isinstance(value, list) else [value]
-    return [read_container(Path(each)) if _is_file(each, tables) else each for each in values]
+    return [read_container(Path(str(each))) if _is_file(each, tables) else each for each in values]
 
 
 def _is_file(value: object, tables: Sequence[AnnData]) -> bool:
@@ -119,7 +119,7 @@ def carries_counts(value: object, table_key: str) -> bool:
     """Whether an object holds a prediction by sthggep beside what else a slide holds."""
     if not isinstance(value, AnnData) and not is_spatialdata(value):
         return False
-    table = table_of(value, table_key)  # type: ignore[arg-type]
+    table = table_of(value, table_key)
     keys = _keys(table)
     return bool(keys) and not any(is_prediction(table, key) for key in keys)
 
@@ -135,7 +135,7 @@ def read_source(method: str, value: object, measured: AnnData, table_key: str) -
     if not isinstance(value, AnnData) and not is_spatialdata(value):
         msg = f"The prediction {method!r} must be {EXPECTED}; found {type(value).__name__}."
         raise TypeError(msg)
-    table = table_of(value, table_key)  # type: ignore[arg-type]
+    table = table_of(value, table_key)
     keys = _keys(table)
     if len(keys) > 1:
         msg = (
@@ -205,7 +205,8 @@ def _numbers(method: str, values: object) -> Values:
 
 
 def _names(index: pd.Index) -> pd.Index:
-    return pd.Index(index.astype(str))
+    names: pd.Index = pd.Index(index.astype(str))
+    return names
 
 
 def _checked(source: Source) -> Source:
