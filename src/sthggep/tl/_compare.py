@@ -172,7 +172,7 @@ def compare(
     slides = [slide for part in parts for slide in part.slides]
     leaks = {method: find_leaks(slides, sections, layer) for method, sections in trained.items()}
     scores = _scores(compared, leaks)
-    warn_of_leaks(scores)
+    warn_of_leaks(scores, {name: part.copies for name, part in compared.items()})
     differences = paired_differences(compared, scores, level)
     parameters: dict[str, object] = {
         "reference": next(iter(predictions)),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sthggep._slides._patients import patient_of
 from sthggep._slides._slide import Slide
 from sthggep._table._counts import log10_cp10k
-from sthggep._table._scores import noise_ceiling, score
+from sthggep._table._scores import column_pearson, noise_ceiling, score
 from sthggep._table._verdicts import verdicts_of
 from sthggep.tl._summary import LEAST_BLOCKS, block_numbers, weighted_pearson
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MEAN = "mean"
 """The baseline that predicts the mean of each gene: it has no correlation."""
 GENES_AT_ONCE = 512
+SAME, FEWEST_SPOTS = 0.99, 10  # correlation and spots from which values are the counts, and not a prediction
 Values = NDArray[np.float32]
 
 
@@ -37,6 +38,8 @@ class Compared:
     """Mean correlation over genes in each sample of blocks of spots; empty if there are too few blocks."""
     trained_on: dict[str, bool | None]
     """Whether each method was trained on this section; ``None`` if that is not known."""
+    copies: tuple[str, ...] = ()
+    """Methods whose values are the counts themselves."""
 
 
 def compare_section(
@@ -63,7 +66,16 @@ def compare_section(
     scores["section"], scores["group"] = slide.name, patient_of(slide)
     trained_on = {source.method: _trained_on(source, slide) for source in sources}
     samples = _samples(slide, predicted, measured, n_boot=n_boot, rng=rng)
-    return Compared(scores, samples, trained_on)
+    copies = tuple(method for method, values in predicted.items() if _is_copy(values, raw[:, :-1], measured))
+    return Compared(scores, samples, trained_on, copies)
+
+
+def _is_copy(predicted: Values, *measured: Values) -> bool:
+    """Whether most genes equal their counts, on one of these scales."""
+    if len(predicted) < FEWEST_SPOTS:
+        return False
+    agreement = [np.nan_to_num(column_pearson(predicted, values)) for values in measured]
+    return bool(np.median(np.max(agreement, axis=0)) > SAME)
 
 
 def _scores(predicted: Values, measured: Values, *, on_scale: bool) -> pd.DataFrame:

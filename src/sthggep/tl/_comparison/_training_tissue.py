@@ -60,8 +60,11 @@ def leak_of(trained_on: bool | None) -> str:
     return UNKNOWN if trained_on is None else TISSUE if trained_on else NONE
 
 
-def warn_of_leaks(scores: pd.DataFrame) -> None:
-    """Warn of each method that was trained on the tissue, or on another section of the patient."""
+def warn_of_leaks(scores: pd.DataFrame, copies: Mapping[str, Sequence[str]]) -> None:
+    """Warn of each method that was trained on the tissue, or on another section of the patient, or read the counts.
+
+    ``copies`` names, for each section, the methods whose values are the counts themselves.
+    """
     for method, own in scores.groupby("method", sort=False):
         leak = own.drop_duplicates("section").set_index("section")["leak"]
         warn_of_training_tissue({f"{section} ({method})": True for section in leak.index[leak == TISSUE]})
@@ -70,16 +73,17 @@ def warn_of_leaks(scores: pd.DataFrame) -> None:
                 f"{method!r} was trained on other sections of the patients of {listing(names)}. A new patient is harder to predict: "
                 "the column `leak` marks these scores. Do not compare them with those of a method that had not seen the patients."
             )
-        _warn_of_too_good(str(method), own)
+        _warn_of_too_good(str(method), own, [section for section, names in copies.items() if method in names])
 
 
-def _warn_of_too_good(method: str, scores: pd.DataFrame) -> None:
+def _warn_of_too_good(method: str, scores: pd.DataFrame, copies: Sequence[str]) -> None:
     """Warn where the mean correlation exceeds the ceiling, which only a method that read these counts can."""
     judged = scores[scores["pearson"].notna() & scores["ceiling"].notna()]
     means = judged.groupby("section", sort=False)[["pearson", "ceiling"]].mean()
     enough = judged.groupby("section", sort=False).size() >= TOO_GOOD
-    if len(names := means.index[(means["pearson"] > means["ceiling"]) & enough]):
+    too_good = means.index[(means["pearson"] > means["ceiling"]) & enough]
+    if names := list(dict.fromkeys([*copies, *too_good])):
         warn_user(
-            f"{method!r} agrees with the counts of {listing(names)} better than their noise allows: its mean correlation is above the "
-            "mean noise ceiling. It has read these counts, or holds them. Pass predictions that were made without them."
+            f"{method!r} agrees with the counts of {listing(names)} better than their noise allows. It has read these counts, or "
+            "holds them. Pass predictions that were made without them."
         )
