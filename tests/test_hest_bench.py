@@ -113,6 +113,8 @@ def test_pooled_scores_reward_sections_that_differ(hest):
     predicted = hest.Probe().predict(train, test)
     measured = [sample.expression for sample in test]
     assert hest.correlations(np.concatenate(predicted), np.concatenate(measured)) > 0.95
+    own = np.concatenate(hest.Probe().predict(train, train))
+    assert abs(own.mean()) < 0.01, "there is no intercept, and features are centered"
     assert max(abs(hest.correlations(p, m)[0]) for p, m in zip(predicted, measured, strict=True)) < 0.4
 
 

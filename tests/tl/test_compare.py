@@ -265,6 +265,8 @@ def test_intervals_by_hand():
     np.testing.assert_allclose(row[["low", "high"]].astype(float), [means.mean() - step, means.mean() + step])
     assert row["n"] == 3
     assert table.loc[("all sections", "genes"), "difference"] == pytest.approx(means.mean())
+    scores.loc[scores["section"] == "S2", "group"] = None
+    assert "patients" not in set(paired_differences(none_sampled(shifts), scores, 0.9)["unit"]), "one is unknown"
 
 
 @pytest.mark.parametrize(
@@ -373,6 +375,15 @@ def test_training_sections_of_other_tools(three):
     with pytest.warns(UserWarning, match="other sections of the patients of 'toy1'"):
         result = tl.compare({"theirs": foreign}, slide, training={"theirs": [other]}, n_boot=0)
     assert set(of(result, "theirs")["leak"]) == {"same patient"}
+
+
+def test_the_summary_shows_the_worst_leak(three):
+    slides = [data.copy() for data in three[:2]]
+    slides[1].obs["patient"] = "another"
+    with pytest.warns(UserWarning, match="trained on"):
+        result = tl.compare({"a": "a", "b": "b"}, slides, training={"b": three[1]}, n_boot=0)
+    assert result.scores.query("method == 'b'").groupby("section")["leak"].first().tolist() == ["", "training tissue"]
+    assert result.summary["leak"].tolist() == ["", "training tissue", ""]
 
 
 def test_the_counts_themselves_are_no_prediction(slide):

@@ -168,7 +168,8 @@ def _draw_differences(ax: Axes, results: Comparison, methods: list[str], rows: l
     ax.set_xlabel(f"difference to {methods[0]}")
     level = 100 * float(str(results.parameters["level"]))
     kinds = [" or ".join(OF_UNIT[unit] for unit in dict.fromkeys(names)) for names in units.values()]
-    ax.set_title(f"{level:g} % intervals {kinds[0]}" + (f",\nlast row {kinds[1]}" if len(kinds) > 1 else ""))
+    last = f",\nlast row {kinds[1]}" if kinds[1:] and kinds[1] != kinds[0] else ""
+    ax.set_title(f"{level:g} % intervals {kinds[0]}{last}")
 
 
 def _widest(differences: pd.DataFrame, method: str, section: str) -> pd.Series:

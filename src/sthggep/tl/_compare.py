@@ -106,8 +106,9 @@ def compare(
         Genes whose counts define the scale ``log10(1 + counts per 10,000 of the panel)``. Default: the panel of the first
         prediction by sthggep, which gives its scores of :func:`sthggep.tl.evaluate`; without one, all genes of the slide.
     training
-        Sections with counts on which methods were trained, by the name of the method: to find scores of training tissue.
-        Predictions by sthggep know it themselves.
+        Sections with counts on which methods were trained, by the name of the method: to find scores of training tissue,
+        and of patients that were trained on. Predictions by sthggep know their training sections themselves, not the
+        patients.
     n_boot
         Bootstrap samples of blocks of spots; 0 computes no such intervals.
     level
@@ -128,6 +129,8 @@ def compare(
     ------
     KeyError
         There is no such prediction, or a gene of ``genes`` or ``panel`` is absent.
+    FileNotFoundError
+        The file of a prediction does not exist.
     TypeError
         A prediction is of no known kind.
     ValueError
