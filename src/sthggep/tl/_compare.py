@@ -36,22 +36,24 @@ class Comparison:
     """Predictions of several methods on the same spots and genes, by :func:`sthggep.tl.compare`."""
 
     scores: pd.DataFrame
-    """A row a section, method and gene: ``section``, ``group`` (the patient), ``method``, ``gene``, ``pearson``,
-    ``spearman``, ``rmse`` (NaN unless the values are on the scale of the counts), ``ceiling``, ``verdict`` (of
-    :func:`sthggep.tl.trust`, ``None`` where a method has none) and ``leak`` (``"training tissue"``, ``"same patient"``,
-    ``"not known"`` or empty). The method ``"mean"`` predicts the mean of each gene."""
+    """The scores of each section, method and gene. The columns are ``section``, ``group`` (the patient), ``method``,
+    ``gene``, ``pearson``, ``spearman``, ``rmse`` (NaN unless the values are on the scale of the counts), ``ceiling``,
+    ``verdict`` (of :func:`sthggep.tl.trust`, ``None`` where a method has none) and ``leak`` (``"training tissue"``,
+    ``"same patient"``, ``"not known"`` or empty). The method ``"mean"`` predicts the mean of each gene."""
     summary: pd.DataFrame
-    """A row a method, the first one is the reference: ``pearson`` and ``spearman`` (mean over genes, then over sections),
-    ``ceiling``, ``of_ceiling``, ``n_sections``, ``n_genes``, ``n_constant`` (genes of a constant prediction, mean over
-    sections), ``n_trusted`` (genes with the verdict *spot* or *region*, likewise), ``leak`` (the worst), ``difference`` to
-    the reference, its interval ``low`` to ``high``, the ``unit`` of the interval, and ``better`` (share of the genes, or of
-    sections or patients, in which the method is better)."""
+    """Means of each method; the first one is the reference. The columns are ``pearson`` and ``spearman`` (mean over genes,
+    then over sections), ``ceiling``, ``of_ceiling``, ``n_sections``, ``n_genes``, ``n_constant`` (genes of a constant
+    prediction, mean over sections), ``n_trusted`` (genes with the verdict *spot* or *region*, likewise), ``leak`` (the
+    worst), ``difference`` to the reference, its interval ``low`` to ``high``, the ``unit`` of the interval, and ``better``
+    (share of the genes in which the method is better, or of the sections where these or patients are the unit)."""
     differences: pd.DataFrame
-    """All intervals: a row a method, a section (or ``"all sections"``) and a ``unit`` with ``n`` of them."""
+    """Every interval of a difference to the reference, by method, section (or ``"all sections"``) and unit, with the number
+    ``n`` of genes, sections or patients."""
     left_out: pd.DataFrame
-    """Genes that some method predicts and that are not scored: ``section``, ``gene`` and ``reason``."""
+    """Genes that some method predicts and that are not scored, with ``section`` and ``reason``."""
     parameters: dict[str, object] = field(default_factory=dict)
-    """``reference``, ``level``, ``n_boot``, ``seed``, ``n_panel`` (genes whose counts define the scale)."""
+    """Options of the call, the name of the ``reference``, and ``n_panel``, the number of genes whose counts define the
+    scale."""
 
     def __repr__(self) -> str:
         """Show the means, a line a method."""
