@@ -51,6 +51,8 @@ def parameters() -> Iterator[tuple[str, inspect.Parameter]]:
 def valid_value(annotation: str) -> object:
     """A value of a plain type of the annotation, else an object that is no slide."""
     kinds = annotation.split(" | ")
+    if annotation.startswith("Mapping["):
+        return {"a": object()}
     return "x" if "str" in kinds else 3 if "float" in kinds else ["x"] if "Sequence[str" in annotation else object()
 
 

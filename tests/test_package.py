@@ -59,7 +59,7 @@ SHARED_OPTIONS = {
 }
 FIRST_PARAMETER = {
     "pp": {"data", "slides"},
-    "tl": {"data", "slides"},
+    "tl": {"data", "predictions", "slides"},
     "pl": {"attribution", "data", "history", "model", "results", "scores", "slides"},
 }
 

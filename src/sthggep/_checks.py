@@ -45,8 +45,8 @@ def no_slide(data: object) -> TypeError:
     advice = "Pass one slide."
     if isinstance(data, list | tuple):
         advice = (
-            "Pass one slide, and loop over a list: `fit`, `cross_validate`, `gene_panel`, `summary`, `gene_map`, `colors` "
-            "and `report` alone take several at once."
+            "Pass one slide, and loop over a list: `fit`, `cross_validate`, `compare`, `folds`, `gene_panel`, `summary`, `gene_map`, "
+            "`colors` and `report` alone take several at once."
         )
     elif isinstance(data, str | Path):
         advice = "Read the file first: `anndata.read_h5ad`, `spatialdata.read_zarr`, or of a bare image `sthggep.io.read_slide`."

@@ -6,6 +6,7 @@ from sthggep.pl._agreement import agreement
 from sthggep.pl._attribution import attribution
 from sthggep.pl._calibration import calibration
 from sthggep.pl._colors import colors
+from sthggep.pl._compare import compare
 from sthggep.pl._cross_validation import cross_validation
 from sthggep.pl._gene_map import gene_map
 from sthggep.pl._history import history
@@ -20,6 +21,7 @@ __all__ = [
     "attribution",
     "calibration",
     "colors",
+    "compare",
     "cross_validation",
     "gene_map",
     "history",

@@ -1,0 +1,1 @@
+"""Behind `tl.compare`: predictions of several methods in one form, their scores, and paired intervals."""
