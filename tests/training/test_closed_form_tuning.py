@@ -55,6 +55,17 @@ def scores(model: HGGEP, slide) -> tuple[float, float]:
     return float(table["pearson"].mean()), float(table["rmse"].mean())
 
 
+def predicted(model: HGGEP, slide) -> np.ndarray:
+    """Prediction of all spots."""
+    tl.predict(slide, model, key_added="found", **QUIET)
+    return slide.obsm["found"]
+
+
+def mask(n: int, of: int = 68) -> np.ndarray:
+    """Mask of the first spots."""
+    return np.arange(of) < n
+
+
 def test_new_tissue_is_learned(tissue, parent, caplog):
     before = {name: value.clone() for name, value in parent.members.state_dict().items()}
     name = parent.id
@@ -62,9 +73,8 @@ def test_new_tissue_is_learned(tissue, parent, caplog):
         child = tl.fit(tissue["new"], model=parent, **QUIET)
     (old,), (new,) = parent.members, child.members
     assert type(new) is ClosedFormNet
-    assert new.config == old.config
-    assert torch.equal(new.programs.loadings, old.programs.loadings)
-    assert not torch.equal(new.shortcut.weight, old.shortcut.weight)
+    assert new.config == old.config | {"rank": new.config["rank"], "prior_rank": new.config["prior_rank"]}
+    torch.testing.assert_close(new.programs.loadings @ new.programs.loadings.T, torch.eye(new.config["rank"]))
     (r, error), (old_r, old_error) = scores(child, tissue["test"]), scores(parent, tissue["test"])
     assert r > old_r + 0.1
     assert error < old_error - 0.05
@@ -89,10 +99,10 @@ def test_all_tissue_is_learned_from_whatever_is_held_out(tissue, parent):
 
 
 def test_few_spots_change_the_model_little(tissue, parent):
-    few, many = (tl.fit(tissue["new"][:n].copy(), model=parent, validation=None, **QUIET) for n in (6, 60))
-    old, *new = (model.members[0].shortcut.weight for model in (parent, few, many))
-    changes = [float((weight - old).norm()) for weight in new]
-    assert 0 < changes[0] < 0.5 * changes[1]
+    few, many = (tl.fit(tissue["new"], measured=mask(n), model=parent, validation=None, **QUIET) for n in (6, 60))
+    old, *new = (predicted(model, tissue["test"]) for model in (parent, few, many))
+    changes = [np.abs(values - old).mean() for values in new]
+    assert 0 < changes[0] < 0.7 * changes[1]
 
 
 @pytest.mark.parametrize("columns", [list(range(15, 2, -1)), [0, 3, 6, 9, 12]], ids=["most", "fewer than programs"])
@@ -101,10 +111,8 @@ def test_some_of_its_genes(tissue, parent, columns):
     child = tl.fit(tissue["new"], model=parent, genes=genes, **QUIET)
     (old,), (new,) = parent.members, child.members
     assert child.genes == genes
-    rank = min(old.config["rank"], len(genes))
-    assert new.programs.loadings.shape == (rank, len(genes))
-    if rank == len(old.programs.loadings):
-        assert torch.equal(new.programs.loadings, old.programs.loadings[:, columns])
+    assert new.programs.loadings.shape == (new.config["rank"], len(genes))
+    assert new.config["rank"] <= len(genes)
     untuned = HGGEP([with_genes(old, columns).eval()], genes, parent.inputs)
     (r, error), (old_r, old_error) = scores(child, tissue["test"]), scores(untuned, tissue["test"])
     assert r > old_r + 0.1
@@ -113,7 +121,7 @@ def test_some_of_its_genes(tissue, parent, columns):
     raw = read_panel_counts(tissue["new"], genes)
     weight = spot_weights(torch.from_numpy(raw.sum(axis=1))).numpy()
     expected = np.average(log10_cp10k(raw), axis=0, weights=weight)
-    np.testing.assert_allclose(new.programs.mean, expected, atol=1e-4)
+    np.testing.assert_allclose(np.average(predicted(child, tissue["new"]), axis=0, weights=weight), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("columns", [[11, 0, 3, 4, 5, 6, 7, 8, 2], [11, 0, 3], [4]])  # of 8 programs

@@ -64,7 +64,7 @@ def _with_numbers(preset: Preset, choices: Choices) -> Preset:
     if choices.learning_rate is not None:
         recipe = replace(recipe, learning_rate=positive(choices.learning_rate, "`learning_rate`"))
     if choices.n_members == 0:
-        if preset.network != "FeatureHGGEPNet":
+        if preset.network == "HGGEPNet":
             msg = "`n_members=0` solves the closed form alone, which this preset does not have. Pass 1 or more."
             raise ValueError(msg)
         recipe = replace(recipe, shares=(0.0,))

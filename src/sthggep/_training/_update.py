@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 MOST_SPOTS = 6000
 WORTH = 100.0  # spots of new sections that say as much about means and spreads as the training
-PROGRAMS = 6  # of the change
+FEWEST_PROGRAMS = 6  # of the change
+PROGRAM_SHARE = 2 / 3  # of the programs of the training: a change is known less well
 PROGRAM_WORTH = 150.0  # spots that the programs of the training count for beside those of the new sections
 
 
@@ -122,7 +123,8 @@ def _find_change_programs(first: ClosedFormNet, rows: Tensor) -> tuple[Tensor, T
     if first.prior is None:
         return programs.loadings.clone(), programs.damp.clone()
     of_training = (PROGRAM_WORTH * first.prior_strengths).sqrt().unsqueeze(1) * programs.loadings
-    return find_programs([of_training, rows], PROGRAMS, programs.damping)
+    most = max(FEWEST_PROGRAMS, round(PROGRAM_SHARE * len(programs.loadings)))
+    return find_programs([of_training, rows], most, programs.damping)
 
 
 def _with_change(net: ClosedFormNet, factor: float, change: Tensor, loadings: Tensor, damp: Tensor) -> ClosedFormNet:

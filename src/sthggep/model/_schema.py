@@ -44,6 +44,7 @@ class ClosedFormOptions(Part):
     hypergraph: bool = True
     linear: bool = False
     n_windows: Annotated[int, Field(ge=1, le=16)] = 1
+    prior_rank: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
 class FeatureOptions(ClosedFormOptions):
