@@ -35,9 +35,11 @@ class HeldOutMap(NamedTuple):
     predicted: Floats
     measured: Floats
     raw: Floats | None
-    """Counts of the panel; ``None`` for targets."""
+    """Counts of the whole panel; ``None`` for targets."""
     lone: bool = False
     """Whether the training has no other section of its patient, but several of another one."""
+    weights: Floats | None = None
+    """(panel, columns): how the columns follow from the expression of the panel; ``None`` if they are its genes."""
 
 
 def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence[HeldOutMap]]) -> Evidence | None:
@@ -83,6 +85,12 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
     return Evidence(**{name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()})
 
 
+def combined(section: HeldOutMap, weights: Floats) -> HeldOutMap:
+    """Combine the genes of a section with weights (genes, columns), such as to the means of gene sets."""
+    predicted, measured = (values.astype(np.float32) @ weights for values in (section.predicted, section.measured))
+    return section._replace(predicted=predicted, measured=measured, weights=weights)
+
+
 def thinned(section: HeldOutMap) -> HeldOutMap:
     """Keep one spot in each square of a lattice over a section of very many spots."""
     side = section.pitch * np.ceil((len(section.xy) / MOST_SPOTS) ** 0.5)
@@ -118,10 +126,13 @@ def _mean(values: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
 
 
 def _detected(section: HeldOutMap) -> NDArray[np.float64]:
-    """Share of the spots that counted each gene; 1 for targets."""
+    """Share of the spots that counted each gene, or any gene of a combination; 1 for targets."""
     if section.raw is None:
         return np.ones(section.measured.shape[1])
-    return np.asarray((section.raw > 0).mean(axis=0))
+    counted = section.raw > 0
+    if section.weights is not None:  # of any gene that has a weight
+        counted = counted.astype(np.float32) @ (section.weights != 0).astype(np.float32) > 0
+    return np.asarray(counted.mean(axis=0))
 
 
 class Squares:
@@ -171,7 +182,9 @@ def _halves(section: HeldOutMap, rng: np.random.Generator) -> tuple[Floats, Floa
     if section.raw is None:
         return None
     half = rng.binomial(section.raw.astype(np.int64), 0.5).astype(np.float32)
-    return log10_cp10k(half), log10_cp10k(section.raw - half)
+    halves = log10_cp10k(half), log10_cp10k(section.raw - half)
+    weights = section.weights
+    return halves if weights is None else (halves[0] @ weights, halves[1] @ weights)
 
 
 def _ceiling(halves: tuple[Floats, Floats] | None, mean: Callable[[Floats], Floats]) -> NDArray[np.float64]:

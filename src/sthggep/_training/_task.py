@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,6 +52,8 @@ class TrainingTask:
     """Sections of which the training reads only the counts."""
     targets: Targets | None = None
     """Targets that replace genes."""
+    gene_sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Gene sets to judge, with their genes among ``genes``."""
 
     @property
     def n_members(self) -> int:

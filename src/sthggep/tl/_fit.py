@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthggep._arguments import checked
-from sthggep._checks import gene_list
 from sthggep._docs import document_places
-from sthggep._encoders._freshness import refuse_stale
 from sthggep._imports import import_whole
 from sthggep._log import on_interrupt
 from sthggep._slides._places import Places
-from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
-from sthggep._table._counts import read_panel_counts
-from sthggep._table._panel import choose_panel
-from sthggep._table._targets import find_targets
-from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
-from sthggep._training._refusals import (
-    check_counts,
-    check_inputs,
-    refuse_extra_counts,
-    refuse_gene_options,
-    refuse_missing_genes,
-    refuse_training_options,
-    warn_of_small_panel,
-)
+from sthggep._training._choices import Choices
+from sthggep._training._refusals import refuse_training_options
+from sthggep.tl._fit_task import TrainingData, check_task, make_task
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from sthggep._training._presets import Preset
-    from sthggep._training._task import TrainingOptions, TrainingTask
     from sthggep.model import HGGEP
 
 
@@ -49,6 +34,7 @@ def fit(
     validation: str | Sequence[str] | None = "auto",
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     targets: str | Sequence[str] | None = None,
+    gene_sets: Mapping[str, Sequence[str]] | str | Path | None = None,
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
@@ -113,6 +99,11 @@ def fit(
         as cell-type fractions), or a list of columns of ``obs`` (such as signature scores). Every spot needs finite
         numbers. The function does not read counts. It standardizes the targets for training; predictions are on the
         original scale. Nothing bounds them: fractions may be slightly below 0, and need not add up to 1.
+    gene_sets
+        Gene sets that :func:`sthggep.tl.trust` is to judge: a dict of names and lists of genes, or the path of a GMT file.
+        The score of a set is the mean expression of its genes among the panel, two or more. The training does not use the sets.
+        It compares their predicted and measured scores on the tissue that it holds out, and the model keeps the comparison.
+        Default: none; with ``model`` those of that model.
     obsm
         Key or keys in ``obsm`` of features to read instead of the image (UNI, CONCH, cell counts, of any origin); each
         key is a latent stage. Each holds an array, a sparse matrix or a DataFrame with a row of finite numbers for
@@ -186,9 +177,10 @@ def fit(
     ------
     KeyError, ValueError
         Invalid input, refused before training: no image, spots outside the image, counts that are not raw, an
-        absent gene, an unknown preset, two copies of one section where tissue is held out.
+        absent gene, an unknown preset, two copies of one section where tissue is held out, gene sets without genes of the
+        panel or with ``validation=None``.
     FileNotFoundError
-        The weights do not exist or cannot be downloaded.
+        The weights do not exist or cannot be downloaded; there is no such GMT file.
     ImportError
         The package of the encoder is not installed.
 
@@ -216,85 +208,12 @@ def fit(
         library_key=library_key,
         mpp=mpp,
     )
-    data = _TrainingData(slides, genes, targets, expression)
+    data = TrainingData(slides, genes, targets, expression, gene_sets)
     choices = Choices(obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members)
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)
     refuse_training_options(options)
-    task = _make_task(data, preset, model, choices, options, places)
-    _check_task(task)
+    task = make_task(data, preset, model, choices, options, places)
+    check_task(task)
     with on_interrupt(lambda: describe_stored(checkpoint_dir, task.most_networks)):
         return train(task)
-
-
-@dataclass(frozen=True)
-class _TrainingData:
-    """What the user passes to train on."""
-
-    slides: AnnData | SpatialData | Sequence[AnnData | SpatialData]
-    genes: Sequence[str] | None
-    targets: str | Sequence[str] | None
-    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None
-
-
-def _make_task(
-    data: _TrainingData,
-    preset: str | Preset,
-    model: HGGEP | str | Path | None,
-    choices: Choices,
-    options: TrainingOptions,
-    places: Places,
-) -> TrainingTask:
-    """Read the sections of the slides, and find preset, targets and panel."""
-    from sthggep._training._task import TrainingTask
-
-    genes, parent = data.genes, None
-    preset_name, content = find_preset(preset)
-    if data.targets is not None:
-        refuse_gene_options(genes=genes, model=model, expression=data.expression, layer=options.layer)
-        content = without_counts(content)
-    if data.expression is not None:
-        refuse_extra_counts(content, new=model is None)
-    if model is not None:
-        from sthggep._training._fine_tuning import open_parent
-
-        inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "encoding", "flips", "stain")}
-        parent, content, genes = open_parent(model, preset_name, genes, {**inputs, "weights": options.weights})
-        preset_name = parent.preset
-    content = with_choices(content, choices)
-    objects = list(data.slides) if isinstance(data.slides, Sequence) else [data.slides]
-    need_image = content.inputs.needs_image
-    sections = distinct_names([s for slide in objects for s in resolve(slide, places, need_image=need_image)])
-    for slide in objects:
-        refuse_stale(slide, places, content.inputs.obsm)
-    extra = extra_sections_of(data.expression, places)
-    targets = None if data.targets is None else find_targets(data.targets, sections)
-    if targets is not None:
-        genes = targets.names
-    if genes is None:
-        genes = choose_panel(sections, layer=options.layer)
-    return TrainingTask(sections, gene_list(genes), preset_name, content, options, parent, extra, targets)
-
-
-def _check_task(task: TrainingTask) -> None:
-    """Refuse counts, features and fields of view that the networks cannot learn from."""
-    from sthggep._inputs._windows import check_window
-    from sthggep.tl._cross_validation._leaks import refuse_copies
-    from sthggep.tl._doubts import warn_of_earlier_training
-    from sthggep.tl._request import check_fit
-
-    layer, inputs = task.options.layer, task.preset.inputs
-    if task.targets is None:
-        check_panel = warn_of_small_panel if task.parent is None else refuse_missing_genes
-        check_panel(task.genes, task.slides)
-        check_counts(task.slides, task.genes, layer)
-    check_inputs(task.slides, inputs)
-    for slide in task.extra_sections:
-        read_panel_counts(slide.adata, task.genes, layer=layer, rows=slide.rows)
-    for slide in task.slides:
-        check_window(inputs, slide, task.options.window)
-        if task.parent is not None:
-            check_fit(task.parent, slide)
-    refuse_copies(task.slides, task.options.validation, layer, task.extra_sections)
-    if task.parent is not None and task.options.validation is not None:
-        warn_of_earlier_training(task.parent, task.slides)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sthggep.model import HGGEP
+    from sthggep.model._calibration import HeldOutEvidence
     from sthggep.tl._earlier import EarlierPrediction
     from sthggep.tl._request import Request
 
@@ -64,9 +65,26 @@ def prediction_record(
         if values is not None:
             by_gene = dict(zip(model.genes, values, strict=True))
             record[name] = np.array([by_gene[gene] for gene in request.genes], dtype=np.float64)
-    if model.calibration is not None and model.calibration.evidence is not None:
-        record["evidence"] = model.calibration.evidence.take(request.quantities.columns).to_arrays()
+    if model.calibration is not None:
+        record |= _held_out_record(model, model.calibration.held_out, request)
     return record | {"obsm": np.array(request.arrays, dtype=object)}
+
+
+def _held_out_record(model: HGGEP, held_out: HeldOutEvidence, request: Request) -> dict[str, Any]:
+    """What the model knows of held-out tissue: of the predicted genes, of gene sets that consist of these, of programs."""
+    record: dict[str, Any] = {}
+    if held_out.evidence is not None:
+        record["evidence"] = held_out.evidence.take(request.quantities.columns).to_arrays()
+    if held_out.program_evidence is not None:
+        record["program_evidence"] = held_out.program_evidence.to_arrays()
+    if held_out.set_evidence is not None:
+        genes, sets = set(request.genes), model.training.gene_sets
+        names = [name for name, members in sets.items() if genes.issuperset(members)]
+        if names:
+            columns = np.array([list(sets).index(name) for name in names], dtype=np.intp)
+            record["gene_sets"] = np.array(names, dtype=object)
+            record["set_evidence"] = held_out.set_evidence.take(columns).to_arrays()
+    return record
 
 
 def versions() -> dict[str, str]:

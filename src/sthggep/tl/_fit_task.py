@@ -1,0 +1,121 @@
+"""The task of `tl.fit`: slides read and checked, with preset, targets, panel and gene sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sthggep._checks import gene_list
+from sthggep._encoders._freshness import refuse_stale
+from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
+from sthggep._table._counts import read_panel_counts
+from sthggep._table._gene_sets import GeneSets, read_gene_sets, sets_of_panel
+from sthggep._table._panel import choose_panel
+from sthggep._table._targets import find_targets
+from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
+from sthggep._training._refusals import (
+    check_counts,
+    check_inputs,
+    refuse_extra_counts,
+    refuse_gene_options,
+    refuse_missing_genes,
+    refuse_sets_without_validation,
+    warn_of_small_panel,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from sthggep._slides._places import Places
+    from sthggep._training._presets import Preset
+    from sthggep._training._task import TrainingOptions, TrainingTask
+    from sthggep.model import HGGEP
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the user passes to train on."""
+
+    slides: AnnData | SpatialData | Sequence[AnnData | SpatialData]
+    genes: Sequence[str] | None
+    targets: str | Sequence[str] | None
+    expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None
+    gene_sets: GeneSets | None
+
+
+def make_task(
+    data: TrainingData,
+    preset: str | Preset,
+    model: HGGEP | str | Path | None,
+    choices: Choices,
+    options: TrainingOptions,
+    places: Places,
+) -> TrainingTask:
+    """Read the sections of the slides, and find preset, targets and panel."""
+    from sthggep._training._task import TrainingTask
+
+    genes, parent = data.genes, None
+    refuse_sets_without_validation(data.gene_sets, options.validation)
+    gene_sets = None if data.gene_sets is None else read_gene_sets(data.gene_sets)
+    preset_name, content = find_preset(preset)
+    if data.targets is not None:
+        refuse_gene_options(
+            genes=genes, model=model, expression=data.expression, layer=options.layer, gene_sets=data.gene_sets
+        )
+        content = without_counts(content)
+    if data.expression is not None:
+        refuse_extra_counts(content, new=model is None)
+    if model is not None:
+        from sthggep._training._fine_tuning import open_parent
+
+        inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "encoding", "flips", "stain")}
+        parent, content, genes = open_parent(model, preset_name, genes, {**inputs, "weights": options.weights})
+        preset_name = parent.preset
+    content = with_choices(content, choices)
+    objects = list(data.slides) if isinstance(data.slides, Sequence) else [data.slides]
+    need_image = content.inputs.needs_image
+    sections = distinct_names([s for slide in objects for s in resolve(slide, places, need_image=need_image)])
+    for slide in objects:
+        refuse_stale(slide, places, content.inputs.obsm)
+    extra = extra_sections_of(data.expression, places)
+    targets = None if data.targets is None else find_targets(data.targets, sections)
+    if targets is not None:
+        genes = targets.names
+    if genes is None:
+        genes = choose_panel(sections, layer=options.layer)
+    genes = gene_list(genes)
+    of_panel = _known_sets(parent, genes) if gene_sets is None else sets_of_panel(gene_sets, genes)
+    return TrainingTask(sections, genes, preset_name, content, options, parent, extra, targets, of_panel)
+
+
+def _known_sets(parent: HGGEP | None, genes: Sequence[str]) -> dict[str, list[str]]:
+    """Gene sets of the model to fine-tune of which all genes stay."""
+    sets = {} if parent is None else parent.training.gene_sets
+    return {name: members for name, members in sets.items() if set(genes).issuperset(members)}
+
+
+def check_task(task: TrainingTask) -> None:
+    """Refuse counts, features and fields of view that the networks cannot learn from."""
+    from sthggep._inputs._windows import check_window
+    from sthggep.tl._cross_validation._leaks import refuse_copies
+    from sthggep.tl._doubts import warn_of_earlier_training
+    from sthggep.tl._request import check_fit
+
+    layer, inputs = task.options.layer, task.preset.inputs
+    if task.targets is None:
+        check_panel = warn_of_small_panel if task.parent is None else refuse_missing_genes
+        check_panel(task.genes, task.slides)
+        check_counts(task.slides, task.genes, layer)
+    check_inputs(task.slides, inputs)
+    for slide in task.extra_sections:
+        read_panel_counts(slide.adata, task.genes, layer=layer, rows=slide.rows)
+    for slide in task.slides:
+        check_window(inputs, slide, task.options.window)
+        if task.parent is not None:
+            check_fit(task.parent, slide)
+    refuse_copies(task.slides, task.options.validation, layer, task.extra_sections)
+    if task.parent is not None and task.options.validation is not None:
+        warn_of_earlier_training(task.parent, task.slides)
