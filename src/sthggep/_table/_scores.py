@@ -57,6 +57,14 @@ def score_intervals(
 ) -> pd.DataFrame:
     """Score intervals of each gene: coverage, mean width, and the interval score of Winkler (1972), lower is better."""
     missed = np.clip(lower - measured, 0, None) + np.clip(measured - upper, 0, None)
-    coverage, width = (missed == 0).mean(axis=0), (upper - lower).mean(axis=0)
+    coverage, width = coverage_and_width(lower, upper, measured)
     scores = (coverage, width, (upper - lower + 2 / (1 - level) * missed).mean(axis=0))
     return pd.DataFrame(dict(zip(INTERVAL_METRICS, scores, strict=True)))
+
+
+def coverage_and_width(
+    lower: NDArray[np.float32], upper: NDArray[np.float32], measured: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute of each gene the share of measurements inside the intervals, and the mean width of these."""
+    inside = (measured >= lower) & (measured <= upper)
+    return inside.mean(axis=0), (upper - lower).mean(axis=0, dtype=np.float64)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sthggep._arguments import checked
 from sthggep.pl._cross_validation import check_results
-from sthggep.pl._figure import COLORS, DOT, new_figure, save_figure, style
+from sthggep.pl._figure import DOT, distinct_colors, new_figure, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,17 +99,13 @@ def calibration(
     return figure
 
 
-def _color(number: int) -> str:
-    return str(COLORS[number % len(COLORS)])
-
-
 def _draw_curves(ax: Axes, coverage: pd.DataFrame, names: list[str]) -> None:
     """Draw the coverage of the median gene against the level, a curve for each section."""
     least = float(min(coverage["level"].min(), coverage["median"].min())) - 0.03
     ax.plot([least, 1], [least, 1], color="0.4", lw=0.8, ls="--", zorder=1)
-    for number, name in enumerate(names):
+    for name, color in zip(names, distinct_colors(len(names)), strict=True):
         rows = coverage[coverage["section"].astype(str) == name].sort_values("level")
-        ax.plot(rows["level"], rows["median"], color=_color(number), marker="o", lw=1.0, label=name, **DOT)
+        ax.plot(rows["level"], rows["median"], color=color, marker="o", lw=1.0, label=name, **DOT)
     ax.set(xlim=(least, 1), ylim=(least, 1), xlabel="level of the intervals", ylabel="coverage of the median gene")
     ax.set_title("held-out sections")
     ax.annotate("too wide", (0.04, 0.96), xycoords="axes fraction", fontsize=7, color="0.4", va="top")
@@ -120,11 +116,12 @@ def _draw_sections(ax: Axes, rows: pd.DataFrame, names: list[str]) -> None:
     """Draw median and quartiles over the genes of each section."""
     rows = rows.assign(section=rows["section"].astype(str)).set_index("section").reindex(names)
     low, median, high = (rows[column].to_numpy(dtype=np.float64) for column in ("low", "median", "high"))
-    for x in range(len(names)):
-        ax.vlines(x, low[x], high[x], color=_color(x), lw=1.0, alpha=0.6)
-        ax.plot([x], [median[x]], ls="", marker="o", color=_color(x), **DOT)
+    colors = distinct_colors(len(names))
+    for x, color in enumerate(colors):
+        ax.vlines(x, low[x], high[x], color=color, lw=1.0, alpha=0.6)
+        ax.plot([x], [median[x]], ls="", marker="o", color=color, **DOT)
     long = max(map(len, names)) > 4
     ax.set_xticks(np.arange(len(names)), names, rotation=90 if long else 0)
-    for x, text in enumerate(ax.get_xticklabels()):
-        text.set_color(_color(x))  # the key to the curves
+    for text, color in zip(ax.get_xticklabels(), colors, strict=True):
+        text.set_color(color)  # the key to the curves
     ax.set_xlim(-0.6, len(names) - 0.4)
