@@ -162,7 +162,8 @@ def predict(
     Warns
     -----
     UserWarning
-        A section's image is unlike the training tissue (mean novelty above 0.8). Few spots lie on tissue, or more would
+        A section's image is unlike the training tissue (mean novelty above 0.8), or shows pen, glass, folds or blur at spots
+        that are (:func:`sthggep.pp.image_faults` marks these). Few spots lie on tissue, or more would
         with x and y swapped. The model was trained on this tissue, judged by the image or by the array positions of the spots. Colors of the tissue or microns per pixel of the image lie
         outside the range of the training sections (:func:`sthggep.pl.colors` draws the colors). The table has none of
         the model's genes.
@@ -238,7 +239,7 @@ def predict(
             store.write(outputs, novelty)
             record = record | {"path": str(path), "obsm": np.array([], dtype=object)}
     _write(request.table, request.keys, outputs, record, {request.keys.source: sources, request.keys.novelty: novelty})
-    warn_of_unlike_tissue({slide.name: novelty[slide.rows] for slide in request.slides}, loaded.training.all_sections)
+    warn_of_unlike_tissue(request.slides, novelty, loaded.training.all_sections)
     return data if copy else None
 
 
