@@ -59,6 +59,15 @@ def test_no_two_sections_have_one_color(results, n):
     assert colors == [to_hex(line.get_color()) for line in coverage.lines if line.get_marker() == "o"]
 
 
+def test_targets_are_called_so(results):
+    results.attrs = {"parameters": {"targets": "fractions"}}
+    curve, _, width = pl.calibration(results).axes
+    assert curve.get_ylabel() == "coverage of the median target"
+    assert width.texts[0].get_text().startswith("dot: median target")
+    results.attrs = {"parameters": {"targets": None}}
+    assert pl.calibration(results).axes[0].get_ylabel() == "coverage of the median gene"
+
+
 def test_one_level_needs_no_curve(results):
     figure = pl.calibration(results[results["level"] == 0.8])
     assert [ax.get_title() for ax in figure.axes] == ["80 % intervals"] * 2

@@ -11,7 +11,8 @@ from scipy.sparse import csr_matrix
 
 from sthggep._table._counts import log10_cp10k
 from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
-from sthggep._table._spatial_null import compare_maps, correlate
+from sthggep._table._scores import ceiling_of_halves, correlate
+from sthggep._table._spatial_null import compare_maps
 
 PHASES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
 LEAST_SQUARES = 6
@@ -191,8 +192,7 @@ def _ceiling(halves: tuple[Floats, Floats] | None, mean: Callable[[Floats], Floa
     """Highest correlation that the noise of the counts allows; 1 for targets."""
     if halves is None:
         return np.ones(1)
-    r = np.clip(correlate(*(mean(half) for half in halves)), 0, None)
-    return np.asarray(np.sqrt(2 * r / (1 + r)))
+    return ceiling_of_halves(correlate(*(mean(half) for half in halves)))
 
 
 def _errors(section: HeldOutMap) -> Floats:

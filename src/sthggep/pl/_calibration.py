@@ -77,6 +77,8 @@ def calibration(
     table = pd.DataFrame({"median": values.median(), "low": values.quantile(0.25), "high": values.quantile(0.75)})
     table = table.reset_index()
     names = [str(name) for name in known["section"].unique()]
+    of_targets = results.attrs.get("parameters", {}).get("targets") is not None
+    what = "target" if of_targets else "gene"
     levels = np.sort(known["level"].unique())
     shown = float(levels[np.abs(levels - SHOWN).argmin()])
     with style():
@@ -85,7 +87,7 @@ def calibration(
         figure = new_figure(size, dpi)
         *curves, coverage, width = figure.subplots(1, 2 + several)
         for ax in curves:
-            _draw_curves(ax, table[table["metric"] == "coverage"], names)
+            _draw_curves(ax, table[table["metric"] == "coverage"], names, what)
         for ax, metric in ((coverage, "coverage"), (width, "width")):
             _draw_sections(ax, table[(table["metric"] == metric) & (table["level"] == shown)], names)
             ax.set(ylabel=metric, title=f"{100 * shown:g} % intervals")
@@ -93,20 +95,20 @@ def calibration(
         coverage.set_ylim(min(coverage.get_ylim()[0], shown - 0.05), 1.0)
         width.set_ylim(bottom=0)
         width.annotate(
-            "dot: median gene\nline: quartiles", (0.03, 0.03), xycoords="axes fraction", fontsize=7, color="0.4"
+            f"dot: median {what}\nline: quartiles", (0.03, 0.03), xycoords="axes fraction", fontsize=7, color="0.4"
         )
         save_figure(figure, save)
     return figure
 
 
-def _draw_curves(ax: Axes, coverage: pd.DataFrame, names: list[str]) -> None:
+def _draw_curves(ax: Axes, coverage: pd.DataFrame, names: list[str], what: str) -> None:
     """Draw the coverage of the median gene against the level, a curve for each section."""
     least = float(min(coverage["level"].min(), coverage["median"].min())) - 0.03
     ax.plot([least, 1], [least, 1], color="0.4", lw=0.8, ls="--", zorder=1)
     for name, color in zip(names, distinct_colors(len(names)), strict=True):
         rows = coverage[coverage["section"].astype(str) == name].sort_values("level")
         ax.plot(rows["level"], rows["median"], color=color, marker="o", lw=1.0, label=name, **DOT)
-    ax.set(xlim=(least, 1), ylim=(least, 1), xlabel="level of the intervals", ylabel="coverage of the median gene")
+    ax.set(xlim=(least, 1), ylim=(least, 1), xlabel="level of the intervals", ylabel=f"coverage of the median {what}")
     ax.set_title("held-out sections")
     ax.annotate("too wide", (0.04, 0.96), xycoords="axes fraction", fontsize=7, color="0.4", va="top")
     ax.annotate("too narrow", (0.96, 0.04), xycoords="axes fraction", fontsize=7, color="0.4", ha="right")
