@@ -87,6 +87,9 @@ def test_combinations_of_genes_are_judged_on_the_scale_of_the_panel():
     np.testing.assert_allclose(evidence.detected, [(raw[:, [1, 5]] > 0).any(axis=1).mean()])
     mean = [values[:, [1, 5]].mean(axis=1) for values in (truth, log10_cp10k(raw))]
     np.testing.assert_allclose(evidence.pearson, [[np.corrcoef(*mean)[0, 1]]], atol=1e-5)
+    half = np.random.default_rng(0).binomial(raw.astype(int), 0.5).astype(np.float32)
+    r = np.corrcoef(*(log10_cp10k(each)[:, [1, 5]].mean(axis=1) for each in (half, raw - half)))[0, 1]
+    np.testing.assert_allclose(evidence.ceiling, np.sqrt(2 * r / (1 + r)), atol=1e-5)
 
 
 def test_very_many_spots_are_thinned_for_maps_and_cut_for_regions(monkeypatch):
