@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -233,6 +235,21 @@ def test_gene_sets_are_refused_before_training(slides, fit_options):
     slides[0].obs["score"] = slides[1].obs["score"] = 1.0
     with pytest.raises(ValueError, match="`targets` replaces genes and their counts, but you passed `gene_sets`"):
         tl.fit(slides[:2], **options, gene_sets=sets, targets=["score"])
+
+
+def test_a_saved_model_with_other_gene_sets_is_refused(with_sets, tmp_path):
+    with_sets.save(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    sets = config["training"]["gene_sets"]
+    for other, words in (
+        ({**sets, "noise": ["ELSEWHERE"]}, "the set 'noise' must hold genes of the model"),
+        ({"noise": sets["noise"]}, "do not belong together"),
+    ):
+        config["training"]["gene_sets"] = other
+        path.write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=words):
+            HGGEP.load(tmp_path / "model")
 
 
 def test_fine_tuning_keeps_the_gene_sets(with_sets, slides):
