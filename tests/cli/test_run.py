@@ -33,8 +33,10 @@ def summary_keywords(monkeypatch):
 
 def test_a_run_is_repeated_from_its_own_record(shell, files):
     options = "--size-um 640 --weights random --n-members 1 --max-epochs 1 --device cpu --genes FAT1,STRO1"
-    result = shell("fit", "a.h5ad", "b.h5ad", "--out", "m", *options.split())
+    Path("sets.gmt").write_text("both\tof the panel\tFAT1\tSTRO1\n")
+    result = shell("fit", "a.h5ad", "b.h5ad", "--out", "m", "--gene-sets", "sets.gmt", *options.split())
     assert result.exit_code == 0, result.stderr
+    assert HGGEP.load("m").training.gene_sets == {"both": ["FAT1", "STRO1"]}
     text = Path("m/run.yaml").read_text()
     assert text.startswith(f"# sthggep {__version__}, ")
     record = yaml.safe_load(text)

@@ -48,6 +48,26 @@ def test_curves_are_the_median_coverage_by_level(results, tmp_path):
     assert (tmp_path / "calibration.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("n", [8, 9, 30])
+def test_no_two_sections_have_one_color(results, n):
+    first = results[results["section"] == "first"]
+    many = pd.concat([first.assign(section=f"s{number:02}") for number in range(n)])
+    curve, coverage, _ = pl.calibration(many).axes
+    colors = [to_hex(line.get_color()) for line in curve.lines[1:]]
+    assert len(set(colors)) == len(colors) == n
+    assert colors == [to_hex(label.get_color()) for label in coverage.get_xticklabels()]
+    assert colors == [to_hex(line.get_color()) for line in coverage.lines if line.get_marker() == "o"]
+
+
+def test_targets_are_called_so(results):
+    results.attrs = {"parameters": {"targets": "fractions"}}
+    curve, _, width = pl.calibration(results).axes
+    assert curve.get_ylabel() == "coverage of the median target"
+    assert width.texts[0].get_text().startswith("dot: median target")
+    results.attrs = {"parameters": {"targets": None}}
+    assert pl.calibration(results).axes[0].get_ylabel() == "coverage of the median gene"
+
+
 def test_one_level_needs_no_curve(results):
     figure = pl.calibration(results[results["level"] == 0.8])
     assert [ax.get_title() for ax in figure.axes] == ["80 % intervals"] * 2

@@ -41,6 +41,11 @@ def test_sorted_dots_and_ceiling_of_few_genes():
     assert ax.get_xlabel() == "genes, best first (10)"
 
 
+def test_scores_of_targets_are_called_so():
+    scores = table(10).assign(ceiling=np.nan)
+    assert pl.scores(scores).axes[0].get_xlabel() == "targets, best first (10)"
+
+
 @pytest.mark.parametrize("metric", ["pearson", "rmse"])
 def test_the_best_genes_have_their_own_panel(metric: str):
     scores = table(400)

@@ -7,7 +7,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import norm
 
-from sthggep._table._spatial_null import compare_maps, correlate, false_discovery_rates
+from sthggep._table._scores import column_pearson, correlate
+from sthggep._table._spatial_null import compare_maps, false_discovery_rates
 
 SIDE = 20
 XY = np.column_stack([axis.ravel() for axis in np.meshgrid(np.arange(SIDE), np.arange(SIDE))]).astype(float)
@@ -25,6 +26,19 @@ def test_unrelated_smooth_maps_are_not_taken_for_related():
     # A test that takes spots for independent would find many
     r = correlate(fields(300, 0), fields(300, 1))
     assert (np.abs(r) > 1.645 / len(XY) ** 0.5).mean() > 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_correlations_do_not_depend_on_the_scale(scale, dtype):
+    a, b = (fields(20, seed).astype(dtype) for seed in (0, 1))
+    expected = [np.corrcoef(x, y)[0, 1] for x, y in zip(a.T, b.T, strict=True)]
+    np.testing.assert_allclose(correlate(scale * a, b), expected, atol=1e-5)
+    np.testing.assert_allclose(column_pearson(scale * a, b), expected, atol=1e-6)
+    flat = np.full_like(a, 0.1 * scale)
+    for one, other in ((flat, b), (b, flat)):
+        assert (correlate(one, other) == 0).all()
+        assert np.isnan(column_pearson(one, other)).all()
 
 
 def test_related_maps_are_found():

@@ -31,6 +31,15 @@ def predicted(counts: np.ndarray, values: np.ndarray, genes: list[str] = GENES, 
     return adata
 
 
+def with_interval(adata: ad.AnnData, half: float, of: str = "measurement") -> ad.AnnData:
+    measured = log10_cp10k(adata.X.toarray()[:, :3])
+    adata.obsm["hggep_lower"], adata.obsm["hggep_upper"] = measured - half, measured + half
+    # The first gene misses in the first quarter of the spots
+    adata.obsm["hggep_lower"][: len(measured) // 4, 0] += 2 * half
+    adata.uns["hggep"]["interval"] = {"level": 0.9, "of": of}
+    return adata
+
+
 def example(seed: int = 0, n_spots: int = 40, prefix: str = "s") -> ad.AnnData:
     rng = np.random.default_rng(seed)
     counts = rng.poisson([5, 20, 60, 100], (n_spots, 4))
@@ -297,3 +306,39 @@ def test_spatialdata():
     scores = tl.evaluate(sdata)
     pd.testing.assert_frame_equal(table.uns["hggep_scores"], scores)
     assert list(scores.index) == list(table.var_names)
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def test_coverage_is_the_share_of_measurements_inside():
+    scores = tl.evaluate(with_interval(example(), 0.25))
+    np.testing.assert_allclose(scores["coverage"], [0.75, 1, 1])
+    np.testing.assert_allclose(scores["interval_width"], [0.375, 0.5, 0.5], rtol=1e-5)
+    some = tl.evaluate(with_interval(example(), 0.25), genes=["C", "A"])
+    np.testing.assert_allclose(some["coverage"], [1, 0.75])
+
+
+def test_no_coverage_without_intervals_of_measurements():
+    assert tl.evaluate(example()).columns.tolist() == COLUMNS
+    assert tl.evaluate(with_interval(example(), 0.25, of="expression")).columns.tolist() == COLUMNS
+    lost = with_interval(example(), 0.25)
+    del lost.obsm["hggep_upper"]
+    assert tl.evaluate(lost).columns.tolist() == COLUMNS
+
+
+def test_coverage_of_a_section_that_was_predicted_without_intervals_is_unknown():
+    both = ad.concat([with_interval(example(), 0.25), example(1, prefix="t")], join="outer", label="which")
+    both.uns["hggep"] = with_interval(example(), 0.25).uns["hggep"]
+    scores = tl.evaluate(both, library_key="which")
+    assert scores.groupby("section")["coverage"].count().to_dict() == {"0": 3, "1": 0}
+
+
+def test_coverage_of_a_prediction_in_a_file(model, slides, tmp_path):
+    slide = slides[2]
+    options = {"interval": 0.9, "show_progress_bar": False}
+    tl.predict(slide, model, **options)
+    tl.predict(slide, model, key_added="big", out=tmp_path / "big.zarr", **options)
+    expected, found = tl.evaluate(slide)["coverage"], tl.evaluate(slide, "big")["coverage"]
+    assert 0.7 < expected.median() <= 1
+    pd.testing.assert_series_equal(found, expected)

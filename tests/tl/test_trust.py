@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
-from sthggep import tl
+from sthggep import HGGEP, tl
 from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
 from sthggep._table._verdicts import Thresholds, judge
 
@@ -159,6 +161,104 @@ def test_real_fit_calls_noise_noise(slides, fit_options):
     assert (found["verdict"] == "spot").sum() >= 3
     scores = tl.evaluate(slides[2])["pearson"]
     assert scores[found["verdict"] == "spot"].min() > 0.1
+
+
+@pytest.fixture(scope="module")
+def with_sets(_sections, fit_options) -> HGGEP:
+    panel = list(_sections[0].var_names)
+    sets = {"nuclei": [g for g in panel if g.startswith("NUCL")], "noise": [g for g in panel if g.startswith("NOISE")]}
+    assert all(len(genes) > 1 for genes in sets.values())
+    return tl.fit(_sections[:2], **fit_options | {"n_members": 0, "genes": panel, "gene_sets": sets})
+
+
+def test_gene_sets_and_programs_are_judged_like_genes(with_sets, slides, tmp_path):
+    slide = slides[2]
+    tl.predict(slide, with_sets, latent=True, show_progress_bar=False)
+    alone = tl.trust(slide)
+    found = tl.trust(slide, gene_sets=True, programs=True)
+    assert found["kind"].value_counts().to_dict() == {
+        "gene": len(with_sets.genes),
+        "gene set": 2,
+        "program": slide.obsm["X_hggep"].shape[1],
+    }
+    pd.testing.assert_frame_equal(
+        found[found["kind"] == "gene"].drop(columns="kind"), alone, check_names=False, check_like=True
+    )
+    sets = found[found["kind"] == "gene set"]
+    assert sets.index.tolist() == ["nuclei", "noise"]
+    assert sets.loc["nuclei", "verdict"] == "spot"
+    assert sets.loc["noise", "verdict"] not in ("spot", "region")
+    # The mean of genes that follow one tissue is less noisy than each of them
+    members = alone.loc[with_sets.training.gene_sets["nuclei"]]
+    assert sets.loc["nuclei", "held_out_pearson"] > members["held_out_pearson"].mean()
+    assert sets.loc["nuclei", "ceiling"] > members["ceiling"].mean()
+    assert sets.loc["nuclei", "detected"] >= members["detected"].max()
+    assert found.loc["program 0", "verdict"] == "spot"
+    slide.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(tl.trust(again, gene_sets=True, programs=True), found, check_dtype=False)
+    with_sets.save(tmp_path / "model")
+    assert HGGEP.load(tmp_path / "model").id == with_sets.id
+    assert HGGEP.load(tmp_path / "model").training.gene_sets == with_sets.training.gene_sets
+
+
+def test_gene_sets_by_name_and_where_none_are_known(with_sets, slides):
+    slide = slides[2]
+    tl.predict(slide, with_sets, show_progress_bar=False)
+    assert tl.trust(slide, gene_sets=["noise"]).query("kind == 'gene set'").index.tolist() == ["noise"]
+    with pytest.raises(
+        KeyError, match=r"'other' is not in the gene sets .*'nuclei', 'noise'.*tl\.fit\(slides, gene_sets"
+    ):
+        tl.trust(slide, gene_sets=["other"])
+    with pytest.raises(TypeError, match="`gene_sets` must be True or False or a list of names"):
+        tl.trust(slide, gene_sets={"noise": ["NOISE1"]})
+    # Sets of which the prediction holds all genes
+    noise = with_sets.training.gene_sets["noise"]
+    tl.predict(slide, with_sets, genes=[*noise, with_sets.genes[0]], show_progress_bar=False)
+    assert tl.trust(slide, gene_sets=True).query("kind == 'gene set'").index.tolist() == ["noise"]
+    tl.predict(slide, with_sets, genes=noise[:1], show_progress_bar=False)
+    with pytest.raises(ValueError, match=r"nothing about gene sets.*tl\.fit\(slides, gene_sets="):
+        tl.trust(slide, gene_sets=True)
+    with pytest.raises(ValueError, match="nothing about gene programs"):
+        tl.trust(table(evidence_of()), programs=True)
+
+
+def test_gene_sets_are_refused_before_training(slides, fit_options):
+    options = fit_options | {"n_members": 0}
+    sets = {"noise": ["NOISE1", "NOISE2"]}
+    with pytest.raises(ValueError, match="`validation=None` holds out none"):
+        tl.fit(slides[:2], **options, gene_sets=sets, validation=None)
+    with pytest.raises(ValueError, match="Of no set in `gene_sets`"):
+        tl.fit(slides[:2], **options, gene_sets={"other": ["A", "B"]})
+    with pytest.raises(FileNotFoundError, match=r"no file 'sets\.gmt'"):
+        tl.fit(slides[:2], **options, gene_sets="sets.gmt")
+    slides[0].obs["score"] = slides[1].obs["score"] = 1.0
+    with pytest.raises(ValueError, match="`targets` replaces genes and their counts, but you passed `gene_sets`"):
+        tl.fit(slides[:2], **options, gene_sets=sets, targets=["score"])
+
+
+def test_a_saved_model_with_other_gene_sets_is_refused(with_sets, tmp_path):
+    with_sets.save(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    sets = config["training"]["gene_sets"]
+    for other, words in (
+        ({**sets, "noise": ["ELSEWHERE"]}, "the set 'noise' must hold genes of the model"),
+        ({"noise": sets["noise"]}, "do not belong together"),
+    ):
+        config["training"]["gene_sets"] = other
+        path.write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=words):
+            HGGEP.load(tmp_path / "model")
+
+
+def test_fine_tuning_keeps_the_gene_sets(with_sets, slides):
+    noise = with_sets.training.gene_sets["noise"]
+    with pytest.warns(UserWarning, match="was trained on 'toy2' before"):
+        tuned = tl.fit(slides[1:], model=with_sets, genes=[*noise, *with_sets.genes[:2]], show_progress_bar=False)
+    assert list(tuned.training.gene_sets) == ["noise"]
+    assert tuned.calibration.held_out.set_evidence.ceiling.shape == (1,)
+    assert tuned.calibration.held_out.program_evidence is not None
 
 
 def test_cross_validation_compares_verdicts_with_the_held_out_sections(slides, fit_options):

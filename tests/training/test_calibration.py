@@ -151,6 +151,27 @@ def test_intervals_hold_on_a_section_that_nobody_has_seen(alone, slides):
     assert widths[0].mean() < 0.95 * widths[1].mean()
 
 
+def test_expression_intervals_hold_for_the_expression_of_each_spot(alone, slides):
+    from sthggep._table._counts import log10_cp10k
+    from sthggep.datasets._toy_genes import DISPERSION
+
+    slide, rng = slides[2], np.random.default_rng(0)
+    tl.predict(slide, alone, interval=0.9, interval_of="expression", show_progress_bar=False)
+    columns = [slide.var_names.get_loc(gene) for gene in alone.genes]
+    rate = np.asarray(slide.layers["true_rate"])[:, columns].astype(float)
+    depth = np.asarray(slide.X.sum(axis=1)).ravel() / np.asarray(slide.layers["true_rate"]).sum(axis=1)
+
+    def coverage(expected: np.ndarray) -> float:
+        truth = np.mean([log10_cp10k(rng.poisson(expected).astype(np.float32)) for _ in range(40)], axis=0)
+        inside = (truth >= slide.obsm["hggep_lower"]) & (truth <= slide.obsm["hggep_upper"])
+        return float(np.median(inside.mean(axis=0)))
+
+    # What a spot expresses scatters around its rate, which is no noise of counting: the interval is of both
+    scatter = [rng.gamma(1 / DISPERSION, DISPERSION, rate.shape) for _ in range(3)]
+    assert 0.85 <= np.mean([coverage(rate * depth[:, None] * each) for each in scatter]) <= 0.95
+    assert coverage(rate * depth[:, None]) > 0.93
+
+
 def test_a_model_without_held_out_tissue_gives_no_interval(slides, fit_options):
     bare = tl.fit(slides[:1], **fit_options | {"n_members": 0, "validation": None})
     assert bare.calibration is None

@@ -72,6 +72,26 @@ def test_scale_at_which_noisy_counts_agree():
     np.testing.assert_allclose(without.z, evidence.z)
 
 
+def test_combinations_of_genes_are_judged_on_the_scale_of_the_panel():
+    from sthggep._training._evidence import combined
+
+    truth = smooth(8, 4, sigma=4.0)
+    raw = np.random.default_rng(2).poisson(np.exp(0.8 * truth) * 0.3).astype(np.float32)
+    section = held_out(truth, log10_cp10k(raw), raw=raw)
+    unit = measure_evidence([combined(section, np.eye(8, dtype=np.float32))], [])
+    for name, values in measure_evidence([section], []).to_arrays().items():
+        np.testing.assert_allclose(unit.to_arrays()[name], values, atol=1e-5, err_msg=name)
+    pair = np.zeros((8, 1), np.float32)
+    pair[[1, 5]] = 0.5
+    evidence = measure_evidence([combined(section, pair)], [])
+    np.testing.assert_allclose(evidence.detected, [(raw[:, [1, 5]] > 0).any(axis=1).mean()])
+    mean = [values[:, [1, 5]].mean(axis=1) for values in (truth, log10_cp10k(raw))]
+    np.testing.assert_allclose(evidence.pearson, [[np.corrcoef(*mean)[0, 1]]], atol=1e-5)
+    half = np.random.default_rng(0).binomial(raw.astype(int), 0.5).astype(np.float32)
+    r = np.corrcoef(*(log10_cp10k(each)[:, [1, 5]].mean(axis=1) for each in (half, raw - half)))[0, 1]
+    np.testing.assert_allclose(evidence.ceiling, np.sqrt(2 * r / (1 + r)), atol=1e-5)
+
+
 def test_very_many_spots_are_thinned_for_maps_and_cut_for_regions(monkeypatch):
     from sthggep._training import _evidence
 
@@ -148,6 +168,7 @@ def test_a_record_of_other_shapes_is_refused(alone, tmp_path):
     tensors = load_file(path)
     for name, change in (
         ("calibration.evidence.z", lambda values: values[:1]),
+        ("calibration.program_evidence.ceiling", lambda values: values[:-1]),
         ("calibration.novelty.quantiles", lambda values: values[:-1]),
     ):
         save_file({**tensors, name: change(tensors[name]).contiguous()}, path)

@@ -51,6 +51,13 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the 
 @options.genes
 @options.targets
 @options.option(
+    "--gene-sets",
+    type=options.FILE,
+    heading=options.TRAINING,
+    metavar="GMT",
+    help="File of gene sets whose predictions the model is to judge by held-out tissue.",
+)
+@options.option(
     "--checkpoint-dir",
     type=options.FILE,
     heading=options.TRAINING,
@@ -74,6 +81,7 @@ def fit(
     overwrite: bool,
     model: str | None,
     validation: tuple[str, ...],
+    gene_sets: Path | None,
     checkpoint_dir: Path | None,
     **training: Unpack[TrainingOptions],
 ) -> None:
@@ -94,6 +102,7 @@ def fit(
         data,
         model=model,
         validation=validation_of(validation),
+        gene_sets=gene_sets,
         checkpoint_dir=checkpoint_dir,
         show_progress_bar=run.show,
         **training_keywords(training, panel, expression),

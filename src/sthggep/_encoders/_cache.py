@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,18 @@ FORMAT = 1
 VALUES, RECORD = "features.npy", "record.json"
 # The fingerprint of a lazy image covers windows spread over its finest level, and its coarsest level
 _WINDOWS, _WINDOW, _WHOLE = 5, 256, 4096**2
+_TEMPORARY: ContextVar[str | None] = ContextVar("temporary feature cache", default=None)
+
+
+@contextmanager
+def temporary_cache() -> Iterator[None]:
+    """Keep features until the block ends, so that steps of one call encode the same spots once."""
+    with tempfile.TemporaryDirectory(prefix="sthggep-features-") as folder:
+        token = _TEMPORARY.set(folder)
+        try:
+            yield
+        finally:
+            _TEMPORARY.reset(token)
 
 
 class FeatureCache:
@@ -52,7 +66,7 @@ class FeatureCache:
     @classmethod
     def open(cls, folder: str | Path | None) -> FeatureCache | None:
         """Open the cache in ``folder``. Default: ``$STHGGEP_FEATURE_CACHE``; ``None`` where neither names a folder."""
-        path = folder or os.environ.get(VARIABLE)
+        path = folder or os.environ.get(VARIABLE) or _TEMPORARY.get()
         return cls(path) if path else None
 
     def find(self, key: str, shape: tuple[int, int]) -> RowFile | None:

@@ -35,7 +35,7 @@ def tissue_mask(slide: Slide) -> Mask:
     from skimage.filters import gaussian, sobel, threshold_otsu
 
     mpp = slide.require_mpp()
-    image, factors = slide.thumbnail(max_px=_thumbnail_px(slide, mpp))
+    image, factors = slide.thumbnail(max_px=thumbnail_px(slide, mpp))
     um = mpp / float(np.mean(factors))
     edges = gaussian(sobel(rgb2gray(image).astype(np.float32)), GRAIN_UM / um)
     rough = np.sqrt(edges)
@@ -76,7 +76,7 @@ def checked_mask(values: Any, size: tuple[float, float], what: str) -> Mask:
     return mask
 
 
-def _thumbnail_px(slide: Slide, mpp: float) -> int:
+def thumbnail_px(slide: Slide, mpp: float) -> int:
     """Longer side of the thumbnail. A coarser level that exists is better than a read of a huge one."""
     wanted = int(np.clip(max(slide.size) * mpp / LOOK_UM, 1, LARGEST_PX))
     sides = [max(level.shape) for level in slide.levels]

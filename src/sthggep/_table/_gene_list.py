@@ -77,7 +77,7 @@ def read_gene_file(path: Path) -> list[str]:
     if not path.is_file():
         msg = f"There is no gene list {path}: a text file with one gene a line was expected. Check the path."
         raise FileNotFoundError(msg)
-    rows = _rows(_text(path), path)
+    rows = _rows(decode_text(path), path)
     genes = _genes(rows, path)
     _refuse_dates(genes, path)
     return genes
@@ -88,12 +88,18 @@ def split_names(text: str) -> list[str]:
     return [name for name in (_bare(part) for part in re.split(f"[{SEPARATORS}]", text)) if name]
 
 
-def _text(path: Path) -> str:
-    """Decode a text file by its mark of byte order, else by its zeros, else as UTF-8 or the code page of Windows."""
+def decode_text(path: Path, what: str = "gene") -> str:
+    """Decode a text file by its mark of byte order, else by its zeros, else as UTF-8 or the code page of Windows.
+
+    Raises
+    ------
+    ValueError
+        The file is no text with one ``what`` a line.
+    """
     content = path.read_bytes()
     for start, kind in BINARY.items():
         if content.startswith(start):
-            msg = f"{path} is {kind}, not a text with one gene a line. Export the list as CSV or text."
+            msg = f"{path} is {kind}, not a text with one {what} a line. Export the list as CSV or text."
             raise ValueError(msg)
     encodings = [encoding for start, encoding in BOMS.items() if content.startswith(start)][:1]
     if not encodings and b"\0" in content:
@@ -105,7 +111,7 @@ def _text(path: Path) -> str:
             continue
         if "\0" not in text:
             return text
-    msg = f"{path} is no text with one gene a line: it is not in {listing(encodings or ['utf-8'])}. Save it as UTF-8."
+    msg = f"{path} is no text with one {what} a line: it is not in {listing(encodings or ['utf-8'])}. Save it as UTF-8."
     raise ValueError(msg)
 
 

@@ -205,6 +205,16 @@ def open_stored_arrays(path: str, key: str, adata: AnnData) -> dict[str, Array]:
     return arrays if rows is None else {name: array[rows] for name, array in arrays.items()}
 
 
+def read_measurement_ends(adata: AnnData, prediction: Prediction) -> tuple[Values | Array, Values | Array] | None:
+    """Return the ends of a prediction's intervals of measurements; ``None`` if it has none, or of the expression."""
+    interval = adata.uns[prediction.key].get("interval")
+    if not isinstance(interval, Mapping) or interval.get("of") != "measurement":
+        return None
+    path, keys = prediction.path, prediction_keys(prediction.key)
+    arrays = adata.obsm if path is None else open_stored_arrays(path, prediction.key, adata)
+    return (arrays[keys.lower], arrays[keys.upper]) if {keys.lower, keys.upper} <= set(arrays) else None
+
+
 def open_group(path: str) -> h5py.File | zarr.Group:
     """Open the root of an AnnData's file for reading."""
     if path.endswith(".zarr"):

@@ -30,13 +30,21 @@ def score(predicted: NDArray[np.float32], measured: NDArray[np.float32]) -> pd.D
 
 def column_pearson(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     """Correlate each pair of columns by Pearson, shape (n_columns,); a constant column gets NaN."""
-    from scipy.stats import pearsonr
+    return correlate(a.astype(np.float64), b.astype(np.float64), constant=np.nan)
 
+
+def correlate(a: NDArray[np.floating], b: NDArray[np.floating], *, constant: float = 0.0) -> NDArray[np.float64]:
+    """Correlate each pair of columns by Pearson, in the precision of the values; ``constant`` for a constant column."""
     if len(a) < 2:
-        return np.full(a.shape[1], np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the caller warns once of all constant columns
-        return np.asarray(pearsonr(a.astype(np.float64), b.astype(np.float64), axis=0).statistic)
+        return np.full(a.shape[1], constant)
+    least = (8 * np.finfo(a.dtype).eps) ** 2  # of the mean square: what rounding leaves of a constant
+    totals = [np.einsum("ij,ij->j", x, x) for x in (a, b)]
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    squares = [np.einsum("ij,ij->j", x, x) for x in (a, b)]
+    varies = np.logical_and(*(part > least * total for part, total in zip(squares, totals, strict=True)))
+    norm = np.sqrt(squares[0].astype(np.float64)) * np.sqrt(squares[1].astype(np.float64))
+    r = np.einsum("ij,ij->j", a, b) / np.where(varies, norm, 1.0)
+    return np.asarray(np.where(varies, np.clip(r, -1, 1), constant), dtype=np.float64)
 
 
 def noise_ceiling(raw: NDArray[np.float32], rng: np.random.Generator, n_splits: int = N_SPLITS) -> NDArray[np.float64]:
@@ -48,7 +56,12 @@ def noise_ceiling(raw: NDArray[np.float32], rng: np.random.Generator, n_splits: 
         agreements.append(column_pearson(log10_cp10k(half), log10_cp10k(raw - half)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a gene without counts has no ceiling: NaN
-        r = np.clip(np.nanmean(agreements, axis=0), 0, None)
+        return ceiling_of_halves(np.nanmean(agreements, axis=0))
+
+
+def ceiling_of_halves(r: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn the correlation of two halves of the counts into the ceiling at full depth (Spearman & Brown 1910)."""
+    r = np.clip(r, 0, None)
     return np.asarray(np.sqrt(2 * r / (1 + r)), dtype=np.float64)
 
 
@@ -57,6 +70,14 @@ def score_intervals(
 ) -> pd.DataFrame:
     """Score intervals of each gene: coverage, mean width, and the interval score of Winkler (1972), lower is better."""
     missed = np.clip(lower - measured, 0, None) + np.clip(measured - upper, 0, None)
-    coverage, width = (missed == 0).mean(axis=0), (upper - lower).mean(axis=0)
+    coverage, width = coverage_and_width(lower, upper, measured)
     scores = (coverage, width, (upper - lower + 2 / (1 - level) * missed).mean(axis=0))
     return pd.DataFrame(dict(zip(INTERVAL_METRICS, scores, strict=True)))
+
+
+def coverage_and_width(
+    lower: NDArray[np.float32], upper: NDArray[np.float32], measured: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute of each gene the share of measurements inside the intervals, and the mean width of these."""
+    inside = (measured >= lower) & (measured <= upper)
+    return inside.mean(axis=0), (upper - lower).mean(axis=0, dtype=np.float64)

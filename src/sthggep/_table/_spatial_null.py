@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._table._scores import correlate
+
 MOST_MAPS, LEAST_MAPS = 64, 24
 MOST_VALUES = 2e8  # of all maps together; larger sections get fewer maps
 TRIES = 30  # a map
@@ -85,15 +87,6 @@ def _moved(xy: NDArray[np.float64], n_genes: int, seed: int) -> list[tuple[NDArr
             if len(moved) == wanted:
                 break
     return moved
-
-
-def correlate(a: Floats, b: Floats) -> NDArray[np.float64]:
-    """Correlate each pair of columns; 0 where one of them is constant."""
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    products, squares = np.einsum("ij,ij->j", a, b), np.einsum("ij,ij->j", a, a) * np.einsum("ij,ij->j", b, b)
-    norm = np.sqrt(squares.astype(np.float64))
-    least = 1e-6 * max(len(a), 1)
-    return np.where(norm > least * 1e-3, products / np.maximum(norm, 1e-12), 0.0)
 
 
 def _fisher(r: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sthggep._checks import counted
+from sthggep._checks import counted, has_key
 from sthggep._keys import prediction_keys
 from sthggep._table._evidence import SCALES_UM, UNLIKE, Evidence
 from sthggep._table._spatial_null import false_discovery_rates
@@ -25,6 +25,7 @@ TRUSTED = VERDICTS[:2]
 FEWEST_PATIENTS = 3
 """Held-out patients without which nothing is known of an unlike section."""
 PRIOR_SECTIONS = 4.0  # that say as much of how a gene varies between sections as the other genes
+SETS_ADVICE = "Fit the model with it: `sthggep.tl.fit(slides, gene_sets=...)`."
 ONE_SIDED = 1.6449  # 95 % quantile of the standard normal
 
 
@@ -143,11 +144,11 @@ def _upper_tail(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(norm.sf(z))
 
 
-def describe_verdicts(verdicts: pd.DataFrame) -> str:
+def describe_verdicts(verdicts: pd.DataFrame, what: str = "gene") -> str:
     """Count the verdicts of a section, in words."""
     counts = verdicts["verdict"].value_counts()
     how = {"spot": "spot by spot", "region": "over regions", VERDICTS[2]: "not predicted", VERDICTS[3]: "not judged"}
-    return f"{counted(verdicts, 'gene')}: " + ", ".join(f"{counts.get(name, 0)} {how[name]}" for name in VERDICTS)
+    return f"{counted(verdicts, what)}: " + ", ".join(f"{counts.get(name, 0)} {how[name]}" for name in VERDICTS)
 
 
 def read_evidence(table: AnnData, key: str, n_genes: int) -> Evidence:
@@ -167,6 +168,51 @@ def read_evidence(table: AnnData, key: str, n_genes: int) -> Evidence:
         )
         raise ValueError(msg)
     return Evidence.from_arrays(evidence, n_genes)
+
+
+def read_set_evidence(table: AnnData, key: str, names: Sequence[str] | None) -> tuple[list[str], Evidence]:
+    """Read what the model of a prediction knows of gene sets: of those with these names, or of all.
+
+    Raises
+    ------
+    KeyError
+        The model knows no set of such a name.
+    ValueError
+        The model knows no gene sets whose genes are predicted.
+    """
+    record = table.uns[key]
+    if "set_evidence" not in record:
+        msg = (
+            f"The prediction {key!r} holds nothing about gene sets: its model was fitted without, or `genes=` of the prediction left "
+            "out genes of each. Fit it with `sthggep.tl.fit(slides, gene_sets=...)`, and predict again."
+        )
+        raise ValueError(msg)
+    known = [str(name) for name in np.atleast_1d(np.asarray(record["gene_sets"], dtype=object))]
+    evidence = Evidence.from_arrays(record["set_evidence"], len(known))
+    if names is None:
+        return known, evidence
+    for name in names:
+        has_key(dict.fromkeys(known), name, f"the gene sets of the prediction {key!r}", SETS_ADVICE)
+    return list(names), evidence.take(np.array([known.index(name) for name in names], dtype=np.intp))
+
+
+def read_program_evidence(table: AnnData, key: str) -> tuple[list[str], Evidence]:
+    """Read what the model of a prediction knows of its gene programs.
+
+    Raises
+    ------
+    ValueError
+        It knows nothing.
+    """
+    arrays = table.uns[key].get("program_evidence")
+    if arrays is None:
+        msg = (
+            f"The prediction {key!r} holds nothing about gene programs: its model has networks, held no tissue out, or was "
+            "fitted by an earlier version. Fit a closed form by `sthggep.tl.fit(slides, n_members=0)`, and predict again."
+        )
+        raise ValueError(msg)
+    n = len(np.atleast_1d(arrays["ceiling"]))
+    return [f"program {number}" for number in range(n)], Evidence.from_arrays(arrays, n)
 
 
 def mean_novelty(table: AnnData, slide: Slide, key: str) -> float:

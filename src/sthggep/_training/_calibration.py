@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep.model._calibration import PROBABILITIES, Calibration
+from sthggep.model._calibration import NOTHING, PROBABILITIES, Calibration, HeldOutEvidence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sthggep._inputs._section import SectionWindow
-    from sthggep._table._evidence import Evidence
     from sthggep.model._novelty import Novelty
 
 Values = NDArray[np.float32]
@@ -63,7 +62,7 @@ def calibrate(
     held_out: Sequence[HeldOutSection],
     ceiling: Sequence[float] | None,
     std: Sequence[float] | None,
-    evidence: Evidence | None = None,
+    evidence: HeldOutEvidence = NOTHING,
     novelty: Novelty | None = None,
 ) -> Calibration | None:
     """Compute the quantiles of measurement minus prediction over the held-out spots; ``None`` where there are too few.

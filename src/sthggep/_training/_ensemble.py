@@ -207,11 +207,14 @@ def describe_ensemble(ensemble: TrainedEnsemble) -> str:
     """Describe what predicts: the closed form, or networks with their epochs."""
     from sthggep.model._networks import is_closed_form
 
-    if not is_closed_form(ensemble.members):
+    if not is_closed_form(ensemble.members) and len(ensemble.history):
         return _outcome(ensemble.history)
     pearson = [value for value in ensemble.held_out_pearson or () if value is not None]
     held_out = f", PCC {sum(pearson) / len(pearson):.3f} on held-out tissue" if pearson else ""
-    return f"closed form of {counted(range(int(ensemble.members[0].config['rank'])), 'gene program')}{held_out}"  # type: ignore[index]
+    networks = "" if is_closed_form(ensemble.members) else f", beside {counted(ensemble.members, 'network')} as before"
+    return (
+        f"closed form of {counted(range(int(ensemble.members[0].config['rank'])), 'gene program')}{networks}{held_out}"  # type: ignore[index]
+    )
 
 
 def _outcome(history: pd.DataFrame) -> str:

@@ -11,7 +11,8 @@ from scipy.sparse import csr_matrix
 
 from sthggep._table._counts import log10_cp10k
 from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
-from sthggep._table._spatial_null import compare_maps, correlate
+from sthggep._table._scores import ceiling_of_halves, correlate
+from sthggep._table._spatial_null import compare_maps
 
 PHASES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
 LEAST_SQUARES = 6
@@ -35,9 +36,11 @@ class HeldOutMap(NamedTuple):
     predicted: Floats
     measured: Floats
     raw: Floats | None
-    """Counts of the panel; ``None`` for targets."""
+    """Counts of the whole panel; ``None`` for targets."""
     lone: bool = False
     """Whether the training has no other section of its patient, but several of another one."""
+    weights: Floats | None = None
+    """(panel, columns): how the columns follow from the expression of the panel; ``None`` if they are its genes."""
 
 
 def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence[HeldOutMap]]) -> Evidence | None:
@@ -83,6 +86,12 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
     return Evidence(**{name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()})
 
 
+def combined(section: HeldOutMap, weights: Floats) -> HeldOutMap:
+    """Combine the genes of a section with weights (genes, columns), such as to the means of gene sets."""
+    predicted, measured = (values.astype(np.float32) @ weights for values in (section.predicted, section.measured))
+    return section._replace(predicted=predicted, measured=measured, weights=weights)
+
+
 def thinned(section: HeldOutMap) -> HeldOutMap:
     """Keep one spot in each square of a lattice over a section of very many spots."""
     side = section.pitch * np.ceil((len(section.xy) / MOST_SPOTS) ** 0.5)
@@ -118,10 +127,13 @@ def _mean(values: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
 
 
 def _detected(section: HeldOutMap) -> NDArray[np.float64]:
-    """Share of the spots that counted each gene; 1 for targets."""
+    """Share of the spots that counted each gene, or any gene of a combination; 1 for targets."""
     if section.raw is None:
         return np.ones(section.measured.shape[1])
-    return np.asarray((section.raw > 0).mean(axis=0))
+    counted = section.raw > 0
+    if section.weights is not None:  # of any gene that has a weight
+        counted = counted.astype(np.float32) @ (section.weights != 0).astype(np.float32) > 0
+    return np.asarray(counted.mean(axis=0))
 
 
 class Squares:
@@ -171,15 +183,16 @@ def _halves(section: HeldOutMap, rng: np.random.Generator) -> tuple[Floats, Floa
     if section.raw is None:
         return None
     half = rng.binomial(section.raw.astype(np.int64), 0.5).astype(np.float32)
-    return log10_cp10k(half), log10_cp10k(section.raw - half)
+    halves = log10_cp10k(half), log10_cp10k(section.raw - half)
+    weights = section.weights
+    return halves if weights is None else (halves[0] @ weights, halves[1] @ weights)
 
 
 def _ceiling(halves: tuple[Floats, Floats] | None, mean: Callable[[Floats], Floats]) -> NDArray[np.float64]:
     """Highest correlation that the noise of the counts allows; 1 for targets."""
     if halves is None:
         return np.ones(1)
-    r = np.clip(correlate(*(mean(half) for half in halves)), 0, None)
-    return np.asarray(np.sqrt(2 * r / (1 + r)))
+    return ceiling_of_halves(correlate(*(mean(half) for half in halves)))
 
 
 def _errors(section: HeldOutMap) -> Floats:

@@ -74,6 +74,13 @@ def refuse_gene_options(**options: object) -> None:
         raise ValueError(msg)
 
 
+def refuse_sets_without_validation(gene_sets: object, validation: object) -> None:
+    """Refuse gene sets that no held-out tissue can judge."""
+    if gene_sets is not None and validation is None:
+        msg = "`gene_sets` are judged by tissue that the training holds out, but `validation=None` holds out none. Leave `validation` out."
+        raise ValueError(msg)
+
+
 def refuse_target_model(parent: HGGEP) -> None:
     """Refuse to fine-tune a model whose targets are not genes."""
     if parent.targets is not None:

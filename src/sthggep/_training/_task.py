@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,6 +54,8 @@ class TrainingTask:
     """Sections of which the training reads only the counts."""
     targets: Targets | None = None
     """Targets that replace genes."""
+    gene_sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Gene sets to judge, with their genes among ``genes``."""
     measured: Sequence[NDArray[np.bool_] | None] = ()
     """Spots of each slide whose counts may be used; ``None`` for all, and nothing for all of all slides."""
     min_counts: int = 1

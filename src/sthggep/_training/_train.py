@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sthggep._checks import counted
 from sthggep._log import log
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._inputs._section import Section
-    from sthggep._table._evidence import Evidence
-    from sthggep._training._calibration import HeldOutSection
     from sthggep._training._ensemble import TrainedEnsemble
     from sthggep._training._prepare import PreparedInputs
     from sthggep._training._task import TrainingTask
@@ -49,6 +46,7 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     from sthggep._training._calibration import calibrate
     from sthggep._training._checkpoint_folder import open_training
     from sthggep._training._ensemble import describe_ensemble, train_ensemble
+    from sthggep._training._held_out import measure_held_out
     from sthggep._training._prepare import prepare
     from sthggep._training._record import record_training
     from sthggep._training._validation import plan_validation
@@ -72,9 +70,10 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     log.info("Trained in %.0f s: %s.", time.perf_counter() - start, describe_ensemble(ensemble))
     record.held_out_pearson = ensemble.held_out_pearson
     std = None if record.targets is None else record.targets["std"]
-    evidence = _measure_evidence(task, sections, ensemble, 1.0 if std is None else np.asarray(std, dtype=np.float32))
+    evidence = measure_held_out(task, sections, ensemble, 1.0 if std is None else np.asarray(std, dtype=np.float32))
     calibration = calibrate(list(ensemble.held_out.values()), record.ceiling, std, evidence, novelty)
     record.calibrated_on = [] if calibration is None else list(ensemble.held_out)
+    record.gene_sets = {name: list(genes) for name, genes in task.gene_sets.items()}
     return HGGEP(
         ensemble.members,
         task.genes,
@@ -117,33 +116,6 @@ def _read_sections(task: TrainingTask, prepared: PreparedInputs) -> tuple[list[S
     scaled = [((part - mean) / std).astype("float32") for part in values]
     sections = [section_of_targets(slide, part, windows) for (slide, windows), part in zip(pairs, scaled, strict=True)]
     return sections, TrainingRecord(targets={**targets.to_dict(), "mean": mean.tolist(), "std": std.tolist()})
-
-
-def _measure_evidence(
-    task: TrainingTask, sections: Sequence[Section], ensemble: TrainedEnsemble, std: NDArray[np.float32] | float
-) -> Evidence | None:
-    """Compare predictions and measurements of the held-out tissue."""
-    from sthggep._slides._patients import patient_of
-    from sthggep._training._evidence import HeldOutMap, measure_evidence
-
-    patients = [patient_of(slide) for slide in task.slides]
-    several = any(patients.count(patient) > 1 for patient in patients if patient is not None)
-    by_name = {slide.name: (slide, section) for slide, section in zip(task.slides, sections, strict=True)}
-
-    def maps(held_out: Mapping[str, HeldOutSection]) -> list[HeldOutMap]:
-        found = []
-        for name, part in held_out.items():
-            slide, section = by_name[name]
-            pitch = slide.pitch()
-            unit = slide.mpp or 1 / pitch
-            raw = section.counts[part.rows].numpy() if section.counts.shape[1] else None
-            xy = slide.xy[part.rows] * unit
-            values = (part.predicted * std, part.measured * std)
-            lone = several and patients.count(patient_of(slide)) == 1
-            found.append(HeldOutMap(xy, slide.mpp is not None, pitch * unit, *values, raw, lone))
-        return found
-
-    return measure_evidence(maps(ensemble.held_out), [maps(part) for part in ensemble.of_patients])
 
 
 def _keep_prior(ensemble: TrainedEnsemble, sections: Sequence[Section]) -> None:

@@ -23,7 +23,7 @@ INTERVALS: tuple[IntervalOf, ...] = get_args(IntervalOf)
 _TAIL = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25)
 PROBABILITIES = np.array([*_TAIL, *(1 - each for each in reversed(_TAIL))])
 
-EVIDENCE, NOVELTY = "evidence.", "novelty."
+NOVELTY = "novelty."
 
 Values = NDArray[np.float32]
 
@@ -34,6 +34,20 @@ class Interval(NamedTuple):
     level: float
     """Share of what it is an interval of that lies inside."""
     of: IntervalOf
+
+
+class HeldOutEvidence(NamedTuple):
+    """What predictions of held-out tissue say; ``None`` for what was not compared."""
+
+    evidence: Evidence | None = None
+    """Of each gene."""
+    set_evidence: Evidence | None = None
+    """Of each gene set."""
+    program_evidence: Evidence | None = None
+    """Of each gene program."""
+
+
+NOTHING = HeldOutEvidence()
 
 
 @dataclass(frozen=True)
@@ -47,10 +61,15 @@ class Calibration:
     """(probabilities, genes), at ``PROBABILITIES``, on the scale of the predictions."""
     noise_free: Values
     """(genes,): by how much intervals shrink where counting noise is taken out, from 0 to 1."""
-    evidence: Evidence | None = None
+    held_out: HeldOutEvidence = NOTHING
     """Of which genes, scales and regions the held-out predictions were right."""
     novelty: Novelty | None = None
     """What the image of the training tissue is like."""
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What held-out tissue says of each gene."""
+        return self.held_out.evidence
 
     def interval(
         self, predicted: Values, level: float, of: IntervalOf, columns: NDArray[np.intp] | None, *, least: float | None
@@ -90,7 +109,8 @@ class Calibration:
         import torch
 
         tensors = {"quantiles": torch.from_numpy(self.quantiles), "noise_free": torch.from_numpy(self.noise_free)}
-        for prefix, part in ((EVIDENCE, self.evidence), (NOVELTY, self.novelty)):
+        parts = {**{f"{name}.": part for name, part in self.held_out._asdict().items()}, NOVELTY: self.novelty}
+        for prefix, part in parts.items():
             if part is not None:
                 tensors |= {prefix + name: values for name, values in part.to_tensors().items()}
         return tensors
@@ -103,21 +123,26 @@ class Calibration:
         return cls(
             tensors["quantiles"].float().numpy(),
             tensors["noise_free"].float().numpy(),
-            Evidence.from_tensors(select_prefix(EVIDENCE, tensors)),
+            HeldOutEvidence(
+                *(Evidence.from_tensors(select_prefix(f"{name}.", tensors)) for name in HeldOutEvidence._fields)
+            ),
             Novelty.from_tensors(select_prefix(NOVELTY, tensors)),
         )
 
     @staticmethod
-    def expected_tensors(found: Mapping[str, Tensor], n_genes: int) -> list[tuple[str, Tensor]]:
+    def expected_tensors(
+        found: Mapping[str, Tensor], n_genes: int, n_sets: int, n_programs: int
+    ) -> list[tuple[str, Tensor]]:
         """List the tensors of a model of so many genes, without their values: of those found, all that belong together."""
         import torch
 
         shapes = {"quantiles": (len(PROBABILITIES), n_genes), "noise_free": (n_genes,)}
         expected = [(name, torch.empty(shape, device="meta")) for name, shape in shapes.items()]
         parts = {
-            EVIDENCE: Evidence.expected_tensors(select_prefix(EVIDENCE, found), n_genes),
-            NOVELTY: Novelty.expected_tensors(select_prefix(NOVELTY, found)),
+            f"{name}.": Evidence.expected_tensors(select_prefix(f"{name}.", found), n)
+            for name, n in zip(HeldOutEvidence._fields, (n_genes, n_sets, n_programs), strict=True)
         }
+        parts[NOVELTY] = Novelty.expected_tensors(select_prefix(NOVELTY, found))
         return expected + [(prefix + name, value) for prefix, part in parts.items() for name, value in part]
 
 

@@ -78,7 +78,10 @@ def _check_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
         raise ValueError(explain(reason)) from reason
     calibration = select_prefix(CALIBRATION, tensors)
     if calibration:
-        expected_parts = Calibration.expected_tensors(calibration, len(config["genes"]))
+        first = config["networks"][0]["config"]
+        n_programs = min(first.get("rank", 0), len(config["genes"]))
+        n_sets = len(config["training"].get("gene_sets", {}))
+        expected_parts = Calibration.expected_tensors(calibration, len(config["genes"]), n_sets, n_programs)
         if surplus := set(calibration) - refuse_other_shapes(calibration, expected_parts):
             msg = f"the calibration holds {listing(sorted(surplus), 3)}, which this version does not know"
             raise ValueError(msg)

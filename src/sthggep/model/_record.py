@@ -39,6 +39,8 @@ class TrainingRecord:
     """Stain that slides are normalized to."""
     targets: dict[str, Any] | None = None
     """Location of targets that are not genes, with their mean and standard deviation."""
+    gene_sets: dict[str, list[str]] = field(default_factory=dict)
+    """Gene sets of which the model knows how well it predicts them, with their genes among the panel."""
     expression: list[str] = field(default_factory=list)
     """Extra sections, of which the training read only the counts."""
     obsm_columns: dict[str, list[str] | None] = field(default_factory=dict)

@@ -78,6 +78,11 @@ def _gene_faults(record: ModelRecord) -> Iterator[str]:
         if values is not None and len(values) != len(genes):
             yield f"training.{name} must have one value for each of {counted(genes, 'gene')}, found {len(values)}"
 
+    held = set(genes)
+    for name, members in record.training.gene_sets.items():
+        if not members or not held.issuperset(members):
+            yield f"training.gene_sets: the set {reprlib.repr(name)} must hold genes of the model"
+
 
 def _input_faults(record: ModelRecord) -> Iterator[str]:
     inputs = record.inputs

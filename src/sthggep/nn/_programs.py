@@ -106,9 +106,14 @@ class GenePrograms(nn.Module):
         means, spreads = zip(*map(section_moments, targets, weights), strict=True)
         self.mean.lerp_(torch.stack(means).mean(dim=0), share)
         self.spread.lerp_(torch.stack(spreads).mean(dim=0), share)
-        # The transpose for a whole panel; of some of its genes, the programs are no longer at right angles
-        inverse = torch.linalg.pinv(self.loadings.double(), rtol=0.1).float()
+        inverse = self.inverse()
         return [(t - m) / s @ inverse for t, m, s in zip(targets, means, spreads, strict=True)]
+
+    def inverse(self) -> Tensor:
+        """Return the weights ``(genes, rank)`` with which standardized expression gives program scores."""
+        # The transpose for a whole panel; of some of its genes, the programs are no longer at right angles
+        inverse: Tensor = torch.linalg.pinv(self.loadings.double(), rtol=0.1)
+        return inverse.float()
 
     def forward(self, scores: Tensor, columns: NDArray[np.intp] | None = None) -> Tensor:
         """Expression ``(n, genes)`` of program scores ``(n, rank)``; of all genes, or of those in ``columns``."""

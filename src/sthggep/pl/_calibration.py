@@ -10,7 +10,7 @@ import pandas as pd
 
 from sthggep._arguments import checked
 from sthggep.pl._cross_validation import check_results
-from sthggep.pl._figure import COLORS, DOT, new_figure, save_figure, style
+from sthggep.pl._figure import DOT, distinct_colors, new_figure, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,6 +77,8 @@ def calibration(
     table = pd.DataFrame({"median": values.median(), "low": values.quantile(0.25), "high": values.quantile(0.75)})
     table = table.reset_index()
     names = [str(name) for name in known["section"].unique()]
+    of_targets = results.attrs.get("parameters", {}).get("targets") is not None
+    what = "target" if of_targets else "gene"
     levels = np.sort(known["level"].unique())
     shown = float(levels[np.abs(levels - SHOWN).argmin()])
     with style():
@@ -85,7 +87,7 @@ def calibration(
         figure = new_figure(size, dpi)
         *curves, coverage, width = figure.subplots(1, 2 + several)
         for ax in curves:
-            _draw_curves(ax, table[table["metric"] == "coverage"], names)
+            _draw_curves(ax, table[table["metric"] == "coverage"], names, what)
         for ax, metric in ((coverage, "coverage"), (width, "width")):
             _draw_sections(ax, table[(table["metric"] == metric) & (table["level"] == shown)], names)
             ax.set(ylabel=metric, title=f"{100 * shown:g} % intervals")
@@ -93,24 +95,20 @@ def calibration(
         coverage.set_ylim(min(coverage.get_ylim()[0], shown - 0.05), 1.0)
         width.set_ylim(bottom=0)
         width.annotate(
-            "dot: median gene\nline: quartiles", (0.03, 0.03), xycoords="axes fraction", fontsize=7, color="0.4"
+            f"dot: median {what}\nline: quartiles", (0.03, 0.03), xycoords="axes fraction", fontsize=7, color="0.4"
         )
         save_figure(figure, save)
     return figure
 
 
-def _color(number: int) -> str:
-    return str(COLORS[number % len(COLORS)])
-
-
-def _draw_curves(ax: Axes, coverage: pd.DataFrame, names: list[str]) -> None:
+def _draw_curves(ax: Axes, coverage: pd.DataFrame, names: list[str], what: str) -> None:
     """Draw the coverage of the median gene against the level, a curve for each section."""
     least = float(min(coverage["level"].min(), coverage["median"].min())) - 0.03
     ax.plot([least, 1], [least, 1], color="0.4", lw=0.8, ls="--", zorder=1)
-    for number, name in enumerate(names):
+    for name, color in zip(names, distinct_colors(len(names)), strict=True):
         rows = coverage[coverage["section"].astype(str) == name].sort_values("level")
-        ax.plot(rows["level"], rows["median"], color=_color(number), marker="o", lw=1.0, label=name, **DOT)
-    ax.set(xlim=(least, 1), ylim=(least, 1), xlabel="level of the intervals", ylabel="coverage of the median gene")
+        ax.plot(rows["level"], rows["median"], color=color, marker="o", lw=1.0, label=name, **DOT)
+    ax.set(xlim=(least, 1), ylim=(least, 1), xlabel="level of the intervals", ylabel=f"coverage of the median {what}")
     ax.set_title("held-out sections")
     ax.annotate("too wide", (0.04, 0.96), xycoords="axes fraction", fontsize=7, color="0.4", va="top")
     ax.annotate("too narrow", (0.96, 0.04), xycoords="axes fraction", fontsize=7, color="0.4", ha="right")
@@ -120,11 +118,12 @@ def _draw_sections(ax: Axes, rows: pd.DataFrame, names: list[str]) -> None:
     """Draw median and quartiles over the genes of each section."""
     rows = rows.assign(section=rows["section"].astype(str)).set_index("section").reindex(names)
     low, median, high = (rows[column].to_numpy(dtype=np.float64) for column in ("low", "median", "high"))
-    for x in range(len(names)):
-        ax.vlines(x, low[x], high[x], color=_color(x), lw=1.0, alpha=0.6)
-        ax.plot([x], [median[x]], ls="", marker="o", color=_color(x), **DOT)
+    colors = distinct_colors(len(names))
+    for x, color in enumerate(colors):
+        ax.vlines(x, low[x], high[x], color=color, lw=1.0, alpha=0.6)
+        ax.plot([x], [median[x]], ls="", marker="o", color=color, **DOT)
     long = max(map(len, names)) > 4
     ax.set_xticks(np.arange(len(names)), names, rotation=90 if long else 0)
-    for x, text in enumerate(ax.get_xticklabels()):
-        text.set_color(_color(x))  # the key to the curves
+    for text, color in zip(ax.get_xticklabels(), colors, strict=True):
+        text.set_color(color)  # the key to the curves
     ax.set_xlim(-0.6, len(names) - 0.4)

@@ -45,8 +45,19 @@ STYLE: dict[RcKeyType, object] = {
 }
 # Okabe and Ito's colors, which color-blind readers can distinguish; the pale ones last
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#F0E442")
+MANY_COLORS = "turbo"  # for more
 DOT: DotStyle = {"ms": 4.5, "mec": "white", "mew": 0.6, "zorder": 4}
 SAVE_DPI = 300
+
+
+def distinct_colors(n: int) -> list[str]:
+    """Return so many colors without a repetition; of few, those that all readers can distinguish."""
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    if n <= len(COLORS):
+        return list(COLORS[:n])
+    return [to_hex(mpl.colormaps[MANY_COLORS](0.05 + 0.9 * i / (n - 1))) for i in range(n)]
 
 
 @contextmanager

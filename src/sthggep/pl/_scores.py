@@ -95,7 +95,7 @@ def scores(
     by_gene = _by_gene(table, metric)
     with style():
         if ax is not None:
-            _draw_genes(ax, by_gene, metric, trained_on)
+            _draw_genes(ax, by_gene, metric, _names_of(table), trained_on)
             save_figure(figure_of(ax), save)
             return ax
         widths = {"genes": 4.4}
@@ -107,7 +107,7 @@ def scores(
         figure = new_figure(figsize or (min(sum(widths.values()), 7.2), 3.0), dpi)
         row = figure.subplots(1, len(widths), squeeze=False, width_ratios=list(widths.values()))[0]
         panels = dict(zip(widths, row, strict=True))
-        _draw_genes(panels["genes"], by_gene, metric, trained_on)
+        _draw_genes(panels["genes"], by_gene, metric, _names_of(table), trained_on)
         if "best" in panels:
             fit = max(1, int((figure.get_figheight() - BEST_MARGIN) * 72 / NEXT_LABEL))
             _draw_best(panels["best"], by_gene.iloc[: min(n_top, fit)], metric)
@@ -147,7 +147,12 @@ def _by_gene(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return means.sort_values(metric, ascending=metric == "rmse", na_position="last", kind="stable")
 
 
-def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, trained_on: bool) -> None:
+def _names_of(table: pd.DataFrame) -> str:
+    """What the rows are: targets have no ceiling, since only counts can be split."""
+    return "targets" if "ceiling" in table and table["ceiling"].isna().all() else "genes"
+
+
+def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, what: str, trained_on: bool) -> None:
     scored = by_gene[by_gene[metric].notna()]
     n = len(scored)
     rank = np.arange(1, n + 1)
@@ -158,7 +163,7 @@ def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, trained_on: bool) 
     ax.set_xlim(1 - margin, n + margin)
     ax.set(ylabel=LABELS[metric], title=_title(scored, metric) + "\n(on training tissue)" * trained_on)
     constant = f"; {len(by_gene) - n} constant, left out" if n < len(by_gene) else ""
-    ax.set_xlabel(f"genes, best first ({n}{constant})")
+    ax.set_xlabel(f"{what}, best first ({n}{constant})")
     if metric != "rmse":
         ax.axhline(0, color="black", lw=0.6, zorder=2)
     if ceiling:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from sthggep._encoders._registry import encoders, register_encoder
 from sthggep._slides._patches import Patches
+from sthggep.pp._faults import image_faults
 from sthggep.pp._features import features
 from sthggep.pp._genes import gene_panel
 from sthggep.pp._grid import tissue_grid
 from sthggep.pp._hypergraph import hypergraph
 from sthggep.pp._patches import patches
 
-__all__ = ["Patches", "encoders", "features", "gene_panel", "hypergraph", "patches", "register_encoder", "tissue_grid"]
+__all__ = [
+    "Patches",
+    "encoders",
+    "features",
+    "gene_panel",
+    "hypergraph",
+    "image_faults",
+    "patches",
+    "register_encoder",
+    "tissue_grid",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sthggep._inputs._compute import Compute
     from sthggep._slides._places import Places
     from sthggep.model import HGGEP
 
@@ -30,7 +31,12 @@ class MeasuredSpots:
 
 
 def adapt_model(
-    model: HGGEP, data: AnnData | SpatialData, measured: MeasuredSpots, places: Places, options: Mapping[str, Any]
+    model: HGGEP,
+    data: AnnData | SpatialData,
+    measured: MeasuredSpots,
+    places: Places,
+    compute: Compute,
+    window: int | str | None,
 ) -> HGGEP:
     """Update a model by the measured spots of a slide, or of another slide of the same tissue.
 
@@ -44,8 +50,10 @@ def adapt_model(
         Its measured spots.
     places
         Where things are in ``data``.
-    options
-        Further keywords of :func:`sthggep.tl.fit`.
+    compute
+        Device, batch size and progress.
+    window
+        Most spots of a window.
     """
     slide: Any = data
     mask: Any = measured.which
@@ -61,7 +69,12 @@ def adapt_model(
         # All spots with enough counts: named one by one, since others of the tissue are predicted
         mask = np.ones(table_of(slide, places.table_key).n_obs, dtype=bool)
     keywords: dict[str, Any] = {"measured": mask, "min_counts": measured.min_counts, "layer": measured.layer}
-    return fit(slide, model=model, **keywords, **vars(places), **options)
+    options = {
+        "device": str(compute.device),
+        "batch_size": compute.batch_size,
+        "show_progress_bar": compute.show_progress,
+    }
+    return fit(slide, model=model, window=window, **keywords, **vars(places), **options)
 
 
 def _is_slide(value: object) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import listing, warn_user
-from sthggep._slides._colors import FAR, ColorRange, image_mpp, read_colors, tissue_colors
+from sthggep._slides._colors import FAR, MOST_PIXELS, ColorRange, image_mpp, read_colors, tissue_colors
+from sthggep._slides._faults import FAULTS, find_faults
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._measured import has_code
 from sthggep._slides._placement import warn_of_misplaced
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
     from sthggep.model import HGGEP
 
+NOVEL = 0.95
+FAULTY = 0.05  # share of a section's spots
+LEAST_SHOWN = 0.01
 # Largest factor between the resolutions of an image and of the training images
 SHARPNESS = 1.5
 
@@ -88,18 +92,42 @@ def _other_sharpness(model: HGGEP, slides: Sequence[Slide]) -> Iterator[str]:
         )
 
 
-def warn_of_unlike_tissue(novelty: Mapping[str, NDArray[np.float32]], training: Sequence[str]) -> None:
-    """Warn of each section whose tissue is unlike that of the training, by the novelty of its spots."""
-    for name, values in novelty.items():
+def warn_of_unlike_tissue(slides: Sequence[Slide], novelty: NDArray[np.float32], training: Sequence[str]) -> None:
+    """Warn of each section whose tissue is unlike that of the training, by the novelty of the rows of the table.
+
+    Of a section that is like it elsewhere, warn if the image shows pen, glass, folds or blur at many of its novel spots.
+    """
+    for slide in slides:
+        values = novelty[slide.rows]
         known = values[np.isfinite(values)]
-        if len(known) and known.mean() > UNLIKE:
-            beyond = (known > 0.95).mean()
+        if not len(known):
+            continue
+        faults, share = _faults_of_novel(slide, values > NOVEL)
+        if known.mean() > UNLIKE:
+            beyond = (known > NOVEL).mean()
             warn_user(
-                f"Section {name!r}: its image is unlike the tissue that the model was trained on ({listing(training, 3)}). Its spots "
+                f"Section {slide.name!r}: its image is unlike the tissue that the model was trained on ({listing(training, 3)}). Its spots "
                 f"are more unusual than {known.mean():.0%} of training tissue that was held out, on average; like tissue is "
-                f"at 20 to 75 %. {beyond:.0%} of them lie beyond 95 % of it. Correlations that were measured in training may not hold here: see "
-                "`sthggep.tl.trust(data)`, and measure some spots if you can."
+                f"at 20 to 75 %. {beyond:.0%} of them lie beyond 95 % of it.{faults and f' The image shows {faults}.'} Correlations that "
+                "were measured in training may not hold here: see `sthggep.tl.trust(data)`, and measure some spots if you can."
             )
+        elif share > FAULTY:
+            warn_user(
+                f"Section {slide.name!r}: some of its spots are unlike the tissue that the model was trained on, and there the image "
+                f"shows {faults}. The model reads that as tissue. `sthggep.pp.image_faults(data)` marks such spots; remove them."
+            )
+
+
+def _faults_of_novel(slide: Slide, novel: NDArray[np.bool_]) -> tuple[str, float]:
+    """Faults of the image at a section's novel spots, in words with shares of its spots, and the share of all together."""
+    # A twentieth of like tissue is novel: the image is not read again for that
+    if novel.mean() < FAULTY or not slide.levels or np.prod(slide.levels[-1].shape, dtype=float) > MOST_PIXELS:
+        return "", 0.0
+    faults = find_faults(slide)[novel]
+    shares = {name: (faults == name).sum() / slide.n_spots for name in FAULTS}
+    seen = {name: share for name, share in shares.items() if share >= LEAST_SHOWN}
+    text = ", ".join(f"{name} ({share:.0%} of the spots)" for name, share in sorted(seen.items(), key=lambda s: -s[1]))
+    return text, sum(seen.values())
 
 
 def learned_from(model: HGGEP, slides: Sequence[Slide]) -> list[str]:

@@ -16,7 +16,7 @@ from sthggep._keys import prediction_keys
 from sthggep._log import NOTEBOOK, log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
-from sthggep._table._scores import noise_ceiling, score
+from sthggep._table._scores import coverage_and_width, noise_ceiling, score
 from sthggep.tl._doubts import warn_of_training_tissue
 from sthggep.tl._maps import morans_i, ssim
 from sthggep.tl._scored_sections import ScoredSection, scored_sections
@@ -90,6 +90,9 @@ def evaluate(
         Structural similarity of the two maps; 1 for equal maps.
     ``mean_observed``
         Mean of the measured values.
+    ``coverage``, ``interval_width``
+        If the prediction has intervals of measurements (``tl.predict(interval=)``): the share of the section's measurements
+        inside, to compare with the level in ``uns[key]["interval"]``, and the mean width of the intervals.
     ``moran_observed``, ``moran_predicted``, ``moran_expected``
         With ``moran``: Moran's I of both maps over neighboring spots (0 for noise, towards 1 for a smooth map), and of
         the measured map without the noise of the counts. A prediction is too smooth if ``moran_predicted`` exceeds
@@ -154,6 +157,8 @@ def _scores(section: ScoredSection, rng: np.random.Generator, moran: bool) -> pd
     usable = np.where(ceiling >= LEAST_CEILING, ceiling, np.nan)
     scores.insert(4, "of_ceiling", scores["pearson"] / usable)
     scores.insert(5, "ssim", ssim(section.slide, section.predicted, section.measured))
+    if section.ends is not None:
+        scores["coverage"], scores["interval_width"] = coverage_and_width(*section.ends, section.measured)
     if moran:
         scores["moran_observed"] = morans_i(section.slide, section.measured)
         scores["moran_predicted"] = morans_i(section.slide, section.predicted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,7 @@ from sthggep._imports import import_whole
 from sthggep._log import on_interrupt
 from sthggep._slides._places import Places
 from sthggep._training._choices import Choices
-from sthggep._training._refusals import (
-    refuse_training_options,
-)
+from sthggep._training._refusals import refuse_training_options
 from sthggep.tl._fit_task import TrainingData, check_task, make_task
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ def fit(
     validation: str | Sequence[str] | None = "auto",
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     targets: str | Sequence[str] | None = None,
+    gene_sets: Mapping[str, Sequence[str]] | str | Path | None = None,
     obsm: str | Sequence[str] | None = None,
     encoder: str | None = None,
     size_um: float | Sequence[float] | None = None,
@@ -108,6 +107,11 @@ def fit(
         as cell-type fractions), or a list of columns of ``obs`` (such as signature scores). Every spot needs finite
         numbers. The function does not read counts. It standardizes the targets for training; predictions are on the
         original scale. Nothing bounds them: fractions may be slightly below 0, and need not add up to 1.
+    gene_sets
+        Gene sets that :func:`sthggep.tl.trust` is to judge: a dict of names and lists of genes, or the path of a GMT file.
+        The score of a set is the mean expression of its genes among the panel, two or more. The training does not use the sets.
+        It compares their predicted and measured scores on the tissue that it holds out, and the model keeps the comparison.
+        Default: none; with ``model`` those of that model.
     obsm
         Key or keys in ``obsm`` of features to read instead of the image (UNI, CONCH, cell counts, of any origin); each
         key is a latent stage. Each holds an array, a sparse matrix or a DataFrame with a row of finite numbers for
@@ -181,9 +185,10 @@ def fit(
     ------
     KeyError, ValueError
         Invalid input, refused before training: no image, spots outside the image, counts that are not raw, an
-        absent gene, an unknown preset, two copies of one section where tissue is held out.
+        absent gene, an unknown preset, two copies of one section where tissue is held out, gene sets without genes of the
+        panel or with ``validation=None``.
     FileNotFoundError
-        The weights do not exist or cannot be downloaded.
+        The weights do not exist or cannot be downloaded; there is no such GMT file.
     ImportError
         The package of the encoder is not installed.
 
@@ -211,7 +216,7 @@ def fit(
         library_key=library_key,
         mpp=mpp,
     )
-    data = TrainingData(slides, genes, targets, expression, measured, min_counts)
+    data = TrainingData(slides, genes, targets, expression, gene_sets, measured, min_counts)
     choices = Choices(obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members)
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)

@@ -13,6 +13,7 @@ from sthggep._slides._anndata import table_of
 from sthggep._slides._measured import read_mask
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._counts import read_panel_counts
+from sthggep._table._gene_sets import GeneSets, read_gene_sets, sets_of_panel
 from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
@@ -22,6 +23,7 @@ from sthggep._training._refusals import (
     refuse_extra_counts,
     refuse_gene_options,
     refuse_missing_genes,
+    refuse_sets_without_validation,
     warn_of_small_panel,
 )
 
@@ -47,6 +49,7 @@ class TrainingData:
     genes: Sequence[str] | None
     targets: str | Sequence[str] | None
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None
+    gene_sets: GeneSets | None = None
     measured: str | Sequence[bool] | Sequence[Sequence[bool]] | pd.Series | None = None
     min_counts: int = 1
 
@@ -63,9 +66,13 @@ def make_task(
     from sthggep._training._task import TrainingTask, slides_of_counts
 
     genes, parent = data.genes, None
+    refuse_sets_without_validation(data.gene_sets, options.validation)
+    gene_sets = None if data.gene_sets is None else read_gene_sets(data.gene_sets)
     preset_name, content = find_preset(preset)
     if data.targets is not None:
-        refuse_gene_options(genes=genes, model=model, expression=data.expression, layer=options.layer)
+        refuse_gene_options(
+            genes=genes, model=model, expression=data.expression, layer=options.layer, gene_sets=data.gene_sets
+        )
         content = without_counts(content)
     if data.expression is not None:
         refuse_extra_counts(content, new=model is None)
@@ -89,18 +96,27 @@ def make_task(
         genes = targets.names
     if genes is None:
         genes = choose_panel(slides_of_counts(sections, measured), layer=options.layer)
+    genes = gene_list(genes)
+    of_panel = _known_sets(parent, genes) if gene_sets is None else sets_of_panel(gene_sets, genes)
     return TrainingTask(
         sections,
-        gene_list(genes),
+        genes,
         preset_name,
         content,
         options,
         parent,
         extra,
         targets,
+        of_panel,
         measured=measured,
         min_counts=data.min_counts,
     )
+
+
+def _known_sets(parent: HGGEP | None, genes: Sequence[str]) -> dict[str, list[str]]:
+    """Gene sets of the model to fine-tune of which all genes stay."""
+    sets = {} if parent is None else parent.training.gene_sets
+    return {name: members for name, members in sets.items() if set(genes).issuperset(members)}
 
 
 def _read_masks(

@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from sthggep._arguments import checked
-from sthggep._checks import written_beside
 from sthggep._device import resolve_device
 from sthggep._disk._run_folder import check_folder
 from sthggep._docs import document_places
+from sthggep._encoders._cache import temporary_cache
 from sthggep._imports import import_whole
-from sthggep._log import on_interrupt
 from sthggep._slides._anndata import copy_data
 from sthggep._slides._places import Places
-from sthggep._slides._results import write_results
 from sthggep.tl._adapt import MeasuredSpots, adapt_model
-from sthggep.tl._earlier import find_earlier
-from sthggep.tl._outputs import Outputs, check_out, describe_blocks, open_store
-from sthggep.tl._prediction_record import mark_rows, prediction_record
+from sthggep.tl._outputs import check_out
+from sthggep.tl._predict_table import PredictionFiles, predict_table
 from sthggep.tl._request import PredictionOptions, check_request
 
 if TYPE_CHECKING:
@@ -30,10 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthggep._inputs._compute import Compute
-    from sthggep._keys import PredictionKeys
     from sthggep.model import HGGEP
-    from sthggep.tl._request import Request
 
 
 @checked
@@ -177,7 +169,8 @@ def predict(
     Warns
     -----
     UserWarning
-        A section's image is unlike the training tissue (mean novelty above 0.8). Few spots lie on tissue, or more would
+        A section's image is unlike the training tissue (mean novelty above 0.8), or shows pen, glass, folds or blur at spots
+        that are (:func:`sthggep.pp.image_faults` marks these). Few spots lie on tissue, or more would
         with x and y swapped. The model was trained on this tissue, judged by the image or by the array positions of the spots. Colors of the tissue or microns per pixel of the image lie
         outside the range of the training sections (:func:`sthggep.pl.colors` draws the colors). The table has none of
         the model's genes.
@@ -214,7 +207,6 @@ def predict(
     import_whole("torch", "lightning")
     from sthggep._inputs._compute import Compute
     from sthggep.model._load import load_model
-    from sthggep.tl._doubts import measured_spots, warn_of_doubts, warn_of_unlike_tissue
 
     places = Places(
         image_key=image_key,
@@ -234,71 +226,12 @@ def predict(
     loaded = load_model(model)
     if copy:
         data = copy_data(data)
-    if measured is not None and measured is not False:
-        check_request(loaded, data, places, options)
-        compute_options = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
-        spots = MeasuredSpots(measured, min_counts, layer)
-        loaded = adapt_model(loaded, data, spots, places, {"window": window, **compute_options})
-    request = check_request(loaded, data, places, options)
-    sections_trained_on = warn_of_doubts(loaded, request.slides, request.table)
-    record = prediction_record(loaded, request, counts, sections_trained_on, spatial_key)
-    earlier = find_earlier(request, record)
-    if earlier is not None:
-        record["params"] = earlier.merged_params(record["params"])
     compute = Compute(resolve_device(device), batch_size, show_progress_bar)
-    block_folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    sources = mark_rows(request, record, earlier, measured_spots(loaded, request.slides))
-    with nullcontext() if path is None else open_store(path, request, record, sources) as store:
-        outputs = Outputs(request.table.n_obs, request.size_factors, None if store is None else store.folder)
-        if earlier is not None:
-            outputs.keep(earlier, request.keys)
-        with on_interrupt(lambda: describe_blocks(checkpoint_dir)):
-            _predict_sections(loaded, request, outputs, compute, window=window, block_folder=block_folder)
-        known = None if earlier is None else request.table.obs.get(request.keys.novelty)
-        novelty = outputs.take_novelty(known)
-        if store is not None:
-            store.write(outputs, novelty)
-            record = record | {"path": str(path), "obsm": np.array([], dtype=object)}
-    _write(request.table, request.keys, outputs, record, {request.keys.source: sources, request.keys.novelty: novelty})
-    warn_of_unlike_tissue({slide.name: novelty[slide.rows] for slide in request.slides}, loaded.training.all_sections)
+    spots = None if measured is None or measured is False else MeasuredSpots(measured, min_counts, layer)
+    with nullcontext() if spots is None else temporary_cache():
+        if spots is not None:
+            check_request(loaded, data, places, options)
+            loaded = adapt_model(loaded, data, spots, places, compute, window)
+        files = PredictionFiles(path, None if checkpoint_dir is None else Path(checkpoint_dir))
+        predict_table(loaded, check_request(loaded, data, places, options), compute, files, options, spatial_key)
     return data if copy else None
-
-
-def _predict_sections(
-    model: HGGEP,
-    request: Request,
-    outputs: Outputs,
-    compute: Compute,
-    *,
-    window: int | str | None,
-    block_folder: Path | None,
-) -> None:
-    """Predict all sections of a request, window by window."""
-    from sthggep.model._calibration import add_interval
-    from sthggep.model._forward import predict_windows
-
-    encoder = model.encoder(device=str(compute.device))
-    for slide in request.slides:
-        parts = predict_windows(
-            model.ensemble,
-            slide,
-            encoder=encoder,
-            compute=compute,
-            quantities=request.quantities,
-            window=window,
-            block_folder=block_folder,
-        )
-        for rows, part in parts:
-            columns, of_counts = request.quantities.columns, model.targets is None
-            part = add_interval(part, model.calibration, request.interval, columns, of_counts=of_counts)
-            outputs.add(slide.rows[rows], part)
-
-
-def _write(
-    table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], columns: dict[str, object]
-) -> None:
-    """Write arrays, record and columns of ``obs`` to the table, in place of those of an earlier prediction."""
-    names = outputs.names(keys)
-    arrays = {names[kind]: values for kind, values in outputs.arrays.items()}
-    earlier = [*written_beside(table.uns.get(keys.uns)), keys.obsm]
-    write_results(table, obsm=arrays, uns={keys.uns: record}, obs=columns, without=earlier)

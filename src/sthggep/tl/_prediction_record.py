@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sthggep.model import HGGEP
+    from sthggep.model._calibration import HeldOutEvidence
     from sthggep.tl._earlier import EarlierPrediction
     from sthggep.tl._request import Request
 
@@ -73,9 +74,36 @@ def prediction_record(
         if values is not None:
             by_gene = dict(zip(model.genes, values, strict=True))
             record[name] = np.array([by_gene[gene] for gene in request.genes], dtype=np.float64)
-    if model.calibration is not None and model.calibration.evidence is not None:
-        record["evidence"] = model.calibration.evidence.take(request.quantities.columns).to_arrays()
+    if model.calibration is not None:
+        record |= _held_out_record(model, model.calibration.held_out, request)
     return record | {"obsm": np.array(request.arrays, dtype=object)}
+
+
+def _held_out_record(model: HGGEP, held_out: HeldOutEvidence, request: Request) -> dict[str, Any]:
+    """What the model knows of held-out tissue: of the predicted genes, of gene sets that consist of these, of programs."""
+    record: dict[str, Any] = {}
+    if held_out.evidence is not None:
+        record["evidence"] = held_out.evidence.take(request.quantities.columns).to_arrays()
+    if held_out.program_evidence is not None:
+        record["program_evidence"] = held_out.program_evidence.to_arrays()
+    if held_out.set_evidence is not None:
+        genes, sets = set(request.genes), model.training.gene_sets
+        names = [name for name, members in sets.items() if genes.issuperset(members)]
+        if names:
+            columns = np.array([list(sets).index(name) for name in names], dtype=np.intp)
+            record["gene_sets"] = np.array(names, dtype=object)
+            record["set_evidence"] = held_out.set_evidence.take(columns).to_arrays()
+    return record
+
+
+def write_prediction(
+    table: AnnData, keys: PredictionKeys, outputs: Outputs, record: dict[str, Any], columns: dict[str, object]
+) -> None:
+    """Write arrays, record and columns of ``obs`` to the table, in place of those of an earlier prediction."""
+    names = outputs.names(keys)
+    arrays = {names[kind]: values for kind, values in outputs.arrays.items()}
+    earlier = [*written_beside(table.uns.get(keys.uns)), keys.obsm]
+    write_results(table, obsm=arrays, uns={keys.uns: record}, obs=columns, without=earlier)
 
 
 def versions() -> dict[str, str]:

@@ -14,14 +14,24 @@ from sthggep._log import log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._resolve import resolve
 from sthggep._table._counts import log10_cp10k, read_panel_counts
-from sthggep._table._prediction import Prediction, find_measured_panel, is_prediction, read_prediction
+from sthggep._table._prediction import (
+    Prediction,
+    find_measured_panel,
+    is_prediction,
+    read_measurement_ends,
+    read_prediction,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from dask.array import Array
     from spatialdata import SpatialData
 
     from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
+
+
+Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,14 @@ class ScoredSection:
 
     slide: Slide
     genes: list[str]
-    predicted: NDArray[np.float32]
-    measured: NDArray[np.float32]
-    raw: NDArray[np.float32] | None
+    predicted: Values
+    measured: Values
+    raw: Values | None
     """Counts of the whole panel; ``None`` for targets."""
     columns: NDArray[np.intp]
     """Columns of ``raw`` with ``genes``."""
+    ends: tuple[Values, Values] | None = None
+    """Ends of the intervals of measurements, both (n_spots, n_genes); ``None`` where there are none."""
     trained_on: bool | None = False
     """Whether the model was trained on this tissue; ``None`` if that is not known."""
 
@@ -69,18 +81,20 @@ def scored_sections(
     # If all genes are absent, the error names them
     columns = genes_present(names or requested, panel, "var_names")
     predicted_columns = prediction.columns(names)
+    ends = read_measurement_ends(table, prediction)
     sections = []
     for whole in slides_with_prediction(slides, prediction):
         slide = whole if include_measured else _without_measured(whole, prediction)
         predicted = prediction.take(slide.rows, predicted_columns)
         trained_on = prediction.trained_on(slide)
-        raw: NDArray[np.float32] | None = None
+        raw: Values | None = None
         if prediction.targets is not None:
             measured = prediction.targets.read(slide)
         else:
             raw = read_panel_counts(table, panel, layer=layer, rows=slide.rows)
             measured = log10_cp10k(raw)
-        section = ScoredSection(slide, names, predicted, measured[:, columns], raw, columns, trained_on)
+        own_ends = None if ends is None else _take_ends(ends, slide.rows, predicted_columns)
+        section = ScoredSection(slide, names, predicted, measured[:, columns], raw, columns, own_ends, trained_on)
         sections.append(section)
     return sections, len(slides)
 
@@ -103,6 +117,14 @@ def _without_measured(slide: Slide, prediction: Prediction) -> Slide:
         len(used),
     )
     return replace(slide, rows=slide.rows[~used], xy=slide.xy[~used])
+
+
+def _take_ends(
+    ends: tuple[Values | Array, Values | Array], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[Values, Values] | None:
+    """Read the ends of some spots and genes into memory; ``None`` for a section that was predicted without."""
+    lower, upper = (np.asarray(values[rows][:, columns], dtype=np.float32) for values in ends)
+    return None if np.isnan(lower).any() else (lower, upper)
 
 
 def _refuse_prediction_alone(table: AnnData, key: str) -> None:

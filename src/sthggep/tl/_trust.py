@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,9 +16,17 @@ from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep._slides._results import write_results
-from sthggep._table._evidence import UNLIKE
+from sthggep._table._evidence import UNLIKE, Evidence
 from sthggep._table._prediction import read_prediction
-from sthggep._table._verdicts import Thresholds, describe_verdicts, judge, mean_novelty, read_evidence
+from sthggep._table._verdicts import (
+    Thresholds,
+    describe_verdicts,
+    judge,
+    mean_novelty,
+    read_evidence,
+    read_program_evidence,
+    read_set_evidence,
+)
 from sthggep.tl._scored_sections import slides_with_prediction
 
 if TYPE_CHECKING:
@@ -31,12 +40,14 @@ def trust(
     data: AnnData | SpatialData,
     key: str = "hggep",
     *,
-    confidence: float = 0.75,
-    fdr: float = 0.05,
-    share: float = 1 / 3,
-    region_share: float = 0.5,
-    ceiling: float = 0.32,
-    detected: float = 0.05,
+    gene_sets: bool | Sequence[str] = False,
+    programs: bool = False,
+    confidence: float = Thresholds.confidence,
+    fdr: float = Thresholds.fdr,
+    share: float = Thresholds.share,
+    region_share: float = Thresholds.region_share,
+    ceiling: float = Thresholds.ceiling,
+    detected: float = Thresholds.detected,
     unlike: float = UNLIKE,
     library_key: str | None = None,
     table_key: str = "table",
@@ -54,6 +65,11 @@ def trust(
         Slide with a prediction.
     key
         Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`.
+    gene_sets
+        Judge the gene sets of ``tl.fit(gene_sets=)``, too: all (``True``), or those of these names. The score of a set is the
+        mean predicted expression of its genes among the panel, ``model.training.gene_sets[name]``. Default: genes only.
+    programs
+        Judge the gene programs of a model without networks, too, whose scores ``tl.predict(latent=True)`` writes.
     confidence
         Probability that a further section like those of the training shows the correlation, too; for *spot* and *region*.
     fdr
@@ -74,7 +90,8 @@ def trust(
     Returns
     -------
     A DataFrame with a row for each predicted gene (and section, in column ``section``, if there are several); the function
-    also writes it to ``uns[f"{key}_trust"]`` of the table.
+    also writes it to ``uns[f"{key}_trust"]`` of the table. With ``gene_sets`` or ``programs`` their rows follow, and a column
+    ``kind`` says ``"gene"``, ``"gene set"`` or ``"program"``. Each kind is a family of tests of its own.
 
     ``held_out_pearson``
         Mean correlation on the sections (or patients) that were held out in training.
@@ -96,9 +113,9 @@ def trust(
     Raises
     ------
     KeyError
-        There is no such prediction.
+        There is no such prediction, or the model knows no such gene set.
     ValueError
-        The model holds no predictions of held-out tissue: it was fitted with ``validation=None``, on very few spots, or by
+        The model knows nothing of gene sets or programs, or it holds no predictions of held-out tissue: it was fitted with ``validation=None``, on very few spots, or by
         an earlier version.
 
     See Also
@@ -121,6 +138,10 @@ def trust(
     >>> sthggep.tl.predict(slide, model)
     >>> trust = sthggep.tl.trust(slide)
     >>> trust["verdict"].value_counts()
+    >>> # Gene sets, which the training has to know
+    >>> model = sthggep.tl.fit(slides, gene_sets={"collagens": ["COL1A1", "COL1A2", "COL3A1"]})
+    >>> sthggep.tl.predict(slide, model)
+    >>> sthggep.tl.trust(slide, gene_sets=True).query("kind == 'gene set'")
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     table = table_of(data, table_key)
@@ -128,16 +149,32 @@ def trust(
     sections = resolve(data, places, need_image=False)
     thresholds = Thresholds(confidence, fdr, share, region_share, ceiling, detected)
     prediction = read_prediction(table, key)
-    evidence = read_evidence(table, key, len(prediction.genes))
+    known = {"gene": (prediction.genes, read_evidence(table, key, len(prediction.genes)))}
+    if not isinstance(gene_sets, bool) or gene_sets:
+        known["gene set"] = read_set_evidence(table, key, None if isinstance(gene_sets, bool) else gene_sets)
+    if programs:
+        known["program"] = read_program_evidence(table, key)
     parts = {
-        slide.name: judge(evidence, prediction.genes, thresholds, unlike=mean_novelty(table, slide, key) > unlike)
+        slide.name: _judge_kinds(known, thresholds, slide.name, unlike=mean_novelty(table, slide, key) > unlike)
         for slide in slides_with_prediction(sections, prediction)
     }
     if len(sections) == 1:
         trusted = next(iter(parts.values()))
     else:
         trusted = pd.concat([part.assign(section=name) for name, part in parts.items()])
-    for name, part in parts.items():
-        log.info("Section %s: %s.", name, describe_verdicts(part), extra=NOTEBOOK)
     write_results(table, uns={prediction_keys(key).trust: trusted.copy()})
     return trusted
+
+
+def _judge_kinds(
+    known: Mapping[str, tuple[list[str], Evidence]], thresholds: Thresholds, section: str, *, unlike: bool
+) -> pd.DataFrame:
+    """Judge a section's genes, gene sets and programs, and log how many have which verdict."""
+    parts = {kind: judge(evidence, names, thresholds, unlike=unlike) for kind, (names, evidence) in known.items()}
+    for kind, part in parts.items():
+        log.info("Section %s: %s.", section, describe_verdicts(part, kind), extra=NOTEBOOK)
+    if len(parts) == 1:
+        return parts["gene"]
+    joined = pd.concat([part.assign(kind=kind) for kind, part in parts.items()])
+    joined["kind"] = pd.Categorical(joined["kind"], categories=list(parts))
+    return joined.rename_axis("name")
