@@ -76,7 +76,7 @@ def update_members(
     ]
     means, spreads = (torch.stack(part) for part in zip(*moments, strict=True))
     spread = torch.stack([member.programs.spread for member in members]).mean(dim=0).lerp(spreads.mean(dim=0), share)
-    standardized = (tissue.target - means[tissue.section]) / spread
+    standardized = (tissue.target - means[tissue.section]) / spreads[tissue.section]
     first, prior = members[0], members[0].prior
     rows = standardized * tissue.weights.sqrt().unsqueeze(1)
     loadings, damp = _find_change_programs(first, rows)

@@ -69,7 +69,7 @@ def adapt_model(
         # All spots with enough counts: named one by one, since others of the tissue are predicted
         mask = np.ones(table_of(slide, places.table_key).n_obs, dtype=bool)
     keywords: dict[str, Any] = {"measured": mask, "min_counts": measured.min_counts, "layer": measured.layer}
-    options = {
+    options: dict[str, Any] = {
         "device": str(compute.device),
         "batch_size": compute.batch_size,
         "show_progress_bar": compute.show_progress,

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sthggep._checks import written_beside
 from sthggep._keys import TOOL
+from sthggep._slides._results import write_results
 from sthggep._table._prediction_rows import MEASURED, TRAINED_ON, source_id
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
     from numpy.typing import NDArray
 
+    from sthggep._keys import PredictionKeys
     from sthggep.model import HGGEP
     from sthggep.model._calibration import HeldOutEvidence
     from sthggep.tl._earlier import EarlierPrediction
+    from sthggep.tl._outputs import Outputs
     from sthggep.tl._request import Request
 
 
