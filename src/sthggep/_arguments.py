@@ -25,8 +25,8 @@ C = TypeVar("C", bound=type)
 LARGEST_NUMBER = 2**31 - 1
 LARGEST_SEED = 2**32 - 1  # of numpy's generators, which scikit-learn uses
 AT_LEAST = {
-    **dict.fromkeys(("batch_size", "dim", "genes_per_row", "max_epochs", "max_genes", "n", "n_candidates"), 1),
-    **dict.fromkeys(("n_pcs", "n_similar", "patch_px", "size_px", "window", "workers"), 1),
+    **dict.fromkeys(("batch_size", "dim", "genes_per_row", "max_epochs", "max_genes", "min_counts", "n"), 1),
+    **dict.fromkeys(("n_candidates", "n_pcs", "n_similar", "patch_px", "size_px", "window", "workers"), 1),
     **dict.fromkeys(("context_px", "n_boot", "n_members", "n_spatial", "n_top", "program", "seed", "series"), 0),
 }
 POSITIVE = ("dpi", "figsize", "learning_rate", "mpp", "pitch_um", "scale_um", "size_um", "spacing_um", "spot_size")

@@ -533,3 +533,19 @@ def test_folds_refuse_leaks():
     slides = [section(0, "P1"), section(1, "p-01")]
     with pytest.raises(ValueError, match="spell one patient in several ways"):
         tl.folds(slides)
+
+
+def test_spots_whose_counts_a_method_used_are_left_out():
+    slides = [datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=8.0, n_genes=16) for seed in range(2)]
+    for slide in slides:
+        slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    quiet = {"show_progress_bar": False, "device": "cpu"}
+    genes = list(slides[0].var_names)
+    model = tl.fit(slides[0], genes=genes, n_members=0, obsm="X_mine", **quiet)
+    slide, mask = slides[1], np.arange(slides[1].n_obs) % 3 == 0
+    tl.predict(slide, model, key_added="before", **quiet)
+    tl.predict(slide, model, measured=mask, key_added="after", **quiet)
+    scores = tl.compare({"before": "before", "after": "after"}, slide, n_boot=0).scores
+    alone = tl.evaluate(slide[~mask].copy(), "before")["pearson"]
+    found = scores[scores["method"] == "before"].set_index("gene")["pearson"]
+    np.testing.assert_allclose(found[alone.index], alone, atol=1e-6)

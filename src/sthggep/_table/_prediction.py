@@ -31,7 +31,7 @@ from sthggep._table._counts import (
     read_panel_counts,
 )
 from sthggep._table._gene_names import as_named
-from sthggep._table._prediction_rows import MEASURED, read_sources, refuse_mixed, rows_in_file, trained_on
+from sthggep._table._prediction_rows import is_measured, read_sources, refuse_mixed, rows_in_file, trained_on
 from sthggep._table._targets import Targets
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Prediction:
         """Mark the spots of a section whose counts the model was trained on, while others of the section were left out."""
         if self.sources is None:
             return np.zeros(slide.n_spots, dtype=bool)
-        return self.sources.iloc[slide.rows].astype("string").str.endswith(MEASURED).fillna(False).to_numpy(dtype=bool)
+        return is_measured(self.sources.iloc[slide.rows])
 
     def columns(self, genes: Sequence[str] | None = None) -> NDArray[np.intp]:
         """Return the columns of ``genes``. Default: all columns."""

@@ -42,6 +42,11 @@ def source_ids(sources: pd.Series) -> pd.Series:
     return sources.dropna().str.slice(stop=16)
 
 
+def is_measured(sources: pd.Series) -> NDArray[np.bool_]:
+    """Mark rows whose counts the model was trained on, while others of the section were left out."""
+    return sources.astype("string").str.endswith(MEASURED).fillna(False).to_numpy(dtype=bool)
+
+
 def trained_on(sources: Sequence[str | None]) -> bool | None:
     """Whether the model was trained on some of these rows; ``None`` if the column does not say so for all of them."""
     if any(source is not None and source.endswith(TRAINED_ON) for source in sources):

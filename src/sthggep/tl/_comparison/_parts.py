@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from anndata import AnnData
 
 from sthggep._checks import counted, listing, unique, warn_user
@@ -86,8 +87,17 @@ def _predicted_by_all(part: Part) -> list[Slide]:
         if empty:
             warn_user(f"Section {slide.name!r} is not compared: {listing(empty)} did not predict it (NaN throughout).")
         else:
-            kept.append(slide)
+            kept.append(_used_by_none(slide, part.sources))
     return kept
+
+
+def _used_by_none(slide: Slide, sources: Sequence[Source]) -> Slide:
+    """Leave out the spots of a section whose counts a method used."""
+    used = np.any([source.measured(slide) for source in sources], axis=0)
+    if used.all():
+        msg = f"Section {slide.name!r}: the counts of all its {slide.n_spots} spots were used by some method, so none is left to score."
+        raise ValueError(msg)
+    return replace(slide, rows=slide.rows[~used], xy=slide.xy[~used]) if used.any() else slide
 
 
 def _with_distinct_names(parts: Sequence[Part]) -> list[Part]:

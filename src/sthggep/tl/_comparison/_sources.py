@@ -18,6 +18,7 @@ from sthggep._slides._anndata import is_spatialdata, table_of
 from sthggep._slides._container_files import TABLES, read_container
 from sthggep._table._matrix import as_dense
 from sthggep._table._prediction import is_prediction, read_prediction
+from sthggep._table._prediction_rows import is_measured
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -63,6 +64,12 @@ class Source:
             raise ValueError(msg)
         self._refuse_other_places(slide, rows)
         return np.asarray(rows, dtype=np.intp)
+
+    def measured(self, slide: Slide) -> NDArray[np.bool_]:
+        """Mark the spots of a section whose counts the method used."""
+        if self.prediction is None or self.prediction.sources is None:
+            return np.zeros(slide.n_spots, dtype=bool)
+        return is_measured(self.prediction.sources.iloc[self.rows(slide)])
 
     def _refuse_other_places(self, slide: Slide, rows: NDArray[np.intp]) -> None:
         """Refuse spots of the same names whose coordinates are no turned, flipped, scaled or shifted ones of the slide."""

@@ -1,0 +1,187 @@
+"""Partly measured slides: the model learns from the measured spots, predicts all, and the others are scored."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sthggep import HGGEP, datasets, tl
+from sthggep._slides._measured import codes_of, has_code
+
+QUIET = {"device": "cpu", "show_progress_bar": False}
+
+
+def toy(seed: int, **options):
+    """A section with features of its own, so that nothing is encoded."""
+    slide = datasets.toy(seed=seed, size_um=(2000.0, 2000.0), mpp=8.0, n_genes=16, **options)
+    slide.obsm["X_mine"] = slide.obsm["morphology"].to_numpy(dtype=np.float32)
+    return slide
+
+
+@pytest.fixture(scope="module")
+def parent() -> HGGEP:
+    slides = [toy(seed) for seed in (0, 5)]
+    return tl.fit(slides, genes=list(slides[0].var_names), n_members=0, obsm="X_mine", **QUIET)
+
+
+@pytest.fixture
+def half():
+    """A section of which every second spot is measured; genes swap roles, so that the model has to learn."""
+    slide = toy(2)
+    slide.X = slide.X[:, np.roll(np.arange(16), 2)].copy()
+    slide.obs["measured"] = np.arange(slide.n_obs) % 2 == 0
+    return SimpleNamespace(slide=slide, mask=slide.obs["measured"].to_numpy())
+
+
+def test_counts_of_other_spots_are_not_read(parent, half):
+    options = {"model": parent, "measured": "measured", **QUIET}
+    model = tl.fit(half.slide, **options)
+    other = half.slide.copy()
+    other.X = other.X.toarray() if hasattr(other.X, "toarray") else other.X.copy()
+    other.X[~half.mask] = np.nan
+    assert tl.fit(other, **options).id == model.id
+    other.X[half.mask] += 1
+    assert tl.fit(other, **options).id != model.id
+
+
+def test_new_model_of_measured_spots_alone(half):
+    genes = list(half.slide.var_names)
+    options = {"n_members": 0, "obsm": "X_mine", **QUIET}
+    model = tl.fit(half.slide, genes=genes, measured=half.mask, **options)
+    other = half.slide.copy()
+    other.X = other.X.toarray() if hasattr(other.X, "toarray") else other.X.copy()
+    other.X[~half.mask] = 0
+    assert tl.fit(other, genes=genes, measured=half.mask, **options).id == model.id
+    # The panel is chosen by the measured spots, too
+    assert (
+        tl.fit(half.slide, measured="measured", **options).genes == tl.fit(other, measured="measured", **options).genes
+    )
+
+
+def test_prediction_learns_first(parent, half):
+    tl.predict(half.slide, parent, key_added="before", **QUIET)
+    tl.predict(half.slide, parent, measured="measured", **QUIET)
+    adapted = tl.fit(half.slide, model=parent, measured="measured", **QUIET)
+    assert half.slide.uns["hggep"]["model"] == adapted.id != parent.id
+    unseen = half.slide[~half.mask].copy()
+    before, after = (tl.evaluate(unseen, key)["pearson"].mean() for key in ("before", "hggep"))
+    assert after > before + 0.05
+    # In two steps it is the same
+    tl.predict(half.slide, adapted, key_added="again", **QUIET)
+    np.testing.assert_array_equal(half.slide.obsm["again"], half.slide.obsm["hggep"])
+
+
+def test_used_spots_are_marked_and_left_out_of_scores(parent, half, caplog):
+    tl.predict(half.slide, parent, measured="measured", **QUIET)
+    marks = half.slide.obs["hggep_source"].astype(str).str.endswith(" (measured)")
+    np.testing.assert_array_equal(marks, half.mask)
+    scores = tl.evaluate(half.slide)
+    alone = tl.evaluate(half.slide[~half.mask].copy())
+    pd.testing.assert_series_equal(scores["pearson"], alone["pearson"])
+    pd.testing.assert_series_equal(scores["rmse"], alone["rmse"])
+    everything = tl.evaluate(half.slide, include_measured=True)
+    assert (everything["rmse"] != scores["rmse"]).all()
+    assert int(tl.summary(half.slide)["n_spots"].iloc[0]) == (~half.mask).sum()
+    with pytest.raises(ValueError, match="trained on the counts of all"):
+        tl.evaluate(half.slide[half.mask].copy())
+
+
+def test_section_is_no_training_tissue_beyond_its_measured_spots(parent, half, recwarn):
+    model = tl.fit(half.slide, model=parent, measured="measured", **QUIET)
+    tl.predict(half.slide, model, **QUIET)
+    assert not [w for w in recwarn if "was trained on" in str(w.message)]
+    whole = tl.fit(half.slide, model=parent, **QUIET)
+    with pytest.warns(UserWarning, match="tissue that the model was trained on"):
+        tl.predict(half.slide, whole, key_added="whole", **QUIET)
+
+
+def test_marks_survive_disk_and_a_further_update(parent, half, tmp_path):
+    model = tl.fit(half.slide, model=parent, measured="measured", **QUIET)
+    model.save(tmp_path / "model")
+    back = HGGEP.load(tmp_path / "model")
+    assert back.id == model.id
+    third = tl.fit(toy(3), model=back, **QUIET)
+    tl.predict(half.slide, third, **QUIET)
+    marks = half.slide.obs["hggep_source"].astype(str).str.endswith(" (measured)")
+    np.testing.assert_array_equal(marks, half.mask)
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        lambda half: half.mask,
+        lambda half: list(half.mask),
+        lambda half: half.slide.obs["measured"][::-1],
+        lambda half: half.slide[half.mask].copy(),
+    ],
+    ids=["mask", "list", "series in another order", "another table"],
+)
+def test_ways_to_name_the_spots(parent, half, measured, request):
+    tl.predict(half.slide, parent, measured="measured", key_added="column", **QUIET)
+    tl.predict(half.slide, parent, measured=measured(half), **QUIET)
+    other = request.node.callspec.id == "another table"
+    alike = np.corrcoef(half.slide.obsm["hggep"].ravel(), half.slide.obsm["column"].ravel())[0, 1]
+    # Features of one's own are centered over the spots of a table; a table by itself has others
+    assert alike > (0.98 if other else 0.99999)
+    marks = half.slide.obs["hggep_source"].astype(str).str.endswith(" (measured)")
+    # Without an image, a part of the spots does not identify the section
+    np.testing.assert_array_equal(marks, np.zeros_like(half.mask) if other else half.mask)
+
+
+def test_failed_spots(parent, half):
+    half.slide.X = half.slide.X.toarray() if hasattr(half.slide.X, "toarray") else half.slide.X.copy()
+    half.slide.X[:10] = 0
+    half.slide.X[:10, 0] = 3
+    tl.predict(half.slide, parent, measured=True, min_counts=4, **QUIET)
+    marks = half.slide.obs["hggep_source"].astype(str).str.endswith(" (measured)")
+    np.testing.assert_array_equal(~marks, np.arange(half.slide.n_obs) < 10)
+    assert np.isfinite(half.slide.obsm["hggep"]).all()
+
+
+def test_several_slides(parent, half):
+    other = toy(3)
+    other.obs["measured"] = True
+    masks = [half.mask, np.ones(other.n_obs, dtype=bool)]
+    by_column = tl.fit([half.slide, other], model=parent, measured="measured", **QUIET)
+    assert tl.fit([half.slide, other], model=parent, measured=masks, **QUIET).id == by_column.id
+    with pytest.raises(ValueError, match="a mask for each of the 2 slides; found 1 values"):
+        tl.fit([half.slide, other], model=parent, measured=masks[:1], **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"measured": "absent"}, KeyError, "'absent'"),
+        ({"measured": [True, False]}, ValueError, "true or false for each of the .* spots"),
+        ({"measured": "domain"}, ValueError, r"obs\['domain'\] must be true or false"),
+        ({"measured": np.zeros(75, dtype=bool)}, ValueError, "at least two spots with counts"),
+        ({"measured": "measured", "min_counts": 10**9}, ValueError, "1000000000 counts or more"),
+        ({"measured": "measured", "min_counts": -1}, ValueError, "min_counts"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(parent, half, options, error, words):
+    if not isinstance(options["measured"], str) and len(options["measured"]) > 2:
+        options = options | {"measured": np.zeros(half.slide.n_obs, dtype=bool)}
+    for call in (
+        lambda: tl.predict(half.slide, parent, **options, **QUIET),
+        lambda: tl.fit(half.slide, model=parent, **options, **QUIET),
+    ):
+        with pytest.raises(error, match=words):
+            call()
+    assert "hggep" not in half.slide.obsm
+
+
+def test_targets_have_no_measured_spots(half):
+    with pytest.raises(ValueError, match="`targets` reads no counts"):
+        tl.fit(half.slide, targets="morphology", obsm="X_mine", measured="measured", **QUIET)
+
+
+def test_codes_of_names():
+    names = ["AAAC-1", "AAAG-1", "3x5"]
+    codes = codes_of(names)
+    assert len(codes) == 24
+    np.testing.assert_array_equal(has_code(["3x5", "other", "AAAC-1"], codes), [True, False, True])
+    np.testing.assert_array_equal(has_code(names, ""), [False] * 3)
