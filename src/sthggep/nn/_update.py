@@ -10,9 +10,9 @@ from torch import Tensor
 
 # Candidates: penalties of the change of the weights (infinite: no change), and factors of the earlier prediction
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, float("inf"))
-FACTORS = (0.0, 0.5, 1.0)
-# Programs share what is unknown about penalty and factor, and are not independent: their evidence counts less
-TEMPER = 0.3
+FACTORS = (0.5, 1.0, 2.0)
+# Neighboring spots resemble each other and programs are not independent: their evidence counts less
+TEMPER = 0.1
 LEAST_PROBABILITY = 0.01
 MOST_SPOTS_TO_CHOOSE = 1200
 PRIOR_RANK = 32
