@@ -50,6 +50,7 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the 
 )
 @options.genes
 @options.targets
+@options.measured
 @options.option(
     "--gene-sets",
     type=options.FILE,
@@ -82,6 +83,8 @@ def fit(
     model: str | None,
     validation: tuple[str, ...],
     gene_sets: Path | None,
+    measured: str | None,
+    min_counts: int,
     checkpoint_dir: Path | None,
     **training: Unpack[TrainingOptions],
 ) -> None:
@@ -103,6 +106,8 @@ def fit(
         model=model,
         validation=validation_of(validation),
         gene_sets=gene_sets,
+        measured=measured,
+        min_counts=min_counts,
         checkpoint_dir=checkpoint_dir,
         show_progress_bar=run.show,
         **training_keywords(training, panel, expression),

@@ -67,6 +67,14 @@ genes = option(
     multiple=True,
     help="Text file with one gene a line, or names separated by commas. May be repeated.",
 )
+measured = combine(
+    option(
+        "--measured",
+        metavar="COLUMN",
+        help="Column of obs that is true for the spots whose counts may be used, of a partly measured slide.",
+    ),
+    option("--min-counts", type=WHOLE, default=1, help="Fewest counts of the panel in a measured spot."),
+)
 targets = option(
     "--targets",
     heading=TRAINING,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 from click.core import ParameterSource
@@ -43,6 +43,7 @@ sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumor
 sthggep predict slide.zarr --model my-model --out predicted.zarr   (a SpatialData)
 sthggep predict a.h5ad b.h5ad c.zarr --model my-model --out predicted/
 sthggep predict slide.h5ad --out some.h5ad --genes FASN,GNAS,SCD --latent
+sthggep predict slide.h5ad --measured in_capture_area --out rest.h5ad   (learn from the measured spots first)
 sthggep predict slides/*.h5ad --model my-model --out predicted/ --workers 4
 sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image without spots)
 """
@@ -100,6 +101,8 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     is_flag=True,
     help="Write the predictions alone, block by block, as X of an AnnData without images: for very many spots.",
 )
+@options.measured
+@options.layer
 @options.spots
 @options.images
 @options.window
@@ -135,6 +138,9 @@ def predict(
     genes = read_gene_list(settings["genes"])
     check_key(settings["key_added"], "`key_added`")
     cohort = settings["workers"] is not None or settings["scheduler"] is not None
+    if settings["measured"] is not None and (cohort or settings["spacing_um"] is not None):
+        msg = "--measured names spots of one slide that has counts. Leave out --workers, --scheduler and --spacing-um."
+        raise ValueError(msg)
     as_table = cohort or settings["predictions_only"] or settings["spacing_um"] is not None
     files = output_files(slides, out, as_table=as_table)
     overwrite = settings["overwrite"] or cohort
@@ -193,7 +199,8 @@ def predict_each(
         with name_slide(slide), locked(target, "a prediction"), write_whole(target) as part:
             data, places = open_slide(slide, Places.among(options), options["spacing_um"])
             keywords = prediction_keywords(options, genes, places)
-            summary = predict_into(data, model, keywords, out=part if only else None, show=show)
+            spots = {name: options[name] for name in ("measured", "min_counts", "layer")}
+            summary = predict_into(data, model, keywords, spots, out=part if only else None, show=show)
             if not only:
                 write_slide(data, part, places.table_key)
         log.info("%s written (%d of %d): %s", target, number, len(files), summary)
@@ -203,7 +210,13 @@ def predict_each(
 
 
 def predict_into(
-    data: AnnData | SpatialData, model: HGGEP, keywords: PredictionKeywords, *, out: Path | None, show: bool
+    data: AnnData | SpatialData,
+    model: HGGEP,
+    keywords: PredictionKeywords,
+    spots: dict[str, Any],
+    *,
+    out: Path | None,
+    show: bool,
 ) -> str:
     """Predict one slide, and return a summary: genes, spots and the place of the prediction."""
     from sthggep import tl
@@ -211,7 +224,7 @@ def predict_into(
     from sthggep._slides._resolve import resolve
     from sthggep._table._verdicts import describe_verdicts, verdicts_of
 
-    tl.predict(data, model, out=out, show_progress_bar=show, **keywords)
+    tl.predict(data, model, out=out, show_progress_bar=show, **spots, **keywords)
     table, key = table_of(data, keywords["table_key"]), keywords["key_added"]
     place = f"obsm[{key!r}]" if out is None else "X"
     if "evidence" in table.uns[key]:

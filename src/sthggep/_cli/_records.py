@@ -105,6 +105,9 @@ class PredictionOptions(SharedPrediction):
     size_factors: str | None
     spacing_um: float | None
     predictions_only: bool
+    measured: str | None
+    min_counts: int
+    layer: str | None
     window: str
     workers: int | None
     scheduler: str | None

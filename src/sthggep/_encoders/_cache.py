@@ -78,7 +78,8 @@ class FeatureCache:
             record = json.loads((entry / RECORD).read_text())
             values = RowFile(entry / VALUES)
             if values.shape == shape and values.checksum() == record["crc32"]:
-                log.info("Features of %s found in %s.", record["section"], entry)
+                if str(self.folder) != _TEMPORARY.get():
+                    log.info("Features of %s found in %s.", record["section"], entry)
                 return values
             fault: object = "its values are not those that were written"
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

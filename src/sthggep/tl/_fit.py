@@ -81,11 +81,12 @@ def fit(
         ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; trains within
         minutes on a laptop. ``"paper"``: the published network, sizes and losses, trained end to end; needs a GPU.
     model
-        A model to fine-tune, or the folder of a saved one. Inputs, networks and gene programs of the model stay as
-        they are. Its networks are trained at a tenth of the preset's learning rate. The closed form of the default
-        preset is refitted as a ridge regression towards its earlier weights, so it moves further the more spots there
-        are; means and spreads of the genes move likewise. The function does not change ``model`` itself. Default:
-        train a new model.
+        A model to update by these slides, or the folder of a saved one; a few measured spots are enough (``measured``). The
+        inputs stay as they are. The updated model predicts what ``model`` predicts, times a factor, plus a change that is
+        linear in the features, with gene programs of its own. Factor and size of the change are averaged by their marginal
+        likelihood (a Gaussian process whose prior is what the training left undetermined), so the model changes only as far
+        as the spots call for it. Networks of the default preset stay as they are; those of ``"paper"`` are trained at a tenth
+        of the preset's learning rate. The function does not change ``model`` itself. Default: train a new model.
     measured
         Spots whose counts may be used: a column of ``obs`` that is true for them, a mask (n_obs,), or a list with a mask for
         each slide. Counts of other spots are not read, and :func:`sthggep.tl.evaluate` scores those. Default: all spots.
@@ -197,7 +198,7 @@ def fit(
     >>> slides = [sthggep.datasets.toy(seed=seed) for seed in range(2)]
     >>> model = sthggep.tl.fit(slides, genes=slides[0].var_names[:20])
     >>> model.save("my-model")
-    >>> # Fine-tune it on another slide
+    >>> # Update it by another slide
     >>> tuned = sthggep.tl.fit(sthggep.datasets.toy(seed=2), model=model)
     """
     import_whole("torch", "lightning")
