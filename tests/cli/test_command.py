@@ -226,6 +226,22 @@ def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
     assert "Call `sthggep cross-validate` for held-out scores." in result.stderr
 
 
+def test_predict_learns_from_measured_spots(shell, files, model):
+    model.save("model")
+    files[2].obs["here"] = np.arange(files[2].n_obs) % 2 == 0
+    files[2].write_h5ad("part.h5ad")
+    words = ("predict", "part.h5ad", "--model", "model", "--measured", "here")
+    result = shell(*words, "--min-counts", 2, "--out", "d.h5ad")
+    assert result.exit_code == 0, result.stderr
+    tl.predict(files[2], model, measured="here", min_counts=2, show_progress_bar=False)
+    prediction = anndata.read_h5ad("d.h5ad")
+    np.testing.assert_allclose(prediction.obsm["hggep"], files[2].obsm["hggep"], rtol=1e-4, atol=1e-4)
+    assert prediction.obs["hggep_source"].astype(str).str.endswith("(measured)").sum() == files[2].obs["here"].sum()
+    result = shell(*words, "--out", "e/", "--workers", 2)
+    assert result.exit_code == 1
+    assert "--measured names spots of one slide" in result.stderr
+
+
 def test_predict_places_spots_on_a_bare_image(shell, files, model):
     import spatialdata
     from PIL import Image
