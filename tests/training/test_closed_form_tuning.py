@@ -147,3 +147,39 @@ def test_tuning_survives_the_disk_and_can_go_on(tissue, parent, tmp_path):
     third = tl.fit(tissue["old"], model=back, **QUIET)
     assert [type(member) for member in third.members] == [ClosedFormNet]
     assert third.training.model_sections == ["toy1", "toy6", "toy2"]
+
+
+def test_model_keeps_what_an_update_needs(tissue, parent):
+    (net,) = parent.members
+    # Rows of both sections, weighted as in the ridge
+    slides = (tissue["old"], tissue["old2"])
+    raw = [read_panel_counts(slide, parent.genes) for slide in slides]
+    weights = [spot_weights(torch.from_numpy(each.sum(axis=1))) for each in raw]
+    features = [torch.from_numpy(slide.obsm["X_mine"]) for slide in slides]
+    x = [net.scale[0](each) for each in features]
+    prior = net.prior
+    own = torch.cat([each * w.sqrt()[:, None] for each, w in zip(x, weights, strict=True)])
+    total = own.square().sum() * 1.0
+    # The other half of the features are means over hyperedges; all directions together hold all rows
+    assert float(prior.values.sum()) > float(total)
+    gram = (prior.vectors.T * prior.values) @ prior.vectors
+    torch.testing.assert_close(gram[: own.shape[1], : own.shape[1]], own.T @ own, rtol=1e-2, atol=1e-2)
+    standardized = [torch.from_numpy(log10_cp10k(each)) for each in raw]
+    squares = 0
+    for z, w in zip(standardized, weights, strict=True):
+        share = (w / w.sum())[:, None]
+        mean = (share * z).sum(dim=0)
+        spread = (share * (z - mean).square()).sum(dim=0).sqrt().clamp_min(0.02)
+        squares = squares + (w[:, None] * ((z - mean) / spread @ net.programs.loadings.T).square()).sum(dim=0)
+    torch.testing.assert_close(net.prior_strengths, squares / torch.cat(weights).sum(), rtol=1e-3, atol=1e-3)
+
+
+def test_model_without_a_prior_is_updated_too(tissue, parent):
+    (old,) = parent.members
+    config = {name: value for name, value in old.config.items() if name != "prior_rank"}
+    bare = ClosedFormNet(**config).eval()
+    bare.load_state_dict({name: value for name, value in old.state_dict().items() if not name.startswith("prior_")})
+    former = HGGEP([bare], parent.genes, parent.inputs, preset=parent.preset, training=parent.training)
+    child = tl.fit(tissue["new"], model=former, **QUIET)
+    assert child.members[0].prior is None
+    assert scores(child, tissue["test"])[0] > scores(parent, tissue["test"])[0] + 0.1
