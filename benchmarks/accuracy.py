@@ -18,6 +18,7 @@ import os
 import resource
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,8 @@ def into_page(name: str, text: str) -> None:
 class Run:
     """Runs of `cross_validate`, finished folds kept, tables printed and written."""
 
-    def __init__(self, out: Path, write: bool) -> None:
-        self.out, self.write, self.rows = out, write, []
+    def __init__(self, out: Path, write: bool, rows_wanted: Sequence[str] = tuple(ABLATIONS)) -> None:
+        self.out, self.write, self.rows_wanted, self.rows = out, write, rows_wanted, []
 
     def table(self, name: str, slides: list, **options: Any) -> pd.DataFrame:
         """Mean Pearson correlation of each method and section."""
@@ -166,13 +167,15 @@ def main_tables(run: Run, root: Path, panel: list[str] | None) -> None:
 
 def ablation_table(run: Run, root: Path, panel: list[str] | None) -> None:
     """One part of the closed form changed at a time: sections, patients and animals held out."""
+    encoders = dict.fromkeys(ABLATIONS[name][1].get("encoder", "shufflenet_he") for name in run.rows_wanted)
     breast, bulbs = (
-        sections(dataset, names, root, ("shufflenet_he", "shufflenet"))
-        for dataset, names in (("her2st", HER2ST), ("mob", MOB))
+        sections(dataset, names, root, tuple(encoders)) for dataset, names in (("her2st", HER2ST), ("mob", MOB))
     )
     of_c = [section for section in HER2ST if section != "B4"]
     rows = {}
     for at, (name, (preset, changes)) in enumerate(ABLATIONS.items()):
+        if name not in run.rows_wanted:
+            continue
         options: dict[str, Any] = {"baselines": (), "preset": preset, "n_members": 0, **changes}
         left, apart = (
             run.table(f"ablation-{at}-{group}", breast, group_key=group, genes=panel, **options)
@@ -228,13 +231,14 @@ def main() -> None:
         "--out", type=Path, default=Path("accuracy-output"), help="folder for finished folds and the CSV"
     )
     parser.add_argument("--ablations", action="store_true", help="the ablation table instead of the main ones")
+    parser.add_argument("--rows", nargs="+", choices=[*ABLATIONS], default=[*ABLATIONS], help="of the ablation table")
     parser.add_argument("--stain", action="store_true", help="the table of stain normalization alone")
     parser.add_argument("--encoding", action="store_true", help="the table of patches and tissue encoded once alone")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md and docs/_tables")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     panel = options.panel.read_text().split() if options.panel else None
-    run, start = Run(options.out, options.write), time.perf_counter()
+    run, start = Run(options.out, options.write, options.rows), time.perf_counter()
     name, make = "accuracy", main_tables
     for other, table in (("stain", stain_table), ("encoding", encoding_table), ("ablations", ablation_table)):
         if getattr(options, other):
@@ -243,7 +247,9 @@ def main() -> None:
     folder = DOCS / "_tables" if options.write else options.out
     pd.concat(run.rows).to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\n{time.perf_counter() - start:.0f} s in all, peak memory {peak:.1f} GB; {folder / name}.csv")
+    print(
+        f"\n{time.perf_counter() - start:.0f} s in all, {time.process_time():.0f} s of processor time, peak memory {peak:.1f} GB; {folder / name}.csv"
+    )
 
 
 if __name__ == "__main__":
