@@ -1,7 +1,7 @@
 """The tables of docs/benchmarks.md, made again from real sections.
 
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt            # under an hour on two cores
-    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --ablations # about 70 minutes
+    python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --ablations # parts of the closed form
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --stain     # the table of stain normalization
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --encoding  # patches beside tissue encoded once
     python benchmarks/accuracy.py ... --write                                             # and put them into the page
