@@ -3,9 +3,12 @@
 python benchmarks/scale.py --folder scale --spots 25000 100000        time, peak memory, blocks read
 python benchmarks/scale.py --folder scale --throughput 512             the encoder with and without reading patches
 python benchmarks/scale.py --folder scale --halo 4000                  windowed against whole, by the halo
+python benchmarks/scale.py --folder scale --fit 5000                   training on two Visium slides, 800 genes
 
 The slide is made in the folder by the first command: a pyramidal, tiled JPEG TIFF of 32,768 × 32,768 px at 0.5 µm/px,
 toy tissue tiled with flips and tints. Each number of spots runs in a process of its own, whose peak memory is reported.
+The slides to train on are of the same kind, 16,384 × 16,384 px, with spots 100 µm apart and counts that follow the colors
+around a spot.
 """
 
 from __future__ import annotations
@@ -27,26 +30,27 @@ SIDE, CELL, TILE, MPP = 32_768, 4_096, 256, 0.5
 # Full-resolution pixels between spots: 100,000 fill the slide; the model was trained at 200 µm
 PITCH, TRAINED_PITCH = 103, 400
 LEVELS = 5
+TRAINED_SIDE, TRAINED_SEEDS, TRAINED_GENES = 16_384, (7, 8), 800  # slides to train on, and what is counted there
 
 
-def make_slide(path: Path) -> None:
-    """Write the slide, tile by tile."""
+def make_slide(path: Path, seed: int = 7, side: int = SIDE) -> None:
+    """Write a slide, tile by tile."""
     import tifffile
     from PIL import Image
 
     from sthggep import datasets
 
-    toy = datasets.toy(seed=7, size_um=(CELL * MPP, CELL * MPP), mpp=MPP, n_genes=8)
+    toy = datasets.toy(seed=seed, size_um=(CELL * MPP, CELL * MPP), mpp=MPP, n_genes=8)
     cell = next(iter(toy.uns["spatial"].values()))["images"]
     cell = cell[max(cell, key=lambda name: cell[name].shape[0])][:CELL, :CELL]
     rng = np.random.default_rng(0)
-    n = SIDE // CELL
+    n = side // CELL
     flips, tints = rng.integers(0, 4, (n, n)), rng.uniform(0.92, 1.06, (n, n, 3))
     options = {"tile": (TILE, TILE), "photometric": "ycbcr", "compression": "jpeg", "compressionargs": {"level": 85}}
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
         for level in range(LEVELS):
             small = np.asarray(Image.fromarray(cell).reduce(2**level)) if level else cell
-            shape = (SIDE >> level, SIDE >> level, 3)
+            shape = (side >> level, side >> level, 3)
             resolution = {"resolution": (1e4 / MPP / 2**level,) * 2, "resolutionunit": "CENTIMETER"}
             more = {"subifds": LEVELS - 1} if level == 0 else {"subfiletype": 1}
             tiles = _tiles(small, flips, tints)
@@ -125,6 +129,46 @@ def predict(path: Path, n: int, options: argparse.Namespace) -> dict[str, float]
     return found | {"peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
 
 
+def slide_to_train_on(folder: Path, seed: int, n: int):
+    """A Visium section of ``n`` spots on a slide of its own; genes follow the colors of the tissue."""
+    import anndata as ad
+    from encoding import hexagonal
+
+    from sthggep import pp
+
+    path = folder / f"visium-{seed}.tiff"
+    if not path.exists():
+        make_slide(path, seed, TRAINED_SIDE)
+    places = hexagonal(path, n, 100.0)
+    places.obsm["spatial"] -= 3000
+    colors = pp.patches(places, size_um=100, size_px=8)[:].reshape(n, -1, 3).mean(axis=1)
+    effects = np.random.default_rng(0).normal(0, 0.4, (3, TRAINED_GENES))
+    rates = 3 * np.exp((colors - colors.mean(axis=0)) / colors.std(axis=0) @ effects)
+    adata = ad.AnnData(np.random.default_rng(seed).poisson(rates).astype(np.float32), obs=places.obs, uns=places.uns)
+    adata.obsm["spatial"] = places.obsm["spatial"]
+    return adata
+
+
+def fit(folder: Path, n: int) -> None:
+    """Train on two slides of ``n`` spots: seconds and processor time of the features, and of all that follows."""
+    from sthggep import pp, tl
+    from sthggep._training._presets import PRESETS
+
+    slides = [slide_to_train_on(folder, seed, n) for seed in TRAINED_SEEDS]
+    inputs, spent = PRESETS["default"].inputs, [(time.perf_counter(), time.process_time())]
+    for slide in slides:
+        options = {"size_um": inputs.sizes_um, "flips": inputs.flips, "encoding": inputs.encoding}
+        pp.features(slide, inputs.encoder, **options, show_progress_bar=False)
+    spent.append((time.perf_counter(), time.process_time()))
+    model = tl.fit(slides, genes=list(slides[0].var_names), show_progress_bar=False)
+    spent.append((time.perf_counter(), time.process_time()))
+    for what, first, last in (("features", 0, 1), ("what follows", 1, 2), ("in all", 0, 2)):
+        wall, cpu = (end - start for start, end in zip(spent[first], spent[last], strict=True))
+        print(f"{what}: {wall:.0f} s, {cpu:.0f} s of processor time")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{len(slides)} slides of {n} spots, {TRAINED_GENES} genes, {model}; peak {peak:.1f} GB", flush=True)
+
+
 def throughput(path: Path, n: int, options: argparse.Namespace) -> None:
     """Patches a second: network alone on patches in memory, and read from the slide."""
     from sthggep._encoders._encode import encode
@@ -193,6 +237,7 @@ def main() -> None:
     parser.add_argument("--spots", type=int, nargs="*", default=[])
     parser.add_argument("--throughput", type=int, default=0)
     parser.add_argument("--halo", type=int, default=0, help="number of spots, 200 µm apart; 6,500 at most")
+    parser.add_argument("--fit", type=int, default=0, help="number of spots of each of two slides to train on")
     parser.add_argument("--windows", type=int, nargs="+", default=[2000, 500])
     parser.add_argument("--flips", action="store_true", help="as the model was trained; four times slower")
     parser.add_argument("--members", type=int, default=0, help="networks of the model; all of them for 0")
@@ -206,7 +251,7 @@ def main() -> None:
     if options.child:
         print(json.dumps(predict(path, options.child, options)))
         return
-    if not path.exists():
+    if not path.exists() and (options.spots or options.throughput or options.halo):
         start = time.perf_counter()
         make_slide(path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
@@ -218,6 +263,8 @@ def main() -> None:
         throughput(path, options.throughput, options)
     if options.halo:
         halo_table(path, options.halo, options)
+    if options.fit:
+        fit(options.folder, options.fit)
 
 
 if __name__ == "__main__":

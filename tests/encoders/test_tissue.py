@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,27 @@ def test_wider_windows_hold_the_tissue_around(tissue, sampler):
             half = (64 + around) / 2
             inside = (min(x + half, 500) - max(x - half, 0)) * (min(y + half, 400) - max(y - half, 0))
             assert reds[spot, window] == pytest.approx(1 - inside / (2 * half) ** 2, abs=0.02)
+
+
+@pytest.mark.parametrize("encoding", ["tissue", "patches"])
+def test_an_image_far_too_coarse_is_named_once(tissue, sampler, encoding):
+    """64 pixels for 64 µm ask for 1 µm/px: 16 µm/px is read in silence, 17 µm/px with a warning, in every encoding."""
+    image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    slide = replace(
+        tissue, xy=np.array([[200.0, 160.0]]), rows=np.arange(1), levels=(Level(image, (0.1, 0.1)),), mpp=1.6
+    )
+    options = {"flips": False, "encoding": encoding}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode(slide, sampler, [64.0, 128.0], **options)
+    coarse = replace(slide, mpp=1.7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode(coarse, sampler, [128.0], **options)
+    message = r"has 17 µm/px and is enlarged 17 times for a field of view of 64 µm, which has 64 px\."
+    with pytest.warns(UserWarning, match=message) as caught:
+        encode(coarse, sampler, [128.0, 64.0], **options)
+    assert len(caught) == 1
 
 
 def test_flips_make_a_mirrored_or_turned_slide_the_same(tissue, sampler):

@@ -72,7 +72,8 @@ def features(
         :func:`sthggep.pp.register_encoder`; or, where its package is installed, ``"transformers:<model id or folder>"`` (the class token, or the mean of tokens where there is none), ``"timm:<name>"``, ``"lazyslide:<name>"``.
         :func:`sthggep.pp.encoders` lists them.
     size_um
-        Field of view in microns, or several, each under its own key.
+        Field of view in microns, or several, each under its own key. A coarser image than a field of view asks for is
+        enlarged; beyond sixteen times the function warns.
     key_added
         Key in ``obsm``, for a single field of view. Default: ``"X_<encoder>_<µm>"``.
     weights
