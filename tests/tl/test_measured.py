@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from sthggep import HGGEP, datasets, tl
+from sthggep import HGGEP, datasets, pl, tl
 from sthggep._slides._measured import codes_of, has_code
 
 QUIET = {"device": "cpu", "show_progress_bar": False}
@@ -87,6 +88,16 @@ def test_used_spots_are_marked_and_left_out_of_scores(parent, half, caplog):
     assert int(tl.summary(half.slide)["n_spots"].iloc[0]) == (~half.mask).sum()
     with pytest.raises(ValueError, match="trained on the counts of all"):
         tl.evaluate(half.slide[half.mask].copy())
+
+
+def test_titles_of_maps_leave_used_spots_out(parent, half):
+    tl.predict(half.slide, parent, measured="measured", **QUIET)
+    gene = half.slide.var_names[0]
+    expected = tl.evaluate(half.slide)["pearson"][gene]
+    assert abs(tl.evaluate(half.slide, include_measured=True)["pearson"][gene] - expected) > 0.01
+    pl.gene_map(half.slide, [gene])
+    titles = [ax.get_title() for ax in plt.gcf().axes]
+    assert any(f"PCC {expected:.2f}" in title for title in titles), titles
 
 
 def test_section_is_no_training_tissue_beyond_its_measured_spots(parent, half, recwarn):

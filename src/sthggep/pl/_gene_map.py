@@ -17,7 +17,7 @@ from sthggep._slides._places import Places
 from sthggep._table._verdicts import TRUSTED
 from sthggep.pl._figure import figure_of, new_figure, save_figure, style
 from sthggep.pl._map_layout import BAR_INCHES, LETTER_INCHES, MapLayout, is_doubtful, lay_out, row_height
-from sthggep.pl._maps import ColorScale, GeneMaps, color_scale, pcc, read_maps
+from sthggep.pl._maps import ColorScale, GeneMaps, color_scale, read_maps
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, sections_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def gene_map(
 
     The title of a predicted map gives the Pearson correlation (PCC) of predicted and observed values over all spots of
     the section, on the prediction's scale and without smoothing. The function computes the observed values from raw
-    counts. "(trained on)" marks a section that the model was trained on: its PCC does not show how well the model
+    counts. Spots whose counts the model used (``measured`` of :func:`sthggep.tl.predict`) are left out of it.
+    "(trained on)" marks a section that the model was trained on: its PCC does not show how well the model
     predicts new tissue.
 
     Parameters
@@ -254,7 +255,7 @@ def _map_title(item: GeneMaps, i: int, kind: str) -> str:
     """Kind of a map, and the correlation of predicted and observed values."""
     if kind == "observed" or item.observed is None or np.isnan(item.observed[:, i]).all():
         return kind
-    r = pcc(item.observed[:, i], item.predicted[:, i])
+    r = item.pearson(i)
     return f"{kind}  PCC {'n/a' if np.isnan(r) else f'{r:.2f}'}"
 
 

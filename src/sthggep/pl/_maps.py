@@ -38,6 +38,15 @@ class GeneMaps:
     """Verdict of each gene; empty where nothing is known of held-out tissue."""
     novel: NDArray[np.bool_] | None = None
     """Spots whose image is unlike the training tissue; ``None`` where that is not known."""
+    used: NDArray[np.bool_] | None = None
+    """Spots whose counts the model was trained on, while it was not trained on the others; ``None`` for none."""
+
+    def pearson(self, i: int) -> float:
+        """Correlation of predicted and observed values of a gene over the spots that the model was not trained on."""
+        if self.observed is None:
+            return float("nan")
+        rows = slice(None) if self.used is None else ~self.used
+        return pcc(self.observed[rows, i], self.predicted[rows, i])
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ def read_maps(
         units=prediction.units,
         learned_from=bool(prediction.trained_on(slide)),
         verdicts=() if verdicts is None else tuple(verdicts["verdict"].astype(str).iloc[columns]),
+        used=prediction.measured(slide) if prediction.sources is not None else None,
         novel=None if novelty is None else np.asarray(novelty, dtype=np.float64)[slide.rows] > NOVEL,
     )
 

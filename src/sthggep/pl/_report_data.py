@@ -16,7 +16,7 @@ from sthggep._log import log
 from sthggep._table._counts import read_panel_counts
 from sthggep._table._prediction import read_prediction
 from sthggep._table._scores import noise_ceiling
-from sthggep.pl._maps import GeneMaps, color_scale, pcc, read_maps
+from sthggep.pl._maps import GeneMaps, color_scale, read_maps
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -187,7 +187,7 @@ def _section(
     }
     if maps.observed is not None:
         section["observed"] = _bytes(maps.observed, ends)
-        correlations = [pcc(maps.observed[:, i], maps.predicted[:, i]) for i in range(len(ends))]
+        correlations = [maps.pearson(i) for i in range(len(ends))]
         section["pearson"] = [_number(value) for value in correlations]
     if interval is not None:
         limits = np.nanmin(interval[0], axis=0), np.nanmax(interval[1], axis=0)
