@@ -154,19 +154,23 @@ def fit(folder: Path, n: int) -> None:
     from sthggep import pp, tl
     from sthggep._training._presets import PRESETS
 
-    slides = [slide_to_train_on(folder, seed, n) for seed in TRAINED_SEEDS]
-    inputs, spent = PRESETS["default"].inputs, [(time.perf_counter(), time.process_time())]
+    slides, start = [slide_to_train_on(folder, seed, n) for seed in TRAINED_SEEDS], _clock()
+    inputs = PRESETS["default"].inputs
     for slide in slides:
         options = {"size_um": inputs.sizes_um, "flips": inputs.flips, "encoding": inputs.encoding}
         pp.features(slide, inputs.encoder, **options, show_progress_bar=False)
-    spent.append((time.perf_counter(), time.process_time()))
+    encoded = _clock()
+    print("features: {:.0f} s, {:.0f} s of processor time".format(*(encoded - start)), flush=True)
     model = tl.fit(slides, genes=list(slides[0].var_names), show_progress_bar=False)
-    spent.append((time.perf_counter(), time.process_time()))
-    for what, first, last in (("features", 0, 1), ("what follows", 1, 2), ("in all", 0, 2)):
-        wall, cpu = (end - start for start, end in zip(spent[first], spent[last], strict=True))
-        print(f"{what}: {wall:.0f} s, {cpu:.0f} s of processor time")
+    print("what follows: {:.0f} s, {:.0f} s of processor time".format(*(_clock() - encoded)))
+    print("in all: {:.0f} s, {:.0f} s of processor time".format(*(_clock() - start)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{len(slides)} slides of {n} spots, {TRAINED_GENES} genes, {model}; peak {peak:.1f} GB", flush=True)
+
+
+def _clock() -> np.ndarray:
+    """Time and processor time, in seconds."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def throughput(path: Path, n: int, options: argparse.Namespace) -> None:
