@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from sthggep import HGGEP, datasets, pl, tl
+from sthggep._inputs._inputs import Inputs
 from sthggep._slides._measured import codes_of, has_code
+from sthggep.nn import HGGEPNet
 
 QUIET = {"device": "cpu", "show_progress_bar": False}
 
@@ -196,3 +198,11 @@ def test_codes_of_names():
     assert len(codes) == 24
     np.testing.assert_array_equal(has_code(["3x5", "other", "AAAC-1"], codes), [True, False, True])
     np.testing.assert_array_equal(has_code(names, ""), [False] * 3)
+
+
+def test_networks_without_a_closed_form_are_refused():
+    slide = datasets.toy(seed=0, size_um=(900.0, 900.0), mpp=2.0, n_genes=6)
+    net = HGGEPNet(6, dim=16, depth=1, heads=2, hypergraph_dim=8, fusion_layers=1)
+    model = HGGEP([net], list(slide.var_names), Inputs("patches"), preset="paper")
+    with pytest.raises(ValueError, match="choose the epochs"):
+        tl.predict(slide, model, measured=True, **QUIET)

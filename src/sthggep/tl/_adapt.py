@@ -55,6 +55,7 @@ def adapt_model(
     window
         Most spots of a window.
     """
+    _refuse_gradients(model)
     slide: Any = data
     mask: Any = measured.which
     if _is_slide(mask):
@@ -75,6 +76,19 @@ def adapt_model(
         "show_progress_bar": compute.show_progress,
     }
     return fit(slide, model=model, window=window, **keywords, **vars(places), **options)
+
+
+def _refuse_gradients(model: HGGEP) -> None:
+    """Refuse networks without a closed form, whose training takes epochs that the user should choose."""
+    from sthggep.nn import ClosedFormNet
+
+    if not all(isinstance(member, ClosedFormNet) for member in model.members):
+        msg = (
+            "`measured` updates models with a closed form (`preset='default'`); the networks of this model are trained by "
+            "gradients. Train them first, and choose the epochs: `model = sthggep.tl.fit(data, model=model, measured=..., "
+            "max_epochs=...)`, then predict without `measured`."
+        )
+        raise ValueError(msg)
 
 
 def _is_slide(value: object) -> bool:
