@@ -109,7 +109,8 @@ def warn_of_unlike_tissue(slides: Sequence[Slide], novelty: NDArray[np.float32],
                 f"Section {slide.name!r}: its image is unlike the tissue that the model was trained on ({listing(training, 3)}). Its spots "
                 f"are more unusual than {known.mean():.0%} of training tissue that was held out, on average; like tissue is "
                 f"at 20 to 75 %. {beyond:.0%} of them lie beyond 95 % of it.{faults and f' The image shows {faults}.'} Correlations that "
-                "were measured in training may not hold here: see `sthggep.tl.trust(data)`, and measure some spots if you can."
+                "were measured in training may not hold here: see `sthggep.tl.trust(data)`, and measure some spots if you can: "
+                "`sthggep.tl.predict(data, model, measured=...)` learns from them."
             )
         elif share > FAULTY:
             warn_user(
