@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sthggep import HGGEP, datasets, pl, tl
+from sthggep import HGGEP, datasets, pl, pp, tl
 from sthggep._inputs._inputs import Inputs
 from sthggep._slides._measured import codes_of, has_code
 from sthggep.nn import HGGEPNet
@@ -142,6 +142,25 @@ def test_ways_to_name_the_spots(parent, half, measured, request):
     marks = half.slide.obs["hggep_source"].astype(str).str.endswith(" (measured)")
     # Without an image, a part of the spots does not identify the section
     np.testing.assert_array_equal(marks, np.zeros_like(half.mask) if other else half.mask)
+
+
+def test_capture_area_and_grid_as_two_tables():
+    options = {"size_um": (1500.0, 1500.0), "mpp": 4.0, "n_genes": 16}
+    quiet = {"show_progress_bar": False}
+    model = tl.fit(datasets.toy(seed=1, **options), n_members=0, size_um=320.0, weights="random", **quiet)
+    sdata = datasets.toy(seed=2, as_spatialdata=True, **options)
+    pp.tissue_grid(sdata, spacing_um=150.0)
+    tl.predict(sdata, model, table_key="tissue_grid", key_added="before", **quiet)
+    tl.predict(sdata, model, table_key="tissue_grid", measured="table", **quiet)
+    grid = sdata.tables["tissue_grid"]
+    assert np.isfinite(grid.obsm["hggep"]).all()
+    assert not np.allclose(grid.obsm["hggep"], grid.obsm["before"])
+    # The grid has no counts: none of its spots is measured, whatever they are called
+    assert not grid.obs["hggep_source"].astype(str).str.contains("measured").any()
+    tl.predict(
+        sdata, tl.fit(sdata, model=model, measured=np.ones(sdata.tables["table"].n_obs, dtype=bool), **quiet), **quiet
+    )
+    assert sdata.tables["table"].obs["hggep_source"].astype(str).str.endswith("(measured)").all()
 
 
 def test_failed_spots(parent, half):

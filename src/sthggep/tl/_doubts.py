@@ -145,6 +145,8 @@ def measured_spots(model: HGGEP, slides: Sequence[Slide]) -> dict[str, NDArray[n
     training = [each for each in _fingerprints(model) if each.measured is not None]
     masks = {}
     for slide in slides if training else ():
+        if not slide.adata.n_vars:  # pseudo-spots may have the names of spots
+            continue
         mark = model_fingerprint(slide)
         codes = [str(each.measured) for each in training if mark.same_tissue(each)]
         if codes:
