@@ -143,7 +143,8 @@ def _update_model(
     # One network of several stands for all: their changes are the same
     solved = [update_model(parent, task.genes, part, most_spots=MOST_SPOTS_HELD_OUT)[0] for part in parts]
     correlations, held_out = held_out_pearson(solved, parts), predict_held_out(solved, parts)
-    updated = update_model(parent, task.genes, windows)
+    (everything,) = _split(windows, sections, task.slides, [None])
+    updated = update_model(parent, task.genes, everything)
     return TrainedEnsemble(list[Any](updated), pd.DataFrame(), correlations, held_out, [])
 
 

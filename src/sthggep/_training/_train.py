@@ -120,12 +120,13 @@ def _read_sections(task: TrainingTask, prepared: PreparedInputs) -> tuple[list[S
 
 def _keep_prior(ensemble: TrainedEnsemble, sections: Sequence[Section]) -> None:
     """Let the first network keep what an update by further spots needs to know of the training."""
-    from sthggep._inputs._section import windows_of
+    from sthggep._inputs._section import windows_of, with_masks
     from sthggep.nn import ClosedFormNet
 
     net = ensemble.members[0]
     if isinstance(net, ClosedFormNet):
-        net.keep_prior([window.sample(window.train) for window in windows_of(sections) if window.train.any()])
+        windows = with_masks(windows_of(sections), sections)  # without the spots around each window
+        net.keep_prior([window.sample(window.train) for window in windows if window.train.any()])
 
 
 def _measure_novelty(task: TrainingTask, sections: Sequence[Section]) -> Novelty | None:
