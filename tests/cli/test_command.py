@@ -121,6 +121,9 @@ def test_fit_command_passes_its_options_to_tl_fit(shell, files, monkeypatch):
     assert keywords == {
         "targets": None,
         "checkpoint_dir": None,
+        "gene_sets": None,
+        "measured": None,
+        "min_counts": 1,
         "slides": [72, 68],
         "genes": ["STRO1", "FAT1", "IMMU1", "PLEO1"],
         "preset": "paper",

@@ -166,7 +166,8 @@ def test_held_out_counts_do_not_reach_the_networks(slides, fit_options, monkeypa
     for (name, value), other_value in zip(
         first.members.state_dict().items(), second.members.state_dict().values(), strict=True
     ):
-        if not name.endswith("blend"):
+        # What an update needs is kept of all tissue, after all choices
+        if not name.endswith("blend") and ".prior_" not in name:
             assert torch.equal(value, other_value), name
 
 

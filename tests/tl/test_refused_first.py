@@ -39,7 +39,7 @@ def model(toys: SimpleNamespace) -> HGGEP:
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prediction that begins fails."""
-    monkeypatch.setattr("sthggep.tl._predict._predict_sections", lambda *_, **__: pytest.fail("work has started"))
+    monkeypatch.setattr("sthggep.tl._predict_table._predict_sections", lambda *_, **__: pytest.fail("work has started"))
 
 
 def contents(adata: AnnData) -> tuple[object, ...]:
@@ -205,7 +205,7 @@ def test_a_prediction_that_fails_leaves_no_file(
         raise KeyboardInterrupt
 
     before = contents(slide)
-    monkeypatch.setattr("sthggep.tl._predict._predict_sections", fails)
+    monkeypatch.setattr("sthggep.tl._predict_table._predict_sections", fails)
     with pytest.raises(KeyboardInterrupt):
         tl.predict(slide, model, out=f"p.{ending}", **QUIET)
     assert list(Path().iterdir()) == []
