@@ -8,6 +8,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from sthggep.nn import _update
+from sthggep.nn._programs import find_programs
 from sthggep.nn._update import MeasuredScores, WeightPrior, measure_prior, solve_change
 
 N, WIDTH, PROGRAMS = 30, 12, 2
@@ -122,6 +123,6 @@ def test_thinned_spots_choose_and_all_spots_solve(monkeypatch):
 
 def test_programs_of_standardized_rows():
     rows = torch.outer(torch.linspace(-1, 1, 20), torch.tensor([3.0, 4.0, 0.0, 0.0]))
-    loadings, damp = _update.find_programs([rows, torch.tensor([[0.0, 0.0, 0.1, 0.0]])], 3, 0.5)
+    loadings, damp = find_programs([rows, torch.tensor([[0.0, 0.0, 0.1, 0.0]])], 3, 0.5)
     torch.testing.assert_close(loadings.abs(), torch.tensor([[0.6, 0.8, 0, 0], [0, 0, 1, 0]]), atol=1e-5, rtol=0)
     torch.testing.assert_close(damp, torch.tensor([1.0, float((0.1 / rows.norm()) ** 0.5)]))

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sthggep.nn import ClosedFormNet, HGGEPNet
 
 RELATIVE_LEARNING_RATE = 0.1  # learning rate of fine-tuning, as a fraction of the preset's
-WORTH = 100.0  # spots of new tissue that say as much about the means as all before
 
 
 def open_parent(
@@ -127,6 +126,8 @@ def adapt_network(parent: HGGEP, member: int, genes: Sequence[str], windows: Seq
 def _shift_mean(net: HGGEPNet, windows: Sequence[SectionWindow], *, whole_panel: bool) -> None:
     """Move the mean prediction towards that of the new tissue, the further the more spots it has."""
     import torch
+
+    from sthggep._training._update import WORTH
 
     net.eval()
     with torch.no_grad():

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sthggep.nn import ClosedFormNet, FeatureHGGEPNet
 from sthggep.nn._closed_form import MOST_PRIOR_SPOTS
-from sthggep.nn._programs import section_moments, spot_weights
+from sthggep.nn._programs import find_programs, section_moments, spot_weights
 from sthggep.nn._section import join_windows
-from sthggep.nn._update import MeasuredScores, find_programs, measure_prior, solve_change
+from sthggep.nn._update import MeasuredScores, measure_prior, solve_change
 
 if TYPE_CHECKING:
     from sthggep._inputs._section import SectionWindow
@@ -142,11 +142,10 @@ def _with_change(net: ClosedFormNet, factor: float, change: Tensor, loadings: Te
         scale = float(net.blend) / blend if blend else 1.0
         old = state["shortcut.weight"] * (1 - float(net.blend)) / (1 - blend)
         weight = torch.cat([old, change / (1 - blend)], dim=1)
-        rank, n_old = turn.shape[1], len(state["scores.weight"])
+        n_old = len(state["scores.weight"])
         state["scores.weight"] = scale * turn[:n_old].T @ state["scores.weight"]
         state["scores.bias"] = scale * turn[:n_old].T @ state["scores.bias"]
         state["blend"] = torch.full_like(state["blend"], blend)
-        assert len(state["scores.bias"]) == rank
     state |= {"shortcut.weight": weight @ turn, "programs.loadings": joined, "programs.damp": sizes}
     if "prior_strengths" in state:
         state["prior_strengths"] = torch.zeros(len(sizes))

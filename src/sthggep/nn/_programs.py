@@ -76,13 +76,11 @@ class GenePrograms(nn.Module):
         scaled = [(t - m) / s for t, m, s in zip(targets, means, spreads, strict=True)]
         rows = [z * w.sqrt().unsqueeze(1) for z, w in zip(scaled, weights, strict=True)]
         rows += [_extra_rows(section) for section in extra_sections]
-        weighted = torch.cat(rows)
-        _, values, vectors = torch.linalg.svd(weighted.double(), full_matrices=False)
-        rank = min(len(self.loadings), int((values > values[0] * 1e-6).sum()))
+        loadings, damp = find_programs(rows, len(self.loadings), self.damping)
         self.loadings.zero_()
-        self.loadings[:rank] = vectors[:rank].float()
+        self.loadings[: len(damp)] = loadings
         self.damp.zero_()
-        self.damp[:rank] = (values[:rank] / values[0]).pow(self.damping).float()
+        self.damp[: len(damp)] = damp
         self.mean.copy_(torch.stack(means).mean(dim=0))
         self.spread.copy_(torch.stack(spreads).mean(dim=0))
         return [z @ self.loadings.T for z in scaled]
@@ -119,6 +117,14 @@ class GenePrograms(nn.Module):
         """Expression ``(n, genes)`` of program scores ``(n, rank)``; of all genes, or of those in ``columns``."""
         genes = slice(None) if columns is None else torch.from_numpy(columns).to(scores.device)
         return self.mean[genes] + self.spread[genes] * ((scores * self.damp) @ self.loadings[:, genes])
+
+
+def find_programs(rows: Sequence[Tensor], rank: int, damping: float) -> tuple[Tensor, Tensor]:
+    """Find the leading programs of weighted rows of standardized expression: loadings ``(r, genes)`` and their damping."""
+    stacked = torch.cat(list(rows)).double()
+    _, sizes, vectors = torch.linalg.svd(stacked, full_matrices=False)
+    rank = min(rank, int((sizes > sizes[0] * 1e-6).sum()))
+    return vectors[:rank].float(), (sizes[:rank] / sizes[0]).pow(damping).float()
 
 
 def of_fewer_genes(loadings: Tensor, damp: Tensor) -> tuple[Tensor, Tensor, Tensor]:

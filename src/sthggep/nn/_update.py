@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -131,11 +130,3 @@ def _contrasts(values: Tensor, measured: MeasuredScores) -> Tensor:
         unit = root[rows] / root[rows].norm()
         out[rows] -= torch.outer(unit, unit @ values[rows])
     return out
-
-
-def find_programs(rows: Sequence[Tensor], rank: int, damping: float) -> tuple[Tensor, Tensor]:
-    """Find the leading programs of weighted rows of standardized expression: loadings ``(r, genes)`` and their damping."""
-    stacked = torch.cat(list(rows)).double()
-    _, sizes, vectors = torch.linalg.svd(stacked, full_matrices=False)
-    rank = min(rank, int((sizes > sizes[0] * 1e-6).sum()))
-    return vectors[:rank].float(), (sizes[:rank] / sizes[0]).pow(damping).float()

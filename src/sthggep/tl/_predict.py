@@ -76,7 +76,8 @@ def predict(
     measured
         Spots whose counts may be used to adapt the model to this slide before it predicts: a column of ``obs`` that is true
         for them, a mask (n_obs,), ``True`` for all spots with counts, the name of a table of the same SpatialData, or
-        another slide with counts of the same tissue, such as the capture area beside a grid of spots. The call equals
+        another slide with counts of the same tissue, such as the capture area beside a grid of spots; the keys of this call
+        hold for it, too. The call equals
         :func:`sthggep.tl.fit` with ``model`` and ``measured``, followed by the prediction. Default: counts are not read.
     min_counts
         Fewest counts of the panel in a spot of ``measured``; failed spots have fewer.
