@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from anndata import AnnData
 
-from sthggep._slides._anndata import table_of
+from sthggep._slides._anndata import is_spatialdata, table_of
 from sthggep.tl._fit import fit
 
 if TYPE_CHECKING:
     import pandas as pd
-    from anndata import AnnData
     from spatialdata import SpatialData
 
     from sthggep._inputs._compute import Compute
@@ -58,7 +58,7 @@ def adapt_model(
     _refuse_gradients(model)
     slide: Any = data
     mask: Any = measured.which
-    if _is_slide(mask):
+    if isinstance(mask, AnnData) or is_spatialdata(mask):
         slide, mask = mask, True
     elif (
         isinstance(mask, str)
@@ -89,8 +89,3 @@ def _refuse_gradients(model: HGGEP) -> None:
             "max_epochs=...)`, then predict without `measured`."
         )
         raise ValueError(msg)
-
-
-def _is_slide(value: object) -> bool:
-    """Whether it is an AnnData or a SpatialData."""
-    return hasattr(value, "obs_names") or hasattr(value, "tables")
