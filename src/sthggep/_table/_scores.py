@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,16 @@ def correlate(a: NDArray[np.floating], b: NDArray[np.floating], *, constant: flo
     norm = np.sqrt(squares[0].astype(np.float64)) * np.sqrt(squares[1].astype(np.float64))
     r = np.einsum("ij,ij->j", a, b) / np.where(varies, norm, 1.0)
     return np.asarray(np.where(varies, np.clip(r, -1, 1), constant), dtype=np.float64)
+
+
+def mean_of_known(values: Sequence[NDArray[np.floating]] | NDArray[np.floating]) -> NDArray[np.floating]:
+    """Average over the first axis, without NaN; NaN where all are."""
+    stacked = np.asarray(values)
+    known = ~np.isnan(stacked)
+    if known.all():
+        return np.asarray(stacked.mean(axis=0))
+    n = known.sum(axis=0)
+    return np.asarray(np.where(n > 0, np.where(known, stacked, 0).sum(axis=0) / np.maximum(n, 1), np.nan))
 
 
 def noise_ceiling(raw: NDArray[np.float32], rng: np.random.Generator, n_splits: int = N_SPLITS) -> NDArray[np.float64]:
