@@ -67,6 +67,12 @@ genes = option(
     multiple=True,
     help="Text file with one gene a line, or names separated by commas. May be repeated.",
 )
+panel = option(
+    "--genes",
+    multiple=True,
+    help="Text file with one gene a line, or names separated by commas; may be repeated. Or the word union: slides that lack "
+    "genes teach those that they hold.",
+)
 targets = option(
     "--targets",
     heading=TRAINING,

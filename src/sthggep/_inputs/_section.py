@@ -125,9 +125,7 @@ def section_of_targets(slide: Slide, values: NDArray[np.float32], windows: Seque
     return Section(slide.name, windows, torch.from_numpy(values), no_counts, ones, every, ~every)
 
 
-def counts_only(
-    slide: Slide, genes: Sequence[str], layer: str | None, scale: PanelScale | None = None
-) -> CountsOnly:
+def counts_only(slide: Slide, genes: Sequence[str], layer: str | None, scale: PanelScale | None = None) -> CountsOnly:
     """Read the expression of an extra section, without its image; with ``scale`` it may lack genes."""
     read = read_counts(slide, genes, layer, may_lack=scale is not None)
     expression = log10_cp10k(read.counts) if scale is None else scale.expression(read)

@@ -133,7 +133,9 @@ def union_genes(tables: Sequence[pd.DataFrame]) -> list[str]:
         found = next((var for var in left if has_any_gene(var, genes)), None)
         if found is None:
             msg = f"{counted(left, 'slide')} of {len(tables)} (such as one with {listing(left[0].index, 2)}) share no genes with the others. "
-            raise ValueError(msg + "Name the genes of all slides alike, by symbols or by Ensembl ids, or leave these slides out.")
+            raise ValueError(
+                msg + "Name the genes of all slides alike, by symbols or by Ensembl ids, or leave these slides out."
+            )
         left = [var for var in left if var is not found]
         genes += _further_genes(found, genes)
     return genes
@@ -144,7 +146,9 @@ def _further_genes(var: pd.DataFrame, genes: Sequence[str]) -> list[str]:
     known = {without_version(gene) for gene in genes}
     namings = [list(map(str, var.index)), *(_distinct_names(var[name]) for name in _text_columns(var))]
     names = max(namings, key=lambda each: len(known.intersection(map(without_version, each))))
-    return list({plain: name for name in reversed(names) if (plain := without_version(name)) not in known}.values())[::-1]
+    return list({plain: name for name in reversed(names) if (plain := without_version(name)) not in known}.values())[
+        ::-1
+    ]
 
 
 def _distinct_names(column: pd.Series) -> list[str]:

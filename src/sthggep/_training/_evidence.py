@@ -46,7 +46,7 @@ class HeldOutMap(NamedTuple):
     @property
     def known(self) -> NDArray[np.bool_]:
         """Genes (or columns) that the section says something of."""
-        return ~np.isnan(self.measured).any(axis=0)
+        return np.asarray(~np.isnan(self.measured).any(axis=0))
 
 
 def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence[HeldOutMap]]) -> Evidence | None:

@@ -75,14 +75,14 @@ class Training(lightning.LightningModule):
         predicted, target, counts = out.expression[mask], window.target[mask], window.counts[mask]
         if not (known := known_columns(target)).all():
             predicted, target, counts = predicted[:, known], target[:, known], counts[:, known]
-            out = out._replace(**{name: part[:, known] for name in COUNT_PARTS if (part := getattr(out, name)) is not None})
+            out = out._replace(
+                **{name: part[:, known] for name in COUNT_PARTS if (part := getattr(out, name)) is not None}
+            )
         parts = {"mse": recipe.mse * nn.functional.mse_loss(predicted, target)}
         if recipe.correlation:
             parts["correlation"] = recipe.correlation * correlation_loss(predicted, target)
         if recipe.count_nll and out.mean is not None and out.dispersion is not None and out.dropout is not None:
-            nll = zinb_nll(
-                counts, out.mean[mask], out.dispersion[mask], out.dropout[mask], window.size_factors[mask]
-            )
+            nll = zinb_nll(counts, out.mean[mask], out.dispersion[mask], out.dropout[mask], window.size_factors[mask])
             parts["counts"] = recipe.count_nll * nll
         elif recipe.count_nll and out.r is not None and out.p is not None:
             parts["counts"] = recipe.count_nll * nb_nll(counts, out.r[mask], out.p[mask])

@@ -34,6 +34,8 @@ def record_genes(record: TrainingRecord, task: TrainingTask, sections: Sequence[
         gene_n_sections=[int(sum(each)) for each in zip(*(columns.long().tolist() for columns in held), strict=True)],
         gene_n_spots=[
             int(sum(each))
-            for each in zip(*((columns.long() * n).tolist() for columns, n in zip(held, n_spots, strict=True)), strict=True)
+            for each in zip(
+                *((columns.long() * n).tolist() for columns, n in zip(held, n_spots, strict=True)), strict=True
+            )
         ],
     )

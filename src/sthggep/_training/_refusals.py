@@ -15,7 +15,7 @@ from sthggep._encoders._record import has_uncolored_features
 from sthggep._keys import feature_key
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._counts import read_panel_counts
-from sthggep._table._gene_names import find_gene_columns, has_all_genes
+from sthggep._table._gene_names import find_gene_columns, find_genes, has_all_genes
 from sthggep._table._mixed_panels import UNION, read_held_counts
 from sthggep._table._user_features import check_feature_names, read_feature_names, read_user_features
 
@@ -129,14 +129,14 @@ def refuse_mixed_tuning(*, mixed: bool) -> None:
 def refuse_incomplete(genes: Sequence[str], slides: Sequence[Slide]) -> None:
     """Refuse slides that lack genes of the panel, and say how to train on what they hold."""
     lacking = [slide.name for slide in slides if not has_all_genes(slide.adata.var, genes)]
-    if lacking and len(lacking) < len(slides):
-        slide = next(slide for slide in slides if slide.name == lacking[0])
+    if lacking and {gene for slide in slides for gene in find_genes(slide.adata.var, genes)}.issuperset(genes):
+        first = next(slide for slide in slides if slide.name == lacking[0])
         try:
-            find_gene_columns(slide.adata.var, genes, f"var_names of section {slide.name!r}")
+            find_gene_columns(first.adata.var, genes, f"var_names of section {first.name!r}")
         except KeyError as reason:
             msg = (
                 f"{reason.args[0]} {counted(lacking, 'section')} of {len(slides)} lack genes. To train on the genes that each section "
-                "holds, pass `genes='union'`, or your list with `absent='mask'`."
+                "holds, pass `genes='union'`, or this list with `absent='mask'`."
             )
             raise KeyError(msg) from reason
 

@@ -43,12 +43,12 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     The trained model.
     """
     from sthggep._inputs._section import counts_only
-    from sthggep._training._mixed_panels import fit_scale, record_genes
     from sthggep._slides._stain import fit_reference, normalized
     from sthggep._training._calibration import calibrate
     from sthggep._training._checkpoint_folder import open_training
     from sthggep._training._ensemble import describe_ensemble, train_ensemble
     from sthggep._training._held_out import measure_held_out
+    from sthggep._training._mixed_panels import fit_scale, record_genes
     from sthggep._training._prepare import prepare
     from sthggep._training._record import record_training
     from sthggep._training._validation import plan_validation

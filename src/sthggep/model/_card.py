@@ -28,7 +28,9 @@ def summarize(model: Predictor) -> dict[str, str]:
     }
     if numbers := training.gene_n_sections:
         n_all = sum(number == len(training.sections) for number in numbers)
-        entries["measured"] = f"{n_all} of {counted(numbers, 'gene')} on all sections, the others on {min(numbers)} or more"
+        entries["measured"] = (
+            f"{n_all} of {counted(numbers, 'gene')} on all sections, the others on {min(numbers)} or more"
+        )
     if model.pitch_um:
         entries["spot pitch"] = f"{model.pitch_um:g} µm"
     if training.model:

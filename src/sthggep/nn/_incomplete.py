@@ -89,7 +89,7 @@ def _loadings(scores: Sequence[Tensor], filled: Sequence[Tensor], known: Tensor)
     products = sum(part.T @ rows for part, rows in zip(scores, filled, strict=True))
     assert isinstance(products, Tensor)
     loadings = torch.zeros_like(products)
-    patterns, of_gene = known.T.unique(dim=0, return_inverse=True)
+    patterns, of_gene = torch.unique(known.T, dim=0, return_inverse=True)
     for i, pattern in enumerate(patterns):
         if pattern.any():
             gram = grams[pattern].sum(dim=0)

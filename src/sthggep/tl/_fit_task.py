@@ -21,8 +21,8 @@ from sthggep._training._choices import Choices, find_preset, with_choices, witho
 from sthggep._training._refusals import (
     check_counts,
     check_inputs,
-    refuse_extra_counts,
     read_genes,
+    refuse_extra_counts,
     refuse_gene_options,
     refuse_incomplete,
     refuse_missing_genes,

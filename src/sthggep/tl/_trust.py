@@ -159,7 +159,9 @@ def trust(
         known["program"] = read_program_evidence(table, key)
     numbers = _measured_on(table.uns[prediction_keys(key).uns])
     parts = {
-        slide.name: _judge_kinds(known, thresholds, slide.name, numbers, unlike=mean_novelty(table, slide, key) > unlike)
+        slide.name: _judge_kinds(
+            known, thresholds, slide.name, numbers, unlike=mean_novelty(table, slide, key) > unlike
+        )
         for slide in slides_with_prediction(sections, prediction)
     }
     if len(sections) == 1:
