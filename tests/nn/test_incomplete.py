@@ -97,6 +97,10 @@ def test_programs_of_sections(lacked: bool):
     expected = 2 + low_rank(0.1)[0]
     for gene in (3, 15, 30):  # measured by others alone, by this section, by all
         assert torch.corrcoef(torch.stack([decoded[:, gene], expected[:, gene]]))[0, 1] > 0.95
+    # Scores are as large as by all genes: what is unknown is not taken for the mean
+    complete = low_rank(0.1)[0]
+    standardized = (complete - complete.mean(dim=0)) / complete.std(dim=0)
+    assert 0.9 < scores[0].norm() / (standardized @ programs.loadings.T).norm() < 1.1
     if lacked:
         assert programs.mean[39] == 0
         assert programs.spread[39] == 1

@@ -123,6 +123,8 @@ def test_held_out_results_are_over_the_sections_that_hold_a_gene(model):
     assert all(value is not None for value in model.training.held_out_pearson)
     means = np.nanmean(model.calibration.evidence.pearson, axis=0)
     np.testing.assert_allclose(means, model.training.held_out_pearson, atol=2e-3)
+    ceilings = dict(zip(model.genes, model.training.ceiling, strict=True))
+    assert min(value for gene, value in ceilings.items() if not gene.startswith(("NOISE", "RARE"))) > 0.7
     # A set is judged by the genes that a section holds
     assert np.isfinite(model.calibration.held_out.set_evidence.pearson).all()
     assert np.isfinite(model.calibration.held_out.program_evidence.pearson).all()
