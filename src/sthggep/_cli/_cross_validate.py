@@ -11,7 +11,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._evaluate import percent
-from sthggep._cli._files import check_contents, read_gene_list, read_slides
+from sthggep._cli._files import check_contents, read_panel, read_slides
 from sthggep._cli._records import TrainingOptions, training_keywords
 from sthggep._cli._types import POSITIVE
 from sthggep._disk._whole import whole_file
@@ -67,7 +67,7 @@ sthggep cross-validate --config held-out/run.yaml         (resumes with the miss
     heading=options.TRAINING,
     help="Training tissue to hold out for early stopping.",
 )
-@options.genes
+@options.panel
 @options.targets
 @options.training
 @options.features
@@ -95,7 +95,7 @@ def cross_validate(
     The command writes into FOLDER: scores.csv (a row for each section, method, metric and gene), a figure, run.yaml (the
     options of this run) and the finished folds. After an interruption the same command resumes.
     """
-    panel = read_gene_list(training["genes"])
+    panel = read_panel(training["genes"])
     check_contents(out, FOLDS, "cross-validation")
     places = Places.among(training)
     data = read_slides(slides, places)

@@ -95,6 +95,13 @@ def read_gene_list(texts: Sequence[str]) -> list[str] | None:
     return genes or None
 
 
+def read_panel(texts: Sequence[str]) -> str | list[str] | None:
+    """The panel of a training: genes as in `read_gene_list`, or the word ``union``."""
+    from sthggep._table._mixed_panels import UNION
+
+    return UNION if list(texts) == [UNION] and not Path(UNION).is_file() else read_gene_list(texts)
+
+
 def targets_of(text: str | None) -> str | list[str] | None:
     """The argument of `tl.fit`: a key of obsm, or a list of columns of obs."""
     if text is None or not text.startswith("obs:"):

@@ -12,7 +12,7 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import read_gene_list, read_slides
+from sthggep._cli._files import read_panel, read_slides
 from sthggep._cli._records import TrainingOptions, training_keywords
 from sthggep._disk._run_folder import check_folder
 from sthggep._log import log
@@ -48,7 +48,7 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the 
     help="Tissue to hold out for early stopping: auto, sections, blocks, none, or names of sections. May be repeated.  "
     "[default: auto]",
 )
-@options.genes
+@options.panel
 @options.targets
 @options.measured
 @options.option(
@@ -93,7 +93,7 @@ def fit(
     SLIDES are AnnData (.h5ad, .zarr) or SpatialData (.zarr). The command also writes its options into the folder, as
     run.yaml: pass that file to --config to repeat the run.
     """
-    panel = read_gene_list(training["genes"])
+    panel = read_panel(training["genes"])
     check_model_folder(out, overwrite=overwrite)
     places = Places.among(training)
     data = read_slides(slides, places)

@@ -75,6 +75,12 @@ measured = combine(
     ),
     option("--min-counts", type=WHOLE, default=1, help="Fewest counts of the panel in a measured spot."),
 )
+panel = option(
+    "--genes",
+    multiple=True,
+    help="Text file with one gene a line, or names separated by commas; may be repeated. Or the word union: slides that lack "
+    "genes teach those that they hold.",
+)
 targets = option(
     "--targets",
     heading=TRAINING,

@@ -76,7 +76,7 @@ class TrainingOptions(SharedTraining):
 class TrainingKeywords(SharedTraining):
     """Keywords that `tl.fit` and `tl.cross_validate` share."""
 
-    genes: list[str] | None
+    genes: str | list[str] | None
     targets: str | list[str] | None
     expression: list[AnnData | SpatialData] | None
     size_um: list[float] | None
@@ -122,7 +122,7 @@ class PredictionKeywords(SharedPrediction):
 
 
 def training_keywords(
-    options: TrainingOptions, genes: list[str] | None, expression: list[AnnData | SpatialData]
+    options: TrainingOptions, genes: str | list[str] | None, expression: list[AnnData | SpatialData]
 ) -> TrainingKeywords:
     """The library's keywords for the options of a training; files are read already."""
     from sthggep._cli._files import targets_of

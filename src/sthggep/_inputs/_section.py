@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sthggep._table._counts import log10_cp10k, read_panel_counts, size_factors
+from sthggep._table._mixed_panels import PanelCounts, PanelScale, read_held_counts
+from sthggep.nn._incomplete import known_columns
 from sthggep.nn._section import CountsOnly, FeatureInputs, NetworkInputs, TrainingSample
 
 if TYPE_CHECKING:
@@ -26,9 +28,9 @@ class Section(NamedTuple):
     name: str
     windows: Sequence[WindowInputs]
     target: Tensor
-    """``(n, genes)``."""
+    """``(n, genes)``; NaN in the genes that the section lacks."""
     counts: Tensor
-    """Raw counts ``(n, genes)``; ``(n, 0)`` if the targets are not genes."""
+    """Raw counts ``(n, genes)``, 0 in the genes that the section lacks; ``(n, 0)`` if the targets are not genes."""
     size_factors: Tensor
     """``(n,)``."""
     train: Tensor
@@ -81,26 +83,39 @@ def section_of_counts(
     *,
     measured: NDArray[np.bool_] | None = None,
     min_counts: int = 1,
+    scale: PanelScale | None = None,
 ) -> Section:
-    """Make a section with its measured expression; spots with fewer counts are not in the training mask.
+    """Make a section with its counts; spots without counts, or with fewer counts, are not in the training mask.
 
-    Counts are read of the spots in ``measured`` alone. Default: of all.
+    Counts are read of the spots in ``measured`` alone. Default: of all. With ``scale`` the slide may lack genes.
     """
-    if measured is None:
-        raw = read_panel_counts(slide.adata, genes, layer=layer, rows=slide.rows)
-    else:
-        raw = np.zeros((slide.n_spots, len(genes)), dtype=np.float32)
-        raw[measured] = read_panel_counts(slide.adata, genes, layer=layer, rows=slide.rows[measured])
-    has_counts = torch.from_numpy(raw.sum(axis=1) >= max(min_counts, 1))
+    read = read_counts(slide, genes, layer, measured, may_lack=scale is not None)
+    has_counts = torch.from_numpy(read.counts.sum(axis=1) >= max(min_counts, 1))
     return Section(
         slide.name,
         windows,
-        torch.from_numpy(log10_cp10k(raw)),
-        torch.from_numpy(raw),
-        torch.from_numpy(size_factors(raw)),
+        torch.from_numpy(log10_cp10k(read.counts) if scale is None else scale.expression(read)),
+        torch.from_numpy(read.counts),
+        torch.from_numpy(size_factors(read.counts)),
         has_counts,
         torch.zeros_like(has_counts),
     )
+
+
+def read_counts(
+    slide: Slide, genes: Sequence[str], layer: str | None, measured: NDArray[np.bool_] | None = None, *, may_lack: bool
+) -> PanelCounts:
+    """Read the panel's counts of a slide, 0 at spots that are not in ``measured``; a slide that ``may_lack`` genes, those it has."""
+    rows = slide.rows if measured is None else slide.rows[measured]
+    if may_lack:
+        raw, held = read_held_counts(slide.adata, genes, layer=layer, rows=rows)
+    else:
+        raw, held = read_panel_counts(slide.adata, genes, layer=layer, rows=rows), np.ones(len(genes), dtype=bool)
+    if measured is None:
+        return PanelCounts(raw, held)
+    counts = np.zeros((slide.n_spots, len(genes)), dtype=np.float32)
+    counts[measured] = raw
+    return PanelCounts(counts, held)
 
 
 def section_of_targets(slide: Slide, values: NDArray[np.float32], windows: Sequence[WindowInputs]) -> Section:
@@ -110,10 +125,11 @@ def section_of_targets(slide: Slide, values: NDArray[np.float32], windows: Seque
     return Section(slide.name, windows, torch.from_numpy(values), no_counts, ones, every, ~every)
 
 
-def counts_only(slide: Slide, genes: Sequence[str], layer: str | None) -> CountsOnly:
-    """Read the expression of an extra section, without its image."""
-    raw = read_panel_counts(slide.adata, genes, layer=layer, rows=slide.rows)
-    return CountsOnly(torch.from_numpy(log10_cp10k(raw)), torch.from_numpy(raw.sum(axis=1)))
+def counts_only(slide: Slide, genes: Sequence[str], layer: str | None, scale: PanelScale | None = None) -> CountsOnly:
+    """Read the expression of an extra section, without its image; with ``scale`` it may lack genes."""
+    read = read_counts(slide, genes, layer, may_lack=scale is not None)
+    expression = log10_cp10k(read.counts) if scale is None else scale.expression(read)
+    return CountsOnly(torch.from_numpy(expression), torch.from_numpy(read.counts.sum(axis=1)))
 
 
 def windows_of(sections: Sequence[Section]) -> list[SectionWindow]:
@@ -127,6 +143,15 @@ def windows_of(sections: Sequence[Section]) -> list[SectionWindow]:
             parts = (part if len(rows) == len(part) else part[rows] for part in section[2:])
             listed.append(SectionWindow(number, rows, core, section.name, inputs, *parts))
     return listed
+
+
+def hide_untaught(windows: Sequence[SectionWindow]) -> list[SectionWindow]:
+    """Take genes that no training spot teaches for unknown: what held-out tissue shows of these says nothing of a model."""
+    if not any(window.target.isnan().any() for window in windows):
+        return list(windows)
+    training = [window for window in windows if window.train.any()]
+    taught = torch.stack([known_columns(window.target) for window in training]).any(dim=0)
+    return [window._replace(target=torch.where(taught, window.target, torch.nan)) for window in windows]
 
 
 def with_masks(windows: Sequence[SectionWindow], sections: Sequence[Section]) -> list[SectionWindow]:

@@ -113,6 +113,44 @@ def shared_genes(tables: Sequence[pd.DataFrame]) -> list[str]:
     return next(filter(None, shared), [])
 
 
+def union_genes(tables: Sequence[pd.DataFrame]) -> list[str]:
+    """Return all genes of tables that share some: in the names of the first, those that it lacks in the order of the others.
+
+    The first table names its genes by its ``var_names``. Only if no other table holds any of these, it does so by a column
+    of its ``var`` that holds text. A further table has its names in the place that holds most of the others' genes.
+
+    Raises
+    ------
+    ValueError
+        A table shares no gene with the others.
+    """
+    first, *others = tables
+    namings = [list(map(str, first.index)), *(_distinct_names(first[name]) for name in _text_columns(first))]
+    shared = (names for names in namings if not others or any(has_any_gene(var, names) for var in others))
+    genes = list(dict.fromkeys(next(shared, namings[0])))
+    left = list(others)
+    while left:
+        found = next((var for var in left if has_any_gene(var, genes)), None)
+        if found is None:
+            msg = f"{counted(left, 'slide')} of {len(tables)} (such as one with {listing(left[0].index, 2)}) share no genes with the others. "
+            raise ValueError(
+                msg + "Name the genes of all slides alike, by symbols or by Ensembl ids, or leave these slides out."
+            )
+        left = [var for var in left if var is not found]
+        genes += _further_genes(found, genes)
+    return genes
+
+
+def _further_genes(var: pd.DataFrame, genes: Sequence[str]) -> list[str]:
+    """Return the genes of a table that are not among ``genes``, in the naming that holds most of these."""
+    known = {without_version(gene) for gene in genes}
+    namings = [list(map(str, var.index)), *(_distinct_names(var[name]) for name in _text_columns(var))]
+    names = max(namings, key=lambda each: len(known.intersection(map(without_version, each))))
+    return list({plain: name for name in reversed(names) if (plain := without_version(name)) not in known}.values())[
+        ::-1
+    ]
+
+
 def _distinct_names(column: pd.Series) -> list[str]:
     """Return the names of genes in a column; none of one that names many genes alike, such as the genome."""
     names = [str(name) for name in column[column.notna()] if str(name).strip()]

@@ -11,7 +11,7 @@ import numpy as np
 from sthggep._checks import counted, gene_list, genes_present, listing
 from sthggep._log import log
 from sthggep._table._counts import Floats, read_panel_counts
-from sthggep._table._gene_names import as_named, shared_genes
+from sthggep._table._gene_names import as_named, find_genes, shared_genes, union_genes
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -27,31 +27,38 @@ def choose_panel(
     max_genes: int | None = None,
     include: Sequence[str] = (),
     layer: str | None = None,
+    union: bool = False,
 ) -> list[str]:
-    """Choose a panel as :func:`sthggep.pp.gene_panel` does, from resolved sections."""
+    """Choose a panel as :func:`sthggep.pp.gene_panel` does, from resolved sections.
+
+    With ``union``, also genes that some sections lack: each is judged by the sections that hold it.
+    """
     if not sections:
         msg = "A gene panel needs at least one slide, found none. Pass the slides to choose genes from."
         raise ValueError(msg)
-    genes = shared_genes([section.adata.var for section in sections])
+    tables = [section.adata.var for section in sections]
+    genes = union_genes(tables) if union else shared_genes(tables)
     if not genes:
         named = "; ".join(f"{s.name!r}: {listing(s.adata.var_names, 2)}" for s in sections[:5])
         msg = f"The slides share no genes. Name the genes of all slides alike, by symbols or by Ensembl ids. Found {named}."
         raise ValueError(msg)
 
     included = _check_included(include, genes)
-    detected, n_spots, votes = np.zeros(len(genes)), 0, Counter[str]()
+    detected, n_spots, votes = dict.fromkeys(genes, 0.0), dict.fromkeys(genes, 0), Counter[str]()
     for section in sections:
         rows = section.rows[:: -(-section.n_spots // MANY_SPOTS)]
-        counts = read_panel_counts(section.adata, genes, layer=layer, rows=rows)
-        detected += (counts > 0).mean(axis=0) * section.n_spots
-        n_spots += section.n_spots
-        votes.update(_most_variable(genes, counts, n_top))
-    fractions = dict(zip(genes, detected / n_spots, strict=True))
+        held = find_genes(section.adata.var, genes) if union else genes
+        counts = read_panel_counts(section.adata, held, layer=layer, rows=rows)
+        for gene, share in zip(held, (counts > 0).mean(axis=0), strict=True):
+            detected[gene] += share * section.n_spots
+            n_spots[gene] += section.n_spots
+        votes.update(_most_variable(held, counts, n_top))
+    fractions = {gene: detected[gene] / n_spots[gene] for gene in genes}
     panel = [gene for gene in genes if gene in included or (gene in votes and fractions[gene] >= min_fraction - 1e-9)]
     if not panel:
         most_detected = sorted(genes, key=lambda gene: -fractions[gene])
         msg = (
-            f"No gene is among the {n_top} most variable of a section and detected in {min_fraction:.0%} of {n_spots} "
+            f"No gene is among the {n_top} most variable of a section and detected in {min_fraction:.0%} of {max(n_spots.values())} "
             f"spots. Lower `min_fraction`; the most detected genes are {listing(most_detected, 3)}."
         )
         raise ValueError(msg)
@@ -59,7 +66,8 @@ def choose_panel(
         ranked = sorted(panel, key=lambda gene: (gene not in included, -votes[gene], -fractions[gene], gene))
         first = set(ranked[:max_genes])
         panel = [gene for gene in panel if gene in first]
-    log.info("Panel: %d of %d shared genes, from %s.", len(panel), len(genes), counted(sections, "section"))
+    which = "genes of any section" if union else "shared genes"
+    log.info("Panel: %d of %d %s, from %s.", len(panel), len(genes), which, counted(sections, "section"))
     return panel
 
 

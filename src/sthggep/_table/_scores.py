@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,16 @@ def correlate(a: NDArray[np.floating], b: NDArray[np.floating], *, constant: flo
     return np.asarray(np.where(varies, np.clip(r, -1, 1), constant), dtype=np.float64)
 
 
+def mean_of_known(values: Sequence[NDArray[np.floating]] | NDArray[np.floating]) -> NDArray[np.float64]:
+    """Average over the first axis, without NaN, in the precision of the values; NaN where all are."""
+    stacked = np.asarray(values)
+    known = ~np.isnan(stacked)
+    if known.all():
+        return np.asarray(stacked.mean(axis=0))
+    n = known.sum(axis=0)
+    return np.asarray(np.where(n > 0, np.where(known, stacked, 0).sum(axis=0) / np.maximum(n, 1), np.nan))
+
+
 def noise_ceiling(raw: NDArray[np.float32], rng: np.random.Generator, n_splits: int = N_SPLITS) -> NDArray[np.float64]:
     """Estimate the highest Pearson correlation that noise in the counts allows, one value a panel gene."""
     trials = raw.astype(np.int64)
@@ -78,6 +89,7 @@ def score_intervals(
 def coverage_and_width(
     lower: NDArray[np.float32], upper: NDArray[np.float32], measured: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute of each gene the share of measurements inside the intervals, and the mean width of these."""
+    """Compute of each gene the share of measurements inside the intervals, and the mean width of these; NaN without intervals."""
     inside = (measured >= lower) & (measured <= upper)
-    return inside.mean(axis=0), (upper - lower).mean(axis=0, dtype=np.float64)
+    known = ~np.isnan(lower).any(axis=0)
+    return np.where(known, inside.mean(axis=0), np.nan), (upper - lower).mean(axis=0, dtype=np.float64)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sthggep._checks import counted, has_key
 from sthggep._keys import prediction_keys
 from sthggep._table._evidence import SCALES_UM, UNLIKE, Evidence
+from sthggep._table._scores import mean_of_known
 from sthggep._table._spatial_null import false_discovery_rates
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def judge(evidence: Evidence, genes: list[str], thresholds: Thresholds, *, unlik
     """
     of_patients = unlike and len(evidence.patient_pearson) >= FEWEST_PATIENTS
     pearson, z = (evidence.patient_pearson, evidence.patient_z) if of_patients else (evidence.pearson, evidence.z)
-    mean = pearson.mean(axis=0, dtype=np.float64)
+    mean = mean_of_known(pearson.astype(np.float64))
     low, high = _interval_of_further(np.arctanh(np.clip(pearson, -0.999, 0.999)), z, thresholds.confidence)
-    q = false_discovery_rates(_upper_tail(z.mean(axis=0, dtype=np.float64)))
+    q = _rates_of_known(_upper_tail(mean_of_known(z.astype(np.float64))))
     holds = _further_z(z, thresholds.confidence) >= ONE_SIDED
     correlated = (q < thresholds.fdr) & holds
     reliable = reliable_scale(evidence, thresholds)
@@ -74,6 +75,7 @@ def judge(evidence: Evidence, genes: list[str], thresholds: Thresholds, *, unlik
     noisy, rare = evidence.ceiling < thresholds.ceiling, evidence.detected < thresholds.detected
     unknown = np.full(len(genes), unlike and not of_patients)
     cases = {
+        "measured on no tissue that was held out while other tissue taught the gene": np.isnan(mean),
         "the image is unlike the training tissue, and fewer than three patients were held out in training": unknown,
         "counted in too few spots": rare,
         "the noise of its counts hides whether it is predicted": noisy,
@@ -82,7 +84,7 @@ def judge(evidence: Evidence, genes: list[str], thresholds: Thresholds, *, unlik
         "correlated on held-out tissue, but little of what its noise allows": correlated,
         "correlated on held-out tissue, but too weakly to expect it on a further section": q < thresholds.fdr,
     }
-    verdicts = (VERDICTS[3], VERDICTS[3], VERDICTS[3], "spot", "region", VERDICTS[2], VERDICTS[2])
+    verdicts = (*[VERDICTS[3]] * 4, "spot", "region", VERDICTS[2], VERDICTS[2])
     conditions = list(cases.values())
     verdict = np.select(conditions, verdicts, VERDICTS[2])
     table = {
@@ -109,20 +111,23 @@ def reliable_scale(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.flo
 
 def _spread_between(z: NDArray[np.floating]) -> NDArray[np.float64]:
     """Spread of the test statistic between sections, of each gene drawn towards that of all; at least that of chance."""
-    n = len(z)
-    if n < 2:
+    n = _n_known(z)
+    if len(z) < 2:
         return np.ones(z.shape[1])
-    variance = z.var(axis=0, ddof=1, dtype=np.float64)
-    prior = max(1.0, float(variance.mean()))
-    return np.asarray(np.sqrt(((n - 1) * variance + PRIOR_SECTIONS * prior) / (n - 1 + PRIOR_SECTIONS)))
+    centered = z.astype(np.float64) - mean_of_known(z.astype(np.float64))
+    degrees = np.maximum(n - 1, 0)
+    variance = np.nansum(np.square(centered), axis=0) / np.maximum(degrees, 1)
+    several = variance[n > 1]
+    prior = max(1.0, float(several.mean())) if len(several) else 1.0
+    return np.asarray(np.sqrt((degrees * variance + PRIOR_SECTIONS * prior) / (degrees + PRIOR_SECTIONS)))
 
 
 def _further_z(z: NDArray[np.floating], confidence: float) -> NDArray[np.float64]:
     """Lower bound of the test statistic on a further section, which it exceeds with this probability."""
     from scipy.stats import norm
 
-    step = norm.ppf(confidence) * (1 + 1 / len(z)) ** 0.5
-    return np.asarray(z.mean(axis=0, dtype=np.float64) - step * _spread_between(z))
+    step = norm.ppf(confidence) * (1 + 1 / np.maximum(_n_known(z), 1)) ** 0.5
+    return np.asarray(mean_of_known(z.astype(np.float64)) - step * _spread_between(z))
 
 
 def _interval_of_further(
@@ -131,11 +136,23 @@ def _interval_of_further(
     """Interval of the correlation on a further section: one unit of the test statistic is one of chance there."""
     from scipy.stats import norm
 
-    mean, mean_z = fisher.mean(axis=0, dtype=np.float64), z.mean(axis=0, dtype=np.float64)
+    mean, mean_z = (mean_of_known(values.astype(np.float64)) for values in (fisher, z))
     chance = np.abs(mean) / np.maximum(np.abs(mean_z), 1e-3)
     chance = np.clip(chance, 0.02, 0.5)
-    step = norm.ppf((1 + confidence) / 2) * (1 + 1 / len(z)) ** 0.5 * _spread_between(z) * chance
+    step = norm.ppf((1 + confidence) / 2) * (1 + 1 / np.maximum(_n_known(z), 1)) ** 0.5 * _spread_between(z) * chance
     return np.tanh(mean - step), np.tanh(mean + step)
+
+
+def _n_known(values: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Count the sections (or patients) that say something of each gene."""
+    return np.asarray((~np.isnan(values)).sum(axis=0), dtype=np.intp)
+
+
+def _rates_of_known(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Adjust the p values of the genes that were tested; NaN for the others."""
+    q, known = np.full(len(p), np.nan), ~np.isnan(p)
+    q[known] = false_discovery_rates(p[known])
+    return q
 
 
 def _upper_tail(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ class HeldOutSection(NamedTuple):
     predicted: Values
     """(n, genes)."""
     measured: Values
-    """(n, genes)."""
+    """(n, genes); NaN in genes that the section lacks, or that no section taught the model."""
 
 
 def predict_held_out(
@@ -41,11 +41,13 @@ def predict_held_out(
     """Predict the tissue that each member held out, by section; spots that two members held out count once."""
     import torch
 
+    from sthggep._inputs._section import hide_untaught
+
     parts: dict[str, list[tuple[Tensor, ...]]] = defaultdict(list)
     seen: dict[int, Tensor] = {}
     with torch.inference_mode():
         for member, split in zip(members, splits, strict=False):
-            for number, window in enumerate(split):
+            for number, window in enumerate(hide_untaught(split)):
                 earlier = seen.get(number, torch.zeros_like(window.validate))
                 mask = window.validate & ~earlier
                 if mask.any():
@@ -69,7 +71,7 @@ def calibrate(
 
     Intervals by these quantiles are those of split conformal prediction with two one-sided scores, pooled over sections
     of equal weight (Dunn, Wasserman & Ramdas 2023): on a new section they hold in the mean, if it is exchangeable with
-    the held-out ones.
+    the held-out ones. Each gene is calibrated by the sections that hold it; its quantiles are NaN where these have too few spots.
 
     Parameters
     ----------
@@ -86,6 +88,30 @@ def calibrate(
     n_spots = sum(len(section.measured) for section in held_out)
     if n_spots < LEAST_SPOTS:
         return None
+    n_genes = held_out[0].measured.shape[1]
+    ceilings = None if ceiling is None else np.asarray(ceiling, dtype=np.float64)
+    quantiles, noise_free = np.full((len(PROBABILITIES), n_genes), np.nan), np.full(n_genes, np.nan)
+    known = np.stack([~np.isnan(section.measured).any(axis=0) for section in held_out])
+    # Genes that the same sections hold have their errors in the same spots
+    patterns, of_gene = np.unique(known, axis=1, return_inverse=True)
+    for i, pattern in enumerate(patterns.T):
+        genes = np.flatnonzero(of_gene.ravel() == i)
+        sections = [
+            section._replace(predicted=section.predicted[:, genes], measured=section.measured[:, genes])
+            for section, holds in zip(held_out, pattern, strict=True)
+            if holds
+        ]
+        if sum(len(section.measured) for section in sections) >= LEAST_SPOTS:
+            quantiles[:, genes], noise_free[genes] = _of_genes(sections, None if ceilings is None else ceilings[genes])
+    scale = 1.0 if std is None else np.asarray(std)
+    return Calibration((quantiles * scale).astype(np.float32), noise_free.astype(np.float32), evidence, novelty)
+
+
+def _of_genes(
+    held_out: Sequence[HeldOutSection], ceiling: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Quantiles of genes that all these sections hold, and by how much intervals shrink without counting noise."""
+    n_spots = sum(len(section.measured) for section in held_out)
     errors = np.concatenate([section.measured - section.predicted for section in held_out])
     weights = np.concatenate([np.full(len(section.measured), 1 / len(section.measured)) for section in held_out])
     quantiles = _weighted_quantiles(errors, weights, _widened(PROBABILITIES, n_spots))
@@ -95,8 +121,7 @@ def calibrate(
         variance = np.mean([section.measured.var(axis=0) for section in held_out], axis=0)
         noise = variance * (1 - np.square(ceiling))
         noise_free = np.sqrt(np.clip(1 - noise / np.maximum(squares, 1e-12), LEAST_EXPRESSION, 1))
-    scale = 1.0 if std is None else np.asarray(std)
-    return Calibration((quantiles * scale).astype(np.float32), noise_free.astype(np.float32), evidence, novelty)
+    return quantiles, noise_free
 
 
 def _widened(probabilities: NDArray[np.float64], n: int) -> NDArray[np.float64]:

@@ -53,6 +53,7 @@ def _record(task: TrainingTask, plan: Sequence[HeldOut]) -> dict[str, object]:
         "options": {"seed": seed, "layer": layer, "weights": weights, "window": window}
         | {name: plain(value) for name, value in asdict(preset).items()},
         "genes": list(task.genes),
+        **({"absent": "mask"} if task.mixed else {}),
         "validation": [str(held_out) for held_out in plan],
         "model": None if task.parent is None else task.parent.id,
         "sections": {

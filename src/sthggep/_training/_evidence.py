@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix
 
 from sthggep._table._counts import log10_cp10k
 from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
-from sthggep._table._scores import ceiling_of_halves, correlate
-from sthggep._table._spatial_null import compare_maps
+from sthggep._table._scores import ceiling_of_halves, correlate, mean_of_known
+from sthggep._table._spatial_null import MapTest, compare_maps
 
 PHASES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
 LEAST_SQUARES = 6
@@ -35,12 +35,18 @@ class HeldOutMap(NamedTuple):
     """Of the spots, in the same unit."""
     predicted: Floats
     measured: Floats
+    """NaN in genes of which the section says nothing."""
     raw: Floats | None
     """Counts of the whole panel; ``None`` for targets."""
     lone: bool = False
     """Whether the training has no other section of its patient, but several of another one."""
     weights: Floats | None = None
     """(panel, columns): how the columns follow from the expression of the panel; ``None`` if they are its genes."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Genes (or columns) that the section says something of."""
+        return np.asarray(~np.isnan(self.measured).any(axis=0))
 
 
 def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence[HeldOutMap]]) -> Evidence | None:
@@ -60,11 +66,8 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
     region_spread, region_scores = _region_spread([contiguous_part(section) for section in of_known])
     sections = [thinned(section) for section in sections]
     patients = [[thinned(section) for section in patient] for patient in patients]
-    tests = [compare_maps(section.xy, section.predicted, section.measured) for section in sections]
-    by_patient = [
-        [compare_maps(each.xy, each.predicted, each.measured) for each in patient if len(each.xy) >= LEAST_SPOTS]
-        for patient in patients
-    ]
+    tests = [_compare(section) for section in sections]
+    by_patient = [[_compare(each) for each in patient if len(each.xy) >= LEAST_SPOTS] for patient in patients]
     by_patient = [tests_of for tests_of in by_patient if tests_of]
     n_genes = sections[0].predicted.shape[1]
     scale_pearson, scale_ceiling, ceiling = _by_scale(sections)
@@ -72,8 +75,8 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
     arrays = {
         "pearson": [test.pearson for test in tests],
         "z": [test.z for test in tests],
-        "patient_pearson": _rows([np.mean([t.pearson for t in each], axis=0) for each in by_patient], n_genes),
-        "patient_z": _rows([np.mean([t.z for t in each], axis=0) for each in by_patient], n_genes),
+        "patient_pearson": _rows([mean_of_known([t.pearson for t in each]) for each in by_patient], n_genes),
+        "patient_z": _rows([mean_of_known([t.z for t in each]) for each in by_patient], n_genes),
         "ceiling": ceiling,
         "detected": _mean([_detected(section) for section in sections]),
         "scale_pearson": scale_pearson,
@@ -87,9 +90,30 @@ def measure_evidence(sections: Sequence[HeldOutMap], patients: Sequence[Sequence
 
 
 def combined(section: HeldOutMap, weights: Floats) -> HeldOutMap:
-    """Combine the genes of a section with weights (genes, columns), such as to the means of gene sets."""
-    predicted, measured = (values.astype(np.float32) @ weights for values in (section.predicted, section.measured))
-    return section._replace(predicted=predicted, measured=measured, weights=weights)
+    """Combine the genes of a section with weights (genes, columns), such as to the means of gene sets.
+
+    Where the section lacks genes, those that it holds have their weights; a column of none is NaN.
+    """
+    if section.known.all():
+        predicted, measured = (values.astype(np.float32) @ weights for values in (section.predicted, section.measured))
+        return section._replace(predicted=predicted, measured=measured, weights=weights)
+    held = np.where(section.known[:, None], weights, 0).astype(np.float32)
+    share = np.abs(held).sum(axis=0) / np.maximum(np.abs(weights).sum(axis=0), 1e-12)
+    held /= np.maximum(share, 1e-6)
+    section = section._replace(measured=np.nan_to_num(section.measured))
+    section = combined(section, held)
+    return section._replace(measured=np.where(share > 0, section.measured, np.nan).astype(np.float32))
+
+
+def _compare(section: HeldOutMap) -> MapTest:
+    """Compare the maps of the genes that the section says something of; NaN for the others."""
+    known = section.known
+    if known.all():
+        return compare_maps(section.xy, section.predicted, section.measured)
+    test = compare_maps(section.xy, section.predicted[:, known], section.measured[:, known])
+    columns = np.full((2, len(known)), np.nan)
+    columns[:, known] = test.pearson, test.z
+    return MapTest(*columns)
 
 
 def thinned(section: HeldOutMap) -> HeldOutMap:
@@ -123,17 +147,17 @@ def _rows(values: Sequence[NDArray[np.float64]], n_genes: int) -> NDArray[np.flo
 
 
 def _mean(values: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
-    return np.asarray(np.mean(values, axis=0), dtype=np.float64)
+    return np.asarray(mean_of_known(values), dtype=np.float64)
 
 
 def _detected(section: HeldOutMap) -> NDArray[np.float64]:
-    """Share of the spots that counted each gene, or any gene of a combination; 1 for targets."""
+    """Share of the spots that counted each gene, or any gene of a combination; 1 for targets, NaN where nothing is known."""
     if section.raw is None:
         return np.ones(section.measured.shape[1])
     counted = section.raw > 0
     if section.weights is not None:  # of any gene that has a weight
         counted = counted.astype(np.float32) @ (section.weights != 0).astype(np.float32) > 0
-    return np.asarray(counted.mean(axis=0))
+    return np.where(section.known, counted.mean(axis=0), np.nan)
 
 
 class Squares:
@@ -158,11 +182,12 @@ def _by_scale(sections: Sequence[HeldOutMap]) -> tuple[Floats, Floats, Floats]:
     """Correlation and ceiling of means over squares of each side, and the ceiling of single spots; means of sections."""
     n_genes = sections[0].predicted.shape[1]
     pearson, ceiling = (np.zeros((len(SCALES_UM), n_genes)) for _ in range(2))
-    used, spots = np.zeros((len(SCALES_UM), 1)), np.zeros(n_genes)
+    used, spots, n_known = np.zeros((len(SCALES_UM), n_genes)), np.zeros(n_genes), np.zeros(n_genes)
     rng = np.random.default_rng(0)
     for section in sections:
-        halves = _halves(section, rng)
-        spots += _ceiling(halves, lambda values: values)
+        halves, known = _halves(section, rng), section.known
+        spots += np.where(known, _ceiling(halves, lambda values: values), 0)
+        n_known += known
         if not section.in_microns:
             continue
         for i, side in enumerate(SCALES_UM):
@@ -172,10 +197,11 @@ def _by_scale(sections: Sequence[HeldOutMap]) -> tuple[Floats, Floats, Floats]:
             lattices = [each for each in lattices if len(each.kept) >= LEAST_SQUARES]
             if lattices:
                 pearson[i] += _mean([correlate(x.mean(section.predicted), x.mean(section.measured)) for x in lattices])
-                ceiling[i] += _mean([_ceiling(halves, x.mean) for x in lattices])
-                used[i] += 1
+                ceiling[i] += np.where(known, _mean([_ceiling(halves, x.mean) for x in lattices]), 0)
+                used[i] += known
     pearson, ceiling = pearson / np.maximum(used, 1), ceiling / np.maximum(used, 1)
-    return pearson.astype(np.float32), ceiling.astype(np.float32), (spots / len(sections)).astype(np.float32)
+    spots = np.where(n_known > 0, spots / np.maximum(n_known, 1), np.nan)
+    return pearson.astype(np.float32), ceiling.astype(np.float32), spots.astype(np.float32)
 
 
 def _halves(section: HeldOutMap, rng: np.random.Generator) -> tuple[Floats, Floats] | None:
@@ -223,6 +249,7 @@ def _region_spread(sections: Sequence[HeldOutMap]) -> tuple[Floats, Floats]:
         return spread, np.asarray(norm.ppf((1 + np.array(REGION_LEVELS)) / 2), dtype=np.float32)
     # A map that is constant in prediction and measurement has no error, and says nothing of the others
     joined = np.concatenate(scores)
+    joined = joined[~np.isnan(joined)]
     return spread, np.quantile(joined[joined > 0] if (joined > 0).any() else joined, REGION_LEVELS).astype(np.float32)
 
 
@@ -242,6 +269,8 @@ def _offsets(sections: Sequence[HeldOutMap]) -> Floats:
     parts = [_errors(section) for section in sections]
     means = np.square([part.mean(axis=0, dtype=np.float64) for part in parts])
     variance = _mean([part.var(axis=0, dtype=np.float64) for part in parts])
-    typical = means.mean() / max(float(variance.mean()), 1e-12)
-    pooled = (PRIOR_SECTIONS * typical * variance + means.sum(axis=0)) / (PRIOR_SECTIONS + len(parts))
+    known = ~np.isnan(means)
+    typical = means[known].mean() / max(float(variance[~np.isnan(variance)].mean()), 1e-12)
+    sums = np.where(known, means, 0).sum(axis=0)
+    pooled = (PRIOR_SECTIONS * typical * variance + sums) / (PRIOR_SECTIONS + known.sum(axis=0))
     return np.asarray(np.sqrt(pooled), dtype=np.float32)

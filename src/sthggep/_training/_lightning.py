@@ -22,6 +22,7 @@ from sthggep._training._checkpoints import BEST, BEST_EPOCHS, EpochCheckpoint, l
 from sthggep._training._datamodule import SectionDataModule
 from sthggep._training._interrupt import interruptible
 from sthggep.nn import Output, augment_section, correlation_loss, nb_nll, self_distillation, zinb_nll
+from sthggep.nn._incomplete import known_columns
 from sthggep.nn._precision import faster_in_bf16
 from sthggep.nn._section import PatchInputs
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sthggep._training._presets import Recipe
 
 WATCHED = "val_pearson"
+COUNT_PARTS = ("mean", "dispersion", "dropout", "r", "p")  # of an output, by gene
 
 
 class Training(lightning.LightningModule):
@@ -68,19 +70,22 @@ class Training(lightning.LightningModule):
         return total
 
     def losses(self, window: SectionWindow, out: Output, mask: Tensor) -> dict[str, Tensor]:
-        """Compute the weighted parts of the loss over the masked spots, except self-distillation."""
+        """Compute the weighted parts of the loss over the masked spots and the genes that the section holds, except self-distillation."""
         recipe = self.recipe
-        predicted, target = out.expression[mask], window.target[mask]
+        predicted, target, counts = out.expression[mask], window.target[mask], window.counts[mask]
+        if not (known := known_columns(target)).all():
+            predicted, target, counts = predicted[:, known], target[:, known], counts[:, known]
+            out = out._replace(
+                **{name: part[:, known] for name in COUNT_PARTS if (part := getattr(out, name)) is not None}
+            )
         parts = {"mse": recipe.mse * nn.functional.mse_loss(predicted, target)}
         if recipe.correlation:
             parts["correlation"] = recipe.correlation * correlation_loss(predicted, target)
         if recipe.count_nll and out.mean is not None and out.dispersion is not None and out.dropout is not None:
-            nll = zinb_nll(
-                window.counts[mask], out.mean[mask], out.dispersion[mask], out.dropout[mask], window.size_factors[mask]
-            )
+            nll = zinb_nll(counts, out.mean[mask], out.dispersion[mask], out.dropout[mask], window.size_factors[mask])
             parts["counts"] = recipe.count_nll * nll
         elif recipe.count_nll and out.r is not None and out.p is not None:
-            parts["counts"] = recipe.count_nll * nb_nll(window.counts[mask], out.r[mask], out.p[mask])
+            parts["counts"] = recipe.count_nll * nb_nll(counts, out.r[mask], out.p[mask])
         return parts
 
     def _predict_copies(self, window: SectionWindow) -> tuple[Output, Output]:

@@ -94,7 +94,9 @@ def start_network(net: nn.Module, windows: Sequence[SectionWindow], extra: Seque
         net.start([window.sample(window.train) for window in training], extra)
         return
     assert isinstance(net, HGGEPNet)
-    net.heads.start_at(torch.cat([window.target[window.train] for window in training]).mean(dim=0))
+    targets = torch.cat([window.target[window.train] for window in training])
+    # A gene that no training section holds starts at 0
+    net.heads.start_at(targets.mean(dim=0) if not targets.isnan().any() else targets.nanmean(dim=0).nan_to_num(0.0))
     _calibrate(net, training)
 
 
@@ -184,12 +186,13 @@ def held_out_pearson(
     import numpy as np
     import torch
 
+    from sthggep._inputs._section import hide_untaught
     from sthggep._table._scores import column_pearson
 
     correlations = []
     with torch.inference_mode():
         for member, split in zip(members, splits, strict=False):
-            for window in (w for w in split if w.validate.sum() > 2):
+            for window in (w for w in hide_untaught(split) if w.validate.sum() > 2):
                 predicted = member(*window.inputs).expression[window.validate].float().numpy()
                 correlations.append(column_pearson(predicted, window.target[window.validate].numpy()))
     if not correlations:

@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sthggep._checks import counted, listing, one_of, unique, warn_user
 from sthggep._disk._run_folder import check_folder
 from sthggep._encoders._record import has_uncolored_features
 from sthggep._keys import feature_key
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._counts import read_panel_counts
-from sthggep._table._gene_names import find_gene_columns
+from sthggep._table._gene_names import find_gene_columns, find_genes, has_all_genes
+from sthggep._table._mixed_panels import UNION, read_held_counts
 from sthggep._table._user_features import check_feature_names, read_feature_names, read_user_features
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 SMALL_PANEL = 10  # genes
+REFUSE, MASK = ABSENT = ("refuse", "mask")  # what to do with slides that lack genes
 
 
 def refuse_training_options(options: TrainingOptions) -> None:
@@ -99,6 +104,43 @@ def refuse_missing_genes(genes: Sequence[str], slides: Sequence[Slide]) -> None:
         )
 
 
+def read_genes(genes: str | Sequence[str] | None, absent: str) -> tuple[Sequence[str] | None, bool]:
+    """Read the panel of a call: a list, or nothing where it is to be chosen; and whether slides may lack genes of it."""
+    one_of(absent, ABSENT, "`absent`")
+    if isinstance(genes, str) and genes != UNION:
+        msg = f"`genes` must be a list of genes or {UNION!r}, found {genes!r}. Pass `genes=[{genes!r}]`."
+        raise TypeError(msg)
+    if genes is None and absent == MASK:
+        msg = f"`absent={MASK!r}` is for a list of genes. To choose the panel from all genes of the slides, pass `genes={UNION!r}`."
+        raise ValueError(msg)
+    return (None, True) if isinstance(genes, str) else (genes, absent == MASK)
+
+
+def refuse_mixed_tuning(*, mixed: bool) -> None:
+    """Refuse to fine-tune on slides that lack genes."""
+    if mixed:
+        msg = (
+            f"Fine-tuning needs slides that hold all genes: `genes={UNION!r}` and `absent={MASK!r}` are for new models. Pass `genes=` that "
+            "all slides hold."
+        )
+        raise ValueError(msg)
+
+
+def refuse_incomplete(genes: Sequence[str], slides: Sequence[Slide]) -> None:
+    """Refuse slides that lack genes of the panel, and say how to train on what they hold."""
+    lacking = [slide.name for slide in slides if not has_all_genes(slide.adata.var, genes)]
+    if lacking and {gene for slide in slides for gene in find_genes(slide.adata.var, genes)}.issuperset(genes):
+        first = next(slide for slide in slides if slide.name == lacking[0])
+        try:
+            find_gene_columns(first.adata.var, genes, f"var_names of section {first.name!r}")
+        except KeyError as reason:
+            msg = (
+                f"{reason.args[0]} {counted(lacking, 'section')} of {len(slides)} lack genes. To train on the genes that each section "
+                "holds, pass `genes='union'`, or this list with `absent='mask'`."
+            )
+            raise KeyError(msg) from reason
+
+
 def refuse_extra_counts(preset: Preset, *, new: bool = True) -> None:
     """Refuse `expression` unless a new model fits gene programs to it."""
     if not new or preset.network != "FeatureHGGEPNet":
@@ -106,9 +148,11 @@ def refuse_extra_counts(preset: Preset, *, new: bool = True) -> None:
         raise ValueError(msg)
 
 
-def check_slides(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs) -> None:
-    """Check counts and inputs of the slides."""
-    check_counts(slides, genes, layer)
+def check_slides(
+    slides: Sequence[Slide], genes: Sequence[str], layer: str | None, inputs: Inputs, *, mixed: bool = False
+) -> None:
+    """Check counts and inputs of the slides, which may lack genes if panels are ``mixed``."""
+    check_counts(slides, genes, layer, mixed=mixed)
     check_inputs(slides, inputs)
 
 
@@ -122,8 +166,13 @@ def warn_of_small_panel(genes: Sequence[str], slides: Sequence[Slide]) -> None:
         )
 
 
-def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | None, *, min_counts: int = 1) -> None:
-    """Refuse a panel of one gene, a repeated gene, and slides with fewer than two spots with counts."""
+def check_counts(
+    slides: Sequence[Slide], genes: Sequence[str], layer: str | None, *, min_counts: int = 1, mixed: bool = False
+) -> None:
+    """Refuse a panel of one gene, a repeated gene, and slides with fewer than two spots with counts.
+
+    If panels are ``mixed``, slides may lack genes, but not all slides the same one.
+    """
     unique(genes, "The genes of the panel", "List each once.")
     if len(genes) == 1:
         gene = str(genes[0])
@@ -133,11 +182,35 @@ def check_counts(slides: Sequence[Slide], genes: Sequence[str], layer: str | Non
             f"predict: `sthggep.tl.predict(data, model, genes=[{gene!r}])`."
         )
         raise ValueError(msg)
-    totals = [read_panel_counts(s.adata, genes, layer=layer, rows=s.rows).sum(axis=1) for s in slides]
+    if mixed:
+        held = [read_held_counts(s.adata, genes, layer=layer, rows=s.rows) for s in slides]
+        refuse_unheld(genes, [section.held for section in held], slides)
+        totals = [section.counts.sum(axis=1) for section in held]
+    else:
+        totals = [read_panel_counts(s.adata, genes, layer=layer, rows=s.rows).sum(axis=1) for s in slides]
     n_spots = sum(int((total >= max(min_counts, 1)).sum()) for total in totals)
     if n_spots < 2:
         least = f"{min_counts} counts or more" if min_counts > 1 else "counts"
         msg = f"Training needs at least two spots with {least} in the panel, found {n_spots} in {counted(slides, 'section')}."
+        raise ValueError(msg)
+
+
+def refuse_unheld(genes: Sequence[str], held: Sequence[NDArray[np.bool_]], slides: Sequence[Slide]) -> None:
+    """Refuse genes that no slide holds, and slides that share no gene with the others."""
+    columns = np.stack(held)
+    if not columns.any(axis=0).all():
+        absent = np.array(list(map(str, genes)))[~columns.any(axis=0)]
+        msg = f"{counted(absent, 'gene')} of the panel of {len(genes)} are in no slide: {listing(absent, 5)}. Leave them out."
+        raise KeyError(msg)
+    reached = columns[0]
+    while (joined := columns[(columns & reached).any(axis=1)].any(axis=0)).sum() > reached.sum():
+        reached = joined
+    apart = [slide.name for slide, each in zip(slides, columns, strict=True) if not (each & reached).any()]
+    if apart:
+        msg = (
+            f"Sections {listing(apart)} share no gene of the panel with {slides[0].name!r}, directly or by other sections, so that "
+            "their expression is on no common scale. Add genes or a slide that join them, or train on each by itself."
+        )
         raise ValueError(msg)
 
 

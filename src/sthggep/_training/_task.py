@@ -60,6 +60,8 @@ class TrainingTask:
     """Spots of each slide whose counts may be used; ``None`` for all, and nothing for all of all slides."""
     min_counts: int = 1
     """Fewest counts of a spot to learn from."""
+    mixed: bool = False
+    """Whether slides may lack genes; they teach the genes that they hold."""
 
     def measured_of(self, number: int) -> NDArray[np.bool_] | None:
         """Spots of a slide whose counts may be used; ``None`` for all."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sthggep._encoders._frozen import FrozenEncoder
     from sthggep._inputs._section import Section
+    from sthggep._table._mixed_panels import PanelScale
     from sthggep._training._ensemble import TrainedEnsemble
     from sthggep._training._prepare import PreparedInputs
     from sthggep._training._task import TrainingTask
@@ -47,6 +48,7 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     from sthggep._training._checkpoint_folder import open_training
     from sthggep._training._ensemble import describe_ensemble, train_ensemble
     from sthggep._training._held_out import measure_held_out
+    from sthggep._training._mixed_panels import fit_scale, record_genes
     from sthggep._training._prepare import prepare
     from sthggep._training._record import record_training
     from sthggep._training._validation import plan_validation
@@ -55,14 +57,15 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     options, parent = task.options, task.parent
     plan = plan_validation(task.slides, options.validation, task.n_members)
     with open_training(task, plan) as folder, tempfile.TemporaryDirectory(prefix="sthggep-") as scratch:
-        extra = [counts_only(slide, task.genes, options.layer) for slide in task.extra_sections]
+        scale = fit_scale(task)
+        extra = [counts_only(slide, task.genes, options.layer, scale) for slide in task.extra_sections]
         stain = fit_reference(task.slides, task.preset.inputs.stain) if parent is None else parent.stain
         task = replace(task, slides=[normalized(slide, stain) for slide in task.slides])
         _log_start(task)
         start = time.perf_counter()
         if prepared is None:
             prepared = prepare(task.slides, task.preset, options, parent=parent, folder=Path(scratch))
-        sections, record = _read_sections(task, prepared)
+        sections, record = _read_sections(task, prepared, scale)
         ensemble = train_ensemble(task, sections, plan, extra, folder)
         novelty = _measure_novelty(task, sections)
         if parent is None:
@@ -73,6 +76,7 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     evidence = measure_held_out(task, sections, ensemble, 1.0 if std is None else np.asarray(std, dtype=np.float32))
     calibration = calibrate(list(ensemble.held_out.values()), record.ceiling, std, evidence, novelty)
     record.calibrated_on = [] if calibration is None else list(ensemble.held_out)
+    record = record_genes(record, task, sections)
     record.gene_sets = {name: list(genes) for name, genes in task.gene_sets.items()}
     return HGGEP(
         ensemble.members,
@@ -95,7 +99,9 @@ def _portable_state(encoder: FrozenEncoder | None, parent: HGGEP | None) -> dict
     return {key: value.cpu() for key, value in read_state(encoder.module).items()} or None
 
 
-def _read_sections(task: TrainingTask, prepared: PreparedInputs) -> tuple[list[Section], TrainingRecord]:
+def _read_sections(
+    task: TrainingTask, prepared: PreparedInputs, scale: PanelScale | None
+) -> tuple[list[Section], TrainingRecord]:
     """Read the sections with their targets, and start the record with the noise ceiling, or with the targets."""
     from sthggep._inputs._section import section_of_counts, section_of_targets
     from sthggep._table._targets import mean_and_std
@@ -106,7 +112,13 @@ def _read_sections(task: TrainingTask, prepared: PreparedInputs) -> tuple[list[S
     if targets is None:
         sections = [
             section_of_counts(
-                slide, task.genes, layer, windows, measured=task.measured_of(i), min_counts=task.min_counts
+                slide,
+                task.genes,
+                layer,
+                windows,
+                measured=task.measured_of(i),
+                min_counts=task.min_counts,
+                scale=scale,
             )
             for i, (slide, windows) in enumerate(pairs)
         ]
@@ -140,16 +152,16 @@ def _measure_novelty(task: TrainingTask, sections: Sequence[Section]) -> Novelty
 
 
 def _ceilings(task: TrainingTask) -> list[float]:
-    """Compute the noise ceiling of each gene, averaged over the sections; 0 for a gene without counts."""
-    from sthggep._table._counts import read_panel_counts
-    from sthggep._table._scores import noise_ceiling
+    """Compute the noise ceiling of each gene, averaged over the sections that hold it; 0 for a gene without counts."""
+    from sthggep._inputs._section import read_counts
+    from sthggep._table._scores import mean_of_known, noise_ceiling
 
     rng = np.random.default_rng(task.options.compute.seed)
-    ceilings = [
-        noise_ceiling(read_panel_counts(slide.adata, task.genes, layer=task.options.layer, rows=slide.rows), rng)
-        for slide in task.slides_of_counts()
-    ]
-    return [round(float(ceiling), 4) for ceiling in np.nan_to_num(ceilings).mean(axis=0)]
+    ceilings = []
+    for slide in task.slides_of_counts():
+        counts, held = read_counts(slide, task.genes, task.options.layer, may_lack=task.mixed)
+        ceilings.append(np.where(held, np.nan_to_num(noise_ceiling(counts, rng)), np.nan))
+    return [round(float(ceiling), 4) for ceiling in np.nan_to_num(mean_of_known(ceilings))]
 
 
 def _log_start(task: TrainingTask) -> None:

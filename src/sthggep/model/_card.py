@@ -26,6 +26,11 @@ def summarize(model: Predictor) -> dict[str, str]:
         "predicts by": f"{model.architecture}, preset {model.preset}",
         "trained on": f"{counted(training.sections, 'section')}{_spots(training.n_spots)}",
     }
+    if numbers := training.gene_n_sections:
+        n_all = sum(number == len(training.sections) for number in numbers)
+        entries["measured"] = (
+            f"{n_all} of {counted(numbers, 'gene')} on all sections, the others on {min(numbers)} or more"
+        )
     if model.pitch_um:
         entries["spot pitch"] = f"{model.pitch_um:g} µm"
     if training.model:

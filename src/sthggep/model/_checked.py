@@ -90,4 +90,6 @@ def _check_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     if unknown:
         msg = f"the weights hold {listing(unknown, 3)}, which the record does not know"
         raise ValueError(msg)
-    refuse_non_finite(tensors)
+    # Where training slides lacked genes, NaN says that no held-out tissue measured a gene
+    mixed = bool(config["training"].get("gene_n_sections"))
+    refuse_non_finite({name: each for name, each in tensors.items() if not (mixed and name.startswith(CALIBRATION))})

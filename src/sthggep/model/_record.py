@@ -35,6 +35,10 @@ class TrainingRecord:
     """Mean correlation of each gene on the tissue that the networks held out."""
     calibrated_on: list[str] = field(default_factory=list)
     """Sections whose held-out predictions calibrated the intervals."""
+    gene_n_sections: list[int] = field(default_factory=list)
+    """Training sections that measured each gene; empty if all of them measured all genes."""
+    gene_n_spots: list[int] = field(default_factory=list)
+    """Training spots in which each gene was measured; likewise."""
     stain: dict[str, object] | None = None
     """Stain that slides are normalized to."""
     targets: dict[str, Any] | None = None

@@ -77,6 +77,10 @@ def _gene_faults(record: ModelRecord) -> Iterator[str]:
         values = getattr(record.training, name)
         if values is not None and len(values) != len(genes):
             yield f"training.{name} must have one value for each of {counted(genes, 'gene')}, found {len(values)}"
+    for name in ("gene_n_sections", "gene_n_spots"):
+        numbers = getattr(record.training, name)
+        if numbers and len(numbers) != len(genes):
+            yield f"training.{name} must have one number for each of {counted(genes, 'gene')}, found {len(numbers)}"
 
     held = set(genes)
     for name, members in record.training.gene_sets.items():

@@ -71,7 +71,7 @@ def nb_nll(counts: Tensor, r: Tensor, p: Tensor) -> Tensor:
 def correlation_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """One minus the Pearson correlation across the spots of a section, mean over genes.
 
-    A gene whose target is the same in all spots has no correlation and is left out; a gene predicted the same in
+    A gene whose target is the same in all spots, or NaN, has no correlation and is left out; a gene predicted the same in
     all spots counts as uncorrelated.
 
     Parameters

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from sthggep.nn._incomplete import fit_programs, known_columns, mean_of_known, scores_of_known
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -29,7 +31,8 @@ class GenePrograms(nn.Module):
 
     The programs are the leading right singular vectors of the training sections' expression, with each gene centered and
     scaled within its section. The decoder damps a program that explains little. Single genes are mostly noise; what they
-    share is not, so few programs predict better than one score a gene.
+    share is not, so few programs predict better than one score a gene. If sections lack genes, the programs are a low-rank
+    fit to the entries that there are, and a section's scores follow from the genes that it holds.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ class GenePrograms(nn.Module):
         Parameters
         ----------
         targets
-            Expression ``(n, genes)`` of each section.
+            Expression ``(n, genes)`` of each section; NaN in the genes that it lacks.
         weights
             Weight of each spot, ``(n,)``; see :func:`spot_weights`.
         extra_sections
@@ -81,9 +84,9 @@ class GenePrograms(nn.Module):
         self.loadings[: len(damp)] = loadings
         self.damp.zero_()
         self.damp[: len(damp)] = damp
-        self.mean.copy_(torch.stack(means).mean(dim=0))
-        self.spread.copy_(torch.stack(spreads).mean(dim=0))
-        return [z @ self.loadings.T for z in scaled]
+        self.mean.copy_(mean_of_known(means, torch.zeros_like(self.mean)))
+        self.spread.copy_(mean_of_known(spreads, torch.ones_like(self.spread)))
+        return [self._scores(z, self.loadings.T) for z in scaled]
 
     def adapt(self, targets: Sequence[Tensor], weights: Sequence[Tensor], share: float) -> list[Tensor]:
         """Keep the programs; move each gene's mean and spread towards those of further sections.
@@ -102,10 +105,14 @@ class GenePrograms(nn.Module):
         Scores ``(n, rank)`` of each section in the programs that are there.
         """
         means, spreads = zip(*map(section_moments, targets, weights), strict=True)
-        self.mean.lerp_(torch.stack(means).mean(dim=0), share)
-        self.spread.lerp_(torch.stack(spreads).mean(dim=0), share)
+        self.mean.lerp_(mean_of_known(means, self.mean), share)
+        self.spread.lerp_(mean_of_known(spreads, self.spread), share)
         inverse = self.inverse()
-        return [(t - m) / s @ inverse for t, m, s in zip(targets, means, spreads, strict=True)]
+        return [self._scores((t - m) / s, inverse) for t, m, s in zip(targets, means, spreads, strict=True)]
+
+    def _scores(self, scaled: Tensor, inverse: Tensor) -> Tensor:
+        """Scores of standardized expression, by ``inverse`` where the section holds all genes."""
+        return scaled @ inverse if known_columns(scaled).all() else scores_of_known(scaled, self.loadings)
 
     def inverse(self) -> Tensor:
         """Return the weights ``(genes, rank)`` with which standardized expression gives program scores."""
@@ -121,8 +128,10 @@ class GenePrograms(nn.Module):
 
 def find_programs(rows: Sequence[Tensor], rank: int, damping: float) -> tuple[Tensor, Tensor]:
     """Find the leading programs of weighted rows of standardized expression: loadings ``(r, genes)`` and their damping."""
-    stacked = torch.cat(list(rows)).double()
-    _, sizes, vectors = torch.linalg.svd(stacked, full_matrices=False)
+    if all(known_columns(part).all() for part in rows):
+        _, sizes, vectors = torch.linalg.svd(torch.cat(list(rows)).double(), full_matrices=False)
+    else:
+        sizes, vectors = fit_programs(rows, rank)
     rank = min(rank, int((sizes > sizes[0] * 1e-6).sum()))
     return vectors[:rank].float(), (sizes[:rank] / sizes[0]).pow(damping).float()
 
@@ -150,7 +159,7 @@ def of_fewer_genes(loadings: Tensor, damp: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def section_moments(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and standard deviation of each gene in a section."""
+    """Weighted mean and standard deviation of each gene in a section; NaN of a gene that it lacks."""
     share = (weight / weight.sum()).unsqueeze(1)
     mean = (share * target).sum(dim=0)
     return mean, (share * (target - mean).square()).sum(dim=0).sqrt().clamp_min(FLOOR)

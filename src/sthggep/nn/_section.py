@@ -48,7 +48,7 @@ class TrainingSample(NamedTuple):
 
     inputs: FeatureInputs
     target: Tensor
-    """Expression ``(n, genes)``."""
+    """Expression ``(n, genes)``; NaN in the genes that the section lacks."""
     library_sizes: Tensor
     """Counts of each spot in the panel, ``(n,)``."""
     mask: Tensor
@@ -59,7 +59,7 @@ class CountsOnly(NamedTuple):
     """Expression of an extra section whose image is not read."""
 
     target: Tensor
-    """Expression ``(n, genes)``."""
+    """Expression ``(n, genes)``; NaN in the genes that the section lacks."""
     library_sizes: Tensor
     """Counts of each spot in the panel, ``(n,)``."""
 

@@ -37,7 +37,8 @@ def cross_validate(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
     group_key: str = "patient",
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
+    absent: str = "refuse",
     targets: str | Sequence[str] | None = None,
     preset: str | Preset = "default",
     baselines: str | Sequence[str] = ("mean", "nearest_patch", "ridge"),
@@ -87,7 +88,10 @@ def cross_validate(
         each section by its name. That is an easier task if a patient has several sections, and the function warns.
     genes
         The panel. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from each fold's training sections,
-        without the genes that the held-out sections lack.
+        without the genes that the held-out sections lack. ``"union"``: chosen from the genes of any training section; each
+        section teaches, and is scored on, the genes that it holds. See :func:`sthggep.tl.fit`.
+    absent
+        ``"mask"``: sections may lack genes of a list in ``genes``, too. Default: they are refused.
     targets
         What to predict instead of genes: a key of ``obsm`` or columns of ``obs``; see :func:`sthggep.tl.fit`. Scores
         are on the scale of the targets; there is no noise ceiling, since only counts have one.
@@ -202,7 +206,9 @@ def cross_validate(
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     training = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs)
     choices = Choices(obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members)
-    options = Options.of(group_key, genes, preset, choices, baselines, training, targets, interval, trust=trust)
+    options = Options.of(
+        group_key, genes, preset, choices, baselines, training, targets, interval, trust=trust, absent=absent
+    )
     plan = make_plan(slides, options, places, expression=expression)
     leaks = shared_patients(plan.slides, plan.folds, plan.extra_sections)
     if leaks:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def fit(
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
+    absent: str = "refuse",
     preset: str | Preset = "default",
     model: HGGEP | str | Path | None = None,
     measured: str | Sequence[bool] | Sequence[Sequence[bool]] | pd.Series | None = None,
@@ -76,7 +77,11 @@ def fit(
         or with ``model`` all genes of that model. With ``model`` you may pass some of its genes, such as those that
         the new slides have. Expression is a gene's share of the panel's counts, so a small panel measures only how its
         genes divide their counts. If a few genes interest you, train on many and pass the few to
-        :func:`sthggep.tl.predict`.
+        :func:`sthggep.tl.predict`. ``"union"``: chosen likewise from the genes of any slide, each judged by the slides that
+        hold it. Slides of different panels then teach the genes that they hold; see the notes.
+    absent
+        What to do with slides that lack genes of a list in ``genes``: ``"refuse"`` them, or ``"mask"`` the genes that they lack,
+        as with ``"union"``.
     preset
         ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; trains within
         minutes on a laptop. ``"paper"``: the published network, sizes and losses, trained end to end; needs a GPU.
@@ -100,7 +105,7 @@ def fit(
         another part, and the closed form is finally refitted on all tissue. Single spots are never held out, since
         their neighbors resemble them.
     expression
-        Further sections with raw counts of the same genes, no image needed. The default preset learns gene programs
+        Further sections with raw counts of the same genes, no image needed (of some of them, where slides may lack genes). The default preset learns gene programs
         (which genes vary together) from them, which helps most if the training slides come from few patients. Never
         pass a section that you will predict, nor one of its patient if you hold out patients.
     targets
@@ -193,11 +198,25 @@ def fit(
     ImportError
         The package of the encoder is not installed.
 
+    Notes
+    -----
+    Slides that lack genes: a slide's counts are divided by their total over the panel genes that it holds, and multiplied by the
+    part that these genes have of the whole panel's counts. The parts are those of a model in which each slide has a depth and
+    each gene an abundance, fitted to all slides, so that slides are comparable by the genes that they share. Mean and spread of
+    a gene are those of the slides that hold it. Gene programs are a low-rank fit to the entries that there are, and a slide's
+    scores of the programs follow from the genes that it holds, by least squares. Losses, held-out correlations, intervals and
+    verdicts of a gene are over the slides that hold it. A gene of one slide has no held-out evidence where whole sections are
+    held out; its verdict is *cannot be judged*, and its intervals are NaN. ``model.training.gene_n_sections`` and
+    ``gene_n_spots`` say on how many slides and spots each gene was measured.
+
     Examples
     --------
     >>> slides = [sthggep.datasets.toy(seed=seed) for seed in range(2)]
     >>> model = sthggep.tl.fit(slides, genes=slides[0].var_names[:20])
     >>> model.save("my-model")
+    >>> # Slides of two panels
+    >>> one, other = slides[0][:, :30], slides[1][:, 10:]
+    >>> model = sthggep.tl.fit([one, other], genes="union")
     >>> # Update it by another slide
     >>> tuned = sthggep.tl.fit(sthggep.datasets.toy(seed=2), model=model)
     """
@@ -217,7 +236,7 @@ def fit(
         library_key=library_key,
         mpp=mpp,
     )
-    data = TrainingData(slides, genes, targets, expression, gene_sets, measured, min_counts)
+    data = TrainingData(slides, genes, targets, expression, gene_sets, measured, min_counts, absent)
     choices = Choices(obsm, encoder, size_um, encoding, flips, stain, max_epochs, learning_rate, n_members)
     compute = Compute(resolve_device(device), batch_size, show_progress_bar, seed)
     options = TrainingOptions(compute, validation, weights, layer, window, trainer_kwargs, checkpoint_dir)

@@ -14,15 +14,19 @@ from sthggep._slides._measured import read_mask
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._counts import read_panel_counts
 from sthggep._table._gene_sets import GeneSets, read_gene_sets, sets_of_panel
+from sthggep._table._mixed_panels import read_held_counts
 from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import (
     check_counts,
     check_inputs,
+    read_genes,
     refuse_extra_counts,
     refuse_gene_options,
+    refuse_incomplete,
     refuse_missing_genes,
+    refuse_mixed_tuning,
     refuse_sets_without_validation,
     warn_of_small_panel,
 )
@@ -46,12 +50,13 @@ class TrainingData:
     """What the user passes to train on."""
 
     slides: AnnData | SpatialData | Sequence[AnnData | SpatialData]
-    genes: Sequence[str] | None
+    genes: str | Sequence[str] | None
     targets: str | Sequence[str] | None
     expression: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None
     gene_sets: GeneSets | None = None
     measured: str | Sequence[bool] | Sequence[Sequence[bool]] | pd.Series | None = None
     min_counts: int = 1
+    absent: str = "refuse"
 
 
 def make_task(
@@ -65,18 +70,19 @@ def make_task(
     """Read the sections of the slides, and find preset, targets and panel."""
     from sthggep._training._task import TrainingTask, slides_of_counts
 
-    genes, parent = data.genes, None
+    (genes, mixed), parent = read_genes(data.genes, data.absent), None
     refuse_sets_without_validation(data.gene_sets, options.validation)
     gene_sets = None if data.gene_sets is None else read_gene_sets(data.gene_sets)
     preset_name, content = find_preset(preset)
     if data.targets is not None:
         refuse_gene_options(
-            genes=genes, model=model, expression=data.expression, layer=options.layer, gene_sets=data.gene_sets
+            genes=data.genes, model=model, expression=data.expression, layer=options.layer, gene_sets=data.gene_sets
         )
         content = without_counts(content)
     if data.expression is not None:
         refuse_extra_counts(content, new=model is None)
     if model is not None:
+        refuse_mixed_tuning(mixed=mixed)
         from sthggep._training._fine_tuning import open_parent
 
         inputs = {name: getattr(choices, name) for name in ("obsm", "encoder", "size_um", "encoding", "flips", "stain")}
@@ -95,7 +101,7 @@ def make_task(
     if targets is not None:
         genes = targets.names
     if genes is None:
-        genes = choose_panel(slides_of_counts(sections, measured), layer=options.layer)
+        genes = choose_panel(slides_of_counts(sections, measured), layer=options.layer, union=mixed)
     genes = gene_list(genes)
     of_panel = _known_sets(parent, genes) if gene_sets is None else sets_of_panel(gene_sets, genes)
     return TrainingTask(
@@ -110,6 +116,7 @@ def make_task(
         of_panel,
         measured=measured,
         min_counts=data.min_counts,
+        mixed=mixed and targets is None,
     )
 
 
@@ -156,10 +163,13 @@ def check_task(task: TrainingTask) -> None:
         check_panel = warn_of_small_panel if task.parent is None else refuse_missing_genes
         slides = task.slides_of_counts()
         check_panel(task.genes, slides)
-        check_counts(slides, task.genes, layer, min_counts=task.min_counts)
+        if task.parent is None and not task.mixed:
+            refuse_incomplete(task.genes, slides)
+        check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed)
     check_inputs(task.slides, inputs)
     for slide in task.extra_sections:
-        read_panel_counts(slide.adata, task.genes, layer=layer, rows=slide.rows)
+        read = read_held_counts if task.mixed else read_panel_counts
+        read(slide.adata, task.genes, layer=layer, rows=slide.rows)
     for slide in task.slides:
         check_window(inputs, slide, task.options.window)
         if task.parent is not None:

@@ -79,6 +79,10 @@ def prediction_record(
         if values is not None:
             by_gene = dict(zip(model.genes, values, strict=True))
             record[name] = np.array([by_gene[gene] for gene in request.genes], dtype=np.float64)
+    for name, numbers in (("n_sections", training.gene_n_sections), ("n_spots", training.gene_n_spots)):
+        if numbers:
+            of_gene = dict(zip(model.genes, numbers, strict=True))
+            record[name] = np.array([of_gene[gene] for gene in request.genes], dtype=np.int64)
     if model.calibration is not None:
         record |= _held_out_record(model, model.calibration.held_out, request)
     return record | {"obsm": np.array(request.arrays, dtype=object)}

@@ -124,7 +124,8 @@ def _take_ends(
 ) -> tuple[Values, Values] | None:
     """Read the ends of some spots and genes into memory; ``None`` for a section that was predicted without."""
     lower, upper = (np.asarray(values[rows][:, columns], dtype=np.float32) for values in ends)
-    return None if np.isnan(lower).any() else (lower, upper)
+    # A gene that no held-out tissue measured has no interval at any spot
+    return None if np.isnan(lower).all(axis=1).any() else (lower, upper)
 
 
 def _refuse_prediction_alone(table: AnnData, key: str) -> None:

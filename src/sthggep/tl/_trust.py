@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -109,6 +109,9 @@ def trust(
         or tissue unlike that of the training.
     ``reason``
         Of the verdict.
+    ``n_sections``, ``n_spots``
+        Training sections, and spots of them, that measured the gene. Only if these hold different genes
+        (``tl.fit(genes="union")``).
 
     Raises
     ------
@@ -154,8 +157,11 @@ def trust(
         known["gene set"] = read_set_evidence(table, key, None if isinstance(gene_sets, bool) else gene_sets)
     if programs:
         known["program"] = read_program_evidence(table, key)
+    numbers = _measured_on(table.uns[prediction_keys(key).uns])
     parts = {
-        slide.name: _judge_kinds(known, thresholds, slide.name, unlike=mean_novelty(table, slide, key) > unlike)
+        slide.name: _judge_kinds(
+            known, thresholds, slide.name, numbers, unlike=mean_novelty(table, slide, key) > unlike
+        )
         for slide in slides_with_prediction(sections, prediction)
     }
     if len(sections) == 1:
@@ -166,11 +172,22 @@ def trust(
     return trusted
 
 
+def _measured_on(record: Mapping[str, Any]) -> dict[str, Any]:
+    """On how many training sections and spots each gene was measured; nothing if that is all of them."""
+    return {name: record[name] for name in ("n_sections", "n_spots") if name in record}
+
+
 def _judge_kinds(
-    known: Mapping[str, tuple[list[str], Evidence]], thresholds: Thresholds, section: str, *, unlike: bool
+    known: Mapping[str, tuple[list[str], Evidence]],
+    thresholds: Thresholds,
+    section: str,
+    numbers: Mapping[str, Any],
+    *,
+    unlike: bool,
 ) -> pd.DataFrame:
     """Judge a section's genes, gene sets and programs, and log how many have which verdict."""
     parts = {kind: judge(evidence, names, thresholds, unlike=unlike) for kind, (names, evidence) in known.items()}
+    parts["gene"] = parts["gene"].assign(**numbers)
     for kind, part in parts.items():
         log.info("Section %s: %s.", section, describe_verdicts(part, kind), extra=NOTEBOOK)
     if len(parts) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +41,7 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class BaselineSample:
-    """A training section: features, expression, and which spots have counts."""
+    """A training section: features, expression (NaN in genes that it lacks), and which spots have counts."""
 
     section: FeatureView
     expression: Floats
@@ -94,6 +94,25 @@ def choose_penalty(x: Floats, y: Floats, parts: NDArray[np.intp]) -> float:
             predicted = _predict(Ridge(penalty).fit(x[train], y[train]), x[held_out])
             correlations[i] += _summed_correlation(predicted, y[held_out], parts[held_out])
     return PENALTIES[int(correlations.argmax())]
+
+
+def predict_by(name: str, train: Sequence[BaselineSample], test: Sequence[FeatureView]) -> list[Floats]:
+    """Predict by a baseline; where sections lack genes, each gene by the sections that hold it."""
+    known = np.stack([~np.isnan(section.expression).any(axis=0) for section in train])
+    if known.all():
+        return BASELINES[name](train, test)
+    patterns, of_gene = np.unique(known, axis=1, return_inverse=True)
+    out = [np.empty((section.n_spots, known.shape[1]), dtype=np.float32) for section in test]
+    for i, pattern in enumerate(patterns.T):
+        genes = np.flatnonzero(of_gene.ravel() == i)
+        holding = [
+            replace(each, expression=each.expression[:, genes])
+            for each, holds in zip(train, pattern, strict=True)
+            if holds
+        ]
+        for values, part in zip(out, BASELINES[name](holding, test), strict=True):
+            values[:, genes] = part
+    return out
 
 
 def _predict(model: Ridge, x: Floats) -> Floats:

@@ -12,8 +12,9 @@ import numpy as np
 from sthggep._checks import gene_list, one_of, unique
 from sthggep._disk._run_folder import plain
 from sthggep._encoders._frozen import FrozenEncoder
+from sthggep._table._mixed_panels import UNION
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
-from sthggep._training._refusals import refuse_gene_options, refuse_training_options
+from sthggep._training._refusals import MASK, read_genes, refuse_gene_options, refuse_training_options
 from sthggep.tl._cross_validation._baselines import BASELINES, NEED_FEATURES
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Options:
 
     group_key: str
     genes: list[str] | None
+    """The panel; ``None`` if each fold chooses its own."""
     preset_name: str
     preset: Preset
     baselines: tuple[str, ...]
@@ -39,12 +41,14 @@ class Options:
     """Levels of the intervals whose coverage is measured."""
     trust: bool = False
     """Whether verdicts are compared with the held-out sections."""
+    mixed: bool = False
+    """Whether sections may lack genes."""
 
     @classmethod
     def of(
         cls,
         group_key: str,
-        genes: Sequence[str] | None,
+        genes: str | Sequence[str] | None,
         preset: str | Preset,
         choices: Choices,
         baselines: str | Sequence[str],
@@ -53,6 +57,7 @@ class Options:
         interval: float | Sequence[float] | None = None,
         *,
         trust: bool = False,
+        absent: str = "refuse",
     ) -> Options:
         """Check the options of a call and combine preset and choices."""
         baselines = [baselines] if isinstance(baselines, str) else list(baselines)
@@ -74,8 +79,9 @@ class Options:
             content = without_counts(content)
             targets = targets if isinstance(targets, str) else [str(name) for name in targets]
         content = with_choices(content, choices)
+        genes, mixed = read_genes(genes, absent)
         panel = None if genes is None else gene_list(genes)
-        return cls(group_key, panel, preset_name, content, tuple(baselines), training, targets, levels, trust)
+        return cls(group_key, panel, preset_name, content, tuple(baselines), training, targets, levels, trust, mixed)
 
     def parameters(self) -> dict[str, object]:
         """All options in plain types; weights by their content, not by their path."""
@@ -83,7 +89,8 @@ class Options:
         training = {name: plain(getattr(options, name)) for name in ("validation", "layer", "window", "trainer_kwargs")}
         return {
             "group_key": self.group_key,
-            "genes": self.genes,
+            "genes": UNION if self.genes is None and self.mixed else self.genes,
+            **({"absent": MASK} if self.genes is not None and self.mixed else {}),
             "targets": self.targets,
             "preset": self.preset_name,
             "baselines": list(self.baselines),

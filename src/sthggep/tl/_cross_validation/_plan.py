@@ -12,14 +12,16 @@ from sthggep._disk._digest import digest
 from sthggep._encoders._cache import image_fingerprint
 from sthggep._encoders._freshness import refuse_stale
 from sthggep._encoders._frozen import FrozenEncoder
+from sthggep._inputs._section import read_counts
 from sthggep._inputs._stages import frozen_stages
 from sthggep._inputs._windows import check_window
 from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._patients import patient_of
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._slides._stain import fit_reference, normalized
-from sthggep._table._counts import log10_cp10k, read_panel_counts
+from sthggep._table._counts import find_measured_genes, log10_cp10k, read_panel_counts
 from sthggep._table._gene_names import find_gene_columns, find_genes
+from sthggep._table._mixed_panels import PanelScale, read_held_counts
 from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets, mean_and_std
 from sthggep._table._user_features import hash_user_features
@@ -31,6 +33,7 @@ from sthggep._training._refusals import (
     check_slides,
     refuse_extra_counts,
     refuse_gene_options,
+    refuse_incomplete,
 )
 from sthggep._version import __version__
 from sthggep.nn._section import FeatureInputs
@@ -77,13 +80,23 @@ class Plan:
     extra_groups: list[str]
     targets: Targets | None = None
 
-    def measured(self, i: int, panel: Sequence[str]) -> tuple[Values, Values | None]:
-        """Measured values of a section on the scale of the model, and its raw counts, unless targets replace genes."""
+    def measured(self, i: int, panel: Sequence[str], scale: PanelScale | None = None) -> tuple[Values, Values | None]:
+        """Measured values of a section on the scale of the model, and its raw counts, unless targets replace genes.
+
+        With the ``scale`` of the fold's training sections, the section may lack genes, whose values are NaN.
+        """
         slide = self.slides[i]
         if self.targets is not None:
             return self.targets.read(slide), None
-        raw = read_panel_counts(slide.adata, panel, layer=self.options.training.layer, rows=slide.rows)
-        return log10_cp10k(raw), raw
+        read = read_counts(slide, panel, self.options.training.layer, may_lack=scale is not None)
+        return log10_cp10k(read.counts) if scale is None else scale.expression(read), read.counts
+
+    def scale(self, fold: Fold, panel: Sequence[str]) -> PanelScale | None:
+        """Fit the scale of the fold's training sections; ``None`` if all sections hold all genes."""
+        if not self.options.mixed or self.targets is not None:
+            return None
+        layer = self.options.training.layer
+        return PanelScale.of([read_counts(self.slides[i], panel, layer, may_lack=True) for i in fold.train])
 
     def panel(self, fold: Fold) -> list[str]:
         """Choose the panel of one fold from its training sections alone, and check that the model can learn it."""
@@ -94,16 +107,32 @@ class Plan:
             mean_and_std([self.targets.read(slide) for slide in train], self.targets)
             return list(self.targets.names)
         panel = self.options.genes
+        if self.options.mixed:
+            return self._mixed_panel(fold, train)
         if panel is None:
             panel = choose_panel(train, layer=layer)
             for i in fold.test:
                 panel = find_genes(self.slides[i].adata.var, panel)
+        refuse_incomplete(panel, [*train, *(self.slides[i] for i in fold.test)])
         for i in fold.test:
             find_gene_columns(self.slides[i].adata.var, panel, f"var_names of section {self.slides[i].name!r}")
         check_slides(train, panel, layer, inputs)
         for i in fold.extra:
             slide = self.extra_sections[i]
             read_panel_counts(slide.adata, panel, layer=layer, rows=slide.rows)
+        return panel
+
+    def _mixed_panel(self, fold: Fold, train: Sequence[Slide]) -> list[str]:
+        """Choose the panel of one fold where sections may lack genes: those that a training section holds."""
+        layer, panel = self.options.training.layer, self.options.genes
+        if panel is None:
+            panel = choose_panel(train, layer=layer, union=True)
+        else:
+            held = {gene for slide in train for gene in find_measured_genes(slide.adata, panel, layer)}
+            panel = [gene for gene in panel if gene in held]
+        check_slides(train, panel, layer, self.options.preset.inputs, mixed=True)
+        for slide in (*(self.slides[i] for i in fold.test), *(self.extra_sections[i] for i in fold.extra)):
+            read_held_counts(slide.adata, panel, layer=layer, rows=slide.rows)
         return panel
 
     def check_features(self) -> None:

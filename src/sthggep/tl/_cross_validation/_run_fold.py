@@ -18,11 +18,12 @@ from sthggep._training._task import TrainingTask
 from sthggep._training._train import train
 from sthggep.model._calibration import Interval, add_interval
 from sthggep.model._forward import Predictions, Quantities, gather, predict_window, predict_windows
-from sthggep.tl._cross_validation._baselines import BASELINES, BaselineSample, FeatureView
+from sthggep.tl._cross_validation._baselines import BaselineSample, FeatureView, predict_by
 from sthggep.tl._request import check_fit
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
+    from sthggep._table._mixed_panels import PanelScale
     from sthggep.model import HGGEP
     from sthggep.tl._cross_validation._folds import Fold
     from sthggep.tl._cross_validation._plan import FoldInputs, Plan
@@ -37,18 +38,26 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
     model = _train_model(plan, inputs, fold, panel)
     by_model = [_predict_section(plan, inputs, model, i) for i in fold.test]
     predicted = {MODEL: [part.expression for part in by_model]}
-    predicted |= _by_baselines(plan, inputs.views, fold, panel)
+    scale = plan.scale(fold, panel)
+    predicted |= _by_baselines(plan, inputs.views, fold, panel, scale)
     seed = plan.options.training.compute.seed
     parts = []
     for position, i in enumerate(fold.test):
-        by_method = {name: sections[position] for name, sections in predicted.items()}
-        measured, raw = plan.measured(i, panel)
-        scores = score_section(by_method, measured, raw, panel, seed)
+        measured, raw = plan.measured(i, panel, scale)
+        # A section is scored on the genes that it holds
+        held = np.flatnonzero(~np.isnan(measured).any(axis=0))
+        genes, measured, raw = (
+            [panel[int(gene)] for gene in held],
+            measured[:, held],
+            None if raw is None else raw[:, held],
+        )
+        by_method = {name: sections[position][:, held] for name, sections in predicted.items()}
+        scores = score_section(by_method, measured, raw, genes, seed)
         for level in plan.options.intervals:
-            table = _long(_interval_scores(model, by_method[MODEL], measured, level), MODEL, panel)
+            table = _long(_interval_scores(model, by_method[MODEL], measured, level, held), MODEL, genes)
             scores = pd.concat([scores, table.assign(level=level)], ignore_index=True)
         if plan.options.trust:
-            table = _long(_trust_scores(model, by_model[position], measured, plan.slides[i]), MODEL, panel)
+            table = _long(_trust_scores(model, by_model[position], measured, plan.slides[i], held), MODEL, genes)
             scores = pd.concat([scores, table], ignore_index=True)
         scores.insert(0, "section", plan.slides[i].name)
         parts.append(scores)
@@ -69,6 +78,7 @@ def _train_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str
         options.training,
         extra_sections=[plan.extra_sections[i] for i in fold.extra],
         targets=plan.targets,
+        mixed=plan.options.mixed and plan.targets is None,
     )
     model = train(task, inputs.prepared.subset(fold.train))
     for i in fold.test:
@@ -96,16 +106,16 @@ def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Pr
 
 
 def _by_baselines(
-    plan: Plan, views: Sequence[FeatureView], fold: Fold, panel: Sequence[str]
+    plan: Plan, views: Sequence[FeatureView], fold: Fold, panel: Sequence[str], scale: PanelScale | None
 ) -> dict[str, list[Floats]]:
     """Fit the baselines on the fold's training sections and predict the held-out ones."""
     names = plan.options.baselines
     train = []
     for i in fold.train if names else ():
-        values, raw = plan.measured(i, panel)
+        values, raw = plan.measured(i, panel, scale)
         filled = np.ones(len(values), dtype=bool) if raw is None else raw.sum(axis=1) > 0
         train.append(BaselineSample(views[i], values, filled, plan.slides[i].xy))
-    return {name: BASELINES[name](train, [views[i] for i in fold.test]) for name in names}
+    return {name: predict_by(name, train, [views[i] for i in fold.test]) for name in names}
 
 
 def score_section(
@@ -128,24 +138,28 @@ def _scores(predicted: Floats, measured: Floats) -> pd.DataFrame:
     return scores
 
 
-def _interval_scores(model: HGGEP, predicted: Floats, measured: Floats, level: float) -> pd.DataFrame:
-    """Scores of the model's intervals; all are NaN for a model that gives none."""
+def _interval_scores(
+    model: HGGEP, predicted: Floats, measured: Floats, level: float, genes: NDArray[np.intp]
+) -> pd.DataFrame:
+    """Scores of the model's intervals of these genes; all are NaN for a model that gives none."""
     interval, of_counts = Interval(level, "measurement"), model.targets is None
-    part = add_interval(Predictions(predicted), model.calibration, interval, of_counts=of_counts)
+    part = add_interval(Predictions(predicted), model.calibration, interval, genes, of_counts=of_counts)
     if part.lower is None or part.upper is None:
         return pd.DataFrame(np.nan, index=range(measured.shape[1]), columns=list(INTERVAL_METRICS))
     return score_intervals(part.lower, part.upper, measured, level)
 
 
-def _trust_scores(model: HGGEP, part: Predictions, measured: Floats, slide: Slide) -> pd.DataFrame:
-    """Verdicts of a section, and whether its measurements agree; NaN of a model that held nothing out."""
+def _trust_scores(
+    model: HGGEP, part: Predictions, measured: Floats, slide: Slide, genes: NDArray[np.intp]
+) -> pd.DataFrame:
+    """Verdicts of a section on these genes, and whether its measurements agree; NaN of a model that held nothing out."""
     evidence = None if model.calibration is None else model.calibration.evidence
     novelty = np.nan if part.novelty is None else float(np.nanmean(part.novelty))
     trusted = np.full(measured.shape[1], np.nan)
     if evidence is not None:
-        verdict = judge(evidence, model.genes, Thresholds(), unlike=novelty > UNLIKE)["verdict"]
+        verdict = judge(evidence, model.genes, Thresholds(), unlike=novelty > UNLIKE)["verdict"].iloc[genes]
         trusted = np.select([verdict.isin(TRUSTED), verdict == VERDICTS[2]], [1.0, 0.0], np.nan)
-    z = compare_maps(slide.xy, part.expression, measured, seed=1).z
+    z = compare_maps(slide.xy, part.expression[:, genes], measured, seed=1).z
     correlated = false_discovery_rates(norm.sf(z)) < Thresholds().fdr
     return pd.DataFrame({"trusted": trusted, "correlated": correlated.astype(float), "novelty": novelty})
 
