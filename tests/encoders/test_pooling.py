@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from sthggep._encoders._pooling import Boxes, pool_map, summed_area
 
@@ -63,3 +64,16 @@ def test_summed_area_is_numpys_cumulative_sum(shape):
     sums = summed_area(values)
     assert sums.dtype == np.float64
     np.testing.assert_allclose(sums, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("flip", [(False, False), (True, False)])
+def test_tensor_is_summed_as_an_array(flip):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 9, 7)).astype(np.float32)
+    start = rng.uniform(0, 20, (50, 2))
+    boxes = Boxes(start, start + rng.uniform(0, 30, (50, 2)))
+    sums = pool_map(torch.from_numpy(values), 8, flip, boxes)
+    assert sums.dtype == np.float64
+    np.testing.assert_allclose(sums, pool_map(values, 8, flip, boxes), atol=1e-9)
+    nothing = Boxes(np.empty((0, 2)), np.empty((0, 2)))
+    assert pool_map(torch.from_numpy(values), 8, flip, nothing).shape == (0, 300)

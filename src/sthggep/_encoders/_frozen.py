@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +15,7 @@ from sthggep._checks import one_of
 from sthggep._encoders._entry import UNVERSIONED, Encoder, FeatureMapping
 from sthggep._encoders._families import ModuleFields, describe_family_encoder, is_family
 from sthggep._encoders._pixel_memory import PixelMemory
+from sthggep._encoders._pooling import to_arrays
 from sthggep._encoders._squares import read_squares
 from sthggep._encoders._tokens import check_maps, find_maps
 from sthggep._encoders._weights import hash_weights, load_weights
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sthggep._encoders._pooling import Boxes, Flip
+    from sthggep._encoders._pooling import Boxes, FeatureMap, Flip
     from sthggep._encoders._readout import Readout
 
     StateDict = dict[str, torch.Tensor]
@@ -177,22 +178,23 @@ class FrozenEncoder:
         readout: Readout | None = None,
         *,
         turned: bool = False,
-    ) -> list[NDArray[np.float32]]:
+    ) -> Sequence[FeatureMap]:
         """Feature maps (channels, height, width) of an image (height, width, 3) that is read flipped in x, in y.
 
         With ``turned``, x and y are swapped after the flips.
-
         An encoder that reads squares reads only those that ``boxes`` touch. Default: all of the image.
-
-        With ``readout``, one map of its values for each of its strides.
+        With ``readout``, one map of its values for each of its strides. Maps of a whole image stay on a CUDA device.
         """
+        read = partial(self._read_maps, flip=flip, turned=turned, readout=readout)
         if self.maps.input_px is not None:
-            return read_squares(pixels, self.maps, lambda each: self._read_maps(each, flip, turned, readout), boxes)
-        return [values[0] for values in self._read_maps(pixels[None], flip, turned, readout)]
+            return read_squares(pixels, self.maps, lambda each: to_arrays(read(each)), boxes)
+        maps = [values[0] for values in read(pixels[None])]
+        # Other devices may lack float64 for the sums
+        return maps if self.device.type == "cuda" else to_arrays(maps)
 
     def _read_maps(
         self, images: NDArray[np.uint8], flip: Flip, turned: bool, readout: Readout | None
-    ) -> list[NDArray[np.float32]]:
+    ) -> list[torch.Tensor]:
         """Feature maps (n, channels, height, width) of images that are read flipped or turned, laid back on the images."""
         import torch
 
@@ -204,7 +206,7 @@ class FrozenEncoder:
             if readout is not None:
                 maps = readout.apply(maps)
             back = [values.transpose(2, 3) if turned else values for values in maps]
-            return [(values.flip(axes) if axes else values).float().cpu().numpy() for values in back]
+            return [(values.flip(axes) if axes else values).float() for values in back]
 
     def _encode_patches(self, patches: NDArray[np.uint8], flips: bool) -> NDArray[np.float32]:
         """Encode patches and average over flips."""

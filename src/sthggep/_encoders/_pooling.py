@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
     from scipy.sparse import csr_matrix
 
 CHANNELS_AT_ONCE = 128
 
+FeatureMap = Union[NDArray[np.float32], "torch.Tensor"]
+"""Channels, height, width; on the device that computed it, or as an array."""
 Flip = tuple[bool, bool]
 """Whether an image is read flipped in x, in y."""
 FLIPS: tuple[Flip, ...] = ((False, False), (True, False), (False, True), (True, True))
@@ -42,14 +47,14 @@ class Weights(NamedTuple):
 
 
 def pool_map(
-    values: NDArray[np.float32], stride: int, flip: Flip, boxes: Boxes, *, centered: bool = True
+    values: FeatureMap, stride: int, flip: Flip, boxes: Boxes, *, centered: bool = True
 ) -> NDArray[np.float64]:
     """Integrate a feature map over boxes.
 
     Parameters
     ----------
     values
-        Map (channels, height, width), laid back on the image that is not flipped.
+        Map (channels, height, width), laid back on the image that is not flipped. A tensor is summed on its device.
     stride
         Pixels from one cell to the next.
     flip
@@ -67,12 +72,14 @@ def pool_map(
     edge = np.array([_first_edge(stride, flipped) if centered else 0.0 for flipped in flip])
     (x0, y0), (x1, y1) = ((corner - edge).T / stride for corner in boxes)
     height, width = values.shape[1:]
-    differences = _outer(_difference(y0, y1, height), _difference(x0, x1, width), width + 1, (height + 1) * (width + 1))
-    out = np.empty((len(x0), len(values)), dtype=np.float64)
-    for first in range(0, len(values), CHANNELS_AT_ONCE):
-        sums = summed_area(values[first : first + CHANNELS_AT_ONCE])
-        out[:, first : first + CHANNELS_AT_ONCE] = differences @ sums.reshape(-1, sums.shape[2])
-    return out * stride**2
+    corners = _outer(_difference(y0, y1, height), _difference(x0, x1, width), width + 1)
+    sums = _sum_array(values, corners) if isinstance(values, np.ndarray) else _sum_tensor(values, corners)
+    return sums * stride**2
+
+
+def to_arrays(maps: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
+    """Copy maps from their device."""
+    return [values.cpu().numpy() for values in maps]
 
 
 def _first_edge(stride: int, flipped: bool) -> float:
@@ -103,11 +110,42 @@ def _difference(start: NDArray[np.float64], stop: NDArray[np.float64], length: i
     return Weights(np.stack(places, axis=1), np.stack(weights, axis=1))
 
 
-def _outer(rows: Weights, columns: Weights, width: int, size: int) -> csr_matrix:
-    """Sparse matrix (n, size) of the weights in both directions, for sums whose rows have ``width`` places."""
-    from scipy.sparse import csr_matrix
-
+def _outer(rows: Weights, columns: Weights, width: int) -> Weights:
+    """Places (n, 16) and weights of both directions, for sums whose rows have ``width`` places."""
     places = rows.places[:, :, None] * width + columns.places[:, None, :]
     weights = rows.weights[:, :, None] * columns.weights[:, None, :]
-    n, each = len(places), places[0].size if len(places) else 0
-    return csr_matrix((weights.ravel(), places.ravel(), np.arange(n + 1) * each), shape=(n, size))
+    n = len(places)
+    return Weights(places.reshape(n, 16), weights.reshape(n, 16))
+
+
+def _sparse(corners: Weights, size: int) -> csr_matrix:
+    """Sparse matrix (n, size) of the weights."""
+    from scipy.sparse import csr_matrix
+
+    n, each = corners.places.shape
+    return csr_matrix((corners.weights.ravel(), corners.places.ravel(), np.arange(n + 1) * each), shape=(n, size))
+
+
+def _sum_array(values: NDArray[np.float32], corners: Weights) -> NDArray[np.float64]:
+    """Integrate channels (channels, height, width), (n, channels)."""
+    matrix = _sparse(corners, (values.shape[1] + 1) * (values.shape[2] + 1))
+    out = np.empty((matrix.shape[0], len(values)), dtype=np.float64)
+    for first in range(0, len(values), CHANNELS_AT_ONCE):
+        sums = summed_area(values[first : first + CHANNELS_AT_ONCE])
+        out[:, first : first + CHANNELS_AT_ONCE] = matrix @ sums.reshape(-1, sums.shape[2])
+    return out
+
+
+def _sum_tensor(values: torch.Tensor, corners: Weights) -> NDArray[np.float64]:
+    """Integrate channels on the device where they are, (n, channels)."""
+    import torch
+
+    places, weights = (torch.from_numpy(part).to(values.device) for part in corners)
+    out = np.empty((len(places), len(values)), dtype=np.float64)
+    for first in range(0, len(values), CHANNELS_AT_ONCE):
+        # The sums of whole cells, channels last as `summed_area` has them
+        sums = values[first : first + CHANNELS_AT_ONCE].double().cumsum(1).cumsum(2)
+        flat = torch.nn.functional.pad(sums, (1, 0, 1, 0)).flatten(1).T.contiguous()
+        bags = torch.nn.functional.embedding_bag(places, flat, per_sample_weights=weights, mode="sum")
+        out[:, first : first + CHANNELS_AT_ONCE] = bags.cpu().numpy()
+    return out

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import product
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -105,6 +107,7 @@ class TissueEncoding:
         self.level = level_for(slide, frozen.entry.size_px / self.zoom, frozen.entry.size_px)
         self.tile_px = tile_px or TILE_PX
         self.blocks = self._rows_by_block()
+        self._turn = Lock()
 
     def _rows_by_block(self) -> list[NDArray[np.intp]]:
         """Rows of the spots of each square of ``BLOCK_TILES`` tiles that has spots; the squares in bands, to and fro."""
@@ -236,7 +239,9 @@ class TissueEncoding:
         parts = [boxes.clip(tile.start, tile.stop) for boxes in whole]
         boxes = [Boxes(part.start - corner, part.stop - corner) for part in parts]
         views = VIEWS if self.flips else VIEWS[:1]
-        total = np.sum([self._pool(pixels, *view, boxes) for view in views], axis=0) / len(views)
+        # Threads read tiles ahead of a GPU, whose memory holds one at a time
+        with self._turn if self.frozen.device.type != "cpu" else nullcontext():
+            total = np.sum([self._pool(pixels, *view, boxes) for view in views], axis=0) / len(views)
         shares = [part / boxes.area[:, None] for part, boxes in zip(total, whole, strict=True)]
         joined: NDArray[np.float64] = np.concatenate(shares, axis=1) if self.readout is None else np.sum(shares, axis=0)
         return joined.astype(np.float32)
@@ -252,6 +257,6 @@ class TissueEncoding:
             return sums.reshape(len(boxes), -1, sums.shape[1])
         out = np.zeros((len(boxes), len(boxes[0].start), self.readout.width))
         for values, stride in zip(maps, self.readout.strides, strict=True):
-            for total, part, box in zip(out, np.split(values, len(boxes)), boxes, strict=True):
-                total += pool(part, stride, boxes=box)
+            for i, box in enumerate(boxes):
+                out[i] += pool(values[i * self.readout.width : (i + 1) * self.readout.width], stride, boxes=box)
         return out
