@@ -109,7 +109,7 @@ def test_fit_command_passes_its_options_to_tl_fit(shell, files, monkeypatch):
     Path("more.txt").write_text("STRO1\n\n FAT1 \n")
     words = (
         "fit a.h5ad b.h5ad -o m --preset paper --genes more.txt --genes IMMU1,PLEO1 --weights w --max-epochs 3 --layer raw "
-        "--mpp 1.9 --device cpu --seed 4 --encoder e --model old --n-members 2 --learning-rate 1e-4 --batch-size 8 "
+        "--absent mask --mpp 1.9 --device cpu --seed 4 --encoder e --model old --n-members 2 --learning-rate 1e-4 --batch-size 8 "
         "--size-um 80 --size-um 160 --encoding tissue --flips --stain macenko --obsm f --expression c.h5ad "
         "--validation toy1 --validation toy2 --image-key hires --window 500 -q"
     )
@@ -119,6 +119,7 @@ def test_fit_command_passes_its_options_to_tl_fit(shell, files, monkeypatch):
     assert keywords.pop("saved") == (Path("m"), False)
     assert [slide.n_obs for slide in keywords.pop("expression")] == [75]
     assert keywords == {
+        "absent": "mask",
         "targets": None,
         "checkpoint_dir": None,
         "gene_sets": None,

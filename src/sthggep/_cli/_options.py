@@ -75,11 +75,19 @@ measured = combine(
     ),
     option("--min-counts", type=WHOLE, default=1, help="Fewest counts of the panel in a measured spot."),
 )
-panel = option(
-    "--genes",
-    multiple=True,
-    help="Text file with one gene a line, or names separated by commas; may be repeated. Or the word union: slides that lack "
-    "genes teach those that they hold.",
+panel = combine(
+    option(
+        "--genes",
+        multiple=True,
+        help="Text file with one gene a line, or names separated by commas. May be repeated. Or the word union: slides that "
+        "lack genes teach those that they hold.",
+    ),
+    option(
+        "--absent",
+        type=click.Choice(["refuse", "mask"]),
+        default="refuse",
+        help="Slides that lack genes of --genes: refuse them, or mask the genes that they lack.",
+    ),
 )
 targets = option(
     "--targets",

@@ -57,6 +57,7 @@ class SharedTraining(PlaceOptions):
     max_epochs: int | None
     learning_rate: float | None
     layer: str | None
+    absent: str
     batch_size: int
     device: str
     seed: int
