@@ -54,7 +54,7 @@ def agreement(folder: Path, devices: list[str]) -> None:
     import sthggep
 
     del folder
-    slide = sthggep.datasets.toy(size_um=(3000.0, 3000.0), mpp=1.0, n_genes=30)
+    slide = sthggep.datasets.toy(size_um=(2000.0, 2000.0), mpp=1.0, n_genes=30)
     model = sthggep.tl.fit(slide, n_members=0, device="cpu", show_progress_bar=False)
     found = {}
     for device in ("cpu", *devices):
