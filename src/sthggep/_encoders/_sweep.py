@@ -27,7 +27,6 @@ FeatureArray = NDArray[np.float32] | RowFile
 
 AHEAD = 3  # batches that threads cut before the network needs them
 MOST_THREADS = 4
-MOST_READERS = 12  # threads that read tiles for a GPU
 # A block of patches holds whole batches, so that the network reads the same batches as without blocks
 BATCHES = 16
 
@@ -63,10 +62,7 @@ def run_side_by_side(tasks: Iterable[Callable[[], T]], device: str) -> Iterator[
     import torch
 
     threads = torch.get_num_threads()
-    if device != "cpu":
-        yield from run_ahead(tasks, ahead=1, threads=max(1, min(MOST_READERS, (os.cpu_count() or 2) - 1)))
-        return
-    if threads == 1:
+    if device != "cpu" or threads == 1:
         yield from run_ahead(tasks, ahead=1)
         return
     try:
