@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
@@ -53,6 +55,25 @@ def test_plans_for_each_kind_of_argument():
     assert plan_validation(three, "sections", 1) == [("A",)]
 
 
+def with_patients(*patients: str) -> list[Slide]:
+    def obs(patient: str, n_spots: int) -> pd.DataFrame:
+        return pd.DataFrame({"patient": [patient] * n_spots}, index=[str(i) for i in range(n_spots)])
+
+    named = zip(slides(*"ABCD"[: len(patients)]), patients, strict=True)
+    return [replace(slide, adata=AnnData(obs=obs(patient, slide.n_spots))) for slide, patient in named]
+
+
+def test_patients_are_held_out_with_all_their_sections():
+    assert plan_validation(with_patients("1", "2", "1"), "patients", 3) == [("A", "C"), ("B",), ("A", "C")]
+
+
+def test_patients_must_be_known():
+    with pytest.raises(ValueError, match=r"two patients or more.*A: 1', 'B: 1"):
+        plan_validation(with_patients("1", "1"), "patients", 2)
+    with pytest.raises(ValueError, match=r"obs\['patient'\].*A: none', 'B: none"):
+        plan_validation(slides("A", "B"), "patients", 2)
+
+
 def test_too_few_spots_for_blocks(caplog):
     with caplog.at_level(logging.INFO, logger="sthggep"):
         assert plan_validation(slides("A", side=4), "blocks", 2) == [None, None]
@@ -62,7 +83,11 @@ def test_too_few_spots_for_blocks(caplog):
 @pytest.mark.parametrize(
     ("names", "validation", "words"),
     [
-        (["A", "B"], "C", r"Unknown `validation` 'C'\. There is: 'auto', 'sections', 'blocks', None.*'A', 'B'"),
+        (
+            ["A", "B"],
+            "C",
+            r"Unknown `validation` 'C'\. There is: 'auto', 'sections', 'patients', 'blocks', None.*'A', 'B'",
+        ),
         (["A", "B"], ["A", "C"], "must name some of the sections.*'A', 'B'; found 'A', 'C'"),
         (["A", "B"], ["A", "B"], "leave others to train on"),
         (["A", "B"], [], "must name some of the sections.*found nothing"),

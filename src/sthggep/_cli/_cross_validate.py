@@ -62,7 +62,7 @@ sthggep cross-validate --config held-out/run.yaml         (resumes with the miss
 @options.preset
 @options.option(
     "--validation",
-    type=click.Choice(["auto", "sections", "blocks", "none"]),
+    type=click.Choice(["auto", "sections", "patients", "blocks", "none"]),
     default="auto",
     heading=options.TRAINING,
     help="Training tissue to hold out for early stopping.",

@@ -45,7 +45,7 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the 
     "--validation",
     multiple=True,
     heading=options.TRAINING,
-    help="Tissue to hold out for early stopping: auto, sections, blocks, none, or names of sections. May be repeated.  "
+    help="Tissue to hold out for early stopping: auto, sections, patients, blocks, none, or names of sections. May be repeated.  "
     "[default: auto]",
 )
 @options.panel

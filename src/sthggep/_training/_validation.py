@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | N
             msg = f"`validation='sections'` needs two sections or more, found {listing(names)}. Pass `validation='blocks'` or `validation=None`."
             raise ValueError(msg)
         return [(names[member % len(names)],) for member in range(n_members)]
+    if validation == "patients":
+        patients = plan_patients(slides) or _refuse_patients(slides)
+        return [patients[member % len(patients)] for member in range(n_members)]
     if validation == "blocks":
         has_blocks = max(slide.n_spots for slide in slides) >= MIN_SPOTS_FOR_BLOCKS
         if not has_blocks:
@@ -48,7 +51,7 @@ def plan_validation(slides: Sequence[Slide], validation: str | Sequence[str] | N
     if id_text(validation) in names:
         return [_check_names((id_text(validation),), names)] * n_members
     msg = (
-        f"Unknown `validation` {validation!r}. There is: 'auto', 'sections', 'blocks', None, or names of sections: "
+        f"Unknown `validation` {validation!r}. There is: 'auto', 'sections', 'patients', 'blocks', None, or names of sections: "
         f"{listing(names)}."
     )
     raise ValueError(msg)
@@ -70,6 +73,16 @@ def plan_patients(slides: Sequence[Slide]) -> list[HeldOut]:
         tuple(slide.name for slide, patient in zip(slides, patients, strict=True) if patient == name)
         for name in names[:MOST_PATIENTS]
     ]
+
+
+def _refuse_patients(slides: Sequence[Slide]) -> NoReturn:
+    """Refuse slides that do not name two patients or more."""
+    found = listing(f"{slide.name}: {patient_of(slide) or 'none'}" for slide in slides)
+    msg = (
+        "`validation='patients'` needs sections of two patients or more, with the patient in obs['patient'], one to a "
+        f"section. Found {found}. Name the patients, or pass `validation='sections'`."
+    )
+    raise ValueError(msg)
 
 
 def _check_names(held_out: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:

@@ -106,8 +106,8 @@ def cross_validate(
         Folder for finished folds, from which the same call with the same data resumes after an interruption. Default:
         folds are not stored.
     validation
-        What to hold out of the training sections for early stopping: ``"auto"``, ``"sections"``, ``"blocks"`` or
-        ``None``; see :func:`sthggep.tl.fit`.
+        What to hold out of the training sections for early stopping: ``"auto"``, ``"sections"``, ``"patients"``,
+        ``"blocks"`` or ``None``; see :func:`sthggep.tl.fit`.
     expression
         Further sections with raw counts, no image needed, from which the model learns gene programs; see
         :func:`sthggep.tl.fit`. Each fold leaves out those of its held-out group: of the same ``obs[group_key]``, which

@@ -99,8 +99,8 @@ def fit(
         Fewest counts of the panel in a spot to learn from. Failed spots have few. Default: spots without counts are left out.
     validation
         What to hold out for early stopping, and in the default preset for choosing the ridge penalty, the number of
-        gene programs and the weight of the networks in the prediction: ``"sections"`` (whole sections), ``"blocks"``
-        (blocks of tissue within each section), a list of section names, or ``None`` (nothing: training runs all
+        gene programs and the weight of the networks in the prediction: ``"sections"`` (whole sections),
+        ``"patients"`` (all sections of a patient, ``obs["patient"]``), ``"blocks"`` (blocks of tissue within each section), a list of section names, or ``None`` (nothing: training runs all
         epochs). Default: ``"auto"``, sections if there are several, else blocks. Each network of an ensemble holds out
         another part, and the closed form is finally refitted on all tissue. Single spots are never held out, since
         their neighbors resemble them.

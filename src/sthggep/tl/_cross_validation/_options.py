@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sthggep._training._presets import Preset
     from sthggep._training._task import TrainingOptions
 
-VALIDATIONS = ("auto", "sections", "blocks")
+VALIDATIONS = ("auto", "sections", "patients", "blocks")
 
 
 @dataclass(frozen=True)
