@@ -166,11 +166,12 @@ class FeatureHGGEPNet(ClosedFormNet):
             If the stages are not those of the network, or the incidence is missing.
         """
         check_stages(features, neighbors, self.feature_dims, incidence, needs_incidence=self.hypergraph is not None)
-        scaled = self.scaled(features, statistics)
+        # Until the blend is settled the network learns by itself; the shortcut is solved already
+        with_linear = not self.training and bool(self.blend < 1)
+        scaled = self.scaled(features, statistics, first_window=not with_linear)
         latent = self.fusion(self._views(scaled, neighbors, offsets, incidence, n_hyperedges))
         scores = self.scores(self.drop(latent))
-        if not self.training and self.blend < 1:
-            # Until the blend is settled the network learns by itself; the shortcut is solved already
+        if with_linear:
             linear = self._linear_scores(scaled, incidence, n_hyperedges, statistics)
             scores = self.blend * scores + (1 - self.blend) * linear
         counts = {} if self.counts is None else self.counts(self.drop(latent))
@@ -186,10 +187,11 @@ class FeatureHGGEPNet(ClosedFormNet):
     ) -> list[Tensor]:
         """One vector a spot from each stage, and one from the hypergraph over all of them."""
         views = []
-        for stage, project, blocks in zip(scaled, self.project, self.refine, strict=True):
+        widths = [width // self.n_windows for width in self.feature_dims]
+        for stage, width, project, blocks in zip(scaled, widths, self.project, self.refine, strict=True):
             # The shares make the squares of a spot add up to one; layers start best from values near one
             # Of several windows the network reads the first: hyperedges bring what is around
-            x = project(stage[:, : stage.shape[1] // self.n_windows] * stage.shape[1] ** 0.5)
+            x = project(stage[:, :width] * (width * self.n_windows) ** 0.5)
             for block in blocks.children():
                 x = block(x, neighbors, offsets)
             views.append(x)
