@@ -40,7 +40,7 @@ sthggep report --model her2st --out model.html                     (a model alon
     "--tiles",
     type=click.Choice(["page", "folder"]),
     default="page",
-    help="Where the zoomed H&E is: page, with the pixels that fit into 2 MB; or folder, at full resolution beside the page.",
+    help="Where the zoomed H&E is: page, with the pixels that fit into 1.6 MB; or folder, at full resolution beside the page.",
 )
 @options.genes
 @options.layer

@@ -172,6 +172,9 @@ async function startMaps() {
     $("units").textContent = `Colors: ${DATA.units}. The observed and the predicted map of a gene have one color scale.`;
     VIEW.onSpot = readSpot;
     VIEW.section = await open(section());
+    // Scores on tissue that the model was trained on rank nothing
+    const byHeldOut = section().trainedOn && DATA.heldOut.some(v => v !== null);
+    PAGE.order.column = byHeldOut ? columns().length - 1 : 1;
     PAGE.genes = [listed()[0] ?? 0];
     listenToControls();
     await showSection(0);

@@ -94,8 +94,8 @@ def report(
     title
         Heading of the page. Default: the names of the slides, or the id of the model.
     tiles
-        Where the H&E of the zoomed maps is. ``"page"``: in the page, with as many pixels as fit into about 2 MB (some
-        2,000 a side of one section). ``"folder"``: in the folder ``<name of the page>_tiles`` beside the page, as fine as the
+        Where the H&E of the zoomed maps is. ``"page"``: in the page, with as many pixels as fit into about 1.6 MB (some
+        1,800 a side of one section). ``"folder"``: in the folder ``<name of the page>_tiles`` beside the page, as fine as the
         image; the folder has to stay beside the page.
     layer
         Layer of the raw counts; only this layer is read. Default: the first of ``X``, ``layers["counts"]``,

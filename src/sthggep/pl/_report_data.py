@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 MOST_BYTES = 20_000_000
-TILE_BYTES = 2_000_000  # of all sections in a page
+TILE_BYTES = 1_600_000  # of all sections in a page
 LEAST_TILE_BYTES = 250_000  # of one section, however many there are
 
 

@@ -107,12 +107,15 @@ function sets() {
     const s = section(), box = $("setsection");
     box.replaceChildren();
     if (!s.sets.length) return;
-    make("h2", "Gene sets and programs", box);
+    const kinds = [...new Set(s.sets.map(each => each.kind))];
+    make("h2", kinds.length > 1 ? "Gene sets and programs" : kinds[0] === "program" ? "Gene programs" : "Gene sets", box);
     const rows = s.sets.map(each => [
         each.name, each.kind, each.verdict, show(each.heldOut), each.reliableAt === null ? "–" : `${each.reliableAt} µm`,
     ]);
-    plainTable(box, ["name", "kind", "verdict", "PCC on held-out tissue", "read means over"], rows, 3);
-    make("p", "The score of a set is the mean predicted expression of its genes. Verdicts as for genes.", box, "note");
+    plainTable(box, ["name", "kind", "verdict", "PCC on held-out tissue", "reliable at"], rows, 3);
+    const words = ["Verdicts as for genes. Reliable at: side of the smallest squares over whose means prediction and measurement agree."];
+    if (kinds.includes("gene set")) words.unshift("The score of a set is the mean predicted expression of its genes.");
+    make("p", words.join(" "), box, "note");
 }
 function plainTable(parent, names, rows, nWords) {
     const all = make("table", undefined, make("div", undefined, parent, "tablebox"));
