@@ -199,7 +199,7 @@ def test_tiles_in_a_folder(slide, tmp_path):
     assert [p.name for p in (tmp_path / "my page_tiles" / "0" / "0").iterdir()] == ["0_0.jpg"]
     assert "img-src data: 'self' file:;" in path.read_text()
     path.unlink()
-    with pytest.raises(FileExistsError, match="my page_tiles"):
+    with pytest.raises(FileExistsError, match=r"my page_tiles.*overwrite=True"):
         pl.report(slide, path, tiles="folder")
     (tmp_path / "my page_tiles" / "mine.txt").touch()
     pl.report(slide, path, tiles="folder", overwrite=True)

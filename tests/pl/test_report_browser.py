@@ -137,9 +137,13 @@ def test_the_wheel_shows_finer_pixels_in_all_maps(path, open_page):
 
 def test_the_wheel_scrolls_the_page_where_the_section_is_whole(path, open_page):
     tab = open_page(path, (1400, 500))
-    tab.middle("#maps")
+    place = tab.middle(PICTURE)
     top = tab.see("scrollY")
-    tab.wheel(PICTURE, 300)
+    tab.mouse("mouseWheel", *place, deltaX=0, deltaY=-300)
+    assert tab.see("scrollY") == top
+    tab.click("#whole")
+    place, top = tab.middle(PICTURE), tab.see("scrollY")
+    tab.mouse("mouseWheel", *place, deltaX=0, deltaY=300)
     tab.wait(f"scrollY > {top}")
 
 
@@ -450,7 +454,7 @@ def test_scores_that_look_like_a_mistake_are_explained(slide, open_page, tmp_pat
     notes = tab.text("#notes")
     assert "More than the ceiling is no mistake" in notes
     assert "the model has seen the noise of these counts" in notes
-    assert "only the held-out score speaks for new tissue" in notes
+    assert "only the second PCC speaks for new tissue. It is of other tissue: it can be higher." in notes
     assert "(trained on)" in tab.text("#maps .predicted figcaption")
     assert "PCC here (trained on)" in tab.text("#scores thead")
     assert "*" in tab.text("#scores tr[data-gene=GENE2]")
@@ -459,7 +463,10 @@ def test_scores_that_look_like_a_mistake_are_explained(slide, open_page, tmp_pat
     new = slide.copy()
     new.uns["hggep"]["params"] = {"learned_from": np.array([], dtype=object)}
     tab = open_page(pl.report(new, tmp_path / "new.html", mpp=MPP))
-    assert "either can be higher. The first one holds for this section." in tab.text("#notes")
+    assert (
+        "The first PCC holds for this section. The second is of other tissue: it can be higher or lower."
+        in tab.text("#notes")
+    )
     assert "trained" not in tab.text("#warn") + tab.text("#scores thead") + tab.text("#maps")
 
 

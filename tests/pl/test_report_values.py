@@ -26,7 +26,8 @@ def of_factors(packed: dict, n_spots: int, n_genes: int) -> np.ndarray:
 
 def low_rank(rank: int, noise: float = 0.0) -> np.ndarray:
     rng = np.random.default_rng(0)
-    values = rng.random((300, rank)) @ rng.random((rank, 60)) * np.geomspace(0.01, 10, 60)
+    programs = rng.random((300, rank)) * 0.5 ** np.arange(rank)
+    values = programs @ rng.random((rank, 60)) * np.geomspace(0.01, 10, 60)
     return (values + noise * values.std(axis=0) * rng.standard_normal(values.shape)).astype(np.float32)
 
 

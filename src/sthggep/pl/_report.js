@@ -89,17 +89,15 @@ function scoreWords(gene) {
     const s = section(), r = s.pearson[gene], ceiling = s.ceiling[gene], held = DATA.heldOut[gene];
     const part = fraction(gene), words = [];
     if (r !== null) {
-        words.push(`Correlation with the measured map of this section: ${show(r)}` + (ceiling === null ? "."
-            : `; noise ceiling ${show(ceiling)}, ${part === null ? "too uncertain to divide by" : `and this is ${show(part)} of it`}.`));
+        const share = part === null ? "too uncertain to divide by" : `of which this is ${show(part)}`;
+        words.push(`PCC on this section: ${show(r)}` + (ceiling === null ? "." : `; noise ceiling ${show(ceiling)}, ${share}.`));
         if (part > 1) words.push("More than the ceiling is no mistake: the ceiling is an estimate from noisy counts"
             + (s.trainedOn ? ", and the model has seen the noise of these counts." : ", and chance can lift a score above it."));
     }
-    if (held !== null) words.push(`${r === null ? "Correlation on" : "On"} training tissue that was held out: ${show(held)}.`);
+    if (held !== null) words.push(`PCC on training tissue that was held out: ${show(held)}.`);
     if (r !== null && held !== null) words.push(s.trainedOn
-        ? "The model was trained on this section, so only the held-out score speaks for new tissue. "
-            + "The two are of different tissue; either can be higher."
-        : "The two scores are of different tissue, with its own contrast and noise; either can be higher. "
-            + "The first one holds for this section.");
+        ? "The model was trained on this section, so only the second PCC speaks for new tissue. It is of other tissue: it can be higher."
+        : "The first PCC holds for this section. The second is of other tissue: it can be higher or lower.");
     return words.join(" ");
 }
 function showGenes() {
