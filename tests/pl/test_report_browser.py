@@ -505,6 +505,22 @@ def test_a_slide_without_counts_verdicts_and_scores(open_page, tmp_path):
     assert re.fullmatch(r"Spot 300x400 · GENE0: predicted \d\.\d\d", tab.text("#readout"))
 
 
+def test_targets_are_not_called_genes(open_page, tmp_path):
+    slide = make_slide(n_genes=3)
+    names = ["one", "two", "three"]
+    slide.obs[names] = slide.obsm["hggep"] + 0.1
+    slide.uns["hggep"] |= {"genes": np.array(names, dtype=object), "targets": {"from": "obs"}, "units": "as in obs"}
+    tab = open_page(pl.report(slide, tmp_path / "page.html", mpp=MPP))
+    assert "gene" not in tab.see("document.body.innerText").lower().replace("gene set", "")
+    assert tab.text("h1") == "Predicted targets: S"
+    assert tab.text("#scores thead") == "targetPCC here ▾PCC on held-out tissue"
+    assert "3 targets in one section" in tab.text("#sub")
+    assert tab.see("document.querySelector('label .noun').textContent") == "Target"
+    np.testing.assert_allclose(
+        tab.see("Array.from(values(DATA.sections[0], 'observed', 1))"), slide.obs["two"], atol=0.01
+    )
+
+
 def test_tiles_in_a_folder_are_read(slide, open_page, tmp_path):
     tab = open_page(pl.report(slide, tmp_path / "my page.html", tiles="folder", mpp=MPP))
     for _ in range(6):

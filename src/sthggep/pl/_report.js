@@ -167,7 +167,7 @@ async function startMaps() {
     DATA.genes.forEach(name => { make("option", undefined, $("names")).value = name; });
     $("filtering").hidden = !DATA.sections.some(s => s.verdict);
     for (const word of Object.keys(VERDICTS)) make("option", word, $("filter")).value = word;
-    $("units").textContent = `Colors: ${DATA.units}. The observed and the predicted map of a gene have one color scale.`;
+    $("units").textContent = `Colors: ${DATA.units}. The observed and the predicted map of a ${DATA.noun} have one color scale.`;
     VIEW.onSpot = readSpot;
     VIEW.section = await open(section());
     // Scores on tissue that the model was trained on rank nothing
@@ -199,9 +199,12 @@ function startModel() {
 }
 function startHeader() {
     const n = DATA.sections.length, all = n === 1 ? `one section of ${DATA.sections[0].n} spots` : `${n} sections`;
-    const maps = n ? `${DATA.genes.length} genes in ${all}` : "";
+    const maps = n ? `${DATA.genes.length} ${DATA.noun}${DATA.genes.length === 1 ? "" : "s"} in ${all}` : "";
     const by = DATA.predictedBy ? `predicted by ${DATA.predictedBy}` : "";
     $("sub").textContent = [maps, by, DATA.made].filter(Boolean).join(" · ");
+    for (const element of document.querySelectorAll(".noun")) {
+        element.textContent = upper(element.textContent.toLowerCase().replace("gene", DATA.noun));
+    }
     if (!DATA.learnedFrom.length) return;
     const text = `The model was trained on this tissue (${DATA.learnedFrom.join(", ")}): its scores here do not show how well `
         + "it predicts new tissue.";

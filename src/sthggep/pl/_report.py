@@ -144,7 +144,7 @@ def report(
     slides, model = _split(results, model)
     sections = _named_sections(slides, places)
     page: dict[str, object] = {
-        "title": title or _title(sections, model),
+        "title": title,
         "made": date.today().isoformat(),
         "model": None if model is None else describe_model(model),
     }
@@ -153,6 +153,7 @@ def report(
         page |= page_data(
             sections, key=key, layer=layer, genes=genes, folder=part, address=quote(folder.name) if folder else ""
         )
+    page["title"] = title or _title(sections, model, str(page["noun"]))
     _write(target, page, POLICY if folder is None else POLICY_OF_FOLDER)
     return target
 
@@ -200,11 +201,12 @@ def _named_sections(slides: Slides, places: Places) -> list[tuple[str, Slide]]:
     ]
 
 
-def _title(sections: Sequence[tuple[str, Slide]], model: HGGEP | None) -> str:
+def _title(sections: Sequence[tuple[str, Slide]], model: HGGEP | None, noun: str) -> str:
+    what = "Predicted expression" if noun == "gene" else f"Predicted {noun}s"
     if not sections:
-        return "Predicted expression" if model is None else f"Model {model.id}"
+        return what if model is None else f"Model {model.id}"
     names = [name for name, _ in sections]
-    return f"Predicted expression: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
+    return f"{what}: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
 
 
 def _write(target: Path, page: Mapping[str, object], policy: str) -> None:

@@ -29,6 +29,8 @@ class PageData(TypedDict):
 
     sections: list[SectionData]
     genes: list[str]
+    noun: str
+    """What a gene is: a gene, or a target."""
     units: str
     heldOut: list[float | None]
     ends: list[tuple[float, float]]
@@ -67,6 +69,7 @@ def page_data(
         return {
             "sections": [],
             "genes": [],
+            "noun": "gene",
             "units": "",
             "heldOut": [],
             "ends": [],
@@ -88,6 +91,7 @@ def page_data(
     return {
         "sections": [section_data(name, item, want) for (name, _), item, want in zip(named, maps, wanted, strict=True)],
         "genes": genes,
+        "noun": "gene" if prediction.targets is None else "target",
         "units": prediction.units,
         "heldOut": [held_out.get(gene) for gene in genes],
         "ends": [_ends(maps, i) for i in range(len(genes))],

@@ -1,12 +1,13 @@
 // Tables of the page: scores of genes, what they mean, and gene sets.
 
 const FRACTION = "fraction of ceiling";
+const hasCeiling = () => section().ceiling.some(v => v !== null);
 
 function columns() {
-    const s = section(), out = [["gene", i => DATA.genes[i]]], here = s.trainedOn ? " (trained on)" : "";
+    const s = section(), out = [[DATA.noun, i => DATA.genes[i]]], here = s.trainedOn ? " (trained on)" : "";
     if (s.observed) {
-        out.push([`PCC here${here}`, i => s.pearson[i]], ["noise ceiling here", i => s.ceiling[i]]);
-        out.push([FRACTION, fraction]);
+        out.push([`PCC here${here}`, i => s.pearson[i]]);
+        if (hasCeiling()) out.push(["noise ceiling here", i => s.ceiling[i]], [FRACTION, fraction]);
     }
     if (s.verdict) out.push(["verdict", i => s.verdict[i]]);
     if (DATA.heldOut.some(v => v !== null)) out.push(["PCC on held-out tissue", i => DATA.heldOut[i]]);
@@ -41,7 +42,7 @@ function table() {
         mark(row);
     }
     if (!list.length) {
-        const cell = make("td", "No gene of this page has such a name and verdict.", make("tr", undefined, body), "empty");
+        const cell = make("td", `No ${DATA.noun} of this page has such a name and verdict.`, make("tr", undefined, body), "empty");
         cell.colSpan = all.length;
     }
     tabStop();
@@ -86,12 +87,14 @@ function pressInTable(event) {
 function explain() {
     const s = section(), box = $("tablenote"), list = make("dl");
     box.replaceChildren();
-    make("p", "Choose a gene to see its maps, and a heading to sort.", box);
+    make("p", `Choose a ${DATA.noun} to see its maps, and a heading to sort.`, box);
     box.append(list);
     const terms = [];
     if (s.observed) {
         terms.push(["PCC here", "Pearson correlation of the predicted and the measured map over the spots of this section."
             + (s.trainedOn ? " The model was trained on this section: the number does not show how well it predicts new tissue." : "")]);
+    }
+    if (s.observed && hasCeiling()) {
         terms.push(["Noise ceiling here", "the correlation that a perfect prediction would reach, since counts are noisy; "
             + "estimated from the counts of this section."]);
         terms.push(["Fraction of ceiling", "PCC divided by the ceiling. * Above 1: the ceiling is an estimate, so a gene can "
