@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import io
 import json
 import os
@@ -107,6 +106,8 @@ class Browser:
     """A headless Chromium, driven over the pipe of its DevTools protocol."""
 
     def __init__(self, program: str, profile: Path) -> None:
+        import fcntl  # Windows has none
+
         orders, self._to = os.pipe()
         self._from, answers = os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (orders, answers)]
