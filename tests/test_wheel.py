@@ -34,7 +34,14 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: Path):
         "_bundled/her2st/config.json",
         "_bundled/shufflenet_he.safetensors",
     )
-    for name in (*data_files, "datasets/_registry.json", "pl/_report.html", "py.typed"):
+    for name in (
+        *data_files,
+        "datasets/_registry.json",
+        "pl/_report.html",
+        "pl/_report.css",
+        "pl/_report.js",
+        "py.typed",
+    ):
         assert f"sthggep/{name}" in names_in_wheel
 
 

@@ -163,6 +163,8 @@ def test_a_page_of_a_slide_and_of_a_model(shell, files, model):
     assert data["genes"] == ["STRO1", "FAT1"]
     assert data["sections"][0]["name"] == "p"
     assert shell("report", "p.h5ad", "--out", "page.html").exit_code == 1  # the page exists
+    assert shell("report", "p.h5ad", "--tiles", "folder", "--out", "fine.html").exit_code == 0
+    assert list((shell.folder / "fine_tiles" / "0" / "0").glob("*.jpg"))
     assert shell("report", "--model", "model", "--out", "model.html").exit_code == 0
     assert "Nothing to report" in (failure := shell("report", "--out", "none.html")).stderr
     assert failure.exit_code == 2

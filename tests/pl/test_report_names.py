@@ -33,21 +33,12 @@ NAMES = {
     "an entity": "&lt;b&gt;&amp;",
 }
 CLEAN = ["A", "B", "C"]
-LOOK = """<script>
-const seen = { errors: [] };
-window.addEventListener("error", e => seen.errors.push(e.message));
-const timer = setInterval(() => {
-  if (document.body.dataset.ready !== "yes") return;
-  clearInterval(timer);
-  seen.ran = window.count || 0; seen.images = document.querySelectorAll("img:not(.curves)").length;
-  seen.scripts = document.scripts.length; seen.handlers = document.querySelectorAll("[onerror],[onmouseover]").length;
-  seen.rows = [...document.querySelectorAll("#scores tbody tr")].map(r => r.firstChild.textContent);
-  seen.section = document.querySelector("#section option").textContent;
-  seen.title = document.title; seen.heading = document.querySelector("h1").textContent;
-  seen.genes = DATA.genes;
-  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
-}, 20);
-</script>"""
+LOOK = """({
+  ran: window.count || 0, images: document.querySelectorAll("img:not(.curves)").length,
+  scripts: document.scripts.length, handlers: document.querySelectorAll("[onerror],[onmouseover]").length,
+  rows: [...document.querySelectorAll("#scores tbody tr")].map(r => r.firstChild.textContent),
+  section: document.querySelector("#section option").textContent, heading: document.querySelector("h1").textContent,
+})"""
 COUNT = "<script>window.count = 0; function ran() { window.count += 1; }</script>"
 
 
@@ -111,13 +102,12 @@ def test_a_page_has_the_elements_of_a_clean_one(name, clean_page, tmp_path):
     "section",
     [pytest.param(NAMES[key], id=f"a section called like {key}") for key in list(NAMES)[1:4]],
 )
-def test_a_browser_shows_names_as_text(section, in_browser, tmp_path):
-    # The browser cannot print a page with half of a surrogate pair
-    genes = [name for name in NAMES.values() if "\ud800" not in name]
+def test_a_browser_shows_names_as_text(section, open_page, tmp_path):
+    genes = list(NAMES.values())
     path = pl.report(slide_named(section, genes), tmp_path / "page.html")
-    output = in_browser(path, COUNT + LOOK)
-    assert output["errors"] == []
-    assert (output["ran"], output["images"], output["handlers"], output["scripts"]) == (0, 0, 0, 3)
+    path.write_text(path.read_text(encoding="utf-8").replace("<body>", f"<body>{COUNT}"), encoding="utf-8")
+    output = open_page(path).see(LOOK)
+    assert (output["ran"], output["images"], output["handlers"], output["scripts"]) == (0, 0, 0, 2)
     assert sorted(output["rows"]) == sorted(genes)
     assert output["section"].startswith(section)
     assert output["heading"] == f"Predicted expression: {section}"

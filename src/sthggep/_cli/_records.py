@@ -42,6 +42,7 @@ class ReportOptions(SpotOptions):
     layer: str | None
     key: str
     title: str | None
+    tiles: str
     overwrite: bool
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 sthggep report predicted.h5ad --out report.html
 sthggep report predicted/*.h5ad --model my-model --genes GNAS,FASN --out report.html
+sthggep report predicted.h5ad --tiles folder --out report.html     (H&E at full resolution, in report_tiles/)
 sthggep report --model her2st --out model.html                     (a model alone)
 """
 
@@ -35,6 +36,12 @@ sthggep report --model her2st --out model.html                     (a model alon
 )
 @options.option("--title", default=None, help="Heading of the page.")
 @options.option("--key", default="hggep", help="Name of the prediction.")
+@options.option(
+    "--tiles",
+    type=click.Choice(["page", "folder"]),
+    default="page",
+    help="Where the zoomed H&E is: page, with the pixels that fit into 1.6 MB; or folder, at full resolution beside the page.",
+)
 @options.genes
 @options.layer
 @options.spots
@@ -46,7 +53,7 @@ def report(
     genes: tuple[str, ...],
     **settings: Unpack[ReportOptions],
 ) -> None:
-    """Write one HTML page: interactive maps of every gene, scores, training curves and the model's record.
+    """Write one HTML page: maps of every gene that zoom, scores and verdicts, training curves and the model's record.
 
     SLIDES hold a prediction (`sthggep predict`). Without slides the page shows the model alone.
     """

@@ -46,10 +46,13 @@ def describe_networks(members: nn.ModuleList) -> str:
     if is_closed_form(members):
         programs = range(int(members[0].config["rank"]))  # type: ignore[index]
         return f"closed form of {counted(programs, 'gene program')}, no network"
-    weights = sum(parameter.numel() for parameter in members.parameters())
+    weights = f"{sum(parameter.numel() for parameter in members.parameters()) / 1e6:.1f} M weights"
     shares = [float(member.blend) for member in members if hasattr(member, "blend")]  # type: ignore[arg-type]
-    share = f" (share {sum(shares) / len(shares):g}, the closed form has the rest)" if shares else ""
-    return f"{counted(members, 'network')}{share}, {weights / 1e6:.1f} M weights"
+    share = sum(shares) / len(shares) if shares else 1.0
+    if share == 0:
+        return f"closed form; {counted(members, 'network')} without a share, {weights}"
+    words = "" if share == 1 else f" (share {share:g}, the closed form has the rest)"
+    return f"{counted(members, 'network')}{words}, {weights}"
 
 
 def check_genes(n_outputs: int, n_genes: int) -> None:
