@@ -8,10 +8,26 @@ if TYPE_CHECKING:
     import torch
 
 
+GPU = "gpu"
+
+
 def resolve_device(device: str = "auto") -> torch.device:
-    """Choose the device: ``"auto"`` takes CUDA, then MPS, then the CPU; torch parses any other name."""
+    """Choose the device: ``"auto"`` takes CUDA, then MPS, then the CPU; ``"gpu"`` the same without the CPU.
+
+    torch parses any other name. ``"gpu:1"`` is ``"cuda:1"``.
+
+    Raises
+    ------
+    ValueError
+        There is no such device here.
+    """
     import torch
 
+    name = device.lower()
+    if name == GPU:
+        device = _find_gpu()
+    elif name.startswith(f"{GPU}:"):
+        device = f"cuda:{name.removeprefix(f'{GPU}:')}"
     if device != "auto":
         try:
             resolved = torch.device(device)
@@ -26,3 +42,16 @@ def resolve_device(device: str = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _find_gpu() -> str:
+    """Return the name of the GPU, CUDA before MPS."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    built = "" if torch.version.cuda else f", and torch {torch.__version__} is built without CUDA"
+    msg = f"Device 'gpu' cannot be used here: torch sees no GPU (CUDA or MPS){built}. Pass `device='auto'` or 'cpu'."
+    raise ValueError(msg)

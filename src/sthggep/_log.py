@@ -9,9 +9,14 @@ from contextlib import contextmanager
 
 log = logging.getLogger("sthggep")
 # Every call reads the slide anew; a line with `extra=ONCE` is shown the first time only
-ONCE = {"once": True}
+ONCE: dict[str, str | bool] = {"once": True}
 # A line that the commands of the shell replace by one in a form of their own
 NOTEBOOK = {"notebook": True}
+
+
+def once_about(subject: str) -> dict[str, str | bool]:
+    """Return the ``extra=`` of lines of which only the first about a subject is shown, whatever its text."""
+    return {"once": subject}
 
 
 @contextmanager
@@ -33,11 +38,11 @@ class Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        if getattr(record, "once", False):
-            text = record.getMessage()
-            if text in self._shown_once:
+        if once := getattr(record, "once", False):
+            subject = once if isinstance(once, str) else record.getMessage()
+            if subject in self._shown_once:
                 return
-            self._shown_once.add(text)
+            self._shown_once.add(subject)
         try:
             line = self.format(record)
             tqdm = sys.modules.get("tqdm")

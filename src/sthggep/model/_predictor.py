@@ -161,7 +161,7 @@ class Predictor:
         Parameters
         ----------
         device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+            ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"`` …
 
         Returns
         -------
@@ -264,7 +264,7 @@ class Predictor:
         batch_size
             Patches encoded at a time.
         device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+            ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"`` …
         show
             Show progress.
 

@@ -133,7 +133,7 @@ def cross_validate(
     trainer_kwargs
         Options for Lightning's ``Trainer``.
     device
-        ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
+        ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     seed
         The same seed gives the same table.
     show_progress_bar

@@ -176,7 +176,7 @@ def fit(
         of other data or options is refused; device, precision and number of processes may differ. Default: no
         checkpoints.
     device
-        ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
+        ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     seed
         The same seed gives the same model.
     show_progress_bar

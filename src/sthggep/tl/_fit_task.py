@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from sthggep._inputs._inputs import Inputs
     from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
     from sthggep._training._presets import Preset
@@ -94,6 +95,7 @@ def make_task(
     by_object = [resolve(slide, places, need_image=need_image) for slide in objects]
     sections = distinct_names([section for each in by_object for section in each])
     measured = _read_masks(data, objects, by_object, places.table_key)
+    _check_inputs(sections, content.inputs, options.window, parent)
     for slide in objects:
         refuse_stale(slide, places, content.inputs.obsm)
     extra = extra_sections_of(data.expression, places)
@@ -118,6 +120,18 @@ def make_task(
         min_counts=data.min_counts,
         mixed=mixed and targets is None,
     )
+
+
+def _check_inputs(sections: Sequence[Slide], inputs: Inputs, window: int | str | None, parent: HGGEP | None) -> None:
+    """Refuse images and features that the networks cannot read, before counts are read and a panel is chosen."""
+    from sthggep._inputs._windows import check_window
+    from sthggep.tl._request import check_fit
+
+    check_inputs(sections, inputs)
+    for slide in sections:
+        check_window(inputs, slide, window)
+        if parent is not None:
+            check_fit(parent, slide)
 
 
 def _known_sets(parent: HGGEP | None, genes: Sequence[str]) -> dict[str, list[str]]:
@@ -152,13 +166,11 @@ def _read_masks(
 
 
 def check_task(task: TrainingTask) -> None:
-    """Refuse counts, features and fields of view that the networks cannot learn from."""
-    from sthggep._inputs._windows import check_window
+    """Refuse counts that the networks cannot learn from, and tissue that is held out and learned from."""
     from sthggep.tl._cross_validation._leaks import refuse_copies
     from sthggep.tl._doubts import warn_of_earlier_training
-    from sthggep.tl._request import check_fit
 
-    layer, inputs = task.options.layer, task.preset.inputs
+    layer = task.options.layer
     if task.targets is None:
         check_panel = warn_of_small_panel if task.parent is None else refuse_missing_genes
         slides = task.slides_of_counts()
@@ -166,14 +178,9 @@ def check_task(task: TrainingTask) -> None:
         if task.parent is None and not task.mixed:
             refuse_incomplete(task.genes, slides)
         check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed)
-    check_inputs(task.slides, inputs)
     for slide in task.extra_sections:
         read = read_held_counts if task.mixed else read_panel_counts
         read(slide.adata, task.genes, layer=layer, rows=slide.rows)
-    for slide in task.slides:
-        check_window(inputs, slide, task.options.window)
-        if task.parent is not None:
-            check_fit(task.parent, slide)
     refuse_copies(task.slides, task.options.validation, layer, task.extra_sections)
     if task.parent is not None and task.options.validation is not None:
         warn_of_earlier_training(task.parent, task.slides)

@@ -103,7 +103,7 @@ def predict_cohort(
         As for :func:`sthggep.tl.predict`, for all slides.
     {places}
     device
-        Device of each worker: ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
+        Device of each worker: ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     show_progress_bar
         Show progress.
 

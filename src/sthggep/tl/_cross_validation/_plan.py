@@ -224,9 +224,10 @@ def make_plan(
     objects = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
     sections = [slide for data in objects for slide in resolve(data, places, need_image=need_image)]
+    named = distinct_names(sections)
+    check_features(named, options.preset.inputs.obsm)
     for data in objects:
         refuse_stale(data, places, options.preset.inputs.obsm)
-    named = distinct_names(sections)
     groups = groups_of(named, options.group_key)
     extra = extra_sections_of(expression, places)
     extra_groups = groups_of(extra, options.group_key)
