@@ -37,7 +37,7 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(
-        ValueError, match=r"Device 'gpu' cannot be used here: torch sees no GPU.*`device='auto'` or 'cpu'"
+        ValueError, match=r"Device 'gpu' cannot be used here: torch sees no GPU.*`device='auto'` or `device='cpu'`"
     ):
         resolve_device("gpu")
 
@@ -45,5 +45,5 @@ def test_a_gpu_that_is_not_there(monkeypatch):
 # "meta" is a device of torch that holds no values
 @pytest.mark.parametrize("device", ["tpu9", "cuda:97", "meta", ""])
 def test_devices_that_cannot_be_used(device):
-    with pytest.raises(ValueError, match=rf"Device '{device}' cannot be used here.*`device='auto'` or 'cpu'"):
+    with pytest.raises(ValueError, match=rf"Device '{device}' cannot be used here.*`device='auto'` or `device='cpu'`"):
         resolve_device(device)

@@ -36,7 +36,7 @@ def resolve_device(device: str = "auto") -> torch.device:
                 msg = "there is one CPU, which has no number"
                 raise RuntimeError(msg)
         except (RuntimeError, AssertionError, TypeError, ImportError) as reason:
-            msg = f"Device {device!r} cannot be used here: {reason}. Pass `device='auto'` or 'cpu'."
+            msg = f"Device {device!r} cannot be used here: {reason}. Pass `device='auto'` or `device='cpu'`."
             raise ValueError(msg) from reason
         return resolved
     if torch.cuda.is_available():
@@ -53,5 +53,5 @@ def _find_gpu() -> str:
     if torch.backends.mps.is_available():
         return "mps"
     built = "" if torch.version.cuda else f", and torch {torch.__version__} is built without CUDA"
-    msg = f"Device 'gpu' cannot be used here: torch sees no GPU (CUDA or MPS){built}. Pass `device='auto'` or 'cpu'."
+    msg = f"Device 'gpu' cannot be used here: torch sees no GPU (CUDA or MPS){built}. Pass `device='auto'` or `device='cpu'`."
     raise ValueError(msg)

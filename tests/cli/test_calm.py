@@ -51,7 +51,7 @@ def test_a_device_that_is_not_there_is_refused_before_slides_are_read(shell, wor
     result = shell(*words.split(), "--device", "gpu")
     assert result.exit_code == 1
     assert "Device 'gpu' cannot be used here: torch sees no GPU" in result.stderr
-    assert "Pass --device auto or 'cpu'." in result.stderr
+    assert "Pass --device auto or --device cpu." in result.stderr
     assert [path.name for path in Path().iterdir()] == ["a.h5ad"]
 
 
