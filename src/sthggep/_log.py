@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 log = logging.getLogger("sthggep")
 # Every call reads the slide anew; a line with `extra=ONCE` is shown the first time only
-ONCE: dict[str, str | bool] = {"once": True}
+ONCE = {"once": True}
 # A line that the commands of the shell replace by one in a form of their own
 NOTEBOOK = {"notebook": True}
 
 
-def once_about(subject: str) -> dict[str, str | bool]:
+def once_about(subject: str) -> dict[str, str]:
     """Return the ``extra=`` of lines of which only the first about a subject is shown, whatever its text."""
     return {"once": subject}
 
@@ -24,8 +24,9 @@ def on_interrupt(what_is_stored: Callable[[], str]) -> Iterator[None]:
     """Say in one line what an interrupt (Ctrl-C) within the block leaves behind."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         log.warning("Interrupted. %s", what_is_stored())
+        interrupt.is_logged = True  # type: ignore[attr-defined]  # the shell says it otherwise
         raise
 
 

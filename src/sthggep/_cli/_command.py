@@ -62,12 +62,12 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             device = DEVICE_OPTIONS.get(error.option_name)
-            if device is not None:
-                error.possibilities = None
-                takes_one = any(param.name == "device" for param in self.params)
-                advice = f"Pass --device {device}; without it" if takes_one else f"{ctx.command_path} takes none:"
-                error.message = f"No such option: {error.option_name}. {advice} a GPU is used if there is one."
-            raise
+            if device is None:
+                raise
+            takes_one = any(param.name == "device" for param in self.params)
+            advice = f"Pass --device {device}; without it" if takes_one else f"{ctx.command_path} takes none:"
+            msg = f"No such option: {error.option_name}. {advice} a GPU is used if there is one."
+            raise click.UsageError(msg, ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their headings."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sthggep._keys import prediction_keys
 from sthggep._log import log
-from sthggep._table._counts import read_panel_counts
+from sthggep._table._all_counts import read_scaled_counts
 from sthggep._table._prediction import read_prediction
 from sthggep._table._scores import noise_ceiling
 from sthggep.pl._maps import GeneMaps, color_scale, read_maps
@@ -231,7 +231,9 @@ def _ceilings(maps: GeneMaps, key: str, genes: Sequence[str], layer: str | None)
     prediction = read_prediction(slide.adata, key)
     if prediction.targets is not None:
         return [None] * len(genes)
-    raw = read_panel_counts(slide.adata, prediction.panel, layer=layer, rows=slide.rows)
+    raw = read_scaled_counts(
+        slide.adata, prediction.panel, layer=layer, rows=slide.rows, all_counts=prediction.all_counts
+    )
     columns = [prediction.panel.index(gene) for gene in genes]
     return [_number(value) for value in noise_ceiling(raw, np.random.default_rng(0))[columns]]
 

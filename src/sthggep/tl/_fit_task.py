@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import gene_list
 from sthggep._encoders._freshness import refuse_stale
+from sthggep._log import log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._measured import read_mask
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
+from sthggep._table._all_counts import needs_all_counts
 from sthggep._table._counts import read_panel_counts
+from sthggep._table._gene_names import has_all_genes
 from sthggep._table._gene_sets import GeneSets, read_gene_sets, sets_of_panel
 from sthggep._table._mixed_panels import read_held_counts
 from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import (
+    REFUSE,
     check_counts,
     check_inputs,
     read_genes,
@@ -44,6 +48,9 @@ if TYPE_CHECKING:
     from sthggep._training._presets import Preset
     from sthggep._training._task import TrainingOptions, TrainingTask
     from sthggep.model import HGGEP
+
+
+_ALL_COUNTS = "The panel of %d genes holds a small part of the counts: expression is scaled by all counts of a spot, not by the panel's."
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ def make_task(
         measured=measured,
         min_counts=data.min_counts,
         mixed=mixed and targets is None,
+        all_counts=_scales_by_all(data, genes, parent, slides_of_counts(sections, measured), options.layer),
     )
 
 
@@ -132,6 +140,19 @@ def _check_inputs(sections: Sequence[Slide], inputs: Inputs, window: int | str |
         check_window(inputs, slide, window)
         if parent is not None:
             check_fit(parent, slide)
+
+
+def _scales_by_all(
+    data: TrainingData, genes: Sequence[str], parent: HGGEP | None, slides: Sequence[Slide], layer: str | None
+) -> bool:
+    """Whether expression is scaled by all counts: of a small panel that the user named, or as in the model to fine-tune."""
+    if parent is not None:
+        return parent.training.all_counts
+    if data.targets is not None or data.genes is None or isinstance(data.genes, str) or data.absent != REFUSE:
+        return False
+    if len(genes) < 2 or not all(has_all_genes(slide.adata.var, genes) for slide in slides):
+        return False  # refused below
+    return needs_all_counts(genes, slides, layer)
 
 
 def _known_sets(parent: HGGEP | None, genes: Sequence[str]) -> dict[str, list[str]]:
@@ -172,9 +193,13 @@ def check_task(task: TrainingTask) -> None:
 
     layer = task.options.layer
     if task.targets is None:
-        check_panel = warn_of_small_panel if task.parent is None else refuse_missing_genes
         slides = task.slides_of_counts()
-        check_panel(task.genes, slides)
+        if task.parent is not None:
+            refuse_missing_genes(task.genes, slides)
+        elif task.all_counts:
+            log.info(_ALL_COUNTS, len(task.genes))
+        else:
+            warn_of_small_panel(task.genes, slides)
         if task.parent is None and not task.mixed:
             refuse_incomplete(task.genes, slides)
         check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed)
