@@ -43,7 +43,12 @@ def test_a_command_without_devices_says_so(shell):
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize(
-    "words", ["fit a.h5ad --out m", "predict a.h5ad --out p.h5ad", "cross-validate a.h5ad --out cv"]
+    "words",
+    [
+        pytest.param("fit a.h5ad --out m", id="a GPU that is not there, in sthggep fit"),
+        pytest.param("predict a.h5ad --out p.h5ad", id="a GPU that is not there, in sthggep predict"),
+        pytest.param("cross-validate a.h5ad --out cv", id="a GPU that is not there, in sthggep cross-validate"),
+    ],
 )
 @pytest.mark.handles("the command refuses the device before it reads a slide")
 def test_a_device_that_is_not_there_is_refused_before_slides_are_read(shell, words: str):

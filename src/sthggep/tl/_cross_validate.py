@@ -186,7 +186,7 @@ def cross_validate(
     >>> pearson = results[results["metric"].isin(["pearson", "ceiling"])]
     >>> pearson.pivot_table(index="method", columns="section", values="value")
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep._device import resolve_device
     from sthggep._inputs._compute import Compute
     from sthggep._training._choices import Choices

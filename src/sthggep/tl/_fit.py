@@ -222,7 +222,7 @@ def fit(
     >>> # Update it by another slide
     >>> tuned = sthggep.tl.fit(sthggep.datasets.toy(seed=2), model=model)
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep._device import resolve_device
     from sthggep._inputs._compute import Compute
     from sthggep._training._interrupt import describe_stored

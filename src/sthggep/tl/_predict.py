@@ -206,7 +206,7 @@ def predict(
     >>> # Some spots are measured: the model learns from them first
     >>> sthggep.tl.predict(slide, model, measured="in_capture_area")
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep._inputs._compute import Compute
     from sthggep.model._load import load_model
     from sthggep.tl._doubts import refuse_foreign_genes

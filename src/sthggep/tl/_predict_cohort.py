@@ -132,7 +132,7 @@ def predict_cohort(
     >>> table = sthggep.tl.predict_cohort(["a.h5ad", "b.zarr"], "her2st", out="predicted", workers=2)
     >>> table[table["status"] == "failed"]
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep.model._load import load_model
 
     places = Places(
