@@ -23,7 +23,7 @@ def interrupt(*_: object, **__: object) -> None:
     ("call", "words"),
     [
         ("_fit.read_slides", "fit a.h5ad --out m"),
-        ("_predict.kind_of", "predict a.h5ad --out p.h5ad"),
+        ("_outputs.kind_of", "predict a.h5ad --out p.h5ad"),
         ("_cross_validate.read_slides", "cross-validate a.h5ad b.h5ad --out cv"),
         ("_evaluate.kind_of", "evaluate a.h5ad"),
         ("_report.kind_of", "report a.h5ad --out r.html"),

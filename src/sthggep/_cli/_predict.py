@@ -209,7 +209,7 @@ def predict_each(
     """
     from sthggep import tl
     from sthggep._slides._anndata import table_of
-    from sthggep.tl._doubts import refuse_foreign_genes
+    from sthggep.model._load import refuse_foreign_genes
 
     is_table = is_table_file(next(iter(files.values())))
     only = options["predictions_only"] and not is_table

@@ -32,17 +32,6 @@ LEAST_SHOWN = 0.01
 SHARPNESS = 1.5
 
 
-def refuse_foreign_genes(model: HGGEP, table: AnnData) -> None:
-    """Refuse to predict a table with none of the model's genes by a model that nobody has chosen."""
-    if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
-        msg = (
-            f"You passed no model. The bundled model, of breast tumors, predicts {len(model.genes)} genes (such as "
-            f"{listing(model.genes, 3)}), and this table holds none of them ({listing(table.var_names, 3)}). Train a model: "
-            "`sthggep.tl.fit(slides)`, and pass it as `model=`. To use the bundled model all the same, pass `model='her2st'`."
-        )
-        raise ValueError(msg)
-
-
 def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> list[str]:
     """Warn of reasons to doubt the prediction; return the names of the sections that the model was trained on."""
     if model.inputs.needs_image:

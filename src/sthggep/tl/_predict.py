@@ -208,8 +208,7 @@ def predict(
     """
     import_whole("torch", "lightning", "torch_geometric")
     from sthggep._inputs._compute import Compute
-    from sthggep.model._load import load_model
-    from sthggep.tl._doubts import refuse_foreign_genes
+    from sthggep.model._load import load_model, refuse_foreign_genes
 
     places = Places(
         image_key=image_key,
