@@ -30,7 +30,7 @@ AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS
 DRAWINGS := $(wildcard docs/drawings/[a-z]*.py)
 DOCS_OUT ?= docs/_build/html
 
-SMOKE := "import sthggep; slide = sthggep.datasets.toy(size_um=(1200.0, 1200.0), mpp=2.0, n_genes=4); sthggep.tl.predict(slide); print(slide)"
+SMOKE := "import sthggep; slide = sthggep.datasets.toy(size_um=(1200.0, 1200.0), mpp=2.0, n_genes=4); sthggep.tl.predict(slide, 'her2st'); print(slide)"
 
 export OMP_NUM_THREADS ?= 2
 # Threads that wait must not spin: on a busy machine that costs more than the work
@@ -65,8 +65,8 @@ format: $(VENV)/.installed-dev  ## let ruff fix and format
 typecheck: $(VENV)/.installed-dev  ## mypy, strict, on src
 	$(BIN)/mypy
 
-notebooks: $(VENV)/.installed-doc  ## execute the notebooks in place
-	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; env -u MPLBACKEND $(BIN)/jupyter nbconvert --to notebook --execute --inplace "$$notebook" || exit 1; done
+notebooks: $(VENV)/.installed-doc  ## execute the notebooks in place, and record the version that did
+	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; env -u MPLBACKEND $(BIN)/jupyter nbconvert --to notebook --execute --inplace "$$notebook" && $(BIN)/python docs/stamp_notebooks.py "$$notebook" || exit 1; done
 
 drawings: $(VENV)/.installed-doc  ## draw the figures of the documentation anew, into docs/_static/drawings
 	@for drawing in $(DRAWINGS); do echo "$$drawing"; $(BIN)/python "$$drawing" || exit 1; done

@@ -34,6 +34,35 @@ def test_notebooks_are_shown_and_executed(path: Path):
     assert "Warning:" not in text
 
 
+def load_script(name: str):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_of_notebooks_are_of_this_version_and_code(path: Path):
+    notebook = json.loads(path.read_text())
+    expected = load_script("stamp_notebooks").expected_stamp(notebook)
+    assert notebook["metadata"].get("sthggep") == expected, "execute the notebooks anew: `make notebooks`"
+
+
+def test_a_stamp_changes_with_the_code_alone(tmp_path: Path):
+    script = load_script("stamp_notebooks")
+    path = tmp_path / "a.ipynb"
+    cells = [{"cell_type": "markdown", "source": ["# µ"]}, {"cell_type": "code", "source": ["1 + 1"], "outputs": []}]
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    script.stamp(path)
+    notebook = json.loads(path.read_text())
+    assert notebook["cells"] == cells
+    assert notebook["metadata"]["sthggep"] == script.expected_stamp(notebook)
+    notebook["cells"][0]["source"] = ["# other words"]
+    assert notebook["metadata"]["sthggep"] == script.expected_stamp(notebook)
+    notebook["cells"][1]["source"] = ["1 + 2"]
+    assert notebook["metadata"]["sthggep"] != script.expected_stamp(notebook)
+
+
 def _plain(output: dict) -> list[str]:
     return output.get("data", {}).get("text/plain", [])
 
@@ -47,9 +76,7 @@ def test_drawings_are_made_by_scripts():
 
 def test_page_of_odd_inputs_is_made_from_the_tests(request):
     """Run with all tests, the page must be the one that they make; run alone, this test cannot tell and skips."""
-    spec = importlib.util.spec_from_file_location("odd_inputs", DOCS / "odd_inputs.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("odd_inputs")
     collected = {item.path for item in request.session.items}
     showing = {path for path in (ROOT / "tests").rglob("test_*.py") if "mark.handles(" in path.read_text()}
     if not showing - {Path(__file__)} <= collected:

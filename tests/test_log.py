@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from sthggep import _progress
-from sthggep._log import Default, log, set_up
+from sthggep._log import Default, log, once_about, set_up
 from sthggep._progress import can_draw, progress
 
 USUAL = "import logging, sthggep\nlog = logging.getLogger('sthggep')\n"
@@ -89,7 +89,7 @@ def test_progress_is_logged_now_and_then_without_a_bar(capture_log, clock):
         for _ in range(5):
             bar.update(2, {"loss": 0.12345})
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "Training: epoch 4 of 200, loss 0.123"
+    assert lines[0] == "Training, epoch 4 of 200, loss 0.123"
     assert len(lines) < 5
     assert "\r" not in stream.getvalue()
     assert bar.n == 10
@@ -102,7 +102,37 @@ def test_the_number_of_steps_may_grow(capture_log, clock):
         for _ in range(2):
             work.update()
         assert work.bar.total == 8
-    assert stream.getvalue().splitlines()[0] == "Cohort: task 2 of 8"
+    assert stream.getvalue().splitlines()[0] == "Cohort, task 2 of 8"
+
+
+def test_a_bar_starts_over_with_each_piece_of_work(capture_log, clock):
+    stream = capture_log(io.StringIO())
+    with progress(40, "Training", "epoch", show=True) as bar:
+        for network in (1, 2):
+            bar.restart(40, f"Training network {network} of 5")
+            for _ in range(6):
+                bar.update(2)
+            bar.finish()
+            assert (bar.n, bar.total) == (12, 12)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "Training network 1 of 5, epoch 4 of 40"
+    assert any(line.startswith("Training network 2 of 5, epoch ") and line.endswith(" of 40") for line in lines)
+    assert not [line for line in lines if line.endswith(" of 80")]
+
+
+def test_a_bar_of_work_that_was_done_before_is_full(capture_log):
+    capture_log(io.StringIO())
+    with progress(40, "Training", "epoch", show=True) as bar:
+        bar.finish()
+        assert (bar.n, bar.bar.n, bar.bar.total) == (40, 40, 40)
+
+
+def test_one_line_about_a_subject(capture_log):
+    stream = capture_log(io.StringIO())
+    for subject in ("a", "a", "b"):
+        log.info("about %s", subject, extra=once_about(subject[:1]))
+    log.info("about a again", extra=once_about("a"))
+    assert stream.getvalue().splitlines() == ["about a", "about b"]
 
 
 def test_no_line_if_progress_is_off(capture_log, clock):

@@ -156,13 +156,18 @@ def predicted_genes(genes: Iterable[str], model_genes: Iterable[str], where: str
     absent = [gene for gene in dict.fromkeys(wanted) if gene not in index]
     if absent:
         near = {gene: near_names(gene, index) for gene in absent[:5]}
-        hints = [repr(gene) + (f" (near: {', '.join(names)})" if names else "") for gene, names in near.items()]
+        hints = [
+            repr(gene) + (f" (did you mean {' or '.join(map(repr, names))}?)" if names else "")
+            for gene, names in near.items()
+        ]
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        msg = (
-            f"Not among the {counted(index, 'gene')} of {where}: {', '.join(hints)}{more}. A model predicts the genes that it "
-            "was trained on: train one with them by `sthggep.tl.fit(slides, genes=[...])`, or beside a panel by "
-            f"`genes=sthggep.pp.gene_panel(slides, include={absent[:3]})`."
-        )
+        msg = f"Not among the {counted(index, 'gene')} of {where}: {', '.join(hints)}{more}."
+        capitals = {name.upper() for name in index}
+        if unknown := [gene for gene in absent if gene.upper() not in capitals]:
+            msg += (
+                " A model predicts the genes that it was trained on. Train one with a panel that includes them: "
+                f"`sthggep.tl.fit(slides, genes=sthggep.pp.gene_panel(slides, include={unknown[:3]}))`."
+            )
         raise KeyError(msg)
     return np.array([index[gene] for gene in wanted], dtype=np.intp)
 

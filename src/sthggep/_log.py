@@ -14,13 +14,19 @@ ONCE = {"once": True}
 NOTEBOOK = {"notebook": True}
 
 
+def once_about(subject: str) -> dict[str, str]:
+    """Return the ``extra=`` of lines of which only the first about a subject is shown, whatever its text."""
+    return {"once": subject}
+
+
 @contextmanager
 def on_interrupt(what_is_stored: Callable[[], str]) -> Iterator[None]:
     """Say in one line what an interrupt (Ctrl-C) within the block leaves behind."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         log.warning("Interrupted. %s", what_is_stored())
+        interrupt.is_logged = True  # type: ignore[attr-defined]  # the shell says it otherwise
         raise
 
 
@@ -33,11 +39,11 @@ class Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        if getattr(record, "once", False):
-            text = record.getMessage()
-            if text in self._shown_once:
+        if once := getattr(record, "once", False):
+            subject = once if isinstance(once, str) else record.getMessage()
+            if subject in self._shown_once:
                 return
-            self._shown_once.add(text)
+            self._shown_once.add(subject)
         try:
             line = self.format(record)
             tqdm = sys.modules.get("tqdm")

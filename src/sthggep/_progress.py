@@ -41,6 +41,17 @@ class Progress:
         if time.monotonic() - Progress.last_line > 10 * EVERY:
             Progress.last_line = time.monotonic()
 
+    def restart(self, total: float, desc: str) -> None:
+        """Start over with another piece of work."""
+        self.n, self.total, self.desc = 0, _whole_or_tenths(total), desc
+        self.bar.set_description(desc, refresh=False)
+        self.bar.reset(self.total)
+
+    def finish(self) -> None:
+        """End the work early: the steps done so far are all; a notebook shows an incomplete bar as a failure."""
+        self.total = self.bar.total = self.n = self.bar.n = self.n or self.total
+        self.bar.refresh()
+
     def grow(self, steps: float) -> None:
         """Add steps to the total."""
         self.total = _whole_or_tenths(self.total + steps)
@@ -58,7 +69,7 @@ class Progress:
         if self.lines and time.monotonic() - Progress.last_line >= EVERY:
             Progress.last_line = time.monotonic()
             beside = "".join(f", {name} {value}" for name, value in figures.items())
-            log.info("%s: %s %g of %g%s", self.desc, self.unit, self.n, self.total, beside)
+            log.info("%s, %s %g of %g%s", self.desc, self.unit, self.n, self.total, beside)
 
 
 def _whole_or_tenths(steps: float) -> float:

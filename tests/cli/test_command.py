@@ -294,8 +294,14 @@ def test_predict_writes_predictions_only(shell, files, model):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("a.h5ad --out a.csv", "a.csv cannot hold this slide (an AnnData). Pass an --out that ends in .h5ad or .zarr."),
-        ("s.zarr --out s.h5ad", "s.h5ad cannot hold this slide (a SpatialData). Pass an --out that ends in .zarr."),
+        (
+            "a.h5ad --out a.xlsx",
+            "a.xlsx cannot hold this slide (an AnnData). Pass an --out that ends in .h5ad, .zarr, .csv, .tsv or .parquet.",
+        ),
+        (
+            "s.zarr --out s.h5ad",
+            "s.h5ad cannot hold this slide (a SpatialData). Pass an --out that ends in .zarr, .csv, .tsv or .parquet.",
+        ),
         (
             "a.h5ad b.h5ad --out d.h5ad",
             "One output file holds one slide, found 2 slides. Pass a folder: --out predicted/",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from sthggep import datasets
 from sthggep._cli._command import Run
 from sthggep._cli._fit import save_model
+from sthggep._log import on_interrupt
 
 
 def interrupt(*_: object, **__: object) -> None:
@@ -19,7 +23,7 @@ def interrupt(*_: object, **__: object) -> None:
     ("call", "words"),
     [
         ("_fit.read_slides", "fit a.h5ad --out m"),
-        ("_predict.kind_of", "predict a.h5ad --out p.h5ad"),
+        ("_outputs.kind_of", "predict a.h5ad --out p.h5ad"),
         ("_cross_validate.read_slides", "cross-validate a.h5ad b.h5ad --out cv"),
         ("_evaluate.kind_of", "evaluate a.h5ad"),
         ("_report.kind_of", "report a.h5ad --out r.html"),
@@ -32,7 +36,41 @@ def test_an_interrupt_ends_with_its_exit_code(shell, monkeypatch: pytest.MonkeyP
     result = shell(*words.split())
     assert result.exit_code == 130
     assert "Traceback" not in result.stderr
+    assert result.stderr.count("Interrupted.") == 1
     assert list(Path().iterdir()) == []
+
+
+def test_an_interrupt_that_the_library_explained_is_not_said_twice(shell, monkeypatch: pytest.MonkeyPatch):
+    def explained(*_: object, **__: object) -> None:
+        with on_interrupt(lambda: "Nothing is stored."):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sthggep._cli._fit.read_slides", explained)
+    result = shell("fit", "a.h5ad", "--out", "m")
+    assert result.exit_code == 130
+    assert result.stderr.count("Interrupted.") == 1
+    assert "Warning: Interrupted. Nothing is stored." in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Signals of Unix.")
+@pytest.mark.handles("the process ends with exit code 130 and a message, without a traceback")
+@pytest.mark.parametrize("when", [pytest.param("fit", id="Ctrl-C in a process of its own while it trains")])
+def test_a_signal_in_the_shell(tmp_path: Path, when: str):
+    datasets.toy(size_um=(900.0, 900.0), mpp=4.0, n_genes=8).write_h5ad(tmp_path / "a.h5ad")
+    code = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it\n"
+        "from sthggep import tl\n"
+        "import sthggep._training._train as training\n"
+        "training.train = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from sthggep._cli import main\n"
+        f"main(['{when}', 'a.h5ad', '--out', 'm', '--obsm', 'morphology'])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 130, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("Interrupted. Nothing is stored") == 1
+    assert not (tmp_path / "m").exists()
 
 
 def test_an_error_still_ends_with_1(shell):

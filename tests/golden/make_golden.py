@@ -25,7 +25,7 @@ def toy_sections() -> list:
 
 def predict_bundled(slide) -> np.ndarray:
     """Predictions of the bundled model for every twentieth gene, (n_spots, 43)."""
-    sthggep.tl.predict(slide, device="cpu", show_progress_bar=False)
+    sthggep.tl.predict(slide, "her2st", device="cpu", show_progress_bar=False)
     return slide.obsm["hggep"][:, ::EVERY]
 
 

@@ -182,7 +182,7 @@ def test_range_is_decided_once_for_the_level(caplog):
         level.read([[300, 300, 310, 310]])
     assert (dark == 1).all()
     assert [record.message for record in caplog.records] == [
-        "image values (uint16, up to 40000 in a sample) read as 0-65535"
+        "image values (uint16, up to 40000 in a sample) are read as 0-65535."
     ]
 
 

@@ -181,6 +181,40 @@ def test_images_of_only_glass_and_of_only_tissue(section: ad.AnnData):
     assert pp.tissue_grid(image_only(inside)).n_obs == 8 * 6
 
 
+PLACES_UM = {  # left and top of 200 µm of glass in a section of 1200 × 1000 µm
+    "left": (0, 400),
+    "right": (1000, 400),
+    "top": (500, 0),
+    "bottom": (500, 800),
+    "top left": (0, 0),
+    "bottom right": (1000, 800),
+}
+
+
+def tissue_with_glass(rng: np.random.Generator, left: int, top: int) -> ad.AnnData:
+    """Textured tissue all over the image, with a square of smooth glass 200 µm wide."""
+    image = np.clip(rng.normal((170, 90, 160), 40, (500, 600, 3)), 0, 255).astype(np.uint8)
+    image[top // 2 : top // 2 + 100, left // 2 : left // 2 + 100] = 240
+    return image_only(image)
+
+
+@pytest.mark.parametrize("place", PLACES_UM)
+def test_glass_between_tissue_and_the_border_is_glass(place: str):
+    left, top = PLACES_UM[place]
+    grid = pp.tissue_grid(tissue_with_glass(np.random.default_rng(0), left, top), spacing_um=50)
+    x, y = 2.0 * grid.obsm["spatial"].T
+    on_glass = (x > left) & (x < left + 200) & (y > top) & (y < top + 200)
+    # At the rim a place has glass and tissue
+    assert on_glass.sum() <= 7
+    assert grid.obs["tissue_fraction"][on_glass].max() < 0.9
+    assert (~on_glass).sum() == 24 * 20 - 16
+
+
+def test_a_hole_of_that_size_within_tissue_is_tissue():
+    grid = pp.tissue_grid(tissue_with_glass(np.random.default_rng(0), 500, 400), spacing_um=50)
+    assert grid.n_obs == 24 * 20
+
+
 @pytest.mark.parametrize("name", ["B4", "MOB3"])
 @pytest.mark.filterwarnings("ignore:.*dropped:UserWarning")
 def test_real_tissue_is_detected(data_root: Path, name: str):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
 from sthggep import datasets, pp
+from sthggep._log import Default, log
+from sthggep._slides._resolve import resolve_one
 
 QUIET = {"show_progress_bar": False}
 
@@ -54,3 +59,22 @@ def test_images_of_0_and_1(toy: AnnData, he: NDArray[np.uint8], change):
             pp.features(slide, "shufflenet", size_um=100, weights="random", **QUIET)
         with pytest.raises(ValueError, match=words):
             pp.tissue_grid(slide)
+
+
+@pytest.mark.parametrize(
+    "container", [with_image, lambda _, image: spatial_data(image)], ids=["AnnData", "SpatialData"]
+)
+def test_the_range_of_values_is_logged_once_a_section_with_its_name(
+    toy: AnnData, he: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, container
+):
+    monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
+    monkeypatch.setattr(log, "handlers", [Default()])
+    monkeypatch.setattr(log, "propagate", False)
+    for brightest in (1.0, 0.9):  # another call may see another largest value
+        slide = container(toy, (he / 255 * brightest).astype(np.float32))
+        for level in resolve_one(slide).levels:
+            level.sample(50)
+    lines = [line for line in stream.getvalue().splitlines() if "image values" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("Section toy1: image values (float32, up to ")
+    assert lines[0].endswith(" in a sample) are read as 0-1.")

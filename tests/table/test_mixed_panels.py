@@ -87,7 +87,7 @@ def test_each_gene_is_judged_by_the_slides_that_hold_it():
 
 def test_counts_of_the_genes_that_a_table_holds():
     table = slide("1", ["B", "A"], np.arange(6).reshape(3, 2)).adata
-    counts, held = read_held_counts(table, ["A", "X", "B"], rows=np.array([2, 0]))
+    counts, held, _ = read_held_counts(table, ["A", "X", "B"], rows=np.array([2, 0]))
     assert held.tolist() == [True, False, True]
     assert counts.tolist() == [[5, 0, 4], [1, 0, 0]]
     with pytest.raises(

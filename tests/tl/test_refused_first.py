@@ -259,3 +259,48 @@ def test_files_of_a_cohort(slide: AnnData, model: HGGEP, monkeypatch: pytest.Mon
     state = Path("out/.cohort").resolve()
     assert all(folder.resolve().parent.parent == state for folder in folders)
     assert job.folder.resolve() != job.model.resolve()
+
+
+# --- devices and features: before counts are read and a panel is chosen
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        pytest.param({"obsm": "X_uni"}, "X_uni", id="features that are not there"),
+        pytest.param({"device": "quantum"}, "Device 'quantum' cannot be used here", id="a device that is not there"),
+        pytest.param({"window": -3}, "window", id="a window of no spots"),
+    ],
+)
+@pytest.mark.handles("tl.fit and tl.cross_validate refuse it before they read counts")
+def test_devices_and_features_are_checked_first(
+    toys: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, option: dict, message: str
+):
+    monkeypatch.setattr("sthggep.tl._fit_task.choose_panel", lambda *_, **__: pytest.fail("work has started"))
+    monkeypatch.setattr(
+        "sthggep.tl._cross_validation._plan.section_fingerprint", lambda *_, **__: pytest.fail("work has started")
+    )
+    with pytest.raises((KeyError, ValueError), match=message):
+        tl.fit(toys.slide, **option, **QUIET)
+    other = datasets.toy(seed=1, size_um=(1000.0, 1000.0), mpp=2.0, n_genes=8)
+    if "window" not in option:
+        with pytest.raises((KeyError, ValueError), match=message):
+            tl.cross_validate([toys.slide, other], group_key="section", **option, **QUIET)
+
+
+def test_the_bundled_model_is_refused_for_a_table_with_none_of_its_genes(slide: AnnData, no_work: None):
+    slide.var_names = [f"mouse-{i}" for i in range(slide.n_vars)]
+    with pytest.raises(ValueError, match=r"You passed no model.*853 genes.*pass `model='her2st'`"):
+        tl.predict(slide, **QUIET)
+    with pytest.warns(UserWarning, match="Counts of this table cannot score"), pytest.raises(pytest.fail.Exception):
+        tl.predict(slide, "her2st", **QUIET)
+
+
+def test_few_of_the_genes_are_logged_before_the_work(slide: AnnData, model: HGGEP, caplog: pytest.LogCaptureFixture):
+    few = slide[:, :3].copy()
+    with caplog.at_level("INFO", logger="sthggep"):
+        tl.predict(few, model, **QUIET)
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(
+        line.startswith("The table holds 3 of the model's 8 genes. `sthggep.tl.evaluate` cannot") for line in lines
+    )

@@ -24,11 +24,12 @@ class InOrder(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; an interrupt (Ctrl-C) ends with the exit code of shells for it."""
+        """Run a command; an interrupt (Ctrl-C) ends with a message, and with the exit code of shells for it."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo(err=True)  # the terminal shows ^C in the line
+        except KeyboardInterrupt as interrupt:
+            # The terminal shows ^C in the line
+            click.echo("" if getattr(interrupt, "is_logged", False) else "\nInterrupted.", err=True)
             ctx.exit(INTERRUPTED)
 
 

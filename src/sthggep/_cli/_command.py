@@ -19,6 +19,8 @@ from sthggep._log import log
 
 RECORD = "run.yaml"
 RUN = "Run"
+# What users of other programs type for a device
+DEVICE_OPTIONS = {"--gpu": "gpu", "--gpus": "gpu", "--use-gpu": "gpu", "--cuda": "cuda", "--mps": "mps", "--cpu": "cpu"}
 
 
 class Option(click.Option):
@@ -54,6 +56,19 @@ class Command(click.Command):
         super().__init__(name, **settings)
         self.examples = examples.strip("\n").splitlines()
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of the shell; an unknown option for a device is answered by the right one."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            device = DEVICE_OPTIONS.get(error.option_name)
+            if device is None:
+                raise
+            takes_one = any(param.name == "device" for param in self.params)
+            advice = f"Pass --device {device}; without it" if takes_one else f"{ctx.command_path} takes none:"
+            msg = f"No such option: {error.option_name}. {advice} a GPU is used if there is one."
+            raise click.UsageError(msg, ctx) from error
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their headings."""
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -75,6 +90,9 @@ class Command(click.Command):
         """Run the command; an error becomes one message and exit code 1."""
         target, quiet = ctx.params.pop("write_config"), ctx.params.pop("quiet")
         verbose, debug = ctx.params.pop("verbose"), ctx.params.pop("debug")
+        if quiet and verbose:
+            msg = "--quiet shows fewer lines and --verbose more. Pass one of them."
+            raise click.UsageError(msg, ctx)
         ctx.params.pop("config")
         ctx.obj = Run(_config.as_yaml(ctx), show=not quiet)
         group = ctx.parent.command if ctx.parent is not None else None

@@ -97,6 +97,7 @@ def cross_validate(
     """
     panel = read_panel(training["genes"])
     check_contents(out, FOLDS, "cross-validation")
+    options.check_device(training["device"])
     places = Places.among(training)
     data = read_slides(slides, places)
     expression = read_slides(training["expression"], replace(places, mpp=None))

@@ -10,6 +10,7 @@ import click
 from sthggep._cli import _options as options
 from sthggep._cli._command import command
 from sthggep._cli._files import name_slide, read_gene_list
+from sthggep._cli._outputs import write_table
 from sthggep._cli._types import SEED
 from sthggep._disk._run_folder import check_folder
 from sthggep._disk._whole import whole_file
@@ -110,7 +111,7 @@ def save(table: pd.DataFrame, file: Path) -> None:
     first = ["file", "section"]
     rows = rows[[*first, *(column for column in rows if column not in first)]]
     with whole_file(file) as part:
-        rows.to_csv(part, index=False, sep="\t" if file.suffix.lower() == ".tsv" else ",")
+        write_table(rows, part)
     log.info("%s written (%d rows)", file, len(rows))
 
 

@@ -95,6 +95,7 @@ def fit(
     """
     panel = read_panel(training["genes"])
     check_model_folder(out, overwrite=overwrite)
+    options.check_device(training["device"])
     places = Places.among(training)
     data = read_slides(slides, places)
     expression = read_slides(training["expression"], replace(places, mpp=None))

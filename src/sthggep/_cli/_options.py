@@ -161,9 +161,19 @@ features = combine(
     ),
 )
 compute = combine(
-    option("--device", heading=RUN, default="auto", help="Device: auto, cpu, cuda or mps."),
+    option("--device", heading=RUN, default="auto", help="Device: auto, cpu, gpu, cuda or mps."),
     option("--batch-size", heading=RUN, type=WHOLE, default=64, help="Number of patches to encode at a time."),
 )
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there, before slides are read; ``auto`` needs no check, nor the time to load torch."""
+    if device not in ("auto", "cpu"):
+        from sthggep._device import resolve_device
+
+        resolve_device(device)
+
+
 window = option(
     "--window",
     heading=RUN,

@@ -19,13 +19,14 @@ from sthggep._cli._files import (
     write_slide,
     write_whole,
 )
+from sthggep._cli._outputs import check_tables, is_table_file, output_files, unwritten_files, write_table
 from sthggep._cli._records import PredictionKeywords, PredictionOptions, prediction_keywords
 from sthggep._cli._types import POSITIVE, WHOLE
 from sthggep._disk._lock import locked
 from sthggep._disk._run_folder import check_folder
 from sthggep._log import log
 from sthggep._names import check_key
-from sthggep._slides._container_files import file_names, kind_of
+from sthggep._slides._container_files import kind_of
 from sthggep._slides._places import Places
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
     from sthggep.model import HGGEP
 
-ANNDATA = (".h5ad", ".zarr")
-ENDINGS = {"anndata": ANNDATA, "image": ANNDATA, "spatialdata": (".zarr",)}
 BUNDLED = "her2st"
 COHORT = "Many slides"
 EXAMPLES = """
@@ -43,6 +42,7 @@ sthggep predict slide.h5ad --out predicted.h5ad                    (breast tumor
 sthggep predict slide.zarr --model my-model --out predicted.zarr   (a SpatialData)
 sthggep predict a.h5ad b.h5ad c.zarr --model my-model --out predicted/
 sthggep predict slide.h5ad --out some.h5ad --genes FASN,GNAS,SCD --latent
+sthggep predict slide.h5ad --out predicted.parquet                 (a table of spots and genes, for pandas and R)
 sthggep predict slide.h5ad --measured in_capture_area --out rest.h5ad   (learn from the measured spots first)
 sthggep predict slides/*.h5ad --model my-model --out predicted/ --workers 4
 sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image without spots)
@@ -56,7 +56,8 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
     "-o",
     required=True,
     metavar="FILE|FOLDER",
-    help="File to write (.h5ad, .zarr), or a folder for files with the names of the slides.",
+    help="File to write: the slide (.h5ad, .zarr), or the prediction as a table of spots and genes (.csv, .tsv, .parquet). Or a "
+    "folder for files with the names of the slides.",
 )
 @options.option("--overwrite", is_flag=True, help="Replace existing files.")
 @options.option(
@@ -143,6 +144,9 @@ def predict(
         raise ValueError(msg)
     as_table = cohort or settings["predictions_only"] or settings["spacing_um"] is not None
     files = output_files(slides, out, as_table=as_table)
+    check_tables(files, settings)
+    if settings["scheduler"] is None:  # remote workers may have other devices
+        options.check_device(settings["device"])
     overwrite = settings["overwrite"] or cohort
     for target in files.values():
         check_folder(target.parent, "--out")
@@ -159,13 +163,14 @@ def predict(
     log.info("%s", loaded)
     if genes is not None:
         genes_present(as_named(genes, loaded.genes), loaded.genes, "the model")
-    if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
+    is_default = click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT
+    if is_default:
         log.info("This is the bundled model, for breast tumors only. To use another model: --model FOLDER")
     if cohort:
         keywords = prediction_keywords(settings, genes, Places.among(settings))
         predict_many(list(unwritten), loaded, out, keywords, settings, show=run.show)
         return
-    predict_each(unwritten, loaded, genes, settings, show=run.show)
+    predict_each(unwritten, loaded, genes, settings, was_chosen=not is_default, show=run.show)
 
 
 def predict_many(
@@ -190,21 +195,40 @@ def predict_many(
 
 
 def predict_each(
-    files: dict[Path, Path], model: HGGEP, genes: list[str] | None, options: PredictionOptions, *, show: bool
+    files: dict[Path, Path],
+    model: HGGEP,
+    genes: list[str] | None,
+    options: PredictionOptions,
+    *,
+    was_chosen: bool,
+    show: bool,
 ) -> None:
-    """Predict the slides one after the other, and write each to its output file."""
-    only = options["predictions_only"]
+    """Predict the slides one after the other, and write each to its output file.
+
+    A model that nobody has chosen is refused for a slide with none of its genes.
+    """
+    from sthggep import tl
+    from sthggep._slides._anndata import table_of
+    from sthggep.model._load import refuse_foreign_genes
+
+    is_table = is_table_file(next(iter(files.values())))
+    only = options["predictions_only"] and not is_table
     for number, (slide, target) in enumerate(files.items(), start=1):
         target.parent.mkdir(parents=True, exist_ok=True)
         with name_slide(slide), locked(target, "a prediction"), write_whole(target) as part:
             data, places = open_slide(slide, Places.among(options), options["spacing_um"])
+            if not was_chosen:
+                refuse_foreign_genes(model, table_of(data, places.table_key))
             keywords = prediction_keywords(options, genes, places)
             spots = {name: options[name] for name in ("measured", "min_counts", "layer")}
             summary = predict_into(data, model, keywords, spots, out=part if only else None, show=show)
-            if not only:
+            if is_table:
+                predicted = tl.to_adata(data, options["key_added"], table_key=places.table_key)
+                write_table(predicted.to_df().rename_axis("spot"), part, index=True)
+            elif not only:
                 write_slide(data, part, places.table_key)
         log.info("%s written (%d of %d): %s", target, number, len(files), summary)
-    if not only:
+    if not only and not is_table:
         key = "" if options["key_added"] == "hggep" else f" --key {options['key_added']}"
         log.info("Next, if the slide has counts: sthggep evaluate %s%s", target, key)
 
@@ -236,44 +260,6 @@ def predict_into(
             if verdicts is not None:
                 log.info("Section %s, by held-out tissue: %s.", slide.name, describe_verdicts(verdicts))
     return f"{len(table.uns[key]['genes'])} genes at {table.n_obs} spots, {place}"
-
-
-def output_files(slides: tuple[Path, ...], out: str, *, as_table: bool = False) -> dict[Path, Path]:
-    """The output file of each slide; raise if a file cannot hold its slide.
-
-    With ``as_table`` the output of any slide is an AnnData: a grid of spots, or predictions alone.
-    """
-    kinds = {slide: kind_of(slide) for slide in slides}
-    path = Path(out)
-    is_folder = out.endswith(("/", "\\")) or not path.suffix or (path.is_dir() and path.suffix.lower() != ".zarr")
-    if len(slides) > 1 and not is_folder:
-        msg = f"One output file holds one slide, found {len(slides)} slides. Pass a folder: --out predicted/"
-        raise ValueError(msg)
-    if not is_folder:
-        (kind,) = kinds.values()
-        if path.suffix.lower() not in (endings := ANNDATA if as_table else ENDINGS[kind]):
-            noun = {"anndata": "an AnnData", "spatialdata": "a SpatialData", "image": "an image"}[kind]
-            msg = f"{path} cannot hold this slide ({noun}). Pass an --out that ends in {' or '.join(endings)}."
-            raise ValueError(msg)
-        return {slides[0]: path}
-    own_endings = [".h5ad" if as_table or kind == "image" else slide.suffix.lower() for slide, kind in kinds.items()]
-    return file_names(slides, path, own_endings)
-
-
-def unwritten_files(files: dict[Path, Path], *, overwrite: bool, skip_existing: bool) -> dict[Path, Path]:
-    """Slides whose output file is still to be written; raise if a file would replace an input or an existing file."""
-    for target in files.values():
-        if any(target.resolve() == slide.resolve() for slide in files):
-            msg = f"{target} is an input slide, which the command does not overwrite. Pass another --out."
-            raise ValueError(msg)
-    existing = [target for target in files.values() if target.exists()]
-    if existing and not (overwrite or skip_existing):
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        msg = f"{existing[0]}{more} exists already. Pass another --out, --skip-existing or --overwrite."
-        raise FileExistsError(msg)
-    if skip_existing and existing:
-        log.info("%d of %d output files exist already; their slides are skipped.", len(existing), len(files))
-    return {slide: target for slide, target in files.items() if not (skip_existing and target.exists())}
 
 
 def open_slide(path: Path, places: Places, spacing_um: float | None) -> tuple[AnnData | SpatialData, Places]:

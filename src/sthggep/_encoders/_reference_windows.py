@@ -59,7 +59,8 @@ def reference_windows(slide: Slide, window_px: float) -> NDArray[np.float64]:
     mpp = slide.require_mpp()
     masks, found = _MASKS.setdefault(slide.levels[0], {}), _FOUND.setdefault(slide.levels[0], {})
     if mpp not in masks:
-        masks[mpp] = tissue_mask(slide)
+        # Models were trained with windows of this mask
+        masks[mpp] = tissue_mask(slide, fill_at_border=True)
     area = float(masks[mpp].mean()) * float(np.prod(slide.size))
     most = MOST_WINDOWS
     if area * (mpp / 1000) ** 2 > LARGE_MM2:

@@ -46,6 +46,11 @@ class Level:
     source
         The file of the pixels, if there is one.
 
+    Attributes
+    ----------
+    section
+        Name of the section, for log lines; empty where nobody has set it.
+
     Raises
     ------
     ValueError
@@ -66,6 +71,7 @@ class Level:
         self.axes = axes
         self.scale = (float(scale[0]), float(scale[1]))
         self.source = None if source is None else Path(source)
+        self.section = ""
         self.blocks = None if isinstance(self.array, np.ndarray) else Blocks(self.array, _AXES[axes])
         self._factor: float | None = 1.0 if array.dtype == np.uint8 else None
         self._pyramid: Sequence[Level] = (self,)
@@ -174,7 +180,7 @@ class Level:
     def _decide_factor(self) -> float:
         """Decide the factor that scales the stored values to 0-255, the same for all resolutions of the image."""
         windows = (window for level in self._pyramid for window in level._windows())
-        factor = factor_to_8_bits(windows, np.dtype(self.array.dtype))
+        factor = factor_to_8_bits(windows, np.dtype(self.array.dtype), self.section)
         for level in self._pyramid:
             level._factor = factor
         return factor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthggep._checks import warn_user
-from sthggep._log import ONCE, log
+from sthggep._log import log, once_about
 
 if TYPE_CHECKING:
     from sthggep._image._arrays import Pixels
@@ -22,8 +22,8 @@ _SIXTEEN = 65535
 _NEAR_WHITE = 0.6
 
 
-def factor_to_8_bits(windows: Iterable[Pixels], dtype: np.dtype[np.generic]) -> float:
-    """Return the factor that scales stored values to 0-255, judged on windows of the image."""
+def factor_to_8_bits(windows: Iterable[Pixels], dtype: np.dtype[np.generic], section: str = "") -> float:
+    """Return the factor that scales stored values to 0-255, judged on windows of the image; log it once a section."""
     lowest, largest = _extremes(windows)
     if lowest < -0.25 * max(largest, 1.0):  # resampling overshoots by less
         msg = (
@@ -33,7 +33,9 @@ def factor_to_8_bits(windows: Iterable[Pixels], dtype: np.dtype[np.generic]) -> 
         raise ValueError(msg)
     check_integers(largest, dtype)
     white = _white(largest, is_float=dtype.kind == "f")
-    log.info("image values (%s, up to %g in a sample) read as 0-%d", dtype, largest, white, extra=ONCE)
+    where = f"Section {section}: " if section else ""
+    line = "%simage values (%s, up to %g in a sample) are read as 0-%d."
+    log.info(line, where, dtype, largest, white, extra=once_about(f"{where}{dtype} 0-{white:g}"))
     if WHITE < white < _SIXTEEN and largest < _NEAR_WHITE * white:
         msg = (
             f"The image has values up to {largest:g} ({dtype}), which sthggep takes for {int(white).bit_length()} bits "

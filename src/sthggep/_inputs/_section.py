@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sthggep._table._all_counts import AllCounts, read_rest
 from sthggep._table._counts import log10_cp10k, read_panel_counts, size_factors
 from sthggep._table._mixed_panels import PanelCounts, PanelScale, read_held_counts
 from sthggep.nn._incomplete import known_columns
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 MANY_COUNTS = 1e6
+Scale: TypeAlias = PanelScale | AllCounts | None
+"""The scale of expression: of slides that may lack genes, of all counts of a spot, or of the panel's counts."""
 
 
 class Section(NamedTuple):
@@ -37,6 +40,8 @@ class Section(NamedTuple):
     """Spots trained on, ``(n,)``."""
     validate: Tensor
     """Spots held out of training, ``(n,)``."""
+    rest: Tensor | None = None
+    """Counts of all other genes, ``(n,)``, if expression is scaled by all counts of a spot."""
 
 
 class SectionWindow(NamedTuple):
@@ -55,6 +60,7 @@ class SectionWindow(NamedTuple):
     size_factors: Tensor
     train: Tensor
     validate: Tensor
+    rest: Tensor | None = None
 
     @classmethod
     def of_whole(cls, name: str, inputs: NetworkInputs, *tensors: Tensor) -> SectionWindow:
@@ -66,7 +72,7 @@ class SectionWindow(NamedTuple):
     def library_sizes(self) -> Tensor:
         """Counts of each spot; if the targets are not genes, one large number, which gives all spots the same weight."""
         if self.counts.shape[1]:
-            return self.counts.sum(dim=1)
+            return self.counts.sum(dim=1) if self.rest is None else self.counts.sum(dim=1) + self.rest
         return torch.full((len(self.target),), MANY_COUNTS)
 
     def sample(self, mask: Tensor) -> TrainingSample:
@@ -83,39 +89,72 @@ def section_of_counts(
     *,
     measured: NDArray[np.bool_] | None = None,
     min_counts: int = 1,
-    scale: PanelScale | None = None,
+    scale: Scale = None,
 ) -> Section:
     """Make a section with its counts; spots without counts, or with fewer counts, are not in the training mask.
 
-    Counts are read of the spots in ``measured`` alone. Default: of all. With ``scale`` the slide may lack genes.
+    Counts are read of the spots in ``measured`` alone. Default: of all. With a ``PanelScale`` the slide may lack genes.
     """
-    read = read_counts(slide, genes, layer, measured, may_lack=scale is not None)
-    has_counts = torch.from_numpy(read.counts.sum(axis=1) >= max(min_counts, 1))
+    read = read_on_scale(slide, genes, layer, scale, measured)
+    has_counts = torch.from_numpy(total_counts(read) >= max(min_counts, 1))
     return Section(
         slide.name,
         windows,
-        torch.from_numpy(log10_cp10k(read.counts) if scale is None else scale.expression(read)),
+        torch.from_numpy(scaled(read, scale)),
         torch.from_numpy(read.counts),
-        torch.from_numpy(size_factors(read.counts)),
+        torch.from_numpy(size_factors(read.counts, read.rest)),
         has_counts,
         torch.zeros_like(has_counts),
+        None if read.rest is None else torch.from_numpy(read.rest),
     )
 
 
 def read_counts(
-    slide: Slide, genes: Sequence[str], layer: str | None, measured: NDArray[np.bool_] | None = None, *, may_lack: bool
+    slide: Slide,
+    genes: Sequence[str],
+    layer: str | None,
+    measured: NDArray[np.bool_] | None = None,
+    *,
+    may_lack: bool,
+    all_counts: bool = False,
 ) -> PanelCounts:
-    """Read the panel's counts of a slide, 0 at spots that are not in ``measured``; a slide that ``may_lack`` genes, those it has."""
+    """Read the panel's counts of a slide, 0 at spots that are not in ``measured``; a slide that ``may_lack`` genes, those it has.
+
+    With ``all_counts``, also those of all other genes.
+    """
     rows = slide.rows if measured is None else slide.rows[measured]
     if may_lack:
-        raw, held = read_held_counts(slide.adata, genes, layer=layer, rows=rows)
+        raw, held, _ = read_held_counts(slide.adata, genes, layer=layer, rows=rows)
     else:
         raw, held = read_panel_counts(slide.adata, genes, layer=layer, rows=rows), np.ones(len(genes), dtype=bool)
+    rest = read_rest(slide.adata, genes, raw, layer=layer, rows=rows) if all_counts else None
     if measured is None:
-        return PanelCounts(raw, held)
+        return PanelCounts(raw, held, rest)
     counts = np.zeros((slide.n_spots, len(genes)), dtype=np.float32)
     counts[measured] = raw
-    return PanelCounts(counts, held)
+    if rest is not None:
+        rest, of_measured = np.zeros(slide.n_spots, dtype=np.float32), rest
+        rest[measured] = of_measured
+    return PanelCounts(counts, held, rest)
+
+
+def read_on_scale(
+    slide: Slide, genes: Sequence[str], layer: str | None, scale: Scale, measured: NDArray[np.bool_] | None = None
+) -> PanelCounts:
+    """Read the counts that a scale needs."""
+    may_lack, all_counts = isinstance(scale, PanelScale), isinstance(scale, AllCounts)
+    return read_counts(slide, genes, layer, measured, may_lack=may_lack, all_counts=all_counts)
+
+
+def scaled(read: PanelCounts, scale: Scale) -> NDArray[np.float32]:
+    """Scale counts to expression, ``(n, genes)``."""
+    return log10_cp10k(read.counts) if scale is None else scale.expression(read)
+
+
+def total_counts(read: PanelCounts) -> NDArray[np.float32]:
+    """Sum the counts of each spot that are part of its scale."""
+    of_panel: NDArray[np.float32] = read.counts.sum(axis=1)
+    return of_panel if read.rest is None else of_panel + read.rest
 
 
 def section_of_targets(slide: Slide, values: NDArray[np.float32], windows: Sequence[WindowInputs]) -> Section:
@@ -125,11 +164,10 @@ def section_of_targets(slide: Slide, values: NDArray[np.float32], windows: Seque
     return Section(slide.name, windows, torch.from_numpy(values), no_counts, ones, every, ~every)
 
 
-def counts_only(slide: Slide, genes: Sequence[str], layer: str | None, scale: PanelScale | None = None) -> CountsOnly:
-    """Read the expression of an extra section, without its image; with ``scale`` it may lack genes."""
-    read = read_counts(slide, genes, layer, may_lack=scale is not None)
-    expression = log10_cp10k(read.counts) if scale is None else scale.expression(read)
-    return CountsOnly(torch.from_numpy(expression), torch.from_numpy(read.counts.sum(axis=1)))
+def counts_only(slide: Slide, genes: Sequence[str], layer: str | None, scale: Scale = None) -> CountsOnly:
+    """Read the expression of an extra section, without its image; with a ``PanelScale`` it may lack genes."""
+    read = read_on_scale(slide, genes, layer, scale)
+    return CountsOnly(torch.from_numpy(scaled(read, scale)), torch.from_numpy(total_counts(read)))
 
 
 def windows_of(sections: Sequence[Section]) -> list[SectionWindow]:
@@ -140,7 +178,9 @@ def windows_of(sections: Sequence[Section]) -> list[SectionWindow]:
             rows, core = torch.from_numpy(window.rows), torch.zeros(len(window.rows), dtype=torch.bool)
             core[torch.from_numpy(window.core)] = True
             # Indexing copies: a window that is the whole section shares the section's tensors
-            parts = (part if len(rows) == len(part) else part[rows] for part in section[2:])
+            tensors = [section.target, section.counts, section.size_factors, section.train, section.validate]
+            tensors += [] if section.rest is None else [section.rest]
+            parts = (part if len(rows) == len(part) else part[rows] for part in tensors)
             listed.append(SectionWindow(number, rows, core, section.name, inputs, *parts))
     return listed
 

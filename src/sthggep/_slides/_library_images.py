@@ -216,9 +216,11 @@ def _levels_of(library: Library, key: str, pixels: Pixels) -> list[Level]:
         levels = open_levels(pixels)
         for level in levels:
             level.scale = (level.scale[0] * factor, level.scale[1] * factor)
+            level.section = library.name
         return levels
     array, axes = pixels
     level = Level(array, scale=(factor, factor), axes=axes)
+    level.section = library.name
     check_alpha(level, f"{library.place}['images'][{key!r}]")
     return [level]
 
@@ -232,6 +234,8 @@ def source_levels(path: Path | None, coarser: list[Level], name: str) -> list[Le
             )
         return []
     levels = open_levels(path)
+    for level in levels:
+        level.section = name
     fault = size_difference(levels[0], coarser[0]) if coarser else ""
     if fault:
         log.warning(

@@ -85,6 +85,8 @@ def _check_mpp(places: Places) -> None:
 
 def _to_slide(section: SectionData, mpp_argument: float | None) -> Slide:
     """Make a slide of the spots on tissue, with its microns per pixel."""
+    for level in section.levels:
+        level.section = section.name
     if section.levels and section.levels[-1].blocks is None:  # a lazy image is checked when it is read
         check_values(section.levels[-1], f"Section {section.name!r}")
     on_tissue = spots_on_tissue(section)

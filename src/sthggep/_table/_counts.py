@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sthggep._checks import counted, has_key, listing
 from sthggep._log import ONCE, log
 from sthggep._table._gene_names import find_gene_columns, find_genes
-from sthggep._table._matrix import Matrix, as_dense, stored_values
+from sthggep._table._matrix import Matrix, as_dense, row_sums, stored_values
 
 Floats = NDArray[np.float32]
 # Layers in which raw counts commonly stand beside a normalized X
@@ -53,6 +53,13 @@ def read_panel_counts(
     ValueError
         The values are negative, not whole, or not numbers.
     """
+    return _read_source(adata, genes, layer, rows)[0]
+
+
+def _read_source(
+    adata: AnnData, genes: Sequence[str], layer: str | None, rows: NDArray[np.intp] | None
+) -> tuple[Floats, Matrix]:
+    """Read the raw counts of a panel as :func:`read_panel_counts` does; return them with the matrix that holds them."""
     first_error: Exception | None = None
     for where, matrix, var in _count_sources(adata, layer):
         try:
@@ -63,11 +70,23 @@ def read_panel_counts(
             continue
         if layer is None and where != "X":
             log.info("Reading raw counts from %s. Pass `layer=` to read another layer.", where, extra=ONCE)
-        return values
+        return values, matrix
     if first_error is not None:
         raise first_error
     msg = f"`X` must hold raw counts, but `X` is empty. {_suggest_layers(adata)}"
     raise ValueError(msg)
+
+
+def read_total_counts(
+    adata: AnnData, genes: Sequence[str], *, layer: str | None = None, rows: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
+    """Sum all counts of each spot, (n,), in the matrix from which :func:`read_panel_counts` reads these genes."""
+    _, matrix = _read_source(adata, genes, layer, rows)
+    totals = row_sums(matrix[:] if rows is None else matrix[rows])
+    if problem := _describe_non_counts(totals):
+        msg = f"All genes must have raw counts, since this small panel is scaled by all counts of a spot, found sums with {problem}."
+        raise ValueError(msg)
+    return totals
 
 
 def find_measured_genes(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> list[str]:
@@ -141,12 +160,14 @@ def _suggest_layers(adata: AnnData) -> str:
     return f"Put raw counts into `X`, or put them into a layer and pass its name as `layer=`.{others}"
 
 
-def size_factors(panel_counts: Floats) -> Floats:
+def size_factors(panel_counts: Floats, rest: Floats | None = None) -> Floats:
     """Divide each spot's library size by the section's median library size; a spot without counts gets 1.
 
-    The library size is the sum of the panel's counts. The median leaves out spots without counts.
+    The library size is the sum of the panel's counts, and of the ``rest`` if there is one. The median leaves out spots
+    without counts.
     """
     library = panel_counts.sum(axis=1, dtype=np.float64)
+    library = library if rest is None else library + rest
     filled = library > 0
     if not filled.any():
         return np.ones(len(library), dtype=np.float32)

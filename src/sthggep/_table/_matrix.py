@@ -27,6 +27,9 @@ class SparseMatrix(Protocol):
     def toarray(self) -> NDArray[np.number]:
         """Return the dense array."""
 
+    def sum(self, axis: int, dtype: type[np.number]) -> object:
+        """Sum along an axis."""
+
 
 def as_dense(matrix: Matrix) -> NDArray[np.number]:
     """Read a matrix into a dense array."""
@@ -38,6 +41,14 @@ def stored_values(matrix: Matrix) -> NDArray[np.number]:
     """Read the values that a matrix stores; a sparse matrix stores no zeros."""
     computed = _compute(matrix)
     return computed.data if _is_sparse(computed) else np.asarray(computed)
+
+
+def row_sums(matrix: Matrix) -> NDArray[np.float64]:
+    """Sum the values of each row, (n,)."""
+    computed = _compute(matrix)
+    if _is_sparse(computed):
+        return np.asarray(computed.sum(axis=1, dtype=np.float64), dtype=np.float64).ravel()
+    return np.asarray(np.asarray(computed).sum(axis=1, dtype=np.float64))
 
 
 def _compute(matrix: Matrix) -> object:

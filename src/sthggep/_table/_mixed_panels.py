@@ -25,6 +25,8 @@ class PanelCounts(NamedTuple):
     """(n, genes); 0 in the genes that the section lacks."""
     held: NDArray[np.bool_]
     """(genes,)."""
+    rest: Floats | None = None
+    """Counts of all other genes, (n,), where these are part of the scale."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthggep._checks import counted, gene_list, genes_present, listing
+from sthggep._imports import import_whole
 from sthggep._log import log
 from sthggep._table._counts import Floats, read_panel_counts
 from sthggep._table._gene_names import as_named, find_genes, shared_genes, union_genes
@@ -81,6 +82,7 @@ def _check_included(include: Sequence[str], shared: Sequence[str]) -> set[str]:
 
 def _most_variable(genes: list[str], counts: Floats, n_top: int) -> list[str]:
     """Return the most variable genes of one section."""
+    import_whole("scanpy")
     import scanpy as sc
     from anndata import AnnData
 

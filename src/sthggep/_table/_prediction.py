@@ -22,13 +22,13 @@ from sthggep._checks import (
     predicted_genes,
     warn_user,
 )
-from sthggep._keys import TOOL, prediction_keys
+from sthggep._keys import TOOL, UNITS_OF_ALL, prediction_keys
+from sthggep._table._all_counts import read_scaled_counts
 from sthggep._table._counts import (
     covers_panel,
     explain_missing_counts,
     find_measured_genes,
     log10_cp10k,
-    read_panel_counts,
 )
 from sthggep._table._gene_names import as_named
 from sthggep._table._prediction_rows import is_measured, read_sources, refuse_mixed, rows_in_file, trained_on
@@ -65,6 +65,11 @@ class Prediction:
     """Whether the record names a model."""
     sources: pd.Series | None = None
     """The prediction of each row of the table, and whether the model was trained on it."""
+
+    @property
+    def all_counts(self) -> bool:
+        """Whether expression is scaled by all counts of a spot, since the panel is small, not by the panel's counts."""
+        return self.units == UNITS_OF_ALL
 
     def trained_on(self, slide: Slide) -> bool | None:
         """Whether the model was trained on a section; ``None`` if neither ``obs`` nor the record says so."""
@@ -242,7 +247,13 @@ def find_measured_panel(adata: AnnData, prediction: Prediction, layer: str | Non
         absent = sorted(set(prediction.panel) - set(present))
         warn_user(
             f"{len(absent)} of the {len(prediction.panel)} genes of the panel of {prediction.key!r} are not in var_names: "
-            f"{listing(absent, 5)}. sthggep leaves them out and computes counts per 10,000 of the other {len(present)}."
+            f"{listing(absent, 5)}. sthggep leaves them out"
+            + ("." if prediction.all_counts else f" and computes counts per 10,000 of the other {len(present)}.")
+        )
+    if prediction.all_counts and adata.n_vars <= len(prediction.panel):
+        warn_user(
+            f"The prediction {prediction.key!r} is scaled by all counts of a spot, but this table holds only {counted(adata.n_vars, 'gene')}, "
+            "so that its measured values are on another scale. Pass the table with all genes."
         )
     return present
 
@@ -251,7 +262,8 @@ def read_measured(slide: Slide, prediction: Prediction, *, layer: str | None = N
     """Read a section's measured values on the prediction's scale and in its columns; absent genes are NaN."""
     panel = find_measured_panel(slide.adata, prediction, layer)
     if prediction.targets is None:
-        measured = log10_cp10k(read_panel_counts(slide.adata, panel, layer=layer, rows=slide.rows))
+        raw = read_scaled_counts(slide.adata, panel, layer=layer, rows=slide.rows, all_counts=prediction.all_counts)
+        measured = log10_cp10k(raw)
     else:
         measured = prediction.targets.read(slide)
     panel_genes = set(panel)

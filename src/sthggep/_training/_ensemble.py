@@ -180,9 +180,11 @@ def _train_members(
     epochs = recipe.max_epochs
     if not len(numbers):
         return [], pd.DataFrame()
-    with progress(len(numbers) * epochs, "Training", "epoch", show=compute.show_progress) as bar:
-        for done, member in enumerate(numbers, 1):
+    with progress(epochs, "Training", "epoch", show=compute.show_progress) as bar:
+        for member in numbers:
             split = splits[member]
+            if task.n_members > 1:
+                bar.restart(epochs, f"Training network {member + 1} of {task.n_members}")
             net = make_network(task.preset, member, split)
             history = train_network(
                 net,
@@ -196,9 +198,8 @@ def _train_members(
             )
             history.insert(0, "member", member)
             if bar.lines and task.n_members > 1:
-                log.info("Network %d: %s.", member + 1, _outcome(history))
-            # After early stopping, advance by the epochs that are left out
-            bar.update(done * epochs - bar.n)
+                log.info("Network %d of %d: %s.", member + 1, task.n_members, _outcome(history))
+            bar.finish()  # after early stopping, or where a checkpoint holds the network
             members.append(net)
             curves.append(history)
     return members, pd.concat(curves, ignore_index=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from sthggep._table._all_counts import with_rest
 from sthggep._table._counts import log10_cp10k
 from sthggep._table._evidence import REGION_LEVELS, REGION_SPOTS, SCALES_UM, Evidence
 from sthggep._table._scores import ceiling_of_halves, correlate, mean_of_known
@@ -42,6 +43,8 @@ class HeldOutMap(NamedTuple):
     """Whether the training has no other section of its patient, but several of another one."""
     weights: Floats | None = None
     """(panel, columns): how the columns follow from the expression of the panel; ``None`` if they are its genes."""
+    rest: Floats | None = None
+    """(n,): counts of all other genes, if they are part of the scale."""
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -136,9 +139,9 @@ def contiguous_part(section: HeldOutMap) -> HeldOutMap:
 
 
 def _take(section: HeldOutMap, rows: NDArray[np.intp]) -> HeldOutMap:
-    raw = None if section.raw is None else section.raw[rows]
+    raw, rest = (None if part is None else part[rows] for part in (section.raw, section.rest))
     return section._replace(
-        xy=section.xy[rows], predicted=section.predicted[rows], measured=section.measured[rows], raw=raw
+        xy=section.xy[rows], predicted=section.predicted[rows], measured=section.measured[rows], raw=raw, rest=rest
     )
 
 
@@ -208,8 +211,9 @@ def _halves(section: HeldOutMap, rng: np.random.Generator) -> tuple[Floats, Floa
     """Measurements by each of two halves of the counts; ``None`` for targets."""
     if section.raw is None:
         return None
-    half = rng.binomial(section.raw.astype(np.int64), 0.5).astype(np.float32)
-    halves = log10_cp10k(half), log10_cp10k(section.raw - half)
+    raw, n_genes = with_rest(section.raw, section.rest), section.raw.shape[1]
+    half = rng.binomial(raw.astype(np.int64), 0.5).astype(np.float32)
+    halves = log10_cp10k(half)[:, :n_genes], log10_cp10k(raw - half)[:, :n_genes]
     weights = section.weights
     return halves if weights is None else (halves[0] @ weights, halves[1] @ weights)
 

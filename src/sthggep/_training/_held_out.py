@@ -72,7 +72,8 @@ def _maps(
         xy = slide.xy[part.rows] * unit
         values = (part.predicted * std, part.measured * std)
         lone = several and names.count(patient_of(slide)) == 1
-        maps.append(HeldOutMap(xy, slide.mpp is not None, pitch * unit, *values, raw, lone))
+        rest = None if section.rest is None else section.rest[part.rows].numpy()
+        maps.append(HeldOutMap(xy, slide.mpp is not None, pitch * unit, *values, raw, lone, rest=rest))
     return maps
 
 

@@ -127,7 +127,7 @@ class Training(lightning.LightningModule):
 
 
 class EpochProgress(Callback):
-    """Update the progress bar, which counts the epochs of all members, after each epoch."""
+    """Update the progress bar, which counts the epochs of one network, after each epoch."""
 
     def __init__(self, bar: Progress) -> None:
         self.bar = bar

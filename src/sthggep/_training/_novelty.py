@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sthggep._imports import import_whole
 from sthggep._slides._lattice import spatial_blocks
 from sthggep.model._novelty import COMPONENTS, STEPS, Novelty, StageBasis
 
@@ -98,6 +99,7 @@ def _thinned(
 
 def find_basis(stage: int, x: Floats) -> StageBasis:
     """Find the leading components of standardized features."""
+    import_whole("sklearn.utils.extmath")
     from sklearn.utils.extmath import randomized_svd
 
     mean, spread = x.mean(axis=0), np.maximum(x.std(axis=0), LEAST_SPREAD)

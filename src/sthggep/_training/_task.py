@@ -62,6 +62,8 @@ class TrainingTask:
     """Fewest counts of a spot to learn from."""
     mixed: bool = False
     """Whether slides may lack genes; they teach the genes that they hold."""
+    all_counts: bool = False
+    """Whether expression is scaled by all counts of a spot, since the panel is small."""
 
     def measured_of(self, number: int) -> NDArray[np.bool_] | None:
         """Spots of a slide whose counts may be used; ``None`` for all."""

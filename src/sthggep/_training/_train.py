@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sthggep._encoders._frozen import FrozenEncoder
-    from sthggep._inputs._section import Section
-    from sthggep._table._mixed_panels import PanelScale
+    from sthggep._inputs._section import Scale, Section
     from sthggep._training._ensemble import TrainedEnsemble
     from sthggep._training._prepare import PreparedInputs
     from sthggep._training._task import TrainingTask
@@ -48,9 +47,9 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     from sthggep._training._checkpoint_folder import open_training
     from sthggep._training._ensemble import describe_ensemble, train_ensemble
     from sthggep._training._held_out import measure_held_out
-    from sthggep._training._mixed_panels import fit_scale, record_genes
     from sthggep._training._prepare import prepare
     from sthggep._training._record import record_training
+    from sthggep._training._scale import fit_scale, record_genes
     from sthggep._training._validation import plan_validation
     from sthggep.model import HGGEP
 
@@ -99,11 +98,10 @@ def _portable_state(encoder: FrozenEncoder | None, parent: HGGEP | None) -> dict
     return {key: value.cpu() for key, value in read_state(encoder.module).items()} or None
 
 
-def _read_sections(
-    task: TrainingTask, prepared: PreparedInputs, scale: PanelScale | None
-) -> tuple[list[Section], TrainingRecord]:
+def _read_sections(task: TrainingTask, prepared: PreparedInputs, scale: Scale) -> tuple[list[Section], TrainingRecord]:
     """Read the sections with their targets, and start the record with the noise ceiling, or with the targets."""
     from sthggep._inputs._section import section_of_counts, section_of_targets
+    from sthggep._table._all_counts import ALL
     from sthggep._table._targets import mean_and_std
     from sthggep.model._record import TrainingRecord
 
@@ -122,7 +120,7 @@ def _read_sections(
             )
             for i, (slide, windows) in enumerate(pairs)
         ]
-        return sections, TrainingRecord(ceiling=_ceilings(task))
+        return sections, TrainingRecord(ceiling=_ceilings(task), scaled_by=ALL if task.all_counts else None)
     values = [targets.read(slide) for slide in task.slides]
     mean, std = mean_and_std(values, targets)
     scaled = [((part - mean) / std).astype("float32") for part in values]
@@ -154,13 +152,17 @@ def _measure_novelty(task: TrainingTask, sections: Sequence[Section]) -> Novelty
 def _ceilings(task: TrainingTask) -> list[float]:
     """Compute the noise ceiling of each gene, averaged over the sections that hold it; 0 for a gene without counts."""
     from sthggep._inputs._section import read_counts
+    from sthggep._table._all_counts import with_rest
     from sthggep._table._scores import mean_of_known, noise_ceiling
 
     rng = np.random.default_rng(task.options.compute.seed)
     ceilings = []
     for slide in task.slides_of_counts():
-        counts, held = read_counts(slide, task.genes, task.options.layer, may_lack=task.mixed)
-        ceilings.append(np.where(held, np.nan_to_num(noise_ceiling(counts, rng)), np.nan))
+        counts, held, rest = read_counts(
+            slide, task.genes, task.options.layer, may_lack=task.mixed, all_counts=task.all_counts
+        )
+        ceiling = noise_ceiling(with_rest(counts, rest), rng)[: len(task.genes)]
+        ceilings.append(np.where(held, np.nan_to_num(ceiling), np.nan))
     return [round(float(ceiling), 4) for ceiling in np.nan_to_num(mean_of_known(ceilings))]
 
 

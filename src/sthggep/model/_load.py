@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sthggep._checks import listing
+from sthggep._table._gene_names import has_any_gene
 from sthggep.model._folders import BUNDLED_MODELS
 from sthggep.model._hggep import HGGEP
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def load_model(model: object) -> HGGEP:
@@ -20,3 +26,14 @@ def load_model(model: object) -> HGGEP:
         return HGGEP.from_pretrained(model)
     msg = f"`model` must be an HGGEP, a name or the folder of a saved model, found {type(model).__name__}."
     raise TypeError(msg)
+
+
+def refuse_foreign_genes(model: HGGEP, table: AnnData) -> None:
+    """Refuse to predict a table with none of the model's genes by a model that nobody has chosen."""
+    if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
+        msg = (
+            f"You passed no model. The bundled model, of breast tumors, predicts {len(model.genes)} genes (such as "
+            f"{listing(model.genes, 3)}), and this table holds none of them ({listing(table.var_names, 3)}). Train a model: "
+            "`sthggep.tl.fit(slides)`, and pass it as `model=`. To use the bundled model all the same, pass `model='her2st'`."
+        )
+        raise ValueError(msg)

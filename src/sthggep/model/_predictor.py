@@ -18,7 +18,7 @@ from sthggep._encoders._frozen import FrozenEncoder
 from sthggep._encoders._weights import hash_weights
 from sthggep._inputs._compute import Compute
 from sthggep._inputs._windows import check_window
-from sthggep._keys import UNITS
+from sthggep._keys import UNITS, UNITS_OF_ALL
 from sthggep._slides._stain import normalized
 from sthggep._table._gene_names import as_named
 from sthggep._table._targets import Targets
@@ -86,7 +86,8 @@ class Predictor:
     @property
     def units(self) -> str:
         """Scale of the predictions."""
-        return UNITS if self.targets is None else self.targets.units
+        of_genes = UNITS_OF_ALL if self.training.all_counts else UNITS
+        return of_genes if self.targets is None else self.targets.units
 
     @property
     def targets(self) -> Targets | None:
@@ -140,9 +141,10 @@ class Predictor:
 
     def __repr__(self) -> str:
         slides = self.training.all_sections
+        scale = "; expression scaled by all counts of a spot" if self.training.all_counts else ""
         return (
             f"HGGEP ({self.preset}): {counted(self.genes, 'gene' if self.targets is None else 'target')} from {self.inputs}; "
-            f"{self.architecture}; trained on {counted(slides, 'section')} ({listing(slides, 6)})"
+            f"{self.architecture}; trained on {counted(slides, 'section')} ({listing(slides, 6)}){scale}"
         )
 
     @property
@@ -161,7 +163,7 @@ class Predictor:
         Parameters
         ----------
         device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+            ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"`` …
 
         Returns
         -------
@@ -264,7 +266,7 @@ class Predictor:
         batch_size
             Patches encoded at a time.
         device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+            ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"`` …
         show
             Show progress.
 

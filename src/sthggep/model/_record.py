@@ -39,6 +39,8 @@ class TrainingRecord:
     """Training sections that measured each gene; empty if all of them measured all genes."""
     gene_n_spots: list[int] = field(default_factory=list)
     """Training spots in which each gene was measured; likewise."""
+    scaled_by: str | None = None
+    """``"all"`` if expression is scaled by all counts of a spot, since the panel is small; ``None`` for the panel's counts."""
     stain: dict[str, object] | None = None
     """Stain that slides are normalized to."""
     targets: dict[str, Any] | None = None
@@ -53,6 +55,11 @@ class TrainingRecord:
     """Id of the model that was fine-tuned."""
     model_sections: list[str] = field(default_factory=list)
     """Training sections of that model and of those before it."""
+
+    @property
+    def all_counts(self) -> bool:
+        """Whether expression is scaled by all counts of a spot."""
+        return self.scaled_by is not None
 
     @property
     def all_sections(self) -> list[str]:

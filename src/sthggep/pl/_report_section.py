@@ -11,7 +11,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._keys import prediction_keys
-from sthggep._table._counts import find_measured_genes, read_panel_counts
+from sthggep._table._all_counts import read_scaled_counts
+from sthggep._table._counts import find_measured_genes
 from sthggep._table._evidence import UNLIKE
 from sthggep._table._prediction import open_stored_arrays, read_prediction
 from sthggep._table._scores import noise_ceiling
@@ -135,7 +136,7 @@ class _PanelCounts(NamedTuple):
     of_genes: Values | None = None
     """(n_spots, n_genes): of the genes of the page, if the section measured all of them."""
     totals: NDArray[np.floating] | None = None
-    """(n_spots,): of the panel."""
+    """(n_spots,): of the panel, or of all genes where these are the scale."""
     ceilings: list[float | None] | None = None
     """Noise ceiling of each gene of the page."""
 
@@ -145,8 +146,10 @@ class _PanelCounts(NamedTuple):
             return cls()
         adata = maps.slide.adata
         panel = find_measured_genes(adata, prediction.panel, wanted.layer)
-        raw = read_panel_counts(adata, panel, layer=wanted.layer, rows=maps.slide.rows)
-        known = dict(zip(panel, noise_ceiling(raw, np.random.default_rng(0)).tolist(), strict=True))
+        rows, all_counts = maps.slide.rows, prediction.all_counts
+        raw = read_scaled_counts(adata, panel, layer=wanted.layer, rows=rows, all_counts=all_counts)
+        # Where all counts are the scale, the last column holds those of the other genes
+        known = dict(zip(panel, noise_ceiling(raw, np.random.default_rng(0)).tolist(), strict=False))
         names = [prediction.genes[column] for column in prediction.columns(wanted.genes)]
         whole = all(name in known for name in names)
         return cls(

@@ -105,7 +105,7 @@ def features(
         :func:`sthggep.tl.fit` and :func:`sthggep.tl.predict` read, too; where it is not set, no cache.
     {places}
     device
-        Device of the encoder: ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        Device of the encoder: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"`` …
     show_progress_bar
         Show progress.
     copy
@@ -150,6 +150,7 @@ def features(
         mpp=mpp,
     )
     positive(batch_size, "`batch_size`")
+    torch_device = resolve_device(device)
     sizes = _read_sizes(size_um, key_added)
     check_encoding(encoding, find_encoder(encoder))
     flips = encoding == "patches" if flips is None else flips
@@ -165,7 +166,7 @@ def features(
         slide.require_mpp()
         warn_of_misplaced(slide)
     slides = [normalized(slide, stain) for slide in slides]
-    frozen = FrozenEncoder(encoder, weights, resolve_device(device))
+    frozen = FrozenEncoder(encoder, weights, torch_device)
     records = {
         size: feature_record(frozen, size, flips=flips, encoding=encoding, stain=slides[0].stain) for size in keys
     }

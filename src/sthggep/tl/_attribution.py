@@ -215,7 +215,7 @@ def attribution(
     >>> carried.importance
     >>> sthggep.pl.attribution(carried)
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep._inputs._compute import Compute
     from sthggep.model._attribution import split_prediction
     from sthggep.model._load import load_model

@@ -133,7 +133,7 @@ def cross_validate(
     trainer_kwargs
         Options for Lightning's ``Trainer``.
     device
-        ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
+        ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     seed
         The same seed gives the same table.
     show_progress_bar
@@ -186,7 +186,7 @@ def cross_validate(
     >>> pearson = results[results["metric"].isin(["pearson", "ceiling"])]
     >>> pearson.pivot_table(index="method", columns="section", values="value")
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep._device import resolve_device
     from sthggep._inputs._compute import Compute
     from sthggep._training._choices import Choices

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import listing, warn_user
+from sthggep._log import log
 from sthggep._slides._colors import FAR, MOST_PIXELS, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._faults import FAULTS, find_faults
 from sthggep._slides._fingerprint import ModelFingerprint, model_fingerprint
 from sthggep._slides._measured import has_code
 from sthggep._slides._placement import warn_of_misplaced
+from sthggep._table._counts import covers_panel
 from sthggep._table._evidence import UNLIKE
-from sthggep._table._gene_names import has_any_gene
+from sthggep._table._gene_names import find_genes, has_any_gene
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,9 +42,21 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
     if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
-            f"this table ({listing(table.var_names, 3)}). Are tissue and species those of the training, and gene names of the same kind?"
+            f"this table ({listing(table.var_names, 3)}). Are tissue and species those of the training, and gene names of the same kind? "
+            "Counts of this table cannot score the prediction."
         )
         warn_user(msg)
+    elif (
+        model.targets is None
+        and table.n_vars
+        and not covers_panel(held := find_genes(table.var, model.genes), model.genes)
+    ):
+        log.info(
+            "The table holds %d of the model's %d genes. `sthggep.tl.evaluate` cannot score the prediction by its counts: that takes "
+            "half of the genes.",
+            len(held),
+            len(model.genes),
+        )
     names = learned_from(model, slides)
     if names:
         warn_user(_trained_on_message(names, "The prediction is of"))

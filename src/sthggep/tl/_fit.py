@@ -75,9 +75,11 @@ def fit(
     genes
         The panel, two genes or more. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from these slides,
         or with ``model`` all genes of that model. With ``model`` you may pass some of its genes, such as those that
-        the new slides have. Expression is a gene's share of the panel's counts, so a small panel measures only how its
-        genes divide their counts. If a few genes interest you, train on many and pass the few to
-        :func:`sthggep.tl.predict`. ``"union"``: chosen likewise from the genes of any slide, each judged by the slides that
+        the new slides have. Expression is a gene's share of the panel's counts. A list of fewer than 100 genes with less than
+        half of the slides' counts would only say how these genes divide their counts: its expression is a gene's share of
+        all counts of the spot (``model.units``, ``model.training.scaled_by``), in scores and updates, too. If a few genes
+        interest you, you can also train on many, ``genes=sthggep.pp.gene_panel(slides, include=[...])``, and pass the few to
+        :func:`sthggep.tl.predict`: genes that vary together help each other. ``"union"``: chosen likewise from the genes of any slide, each judged by the slides that
         hold it. Slides of different panels then teach the genes that they hold; see the notes.
     absent
         What to do with slides that lack genes of a list in ``genes``: ``"refuse"`` them, or ``"mask"`` the genes that they lack,
@@ -176,7 +178,7 @@ def fit(
         of other data or options is refused; device, precision and number of processes may differ. Default: no
         checkpoints.
     device
-        ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
+        ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     seed
         The same seed gives the same model.
     show_progress_bar
@@ -220,7 +222,7 @@ def fit(
     >>> # Update it by another slide
     >>> tuned = sthggep.tl.fit(sthggep.datasets.toy(seed=2), model=model)
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep._device import resolve_device
     from sthggep._inputs._compute import Compute
     from sthggep._training._interrupt import describe_stored

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from sthggep._checks import gene_list
 from sthggep._encoders._freshness import refuse_stale
+from sthggep._log import log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._measured import read_mask
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
+from sthggep._table._all_counts import needs_all_counts
 from sthggep._table._counts import read_panel_counts
+from sthggep._table._gene_names import has_all_genes
 from sthggep._table._gene_sets import GeneSets, read_gene_sets, sets_of_panel
 from sthggep._table._mixed_panels import read_held_counts
 from sthggep._table._panel import choose_panel
 from sthggep._table._targets import find_targets
 from sthggep._training._choices import Choices, find_preset, with_choices, without_counts
 from sthggep._training._refusals import (
+    REFUSE,
     check_counts,
     check_inputs,
     read_genes,
@@ -38,11 +42,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from sthggep._inputs._inputs import Inputs
     from sthggep._slides._places import Places
     from sthggep._slides._slide import Slide
     from sthggep._training._presets import Preset
     from sthggep._training._task import TrainingOptions, TrainingTask
     from sthggep.model import HGGEP
+
+
+_ALL_COUNTS = "The panel of %d genes holds a small part of the counts: expression is scaled by all counts of a spot, not by the panel's."
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ def make_task(
     by_object = [resolve(slide, places, need_image=need_image) for slide in objects]
     sections = distinct_names([section for each in by_object for section in each])
     measured = _read_masks(data, objects, by_object, places.table_key)
+    _check_inputs(sections, content.inputs, options.window, parent)
     for slide in objects:
         refuse_stale(slide, places, content.inputs.obsm)
     extra = extra_sections_of(data.expression, places)
@@ -117,7 +126,33 @@ def make_task(
         measured=measured,
         min_counts=data.min_counts,
         mixed=mixed and targets is None,
+        all_counts=_scales_by_all(data, genes, parent, slides_of_counts(sections, measured), options.layer),
     )
+
+
+def _check_inputs(sections: Sequence[Slide], inputs: Inputs, window: int | str | None, parent: HGGEP | None) -> None:
+    """Refuse images and features that the networks cannot read, before counts are read and a panel is chosen."""
+    from sthggep._inputs._windows import check_window
+    from sthggep.tl._request import check_fit
+
+    check_inputs(sections, inputs)
+    for slide in sections:
+        check_window(inputs, slide, window)
+        if parent is not None:
+            check_fit(parent, slide)
+
+
+def _scales_by_all(
+    data: TrainingData, genes: Sequence[str], parent: HGGEP | None, slides: Sequence[Slide], layer: str | None
+) -> bool:
+    """Whether expression is scaled by all counts: of a small panel that the user named, or as in the model to fine-tune."""
+    if parent is not None:
+        return parent.training.all_counts
+    if data.targets is not None or data.genes is None or isinstance(data.genes, str) or data.absent != REFUSE:
+        return False
+    if len(genes) < 2 or not all(has_all_genes(slide.adata.var, genes) for slide in slides):
+        return False  # refused below
+    return needs_all_counts(genes, slides, layer)
 
 
 def _known_sets(parent: HGGEP | None, genes: Sequence[str]) -> dict[str, list[str]]:
@@ -152,28 +187,25 @@ def _read_masks(
 
 
 def check_task(task: TrainingTask) -> None:
-    """Refuse counts, features and fields of view that the networks cannot learn from."""
-    from sthggep._inputs._windows import check_window
+    """Refuse counts that the networks cannot learn from, and tissue that is held out and learned from."""
     from sthggep.tl._cross_validation._leaks import refuse_copies
     from sthggep.tl._doubts import warn_of_earlier_training
-    from sthggep.tl._request import check_fit
 
-    layer, inputs = task.options.layer, task.preset.inputs
+    layer = task.options.layer
     if task.targets is None:
-        check_panel = warn_of_small_panel if task.parent is None else refuse_missing_genes
         slides = task.slides_of_counts()
-        check_panel(task.genes, slides)
+        if task.parent is not None:
+            refuse_missing_genes(task.genes, slides)
+        elif task.all_counts:
+            log.info(_ALL_COUNTS, len(task.genes))
+        else:
+            warn_of_small_panel(task.genes, slides)
         if task.parent is None and not task.mixed:
             refuse_incomplete(task.genes, slides)
         check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed)
-    check_inputs(task.slides, inputs)
     for slide in task.extra_sections:
         read = read_held_counts if task.mixed else read_panel_counts
         read(slide.adata, task.genes, layer=layer, rows=slide.rows)
-    for slide in task.slides:
-        check_window(inputs, slide, task.options.window)
-        if task.parent is not None:
-            check_fit(task.parent, slide)
     refuse_copies(task.slides, task.options.validation, layer, task.extra_sections)
     if task.parent is not None and task.options.validation is not None:
         warn_of_earlier_training(task.parent, task.slides)

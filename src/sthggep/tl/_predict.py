@@ -13,7 +13,7 @@ from sthggep._disk._run_folder import check_folder
 from sthggep._docs import document_places
 from sthggep._encoders._cache import temporary_cache
 from sthggep._imports import import_whole
-from sthggep._slides._anndata import copy_data
+from sthggep._slides._anndata import copy_data, table_of
 from sthggep._slides._places import Places
 from sthggep.tl._adapt import MeasuredSpots, adapt_model
 from sthggep.tl._outputs import check_out
@@ -123,7 +123,7 @@ def predict(
     batch_size
         Patches encoded at a time.
     device
-        ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
+        ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     show_progress_bar
         Show progress.
     copy
@@ -182,6 +182,7 @@ def predict(
         The model or the folder of ``out`` does not exist, or ``out`` exists.
     KeyError, ValueError
         The slide has no image, spots lie outside it, the model does not predict a gene or has no head for counts,
+        no model is passed and the table holds none of the bundled model's genes,
         ``interval`` is no share or the model held out no tissue, ``key_added`` names a key that sthggep did not write, or holds a prediction of other sections by another model,
         or ``obsm`` holds features of positions or images that have changed since.
 
@@ -205,9 +206,9 @@ def predict(
     >>> # Some spots are measured: the model learns from them first
     >>> sthggep.tl.predict(slide, model, measured="in_capture_area")
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep._inputs._compute import Compute
-    from sthggep.model._load import load_model
+    from sthggep.model._load import load_model, refuse_foreign_genes
 
     places = Places(
         image_key=image_key,
@@ -224,10 +225,12 @@ def predict(
     path = None if out is None else check_out(out)
     if checkpoint_dir is not None:
         check_folder(Path(checkpoint_dir), "checkpoint_dir")
+    compute = Compute(resolve_device(device), batch_size, show_progress_bar)
     loaded = load_model(model)
+    if model is None:
+        refuse_foreign_genes(loaded, table_of(data, table_key))
     if copy:
         data = copy_data(data)
-    compute = Compute(resolve_device(device), batch_size, show_progress_bar)
     spots = None if measured is None or measured is False else MeasuredSpots(measured, min_counts, layer)
     with nullcontext() if spots is None else temporary_cache():
         if spots is not None:

@@ -103,7 +103,7 @@ def predict_cohort(
         As for :func:`sthggep.tl.predict`, for all slides.
     {places}
     device
-        Device of each worker: ``"cpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
+        Device of each worker: ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"`` … Default: ``"auto"``, a GPU if there is one.
     show_progress_bar
         Show progress.
 
@@ -132,7 +132,7 @@ def predict_cohort(
     >>> table = sthggep.tl.predict_cohort(["a.h5ad", "b.zarr"], "her2st", out="predicted", workers=2)
     >>> table[table["status"] == "failed"]
     """
-    import_whole("torch", "lightning")
+    import_whole("torch", "lightning", "torch_geometric")
     from sthggep.model._load import load_model
 
     places = Places(

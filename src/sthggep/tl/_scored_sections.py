@@ -13,7 +13,8 @@ from sthggep._checks import genes_present, listing, warn_user
 from sthggep._log import log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._resolve import resolve
-from sthggep._table._counts import log10_cp10k, read_panel_counts
+from sthggep._table._all_counts import read_scaled_counts
+from sthggep._table._counts import log10_cp10k
 from sthggep._table._prediction import (
     Prediction,
     find_measured_panel,
@@ -43,7 +44,7 @@ class ScoredSection:
     predicted: Values
     measured: Values
     raw: Values | None
-    """Counts of the whole panel; ``None`` for targets."""
+    """Counts of the whole panel, and in a last column of all other genes if these are part of the scale; ``None`` for targets."""
     columns: NDArray[np.intp]
     """Columns of ``raw`` with ``genes``."""
     ends: tuple[Values, Values] | None = None
@@ -91,7 +92,7 @@ def scored_sections(
         if prediction.targets is not None:
             measured = prediction.targets.read(slide)
         else:
-            raw = read_panel_counts(table, panel, layer=layer, rows=slide.rows)
+            raw = read_scaled_counts(table, panel, layer=layer, rows=slide.rows, all_counts=prediction.all_counts)
             measured = log10_cp10k(raw)
         own_ends = None if ends is None else _take_ends(ends, slide.rows, predicted_columns)
         section = ScoredSection(slide, names, predicted, measured[:, columns], raw, columns, own_ends, trained_on)

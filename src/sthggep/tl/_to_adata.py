@@ -68,6 +68,8 @@ def to_adata(
     >>> sthggep.tl.predict(slide, model, latent=True)
     >>> predicted = sthggep.tl.to_adata(slide)
     >>> scanpy.pp.neighbors(predicted, use_rep="X_hggep")
+    >>> # A table of spots and genes, for pandas and R
+    >>> predicted.to_df().to_parquet("predicted.parquet")
     """
     table = table_of(data, table_key)
     prediction = read_prediction(table, key)

@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import gene_list, listing
-from sthggep._keys import UNITS
+from sthggep._keys import UNITS, UNITS_OF_ALL
 from sthggep._table._counts import find_measured_genes, read_panel_counts
 from sthggep._table._gene_names import find_gene_columns, find_genes
 from sthggep._table._prediction import find_measured_panel
@@ -86,8 +86,10 @@ def share_genes(
 def _is_on_scale(source: Source, table: AnnData, panel: Sequence[str], layer: str | None) -> bool:
     """Whether values are log10(1 + counts per 10,000) of the same panel; only records of sthggep say so."""
     record = source.prediction
-    if record is None or record.units != UNITS:
+    if record is None or record.units not in (UNITS, UNITS_OF_ALL):
         return False
+    if record.all_counts:
+        return set(map(str, table.var_names)) == set(panel)
     return set(find_measured_genes(table, record.panel, layer)) == set(panel)
 
 
@@ -96,7 +98,9 @@ def _panel(sources: Sequence[Source], table: AnnData, panel: Sequence[str] | Non
     if panel is not None:
         return gene_list(panel)
     recorded = [source.prediction for source in sources if source.prediction is not None]
-    return find_measured_panel(table, recorded[0], layer) if recorded else list(map(str, table.var_names))
+    if not recorded or recorded[0].all_counts:
+        return list(map(str, table.var_names))
+    return find_measured_panel(table, recorded[0], layer)
 
 
 def _index(source: Source, table: AnnData) -> dict[str, int]:

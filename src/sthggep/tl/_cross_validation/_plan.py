@@ -12,14 +12,15 @@ from sthggep._disk._digest import digest
 from sthggep._encoders._cache import image_fingerprint
 from sthggep._encoders._freshness import refuse_stale
 from sthggep._encoders._frozen import FrozenEncoder
-from sthggep._inputs._section import read_counts
+from sthggep._inputs._section import Scale, read_counts, read_on_scale, scaled
 from sthggep._inputs._stages import frozen_stages
 from sthggep._inputs._windows import check_window
 from sthggep._slides._fingerprint import section_fingerprint
 from sthggep._slides._patients import patient_of
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._slides._stain import fit_reference, normalized
-from sthggep._table._counts import find_measured_genes, log10_cp10k, read_panel_counts
+from sthggep._table._all_counts import AllCounts, needs_all_counts, with_rest
+from sthggep._table._counts import find_measured_genes, read_panel_counts
 from sthggep._table._gene_names import find_gene_columns, find_genes
 from sthggep._table._mixed_panels import PanelScale, read_held_counts
 from sthggep._table._panel import choose_panel
@@ -80,22 +81,25 @@ class Plan:
     extra_groups: list[str]
     targets: Targets | None = None
 
-    def measured(self, i: int, panel: Sequence[str], scale: PanelScale | None = None) -> tuple[Values, Values | None]:
+    def measured(self, i: int, panel: Sequence[str], scale: Scale = None) -> tuple[Values, Values | None]:
         """Measured values of a section on the scale of the model, and its raw counts, unless targets replace genes.
 
-        With the ``scale`` of the fold's training sections, the section may lack genes, whose values are NaN.
+        With the ``PanelScale`` of the fold's training sections, the section may lack genes, whose values are NaN. The counts
+        of all other genes are in a last column if they are part of the scale.
         """
         slide = self.slides[i]
         if self.targets is not None:
             return self.targets.read(slide), None
-        read = read_counts(slide, panel, self.options.training.layer, may_lack=scale is not None)
-        return log10_cp10k(read.counts) if scale is None else scale.expression(read), read.counts
+        read = read_on_scale(slide, panel, self.options.training.layer, scale)
+        return scaled(read, scale), with_rest(read.counts, read.rest)
 
-    def scale(self, fold: Fold, panel: Sequence[str]) -> PanelScale | None:
-        """Fit the scale of the fold's training sections; ``None`` if all sections hold all genes."""
-        if not self.options.mixed or self.targets is not None:
-            return None
+    def scale(self, fold: Fold, panel: Sequence[str]) -> Scale:
+        """Fit the scale of the fold's training sections; ``None`` for the counts of a panel of which all hold all genes."""
         layer = self.options.training.layer
+        if self.targets is not None or (self.options.genes is None and not self.options.mixed):
+            return None
+        if not self.options.mixed:
+            return AllCounts() if needs_all_counts(panel, [self.slides[i] for i in fold.train], layer) else None
         return PanelScale.of([read_counts(self.slides[i], panel, layer, may_lack=True) for i in fold.train])
 
     def panel(self, fold: Fold) -> list[str]:
@@ -224,9 +228,10 @@ def make_plan(
     objects = list(slides) if isinstance(slides, Sequence) else [slides]
     need_image = options.preset.inputs.needs_image
     sections = [slide for data in objects for slide in resolve(data, places, need_image=need_image)]
+    named = distinct_names(sections)
+    check_features(named, options.preset.inputs.obsm)
     for data in objects:
         refuse_stale(data, places, options.preset.inputs.obsm)
-    named = distinct_names(sections)
     groups = groups_of(named, options.group_key)
     extra = extra_sections_of(expression, places)
     extra_groups = groups_of(extra, options.group_key)

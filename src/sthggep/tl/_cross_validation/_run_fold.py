@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from sthggep._table._all_counts import AllCounts
 from sthggep._table._evidence import UNLIKE
 from sthggep._table._scores import INTERVAL_METRICS, noise_ceiling, score, score_intervals
 from sthggep._table._spatial_null import compare_maps, false_discovery_rates
@@ -22,8 +23,8 @@ from sthggep.tl._cross_validation._baselines import BaselineSample, FeatureView,
 from sthggep.tl._request import check_fit
 
 if TYPE_CHECKING:
+    from sthggep._inputs._section import Scale
     from sthggep._slides._slide import Slide
-    from sthggep._table._mixed_panels import PanelScale
     from sthggep.model import HGGEP
     from sthggep.tl._cross_validation._folds import Fold
     from sthggep.tl._cross_validation._plan import FoldInputs, Plan
@@ -35,10 +36,10 @@ METRICS = ("pearson", "spearman", "rmse")
 
 def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> pd.DataFrame:
     """Score the fold's held-out sections; their counts are read after all methods have predicted."""
-    model = _train_model(plan, inputs, fold, panel)
+    scale = plan.scale(fold, panel)
+    model = _train_model(plan, inputs, fold, panel, scale)
     by_model = [_predict_section(plan, inputs, model, i) for i in fold.test]
     predicted = {MODEL: [part.expression for part in by_model]}
-    scale = plan.scale(fold, panel)
     predicted |= _by_baselines(plan, inputs.views, fold, panel, scale)
     seed = plan.options.training.compute.seed
     parts = []
@@ -49,7 +50,7 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
         genes, measured, raw = (
             [panel[int(gene)] for gene in held],
             measured[:, held],
-            None if raw is None else raw[:, held],
+            None if raw is None else raw if len(held) == len(panel) else raw[:, held],
         )
         by_method = {name: sections[position][:, held] for name, sections in predicted.items()}
         scores = score_section(by_method, measured, raw, genes, seed)
@@ -67,7 +68,7 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
     return table
 
 
-def _train_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -> HGGEP:
+def _train_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str], scale: Scale) -> HGGEP:
     """Train a model on the fold's training sections, which can predict the held-out ones."""
     options = plan.options
     task = TrainingTask(
@@ -79,6 +80,7 @@ def _train_model(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str
         extra_sections=[plan.extra_sections[i] for i in fold.extra],
         targets=plan.targets,
         mixed=plan.options.mixed and plan.targets is None,
+        all_counts=isinstance(scale, AllCounts),
     )
     model = train(task, inputs.prepared.subset(fold.train))
     for i in fold.test:
@@ -106,7 +108,7 @@ def _predict_section(plan: Plan, inputs: FoldInputs, model: HGGEP, i: int) -> Pr
 
 
 def _by_baselines(
-    plan: Plan, views: Sequence[FeatureView], fold: Fold, panel: Sequence[str], scale: PanelScale | None
+    plan: Plan, views: Sequence[FeatureView], fold: Fold, panel: Sequence[str], scale: Scale
 ) -> dict[str, list[Floats]]:
     """Fit the baselines on the fold's training sections and predict the held-out ones."""
     names = plan.options.baselines
@@ -125,7 +127,7 @@ def score_section(
     tables = [_long(_scores(values, measured), name, panel) for name, values in predicted.items()]
     if raw is None:
         return pd.concat(tables, ignore_index=True)
-    ceiling = noise_ceiling(raw, np.random.default_rng(seed))
+    ceiling = noise_ceiling(raw, np.random.default_rng(seed))[: len(panel)]
     tables.append(_long(pd.DataFrame({CEILING: ceiling}), CEILING, panel))
     return pd.concat(tables, ignore_index=True)
 

@@ -1,4 +1,4 @@
-"""Training on slides that lack genes: their common scale, and how many slides and spots measured each gene."""
+"""The scale of a training: of slides that lack genes, or of all counts; how many slides and spots measured each gene."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sthggep._inputs._section import read_counts
+from sthggep._table._all_counts import AllCounts
 from sthggep._table._mixed_panels import PanelScale
 
 if TYPE_CHECKING:
-    from sthggep._inputs._section import Section
+    from sthggep._inputs._section import Scale, Section
     from sthggep._training._task import TrainingTask
     from sthggep.model._record import TrainingRecord
 
 
-def fit_scale(task: TrainingTask) -> PanelScale | None:
-    """Fit the scale of the training slides; ``None`` if all hold all genes."""
+def fit_scale(task: TrainingTask) -> Scale:
+    """Fit the scale of the training slides; ``None`` for the counts of a panel of which all slides hold all genes."""
+    if task.all_counts:
+        return AllCounts()
     if not task.mixed:
         return None
     layer = task.options.layer
