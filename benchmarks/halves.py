@@ -7,7 +7,7 @@
 
 Training spots have x below the median, tested are the others; then the other way round; then y. The closed form alone
 (`n_members=0`), and with `--networks` the default preset from left to right. The panel is that of the training half. The
-tissue is encoded once, without the cache of features. `--sizes` asks for other fields of view. With `--root` each section
+tissue is encoded once, unless `--cached` without the cache of features. `--sizes` asks for other fields of view. With `--root` each section
 has a process of its own, so that its peak memory is its own.
 """
 
@@ -47,7 +47,8 @@ def main() -> None:
     """Run one section, or all three and make the tables."""
     options = _options()
     warnings.simplefilter("ignore")
-    os.environ.pop("STHGGEP_FEATURE_CACHE", None)  # times are those of the encoding
+    if not options.cached:
+        os.environ.pop("STHGGEP_FEATURE_CACHE", None)  # times are those of the encoding
     if options.root is None:
         result = _run(options)
         if options.out is not None:
@@ -74,6 +75,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--sizes", type=float, nargs="+", default=[80.0, 160.0, 320.0, 640.0])
     parser.add_argument("--mpp", type=float, default=None, help="microns per full-resolution pixel; else by the array")
+    parser.add_argument(
+        "--cached", action="store_true", help="features from $STHGGEP_FEATURE_CACHE, without their times"
+    )
     parser.add_argument("--networks", action="store_true", help="the default preset, too, from left to right")
     parser.add_argument(
         "--out",
@@ -88,7 +92,11 @@ def _options() -> argparse.Namespace:
 def _apart(options: argparse.Namespace, name: str, out: Path) -> dict[str, Any]:
     """Run one of the sections in a process of its own."""
     words = [str(options.root / word) if "/" in word or word == "mouse_embryo" else word for word in SECTIONS[name]]
-    words += ["--networks"] * options.networks + ["--sizes", *map(str, options.sizes), "--out", str(out)]
+    words += (
+        ["--networks"] * options.networks
+        + ["--cached"] * options.cached
+        + ["--sizes", *map(str, options.sizes), "--out", str(out)]
+    )
     if not out.is_file():
         print(f"{name} …", flush=True)
         subprocess.run([sys.executable, __file__, *words], check=True)
@@ -109,7 +117,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     rows = [_half(whole, name, fit, places, 0) for name in DIRECTIONS]
     if options.networks:
         rows.append(_half(whole, next(iter(DIRECTIONS)), fit, places, None))
-    return {"rows": rows, "spots": whole.n_obs, **encoding, "peak": memory("VmHWM")}
+    cost = {} if options.cached else encoding
+    return {"rows": rows, "spots": whole.n_obs, **cost, "peak": memory("VmHWM")}
 
 
 def _half(
@@ -176,9 +185,12 @@ def _cost(results: dict[str, dict[str, Any]]) -> str:
     lines = [head, "|" + "---|" * 7]
     for name, result in results.items():
         rows = [row for row in result["rows"] if not row["preset"]]
-        times = [result["encode cpu"], *(np.mean([row[f"{step} cpu"] for row in rows]) for step in steps[1:])]
+        times = [
+            result.get("encode cpu", np.nan),
+            *(np.mean([row[f"{step} cpu"] for row in rows]) for step in steps[1:]),
+        ]
         preset = [row["fit cpu"] for row in result["rows"] if row["preset"]]
-        cells = [name, f"{result['spots']:,}", *(f"{seconds:.0f} s" for seconds in times)]
+        cells = [name, f"{result['spots']:,}", *("–" if np.isnan(each) else f"{each:.0f} s" for each in times)]
         cells += [f"{preset[0]:.0f} s" if preset else "–", f"{result['peak']:.1f} GB"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
