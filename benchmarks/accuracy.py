@@ -113,9 +113,9 @@ def markdown(table: pd.DataFrame, first: str) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def into_page(name: str, text: str) -> None:
+def into_page(name: str, text: str, file: str = "benchmarks.md") -> None:
     """Replace a table of the page, between its marks."""
-    page = DOCS / "benchmarks.md"
+    page = DOCS / file
     before, rest = page.read_text().split(f"<!-- table: {name} -->\n", 1)
     _, after = rest.split("<!-- end -->", 1)
     page.write_text(f"{before}<!-- table: {name} -->\n{text}\n<!-- end -->{after}")

@@ -12,6 +12,7 @@ from anndata import AnnData
 from sthggep import datasets, pp, tl
 from sthggep._encoders import _encode
 from sthggep._encoders._record import NO_SECTIONS, read_sections
+from sthggep._slides._resolve import resolve_one
 
 KEY = "X_shufflenet_160"
 OPTIONS = {"encoder": "shufflenet", "size_um": 160, "weights": "random", "flips": False, "show_progress_bar": False}
@@ -142,12 +143,30 @@ def renamed_section(slide: AnnData) -> AnnData:
 def test_features_that_still_hold_are_used(slide, change, tmp_path, monkeypatch):
     changed = change(slide)
     changed.write_h5ad(tmp_path / "slide.h5ad")
-    monkeypatch.setattr(_encode, "Encoding", None)  # encoding would fail
+    monkeypatch.setattr(_encode, "PatchEncoding", None)  # encoding would fail
     for data in (changed, anndata.read_h5ad(tmp_path / "slide.h5ad")):
         before = data.obsm[KEY].copy()
         pp.features(data, **OPTIONS)
         np.testing.assert_array_equal(data.obsm[KEY], before)
         tl.fit(data, genes=list(data.var_names), obsm=KEY, n_members=1, max_epochs=1, show_progress_bar=False)
+
+
+def test_a_half_of_a_visium_section_keeps_its_features(monkeypatch):
+    """Its microns per pixel, from the array of its spots, differ from those of the whole section in the fifth digit."""
+    whole = datasets.toy(size_um=(1500.0, 1500.0), mpp=2.0, pitch_um=100.0, layout="hex", n_genes=6)
+    whole.obsm["spatial"] = np.rint(whole.obsm["spatial"])
+    whole.obs = whole.obs.rename(columns={"array_x": "array_col", "array_y": "array_row"})
+    del library(whole)["metadata"]
+    pp.features(whole, **OPTIONS)
+    x = whole.obsm["spatial"][:, 0]
+    half = whole[x < np.median(x)].copy()
+    mpp = [resolve_one(data).mpp for data in (whole, half)]
+    assert 1e-6 < abs(mpp[1] / mpp[0] - 1) < 1e-3
+    monkeypatch.setattr(_encode, "PatchEncoding", None)  # encoding would fail
+    before = half.obsm[KEY].copy()
+    pp.features(half, **OPTIONS)
+    np.testing.assert_array_equal(half.obsm[KEY], before)
+    tl.fit(half, genes=list(half.var_names), obsm=KEY, n_members=0, show_progress_bar=False)
 
 
 @pytest.mark.parametrize("merge", ["same", "unique", "first", "only", None])

@@ -79,6 +79,17 @@ def test_sparse_selection():
     assert lattice_pitch(array[rows], array[rows] * 55.0) == pytest.approx(55.0)
 
 
+@pytest.mark.parametrize("layout", ["square", "hex"])
+@pytest.mark.parametrize("n", [12, 25, 60])
+def test_scattered_spots_of_a_section_keep_its_pitch(layout: str, n: int):
+    """So few spots are neighbors by chance that their offsets say nothing: here none of these are, or some far ones."""
+    array, xy = lay_out((6500.0, 6500.0), 100.0, layout)
+    for seed in range(5):
+        some = np.random.default_rng(seed).permutation(len(array))[:n]
+        assert lattice_pitch(array[some], xy[some]) == pytest.approx(100.0)
+        assert is_interleaved(array[some]) == (layout == "hex")
+
+
 @pytest.mark.parametrize(
     ("array", "pixels", "words"),
     [

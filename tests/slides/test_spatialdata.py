@@ -204,6 +204,13 @@ def test_visium_layout_with_hires_only():
     assert slide.mpp == pytest.approx(2.0)
 
 
+def test_visium_layout_with_lowres_only():
+    sdata = visium(full=False)
+    del sdata.images["S1_hires_image"]
+    assert_refused(sdata, KeyError, "found only a preview, 'S1_lowres_image', too coarse.*Pass `image_key=`")
+    assert resolve_one(sdata, Places(image_key="S1_lowres_image")).size == (40, 30)
+
+
 def test_image_of_another_coordinate_system():
     sdata = visium()
     assert resolve_one(sdata, Places(image_key="S1_lowres_image")).size == (40, 30)

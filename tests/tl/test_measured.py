@@ -106,7 +106,9 @@ def test_section_is_no_training_tissue_beyond_its_measured_spots(parent, half, r
     model = tl.fit(half.slide, model=parent, measured="measured", **QUIET)
     tl.predict(half.slide, model, **QUIET)
     assert not [w for w in recwarn if "was trained on" in str(w.message)]
+    assert model.training.n_spots == [int(half.mask.sum())]
     whole = tl.fit(half.slide, model=parent, **QUIET)
+    assert whole.training.n_spots == [half.slide.n_obs]
     with pytest.warns(UserWarning, match="tissue that the model was trained on"):
         tl.predict(half.slide, whole, key_added="whole", **QUIET)
 

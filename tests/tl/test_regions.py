@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -126,6 +128,10 @@ def test_no_interval_where_nobody_knows():
     assert one["mean"].notna().all()
     assert set(one["interval_from"]) == {"none"}
     assert tl.regions(table(evidence(1)), "side", relative=True)["lower"].notna().all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the difference that was asked for has its interval
+        pair = tl.regions(table(evidence(1)), "side", difference=("left", "right"))
+    assert pair["lower"].notna().tolist() == [False] * 2 * N_GENES + [True] * N_GENES
     with pytest.warns(UserWarning, match="unlike the training tissue"):
         unlike = tl.regions(table(novelty=0.9), "side", relative=True, difference=("left", "right"))
     assert unlike["lower"].isna().all()

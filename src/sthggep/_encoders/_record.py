@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 Hashes = NDArray[np.uint64]
 MOST_COLUMNS = 32  # of the features of a spot, which its stamp covers
-MPP_TOLERANCE = 1e-6
+# Relative. From the pitch of the spots a half of a section gets another size than the whole, in the fifth digit
+MPP_TOLERANCE = 1e-3
 
 
 class Stamps(NamedTuple):

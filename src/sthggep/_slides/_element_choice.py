@@ -46,6 +46,8 @@ def choose_image(sdata: SpatialData, spots: SpatialElement | None, places: Place
         what = f"several images ({listing(candidates)})" if candidates else "no image"
         if kinds and not candidates:
             what = f"none in color or gray ({', '.join(f'{key!r}: {kind}' for key, kind in kinds.items())})"
+        elif previews := [key for key in sdata.images if ours & systems[key]] if not (candidates or image_key) else []:
+            what = f"only a preview, {listing(previews)}, too coarse for patches unless you name it"
         msg = (
             f"Expected one H&E image in the spots' coordinate systems ({listing(sorted(ours))}), found {what}. "
             f"The images are {listing(sdata.images)}. Pass `image_key=` or `coordinate_system=`; of several regions, one a "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 _REACH = 4
 # Rounding puts a few spots on places outside the array; all true neighbor offsets occur about equally often.
 _PRESENT = 0.25
+# Of scattered spots few are near each other, by chance. Differences of so many spots make up the array nearly always.
+_FEW_PAIRS, _ENOUGH_SPOTS = 12, 10
 # The neighbors after the nearest are 1.41 (square) and 1.73 (hexagonal) times as far.
 _SAME_LENGTH = 1.2
 # Beyond half a pitch of scatter the two sets of coordinates do not belong together.
@@ -86,6 +90,8 @@ def is_transposed(array_xy: ArrayLike, xy: ArrayLike) -> bool:
 def neighbor_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:
     """Find the array offsets `(m, 2)` at which spots have neighbors, each direction once.
 
+    Of scattered spots, such as a small random choice, these are the offsets that differences of their positions add up to.
+
     Raises
     ------
     ValueError
@@ -99,11 +105,29 @@ def neighbor_offsets(array_xy: ArrayLike) -> NDArray[np.float64]:
     steps = range(-_REACH, _REACH + 1)
     offsets = np.array([(dx, dy) for dx in steps for dy in steps if (dx, dy) > (0, 0)])
     n_pairs = np.array([np.isin(codes + dx * width + dy, codes).sum() for dx, dy in offsets])
+    if n_pairs.max() < _FEW_PAIRS and len(positions) >= _ENOUGH_SPOTS:
+        spanned = _in_lattice(offsets, positions - positions[0])
+        n_pairs = spanned if spanned.any() else n_pairs
     if not n_pairs.any():
         msg = f"No two of the {len(positions)} spots are neighbors on the array; pass mpp (microns per pixel) instead."
         raise ValueError(msg)
     neighbors: NDArray[np.float64] = offsets[n_pairs >= _PRESENT * n_pairs.max()].astype(np.float64)
     return neighbors
+
+
+def _in_lattice(offsets: NDArray[np.int64], differences: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether offsets are sums of whole multiples of these differences."""
+    first, along = (0, 0), 0  # the lattice's basis: `first`, and (along, 0)
+    for difference in differences.tolist():
+        second = tuple(difference)
+        while second[1]:  # Euclid's algorithm on the second coordinate
+            times = first[1] // second[1]
+            first, second = second, (first[0] - times * second[0], first[1] - times * second[1])
+        along = gcd(along, second[0])
+    if not along or not first[1]:  # all on a line
+        return np.zeros(len(offsets), dtype=bool)
+    times = offsets[:, 1] // first[1]
+    return np.asarray((offsets[:, 1] % first[1] == 0) & ((offsets[:, 0] - times * first[0]) % along == 0))
 
 
 def lay_out(size: tuple[float, float], pitch: float, layout: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

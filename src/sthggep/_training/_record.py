@@ -48,17 +48,15 @@ def record_training(
     """
     slides, inputs, parent = task.slides, task.preset.inputs, task.parent
     columns = {key: read_feature_names(slides[0], key) for key in inputs.obsm}
+    used = [_used_spots(task, i, section) for i, section in enumerate(sections)]
     record = replace(
         record,
         sections=[slide.name for slide in slides],
-        n_spots=[slide.n_spots for slide in slides],
+        n_spots=[slide.n_spots if mask is None else int(mask.sum()) for slide, mask in zip(slides, used, strict=True)],
         mpp=[slide.mpp for slide in slides],
         pitch_um=[None if slide.mpp is None else round(slide.pitch() * slide.mpp, 2) for slide in slides],
         image_mpp=[image_mpp(slide) for slide in slides],
-        fingerprints=[
-            model_fingerprint(slide, _used_spots(task, i, section)).to_dict()
-            for i, (slide, section) in enumerate(zip(slides, sections, strict=True))
-        ],
+        fingerprints=[model_fingerprint(slide, mask).to_dict() for slide, mask in zip(slides, used, strict=True)],
         colors=record_colors(slides) if inputs.needs_image else [],
         validation=[", ".join(held_out) if isinstance(held_out, tuple) else str(held_out) for held_out in plan],
         seed=task.options.compute.seed,

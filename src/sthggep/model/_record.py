@@ -14,6 +14,7 @@ class TrainingRecord:
     sections: list[str] = field(default_factory=list)
     """Names of the training sections."""
     n_spots: list[int] = field(default_factory=list)
+    """Spots that the training used: of a partly measured slide the measured ones."""
     mpp: list[float | None] = field(default_factory=list)
     """Microns per full-resolution pixel."""
     pitch_um: list[float | None] = field(default_factory=list)

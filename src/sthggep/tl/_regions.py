@@ -169,13 +169,16 @@ def regions(
         of_patients = mean_novelty(table, slide, key) > unlike
         spread = Spread.of(evidence, level, of_patients=of_patients, relative=relative)
         means = means_by_region(labels, values, truth, mask, spread, level)
-        if any(each.method == NONE for each in means.values()):
-            without[slide.name] = UNLIKE_TISSUE if of_patients else ONE_SECTION
+        judged = means
         if pair is not None:
             # Of the means themselves: relative ones share the rest of the section, and their errors are not independent
             plain = spread if not relative else Spread.of(evidence, level, of_patients=of_patients, relative=False)
             own = means_by_region(labels, values, truth, mask, plain, level) if relative else means
-            means |= difference_of(own, pair, slide.name, plain)
+            # A difference may have its interval, although its two regions have none
+            judged = difference_of(own, pair, slide.name, plain)
+            means |= judged
+        if any(each.method == NONE for each in judged.values()):
+            without[slide.name] = UNLIKE_TISSUE if of_patients else ONE_SECTION
         names = [prediction.genes[i] for i in columns]
         parts.append(as_table(means, names, slide.name if len(sections) > 1 else None))
     for reason in dict.fromkeys(without.values()):
