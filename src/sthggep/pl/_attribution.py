@@ -53,7 +53,7 @@ def attribution(
     vmax: float | None = None,
     alpha: float = 0.6,
     figsize: tuple[float, float] | None = None,
-    dpi: float = 120,
+    dpi: float = 200,
     save: str | Path | None = None,
     device: str = "auto",
     show_progress_bar: bool = True,

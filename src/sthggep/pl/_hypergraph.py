@@ -54,7 +54,7 @@ def hypergraph(
     alpha_img: float = 0.3,
     spot_size: float | None = None,
     figsize: tuple[float, float] | None = None,
-    dpi: float = 120,
+    dpi: float = 200,
     save: str | Path | None = None,
     ax: Axes | None = None,
     image_key: str | None = None,

@@ -53,7 +53,7 @@ def patch_gallery(
     layer: str | None = None,
     section: str | None = None,
     figsize: tuple[float, float] | None = None,
-    dpi: float = 120,
+    dpi: float = 200,
     save: str | Path | None = None,
     image_key: str | None = None,
     table_key: str = "table",
