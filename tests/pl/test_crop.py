@@ -309,5 +309,5 @@ def test_a_grid_goes_by_the_name_of_its_slide(tmp_path: Path):
     for table in (grid, next(iter(sdata.tables.values()))):
         table.obsm["hggep"], table.uns["hggep"] = grid.obsm["hggep"], record
     ax = pl.gene_map(sdata, "A").axes[0]
-    assert ax.get_ylabel().replace("\n", " ") == "biopsy 7 pseudo-spots"
+    assert ax.get_ylabel().replace("\n", " ") == "biopsy 7, pseudo-spots"
     assert pl.gene_map({"mine": sdata}, "A").axes[0].get_ylabel() == "mine"

@@ -93,8 +93,7 @@ def name_section(axes: SectionAxes, item: GeneMaps, layout: MapLayout) -> None:
     if axes.tissue is not None:
         draw_tissue(axes.tissue, item.view)
         axes.tissue.set_title("H&E")
-    letters = max(8, int(layout.height(item) / LETTER_INCHES))
-    name = "\n".join(textwrap.fill(line, letters) for line in section_label(item.slide).split("\n"))
+    name = textwrap.fill(section_label(item.slide), max(8, int(layout.height(item) / LETTER_INCHES)))
     if item.learned_from:
         name += "\n(trained on)"
     for ax in firsts:

@@ -19,6 +19,7 @@ from sthggep.pl._tissue import (
     draw_spots,
     draw_tissue,
     find_spots,
+    section_label,
     spot_diameter,
     spread_spots,
     view_of,
@@ -149,7 +150,7 @@ def _draw_squares(ax: Axes, patches: Patches, view: View, selection: NDArray[np.
         for color, width in (("white", 2.2), ("black", 1.1)):
             ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=width, clip_on=False))
         ax.text(x0, y0, str(number), color="white", fontsize=7, ha="right", va="bottom", bbox=TAG, zorder=4)
-    ax.set_title(f"{slide.name}: {len(patches)} spots")
+    ax.set_title(f"{section_label(slide)}: {len(patches)} spots")
     draw_scale_bar(ax, view, slide.mpp)
 
 

@@ -72,7 +72,7 @@ def section_label(slide: Slide) -> str:
         return slide.name
     library = as_mapping(read_libraries(slide.adata).get(slide.name))
     file = str(as_mapping(library.get("metadata")).get("source_image_path") or "")
-    return f"{Path(file).stem or slide.image}\npseudo-spots"
+    return f"{Path(file).stem or slide.image}, pseudo-spots"
 
 
 def spot_diameter(slide: Slide, spot_size: float | None = None) -> float:
