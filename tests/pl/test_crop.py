@@ -266,6 +266,11 @@ def test_axes_that_do_not_fit(section: Make):
     for option in ({"figsize": (3, 3)}, {"genes_per_row": 2}, {"title": "x"}):
         with pytest.raises(ValueError, match=f"`ax` and `{next(iter(option))}` do not go together"):
             pl.gene_map(section(), "ACTB", ax=ax, **option)
+    for wrong, message in ((figure, "found 'Figure'"), ([ax, figure], "found 'Figure'")):
+        with pytest.raises(TypeError, match=f"`ax` must be a matplotlib Axes or a list of them, {message}"):
+            pl.gene_map(section(), "ACTB", ax=wrong)
+    with pytest.raises(ValueError, match="found 0"):
+        pl.gene_map(section(), "ACTB", ax=[])
     assert not ax.has_data()  # refused before drawing
     plt.close(figure)
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
 from anndata import AnnData
 
 from sthggep._arguments import checked
-from sthggep._checks import counted
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
 from sthggep._slides._places import Places
 from sthggep.pl._crop import crops_of
 from sthggep.pl._figure import figure_of, new_figure, save_figure, style
 from sthggep.pl._map_layout import LINE_INCHES, TITLE_INCHES, lay_out
-from sthggep.pl._map_panels import MapStyle, SectionAxes, draw_map, grid_axes, name_section, set_title, user_axes
+from sthggep.pl._map_panels import MapStyle, SectionAxes, draw_map, grid_axes, name_section, set_title
 from sthggep.pl._maps import GeneMaps, color_scale, read_maps
 from sthggep.pl._tissue import sections_of
+from sthggep.pl._user_axes import are_in_a_row, check_axes, user_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,6 +157,8 @@ def gene_map(
     ValueError
         The counts are not raw, ``vmin`` or ``vmax`` is neither a number nor a percentile, no spot lies in ``crop_coord`` or
         ``region``, or ``ax`` does not fit the panels or the other options.
+    TypeError
+        ``ax`` holds something else than Axes.
 
     See Also
     --------
@@ -190,7 +190,7 @@ def gene_map(
     )
     names, why = _genes(data, genes, key, places, n=CHOSEN if ax is None else 1)
     slides = sections_of(data, places, sections, need_image=image)
-    own_axes = _check_axes(ax, names, slides, {"figsize": figsize, "genes_per_row": genes_per_row, "title": title})
+    own_axes = check_axes(ax, names, slides, {"figsize": figsize, "genes_per_row": genes_per_row, "title": title})
     crops = crops_of(data, slides, crop_coord, region, places, large=ax is not None)
     maps = [
         read_maps(slide, names, key, layer=layer, observed=observed, spot_size=spot_size, size=size, crop=crop)
@@ -198,7 +198,7 @@ def gene_map(
     ]
     if not marks:
         maps = [replace(item, verdicts=(), novel=None) for item in maps]
-    alone = own_axes is not None and own_axes[0] is ax
+    alone = hasattr(ax, "transAxes")
     kinds = ["observed"] * (not alone and any(m.observed is not None for m in maps)) + ["predicted"]
     lines = _lines_below(why, maps)
     layout = lay_out(maps, names, kinds, image and not alone, genes_per_row, own_axes)
@@ -236,26 +236,6 @@ def _genes(data: object, genes: str | Sequence[str] | None, key: str, places: Pl
     return names, f"genes: the {len(names)} of highest {rule}"
 
 
-def _check_axes(
-    ax: Axes | Sequence[Axes] | None, names: list[str], slides: Sequence[object], options: dict[str, object]
-) -> list[Axes] | None:
-    """The axes of the user as a list; refuse what cannot be drawn into them."""
-    if ax is None:
-        return None
-    if given := [name for name, value in options.items() if value is not None]:
-        msg = f"`ax` and `{given[0]}` do not go together: your figure has its own size, rows and title. Leave out one of them."
-        raise ValueError(msg)
-    if not hasattr(ax, "transAxes"):
-        return [panel for row in np.asarray(ax, dtype=object) for panel in np.atleast_1d(row)]
-    if len(names) > 1 or len(slides) > 1:
-        msg = (
-            f"One Axes takes the predicted map of one gene of one section, found {counted(names, 'gene')} of "
-            f"{counted(slides, 'section')}. Pass one gene (and `sections=`), a list of Axes, or leave out `ax`."
-        )
-        raise ValueError(msg)
-    return [cast("Axes", ax)]
-
-
 def _draw_gene(
     i: int, gene: str, maps: list[GeneMaps], section_axes: list[SectionAxes], layout: MapLayout, look: MapStyle
 ) -> None:
@@ -267,16 +247,10 @@ def _draw_gene(
             draw_map(ax, item, i, kind, look)
             set_title(ax, gene, item, i, kind, layout)
         panels = list(axes.genes[i].values())
-        if not _are_in_a_row(panels):
+        if not are_in_a_row(panels):
             panels = panels[-1:]
         has_scale_bar = item.slide.mpp is not None and panels[0] is axes.firsts(layout.beside)[0]
         draw_color_bar(panels, look, layout.units, scale_bar=has_scale_bar)
-
-
-def _are_in_a_row(panels: Sequence[Axes]) -> bool:
-    """Whether panels stand side by side, as those of a user may not."""
-    boxes = [ax.get_position(original=True) for ax in panels]
-    return all(np.isclose(box.y0, boxes[0].y0) for box in boxes) and all(a.x1 <= b.x0 for a, b in pairwise(boxes))
 
 
 def _lines_below(why: str, maps: list[GeneMaps]) -> list[str]:

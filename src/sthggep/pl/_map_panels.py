@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthggep._checks import listing
 from sthggep._table._verdicts import TRUSTED
 from sthggep.pl._map_layout import LETTER_INCHES, MapLayout, is_doubtful, row_height
 from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, section_label
@@ -68,23 +66,6 @@ def grid_axes(figure: Figure, maps: list[GeneMaps], names: list[str], layout: Ma
             genes.append({k: figure.add_subplot(grid[top + row, c], label=f"{label} {k}") for c, k in columns})
         section_axes.append(SectionAxes(tissue, genes))
     return section_axes
-
-
-def user_axes(axes: Sequence[Axes], maps: list[GeneMaps], names: list[str], layout: MapLayout) -> list[SectionAxes]:
-    """The user's axes, section after section: the H&E, then the maps of each gene."""
-    panels = ["H&E"] * layout.image + [f"{gene} {kind}" for gene in names for kind in layout.kinds]
-    wanted = [f"{item.slide.name}: {panel}" for item in maps for panel in panels]
-    if len(axes) != len(wanted):
-        msg = (
-            f"`ax` must hold one Axes for each of the {len(wanted)} panels ({listing(wanted, 6)}), found {len(axes)}. "
-            "`image=False` and `observed=False` leave out panels; a single Axes takes the predicted map of one gene."
-        )
-        raise ValueError(msg)
-    left = iter(axes)
-    return [
-        SectionAxes(next(left) if layout.image else None, [{kind: next(left) for kind in layout.kinds} for _ in names])
-        for _ in maps
-    ]
 
 
 def name_section(axes: SectionAxes, item: GeneMaps, layout: MapLayout) -> None:
