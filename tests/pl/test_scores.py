@@ -156,7 +156,7 @@ def test_several_predictions_of_many_genes_are_curves(section: Make):
         own = adata.uns[f"{key}_scores"]["pearson"].sort_values(ascending=False)
         np.testing.assert_allclose(dots(genes, f"{key}: mean {own.mean():.3f}").get_ydata(), own)
     assert not genes.containers
-    assert genes.get_xlabel() == "rank of the gene within each curve, best first (300)"
+    assert genes.get_xlabel() == "genes, each curve by its own rank, best first (300)"
 
 
 def test_several_predictions_that_cannot_be_compared(section: Make):

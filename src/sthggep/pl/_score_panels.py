@@ -59,30 +59,21 @@ class Compared:
 def draw_compared(ax: Axes, compared: Compared) -> None:
     """Draw a dot for each gene and prediction, and the ceiling of the gene; of many genes a curve by the rank of each."""
     scores, n, metric = compared.scores, len(compared.scores), compared.metric
-    rank = np.arange(1, n + 1)
-    few = n <= SOME_GENES
-    size = 4.0 if n <= FEW_GENES else 2.5
-    if compared.ceiling is not None and few:
-        ax.bar(rank, compared.ceiling, width=0.7, color="0.87", label=ceiling_label(compared.ceiling), zorder=1)
-    elif compared.ceiling is not None:
-        ax.plot(rank, _sorted(compared.ceiling, metric), color="0.55", lw=1.6, label="noise ceiling", zorder=2)
-    for i, key in enumerate(scores):
-        label = f"{key}: mean {scores[key].mean():.3f}"
-        if few:
-            (dots,) = ax.plot(rank, scores[key], MARKERS[i], color=COLORS[i], label=label, zorder=3)
-            dots.set(markersize=size, markeredgewidth=0, alpha=0.85)
-        else:
-            ax.plot(rank, _sorted(scores[key], metric), color=COLORS[i], lw=1.4, label=label, zorder=3)
+    if n <= SOME_GENES:
+        _draw_dots(ax, compared)
+    else:
+        _draw_curves(ax, compared)
     margin = max(0.8, 0.01 * n)
     ax.set_xlim(1 - margin, n + margin)
     left_out = f"; {compared.n_left_out} not scored by all, left out" if compared.n_left_out else ""
-    order = f"genes, best first by {scores.columns[0]}" if few else "rank of the gene within each curve, best first"
-    ax.set(ylabel=LABELS[metric], xlabel=f"{order} ({n}{left_out})")
-    if compared.on_training_tissue:
-        ax.set_title("(on training tissue)")
+    order = f"best first by {scores.columns[0]}" if n <= SOME_GENES else "each curve by its own rank, best first"
+    ax.set(ylabel=LABELS[metric], xlabel=f"genes, {order} ({n}{left_out})")
     if metric != "rmse":
         ax.axhline(0, color="black", lw=0.6, zorder=2)
     ax.legend(
+        title="scores on training tissue" if compared.on_training_tissue else None,
+        title_fontsize=7,
+        alignment="left",
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
         ncols=2,
@@ -90,17 +81,36 @@ def draw_compared(ax: Axes, compared: Compared) -> None:
         columnspacing=1.0,
         handletextpad=0.5,
         handlelength=1.4,
-        markerscale=4.0 / size,
     )
     if n <= FEW_GENES:
-        ax.set_xticks(rank, scores.index, rotation=90)
+        ax.set_xticks(np.arange(1, n + 1), scores.index, rotation=90)
     else:
         ax.set_xticks(rank_ticks(n))
 
 
-def _sorted(values: pd.Series, metric: str) -> pd.Series:
-    """Values from the best to the worst; missing ones last."""
-    return values.sort_values(ascending=metric == "rmse")
+def _draw_dots(ax: Axes, compared: Compared) -> None:
+    scores, rank = compared.scores, np.arange(1, len(compared.scores) + 1)
+    if compared.ceiling is not None:
+        ax.bar(rank, compared.ceiling, width=0.7, color="0.87", label=ceiling_label(compared.ceiling), zorder=1)
+    for i, key in enumerate(scores):
+        label = _name_with_mean(scores[key])
+        (dots,) = ax.plot(rank, scores[key], MARKERS[i], color=COLORS[i], label=label, zorder=3)
+        dots.set(markersize=4.0 if len(rank) <= FEW_GENES else 2.8, markeredgewidth=0, alpha=0.85)
+
+
+def _draw_curves(ax: Axes, compared: Compared) -> None:
+    scores, rank = compared.scores, np.arange(1, len(compared.scores) + 1)
+    ascending = compared.metric == "rmse"
+    if compared.ceiling is not None:
+        ceiling = compared.ceiling.sort_values(ascending=ascending)
+        ax.plot(rank, ceiling, color="0.55", lw=1.6, label="noise ceiling", zorder=2)
+    for i, key in enumerate(scores):
+        label = _name_with_mean(scores[key])
+        ax.plot(rank, scores[key].sort_values(ascending=ascending), color=COLORS[i], lw=1.4, label=label, zorder=3)
+
+
+def _name_with_mean(scores: pd.Series) -> str:
+    return f"{scores.name}: mean {scores.mean():.3f}"
 
 
 def draw_boxes(ax: Axes, groups: Mapping[str, pd.Series], metric: str, ceilings: list[float] | None, what: str) -> None:
