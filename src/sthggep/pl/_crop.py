@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sthggep._checks import counted, listing
 from sthggep._slides._anndata import table_of
-from sthggep._slides._polygons import polygon_labels
+from sthggep._slides._polygons import points_within, polygon_labels
 from sthggep._slides._resolve import resolve
 from sthggep._table._labels import read_labels
 from sthggep.pl._tissue import View, image_of_box, spot_diameter, view_of
@@ -161,16 +161,14 @@ def _spots_of(data: Slides, slide: Slide, region: Region, places: Places) -> NDA
 
 def _spots_in(polygon: Polygon, slide: Slide) -> NDArray[np.bool_]:
     """The spots whose center lies in a polygon."""
-    from spatialdata.models import ShapesModel
-
-    inside = ShapesModel.parse(slide.xy, geometry=0, radius=1).within(polygon).to_numpy(dtype=bool)
+    inside = points_within(polygon, slide.xy)
     if not inside.any():
         msg = (
             f"Section {slide.name!r}: no spot lies in the polygon `region`, which spans {polygon.bounds} (x, y, x, y). It "
             "must be in full-resolution pixels, as `obsm['spatial']`."
         )
         raise ValueError(msg)
-    return np.asarray(inside)
+    return inside
 
 
 def _labels(data: Slides, slide: Slide, name: str, places: Places) -> pd.Series:

@@ -12,6 +12,7 @@ from anndata import AnnData
 from sthggep._arguments import checked
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
+from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep.pl._crop import crops_of
 from sthggep.pl._figure import figure_of, new_figure, save_figure, style
@@ -226,7 +227,6 @@ def _genes(data: object, genes: str | Sequence[str] | None, key: str, places: Pl
     """The genes to draw, and why they were chosen if the user named none."""
     if genes is not None:
         return ([genes] if isinstance(genes, str) else [str(gene) for gene in genes]), ""
-    from sthggep._slides._anndata import table_of
     from sthggep.tl import top_genes
 
     first = next(iter(data.values())) if isinstance(data, Mapping) else data[0] if isinstance(data, Sequence) else data
