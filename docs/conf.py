@@ -52,6 +52,8 @@ qualname_overrides = {
     "spatialdata._core.spatialdata.SpatialData": "spatialdata.SpatialData",
     "torch.Tensor": "torch.Tensor",
     "pathlib._local.Path": "pathlib.Path",
+    "shapely.geometry.multipolygon.MultiPolygon": "shapely.MultiPolygon",
+    "shapely.geometry.polygon.Polygon": "shapely.Polygon",
 }
 
 # -- References -----------------------------------------------------------------------------------
@@ -67,6 +69,7 @@ INVENTORIES = {
     "python": "https://docs.python.org/3/",
     "scanpy": "https://scanpy.readthedocs.io/en/stable/",
     "scipy": "https://docs.scipy.org/doc/scipy/",
+    "shapely": "https://shapely.readthedocs.io/en/stable/",
     "spatialdata": "https://spatialdata.scverse.org/en/stable/",
     "spatialdata_io": "https://spatialdata.scverse.org/projects/io/en/stable/",
     "squidpy": "https://squidpy.readthedocs.io/en/stable/",

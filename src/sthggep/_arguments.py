@@ -29,7 +29,18 @@ AT_LEAST = {
     **dict.fromkeys(("n_candidates", "n_pcs", "n_similar", "patch_px", "size_px", "window", "workers"), 1),
     **dict.fromkeys(("context_px", "n_boot", "n_members", "n_spatial", "n_top", "program", "seed", "series"), 0),
 }
-POSITIVE = ("dpi", "figsize", "learning_rate", "mpp", "pitch_um", "scale_um", "size_um", "spacing_um", "spot_size")
+POSITIVE = (
+    "dpi",
+    "figsize",
+    "learning_rate",
+    "mpp",
+    "pitch_um",
+    "scale_um",
+    "size",
+    "size_um",
+    "spacing_um",
+    "spot_size",
+)
 SHARES = (
     "alpha",
     "alpha_img",

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 TOOL = "sthggep"
+GRID = "tissue_grid"  # the record of a grid of pseudo-spots
 UNITS = "log10(1 + counts per 10,000 of the panel)"
 UNITS_OF_ALL = "log10(1 + counts per 10,000 of all genes)"
 ARRAY_COLUMNS = (("array_x", "array_y"), ("array_col", "array_row"))

@@ -34,7 +34,7 @@ def test_demo_writes_the_files_that_it_lists(small_demo, shell):
     assert "Predict the held-out section toy3" in log
     out = shell.folder / "demo"
     files = {path.name for path in out.iterdir()}
-    figures = {"gene_map.png", "scores.png", "history.png", "patches.png"}
+    figures = {"gene_map.png", "crop.png", "scores.png", "history.png", "patches.png"}
     assert files == {"scores.csv", "model", "predicted.h5ad", *figures}
     assert all(name in log for name in files)
     assert all((out / name).stat().st_size > 5000 for name in figures)

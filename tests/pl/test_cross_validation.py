@@ -61,6 +61,7 @@ def test_means_quartiles_and_ceiling():
     assert [text.get_text() for text in ax.get_xticklabels()] == [*names, "mean"]
     assert ax.get_xlabel() == "held-out section, by patient"
     assert [text.get_text() for text in ax.texts] == ["B", "C"]
+    assert ax.get_legend().get_title().get_text() == "mean; line = quartiles of genes"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         "HGGEP",
         "mean",

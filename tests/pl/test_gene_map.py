@@ -29,6 +29,10 @@ def spots(ax) -> EllipseCollection:
     return collection
 
 
+def is_gray(ax) -> bool:
+    return np.ptp(np.asarray(ax.images[0].get_array())[..., :3], axis=-1).max() == 0
+
+
 def by_hand(adata: AnnData, gene: int) -> np.ndarray:
     """log10(1 + counts per 10,000 of the panel): the panel is the first four columns."""
     counts = adata.X.toarray()[:, :4].astype(float)
@@ -62,7 +66,29 @@ def test_color_bars_and_units(section: Make):
         assert not axes[f"S1: {gene} observed"].child_axes
         (bar,) = axes[f"S1: {gene} predicted"].child_axes
         assert bar.get_xlim() == pytest.approx(spots(axes[f"S1: {gene} observed"]).get_clim())
-    assert figure.get_supxlabel() == "colors: log10(1 + counts per 10,000 of the panel)"
+        assert " ".join(bar.get_xlabel().split()) == "log10(1 + counts per 10,000 of the panel)"
+    assert figure.get_supxlabel() == ""
+
+
+def test_color_bars_stand_under_the_maps_that_they_measure(section: Make):
+    """Under the middle of both maps, at any resolution and size of the figure, and in the middle of one map."""
+    for options, kinds in (({}, ("observed", "predicted")), ({"observed": False}, ("predicted",))):
+        figure = pl.gene_map(section(), ["ACTB", "CD74"], **options)
+        for dpi in (100, 300):
+            figure.set_dpi(dpi)
+            figure.canvas.draw()
+            for gene in ("ACTB", "CD74"):
+                maps = [by_label(figure)[f"S1: {gene} {kind}"] for kind in kinds]
+                boxes = [ax.get_window_extent() for ax in maps]
+                bar = maps[-1].child_axes[0].get_window_extent()
+                assert bar.y1 < boxes[0].y0
+                assert boxes[0].y0 - bar.y1 < 0.1 * dpi
+                assert (bar.x0 + bar.x1) / 2 == pytest.approx((boxes[0].x0 + boxes[-1].x1) / 2, abs=0.01 * dpi)
+
+
+def test_color_bar_is_as_opaque_as_the_spots(section: Make):
+    (bar,) = by_label(pl.gene_map(section(), "ACTB", alpha=0.4))["S1: ACTB predicted"].child_axes
+    assert {round(mesh.get_alpha(), 2) for mesh in bar.collections if mesh.get_array() is not None} == {0.4}
 
 
 def test_spots_are_to_scale_and_on_the_image(section: Make):
@@ -135,19 +161,35 @@ def test_image_is_drawn_once_a_section(section: Make):
     kinds = [f"{gene} {kind}" for gene in ("ACTB", "CD74", "FASN") for kind in ("observed", "predicted")]
     assert list(by_label(figure)) == [f"{name}: {panel}" for name in data for panel in ("H&E", *kinds)]
     assert [ax.get_label() for ax in figure.axes if ax.get_title() == "H&E"] == ["left: H&E", "right: H&E"]
-    # No map has a color image
-    gray = [np.ptp(np.asarray(ax.images[0].get_array())[..., :3], axis=-1).max() == 0 for ax in figure.axes]
-    assert gray == ([False] + 6 * [True]) * 2
+    # The maps show the H&E in color, or with `bw` in gray
+    assert not any(is_gray(ax) for ax in figure.axes)
+    gray = [is_gray(ax) for ax in pl.gene_map(data["left"], "ACTB", bw=True).axes]
+    assert gray == [False, True, True]
     # Titles say which gene, and the correlation in that section
     r = np.corrcoef(by_hand(data["right"], 1), data["right"].obsm["hggep"][:, 1])[0, 1]
-    assert by_label(figure)["right: FASN predicted"].get_title() == f"FASN\npredicted  PCC {r:.2f}"
-    # Two genes in a row, the third below the first
+    assert by_label(figure)["right: FASN predicted"].get_title() == f"FASN predicted  PCC {r:.2f}"
+    # Two genes in a row; the H&E takes the place of a fourth gene, so that none is empty
     places = {label: ax.get_subplotspec() for label, ax in by_label(figure).items()}
-    assert [places[f"left: {kind}"].colspan.start for kind in ("H&E", *kinds)] == [0, 1, 2, 3, 4, 1, 2]
+    assert [places[f"left: {kind}"].colspan.start for kind in ("H&E", *kinds)] == [0, 2, 3, 0, 1, 2, 3]
+    assert len(places["left: H&E"].colspan) == 2
     assert [places[f"{name}: {panel}"].rowspan.start for name in data for panel in ("H&E", *kinds[::2])] == [
-        *(0, 0, 0, 1),
-        *(2, 2, 2, 3),
+        *(0, 0, 1, 1),
+        *(2, 2, 3, 3),
     ]
+
+
+@pytest.mark.parametrize("observed", [True, False])
+@pytest.mark.parametrize("image", [True, False])
+@pytest.mark.parametrize("n", range(1, 12))
+def test_no_half_of_a_row_is_empty(n: int, image: bool, observed: bool):
+    from sthggep.pl._map_layout import arrange
+
+    n_kinds = 1 + observed
+    beside, leads = arrange(n, n_kinds, image, None)
+    in_last_row = (n + leads) % beside or beside
+    assert in_last_row > beside / 2
+    assert image or not leads
+    assert beside * n_kinds <= (4 if image or observed else 5)
 
 
 @pytest.mark.parametrize(
@@ -276,20 +318,21 @@ def test_data_and_settings_of_the_user_do_not_change(section: Make, tmp_path):
 
 
 def test_no_text_is_small_clipped_or_overlapping(section: Make):
-    figure = pl.gene_map([section("A long section name"), section("B", 1)], ["ACTB", "CD74"])
+    slides = [section("A long section name"), section("B", 1)]
+    figure = pl.gene_map(slides, ["ACTB", "CD74"], title="Chosen before", region=("array_x", *range(5)))
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     boxes = []
     for ax in [*figure.axes, *(bar for axes in figure.axes for bar in axes.child_axes)]:
         left, right = ax.get_xlim()
         numbers = [text for text in ax.get_xticklabels() if left <= text.get_position()[0] <= right]
-        for text in (ax.title, ax.yaxis.label, *ax.texts, *numbers):
+        for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts, *numbers):
             if text.get_text() and text.get_visible():
                 assert text.get_fontsize() >= 7
                 boxes.append(text.get_window_extent(renderer))
     width, height = figure.canvas.get_width_height()
     assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
-    boxes.append(figure._supxlabel.get_window_extent(renderer))
+    boxes += [text.get_window_extent(renderer) for text in (figure._supxlabel, figure._suptitle)]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 

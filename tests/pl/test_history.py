@@ -43,14 +43,14 @@ def test_members_their_mean_and_the_best_epochs(ensemble: pd.DataFrame):
     loss, pearson = figure.axes
     assert len(loss.lines) == 2 * 3 + 2  # two members and a mean, twice; the best epochs and the last ones
     loss_lines = lines(loss)
-    assert loss_lines["training, mean of 2"] == ([0, 1, 2], [4.5, 3.5, 2.5])  # epochs that both reached
+    assert loss_lines["training, mean of 2"] == ([1, 2, 3], [4.5, 3.5, 2.5])  # epochs that both reached
     assert loss_lines["validation, mean of 2"][1] == pytest.approx([5.0, 4.0, 3.7])
-    assert loss_lines[KEPT] == ([2, 1], [3.2, 4.5])
-    assert loss_lines[STOPPED] == ([3, 2], [3.4, 4.2])
-    assert lines(pearson)[KEPT] == ([2, 1], [0.3, 0.2])
-    assert lines(pearson)[STOPPED] == ([3, 2], [0.25, 0.15])
+    assert loss_lines[KEPT] == ([3, 2], [3.2, 4.5])
+    assert loss_lines[STOPPED] == ([4, 3], [3.4, 4.2])
+    assert lines(pearson)[KEPT] == ([3, 2], [0.3, 0.2])
+    assert lines(pearson)[STOPPED] == ([4, 3], [0.25, 0.15])
     assert legend(figure) == ["training, mean of 2", "validation, mean of 2", KEPT, STOPPED]
-    assert pearson.get_title() == "Validation: 0.250 at the epochs kept (1–2)"
+    assert pearson.get_title() == "Validation: 0.250 at the epochs kept (2–3)"
     assert "Pearson" in pearson.get_ylabel()
     assert [loss.get_xlabel(), pearson.get_xlabel()] == ["epoch", "epoch"]
 
@@ -59,13 +59,13 @@ def test_one_member_or_none_named(ensemble: pd.DataFrame):
     one_member = ensemble[ensemble["member"] == 0]
     for table in (one_member, one_member.drop(columns="member")):
         loss, pearson = pl.history(table).axes
-        assert lines(loss)["training"] == ([0, 1, 2, 3], [4, 3, 2, 1])
-        assert pearson.get_title() == "Validation: 0.300 at the epoch kept (2)"
+        assert lines(loss)["training"] == ([1, 2, 3, 4], [4, 3, 2, 1])
+        assert pearson.get_title() == "Validation: 0.300 at the epoch kept (3)"
 
 
 def test_without_validation_the_last_epoch_is_marked(ensemble: pd.DataFrame):
     empty = ensemble.assign(val_loss=np.nan, val_pearson=np.nan)
-    for table, last in ((empty, ([3, 2], [1, 3])), (ensemble[["epoch", "train_loss"]].iloc[:4], ([3], [1]))):
+    for table, last in ((empty, ([4, 3], [1, 3])), (ensemble[["epoch", "train_loss"]].iloc[:4], ([4], [1]))):
         figure = pl.history(table)
         (loss,) = figure.axes
         assert lines(loss)["epoch kept (the last: nothing was held out)"] == last

@@ -79,9 +79,16 @@ def test_numbers_names_and_size(section: Make):
     heading = figure.subfigs[1].get_suptitle()
     assert "4 of 24 patches" in heading
     assert "120 × 120 µm in 112 × 112 px" in heading
+    assert heading.endswith("under each: its spot, as array column x row")  # such as 8x2
     names = [ax.get_xlabel() for ax in patches]
     assert len(set(names)) == 4
     assert set(names) <= set(section().obs_names)
+
+
+def test_names_that_are_no_places(section: Make):
+    adata = section()
+    adata.obs_names = [f"ACGT-{i}" for i in range(adata.n_obs)]
+    assert pl.patches(adata, size_um=120, n=2).subfigs[1].get_suptitle().endswith("under each: its spot")
 
 
 def test_size_without_microns(section: Make):

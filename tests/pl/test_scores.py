@@ -116,6 +116,64 @@ def test_ceiling_of_many_genes_is_a_dot_each_and_smooth():
     assert pl.scores(scores.assign(ceiling=np.nan)).axes[0].get_legend() is None
 
 
+def test_the_legend_explains_missing_bars():
+    scores = table(10)
+    assert pl.scores(scores).axes[0].get_legend().get_texts()[0].get_text() == "noise ceiling"
+    for nothing in (0.0, np.nan):
+        scores.iloc[3, scores.columns.get_loc("ceiling")] = nothing
+        label = pl.scores(scores).axes[0].get_legend().get_texts()[0].get_text()
+        assert label == "noise ceiling (no bar: counts show noise only)"
+
+
+def with_predictions(adata: AnnData, n: int) -> AnnData:
+    for seed, key in enumerate(["hggep", "ridge", "nearest"]):
+        adata.uns[f"{key}_scores"] = table(n, seed).assign(ceiling=table(n)["ceiling"])
+    return adata
+
+
+def test_several_predictions_of_few_genes(section: Make):
+    adata = with_predictions(section(), 12)
+    adata.uns["ridge_scores"].loc["GENE3", "pearson"] = np.nan
+    genes, boxes = pl.scores(adata, key=["ridge", "hggep"]).axes
+    ridge = adata.uns["ridge_scores"]["pearson"].dropna().sort_values(ascending=False)
+    assert [text.get_text() for text in genes.get_xticklabels()] == list(ridge.index)
+    assert genes.get_xlabel() == "genes, best first by ridge (11; 1 not scored by all, left out)"
+    hggep = adata.uns["hggep_scores"].loc[ridge.index]
+    np.testing.assert_allclose(dots(genes, f"ridge: mean {ridge.mean():.3f}").get_ydata(), ridge)
+    np.testing.assert_allclose(dots(genes, f"hggep: mean {hggep['pearson'].mean():.3f}").get_ydata(), hggep["pearson"])
+    np.testing.assert_allclose([bar.get_height() for bar in genes.containers[0]], hggep["ceiling"])
+    assert [text.get_text() for text in boxes.get_xticklabels()] == ["ridge", "hggep"]
+    means = {line.get_ydata()[0] for line in boxes.lines if str(line.get_marker()) in "os" and len(line.get_ydata())}
+    assert means >= {ridge.mean(), hggep["pearson"].mean()}
+    colors = [line.get_color() for line in genes.lines[:2]]
+    assert len(set(colors)) == 2
+
+
+def test_several_predictions_of_many_genes_are_curves(section: Make):
+    adata = with_predictions(section(), 300)
+    genes = pl.scores(adata, key=["hggep", "ridge", "nearest"]).axes[0]
+    for key in ("hggep", "ridge", "nearest"):
+        own = adata.uns[f"{key}_scores"]["pearson"].sort_values(ascending=False)
+        np.testing.assert_allclose(dots(genes, f"{key}: mean {own.mean():.3f}").get_ydata(), own)
+    assert not genes.containers
+    assert genes.get_xlabel() == "genes, each curve by its own rank, best first (300)"
+
+
+def test_several_predictions_that_cannot_be_compared(section: Make):
+    adata = with_predictions(section(), 12)
+    with pytest.raises(KeyError, match=r"'absent_scores' is not in uns.*tl\.evaluate\(data, 'absent'\)"):
+        pl.scores(adata, key=["hggep", "absent"])
+    with pytest.raises(ValueError, match=r"one slide, found a DataFrame.*tl\.compare"):
+        pl.scores(table(5), key=["hggep", "ridge"])
+    with pytest.raises(ValueError, match="more than once: 'hggep'"):
+        pl.scores(adata, key=["hggep", "hggep"])
+    with pytest.raises(ValueError, match="an empty list"):
+        pl.scores(adata, key=[])
+    _, ax = plt.subplots()
+    assert pl.scores(adata, key=["hggep", "ridge"], ax=ax) is ax
+    assert len(pl.scores(adata, key=["hggep"]).axes) == 1
+
+
 def test_constant_genes_are_counted():
     scores = table(10)
     scores.loc[["GENE0", "GENE1"], "pearson"] = np.nan

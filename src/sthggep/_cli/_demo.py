@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DATASETS = ("her2st", "cscc", "mob")
 TOY_SECTIONS = 3
-FIGURES = ("gene_map.png", "scores.png", "history.png", "patches.png")
+FIGURES = ("gene_map.png", "crop.png", "scores.png", "history.png", "patches.png")
 EXAMPLES = """
 sthggep demo
 sthggep demo --out c2 --section her2st:C2    (a real section; trains on the other local sections of the data set)
@@ -93,7 +93,10 @@ def run_demo(out: Path, sections: Sequence[str] = (), seed: int = 0, *, show: bo
         scores.join(verdicts[["verdict", "reason"]]).to_csv(part)
     # The best gene, one of good and one of middling score, so that the figure is not too favorable
     genes = [str(best.index[int(len(best) * rank)]) for rank in (0, 0.25, 0.5)]
-    pl.gene_map(test, list(dict.fromkeys(genes)), save=out / "gene_map.png")
+    why = "genes of the best, of good and of middling score on this section"
+    pl.gene_map(test, list(dict.fromkeys(genes)), title=why, save=out / "gene_map.png")
+    why = f"{genes[0]}, the gene of the best score, in the middle of the section"
+    pl.gene_map(test, genes[0], crop_coord=_middle(test), size=1.2, title=why, save=out / "crop.png")
     pl.scores(test, save=out / "scores.png")
     pl.history(model, save=out / "history.png")
     pl.patches(test, size_um=160, save=out / "patches.png")
@@ -139,6 +142,14 @@ def _read_sections(names: Sequence[str]) -> tuple[list[AnnData], AnnData]:
 
 def _name(adata: AnnData) -> str:
     return str(next(iter(adata.uns["spatial"])))
+
+
+def _middle(adata: AnnData) -> tuple[float, float, float, float]:
+    """Left, right, top and bottom of the middle third of the spots, in full-resolution pixels."""
+    import numpy as np
+
+    (left, top), (right, bottom) = np.quantile(np.asarray(adata.obsm["spatial"]), (1 / 3, 2 / 3), axis=0)
+    return float(left), float(right), float(top), float(bottom)
 
 
 def _drop_image_on_disk(adata: AnnData) -> None:

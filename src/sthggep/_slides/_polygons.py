@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from sthggep._checks import listing
 from sthggep._slides._regions import element_of
 
 if TYPE_CHECKING:
+    from shapely import MultiPolygon, Polygon
     from spatialdata import SpatialData
 
     from sthggep._slides._slide import Slide
@@ -65,3 +67,10 @@ def polygon_labels(data: AnnData | SpatialData, slide: Slide, name: str, table_k
         msg = f"No spot of {slide.name!r} lies in a polygon of {name!r}, in the coordinate system {shared[0]!r}."
         raise ValueError(msg)
     return labels
+
+
+def points_within(polygon: Polygon | MultiPolygon, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the points (n, 2) lie in a polygon."""
+    from spatialdata.models import ShapesModel
+
+    return np.asarray(ShapesModel.parse(xy, geometry=0, radius=1).within(polygon), dtype=bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def agreement(
     spot_size: float | None = None,
     alpha_img: float = 0.3,
     figsize: tuple[float, float] | None = None,
-    dpi: float = 120,
+    dpi: float = 200,
     save: str | Path | None = None,
     image_key: str | None = None,
     table_key: str = "table",
@@ -121,7 +122,7 @@ def agreement(
             maps[name] = read_labels(slide, column)
     diameter = spot_diameter(slide, spot_size)
     view = view_of(slide, margin=1.5 * diameter)
-    colors = dict(zip(sorted(labels.dropna().unique(), key=_sort_key), _palette(), strict=False))
+    colors = dict(zip(sorted(labels.dropna().unique(), key=_sort_key), palette(), strict=False))
     legend = colors | ({"no label": MISSING} if labels.isna().any() else {})
     with style():
         figure, axes = _axes(view, len(maps) + image, legend, figsize, dpi)
@@ -139,7 +140,9 @@ def agreement(
     return figure
 
 
-def match_colors(labels: pd.Series, clusters: pd.Series, colors: dict[str, str]) -> dict[str, str]:
+def match_colors(
+    labels: pd.Series, clusters: pd.Series, colors: dict[str, str], taken: Collection[str] = ()
+) -> dict[str, str]:
     """Give each cluster the color of one label so that the most spots agree; further clusters take new colors."""
     from scipy.optimize import linear_sum_assignment
 
@@ -149,11 +152,11 @@ def match_colors(labels: pd.Series, clusters: pd.Series, colors: dict[str, str])
     pairs = zip(n_common.index[rows], n_common.columns[columns], strict=True)
     # The assignment also pairs clusters and labels that have no spot in common
     cluster_colors = {str(c): colors[str(label)] for c, label in pairs if n_common.loc[c, label] > 0}
-    unused = (color for color in _palette() if color not in colors.values())
+    unused = (color for color in palette() if color not in {*colors.values(), *taken})
     return cluster_colors | {str(c): next(unused, MISSING) for c in n_common.index if str(c) not in cluster_colors}
 
 
-def _palette() -> list[str]:
+def palette() -> list[str]:
     """Colors for labels and clusters: first distinct ones, then 60 colors of a long color map."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex

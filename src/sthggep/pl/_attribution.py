@@ -17,7 +17,15 @@ from sthggep._checks import one_of, positive
 from sthggep._log import log
 from sthggep.pl._figure import COLORS, figure_of, new_figure, save_figure, style
 from sthggep.pl._maps import GeneMaps, color_scale
-from sthggep.pl._tissue import View, draw_scale_bar, draw_spots, draw_tissue, spot_diameter, view_of
+from sthggep.pl._tissue import (
+    View,
+    draw_scale_bar,
+    draw_spots,
+    draw_tissue,
+    section_label,
+    spot_diameter,
+    view_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +61,7 @@ def attribution(
     vmax: float | None = None,
     alpha: float = 0.6,
     figsize: tuple[float, float] | None = None,
-    dpi: float = 120,
+    dpi: float = 200,
     save: str | Path | None = None,
     device: str = "auto",
     show_progress_bar: bool = True,
@@ -233,7 +241,7 @@ def _draw_prediction(ax: Axes, attribution: Attribution, view: View, diameter: f
     norm = Normalize(scale.low, scale.high)
     draw_spots(ax, slide.xy, diameter, array=values, cmap="viridis", norm=norm)
     ax.set_title(f"{attribution.name} predicted")
-    ax.set_ylabel(textwrap.fill(attribution.section, max(8, int(layout.tissue / LETTER_INCHES))))
+    ax.set_ylabel(textwrap.fill(section_label(slide), max(8, int(layout.tissue / LETTER_INCHES))))
     draw_scale_bar(ax, view, slide.mpp)
     _draw_color_bar(ax, ScalarMappable(norm, "viridis"), values, _wrap(attribution.units, layout.panel), layout)
 

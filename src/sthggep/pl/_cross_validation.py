@@ -12,7 +12,7 @@ import pandas as pd
 from sthggep._arguments import checked
 from sthggep._checks import listing, one_of
 from sthggep.pl._figure import COLORS, DOT, figure_of, new_figure, save_figure, style
-from sthggep.pl._scores import LABELS
+from sthggep.pl._score_panels import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,12 +153,22 @@ def _draw(ax: Axes, summary: pd.DataFrame, sections: pd.DataFrame, results: pd.D
 
 
 def _draw_legend(ax: Axes) -> None:
-    """Extend the y axis, and list all methods in one line above the data."""
+    """Extend the y axis, and list all methods above the data, with what marker and line mean."""
+    handles, labels = ax.get_legend_handles_labels()
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.12 * (high - low))
-    entries = len(ax.get_legend_handles_labels()[1])
+    ax.set_ylim(low, high + 0.22 * (high - low))
     ax.legend(
-        loc="upper left", ncols=entries, borderaxespad=0.2, columnspacing=1.2, handletextpad=0.3, handlelength=1.4
+        handles,
+        labels,
+        title="mean; line = quartiles of genes",
+        title_fontsize=7,
+        alignment="left",
+        loc="upper left",
+        ncols=len(labels),
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handletextpad=0.3,
+        handlelength=1.4,
     )
 
 
@@ -206,7 +216,7 @@ def _name_sections(ax: Axes, names: list[str], results: pd.DataFrame, several: b
     ax.set_xticks(np.arange(len(labels)), labels, rotation=90 if long else 0)
     if several:
         ax.get_xticklabels()[-1].set_fontweight("bold")
-        ax.axvline(len(names) - 0.5, 0, 0.88, color="0.6", lw=0.6, zorder=1)
+        ax.axvline(len(names) - 0.5, 0, 0.8, color="0.6", lw=0.6, zorder=1)
     key = results.attrs.get("parameters", {}).get("group_key", "section")
     grouped = "" if key == "section" else f", by {key}"
     footnote = "   (* trained on other sections of the same patient)" if leaks else ""

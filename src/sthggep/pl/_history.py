@@ -31,7 +31,7 @@ def history(
 ) -> Figure:
     """Draw training curves: the loss, and the correlation on held-out tissue, by epoch.
 
-    The x axes show the epoch. The left y axis is the loss on training and held-out tissue; the right one is the mean
+    The x axes show the epoch, counted from 1 as in the log. The left y axis is the loss on training and held-out tissue; the right one is the mean
     Pearson correlation over genes on held-out tissue. A thin line is one network of an ensemble; a bold line is the mean
     of the networks, over the epochs that all of them reached. A dot marks the epoch whose weights a network keeps: the
     epoch of the highest validation correlation, or the last one without held-out tissue. A cross marks the epoch at
@@ -40,8 +40,8 @@ def history(
     Parameters
     ----------
     history
-        Model (the function draws its ``history``), or a DataFrame with the columns ``epoch`` and ``train_loss`` and,
-        if there are, ``member``, ``val_loss`` and ``val_pearson``.
+        Model (the function draws its ``history``), or a DataFrame with the columns ``epoch``, which counts from 0 as in
+        ``model.history``, and ``train_loss`` and, if there are, ``member``, ``val_loss`` and ``val_pearson``.
     figsize
         Width and height in inches. Default: a size that fits the content.
     dpi
@@ -110,6 +110,7 @@ def _table(history: object) -> pd.DataFrame:
         msg = f"The history lacks {listing(absent)}; its columns are {listing(table.columns)}."
         raise KeyError(msg)
     table = table.reset_index(drop=True)
+    table = table.assign(epoch=table["epoch"] + 1)  # as in the log
     return table if "member" in table else table.assign(member=0)
 
 

@@ -21,6 +21,7 @@ from sthggep.pl._tissue import (
     draw_spots,
     draw_tissue,
     find_spots,
+    section_label,
     sections_of,
     spot_diameter,
     spread_spots,
@@ -54,7 +55,7 @@ def hypergraph(
     alpha_img: float = 0.3,
     spot_size: float | None = None,
     figsize: tuple[float, float] | None = None,
-    dpi: float = 120,
+    dpi: float = 200,
     save: str | Path | None = None,
     ax: Axes | None = None,
     image_key: str | None = None,
@@ -143,7 +144,7 @@ def hypergraph(
             target = new_figure(size, dpi).subplots()
         draw_tissue(target, view, alpha=alpha_img, gray=True)
         sizes = _draw_hyperedges(target, slide, edges, selection, spot_diameter(slide, spot_size))
-        title = f"{slide.name}: hyperedges of {len(selection)} of {slide.n_spots} spots"
+        title = f"{section_label(slide)}: hyperedges of {len(selection)} of {slide.n_spots} spots"
         target.set_title(f"{title}\n{_size_range(sizes)} spots each")
         _draw_legend(target, edges.kinds)
         draw_scale_bar(target, view, slide.mpp)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from sthggep._keys import prediction_keys
 from sthggep._log import log
 from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
 from sthggep._table._verdicts import verdicts_of
-from sthggep.pl._tissue import View, spot_diameter, view_of
+from sthggep.pl._crop import WHOLE, Crop
+from sthggep.pl._tissue import View, spot_diameter
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
@@ -40,6 +41,12 @@ class GeneMaps:
     """Spots whose image is unlike the training tissue; ``None`` where that is not known."""
     used: NDArray[np.bool_] | None = None
     """Spots whose counts the model was trained on, while it was not trained on the others; ``None`` for none."""
+    shown: NDArray[np.bool_] | None = None
+    """Spots that are drawn, and that the color scale is of; ``None`` for all."""
+
+    def drawn(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Rows of the spots that are drawn."""
+        return values if self.shown is None else values[self.shown]
 
     def pearson(self, i: int) -> float:
         """Correlation of predicted and observed values of a gene over the spots that the model was not trained on."""
@@ -59,18 +66,26 @@ class ColorScale:
 
 
 def read_maps(
-    slide: Slide, genes: list[str], key: str, *, layer: str | None, observed: bool, spot_size: float | None
+    slide: Slide,
+    genes: list[str],
+    key: str,
+    *,
+    layer: str | None,
+    observed: bool,
+    spot_size: float | None,
+    size: float = 1.0,
+    crop: Crop = WHOLE,
 ) -> GeneMaps:
-    """Predicted and observed values of some genes of one section, and its image."""
+    """Predicted and observed values of some genes of one section, and the image of the part that is shown."""
     prediction = read_prediction(slide.adata, key)
     columns = prediction.columns(genes)
     measured = read_observed(slide, prediction, layer) if observed else None
     verdicts = verdicts_of(slide, key, prediction.genes)
     novelty = slide.adata.obs.get(prediction_keys(key).novelty)
-    diameter = spot_diameter(slide, spot_size)
+    diameter = size * spot_diameter(slide, spot_size)
     return GeneMaps(
         slide=slide,
-        view=view_of(slide, margin=1.5 * diameter),
+        view=crop.view(slide, diameter),
         diameter=diameter,
         predicted=prediction.take(slide.rows, columns),
         observed=None if measured is None else measured[:, columns],
@@ -79,6 +94,7 @@ def read_maps(
         verdicts=() if verdicts is None else tuple(verdicts["verdict"].astype(str).iloc[columns]),
         used=prediction.measured(slide) if prediction.sources is not None else None,
         novel=None if novelty is None else np.asarray(novelty, dtype=np.float64)[slide.rows] > NOVEL,
+        shown=crop.spots,
     )
 
 
@@ -95,8 +111,8 @@ def read_observed(slide: Slide, prediction: Prediction, layer: str | None) -> ND
 
 
 def color_scale(maps: list[GeneMaps], gene: int, vmin: Limit, vmax: Limit) -> ColorScale:
-    """One color scale of a gene for the observed and predicted values of all sections."""
-    parts = [values[:, gene] for m in maps for values in (m.observed, m.predicted) if values is not None]
+    """One color scale of a gene for the observed and predicted values that are drawn, of all sections."""
+    parts = [m.drawn(values[:, gene]) for m in maps for values in (m.observed, m.predicted) if values is not None]
     pooled = np.concatenate(parts)
     pooled = pooled[np.isfinite(pooled)]
     low, high = _limit(vmin, pooled, "p2", "vmin"), _limit(vmax, pooled, "p98", "vmax")

@@ -17,7 +17,15 @@ from sthggep._slides._places import Places
 from sthggep._table._prediction import Prediction, read_prediction
 from sthggep.pl._figure import COLORS, empty_axes, new_figure, save_figure, style
 from sthggep.pl._maps import read_observed
-from sthggep.pl._tissue import draw_scale_bar, draw_tissue, round_length, sections_of, spot_diameter, view_of
+from sthggep.pl._tissue import (
+    draw_scale_bar,
+    draw_tissue,
+    round_length,
+    section_label,
+    sections_of,
+    spot_diameter,
+    view_of,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,11 +36,9 @@ if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
     from sthggep.tl import Attribution
 
-TISSUE_INCHES = 1.75
-TALLEST_INCHES = 3.2
-PATCH_INCHES = 0.8
+TISSUE_INCHES, TALLEST_INCHES = 1.75, 3.2
+PATCH_INCHES, GAP_INCHES = 0.8, 0.03
 PATCH_PX = 300  # a printed patch at 300 dots per inch
-GAP_INCHES = 0.03
 LINE_INCHES = 0.12  # of the titles above a patch
 MOST_COLUMNS = 6
 TAG_INCHES = 0.15  # between the numbers on the tissue
@@ -53,7 +59,7 @@ def patch_gallery(
     layer: str | None = None,
     section: str | None = None,
     figsize: tuple[float, float] | None = None,
-    dpi: float = 120,
+    dpi: float = 200,
     save: str | Path | None = None,
     image_key: str | None = None,
     table_key: str = "table",
@@ -134,8 +140,8 @@ def patch_gallery(
     )
     slides = sections_of(data, places, None if section is None else [section])
     if len(slides) > 1:
-        names = listing(s.name for s in slides)
-        msg = f"One section was expected, found {len(slides)}: {names}. Pass `section=` with the name of one."
+        found = f"{len(slides)}: {listing(s.name for s in slides)}"
+        msg = f"One section was expected, found {found}. Pass `section=` with the name of one."
         raise ValueError(msg)
     slide = slides[0]
     values = _read_values(slide, gene, key, layer=layer, observed=observed)
@@ -150,7 +156,7 @@ def patch_gallery(
     widths = TISSUE_INCHES + 0.2, max(columns, 2) * (PATCH_INCHES + GAP_INCHES) + 0.25
     with style():
         figure = new_figure(figsize or (sum(widths), max(sum(lines) * row, tissue + 0.35) + 0.25), dpi)
-        figure.suptitle(f"{values.name} in {slide.name}, {values.units}", fontsize=8)
+        figure.suptitle(f"{values.name} in {section_label(slide)}, {values.units}", fontsize=8)
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=widths)[0]
         ax = left.subplots(subplot_kw={"anchor": "N"})
         draw_tissue(ax, view)

@@ -19,6 +19,7 @@ from sthggep.pl._tissue import (
     draw_spots,
     draw_tissue,
     find_spots,
+    section_label,
     spot_diameter,
     spread_spots,
     view_of,
@@ -51,7 +52,7 @@ def patches(
     spots: Sequence[str] | None = None,
     seed: int = 0,
     figsize: tuple[float, float] | None = None,
-    dpi: float = 120,
+    dpi: float = 200,
     save: str | Path | None = None,
     image_key: str | None = None,
     table_key: str = "table",
@@ -63,7 +64,7 @@ def patches(
     """Draw a few patches and the places on the tissue that they are cut from, to check that spots and image match.
 
     The left panel shows the tissue to scale, with all spots as dots and a few patches as numbered squares. The right
-    panels show these patches as a network sees them. If dots miss the tissue, or a patch shows other tissue than its
+    panels show these patches as a network sees them, with the name of the spot under each. If dots miss the tissue, or a patch shows other tissue than its
     square, the coordinates are swapped, mirrored, or on another scale than the image. The function warns if it detects
     such a mismatch.
 
@@ -130,7 +131,9 @@ def patches(
         figure = new_figure(figsize or (tissue + width, height), dpi)
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(tissue, width))[0]
         _draw_squares(left.subplots(), cut, view, selection)
-        right.suptitle(f"{len(selection)} of {len(cut)} patches\n{_field_of_view(cut)}", fontsize=8)
+        right.suptitle(
+            f"{len(selection)} of {len(cut)} patches\n{_field_of_view(cut)}\n{_meaning_of_names(cut)}", fontsize=8
+        )
         _draw_patches(_patch_axes(right, lines, columns, spare=(height - needed) / PATCH_INCHES), cut, selection)
         save_figure(figure, save)
     return figure
@@ -147,7 +150,7 @@ def _draw_squares(ax: Axes, patches: Patches, view: View, selection: NDArray[np.
         for color, width in (("white", 2.2), ("black", 1.1)):
             ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=width, clip_on=False))
         ax.text(x0, y0, str(number), color="white", fontsize=7, ha="right", va="bottom", bbox=TAG, zorder=4)
-    ax.set_title(f"{slide.name}: {len(patches)} spots")
+    ax.set_title(f"{section_label(slide)}: {len(patches)} spots")
     draw_scale_bar(ax, view, slide.mpp)
 
 
@@ -165,6 +168,16 @@ def _draw_patches(axes: Sequence[Axes], patches: Patches, selection: NDArray[np.
         ax.imshow(patch, interpolation="antialiased")
         ax.text(0, 1, str(number), color="white", fontsize=7, ha="left", va="top", bbox=TAG, transform=ax.transAxes)
         ax.set_xlabel(names[i] if len(names[i]) < 17 else f"{names[i][:15]}…", fontsize=7)
+
+
+def _meaning_of_names(patches: Patches) -> str:
+    """What stands under each patch: the name of its spot, which on legacy arrays is its place, such as ``8x2``."""
+    slide = patches.slide
+    array = slide.array_xy()
+    names = slide.adata.obs_names[slide.rows]
+    if array is not None and list(names) == [f"{x}x{y}" for x, y in array]:
+        return "under each: its spot, as array column x row"
+    return "under each: its spot"
 
 
 def _field_of_view(patches: Patches) -> str:

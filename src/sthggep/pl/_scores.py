@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sthggep._arguments import checked
-from sthggep._checks import has_key, listing, one_of
+from sthggep._checks import has_key, listing, one_of, unique
 from sthggep._keys import prediction_keys
 from sthggep._slides._anndata import table_of
 from sthggep._table._prediction_rows import on_training_tissue
-from sthggep.pl._figure import COLORS, DOT, figure_of, new_figure, save_figure, style
+from sthggep.pl._figure import COLORS, figure_of, new_figure, save_figure, style
+from sthggep.pl._score_panels import (
+    FEW_GENES,
+    LABELS,
+    SOME_GENES,
+    Compared,
+    ceiling_label,
+    draw_boxes,
+    draw_compared,
+    draw_legend,
+    rank_ticks,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,9 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-LABELS = {"pearson": "Pearson correlation", "spearman": "Spearman correlation", "rmse": "RMSE"}
-FEW_GENES = 30  # up to so many, the figure names all genes
-SOME_GENES = 100  # up to so many, each gene has a bar
 NEXT_LABEL = 9.5  # points from one gene's name to the next
 BEST_MARGIN = 0.8  # inches above and below the names of the best genes
 TREND = 0.3  # fraction of the genes in the window that smooths the ceiling
@@ -34,7 +43,7 @@ TREND = 0.3  # fraction of the genes in the window that smooths the ceiling
 def scores(
     data: AnnData | SpatialData | pd.DataFrame,
     *,
-    key: str = "hggep",
+    key: str | Sequence[str] = "hggep",
     metric: str = "pearson",
     n_top: int = 10,
     table_key: str = "table",
@@ -43,21 +52,28 @@ def scores(
     save: str | Path | None = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw the score of every gene, best first, beside its noise ceiling.
+    """Draw the score of every gene, best first, beside its noise ceiling; of several predictions, side by side.
 
     The x axis is the rank of the gene, the y axis its score; a dot is a gene. Counts are noisy, so even a perfect
     prediction reaches only a limited correlation with them. This ceiling is gray: one bar for each gene, or for more
-    than 100 genes one dot for each gene and a line that smooths the dots over the rank. The title gives the mean score
+    than 100 genes one dot for each gene and a line that smooths the dots over the rank; a gene whose counts show noise only
+    has no bar. The title gives the mean score
     and, over the genes that have a ceiling, the fraction of the ceiling that the prediction reaches. With more than 30
     genes, a second panel names the best. With several sections, a dot is the mean of a gene over sections, and a further
     panel shows a box of the genes for each section.
+
+    With several predictions of the slide (``key=["hggep", "ridge"]``), each has its color. The genes are those that all
+    predictions score, in the order of the first, with one dot for each prediction; for more than 100 genes each prediction is
+    a curve over the rank by its own scores. A second panel shows a box of the genes for each prediction. The figure does
+    not say whether a difference is more than chance: :func:`sthggep.tl.compare` does.
 
     Parameters
     ----------
     data
         Slide with scores (call :func:`sthggep.tl.evaluate` on it first), or the DataFrame that this call returns.
     key
-        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`. Without effect on a DataFrame.
+        Name of the prediction: ``key_added`` of :func:`sthggep.tl.predict`; or a list of them to compare, for which ``data``
+        must be a slide. One name is without effect on a DataFrame.
     metric
         ``"pearson"``, ``"spearman"`` or ``"rmse"`` (lower is better). Only Pearson has a ceiling.
     n_top
@@ -76,20 +92,34 @@ def scores(
     Returns
     -------
     The figure, or ``ax`` if you pass it. The axes of the figure are: all genes, then, if the figure has these panels,
-    the best genes and the sections.
+    the best genes and the sections, or the predictions.
 
     Raises
     ------
     KeyError
         The slide has no scores of this prediction.
     ValueError
-        The metric is not among the scores, or no gene has a score.
+        The metric is not among the scores, no gene has a score, or there are several keys for a DataFrame, a name twice, or
+        more than six.
+
+    See Also
+    --------
+    sthggep.pl.compare : Draw what :func:`sthggep.tl.compare` returns, with intervals of the differences.
 
     Examples
     --------
     >>> sthggep.tl.evaluate(slide)
     >>> sthggep.pl.scores(slide, save="scores.png")
+
+    Two predictions side by side:
+
+    >>> sthggep.tl.evaluate(slide, "ridge")
+    >>> sthggep.pl.scores(slide, key=["hggep", "ridge"])
     """
+    keys = [key] if isinstance(key, str) else list(key)
+    if len(keys) != 1:
+        return _compared(data, keys, metric, table_key, figsize, dpi, save, ax)
+    (key,) = keys
     table, trained_on = _table(data, key, table_key)
     one_of(metric, [column for column in LABELS if column in table], "metric")
     by_gene = _by_gene(table, metric)
@@ -113,6 +143,43 @@ def scores(
             _draw_best(panels["best"], by_gene.iloc[: min(n_top, fit)], metric)
         if "sections" in panels:
             _draw_sections(panels["sections"], table, metric)
+        save_figure(figure, save)
+    return figure
+
+
+def _compared(
+    data: AnnData | SpatialData | pd.DataFrame,
+    keys: list[str],
+    metric: str,
+    table_key: str,
+    figsize: tuple[float, float] | None,
+    dpi: float,
+    save: str | Path | None,
+    ax: Axes | None,
+) -> Figure | Axes:
+    """Draw the scores of several predictions of a slide."""
+    if isinstance(data, pd.DataFrame) or not keys:
+        found = f"a DataFrame, and the keys {listing(keys)}" if keys else "an empty list"
+        msg = (
+            f"Several `key` name predictions of one slide, found {found}. Pass the slide with its predictions; to compare "
+            "predictions of other objects or files, call `sthggep.tl.compare`."
+        )
+        raise ValueError(msg)
+    unique(keys, "`key`", "Name each prediction once.")
+    tables = {key: _table(data, key, table_key) for key in keys}
+    for table, _ in tables.values():
+        one_of(metric, [column for column in LABELS if column in table], "metric")
+    by_gene = {key: _by_gene(table, metric) for key, (table, _) in tables.items()}
+    scored = Compared.of(by_gene, metric, on_training_tissue=any(trained for _, trained in tables.values()))
+    with style():
+        if ax is not None:
+            draw_compared(ax, scored)
+            save_figure(figure_of(ax), save)
+            return ax
+        figure = new_figure(figsize or (7.2, 3.2), dpi)
+        genes, boxes = figure.subplots(1, 2, width_ratios=(4.6, 2.2))
+        draw_compared(genes, scored)
+        draw_boxes(boxes, {key: scored.scores[key] for key in keys}, metric, scored.mean_ceilings, "prediction")
         save_figure(figure, save)
     return figure
 
@@ -168,17 +235,18 @@ def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, what: str, trained
         ax.axhline(0, color="black", lw=0.6, zorder=2)
     if ceiling:
         entries = ceiling | {LABELS[metric]: dots}
-        _draw_legend(ax, entries, markerscale=4.0 / size)
+        draw_legend(ax, entries, markerscale=4.0 / size)
     if n <= FEW_GENES:
         ax.set_xticks(rank, scored.index, rotation=90)
     else:
-        ax.set_xticks(_rank_ticks(n))
+        ax.set_xticks(rank_ticks(n))
 
 
 def _draw_ceiling(ax: Axes, rank: NDArray[np.int_], ceiling: pd.Series, size: float) -> dict[str, object]:
     """Draw a gray bar for each gene; of many genes a dot each, and a smooth line. Return the handles of the legend."""
     if len(rank) <= SOME_GENES:
-        return {"noise ceiling": ax.bar(rank, ceiling, width=0.7, color="0.87", label="noise ceiling", zorder=1)}
+        label = ceiling_label(ceiling)
+        return {label: ax.bar(rank, ceiling, width=0.7, color="0.87", label=label, zorder=1)}
     from statsmodels.nonparametric.smoothers_lowess import lowess
 
     (dots,) = ax.plot(rank, ceiling, "o", color="0.72", mew=0, ms=size, label="noise ceiling", zorder=1)
@@ -186,14 +254,6 @@ def _draw_ceiling(ax: Axes, rank: NDArray[np.int_], ceiling: pd.Series, size: fl
     smooth = lowess(ceiling[finite], rank[finite], frac=TREND, it=0, return_sorted=False)
     (line,) = ax.plot(rank[finite], smooth, color="0.35", lw=1.2, label="noise ceiling, smoothed", zorder=2)
     return {"noise ceiling; line: smoothed": (dots, line)}
-
-
-def _rank_ticks(n: int) -> list[int]:
-    """The first and the last rank, and round ones between them, far enough from the ends that the numbers do not touch."""
-    from matplotlib.ticker import MaxNLocator
-
-    between = MaxNLocator(5, steps=[1, 2, 5, 10], integer=True).tick_values(1, n)
-    return [1, *(int(tick) for tick in between if 0.06 * n < tick < 0.9 * n), n]
 
 
 def _draw_best(ax: Axes, best: pd.DataFrame, metric: str) -> None:
@@ -209,26 +269,6 @@ def _draw_best(ax: Axes, best: pd.DataFrame, metric: str) -> None:
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
 
 
-def _draw_legend(ax: Axes, entries: dict[str, object] | None = None, markerscale: float = 1.0) -> None:
-    """Extend the y axis, and draw the legend in one line above the data. Default: the labels of what was drawn."""
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.1 * (high - low))
-    if entries is None:
-        artists, labels = ax.get_legend_handles_labels()
-        entries = dict(zip(labels, artists, strict=True))
-    ax.legend(
-        handles=list(entries.values()),
-        labels=list(entries),
-        markerscale=markerscale,
-        loc="upper right",
-        ncols=2,
-        borderaxespad=0,
-        columnspacing=1.0,
-        handlelength=1.4,
-        handletextpad=0.5,
-    )
-
-
 def _title(scored: pd.DataFrame, metric: str) -> str:
     title = f"mean {scored[metric].mean():.3f}"
     complete = scored.dropna()
@@ -241,28 +281,8 @@ def _title(scored: pd.DataFrame, metric: str) -> str:
 def _draw_sections(ax: Axes, table: pd.DataFrame, metric: str) -> None:
     """Draw a box of the genes for each section, their mean, and the mean ceiling."""
     by_section = table.groupby(table["section"].astype(str), sort=False)
-    names = [str(name) for name in by_section.groups]
-    groups = [by_section.get_group(name)[metric].dropna() for name in names]
-    positions = np.arange(1, len(names) + 1)
-    thin = {"color": "black", "linewidth": 0.7}
-    ax.boxplot(
-        groups,
-        positions=positions,
-        widths=0.6,
-        patch_artist=True,
-        boxprops={"facecolor": "0.93", "linewidth": 0.7},
-        medianprops=thin,
-        whiskerprops=thin,
-        capprops=thin,
-        flierprops={"markersize": 2, "markeredgewidth": 0.4, "markeredgecolor": "0.5"},
+    groups = {str(name): rows[metric] for name, rows in by_section}
+    ceilings = (
+        [rows["ceiling"].mean() for _, rows in by_section] if "ceiling" in table and metric == "pearson" else None
     )
-    ax.plot(positions, [group.mean() for group in groups], "o", color=COLORS[0], label="mean", **DOT)
-    if metric == "pearson" and "ceiling" in table:
-        ceiling = [by_section.get_group(name)["ceiling"].mean() for name in names]
-        ax.hlines(ceiling, positions - 0.4, positions + 0.4, color=COLORS[1], lw=1.5, label="mean ceiling", zorder=3)
-    long = max(len(name) for name in names) > 4 or len(names) > 8
-    ax.set_xticks(positions, names, rotation=90 if long else 0)
-    ax.set(title="by section", ylabel=LABELS[metric], xlabel="section")
-    if metric != "rmse":
-        ax.axhline(0, color="black", lw=0.6, zorder=0)
-    _draw_legend(ax)
+    draw_boxes(ax, groups, metric, ceilings, "section")

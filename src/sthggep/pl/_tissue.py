@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
 from sthggep._checks import listing, one_of, positive
+from sthggep._keys import GRID, TOOL
+from sthggep._slides._libraries import read_libraries
 from sthggep._slides._resolve import resolve
-from sthggep._slides._values import id_text
-from sthggep.pl._figure import empty_axes
+from sthggep._slides._slide import LARGE_PX
+from sthggep._slides._values import as_mapping, id_text
+from sthggep.pl._figure import empty_axes, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
+    from matplotlib.transforms import Affine2DBase, Transform
     from spatialdata import SpatialData
 
     from sthggep._slides._places import Places
@@ -58,6 +63,16 @@ def sections_of(
     wanted = [names] if isinstance(names, str) else names
     order = [one_of(n if n in slide_names else id_text(n), slide_names, "section") for n in wanted]
     return [slide for name in order for slide in slides if slide.name == name]
+
+
+def section_label(slide: Slide) -> str:
+    """The name of a section for readers; a grid of pseudo-spots goes by its slide, since its own name is a key."""
+    record = as_mapping(slide.adata.uns.get(GRID))
+    if record.get("tool") != TOOL or slide.image is None or not slide.name.endswith("_spots"):
+        return slide.name
+    library = as_mapping(read_libraries(slide.adata).get(slide.name))
+    file = str(as_mapping(library.get("metadata")).get("source_image_path") or "")
+    return f"{Path(file).stem or slide.image}, pseudo-spots"
 
 
 def spot_diameter(slide: Slide, spot_size: float | None = None) -> float:
@@ -103,7 +118,41 @@ def view_of(slide: Slide, margin: float) -> View:
     low, high = np.maximum(low, 0), np.minimum(high, size)
     longest = PANEL_PX * size.max() / (high - low).max()
     image, factors = slide.thumbnail(max_px=int(min(np.ceil(longest), THUMBNAIL_PX)))
-    # Whole pixels, so that the borders of the image are exact
+    return _cut(image, factors, low, high)
+
+
+def image_of_box(slide: Slide, low: NDArray[np.float64], high: NDArray[np.float64], max_px: int) -> View:
+    """A box (full-resolution pixels) within the image, from the coarsest level that has ``max_px`` on its longer side.
+
+    Only the box is read, so a small one is as sharp as the image allows.
+    """
+    if not slide.levels:
+        return View(low[0], high[0], low[1], high[1], None)
+    low, high = np.maximum(low, 0), np.minimum(high, slide.size)
+    wanted = max_px / (high - low).max()
+    enough = [level for level in slide.levels if min(level.scale) >= wanted]
+    level = enough[-1] if enough else slide.levels[0]
+    scale = np.array(level.scale)
+    start = np.floor(low * scale).astype(int)
+    stop = np.minimum(np.maximum(np.ceil(high * scale).astype(int), start + 1), level.shape[::-1])
+    if np.prod(stop - start) > LARGE_PX:  # most of a large image of one resolution
+        return _cut(*slide.thumbnail(max_px=THUMBNAIL_PX), low, high)
+    image = level.read([[*start, *stop]])[0]
+    shrink = max(1, int((stop - start).max() // max_px))
+    if shrink > 1:
+        from PIL import Image
+
+        stop -= (stop - start) % shrink  # whole blocks of pixels, so that the borders are exact
+        rows, columns = stop[1] - start[1], stop[0] - start[0]
+        image = np.asarray(Image.fromarray(image[:rows, :columns]).reduce(shrink))
+    low, high = start / scale, stop / scale
+    return View(low[0], high[0], low[1], high[1], image)
+
+
+def _cut(
+    image: NDArray[np.uint8], factors: tuple[float, float], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> View:
+    """A box of a thumbnail: whole pixels, so that the borders of the image are exact."""
     start = np.floor(low * factors).astype(int)
     stop = np.minimum(np.ceil(high * factors).astype(int), image.shape[1::-1])
     low, high = start / factors, stop / factors
@@ -140,23 +189,33 @@ def draw_spots(ax: Axes, xy: NDArray[np.float64], diameter: float, **style: obje
 
 
 def draw_scale_bar(ax: Axes, view: View, mpp: float | None) -> None:
-    """Draw a bar of a round length, about a quarter of the width, under the image; none if the mpp is unknown."""
+    """Draw a bar of a round length, about a quarter of the width, under the image; none if the mpp is unknown.
+
+    The bar follows the limits of the x axis, so it stays right where a user zooms.
+    """
     if mpp is None:
         return
-    microns = round_length(0.3 * view.width * mpp)
-    length = microns / mpp
-    transform = ax.get_xaxis_transform()
-    ax.plot(
-        [view.left, view.left + length],
-        [-0.03, -0.03],
-        transform=transform,
-        clip_on=False,
-        color="black",
-        lw=1.5,
-        solid_capstyle="butt",
-    )
-    label = f"{microns:g} µm" if microns < 1000 else f"{microns / 1000:g} mm"
-    ax.text(view.left + length / 2, -0.05, label, transform=transform, ha="center", va="top", fontsize=7)
+    place: dict[str, Any] = {"transform": below(ax, ax.transData), "clip_on": False}
+    (bar,) = ax.plot([], [], color="black", lw=1.5, solid_capstyle="butt", scalex=False, scaley=False, **place)
+    label = ax.text(0, -0.08, "", ha="center", va="top", fontsize=7, **place)
+
+    def follow(ax: Axes) -> None:
+        left, right = sorted(ax.get_xlim())
+        microns = round_length(0.3 * (right - left) * mpp)
+        bar.set_data([left, left + microns / mpp], [-0.05, -0.05])
+        label.set_x(left + microns / mpp / 2)
+        label.set_text(f"{microns:g} µm" if microns < 1000 else f"{microns / 1000:g} mm")
+
+    follow(ax)
+    ax.callbacks.connect("xlim_changed", follow)
+
+
+def below(ax: Axes, x: Transform) -> Transform:
+    """Coordinates of what stands under a panel: x as the transform says, y in inches above the lower edge of the panel."""
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+
+    corner = cast("Affine2DBase", ax.transAxes)
+    return blended_transform_factory(x, figure_of(ax).dpi_scale_trans + ScaledTranslation(0, 0, corner))
 
 
 def round_length(longest: float) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sthggep._arguments import checked
 from sthggep._checks import has_key, one_of, positive
 from sthggep._docs import document_places
-from sthggep._keys import TOOL
+from sthggep._keys import GRID, TOOL
 from sthggep._log import log
 from sthggep._slides._labels import label_raster
 from sthggep._slides._lattice import lay_out
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sthggep._slides._slide import Slide
 
-RECORD = "tissue_grid"
+RECORD = GRID
 MOST_PLACES = 50_000_000  # a whole slide at 5 µm, or a square of 14 mm at 2 µm
 
 
