@@ -111,7 +111,7 @@ intersphinx_timeout = 30
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
-myst_substitutions = {"version": version, "repository": REPOSITORY}
+myst_substitutions = {"version": version, "repository": f"[repository]({REPOSITORY})"}
 myst_url_schemes = ("http", "https", "mailto")
 nb_execution_mode = "off"  # outputs are stored: `make notebooks` executes
 nb_merge_streams = True

@@ -40,7 +40,7 @@ pale = np.dstack([np.repeat(0.62 + 0.35 * tissue[..., :3].mean(axis=2, keepdims=
 fig, axes = plt.subplots(1, 3, figsize=(10, 2.75), layout="constrained")
 for ax, (title, values) in zip(axes, {"H&E": None, "observed": measured, "predicted": predicted}.items(), strict=True):
     bare(ax).imshow(tissue if values is None else pale, interpolation="antialiased")
-    ax.set_title(title, color=GRAY, fontsize=12)
+    ax.set_title(title, color=GRAY, fontsize=17)
     if values is not None:
         size = 0.84 * PITCH / SHRINK
         spots = EllipseCollection(
