@@ -25,22 +25,20 @@ DEFAULT = [
     ("a few gene programs, decoded into all genes", INK),
 ]
 
-fig, ax = plt.subplots(figsize=(9.4, 6.4), layout="constrained")
-bare(ax).set(xlim=(-2.6, 8.6), ylim=(-7.9, 0.95))
-for x, title, steps in ((0, "as published", PAPER), (5.2, "default preset", DEFAULT)):
+fig, ax = plt.subplots(figsize=(7.6, 6.4), layout="constrained")
+bare(ax).set(xlim=(-2.6, 9.4), ylim=(-7.9, 0.95))
+for x, title, steps in ((0, "as published", PAPER), (5.6, "default preset", DEFAULT)):
     ax.text(x, 0.72, title, ha="center", fontsize=11, fontweight="bold")
     for row, (text, color) in enumerate(steps):
-        box(ax, (x, -row), (4.3, 0.66), text, color=color, fill="white" if color == INK else color + "1c")
+        box(ax, (x, -row), (5.15, 0.7), text, color=color, fontsize=9.7, fill="white" if color == INK else color + "1c")
         if row:
-            arrow(ax, (x, -row + 0.67), (x, -row + 0.34))
+            arrow(ax, (x, -row + 0.65), (x, -row + 0.36))
 # The closed form, which comes first
 last = 1 - len(DEFAULT)
-ax.plot([7.35, 8.05, 8.05], [-3, -3, last], color=INK, lw=1.6)
-arrow(ax, (8.05, last), (7.37, last))
+ax.plot([8.18, 8.75, 8.75], [-3, -3, last], color=INK, lw=1.6)
+arrow(ax, (8.75, last), (8.2, last))
 closed_form = "closed form: ridge from features to\nprograms; always there"
-ax.text(8.2, (last - 3) / 2, closed_form, rotation=90, va="center", ha="left", fontsize=8.5)
+ax.text(8.88, (last - 3) / 2, closed_form, rotation=90, va="center", ha="left", fontsize=9)
 ax.text(0, -7.62, "end to end, 116 million weights", ha="center", fontsize=8.5, color=GRAY)
-ax.text(
-    5.2, last - 0.62, "up to five networks averaged, where they earn a share", ha="center", fontsize=8.5, color=GRAY
-)
+ax.text(5.6, last - 0.62, "up to five networks averaged, where they contribute", ha="center", fontsize=8.5, color=GRAY)
 save(fig, __file__, "svg")
