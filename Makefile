@@ -90,7 +90,7 @@ smoke: build  ## install the built wheel into a clean environment, build/clean, 
 	cd build/clean && bin/python -c $(SMOKE)
 
 clean:  ## remove what the commands wrote
-	rm -rf build dist demo-output docs/_build docs/api/generated htmlcov test-results.xml .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-output docs/_build docs/api/generated docs/_thumbnails htmlcov test-results.xml .coverage .mypy_cache .pytest_cache .ruff_cache
 
 distclean: clean  ## remove the environment too
 	rm -rf $(VENV)

@@ -1,10 +1,10 @@
-"""The tables of docs/benchmarks.md, made again from real sections.
+"""The tables of docs/benchmarks.md and its further pages, made again from real sections.
 
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt            # under an hour on two cores
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --ablations # parts of the closed form
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --stain     # the table of stain normalization
     python benchmarks/accuracy.py --root $STHGGEP_DATA --panel panel_her2.txt --encoding  # patches beside tissue encoded once
-    python benchmarks/accuracy.py ... --write                                             # and put them into the page
+    python benchmarks/accuracy.py ... --write                                             # and put them into their page
 
 Everything is held out by `sthggep.tl.cross_validate`: per-gene Pearson correlation within the held-out section, mean over genes, on
 log10(1 + counts per 10,000 of the panel). Nothing sees the counts of the held-out section, the panel file of her2st excepted
@@ -113,12 +113,13 @@ def markdown(table: pd.DataFrame, first: str) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def into_page(name: str, text: str, file: str = "benchmarks.md") -> None:
-    """Replace a table of the page, between its marks."""
-    page = DOCS / file
-    before, rest = page.read_text().split(f"<!-- table: {name} -->\n", 1)
+def into_page(name: str, text: str) -> None:
+    """Replace a table of the documentation, between its marks, on the page that has it."""
+    mark = f"<!-- table: {name} -->\n"
+    (page,) = (page for page in DOCS.glob("benchmarks*.md") if mark in page.read_text())
+    before, rest = page.read_text().split(mark, 1)
     _, after = rest.split("<!-- end -->", 1)
-    page.write_text(f"{before}<!-- table: {name} -->\n{text}\n<!-- end -->{after}")
+    page.write_text(f"{before}{mark}{text}\n<!-- end -->{after}")
 
 
 class Run:
@@ -234,7 +235,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=[*ABLATIONS], default=[*ABLATIONS], help="of the ablation table")
     parser.add_argument("--stain", action="store_true", help="the table of stain normalization alone")
     parser.add_argument("--encoding", action="store_true", help="the table of patches and tissue encoded once alone")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md and docs/_tables")
+    parser.add_argument("--write", action="store_true", help="put the tables into their pages of docs and docs/_tables")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     panel = options.panel.read_text().split() if options.panel else None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from importlib.metadata import metadata
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 info = metadata("sthggep")
 project = info["Name"]
 author = "The sthggep developers"
 copyright = f"{datetime.now():%Y}, {author}"
 version = release = info["Version"]
+REPOSITORY = "https://github.com/sthggep/sthggep"
 
 extensions = [
     "myst_nb",
@@ -27,9 +32,12 @@ extensions = [
     "scanpydoc.elegant_typehints",
     "sphinx_copybutton",
     "sphinx_design",
+    # In `extensions`, after those that make the fields of a docstring
+    "examples_first",
+    "thumbnails",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "**.ipynb_checkpoints", "Thumbs.db", ".DS_Store"]
+exclude_patterns = ["_build", "extensions", "**.ipynb_checkpoints", "Thumbs.db", ".DS_Store"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
 # -- API ------------------------------------------------------------------------------------------
@@ -105,7 +113,8 @@ intersphinx_timeout = 30
 # -- Pages and notebooks --------------------------------------------------------------------------
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
+myst_substitutions = {"version": version, "repository": f"[repository]({REPOSITORY})"}
 myst_url_schemes = ("http", "https", "mailto")
 nb_execution_mode = "off"  # outputs are stored: `make notebooks` executes
 nb_merge_streams = True
@@ -114,11 +123,19 @@ nb_output_stderr = "remove"
 # -- Looks ----------------------------------------------------------------------------------------
 
 html_theme = "sphinx_book_theme"
-html_title = project
+html_title = f"{project} {version}"
+html_favicon = "_static/logo_light.svg"
 html_static_path = ["_static"]
 html_css_files = ["sthggep.css"]
 html_show_sourcelink = False
+html_sidebars = {
+    "**": ["navbar-logo.html", "version.html", "icon-links.html", "search-button-field.html", "sbt-sidebar-nav.html"]
+}
 html_theme_options = {
+    "logo": {"image_light": "_static/logo_light.svg", "image_dark": "_static/logo_dark.svg", "text": project},
+    "repository_url": REPOSITORY,
+    "use_repository_button": True,
+    "use_issues_button": True,
     "show_toc_level": 2,
     "home_page_in_toc": True,
     "navigation_with_keys": False,

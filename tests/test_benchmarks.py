@@ -168,6 +168,18 @@ def test_the_report_changes_only_its_own_places_in_the_page(report, tmp_path):
         report.write(RESULTS, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["sections", "patients", "mob", "ablations", "stain", "encoding", "structure"])
+def test_a_table_goes_into_the_page_that_has_it(name: str, tmp_path, monkeypatch):
+    accuracy = load("accuracy", monkeypatch)
+    pages = {page.name: page.read_text() for page in accuracy.DOCS.glob("benchmarks*.md")}
+    for page, text in pages.items():
+        (tmp_path / page).write_text(text)
+    monkeypatch.setattr(accuracy, "DOCS", tmp_path)
+    accuracy.into_page(name, "| new |")
+    (changed,) = (page for page, text in pages.items() if (tmp_path / page).read_text() != text)
+    assert f"<!-- table: {name} -->\n| new |\n<!-- end -->" in (tmp_path / changed).read_text()
+
+
 def test_calls_are_timed_in_turn_and_the_shortest_time_counts(monkeypatch):
     measure = load("measure", monkeypatch)
     calls = []

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
+from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "_static" / "drawings"
 INK, GRAY, PALE = "#22313f", "#7b8794", "#eef1f4"
@@ -34,13 +35,17 @@ mpl.rcParams.update(
 )
 
 
-def save(fig: Any, script: str, kind: str = "png", **options: Any) -> None:
-    """Write the drawing under the name of its script."""
+def save(fig: Any, script: str, kind: str = "png", *, colors: int | None = None, **options: Any) -> None:
+    """Write the drawing under the name of its script; a PNG with `colors` colors is a quarter as large."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     path = FOLDER / f"{Path(script).stem}.{kind}"
-    fig.savefig(path, bbox_inches="tight", pad_inches=0.08, dpi=130, metadata=metadata, **options)
+    fig.savefig(path, bbox_inches="tight", pad_inches=0.08, metadata=metadata, **{"dpi": 130, **options})
     plt.close(fig)
+    if colors is not None:
+        with Image.open(path) as picture:
+            few = picture.convert("RGBA").quantize(colors, method=Image.Quantize.FASTOCTREE)
+        few.save(path, optimize=True)
 
 
 def image_of(adata: Any) -> np.ndarray:

@@ -67,20 +67,28 @@ def fit(
 ) -> HGGEP:
     """Train a model that predicts gene expression from H&E images, or fine-tune an existing one.
 
+    ``fit(slides)`` is enough. The other arguments say
+
+    - what to learn: ``genes``, ``absent``, ``targets``, ``gene_sets``, ``expression``,
+    - from which spots: ``measured``, ``min_counts``, ``validation``,
+    - which model: ``preset``, ``model``, ``n_members``, ``max_epochs``, ``learning_rate``,
+    - what the model reads: ``obsm``, ``encoder``, ``weights``, ``size_um``, ``encoding``, ``flips``, ``stain``,
+    - where counts and images are: ``layer``, and those from ``image_key`` to ``mpp``,
+    - how to compute: those from ``window`` on.
+
     Parameters
     ----------
     slides
         One slide or many, AnnData and SpatialData mixed, with H&E images and raw counts. The function does not change
         them.
     genes
-        The panel, two genes or more. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from these slides,
-        or with ``model`` all genes of that model. With ``model`` you may pass some of its genes, such as those that
-        the new slides have. Expression is a gene's share of the panel's counts. A list of fewer than 100 genes with less than
-        half of the slides' counts would only say how these genes divide their counts: its expression is a gene's share of
-        all counts of the spot (``model.units``, ``model.training.scaled_by``), in scores and updates, too. If a few genes
-        interest you, you can also train on many, ``genes=sthggep.pp.gene_panel(slides, include=[...])``, and pass the few to
-        :func:`sthggep.tl.predict`: genes that vary together help each other. ``"union"``: chosen likewise from the genes of any slide, each judged by the slides that
-        hold it. Slides of different panels then teach the genes that they hold; see the notes.
+        The panel: a list of two genes or more, or ``"union"``. Train on many genes, since genes that vary together help each
+        other; to predict a few of them, name these in :func:`sthggep.tl.predict`. Expression is a gene's share of the
+        panel's counts. In a list of fewer than 100 genes with less than half of the slides' counts it is a gene's share of
+        all counts of the spot (``model.units``, ``model.training.scaled_by``), in scores and updates, too: few genes'
+        shares of their own counts follow from each other. ``"union"`` chooses from the genes of any slide, each judged by the
+        slides that hold it; see the notes. With ``model`` you may pass some of its genes, such as those that the new slides
+        have. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from these slides, or all genes of ``model``.
     absent
         What to do with slides that lack genes of a list in ``genes``: ``"refuse"`` them, or ``"mask"`` the genes that they lack,
         as with ``"union"``.
@@ -88,12 +96,11 @@ def fit(
         ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; trains within
         minutes on a laptop. ``"paper"``: the published network, sizes and losses, trained end to end; needs a GPU.
     model
-        A model to update by these slides, or the folder of a saved one; a few measured spots are enough (``measured``). The
-        inputs stay as they are. The updated model predicts what ``model`` predicts, times a factor, plus a change that is
-        linear in the features, with gene programs of its own. Factor and size of the change are averaged by their marginal
-        likelihood (a Gaussian process whose prior is what the training left undetermined), so the model changes only as far
-        as the spots call for it. Networks of the default preset stay as they are; those of ``"paper"`` are trained at a tenth
-        of the preset's learning rate. The function does not change ``model`` itself. Default: train a new model.
+        A model to update by these slides, or the folder of a saved one. A few measured spots are enough (``measured``). The
+        updated model predicts what ``model`` predicts, times a factor, plus a change that is linear in the features. Factor
+        and change are averaged by their marginal likelihood, so the model changes only as far as the spots call for it.
+        Inputs, and networks of the default preset, stay as they are; those of ``"paper"`` are trained further. The function
+        does not change ``model`` itself. Default: train a new model.
     measured
         Spots whose counts may be used: a column of ``obs`` that is true for them, a mask (n_obs,), or a list with a mask for
         each slide. Counts of other spots are not read, and :func:`sthggep.tl.evaluate` scores those. Default: all spots.
@@ -107,14 +114,15 @@ def fit(
         another part, and the closed form is finally refitted on all tissue. Single spots are never held out, since
         their neighbors resemble them.
     expression
-        Further sections with raw counts of the same genes, no image needed (of some of them, where slides may lack genes). The default preset learns gene programs
-        (which genes vary together) from them, which helps most if the training slides come from few patients. Never
-        pass a section that you will predict, nor one of its patient if you hold out patients.
+        Further sections with raw counts of the same genes (of some of them, where slides may lack genes), no image needed.
+        The default preset learns gene programs (which genes vary together) from them, which helps most if the training
+        slides come from few patients. Never pass a section that you will predict, nor one of its patient if you hold out
+        patients. Default: gene programs come from the training slides alone.
     targets
         What to learn instead of genes: a key of ``obsm`` (an array or a DataFrame whose columns are the targets, such
         as cell-type fractions), or a list of columns of ``obs`` (such as signature scores). Every spot needs finite
         numbers. The function does not read counts. It standardizes the targets for training; predictions are on the
-        original scale. Nothing bounds them: fractions may be slightly below 0, and need not add up to 1.
+        original scale. Nothing bounds them: fractions may be slightly below 0, and need not add up to 1. Default: genes.
     gene_sets
         Gene sets that :func:`sthggep.tl.trust` is to judge: a dict of names and lists of genes, or the path of a GMT file.
         The score of a set is the mean expression of its genes among the panel, two or more. The training does not use the sets.
@@ -170,7 +178,7 @@ def fit(
     batch_size
         Patches encoded at a time.
     trainer_kwargs
-        Options for Lightning's ``Trainer``. To train with several processes, each with sections of its own, pass
+        Options for Lightning's ``Trainer``. Default: none. To train with several processes, each with sections of its own, pass
         ``{"devices": 2, "strategy": "ddp"}`` in a script; a step then averages over as many sections.
     checkpoint_dir
         Folder for checkpoints, from which the same call resumes after an interruption, at the last complete epoch of
@@ -214,13 +222,21 @@ def fit(
     Examples
     --------
     >>> slides = [sthggep.datasets.toy(seed=seed) for seed in range(2)]
-    >>> model = sthggep.tl.fit(slides, genes=slides[0].var_names[:20])
+    >>> model = sthggep.tl.fit(slides)
     >>> model.save("my-model")
-    >>> # Slides of two panels
-    >>> one, other = slides[0][:, :30], slides[1][:, 10:]
-    >>> model = sthggep.tl.fit([one, other], genes="union")
-    >>> # Update it by another slide
+
+    Choose the genes, with your markers among them:
+
+    >>> genes = sthggep.pp.gene_panel(slides, include=["FAT1"])
+    >>> model = sthggep.tl.fit(slides, genes=genes)
+
+    Update the model by another slide:
+
     >>> tuned = sthggep.tl.fit(sthggep.datasets.toy(seed=2), model=model)
+
+    Learn from slides of two panels:
+
+    >>> model = sthggep.tl.fit([slides[0][:, :30], slides[1][:, 10:]], genes="union")
     """
     import_whole("torch", "lightning", "torch_geometric")
     from sthggep._device import resolve_device
