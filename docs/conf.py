@@ -27,6 +27,7 @@ extensions = [
     "scanpydoc.elegant_typehints",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinxext.opengraph",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints", "Thumbs.db", ".DS_Store"]
@@ -122,3 +123,7 @@ html_theme_options = {
     "navbar_persistent": [],  # else a second search field stands above the page
 }
 pygments_style = "default"
+# A link to a page shows its title and first lines; cards drawn for every page would only repeat them
+ogp_site_url = "https://sthggep.readthedocs.io/en/stable/"
+ogp_site_name = project
+ogp_social_cards = {"enable": False}

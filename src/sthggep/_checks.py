@@ -78,7 +78,8 @@ def has_key(mapping: Mapping[str, Any], key: str, where: str, first: str = "") -
     if key in mapping:
         return mapping[key]
     hint = f" {first}" if first else ""
-    msg = f"{key!r} is not in {where}, which holds {listing(mapping)}.{hint}"
+    others = listing(name for name in mapping if name is not None)  # anndata 0.13 holds X as layers[None]
+    msg = f"{key!r} is not in {where}, which holds {others}.{hint}"
     raise KeyError(msg)
 
 

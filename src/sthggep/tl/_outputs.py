@@ -150,8 +150,6 @@ class Store:
 
     def write(self, outputs: Outputs, novelty: Floats) -> None:
         """Write the predicted arrays, and close them."""
-        from anndata.io import write_elem
-
         elements = {
             "expression": "X",
             "latent": f"obsm/{self.keys.latent}",
@@ -159,11 +157,11 @@ class Store:
             "lower": "layers/lower",
             "upper": "layers/upper",
         }
-        with _opened(self.path) as group:
+        with _opened(self.path) as file:
             for kind, element in elements.items():
                 if kind in outputs.arrays:
-                    write_elem(group, element, _as_dask(outputs.arrays[kind]))
-            write_elem(group, f"obs/{self.keys.novelty}", novelty)
+                    _write_element(file, element, _as_dask(outputs.arrays[kind]))
+            _write_element(file, f"obs/{self.keys.novelty}", novelty)
         for array in outputs.arrays.values():
             _remove(array)
         outputs.arrays.clear()
@@ -189,6 +187,14 @@ def _opened(path: Path) -> Iterator[zarr.Group | h5py.File]:
 
     with h5py.File(path, "a") as file:
         yield file
+
+
+def _write_element(file: zarr.Group | h5py.File, place: str, values: da.Array | Floats) -> None:
+    """Write an element into its group, which anndata 0.13 wants to be given: its keys have no slashes."""
+    from anndata.io import write_elem
+
+    parent, _, name = place.rpartition("/")
+    write_elem(file.require_group(parent) if parent else file, name, values)
 
 
 def _as_dask(array: Floats | RowFile) -> da.Array:
