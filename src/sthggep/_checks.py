@@ -86,7 +86,8 @@ def has_key(mapping: Mapping[str, Any], key: str, where: str, first: str = "") -
 def positive(value: Any, what: str) -> float:
     """Return a positive number; reject any other value."""
     is_number = isinstance(value, NUMBERS) and not isinstance(value, bool)
-    if not is_number or not 0 < value < LARGEST:
+    plain = value.item() if isinstance(value, np.generic) else value  # numpy would cast the limit to float32
+    if not is_number or not 0 < plain < LARGEST:
         msg = f"{what} must be a positive number, found {value!r}."
         raise ValueError(msg)
     number: float = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,7 +182,10 @@ def _opened(path: Path) -> Iterator[zarr.Group | h5py.File]:
         import zarr
 
         yield zarr.open_group(path, mode="a", use_consolidated=False)
-        zarr.consolidate_metadata(path)
+        with warnings.catch_warnings():
+            # Of zarr 3: as anndata does, and as its readers expect
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+            zarr.consolidate_metadata(path)
         return
     import h5py
 
