@@ -53,10 +53,11 @@ test-numerics: $(VENV)/.installed-test  ## run the numerical tests as on a proce
 bench: $(VENV)/.installed  ## time and memory into docs/performance.md: minutes on a quiet machine (BENCH_ARGS=--large)
 	$(BIN)/python benchmarks/speed.py --write $(BENCH_ARGS)
 
-lint: $(VENV)/.installed-dev typecheck  ## ruff, mypy and deptry, changing nothing
+lint: $(VENV)/.installed-dev typecheck  ## ruff, mypy, deptry and zizmor, changing nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/deptry src
+	$(BIN)/zizmor --offline --quiet .github
 
 format: $(VENV)/.installed-dev  ## let ruff fix and format
 	$(BIN)/ruff check --fix

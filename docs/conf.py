@@ -32,6 +32,7 @@ extensions = [
     "scanpydoc.elegant_typehints",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinxext.opengraph",
     # In `extensions`, after those that make the fields of a docstring
     "examples_first",
     "thumbnails",
@@ -142,3 +143,7 @@ html_theme_options = {
     "navbar_persistent": [],  # else a second search field stands above the page
 }
 pygments_style = "default"
+# A link to a page shows its title and first lines; cards drawn for every page would only repeat them
+ogp_site_url = "https://sthggep.readthedocs.io/en/stable/"
+ogp_site_name = project
+ogp_social_cards = {"enable": False}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -45,9 +47,18 @@ def test_has_key_names_the_keys_and_the_call_to_make_first():
         has_key({}, "b", "obsm")
 
 
+def test_x_is_not_named_among_the_layers():
+    """Newer versions of anndata hold ``X`` as ``layers[None]``."""
+    with pytest.raises(KeyError, match=r"'counts' is not in layers, which holds 'raw'\."):
+        has_key({None: 1, "raw": 2}, "counts", "layers")
+
+
 @pytest.mark.parametrize("value", [0, -2, np.nan, np.inf])
 def test_positive(value: float):
     assert positive(0.5, "`mpp`") == 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert positive(np.float32(0.5), "`mpp`") == 0.5
     with pytest.raises(ValueError, match="`mpp` must be a positive number, found"):
         positive(value, "`mpp`")
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "sthggep"
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="The sources are not in this copy.")
-LARGEST = 30_000_000  # bytes
+LARGEST = 25_000_000  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ def test_the_wheel_names_its_dependencies(wheel: Path):
         assert f"{info}/licenses/LICENSE" in archive.namelist()
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra")) == set(project["optional-dependencies"])
+    assert dict(line.split(", ") for line in metadata.get_all("Project-URL")) == project["urls"]
     core = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert len(core) == len(project["dependencies"]) <= 29
     assert [line for line in core if not re.search(r">=\s*\d", line)] == [], "each needs a lower bound"

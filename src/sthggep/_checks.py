@@ -78,14 +78,16 @@ def has_key(mapping: Mapping[str, Any], key: str, where: str, first: str = "") -
     if key in mapping:
         return mapping[key]
     hint = f" {first}" if first else ""
-    msg = f"{key!r} is not in {where}, which holds {listing(mapping)}.{hint}"
+    others = listing(name for name in mapping if name is not None)  # anndata 0.13 holds X as layers[None]
+    msg = f"{key!r} is not in {where}, which holds {others}.{hint}"
     raise KeyError(msg)
 
 
 def positive(value: Any, what: str) -> float:
     """Return a positive number; reject any other value."""
     is_number = isinstance(value, NUMBERS) and not isinstance(value, bool)
-    if not is_number or not 0 < value < LARGEST:
+    plain = value.item() if isinstance(value, np.generic) else value  # numpy would cast the limit to float32
+    if not is_number or not 0 < plain < LARGEST:
         msg = f"{what} must be a positive number, found {value!r}."
         raise ValueError(msg)
     number: float = value

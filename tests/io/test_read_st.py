@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import logging
 import sys
 import warnings
@@ -153,9 +154,10 @@ def steps(call: Callable[[], object]) -> int:
     """Number of function calls: a measure of work that does not depend on the machine."""
     n = 0
 
-    def count(_, event: str, __) -> None:
+    def count(at, event: str, _) -> None:
         nonlocal n
-        n += event in ("call", "c_call")
+        # A generator that goes on is no call: so does pandas 3 read a column of text
+        n += event == "c_call" or (event == "call" and not at.f_code.co_flags & inspect.CO_GENERATOR)
 
     before = sys.getprofile()
     sys.setprofile(count)
@@ -225,7 +227,7 @@ def test_refined_row_names_are_rounded(section):
 def test_off_tissue_spots_are_dropped_quietly(section):
     spots = section.spots.assign(selected=[0, 1, 1, 1, 0, 1, 1, 1, 1])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         adata = read_st(**frame(section, spots=spots))
     assert sorted(set(section.counts.index) - set(adata.obs_names)) == ["10x20", "11x21"]
 
@@ -235,13 +237,14 @@ def test_spots_in_one_table_only_are_reported_and_dropped(section):
     counts.loc["30x31"] = 1
     with pytest.warns(UserWarning, match="left out") as records:
         adata = read_st(**frame(section, counts=counts), section="S9")
-    messages = sorted(str(warning.message) for warning in records)
+    own = [warning for warning in records if issubclass(warning.category, UserWarning)]
+    messages = sorted(str(warning.message) for warning in own)
     assert messages == [
         "S9: left out, since absent from the spots table: 1 of 8 spots (30x31). "
         "Do both tables belong to this section, and are they complete?",
         "S9: left out, since without counts: 2 of 9 spots (10x20, 12x22). Do both tables belong to this section, and are they complete?",
     ]
-    assert {warning.filename for warning in records} == {__file__}
+    assert {warning.filename for warning in own} == {__file__}
     assert adata.n_obs == 7
 
 
@@ -250,7 +253,7 @@ def test_few_spots_in_one_table_only_are_no_warning(caplog):
     spots = pd.DataFrame({"x": x, "y": y, "pixel_x": x * 10.0, "pixel_y": y * 10.0})
     counts = pd.DataFrame({"g": 1}, index=[f"{a}x{b}" for a, b in zip(x, y, strict=True)])
     with warnings.catch_warnings(), caplog.at_level(logging.INFO, "sthggep"):
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         adata = read_st(counts.drop("3x4"), None, spots, section="S9")
     assert adata.n_obs == 35
     assert "S9: left out, since without counts: 1 of 36 spots (3x4)." in caplog.messages
@@ -398,7 +401,7 @@ def test_interleaved_array_has_its_own_pitch():
     with pytest.warns(UserWarning, match="pitch_um=141"):
         read_st(counts, None, spots)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         adata = read_st(counts, None, spots, pitch_um=141.42)
     assert adata.uns["spatial"]["section"]["metadata"]["mpp"] == pytest.approx(10.0, rel=1e-3)
 

@@ -63,7 +63,7 @@ def test_swapped_coordinates_of_a_square_section_are_warned_of():
     """If square tissue covers the image, its outline does not reveal a swap, but the array does."""
     adata = datasets.toy(size_um=(1600.0, 1600.0), mpp=4.0, n_genes=4)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         pl.patches(adata, n=1)
     adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1].copy()
     with pytest.warns(UserWarning, match=r"columns of the array run down the image.*as if x and y were swapped"):

@@ -44,7 +44,7 @@ COUNT = "<script>window.count = 0; function ran() { window.count += 1; }</script
 
 def slide_named(section: str, genes: list[str]) -> AnnData:
     adata = datasets.toy(seed=5, size_um=(1000.0, 1000.0), mpp=4.0, n_genes=13)[:, : len(genes)].copy()
-    adata.var_names = genes
+    adata.var_names = pd.Index(genes, dtype=object)  # text of pandas 3 holds no half a pair
     library = next(iter(adata.uns["spatial"]))
     adata.uns["spatial"] = {section: adata.uns["spatial"][library]}
     adata.obsm["hggep"] = np.random.default_rng(0).random((adata.n_obs, len(genes)), dtype=np.float32)

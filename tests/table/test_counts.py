@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import anndata as ad
 import dask.array as da
@@ -12,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from sthggep._slides._slide import Slide
-from sthggep._table._counts import explain_missing_counts, log10_cp10k, read_panel_counts, size_factors
+from sthggep._table._counts import _suggest_layers, explain_missing_counts, log10_cp10k, read_panel_counts, size_factors
 from sthggep._table._prediction import read_measured, read_prediction
 
 COUNTS = np.array([[0, 1, 2], [3, 0, 5], [6, 7, 0], [0, 0, 0]], dtype=np.float32)
@@ -62,6 +63,16 @@ def test_counts_in_a_layer():
     adata.X = None
     with pytest.raises(ValueError, match=r"`X` is empty.*whole non-negative numbers: 'raw'\."):
         read_panel_counts(adata, ["A"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [({}, "pass its name as `layer=`."), ({"scaled": COUNTS - 1}, "Layers without raw counts: 'scaled'.")],
+)
+def test_x_is_not_suggested_as_a_layer(layers, words):
+    """Newer versions of anndata hold ``X`` as ``layers[None]``, also an empty one."""
+    for x in (COUNTS, None):
+        assert _suggest_layers(SimpleNamespace(layers={None: x, **layers})).endswith(words)
 
 
 def test_the_error_suggests_only_layers_of_counts():

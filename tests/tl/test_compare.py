@@ -368,7 +368,7 @@ def test_training_sections_of_other_tools(three):
         result = tl.compare({"theirs": foreign}, slide, training={"theirs": renamed}, n_boot=0)
     assert set(of(result, "theirs")["leak"]) == {"training tissue"}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         clean = tl.compare({"theirs": foreign}, slide, training={"theirs": [other]}, n_boot=0)
     assert set(of(clean, "theirs")["leak"]) == {""}
     other.obs["patient"] = "Toy-1"

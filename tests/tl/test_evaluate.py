@@ -142,7 +142,8 @@ def test_constant_genes_are_nan_and_warned_of():
 
 def test_no_warning_without_a_reason():
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("error", RuntimeWarning)
         tl.evaluate(example())
 
 

@@ -150,13 +150,14 @@ def _describe_non_counts(values: NDArray[np.number]) -> str:
 def _suggest_layers(adata: AnnData) -> str:
     """Name the layers whose first spots look like raw counts, else say where to put raw counts."""
     candidates = []
-    for name, layer in adata.layers.items():
-        values = stored_values(layer[:SAMPLE_SPOTS])
+    names = [name for name in adata.layers if name is not None]  # anndata 0.13 holds X as layers[None]
+    for name in names:
+        values = stored_values(adata.layers[name][:SAMPLE_SPOTS])
         if values.dtype.kind in "uifb" and not _describe_non_counts(values):
             candidates.append(name)
     if candidates:
         return f"These layers hold whole non-negative numbers: {listing(candidates)}. Pass one of them as `layer=`."
-    others = f" Layers without raw counts: {listing(adata.layers)}." if len(adata.layers) else ""
+    others = f" Layers without raw counts: {listing(names)}." if names else ""
     return f"Put raw counts into `X`, or put them into a layer and pass its name as `layer=`.{others}"
 
 

@@ -277,7 +277,7 @@ def _table(folds: Sequence[FoldResult], plan: Plan, leaks: Mapping[str, Sequence
     import pandas as pd
 
     results = pd.concat([scores for scores, _ in folds], ignore_index=True)
-    results["leak"] = results["section"].map(dict.fromkeys(leaks, SAME_PATIENT)).fillna("")
+    results["leak"] = [SAME_PATIENT if section in leaks else "" for section in results["section"]]
     results.attrs = {
         "parameters": plan.options.parameters(),
         "folds": [record for _, record in folds],

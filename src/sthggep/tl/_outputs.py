@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,8 +151,6 @@ class Store:
 
     def write(self, outputs: Outputs, novelty: Floats) -> None:
         """Write the predicted arrays, and close them."""
-        from anndata.io import write_elem
-
         elements = {
             "expression": "X",
             "latent": f"obsm/{self.keys.latent}",
@@ -159,11 +158,11 @@ class Store:
             "lower": "layers/lower",
             "upper": "layers/upper",
         }
-        with _opened(self.path) as group:
+        with _opened(self.path) as file:
             for kind, element in elements.items():
                 if kind in outputs.arrays:
-                    write_elem(group, element, _as_dask(outputs.arrays[kind]))
-            write_elem(group, f"obs/{self.keys.novelty}", novelty)
+                    _write_element(file, element, _as_dask(outputs.arrays[kind]))
+            _write_element(file, f"obs/{self.keys.novelty}", novelty)
         for array in outputs.arrays.values():
             _remove(array)
         outputs.arrays.clear()
@@ -183,12 +182,23 @@ def _opened(path: Path) -> Iterator[zarr.Group | h5py.File]:
         import zarr
 
         yield zarr.open_group(path, mode="a", use_consolidated=False)
-        zarr.consolidate_metadata(path)
+        with warnings.catch_warnings():
+            # Of zarr 3: as anndata does, and as its readers expect
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+            zarr.consolidate_metadata(path)
         return
     import h5py
 
     with h5py.File(path, "a") as file:
         yield file
+
+
+def _write_element(file: zarr.Group | h5py.File, place: str, values: da.Array | Floats) -> None:
+    """Write an element into its group, which anndata 0.13 wants to be given: its keys have no slashes."""
+    from anndata.io import write_elem
+
+    parent, _, name = place.rpartition("/")
+    write_elem(file.require_group(parent) if parent else file, name, values)
 
 
 def _as_dask(array: Floats | RowFile) -> da.Array:

@@ -57,8 +57,7 @@ class FoldStore:
                 table,
                 dtype=dict.fromkeys(TEXT_COLUMNS, str),
                 keep_default_na=False,  # a gene may be called NA
-                na_values={"value": [""], "level": [""]},
-                float_precision="round_trip",
+                converters={"value": _read_number, "level": _read_number},
             )
         except (OSError, EOFError, ValueError, zlib.error) as reason:
             log.warning("%s is damaged (%s); the fold is computed again.", table, reason)
@@ -77,3 +76,8 @@ class FoldStore:
     def _paths(self, number: int) -> tuple[Path, Path]:
         folder = self.folder or Path()
         return folder / f"fold-{number:03d}.csv.gz", folder / f"fold-{number:03d}.json"
+
+
+def _read_number(text: str) -> float:
+    """Read a number of the table to its last digit, which the default of pandas 2 does not."""
+    return float(text) if text else float("nan")
