@@ -597,7 +597,7 @@ def test_spots_without_counts_do_not_influence_baselines():
 def test_unknown_options(four, genes):
     with pytest.raises(ValueError, match=r"Unknown baseline 'rigde'\. Did you mean 'ridge'"):
         tl.cross_validate(four, genes=genes, baselines=["rigde"], **QUICK)
-    with pytest.raises(ValueError, match="There is: 'auto', 'sections', 'blocks'"):
+    with pytest.raises(ValueError, match="There is: 'auto', 'sections', 'patients', 'blocks'"):
         tl.cross_validate(four, genes=genes, validation="toy1", **QUICK)
 
 
