@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from sthggep import pl
 
@@ -172,6 +175,65 @@ def test_several_predictions_that_cannot_be_compared(section: Make):
     _, ax = plt.subplots()
     assert pl.scores(adata, key=["hggep", "ridge"], ax=ax) is ax
     assert len(pl.scores(adata, key=["hggep"]).axes) == 1
+
+
+NAMES = ["hggep", "ridge", "mean", "nearest_patch", "a_very_long_name_of_a_model", "other_model"]
+
+
+def all_figures(adata: AnnData, n: int) -> Iterator[tuple[str, Figure]]:
+    """Figures of one prediction, of genes without a ceiling, of sections, and of two to six predictions."""
+    nothing = table(n).assign(ceiling=lambda scores: scores["ceiling"].where(scores["ceiling"] > 0.4, 0.0))
+    parts = [table(n, seed).assign(section=name) for seed, name in enumerate(["A", "B", "C"])]
+    yield "one", pl.scores(table(n))
+    yield "nothing", pl.scores(nothing)
+    yield "sections", pl.scores(pd.concat(parts))
+    for seed, key in enumerate(NAMES):
+        adata.uns[f"{key}_scores"] = table(n, seed).assign(ceiling=table(n)["ceiling"])
+    for k in range(2, len(NAMES) + 1):
+        yield f"{k} predictions", pl.scores(adata, key=NAMES[:k])
+    _, ax = plt.subplots(figsize=(2.5, 2))
+    yield "own axes", pl.scores(nothing, ax=ax).figure
+
+
+def drawn_in(ax: Axes) -> Iterator[tuple[str, Bbox]]:
+    """The boxes of all dots, bars and whiskers in the axes, on the screen."""
+    for line in ax.lines:
+        places = line.get_transform().transform(np.column_stack(line.get_data(orig=False)))
+        radius = line.get_markersize() / 2 * ax.figure.dpi / 72 if line.get_marker() not in ("", "None", None) else 0
+        yield from (("line", Bbox.from_extents(*(place - radius), *(place + radius))) for place in places)
+    yield from (("bar", patch.get_window_extent()) for patch in ax.patches)
+    for lines in ax.collections:
+        for segment in lines.get_segments():
+            yield "ceiling", Bbox(lines.get_transform().transform(segment))
+
+
+@pytest.mark.parametrize("n", [10, 60, 400])
+def test_the_legend_touches_neither_axis_nor_data(section: Make, n: int):
+    for name, figure in all_figures(section(), n):
+        figure.canvas.draw()
+        for i, ax in enumerate(figure.axes):
+            if (legend := ax.get_legend()) is None:
+                assert "best" in ax.get_title(), (name, i)
+                continue
+            box = legend.get_window_extent()
+            around = [("y axis", ax.yaxis.get_tightbbox())]
+            around += [("title", ax.title.get_window_extent())] if ax.get_title() else []
+            around += [("panel", other.get_tightbbox()) for other in figure.axes if other is not ax]
+            hit = [what for what, extent in (*around, *drawn_in(ax)) if box.overlaps(extent)]
+            assert not hit, (name, i, hit)
+            if box.y0 < ax.bbox.y1:  # inside the panel, clear of the line of its y axis
+                assert box.x0 >= ax.bbox.x0 + 5 * figure.dpi / 72, (name, i)
+            assert figure.bbox.x0 <= box.x0, (name, i)
+            assert box.x1 <= figure.bbox.x1, (name, i)
+            assert box.y1 <= figure.bbox.y1, (name, i)
+            assert ax.get_window_extent().height > 1.2 * figure.dpi or name == "own axes", (name, i)
+        plt.close(figure)
+
+
+def test_a_legend_that_fits_has_one_line():
+    for n in (10, 60, 400):
+        texts = pl.scores(table(n)).axes[0].get_legend().get_texts()
+        assert len({round(text.get_window_extent().y0) for text in texts}) == 1
 
 
 def test_constant_genes_are_counted():

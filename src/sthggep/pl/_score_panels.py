@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from sthggep.pl._figure import COLORS, DOT
+from sthggep.pl._figure import COLORS, DOT, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
 
 LABELS = {"pearson": "Pearson correlation", "spearman": "Spearman correlation", "rmse": "RMSE"}
 FEW_GENES = 30  # up to so many, the figure names all genes
 SOME_GENES = 100  # up to so many, each gene has a bar
 MARKERS = "osD^vP"
+HEIGHT, ROW, LETTER = 3.2, 0.14, 0.06  # inches of a comparison, of a row of its legend, of a letter of a long name
+SHORT_NAME = 8  # letters of a name that needs no more room
+LEGEND_GAP = 3.0, 10.0  # points between the legend and the data below it, and at least to the y axis
+
+
+@dataclass(frozen=True)
+class PanelLegend:
+    """Entries of the legend of one panel, by their labels."""
+
+    ax: Axes
+    entries: Mapping[str, object]
+    markerscale: float = 1.0
+
+    @classmethod
+    def of_labels(cls, ax: Axes) -> PanelLegend:
+        """The labels of what was drawn."""
+        artists, labels = ax.get_legend_handles_labels()
+        return cls(ax, dict(zip(labels, artists, strict=True)))
+
+    def draw(self, n_columns: int, *, wrap: bool = False) -> Legend:
+        """Draw the legend into the upper right corner of the panel; to save width, wrap labels at their brackets."""
+        return self.ax.legend(
+            handles=list(self.entries.values()),
+            labels=[label.replace(" (", "\n(") if wrap else label for label in self.entries],
+            markerscale=self.markerscale,
+            loc="upper right",
+            ncols=n_columns,
+            borderaxespad=0,
+            columnspacing=1.0,
+            handlelength=1.4,
+            handletextpad=0.5,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,8 +146,10 @@ def _name_with_mean(scores: pd.Series) -> str:
     return f"{scores.name}: mean {scores.mean():.3f}"
 
 
-def draw_boxes(ax: Axes, groups: Mapping[str, pd.Series], metric: str, ceilings: list[float] | None, what: str) -> None:
-    """Draw a box of the genes for each section or prediction, their mean, and the mean ceiling."""
+def draw_boxes(
+    ax: Axes, groups: Mapping[str, pd.Series], metric: str, ceilings: list[float] | None, what: str
+) -> PanelLegend:
+    """Draw a box of the genes for each section or prediction, their mean, and the mean ceiling; return its legend."""
     names = list(groups)
     values = [groups[name].dropna() for name in names]
     positions = np.arange(1, len(names) + 1)
@@ -145,7 +180,7 @@ def draw_boxes(ax: Axes, groups: Mapping[str, pd.Series], metric: str, ceilings:
     ax.set(title=f"by {what}", ylabel=LABELS[metric], xlabel=what)
     if metric != "rmse":
         ax.axhline(0, color="black", lw=0.6, zorder=0)
-    draw_legend(ax)
+    return PanelLegend.of_labels(ax)
 
 
 def ceiling_label(ceiling: pd.Series) -> str:
@@ -161,21 +196,31 @@ def rank_ticks(n: int) -> list[int]:
     return [1, *(int(tick) for tick in between if 0.06 * n < tick < 0.9 * n), n]
 
 
-def draw_legend(ax: Axes, entries: dict[str, object] | None = None, markerscale: float = 1.0) -> None:
-    """Extend the y axis, and draw the legend in one line above the data. Default: the labels of what was drawn."""
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.1 * (high - low))
-    if entries is None:
-        artists, labels = ax.get_legend_handles_labels()
-        entries = dict(zip(labels, artists, strict=True))
-    ax.legend(
-        handles=list(entries.values()),
-        labels=list(entries),
-        markerscale=markerscale,
-        loc="upper right",
-        ncols=2,
-        borderaxespad=0,
-        columnspacing=1.0,
-        handlelength=1.4,
-        handletextpad=0.5,
-    )
+def draw_legends(legends: Sequence[PanelLegend]) -> None:
+    """Draw legends inside their panels, in as few lines as fit the width, and extend the y axes: no legend covers data.
+
+    Call it when all panels of the figure are drawn: what the panels hold decides about their sizes.
+    """
+    if not legends:
+        return
+    drawn = [legend.draw(2) for legend in legends]
+    figure_of(legends[0].ax).draw_without_rendering()  # fixes the sizes of the panels
+    for legend, artist in zip(legends, drawn, strict=True):
+        panel, point = legend.ax.get_window_extent(), figure_of(legend.ax).dpi / 72
+        below, beside = (gap * point for gap in LEGEND_GAP)
+        if artist.get_window_extent().width + beside > panel.width:
+            artist = legend.draw(1)
+        if artist.get_window_extent().width + beside > panel.width:
+            artist = legend.draw(1, wrap=True)
+        height = artist.get_window_extent().height
+        covered = min((height + below) / panel.height, 0.8)
+        low, high = legend.ax.get_ylim()
+        legend.ax.set_ylim(low, low + (high - low) / (1 - covered))
+
+
+def height_of(scored: Compared) -> float:
+    """Inches that a figure of several predictions needs: the legend has two columns, and long names are upright."""
+    names = [str(key) for key in scored.scores]
+    rows = (len(names) + (scored.ceiling is not None) + 1) // 2 + scored.on_training_tissue
+    letters = max(map(len, names)) - SHORT_NAME
+    return HEIGHT + ROW * max(rows - 2, 0) + LETTER * max(letters, 0)

@@ -21,10 +21,12 @@ from sthggep.pl._score_panels import (
     LABELS,
     SOME_GENES,
     Compared,
+    PanelLegend,
     ceiling_label,
     draw_boxes,
     draw_compared,
-    draw_legend,
+    draw_legends,
+    height_of,
     rank_ticks,
 )
 
@@ -125,7 +127,7 @@ def scores(
     by_gene = _by_gene(table, metric)
     with style():
         if ax is not None:
-            _draw_genes(ax, by_gene, metric, _names_of(table), trained_on)
+            draw_legends(_draw_genes(ax, by_gene, metric, _names_of(table), trained_on))
             save_figure(figure_of(ax), save)
             return ax
         widths = {"genes": 4.4}
@@ -137,12 +139,13 @@ def scores(
         figure = new_figure(figsize or (min(sum(widths.values()), 7.2), 3.0), dpi)
         row = figure.subplots(1, len(widths), squeeze=False, width_ratios=list(widths.values()))[0]
         panels = dict(zip(widths, row, strict=True))
-        _draw_genes(panels["genes"], by_gene, metric, _names_of(table), trained_on)
+        legends = _draw_genes(panels["genes"], by_gene, metric, _names_of(table), trained_on)
         if "best" in panels:
             fit = max(1, int((figure.get_figheight() - BEST_MARGIN) * 72 / NEXT_LABEL))
             _draw_best(panels["best"], by_gene.iloc[: min(n_top, fit)], metric)
         if "sections" in panels:
-            _draw_sections(panels["sections"], table, metric)
+            legends.append(_draw_sections(panels["sections"], table, metric))
+        draw_legends(legends)
         save_figure(figure, save)
     return figure
 
@@ -176,10 +179,11 @@ def _compared(
             draw_compared(ax, scored)
             save_figure(figure_of(ax), save)
             return ax
-        figure = new_figure(figsize or (7.2, 3.2), dpi)
+        figure = new_figure(figsize or (7.2, height_of(scored)), dpi)
         genes, boxes = figure.subplots(1, 2, width_ratios=(4.6, 2.2))
         draw_compared(genes, scored)
-        draw_boxes(boxes, {key: scored.scores[key] for key in keys}, metric, scored.mean_ceilings, "prediction")
+        groups = {key: scored.scores[key] for key in keys}
+        draw_legends([draw_boxes(boxes, groups, metric, scored.mean_ceilings, "prediction")])
         save_figure(figure, save)
     return figure
 
@@ -219,7 +223,8 @@ def _names_of(table: pd.DataFrame) -> str:
     return "targets" if "ceiling" in table and table["ceiling"].isna().all() else "genes"
 
 
-def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, what: str, trained_on: bool) -> None:
+def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, what: str, trained_on: bool) -> list[PanelLegend]:
+    """Draw a dot for each gene and its ceiling; return the legend, of which there is none without a ceiling."""
     scored = by_gene[by_gene[metric].notna()]
     n = len(scored)
     rank = np.arange(1, n + 1)
@@ -233,13 +238,11 @@ def _draw_genes(ax: Axes, by_gene: pd.DataFrame, metric: str, what: str, trained
     ax.set_xlabel(f"{what}, best first ({n}{constant})")
     if metric != "rmse":
         ax.axhline(0, color="black", lw=0.6, zorder=2)
-    if ceiling:
-        entries = ceiling | {LABELS[metric]: dots}
-        draw_legend(ax, entries, markerscale=4.0 / size)
     if n <= FEW_GENES:
         ax.set_xticks(rank, scored.index, rotation=90)
     else:
         ax.set_xticks(rank_ticks(n))
+    return [PanelLegend(ax, ceiling | {LABELS[metric]: dots}, 4.0 / size)] if ceiling else []
 
 
 def _draw_ceiling(ax: Axes, rank: NDArray[np.int_], ceiling: pd.Series, size: float) -> dict[str, object]:
@@ -278,11 +281,11 @@ def _title(scored: pd.DataFrame, metric: str) -> str:
     return f"{title}, {100 * complete[metric].mean() / ceiling:.0f} % of the noise ceiling ({ceiling:.3f})"
 
 
-def _draw_sections(ax: Axes, table: pd.DataFrame, metric: str) -> None:
-    """Draw a box of the genes for each section, their mean, and the mean ceiling."""
+def _draw_sections(ax: Axes, table: pd.DataFrame, metric: str) -> PanelLegend:
+    """Draw a box of the genes for each section, their mean, and the mean ceiling; return its legend."""
     by_section = table.groupby(table["section"].astype(str), sort=False)
     groups = {str(name): rows[metric] for name, rows in by_section}
     ceilings = (
         [rows["ceiling"].mean() for _, rows in by_section] if "ceiling" in table and metric == "pearson" else None
     )
-    draw_boxes(ax, groups, metric, ceilings, "section")
+    return draw_boxes(ax, groups, metric, ceilings, "section")
