@@ -51,7 +51,7 @@ def make_model() -> HGGEP:
         held_out_pearson=[0.3, None, 0.1, 0.2],
         obsm_columns={"a": None, "b": ["x", "y"]},
     )
-    history = pd.DataFrame({"member": [0, 0, 1], "epoch": [0, 1, 0], "train_loss": [1.0, 0.5, 2.0]})
+    history = pd.DataFrame({"member": [0, 0, 1], "epoch": [1, 2, 1], "train_loss": [1.0, 0.5, 2.0]})
     inputs = Inputs("obsm", sizes_um=(), obsm=("a", "b"))
     return HGGEP(members, GENES, inputs, preset="default", training=record, history=history)
 
@@ -233,6 +233,7 @@ BROKEN_RECORDS = [
     (("training", "surprise"), 1, "an entry that there is not", r"training\.surprise"),
     (("training",), 5, "a number for the training", r"training"),
     (("history", "epoch"), [1], "columns of several lengths", r"columns of one length"),
+    (("history", "epoch"), ["1", "2", "3"], "words for the epochs", r"history\.epoch"),
     (("history",), [1], "a list for the curves", r"history"),
     (("surprise",), 1, "an entry at the top that there is not", r"surprise"),
     (("id",), None, "no id", r"id"),

@@ -11,11 +11,11 @@ from sthggep import pl
 
 @pytest.fixture
 def ensemble() -> pd.DataFrame:
-    """Two members, of four and three epochs; the best are epochs 2 (0.30) and 1 (0.20)."""
+    """Two members, of four and three epochs; the best are epochs 3 (0.30) and 2 (0.20)."""
     return pd.DataFrame(
         {
             "member": [0, 0, 0, 0, 1, 1, 1],
-            "epoch": [0, 1, 2, 3, 0, 1, 2],
+            "epoch": [1, 2, 3, 4, 1, 2, 3],
             "train_loss": [4.0, 3, 2, 1, 5, 4, 3],
             "val_loss": [4.5, 3.5, 3.2, 3.4, 5.5, 4.5, 4.2],
             "val_pearson": [0.1, 0.2, 0.3, 0.25, 0.1, 0.2, 0.15],

@@ -202,7 +202,7 @@ def test_one_section_holds_out_blocks(genes):
 
 def test_nothing_held_out(pair, genes):
     model = tl.fit(pair, genes=genes, validation=None, **{**QUICK, "max_epochs": 4})
-    assert model.history["epoch"].tolist() == [0, 1, 2, 3]
+    assert model.history["epoch"].tolist() == [1, 2, 3, 4]
     assert "val_pearson" not in model.history
     assert float(model.members[0].blend) == 0.25
 
@@ -272,7 +272,7 @@ def test_poor_sections_beside_a_good_one(pair, genes):
 
 def test_trainer_kwargs_reach_lightning(pair, genes):
     model = tl.fit(pair, genes=genes, trainer_kwargs={"max_epochs": 1}, **QUICK)
-    assert model.history["epoch"].tolist() == [0]
+    assert model.history["epoch"].tolist() == [1]
 
 
 def test_learning_rate_reaches_the_optimizer(pair, genes):

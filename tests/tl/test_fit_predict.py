@@ -112,8 +112,8 @@ def test_history_has_a_row_an_epoch(model):
     assert {"member", "epoch", "train_loss", "val_loss", "val_pearson", "train_mse"} <= set(history)
     epochs = history.groupby("member")["epoch"].agg(list).to_dict()
     assert set(epochs) == {0, 1}
-    assert all(numbers == list(range(len(numbers))) and len(numbers) <= 8 for numbers in epochs.values())
-    first, last = history[history["epoch"] == 0], history.groupby("member").tail(1)
+    assert all(numbers == list(range(1, len(numbers) + 1)) and len(numbers) <= 8 for numbers in epochs.values())
+    first, last = history[history["epoch"] == 1], history.groupby("member").tail(1)
     assert last["train_loss"].mean() < first["train_loss"].mean()
     # Each member holds out another section
     assert model.training.validation == ["toy1", "toy2"]

@@ -99,6 +99,9 @@ def test_finished_networks_are_not_trained_again(sections, tmp_path):
     net, loaded_history = run(sections, tmp_path, die_at=1)
     assert same_weights(net, whole)
     pd.testing.assert_frame_equal(loaded_history, history)
+    # Checkpoints count epochs from 0, as those of earlier versions do
+    assert [row["epoch"] for row in torch.load(tmp_path / FINISHED)["rows"]] == list(range(len(history)))
+    assert history["epoch"].tolist() == list(range(1, len(history) + 1))
 
 
 def test_training_that_stopped_early_is_not_continued(tmp_path, monkeypatch):

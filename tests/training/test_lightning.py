@@ -60,7 +60,7 @@ def pair() -> list[SectionWindow]:
 def test_parts_add_up_to_the_loss(pair):
     _, history = fit(pair)
     assert list(history)[:4] == ["epoch", "train_loss", "val_loss", "val_pearson"]
-    assert history["epoch"].tolist() == [0, 1, 2]
+    assert history["epoch"].tolist() == [1, 2, 3]
     np.testing.assert_allclose(history["train_mse"] + history["train_correlation"], history["train_loss"], rtol=1e-6)
     assert np.isfinite(history).all(axis=None)
 
@@ -169,7 +169,7 @@ def test_all_epochs_run_while_the_correlation_rises(monkeypatch, pair):
 
 def test_nothing_held_out_runs_all_epochs():
     _, history = fit([section("A")], replace(RECIPE, max_epochs=5, patience=1))
-    assert history["epoch"].tolist() == [0, 1, 2, 3, 4]
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert not {"val_loss", "val_pearson"} & set(history)
 
 

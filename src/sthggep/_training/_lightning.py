@@ -161,13 +161,15 @@ def train_network(
 
     Returns
     -------
-    One row an epoch: ``epoch``, ``train_loss``, its parts, ``val_loss``, ``val_pearson``.
+    One row an epoch: ``epoch``, which counts from 1, ``train_loss``, its parts, ``val_loss``, ``val_pearson``.
     """
     rows = None if folder is None else load_finished(folder, net)
     if rows is None:
         rows = _train(net, windows, recipe, seed, device, bar, dict(trainer_kwargs or {}), folder)
     net.eval().cpu()
     history = pd.DataFrame(rows)
+    if "epoch" in history:
+        history["epoch"] += 1  # Lightning, and the checkpoints with it, count from 0
     first = [name for name in ("epoch", "train_loss", "val_loss", WATCHED) if name in history]
     return history[[*first, *(name for name in history if name not in first)]]
 

@@ -6,8 +6,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from sthggep import nn as nets
 from sthggep._arguments import checked_methods
 from sthggep._checks import gene_list, genes_present
@@ -17,6 +15,7 @@ from sthggep.model._calibration import Calibration
 from sthggep.model._card import render_card, render_html
 from sthggep.model._checked import CALIBRATION, ENCODER, MEMBERS, check_before_saving, check_id, read_model, unfit
 from sthggep.model._folders import find_model_folder
+from sthggep.model._history import history_from_json
 from sthggep.model._hub import is_repository_name, upload
 from sthggep.model._lazyslide import LazySlideModel
 from sthggep.model._networks import build_network, check_genes
@@ -46,7 +45,7 @@ class HGGEP(Predictor):
     training
         Record of the training: sections, microns per pixel, seed. Default: an empty record.
     history
-        Training curves, a row for each network and epoch; epochs count from 0. Default: an empty table.
+        Training curves, a row for each network and epoch; epochs count from 1, as in the log. Default: an empty table.
     calibration
         Quantiles by which intervals are made. Default: the model gives no intervals.
 
@@ -131,7 +130,7 @@ class HGGEP(Predictor):
                 preset=config["preset"],
                 encoder_state=select_prefix(ENCODER, tensors) or None,
                 training=TrainingRecord.from_dict(config["training"]),
-                history=pd.DataFrame(config["history"]),
+                history=history_from_json(config["history"]),
                 calibration=Calibration.from_tensors(select_prefix(CALIBRATION, tensors)),
             )
             model.members.load_state_dict(select_prefix(MEMBERS, tensors))

@@ -23,9 +23,9 @@ from sthggep._slides._stain import normalized
 from sthggep._table._gene_names import as_named
 from sthggep._table._targets import Targets
 from sthggep.model._forward import Ensemble, Predictions, Quantities, gather, predict_windows
+from sthggep.model._history import history_to_json
 from sthggep.model._networks import check_genes, describe_networks, is_closed_form
 from sthggep.model._record import TrainingRecord
-from sthggep.model._store import json_columns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ class Predictor:
             "inputs": self.inputs.to_dict(),
             "networks": [{"class": type(m).__name__, "config": m.config} for m in self.members],
             "training": self.training.to_dict(),
-            "history": json_columns(self.history),
+            "history": history_to_json(self.history),
         }
 
     @property

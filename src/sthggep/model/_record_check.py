@@ -150,6 +150,8 @@ def _training_faults(record: ModelRecord, details: TrainingDetails) -> Iterator[
         yield "training.targets.key is missing"
     if targets is not None and not len(targets.mean) == len(targets.std) == n_genes:
         yield f"training.targets must have a mean and a std for each of {counted(n_genes, 'target')}"
+    if not all(isinstance(epoch, int | float) for epoch in record.history.get("epoch", [])):
+        yield "history.epoch must hold numbers"
     lengths = {len(column) for column in record.history.values()}
     if len(lengths) > 1:
         yield f"history must have columns of one length, found {listing(sorted(lengths), 3)}"

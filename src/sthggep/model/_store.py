@@ -9,9 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
 from sthggep._checks import listing
 from sthggep._disk._run_folder import check_folder
 from sthggep._disk._tensors import explain, read_safetensors, read_torch
@@ -169,12 +166,6 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         msg = f"{str(path)!r} holds a {type(state).__name__}, not a state dict. {advice}"
         raise ValueError(msg)
     return state
-
-
-def json_columns(table: pd.DataFrame) -> dict[str, list[object]]:
-    """Turn a table into columns for JSON, with ``None`` for NaN and infinity."""
-    filled = table.replace([np.inf, -np.inf], np.nan).astype(object)
-    return {str(name): [None if pd.isna(value) else value for value in filled[name]] for name in filled}
 
 
 def select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def history(
     Parameters
     ----------
     history
-        Model (the function draws its ``history``), or a DataFrame with the columns ``epoch``, which counts from 0 as in
+        Model (the function draws its ``history``), or a DataFrame with the columns ``epoch``, which counts from 1 as in
         ``model.history``, and ``train_loss`` and, if there are, ``member``, ``val_loss`` and ``val_pearson``.
     figsize
         Width and height in inches. Default: a size that fits the content.
@@ -110,7 +110,6 @@ def _table(history: object) -> pd.DataFrame:
         msg = f"The history lacks {listing(absent)}; its columns are {listing(table.columns)}."
         raise KeyError(msg)
     table = table.reset_index(drop=True)
-    table = table.assign(epoch=table["epoch"] + 1)  # as in the log
     return table if "member" in table else table.assign(member=0)
 
 
