@@ -166,7 +166,7 @@ def test_defaults_of_a_checked_call_can_be_read():
     assert inspect.signature(sthggep.pp.features).parameters["batch_size"].default == 64
 
 
-@pytest.mark.handles("It is refused, and the message says how to write it")
+@pytest.mark.handles("sthggep rejects the value and states how to write it.")
 @pytest.mark.parametrize(
     ("text", "number"),
     [pytest.param("0,5", "0.5", id="a number as text, with a comma"), pytest.param("0.25", "0.25", id="a number as text")],

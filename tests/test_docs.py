@@ -83,3 +83,14 @@ def test_page_of_odd_inputs_is_made_from_the_tests(request):
         pytest.skip("Needs all tests in one run, to compare them with the page.")
     page = script.make_page(script.rows_by_room(request.session.items))
     assert script.PAGE.read_text() == page, "run `python docs/odd_inputs.py`"
+
+
+def test_pairs_of_odd_inputs_are_listed_once():
+    phrases = load_script("odd_inputs")._phrases
+    assert phrases([("zeros",), ("a list",)]) == ["zeros", "a list"]
+    lists = [(first, second) for first in ("zeros", "a list", "text") for second in (".zarr", ".h5ad")]
+    assert phrases(lists) == ["a list; text; zeros (each: .h5ad, .zarr)"]
+    assert phrases(lists[:-1]) == [", ".join(pair) for pair in lists[:-1]]
+    optional = [(second, first) for first in ("zeros", "a list", "text") for second in ("", "as text")]
+    assert phrases(optional) == ["a list; text; zeros (each also as text)"]
+    assert phrases(optional[:2]) == ["zeros", "as text, zeros"]

@@ -28,7 +28,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     sys.modules.pop("large_library", None)
 
 
-@pytest.mark.handles("the interrupt waits until the library is there; the next call works")
+@pytest.mark.handles("The interrupt waits for the import. The next call works.")
 @pytest.mark.parametrize("name", [pytest.param("large_library", id="Ctrl-C in the first import of a library")])
 def test_an_interrupt_waits_for_an_import(library: str, name: str):
     handler = signal.getsignal(signal.SIGINT)

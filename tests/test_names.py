@@ -35,7 +35,7 @@ odd_names = pytest.mark.parametrize("name", [pytest.param(name, id=words) for wo
 
 
 @odd_names
-@pytest.mark.handles("a file that is called after it gets a legal name that ends in a hash of it")
+@pytest.mark.handles("sthggep names the file by a legal name that ends in a hash of the original.")
 def test_odd_names_become_names_of_files(name: str, tmp_path: Path):
     safe = file_name(name)
     assert is_file_name(safe)
@@ -69,7 +69,7 @@ def test_names_that_some_disks_confuse(one: str, other: str, same: bool):
 
 
 @odd_names
-@pytest.mark.handles("as a key of obsm it is refused before work starts, with a better one")
+@pytest.mark.handles("sthggep rejects the name as a key of `obsm` before work starts and proposes another.")
 def test_odd_keys_are_refused(name: str):
     with pytest.raises(ValueError, match=r"`key_added` names a key that files must be able to hold.*such as '[\w-]+'"):
         check_key(name, "`key_added`")

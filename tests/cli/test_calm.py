@@ -50,7 +50,7 @@ def test_a_command_without_devices_says_so(shell):
         pytest.param("cross-validate a.h5ad --out cv", id="a GPU that is not there, in sthggep cross-validate"),
     ],
 )
-@pytest.mark.handles("the command refuses the device before it reads a slide")
+@pytest.mark.handles("The command rejects the device before it reads a slide.")
 def test_a_device_that_is_not_there_is_refused_before_slides_are_read(shell, words: str):
     Path("a.h5ad").touch()  # no slide: whoever reads it fails
     result = shell(*words.split(), "--device", "gpu")

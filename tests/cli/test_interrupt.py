@@ -22,15 +22,18 @@ def interrupt(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ("_fit.read_slides", "fit a.h5ad --out m"),
-        ("_outputs.kind_of", "predict a.h5ad --out p.h5ad"),
-        ("_cross_validate.read_slides", "cross-validate a.h5ad b.h5ad --out cv"),
-        ("_evaluate.kind_of", "evaluate a.h5ad"),
-        ("_report.kind_of", "report a.h5ad --out r.html"),
-        ("_demo.check_contents", "demo --out demo"),
+        pytest.param(call, words, id=f"Ctrl-C in sthggep {words.split()[0]}")
+        for call, words in (
+            ("_fit.read_slides", "fit a.h5ad --out m"),
+            ("_outputs.kind_of", "predict a.h5ad --out p.h5ad"),
+            ("_cross_validate.read_slides", "cross-validate a.h5ad b.h5ad --out cv"),
+            ("_evaluate.kind_of", "evaluate a.h5ad"),
+            ("_report.kind_of", "report a.h5ad --out r.html"),
+            ("_demo.check_contents", "demo --out demo"),
+        )
     ],
 )
-@pytest.mark.handles("the command ends with exit code 130, and no half-written file is left")
+@pytest.mark.handles("The command ends with exit code 130 and leaves no incomplete file.")
 def test_an_interrupt_ends_with_its_exit_code(shell, monkeypatch: pytest.MonkeyPatch, call: str, words: str):
     monkeypatch.setattr(f"sthggep._cli.{call}", interrupt)
     result = shell(*words.split())
@@ -53,7 +56,7 @@ def test_an_interrupt_that_the_library_explained_is_not_said_twice(shell, monkey
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Signals of Unix.")
-@pytest.mark.handles("the process ends with exit code 130 and a message, without a traceback")
+@pytest.mark.handles("The process ends with exit code 130 and a message, without a traceback.")
 @pytest.mark.parametrize("when", [pytest.param("fit", id="Ctrl-C in a process of its own while it trains")])
 def test_a_signal_in_the_shell(tmp_path: Path, when: str):
     datasets.toy(size_um=(900.0, 900.0), mpp=4.0, n_genes=8).write_h5ad(tmp_path / "a.h5ad")
@@ -138,7 +141,7 @@ def test_a_model_finds_a_place_when_its_folder_is_taken(tmp_path: Path):
         pytest.param("demo --seed 4294967296", "--seed", id="a seed that is too large"),
     ],
 )
-@pytest.mark.handles("the command refuses it before it reads a slide, and names the option")
+@pytest.mark.handles("The command rejects the value before it reads a slide. The message names the option.")
 def test_bad_options_are_refused_before_slides_are_read(
     shell, monkeypatch: pytest.MonkeyPatch, words: str, message: str
 ):

@@ -73,7 +73,7 @@ ODD = [
 ]
 
 
-@pytest.mark.handles("The command ends with exit code 2 and a short message that names the file; nothing is run.")
+@pytest.mark.handles("The command runs nothing and ends with exit code 2. A short message names the file.")
 @pytest.mark.parametrize(("text", "message"), [pytest.param(text, message, id=name) for text, message, name in ODD])
 def test_files_of_no_options(shell, text, message):
     Path("run.yaml").write_text(text, encoding="utf-8")
@@ -90,7 +90,7 @@ def test_files_of_no_options(shell, text, message):
     assert sorted(path.name for path in Path().iterdir()) == ["run.yaml"]
 
 
-@pytest.mark.handles("The command ends with exit code 2 and says that the file cannot be read.")
+@pytest.mark.handles("The command ends with exit code 2 and says that it cannot read the file.")
 @pytest.mark.parametrize(
     "content",
     [
@@ -107,7 +107,7 @@ def test_bytes(shell, content):
     assert "run.yaml is not YAML" in " ".join(result.stderr.split())
 
 
-@pytest.mark.handles("The file is read as it is meant.")
+@pytest.mark.handles("The command reads the file as its author means it.")
 @pytest.mark.parametrize(
     ("text", "encoding", "name", "value"),
     [

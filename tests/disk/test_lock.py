@@ -112,7 +112,7 @@ def names(folder: Path) -> set[str]:
         pytest.param("a.h5ad", id="a file that another process writes"),
     ],
 )
-@pytest.mark.handles("the second process is refused, and learns which process is at work")
+@pytest.mark.handles("sthggep rejects the second process and names the first one.")
 def test_the_second_learns_who_is_at_work(tmp_path: Path, name: str):
     (tmp_path / "folder").mkdir()
     with (
@@ -275,7 +275,7 @@ def test_no_link_is_followed(tmp_path: Path):
         pytest.param("dangling", id="a link to nothing"),
     ],
 )
-@pytest.mark.handles("it is refused before work starts")
+@pytest.mark.handles("sthggep rejects the path before work starts.")
 def test_places_for_a_folder(tmp_path: Path, place: str):
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "absent")

@@ -56,7 +56,7 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.handles("The code in it does not run, and the file is refused.")
+@pytest.mark.handles("sthggep rejects the file. The code in it does not run.")
 @pytest.mark.parametrize(
     "unsafe_variable", [False, True], ids=["by default", "with the variable that asks for unsafe loads"]
 )
@@ -90,7 +90,7 @@ def overlapping(path: Path) -> None:
         archive.writestr("archive/more", "")
 
 
-@pytest.mark.handles("It is refused by its size before memory is taken.")
+@pytest.mark.handles("sthggep rejects the archive by its size before it allocates memory.")
 @pytest.mark.parametrize(
     "write",
     [
@@ -104,7 +104,7 @@ def test_archives_that_unpack_to_more_than_they_are(write, tmp_path):
         read_torch(tmp_path / "x.pt")
 
 
-@pytest.mark.handles("The file is refused, with the reason.")
+@pytest.mark.handles("sthggep rejects the file and states the reason.")
 @pytest.mark.parametrize(
     "content",
     [
@@ -134,7 +134,7 @@ def test_a_flipped_bit_is_seen_in_our_own_files(tmp_path):
         read_torch(path, checked=True)
 
 
-@pytest.mark.handles("The file is refused, with the reason.")
+@pytest.mark.handles("sthggep rejects the file and states the reason.")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -110,7 +110,7 @@ def test_modes_are_those_of_any_file(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("usual_mask")
-@pytest.mark.handles("others can read the file as far as the umask says")
+@pytest.mark.handles("The file gets the permissions that the umask allows, so others can read it.")
 @pytest.mark.parametrize("private", [pytest.param(0o600, id="a file that a library writes for its owner only")])
 def test_private_files_of_libraries_are_as_others(tmp_path: Path, private: int):
     def write(path: Path) -> None:

@@ -34,7 +34,9 @@ def swap(first: Path, other: Path) -> None:
     other.write_bytes(content)
 
 
-@pytest.mark.handles("It is made again, with a warning in the log; the features are those of a run without blocks.")
+@pytest.mark.handles(
+    "sthggep computes the block again and logs a warning. The features equal those of a run without stored blocks."
+)
 @pytest.mark.parametrize(
     "damage",
     [

@@ -89,7 +89,7 @@ def test_features_are_computed_again(slide, change):
 
 
 @pytest.mark.handles(
-    "`tl.fit(obsm=)`, `tl.predict` and `pp.hypergraph` refuse the features of before, and say what changed."
+    "`tl.fit(obsm=)`, `tl.predict` and `pp.hypergraph` reject the earlier features and name what changed."
 )
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -130,7 +130,7 @@ def renamed_section(slide: AnnData) -> AnnData:
     return slide
 
 
-@pytest.mark.handles("The features are used: they belong to these places.")
+@pytest.mark.handles("sthggep uses the stored features, because the places of the spots are unchanged.")
 @pytest.mark.parametrize(
     "change",
     [

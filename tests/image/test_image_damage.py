@@ -69,7 +69,7 @@ def text(content: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(content)
 
 
-@pytest.mark.handles("sthggep refuses the file by name, before it allocates memory.")
+@pytest.mark.handles("sthggep rejects the file before it allocates memory. The message names the file.")
 @pytest.mark.parametrize(
     "write",
     [

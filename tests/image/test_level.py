@@ -407,7 +407,7 @@ def test_missing_imagecodecs_says_what_to_install(tmp_path: Path):
     assert str(path) in message
 
 
-@pytest.mark.handles("It is read as white glass, and a line of the log says so.")
+@pytest.mark.handles("sthggep reads the pixel as white glass and logs it.")
 @pytest.mark.parametrize("value", [np.nan, np.inf], ids=["a pixel of NaN", "an infinite pixel"])
 def test_pixels_without_a_value_are_mentioned(value, caplog):
     pixels = np.full((8, 8, 3), 0.5, dtype=np.float32)

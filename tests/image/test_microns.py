@@ -59,7 +59,7 @@ def test_both_sides(value: object):
 
 
 @pytest.mark.handles(
-    "The value is not used: the argument, or the distance of the spots, decides; else an error names the place."
+    "sthggep ignores the microns per pixel of the file. It uses `mpp=` or the distance of the spots; without both it raises an error that names the entry."
 )
 @pytest.mark.parametrize(
     "value",
@@ -83,7 +83,7 @@ def test_senseless_values_name_their_place(value: object):
         mpp_in_metadata(value, "the place")
 
 
-@pytest.mark.handles("A TypeError: `mpp` must be one number.")
+@pytest.mark.handles("sthggep raises a TypeError: `mpp` must be one number.")
 @pytest.mark.parametrize(
     "value",
     [

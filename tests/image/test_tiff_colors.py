@@ -81,7 +81,7 @@ JPEG = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level"
 HALF_WHITE = np.rint(RGB * (128 / 255) + 127).clip(0, 255)
 
 
-@pytest.mark.handles("sthggep reads the colors that every viewer shows.")
+@pytest.mark.handles("sthggep reads the colors that image viewers show.")
 @pytest.mark.parametrize(
     ("write", "expected"),
     [
@@ -137,7 +137,9 @@ def test_colors(tmp_path: Path, write, expected):
     assert np.abs(pixels.astype(int) - expected).max() <= 8
 
 
-@pytest.mark.handles("Only what the file calls alpha is alpha, and is laid over white; other samples are left out.")
+@pytest.mark.handles(
+    "sthggep lays a channel over white only if the file declares it as alpha, and ignores other extra samples."
+)
 @pytest.mark.parametrize(
     ("write", "expected"),
     [
@@ -178,7 +180,7 @@ def test_further_samples(tmp_path: Path, write, expected):
 RGB_FILE = by_tifffile(RGB, photometric="rgb")
 
 
-@pytest.mark.handles("sthggep refuses the file and names what it does not read.")
+@pytest.mark.handles("sthggep rejects the file and names the unsupported feature.")
 @pytest.mark.parametrize(
     ("write", "words"),
     [
@@ -238,7 +240,7 @@ def test_channels_of_ome_are_taken_by_name(tmp_path: Path, write, expected):
     np.testing.assert_array_equal(open_levels(tmp_path / "slide.ome.tif")[0].read([[0, 0, 128, 96]])[0], expected)
 
 
-@pytest.mark.handles("sthggep refuses the image and lists its channels.")
+@pytest.mark.handles("sthggep rejects the image and lists its channels.")
 @pytest.mark.parametrize(
     "write",
     [

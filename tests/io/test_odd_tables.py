@@ -230,8 +230,8 @@ def raised_by_us(error: Exception) -> bool:
     return last.filename.startswith(SOURCE) and str(last.line).startswith("raise")
 
 
-@pytest.mark.handles("`read_st` reads it right, or says in its own words what it expected")
-@pytest.mark.parametrize("block", [pytest.param(i, id=f"drawn tables {40 * i} to {40 * i + 39}") for i in range(4)])
+@pytest.mark.handles("`read_st` reads the table correctly, or raises its own error that names what it expected.")
+@pytest.mark.parametrize("block", [pytest.param(i, id=f"random tables {40 * i} to {40 * i + 39}") for i in range(4)])
 def test_drawn_tables(block: int, tmp_path: Path):
     faults, n_read = [], 0
     for seed in range(40 * block, 40 * block + 40):
@@ -261,11 +261,11 @@ def as_saved(change: Callable[[str], bytes], name: str) -> Any:
     return pytest.param(change, id=name)
 
 
-@pytest.mark.handles("It is read as the plain table is")
+@pytest.mark.handles("`read_st` reads the same values as from the plain table.")
 @pytest.mark.parametrize(
     "save",
     [
-        as_saved(lambda text: text.encode("utf-8-sig"), "a mark of byte order"),
+        as_saved(lambda text: text.encode("utf-8-sig"), "a byte-order mark"),
         as_saved(lambda text: text.encode("utf-16"), "UTF-16"),
         as_saved(lambda text: text.replace("\t", ",").encode(), "commas in a .tsv"),
         as_saved(lambda text: text.replace("\t", ";").encode(), "semicolons"),
@@ -285,7 +285,7 @@ def test_tables_as_people_save_them(section, save):
     assert list(adata.obs_names) == list(plain.obs_names)
 
 
-@pytest.mark.handles("It is refused, and the message names the fault")
+@pytest.mark.handles("`read_st` rejects the input and names the fault.")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -336,9 +336,10 @@ def test_refused_tables(section, change, words):
         read_st(**call)
 
 
-@pytest.mark.handles("It is refused: pandas would rename the second in silence")
+@pytest.mark.handles("`read_st` rejects the table, because pandas would rename the second gene silently.")
 @pytest.mark.parametrize(
-    "ending", [pytest.param(".tsv", id="a gene twice in a file"), pytest.param(".csv", id="in a file with commas")]
+    "ending",
+    [pytest.param(".tsv", id="a gene twice in a file"), pytest.param(".csv", id="a gene twice in a file with commas")],
 )
 def test_repeated_columns_of_a_file(section, ending):
     path = section.folder / f"twice{ending}"

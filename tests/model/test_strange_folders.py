@@ -100,7 +100,7 @@ def at(*keys: str | int) -> Callable[[dict, object], None]:
 # ---------------------------------------------------------------- what the id covers
 
 
-@pytest.mark.handles("The model is not loaded: its content is not that of its id.")
+@pytest.mark.handles("`load` rejects the model: its content does not match its id.")
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
@@ -241,7 +241,7 @@ BROKEN_RECORDS = [
 ]
 
 
-@pytest.mark.handles("It is refused, with the entry, before memory is taken for a network.")
+@pytest.mark.handles("sthggep rejects the model before it allocates memory for a network. The message names the entry.")
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [pytest.param(keys, value, text, id=name) for keys, value, name, text in BROKEN_RECORDS],
@@ -253,7 +253,7 @@ def test_records_that_no_model_has(folder, keys, value, message, monkeypatch):
         HGGEP.load(folder)
 
 
-@pytest.mark.handles("It is refused, and the message names the file.")
+@pytest.mark.handles("sthggep rejects the model and names the file.")
 @pytest.mark.parametrize(
     "text",
     [
@@ -279,8 +279,8 @@ def test_files_that_are_no_record(folder, text):
         HGGEP.load(folder)
 
 
-@pytest.mark.handles("It is refused by its encoding.")
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.handles("sthggep rejects the record by its encoding.")
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"], ids=["a record in UTF-16", "a record in UTF-32"])
 def test_records_in_another_encoding(folder, encoding):
     (folder / CONFIG).write_text((folder / CONFIG).read_text(), encoding=encoding)
     with pytest.raises(ValueError, match="is not a model's record"):
@@ -299,7 +299,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
 FIRST = "members.0.blend"
 
 
-@pytest.mark.handles("The model is not loaded; the message names the weights.")
+@pytest.mark.handles("`load` rejects the model and names the weights.")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -330,8 +330,8 @@ def test_weights_that_are_not_the_model_s(folder, change, message):
         HGGEP.load(folder)
 
 
-@pytest.mark.handles("It is not saved, and nothing is written.")
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.handles("`save` raises an error and writes nothing.")
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=["a weight or ceiling that is NaN", "one that is infinite"])
 def test_a_diverged_model_is_not_saved(tmp_path, value):
     model = make_model()
     model.members[1].blend.fill_(value)
@@ -356,7 +356,7 @@ def test_weights_of_half_precision_have_an_id(tmp_path):
 # ---------------------------------------------------------------- other arguments
 
 
-@pytest.mark.handles("It is refused by its type or as unknown, not by an error of Python.")
+@pytest.mark.handles("sthggep rejects the argument by its type or as unknown. The error is its own, not one of Python.")
 @pytest.mark.parametrize(
     ("call", "value", "error"),
     [
@@ -384,7 +384,7 @@ def test_arguments_that_name_nothing(call, value, error):
     assert is_ours(refused.value)
 
 
-@pytest.mark.handles("It is refused before memory is taken for a network.")
+@pytest.mark.handles("sthggep rejects the file before it allocates memory for a network.")
 @pytest.mark.parametrize(
     ("state", "message"),
     [

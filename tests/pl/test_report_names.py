@@ -81,7 +81,7 @@ def clean_page(tmp_path_factory) -> Elements:
     return Elements(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.handles("The report shows it as text: no element, attribute or script comes from it.")
+@pytest.mark.handles("The report shows the name as text. The name adds no element, attribute or script.")
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_a_page_has_the_elements_of_a_clean_one(name, clean_page, tmp_path):
     path = pl.report(slide_named(name, [name, *CLEAN[1:]]), tmp_path / "page.html")
@@ -97,7 +97,7 @@ def test_a_page_has_the_elements_of_a_clean_one(name, clean_page, tmp_path):
     assert data["title"] == f"Predicted expression: {name}"
 
 
-@pytest.mark.handles("A browser shows it as text, and runs nothing of it.")
+@pytest.mark.handles("A browser shows the name as text and runs nothing of it.")
 @pytest.mark.parametrize(
     "section",
     [pytest.param(NAMES[key], id=f"a section called like {key}") for key in list(NAMES)[1:4]],
@@ -129,7 +129,7 @@ def model_named(name: str) -> HGGEP:
     )
 
 
-@pytest.mark.handles("A notebook and the model card show it as text.")
+@pytest.mark.handles("Notebooks and the model card show the name as text.")
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_representations_of_a_model(name, tmp_path):
     model = model_named(name)

@@ -14,7 +14,9 @@ def slide():
     return datasets.toy(seed=3, size_um=(1000.0, 500.0), mpp=4.0, n_genes=4)
 
 
-@pytest.mark.handles("It is refused before any place is laid out, with the least or the largest length that fits.")
+@pytest.mark.handles(
+    "`pp.tissue_grid` rejects the value before it places a spot. The message states the smallest or the largest valid length."
+)
 @pytest.mark.parametrize("layout", ["square", "hex"])
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -38,7 +40,7 @@ def test_refused_before_work(slide, layout, options, message, monkeypatch):
         pp.tissue_grid(slide, layout=layout, **options)
 
 
-@pytest.mark.handles("It is refused by its type.")
+@pytest.mark.handles("`pp.tissue_grid` rejects the type.")
 @pytest.mark.parametrize(
     "options",
     [

@@ -15,11 +15,11 @@ from sthggep._slides._container_files import kind_of, read_container
 PIXELS = np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8)
 
 
-@pytest.mark.handles("The shell takes it, as `sthggep.io.read_slide` does")
+@pytest.mark.handles("The commands read the image, as `sthggep.io.read_slide` does.")
 @pytest.mark.parametrize(
     "ending",
     [
-        pytest.param(e, id=f"a TIFF named {e}")
+        pytest.param(e, id=f"a TIFF named {e}" if e else "a TIFF without an ending")
         for e in (".btf", ".bif", ".scn", ".ndpi", ".qptiff", ".TIF", ".tf8", ".ome.tif", "", ".img")
     ],
 )
@@ -32,7 +32,7 @@ def test_tiff_under_other_endings(tmp_path: Path, ending: str):
     np.testing.assert_array_equal(np.moveaxis(image.to_numpy(), 0, -1), PIXELS)
 
 
-@pytest.mark.handles("The shell takes it, as `sthggep.io.read_slide` does")
+@pytest.mark.handles("The commands read the image, as `sthggep.io.read_slide` does.")
 @pytest.mark.parametrize(
     "ending", [pytest.param(e, id=f"an image named {e}") for e in (".bmp", ".BMP", ".jp2", ".png", ".JPG")]
 )
@@ -43,7 +43,7 @@ def test_common_images(tmp_path: Path, ending: str):
     assert kind_of(path) == "image"
 
 
-@pytest.mark.handles("It is refused: the message names all that is expected, images included")
+@pytest.mark.handles("The command rejects the file and lists the files that it reads.")
 @pytest.mark.parametrize(
     "content",
     [

@@ -45,7 +45,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.handles("The first two columns are x and y, or those of these names")
+@pytest.mark.handles("sthggep reads the columns named x and y, or else the first two columns.")
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_that_are_read(slide: ad.AnnData, form: Callable[[ad.AnnData, np.ndarray], Any]):
     xy = np.asarray(slide.obsm["spatial"])
@@ -53,7 +53,7 @@ def test_forms_that_are_read(slide: ad.AnnData, form: Callable[[ad.AnnData, np.n
     np.testing.assert_allclose(resolve_one(slide).xy, xy, atol=0.5)
 
 
-@pytest.mark.handles("It is refused, and the message says what is expected")
+@pytest.mark.handles("sthggep rejects the coordinates and names the expected form.")
 @pytest.mark.parametrize(
     ("form", "words"),
     [
@@ -134,7 +134,7 @@ def test_a_grid_over_a_slide_whose_coordinates_have_another_key(slide: ad.AnnDat
 # --- slides that are still on disk --------------------------------------------------------------------------------
 
 
-@pytest.mark.handles("It is refused: the message says `adata.to_memory()`")
+@pytest.mark.handles("sthggep rejects the slide. The message says: call `adata.to_memory()`.")
 @pytest.mark.parametrize(
     "call",
     [

@@ -33,16 +33,18 @@ def as_text(both: ad.AnnData) -> ad.AnnData:
 
 
 @pytest.mark.handles(
-    "It is refused: two spots stand on one place; the message names the columns that tell the sections apart"
+    "sthggep rejects the slide, because two spots share an array position. The message names the columns that distinguish the sections."
 )
 @pytest.mark.parametrize(
     "make",
     [
         pytest.param(lambda s: joined(s[:2]), id="two sections of one library after concat"),
         pytest.param(lambda s: joined(s), id="three sections"),
-        pytest.param(lambda s: joined(s[:2], ("array_col", "array_row")), id="with array_row and array_col"),
-        pytest.param(lambda s: as_text(joined(s[:2])), id="with array places as text"),
-        pytest.param(lambda s: joined([s[0], s[1][:3].copy()]), id="of which one has three spots"),
+        pytest.param(
+            lambda s: joined(s[:2], ("array_col", "array_row")), id="two sections with array_row and array_col"
+        ),
+        pytest.param(lambda s: as_text(joined(s[:2])), id="two sections with array places as text"),
+        pytest.param(lambda s: joined([s[0], s[1][:3].copy()]), id="two sections, of which one has three spots"),
     ],
 )
 def test_doubled_array_places(sections: list[ad.AnnData], make):
@@ -67,7 +69,7 @@ def test_the_sections_by_their_column(sections: list[ad.AnnData]):
     np.testing.assert_array_equal(second.levels[0].array, other.uns["spatial"]["b"]["images"]["hires"])
 
 
-@pytest.mark.handles("It is read, with a warning that names `library_key`")
+@pytest.mark.handles("sthggep reads the slide and warns: pass `library_key=`.")
 @pytest.mark.parametrize("n_shared", [pytest.param(20, id="two sections without an array on the same pixels")])
 def test_doubled_pixels(sections: list[ad.AnnData], n_shared: int):
     one = sections[0][:n_shared].copy()

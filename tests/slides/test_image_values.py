@@ -41,7 +41,7 @@ def spatial_data(image: NDArray[np.generic]) -> SpatialData:
     return sdata
 
 
-@pytest.mark.handles("sthggep refuses it, and says how to convert floats or how to name the H&E.")
+@pytest.mark.handles("sthggep rejects the image. The message says how to convert floats and how to name the H&E.")
 @pytest.mark.parametrize(
     "change",
     [

@@ -28,7 +28,7 @@ SPELLINGS = [
     spelled("yes", "no", "yes and no"),
     spelled("1", "0", "1 and 0 as text"),
     spelled("1.0", "0.0", "1.0 and 0.0 as text"),
-    spelled(" 1 ", '"0"', "with blanks and quotes"),
+    spelled(" 1 ", '"0"', "with spaces and quotes"),
     spelled(b"1", b"0", "bytes"),
     spelled(True, False, "truth values"),
     spelled(1.0, 0.0, "numbers with decimals"),
@@ -36,7 +36,7 @@ SPELLINGS = [
 ]
 
 
-@pytest.mark.handles("Spots that are marked as off the tissue are left out")
+@pytest.mark.handles("sthggep excludes the spots that the column marks as off the tissue.")
 @pytest.mark.parametrize("category", [False, True], ids=["", "as categories"])
 @pytest.mark.parametrize(("yes", "no"), SPELLINGS)
 def test_spellings(slide: AnnData, yes: object, no: object, category: bool):
@@ -46,7 +46,7 @@ def test_spellings(slide: AnnData, yes: object, no: object, category: bool):
     assert len(pp.patches(slide, size_um=80)) == 12
 
 
-@pytest.mark.handles("All spots are used, as without the column")
+@pytest.mark.handles("sthggep uses all spots, as without the column.")
 @pytest.mark.parametrize(
     "values",
     [
@@ -65,7 +65,7 @@ def test_a_column_that_marks_only_spots_off_the_tissue(slide: AnnData):
     assert resolve_one(slide).rows.tolist() == list(range(12, slide.n_obs))
 
 
-@pytest.mark.handles("It is refused, and the message lists what the column holds")
+@pytest.mark.handles("sthggep rejects the column and lists its values.")
 @pytest.mark.parametrize(
     ("values", "words"),
     [

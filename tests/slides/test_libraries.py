@@ -39,7 +39,7 @@ def census(slide: ad.AnnData, name: str = "fullres", **more: Any) -> Library:
     return {"toy1": library | more}
 
 
-@pytest.mark.handles("The section is read, and patches are cut from the image of full resolution")
+@pytest.mark.handles("sthggep reads the section and cuts patches from the image at full resolution.")
 @pytest.mark.parametrize(
     "spatial",
     [
@@ -68,7 +68,7 @@ def test_a_factor_of_the_full_resolution_that_is_stated_is_used(slide: ad.AnnDat
     assert [level.scale[0] for level in resolve_one(slide, Places(mpp=1.0)).levels] == [0.5, 0.25]
 
 
-@pytest.mark.handles("It is refused, and the message says which form is expected")
+@pytest.mark.handles("sthggep rejects `uns['spatial']` and names the expected form.")
 @pytest.mark.parametrize(
     ("spatial", "words"),
     [
@@ -86,7 +86,7 @@ def test_a_factor_of_the_full_resolution_that_is_stated_is_used(slide: ad.AnnDat
         pytest.param(image, "must be {section: .*found ndarray", id="a picture"),
         pytest.param(lambda s: pd.DataFrame({"x": [1]}), "found DataFrame", id="a table"),
         pytest.param(lambda s: "slide.tif", "found str", id="a path"),
-        pytest.param(lambda s: {"is_single": True}, "no sections: 'is_single'", id="a mark alone"),
+        pytest.param(lambda s: {"is_single": True}, "no sections: 'is_single'", id="is_single alone"),
     ],
 )
 def test_forms_without_a_section(slide: ad.AnnData, spatial: Callable[[ad.AnnData], Any], words: str):
@@ -116,7 +116,7 @@ def shaped(kind: str) -> Callable[[float], Any]:
     }[kind]
 
 
-@pytest.mark.handles("It is read as the number")
+@pytest.mark.handles("sthggep reads the number.")
 @pytest.mark.parametrize(
     "kind",
     [
@@ -142,7 +142,7 @@ def test_numbers_of_length_one(slide: ad.AnnData, kind: str):
     assert section.levels[0].scale == expected.levels[0].scale
 
 
-@pytest.mark.handles("It is refused, and the message names the number")
+@pytest.mark.handles("sthggep rejects the slide and names the scale factor.")
 @pytest.mark.parametrize(
     "value",
     [
@@ -159,7 +159,7 @@ def test_numbers_that_are_none(slide: ad.AnnData, value: object):
         resolve_one(slide)
 
 
-@pytest.mark.handles("The file is opened")
+@pytest.mark.handles("sthggep opens the file.")
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -179,7 +179,7 @@ def test_a_path_in_an_array_of_one(slide: ad.AnnData, tmp_path, wrap):
     np.testing.assert_array_equal(pp.patches(slide, size_um=80)[:], expected)
 
 
-@pytest.mark.handles("Each spot finds the image of its section")
+@pytest.mark.handles("sthggep matches each spot to the image of its section.")
 @pytest.mark.parametrize(
     ("ids", "names"),
     [
@@ -188,7 +188,7 @@ def test_a_path_in_an_array_of_one(slide: ad.AnnData, tmp_path, wrap):
         pytest.param(["0", "1"], [0, 1], id="text in obs, integers in uns"),
         pytest.param([0.0, 1.0], ["0", "1"], id="numbers with decimals in obs"),
         pytest.param([0.0, 1.0], [0.0, 1.0], id="numbers with decimals in both"),
-        pytest.param(["A ", "B"], ["A", "B"], id="blanks behind a name"),
+        pytest.param(["A ", "B"], ["A", "B"], id="spaces after a name"),
     ],
 )
 @pytest.mark.parametrize("category", [False, True], ids=["", "as categories"])
@@ -214,7 +214,7 @@ def renamed(slide: ad.AnnData, name: object) -> ad.AnnData:
     return slide
 
 
-@pytest.mark.handles("Read from an .h5ad, which splits its name, the section has its name and its image again")
+@pytest.mark.handles("An .h5ad file splits such a name at its slashes. sthggep restores the name and the image.")
 @pytest.mark.parametrize("name", ["P1/2", "study/P1/2"], ids=["a section with a slash", "a section with two slashes"])
 def test_names_that_files_split(slide: ad.AnnData, tmp_path: Path, name: str):
     expected = pp.patches(slide, size_um=80)[:]
@@ -237,7 +237,9 @@ def test_a_section_and_one_below_its_name(slide: ad.AnnData):
         resolve(slide)
 
 
-@pytest.mark.handles("tl.fit and tl.cross_validate refuse it before work starts, since no file can hold it")
+@pytest.mark.handles(
+    "`tl.fit` and `tl.cross_validate` reject the name before work starts, because no file can store it."
+)
 @pytest.mark.parametrize(
     "name",
     [pytest.param("a\0b", id="a section with NUL in its name"), pytest.param("a\udcff", id="a section whose name is no UTF-8")],

@@ -32,7 +32,9 @@ def library(adata: ad.AnnData) -> dict:
     return next(iter(adata.uns["spatial"].values()))
 
 
-@pytest.mark.handles("`mpp=` overrules it; without, the distance of the spots decides, or an error names the place.")
+@pytest.mark.handles(
+    "sthggep ignores the value. It uses `mpp=` or the distance of the spots; without both it raises an error that names the entry."
+)
 @pytest.mark.parametrize(
     "value",
     [
@@ -83,7 +85,7 @@ def test_senseless_mpp_of_a_spatialdata(value: object):
         resolve_one(sdata)
 
 
-@pytest.mark.handles("sthggep refuses it before it reads a pixel.")
+@pytest.mark.handles("sthggep rejects the value before it reads a pixel.")
 @pytest.mark.parametrize(
     "mpp",
     [

@@ -220,8 +220,8 @@ def raised_by_us(error: Exception) -> bool:
     return last.filename.startswith(SOURCE) and str(last.line).startswith("raise")
 
 
-@pytest.mark.handles("It is read right, or the error says in its own words what was expected")
-@pytest.mark.parametrize("block", [pytest.param(i, id=f"drawn slides {100 * i} to {100 * i + 99}") for i in range(4)])
+@pytest.mark.handles("sthggep reads the slide correctly, or raises its own error that names what it expected.")
+@pytest.mark.parametrize("block", [pytest.param(i, id=f"random slides {100 * i} to {100 * i + 99}") for i in range(4)])
 def test_drawn_slides(block: int):
     faults, n_read = [], 0
     for seed in range(100 * block, 100 * block + 100):

@@ -52,7 +52,7 @@ def assert_is_he(adata: ad.AnnData, half: int = 10, **options: object) -> None:
 # --- which of several ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.handles("sthggep leaves it out and reads the image in color; `image_key=` chooses it.")
+@pytest.mark.handles("sthggep reads the image in color. To read the other image, pass `image_key=`.")
 @pytest.mark.parametrize(
     "other",
     [
@@ -74,7 +74,7 @@ def test_what_stands_beside_the_he(other: object, order: int):
     assert_is_he(adata)
 
 
-@pytest.mark.handles("sthggep refuses to choose, and lists the keys to pass as `image_key=`.")
+@pytest.mark.handles("sthggep does not choose between the images. It lists their keys: pass one as `image_key=`.")
 @pytest.mark.parametrize(
     ("other", "scale"),
     [
@@ -156,7 +156,7 @@ def test_forms_of_an_image(tmp_path: Path, make):
     assert_is_he(section({"hires": make(tmp_path)}))
 
 
-@pytest.mark.handles("sthggep refuses it, and says what an image may be.")
+@pytest.mark.handles("sthggep rejects the image and lists the accepted types.")
 @pytest.mark.parametrize(
     ("image", "error"),
     [
@@ -185,7 +185,7 @@ def test_depth_of_arrays(bits: int, form: str):
     assert_is_he(data)
 
 
-@pytest.mark.handles("sthggep refuses it: labels, or a range of values that no image has.")
+@pytest.mark.handles("sthggep rejects the image: it holds labels, or its values are outside the range of images.")
 @pytest.mark.parametrize(
     "image",
     [
@@ -199,7 +199,7 @@ def test_values_of_no_image(image: NDArray[np.generic]):
         pp.patches(section({"hires": image}), size_px=20)[:]
 
 
-@pytest.mark.handles("sthggep refuses it: alpha is nearly everywhere opaque or clear.")
+@pytest.mark.handles("sthggep rejects the image: an alpha channel is opaque or transparent nearly everywhere.")
 @pytest.mark.parametrize(
     "fourth",
     [
@@ -256,7 +256,7 @@ def test_the_image_of_a_spatialdata(images: dict):
     assert_is_he(spatial(**images))
 
 
-@pytest.mark.handles("sthggep refuses to choose; `image_key=` chooses.")
+@pytest.mark.handles("sthggep does not choose an image. Pass `image_key=`.")
 @pytest.mark.parametrize(
     ("images", "words"),
     [

@@ -71,7 +71,7 @@ DECIMAL: Change = lambda s: s.astype(float)
 DECIMAL_TEXT: Change = lambda s: s.astype(float).astype(str)
 
 
-@pytest.mark.handles("Each row finds its shape")
+@pytest.mark.handles("sthggep matches each row to its shape.")
 @pytest.mark.parametrize(
     ("ids", "index"),
     [
@@ -92,7 +92,9 @@ def test_ids_of_another_type(sdata: SpatialData, ids: Change, index: Change):
     np.testing.assert_array_equal(resolve_one(with_ids(sdata, ids, index)).xy, expected)
 
 
-@pytest.mark.handles("It is refused, and the message names ids and types of both")
+@pytest.mark.handles(
+    "sthggep rejects the slide. The message names the ids and their types in the table and in the shapes."
+)
 @pytest.mark.parametrize(
     ("ids", "index", "words"),
     [
@@ -159,7 +161,7 @@ def test_a_region_that_filtering_left_without_rows(both: SpatialData, caplog):
         resolve(both, Places(shapes_key="toy2-b"))
 
 
-@pytest.mark.handles("It is refused, and the message says what is missing")
+@pytest.mark.handles("sthggep rejects the table and names the missing entry.")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -194,7 +196,7 @@ def test_a_table_without_its_link(sdata: SpatialData, change: Callable[[Any], ob
 # --- images -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.handles("It is refused: the message says to pass one region a call by `shapes_key=`")
+@pytest.mark.handles("sthggep rejects the slide. The message says: pass one region per call by `shapes_key=`.")
 @pytest.mark.parametrize(
     ("image_key", "words"),
     [

@@ -65,7 +65,7 @@ def nested(path: Path, _: bytes) -> None:
     (path / "zarr.json").write_text('{"attributes":' * 100_000)
 
 
-@pytest.mark.handles("It is refused, and the message names the file; no code of it runs.")
+@pytest.mark.handles("sthggep rejects the file and names it. No code in the file runs.")
 @pytest.mark.parametrize(
     "write",
     [
@@ -88,7 +88,7 @@ def test_zarr(write, tmp_path):
     assert not trace.exists()
 
 
-@pytest.mark.handles("It is refused, and the message names the file; no code of it runs.")
+@pytest.mark.handles("sthggep rejects the file and names it. No code in the file runs.")
 @pytest.mark.parametrize(
     "content",
     [

@@ -27,7 +27,7 @@ SCORES = [f"{i},5" for i in range(len(GENES))]
 WORDS = [f"protein {i}" for i in range(len(GENES))]
 
 
-@pytest.mark.handles("The genes are read, in their order")
+@pytest.mark.handles("sthggep reads the genes in their order.")
 @pytest.mark.parametrize(
     "content",
     [
@@ -36,18 +36,18 @@ WORDS = [f"protein {i}" for i in range(len(GENES))]
         saved(LINES.replace("\n", "\n\n"), "empty lines between"),
         saved(LINES.replace("\n", "\r\n"), "Windows line ends"),
         saved(LINES.replace("\n", "\r"), "line ends of old Macs"),
-        saved(LINES.replace("\n", "  \n\t"), "blanks around"),
-        saved(LINES.replace("\n", "\xa0\n"), "blanks that do not break"),
-        saved(LINES.encode("utf-8-sig"), "a mark of byte order"),
+        saved(LINES.replace("\n", "  \n\t"), "spaces around the names"),
+        saved(LINES.replace("\n", "\xa0\n"), "non-breaking spaces"),
+        saved(LINES.encode("utf-8-sig"), "a byte-order mark"),
         saved(LINES.encode("utf-16"), "UTF-16"),
-        saved(LINES.encode("utf-16-le"), "UTF-16 without a mark"),
+        saved(LINES.encode("utf-16-le"), "UTF-16 without a byte-order mark"),
         saved(LINES.encode("utf-16-be"), "UTF-16 of the other byte order"),
         saved(LINES.encode("utf-32"), "UTF-32"),
         saved(("# gène\r\n" + LINES).encode("cp1252"), "the code page of Windows"),
-        saved("gene\n" + LINES, "a head: gene"),
-        saved("Gene Symbol\n" + LINES, "a head: Gene Symbol"),
-        saved("GeneID\n" + LINES, "a head: GeneID"),
-        saved('\ufeff"gene_name"\n' + LINES, "a head in quotes behind a mark"),
+        saved("gene\n" + LINES, "a header: gene"),
+        saved("Gene Symbol\n" + LINES, "a header: Gene Symbol"),
+        saved("GeneID\n" + LINES, "a header: GeneID"),
+        saved('\ufeff"gene_name"\n' + LINES, "a header in quotes after a byte-order mark"),
         saved("# my panel\n" + LINES, "a comment"),
         saved("\n".join(f'"{gene}"' for gene in GENES), "double quotes"),
         saved("\n".join(f"'{gene}'" for gene in GENES), "single quotes"),
@@ -61,7 +61,7 @@ WORDS = [f"protein {i}" for i in range(len(GENES))]
         saved(table(NUMBERS, GENES, mark="\t"), "a column of numbers before"),
         saved(table(NUMBERS, GENES, head=['""', '"x"'], mark=","), "a list that R wrote"),
         saved(table(NUMBERS, GENES, head=["", "0"], mark=","), "a list that pandas wrote"),
-        saved(table(GENES, SCORES, head=["gene", "score"]), "a table with a head"),
+        saved(table(GENES, SCORES, head=["gene", "score"]), "a table with a header"),
         saved(table(WORDS, GENES, head=["description", "symbol"]), "a table with descriptions"),
         saved(table(NUMBERS, GENES, WORDS, head=["gene_id", "gene_symbol", "note"]), "a table with ids and symbols"),
         saved(table([f'"{w}; {w}"' for w in WORDS], GENES, head=["text", "gene"]), "separators within quotes"),
@@ -73,17 +73,17 @@ def test_lists_that_are_read(tmp_path: Path, content: bytes):
     assert read_gene_list([str(path)]) == GENES
 
 
-@pytest.mark.handles("It is refused, and the message says what is wrong with the file")
+@pytest.mark.handles("sthggep rejects the file and names the fault.")
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         pytest.param(b"", "found no gene in", id="an empty file"),
-        pytest.param(b"gene\n", "found no gene in", id="a head alone"),
-        pytest.param(b"\xff\xfe", "found no gene in", id="a mark of byte order alone"),
+        pytest.param(b"gene\n", "found no gene in", id="a header alone"),
+        pytest.param(b"\xff\xfe", "found no gene in", id="a byte-order mark alone"),
         pytest.param(
             b"A;one\nB;two\n",
             "found 2 columns of text, such as 'B', 'two'",
-            id="two columns of words without a head",
+            id="two columns of words without a header",
         ),
         pytest.param(b"PK\x03\x04" + b"\0" * 50, "is a spreadsheet or an archive", id="an .xlsx"),
         pytest.param(b"\xd0\xcf\x11\xe0" + b"\0" * 50, "is a spreadsheet", id="an .xls"),

@@ -66,7 +66,7 @@ NAMINGS = [
 ]
 
 
-@pytest.mark.handles("The genes are matched: names and order are those of the first slide")
+@pytest.mark.handles("sthggep matches the genes. Their names and their order are those of the first slide.")
 @pytest.mark.parametrize(("first", "second"), NAMINGS)
 def test_slides_that_name_genes_differently(slides: list[ad.AnnData], first: Named, second: Named):
     expected = tl.fit(slides[:2], genes=list(slides[0].var_names), **FIT)
@@ -86,7 +86,7 @@ def test_slides_that_name_genes_differently(slides: list[ad.AnnData], first: Nam
     np.testing.assert_allclose(slides[2].obsm["hggep"], plain_slide.obsm["hggep"], atol=1e-5)
 
 
-@pytest.mark.handles("The folds share all genes")
+@pytest.mark.handles("The folds share all genes.")
 @pytest.mark.parametrize(
     "third",
     [
@@ -106,7 +106,7 @@ def test_cross_validation(slides: list[ad.AnnData], third: Named):
         assert results[results["section"] == name]["gene"].nunique() == len(pp.gene_panel(training)) > 8
 
 
-@pytest.mark.handles("The gene of the model is meant, and named as the model names it")
+@pytest.mark.handles("sthggep predicts the gene of the model, under the name that the model uses.")
 @pytest.mark.parametrize(
     "name",
     [
@@ -150,7 +150,7 @@ def test_exact_names_come_first():
     assert as_named([f"{IDS[0]}.6", f"{IDS[0]}.7", "GNAS", "FASN"], names) == [names[1], names[0], "GNAS", "FASN"]
 
 
-@pytest.mark.handles("It is refused: the slides share no genes")
+@pytest.mark.handles("sthggep rejects the slides: they share no genes.")
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -170,7 +170,7 @@ def test_nothing_in_common(slides: list[ad.AnnData], first: Named, second: Named
             call(slides[:2])
 
 
-@pytest.mark.handles("It is refused: the message names the call that makes names unique")
+@pytest.mark.handles("sthggep rejects the table. The message names the call that makes gene names unique.")
 @pytest.mark.parametrize(
     "names",
     [

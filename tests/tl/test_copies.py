@@ -117,14 +117,14 @@ def renamed(slide: AnnData, name: str = "copy") -> AnnData:
     return slide
 
 
-@pytest.mark.handles("`tl.fit` and `tl.cross_validate` refuse copies of a section.")
+@pytest.mark.handles("`tl.fit` and `tl.cross_validate` reject copies of a section.")
 @pytest.mark.parametrize("change", IMAGE_COPIES)
 def test_copies_are_recognized_by_their_image(one, change):
     copy = other_counts(other_genes(renamed(change(one.copy()))))
     assert "'toy1' and 'copy' share the image" in refusal([one, copy], need_image=True)
 
 
-@pytest.mark.handles("`tl.fit` and `tl.cross_validate` refuse copies of a section.")
+@pytest.mark.handles("`tl.fit` and `tl.cross_validate` reject copies of a section.")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -184,7 +184,7 @@ def test_fit_refuses_the_counts_of_a_section_that_it_holds_out(drawn):
 # ---------------------------------------------------------------- patients
 
 
-@pytest.mark.handles("`tl.cross_validate` refuses a patient in two spellings, and lists them.")
+@pytest.mark.handles("`tl.cross_validate` rejects two spellings of a patient and lists them.")
 @pytest.mark.parametrize(
     ("one_name", "other_name"),
     [
@@ -234,7 +234,7 @@ def model(drawn) -> HGGEP:
                   max_epochs=1, n_members=1, show_progress_bar=False)  # fmt: skip
 
 
-@pytest.mark.handles("The model recognizes a section that it was trained on; `predict`, `evaluate` and `summary` warn.")
+@pytest.mark.handles("The model recognizes a section that it was trained on. `predict`, `evaluate` and `summary` warn.")
 @pytest.mark.parametrize("change", IMAGE_COPIES)
 def test_models_recognize_their_sections(one, model, change, tmp_path):
     model.save(tmp_path / "model")

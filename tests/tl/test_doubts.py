@@ -80,7 +80,7 @@ def test_spots_on_bare_glass():
     assert "only 0% of the spots lie on what looks like tissue" in message
 
 
-@pytest.mark.handles("tl.predict warns, says which values it found, and asks whether it is the H&E")
+@pytest.mark.handles("`tl.predict` warns: it lists the values of the image and asks whether the image is the H&E.")
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -23,6 +23,7 @@ NAMES = [
     "fit",
 ]
 KILLS = 2
+IDS = [f"the call {name}" for name in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +37,18 @@ def results() -> dict[str, dict]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Needs processes that begin as copies.")
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.handles("killed at any moment and made again, it gives the result of a whole call, to the bit")
+@pytest.mark.parametrize("name", NAMES, ids=IDS)
+@pytest.mark.handles(
+    "A process that is killed at any moment and started again gives the result of an uninterrupted one, bit for bit."
+)
 def test_killed_calls_are_made_again(results: dict[str, dict], name: str):
     assert results[name]["kills"] == KILLS
     assert results[name]["faults"] == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Needs processes that begin as copies.")
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.handles("made by two processes at once, both finish, or the second learns that the first is at work")
+@pytest.mark.parametrize("name", NAMES, ids=IDS)
+@pytest.mark.handles("Of two processes at once, both finish, or the second stops and names the first.")
 def test_calls_are_made_twice_at_once(results: dict[str, dict], name: str):
     assert results[name]["twice"] == ""
 

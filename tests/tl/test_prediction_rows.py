@@ -55,7 +55,7 @@ def linked(two, model, tmp_path, request) -> AnnData:
     return two[1]
 
 
-@pytest.mark.handles("The prediction is read from the file by the names of the spots.")
+@pytest.mark.handles("sthggep reads the prediction from the file by the names of the spots.")
 @pytest.mark.parametrize(
     "take",
     [
@@ -92,7 +92,7 @@ def moved(slide: AnnData) -> AnnData:
     return slide
 
 
-@pytest.mark.handles("The prediction in the file is refused, and the message says why.")
+@pytest.mark.handles("sthggep rejects the prediction in the file and states the reason.")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -175,8 +175,8 @@ def test_a_lost_mark_is_not_known(two, model):
 # ---------------------------------------------------------------- records
 
 
-@pytest.mark.handles("The message says that the record was lost, and what to do.")
-@pytest.mark.parametrize("merge", [None, "only"])
+@pytest.mark.handles("The error says that `concat` dropped the record of the prediction, and how to keep it.")
+@pytest.mark.parametrize("merge", [None, "only"], ids=["concat without uns_merge", "concat with uns_merge=only"])
 def test_concat_without_records(two, model, merge):
     for slide in two:
         tl.predict(slide, model, **QUIET)
@@ -203,7 +203,7 @@ def test_concat_of_predictions_of_different_genes(two, model, merge):
         tl.evaluate(both, library_key="section")
 
 
-@pytest.mark.handles("The counts in `X` are not taken for the prediction.")
+@pytest.mark.handles("sthggep does not take the counts in `X` for the prediction.")
 @pytest.mark.parametrize(
     "lose",
     [
@@ -262,7 +262,9 @@ def test_regions_one_after_the_other(regions, out, tmp_path):
     np.testing.assert_allclose(tl.to_adata(regions).X, table.obsm["whole"], atol=1e-6)
 
 
-@pytest.mark.handles("The call is refused before work: it would erase the prediction of the other region.")
+@pytest.mark.handles(
+    "`tl.predict` rejects the call before work starts, because it would erase the prediction of the other region."
+)
 @pytest.mark.parametrize(
     "options",
     [

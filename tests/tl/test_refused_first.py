@@ -60,7 +60,7 @@ def contents(adata: AnnData) -> tuple[object, ...]:
         pytest.param(lambda data, _: pp.hypergraph(data), id="pp.hypergraph of a view of a file"),
     ],
 )  # fmt: skip
-@pytest.mark.handles("it is refused before work starts, with the call that loads the data")
+@pytest.mark.handles("sthggep rejects the call before work starts. The message names the call that loads the data.")
 def test_views_of_files(slide: AnnData, model: HGGEP, call):
     slide.write_h5ad("a.h5ad")
     part = anndata.read_h5ad("a.h5ad", backed="r")[slide.obs_names[:10]]
@@ -93,7 +93,7 @@ def set_metadata(slide: AnnData, key: str, value: object) -> None:
         pytest.param(lambda s: set_metadata(s, 3, 1), "uns['spatial']['toy1']['metadata'][3]", id="a number as a key of the metadata"),
     ],
 )  # fmt: skip
-@pytest.mark.handles("tl.predict(out=) leaves it out of the file, with a warning; your data are unchanged")
+@pytest.mark.handles("`tl.predict(out=)` warns and omits the entry from the file. Your data stay unchanged.")
 def test_what_files_cannot_hold_is_left_out(slide: AnnData, model: HGGEP, change, place: str):
     change(slide)
     expected = slide.copy()
@@ -124,7 +124,7 @@ def test_a_zarr_leaves_it_out_too(slide: AnnData, model: HGGEP):
         pytest.param(5, id="a section whose name is a number"),
     ],
 )
-@pytest.mark.handles("tl.predict(out=) refuses it before work starts")
+@pytest.mark.handles("`tl.predict(out=)` rejects the name before work starts.")
 def test_sections_that_files_would_rename(slide: AnnData, model: HGGEP, name: str | int):
     slide.uns["spatial"] = {name: slide.uns["spatial"]["toy1"]}
     before = contents(slide)
@@ -162,7 +162,7 @@ def test_sections_that_files_would_rename(slide: AnnData, model: HGGEP, name: st
         pytest.param({"spatial_key": "absent"}, KeyError, "'absent' is not in obsm", id="coordinates that are not there"),
     ],
 )  # fmt: skip
-@pytest.mark.handles("it is refused before work starts; the AnnData and the files are unchanged")
+@pytest.mark.handles("`tl.predict` rejects the call before work starts. It changes neither the AnnData nor files.")
 def test_requests_that_cannot_be_fulfilled(
     slide: AnnData, model: HGGEP, options: dict[str, object], error: type[Exception], message: str
 ):
@@ -219,7 +219,7 @@ def test_a_prediction_that_fails_leaves_no_file(
         pytest.param(["Tum\u00f6r.h5ad", "Tumo\u0308r.h5ad"], "would all be written to", id="slides whose names differ by the form of an accent"),
     ],
 )  # fmt: skip
-@pytest.mark.handles("tl.predict_cohort refuses them, since some disks hold one file of both")
+@pytest.mark.handles("`tl.predict_cohort` rejects the slides, because some disks would store both under one name.")
 def test_slides_that_are_one_on_some_disk(tmp_path: Path, names: list[str], message: str):
     for name in names:
         (tmp_path / name).touch()
@@ -239,7 +239,7 @@ def test_slides_that_are_one_on_some_disk(tmp_path: Path, names: list[str], mess
         pytest.param("B4.h5ad", r"B4\.h5ad", id="a slide called B4"),
     ],
 )
-@pytest.mark.handles("tl.predict_cohort keeps everything of it within its folders, and the prediction under a name that every disk can hold")  # fmt: skip
+@pytest.mark.handles("`tl.predict_cohort` writes only within its folders. The file of the prediction has a name that every disk accepts.")  # fmt: skip
 def test_files_of_a_cohort(slide: AnnData, model: HGGEP, monkeypatch: pytest.MonkeyPatch, name: str, file: str):
     from sthggep.tl import _predict_cohort
     from sthggep.tl._cohort._run import Outcome
@@ -272,7 +272,7 @@ def test_files_of_a_cohort(slide: AnnData, model: HGGEP, monkeypatch: pytest.Mon
         pytest.param({"window": -3}, "window", id="a window of no spots"),
     ],
 )
-@pytest.mark.handles("tl.fit and tl.cross_validate refuse it before they read counts")
+@pytest.mark.handles("`tl.fit` and `tl.cross_validate` reject the option before they read counts.")
 def test_devices_and_features_are_checked_first(
     toys: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, option: dict, message: str
 ):

@@ -43,7 +43,7 @@ OPTIONS = {"obsm": "morphology", "n_members": 2, "max_epochs": 3, "validation": 
 @pytest.mark.parametrize(
     "by_signal", [pytest.param(True, id="Ctrl-C"), pytest.param(False, id="an interrupt of a notebook")]
 )
-@pytest.mark.handles("tl.fit raises KeyboardInterrupt, and says what checkpoint_dir holds; the same call resumes")
+@pytest.mark.handles("`tl.fit` raises KeyboardInterrupt and logs what `checkpoint_dir` holds. The same call resumes.")
 def test_fit_is_interrupted(slide: AnnData, tmp_path: Path, caplog: pytest.LogCaptureFixture, by_signal: bool):
     handler = signal.getsignal(signal.SIGINT)
     stop = {"trainer_kwargs": {"callbacks": [Interrupt(1, 1, by_signal=by_signal)]}}
@@ -119,7 +119,7 @@ def test_other_exits_pass():
         pytest.param({"devices": 0}, "`trainer_kwargs`: Lightning's Trainer refuses", id="no device"),
     ],
 )  # fmt: skip
-@pytest.mark.handles("tl.fit refuses it before work starts")
+@pytest.mark.handles("`tl.fit` rejects the option before work starts.")
 def test_options_of_the_trainer(slide: AnnData, monkeypatch: pytest.MonkeyPatch, options: dict, message: str):
     monkeypatch.setattr("sthggep._training._train.train", lambda *_: pytest.fail("work has started"))
     with pytest.raises(ValueError, match=message):

@@ -136,7 +136,7 @@ DAMAGES = [
 
 
 @pytest.mark.handles(
-    "The training stops with an error that names the file and says to delete it; no code of the file runs."
+    "The training stops with an error that names the checkpoint and says to delete it. No code in the file runs."
 )
 @pytest.mark.parametrize("unsafe_variable", [False, True], ids=["", "with the variable that asks for unsafe loads"])
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -151,7 +151,7 @@ def test_the_state_of_an_epoch(damage, unsafe_variable, stopped, monkeypatch):
 
 
 @pytest.mark.handles(
-    "The training stops with an error that names the file and says to delete it; no code of the file runs."
+    "The training stops with an error that names the file of the network and says to delete it. No code in the file runs."
 )
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_finished_network(damage, finished):
@@ -162,7 +162,7 @@ def test_a_finished_network(damage, finished):
     assert not trace.exists()
 
 
-@pytest.mark.handles("It is refused by its size before memory is taken.")
+@pytest.mark.handles("sthggep rejects the archive by its size before it allocates memory.")
 @pytest.mark.parametrize("name", [STATE, FINISHED])
 def test_archives_of_zeros(name, stopped):
     with zipfile.ZipFile(stopped / name, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -183,7 +183,7 @@ def test_without_the_file_the_network_is_trained_again(name, stopped, finished_s
     pd.testing.assert_frame_equal(history, expected[1])
 
 
-@pytest.mark.handles("The training stops with an error that names the file; no code of the file runs.")
+@pytest.mark.handles("The training stops with an error that names the file. No code in the file runs.")
 @pytest.mark.parametrize("damage", [damage for damage in DAMAGES if damage.id != "one flipped bit"])
 def test_the_weights_of_the_best_epoch(damage, stopped):
     best = str(stopped / BEST / Path(edit_state(stopped, lambda state: state["best_model_path"])).name)
@@ -230,8 +230,14 @@ def test_a_state_that_no_training_has(change, stopped):
         train(stopped)
 
 
-@pytest.mark.handles("No file outside the folder is read or deleted.")
-@pytest.mark.parametrize("how", ["absolute", "upwards"])
+@pytest.mark.handles("sthggep reads and deletes no file outside the folder.")
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("absolute", id="an absolute path for the best epoch"),
+        pytest.param("upwards", id="a path for the best epoch that leads out of the folder"),
+    ],
+)
 def test_paths_in_the_state_stay_in_the_folder(how, stopped, expected):
     precious = stopped.parent / "precious.ckpt"
     precious.write_text("years of work")
