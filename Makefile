@@ -3,7 +3,7 @@
 #   make test    the test suite
 #   make test-numerics    the numerical tests as on a processor without AVX-512
 #   make docs    the documentation
-#   make bench   time and memory, into docs/performance.md
+#   make bench   time and memory, into docs/performance_speed.md
 # Variables: VENV (the environment), PYTHON (the interpreter it is made from),
 # CONSTRAINTS (exact tested versions; empty = the newest that fit), PYTEST_ARGS, TEST_PROCESSES, DEMO_ARGS,
 # BENCH_ARGS, DOCS_OUT.
@@ -50,7 +50,7 @@ test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k io" for some of
 test-numerics: $(VENV)/.installed-test  ## run the numerical tests as on a processor without AVX-512 (oneDNN, torch, MKL)
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(AVX2) $(BIN)/python -m pytest $(NUMERICS)
 
-bench: $(VENV)/.installed  ## time and memory into docs/performance.md: minutes on a quiet machine (BENCH_ARGS=--large)
+bench: $(VENV)/.installed  ## time and memory into docs/performance_speed.md: minutes on a quiet machine (BENCH_ARGS=--large)
 	$(BIN)/python benchmarks/speed.py --write $(BENCH_ARGS)
 
 lint: $(VENV)/.installed-dev typecheck  ## ruff, mypy, deptry and zizmor, changing nothing

@@ -1,6 +1,6 @@
 """The hypergraph convolution three ways, in a whole prediction and a whole training step.
 
-    OMP_NUM_THREADS=1 python benchmarks/hyperconv.py --write   # minutes; the table of docs/performance.md
+    OMP_NUM_THREADS=1 python benchmarks/hyperconv.py --write   # minutes; the table of docs/performance_speed.md
 
 - sthggep: a `MessagePassing` of torch_geometric that sums the senders' rows where they are;
 - torch_geometric: its own `HypergraphConv`, which is right as long as every hyperedge weighs one;
@@ -29,7 +29,7 @@ from torch import Tensor
 from sthggep.nn import FeatureHGGEPNet, HypergraphConv, spatial_incidence, spatial_neighbors
 from sthggep.nn._hyperconv import HypergraphMean
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance_speed.md"
 MARKS = "<!-- hyperconv -->", "<!-- /hyperconv -->"
 GATHERED_VALUES = 1 << 23  # 32 MB
 STAGES, GENES = [1360] * 4, 800
@@ -194,7 +194,7 @@ def main() -> None:
     """Measure and print, or write into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="runs of each, of which the shortest counts")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance_speed.md")
     options = parser.parse_args()
     table = "\n".join(rows(options.repeats))
     print(table)

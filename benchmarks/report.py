@@ -31,7 +31,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
 
 def write(found: dict[str, Any], docs: Path) -> None:
     """Put tables between the marks of the page, and the plot beside it; cases that were not run keep theirs."""
-    page = docs / "performance.md"
+    page = docs / "performance_speed.md"
     text = page.read_text()
     for name, table in tables(found).items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"

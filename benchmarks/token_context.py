@@ -7,7 +7,7 @@
 Each token is computed twice: in a square in whose middle it lies, and in a square in which it begins some pixels from the
 border. The script prints the correlation of the two over places of the toy tissue, mean over channels; the same for the
 features of spots, next to those at the largest context; and how many pixels the encoder reads for each pixel of tissue.
-Prints the table of docs/performance.md. Some minutes on two cores.
+Prints the table of docs/performance_times.md. Some minutes on two cores.
 """
 
 from __future__ import annotations

@@ -154,16 +154,16 @@ def test_tables_compare_with_the_baseline_and_the_floor(report):
 
 
 def test_the_report_changes_only_its_own_places_in_the_page(report, tmp_path):
-    page = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+    page = Path(__file__).resolve().parents[1] / "docs" / "performance_speed.md"
     (tmp_path / "drawings").symlink_to(page.parent / "drawings")
-    (tmp_path / "performance.md").write_text(page.read_text() + "\n## Scale\n\nOther people's.\n")
+    (tmp_path / "performance_speed.md").write_text(page.read_text() + "\n## Scale\n\nOther people's.\n")
     for _ in range(2):
         report.write(RESULTS, tmp_path)
-        text = (tmp_path / "performance.md").read_text()
+        text = (tmp_path / "performance_speed.md").read_text()
         assert text.count("**500 ms**") == 1
         assert text.endswith("\n## Scale\n\nOther people's.\n")
     assert (tmp_path / "_static/performance/speed.svg").stat().st_size > 1000
-    (tmp_path / "performance.md").write_text("<!-- machine -->")
+    (tmp_path / "performance_speed.md").write_text("<!-- machine -->")
     with pytest.raises(ValueError, match="one place '<!-- machine -->'"):
         report.write(RESULTS, tmp_path)
 
