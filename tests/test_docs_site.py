@@ -61,6 +61,20 @@ def test_the_site_has_logo_icon_version_and_repository():
     assert "{{ release }}" in (DOCS / "_templates" / "version.html").read_text()
 
 
+def test_cards_of_the_front_page_link_to_pages():
+    cards = re.findall(r"^:::\{grid-item-card\} (.*?)\n(.*?)^:::$", (DOCS / "index.md").read_text(), re.M | re.S)
+    assert len(cards) == 9 + len(NOTEBOOKS)
+    for title, body in cards:
+        options = dict(re.findall(r"^:([\w-]+): (.*)$", body, re.M))
+        assert options["link-type"] == "doc", title
+        page = Path(options["link"])
+        assert any((DOCS / page).with_suffix(ending).is_file() for ending in (".md", ".ipynb")), title
+        # Options end at the first other line: what follows is text
+        text = re.sub(r"\A(:.*\n)+", "", body)
+        assert text.strip(), title
+        assert not re.search(r"^:|/", text, re.M), title
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_has_a_card_with_a_thumbnail(path: Path):
     page = (DOCS / "index.md").read_text()
