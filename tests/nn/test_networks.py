@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sthggep import nn
+from sthggep.nn._features import _projected
 
 ZINB = ("expression", "latent", "mean", "dispersion", "dropout")
 # biases whose effect batch normalization, or the softmax over copies, removes
@@ -235,3 +236,36 @@ def test_start_of_the_expression_head(small, patches, grid):
     with torch.no_grad():
         net.heads.expression[1].weight.zero_()
         assert net(patches, grid).expression[3].tolist() == list(range(n_genes))
+
+
+def _tissue_net(**options):
+    """A network that reads the first of two windows a stage, with the scale of a section of 30 spots."""
+    net = nn.FeatureHGGEPNet([12, 8], 5, dim=8, depth=0, heads=2, rank=2, linear=True, n_windows=2, **options)
+    generator = torch.Generator().manual_seed(3)
+    stages = [50 + 3 * torch.randn(30, width, generator=generator) for width in (12, 8)]
+    return net, stages
+
+
+def test_scale_is_folded_into_the_first_layer_of_a_tissue_net():
+    net, stages = _tissue_net()
+    net.eval()
+    for stage, scale, project in zip(stages, net.scale, net.project, strict=True):
+        n = stage.shape[1] // 2
+        expected = project(scale(stage)[:, :n] * stage.shape[1] ** 0.5)
+        found = _projected(stage, None, scale, project, n)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert found.std(dim=0).max() > 0.1
+
+
+def test_dropped_feature_is_dropped_at_all_spots():
+    net, (stage, _) = _tissue_net(input_dropout=0.5, dropout=0.0)
+    scale, project = net.scale[0], net.project[0].train()
+    with torch.no_grad():
+        project[1].weight.copy_(torch.eye(8, 6))
+        project[1].bias.fill_(10.0)  # far from where GELU bends
+    torch.manual_seed(0)
+    found = _projected(stage, None, scale, project, 6)[:, :6] - 10
+    whole = scale(stage)[:, :6] * 12**0.5
+    kept = found.abs().max(dim=0).values > 1e-4
+    assert 0 < kept.sum() < 6
+    torch.testing.assert_close(found[:, kept], 2 * whole[:, kept], rtol=1e-3, atol=1e-4)

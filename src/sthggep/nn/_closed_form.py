@@ -102,13 +102,11 @@ class ClosedFormNet(nn.Module):
         """List the steps through which a prediction depends on other spots, last first. They define the halo of a window."""
         return ("hyperedges", "hyperedges") if self.tied else ()
 
-    def scaled(
-        self, features: Sequence[Tensor], statistics: SectionStatistics | None = None, *, first_window: bool = False
-    ) -> list[Tensor]:
-        """Each stage centered and scaled within the section; of several windows of a stage all, or the first."""
+    def scaled(self, features: Sequence[Tensor], statistics: SectionStatistics | None = None) -> list[Tensor]:
+        """Each stage centered and scaled within the section."""
         moments = [None] * len(features) if statistics is None else statistics.stages
         return [
-            scale(stage, section_moments, stage.shape[1] // self.n_windows if first_window else None)
+            scale(stage, section_moments)
             for scale, stage, section_moments in zip(self.scale, features, moments, strict=True)
         ]
 

@@ -12,7 +12,7 @@ from sthggep.nn._closed_form import ClosedFormNet
 from sthggep.nn._fusion import AttentionFusion
 from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
-from sthggep.nn._stages import Hop, SectionStatistics, check_stages
+from sthggep.nn._stages import Hop, Moments, SectionScale, SectionStatistics, check_stages
 
 
 class FeatureHGGEPNet(ClosedFormNet):
@@ -168,30 +168,31 @@ class FeatureHGGEPNet(ClosedFormNet):
         check_stages(features, neighbors, self.feature_dims, incidence, needs_incidence=self.hypergraph is not None)
         # Until the blend is settled the network learns by itself; the shortcut is solved already
         with_linear = not self.training and bool(self.blend < 1)
-        scaled = self.scaled(features, statistics, first_window=not with_linear)
-        latent = self.fusion(self._views(scaled, neighbors, offsets, incidence, n_hyperedges))
+        latent = self.fusion(self._views(features, neighbors, offsets, incidence, n_hyperedges, statistics))
         scores = self.scores(self.drop(latent))
         if with_linear:
-            linear = self._linear_scores(scaled, incidence, n_hyperedges, statistics)
+            linear = self._linear_scores(self.scaled(features, statistics), incidence, n_hyperedges, statistics)
             scores = self.blend * scores + (1 - self.blend) * linear
         counts = {} if self.counts is None else self.counts(self.drop(latent))
         return Output(self.programs(scores), latent, **counts)
 
     def _views(
         self,
-        scaled: Sequence[Tensor],
+        features: Sequence[Tensor],
         neighbors: Tensor,
         offsets: Tensor,
         incidence: Tensor | None,
         n_hyperedges: int | None,
+        statistics: SectionStatistics | None,
     ) -> list[Tensor]:
         """One vector a spot from each stage, and one from the hypergraph over all of them."""
         views = []
-        widths = [width // self.n_windows for width in self.feature_dims]
-        for stage, width, project, blocks in zip(scaled, widths, self.project, self.refine, strict=True):
-            # The shares make the squares of a spot add up to one; layers start best from values near one
+        moments = [None] * len(features) if statistics is None else statistics.stages
+        for stage, section, scale, project, blocks in zip(
+            features, moments, self.scale, self.project, self.refine, strict=True
+        ):
             # Of several windows the network reads the first: hyperedges bring what is around
-            x = project(stage[:, :width] * (width * self.n_windows) ** 0.5)
+            x = _projected(stage, section, scale, project, stage.shape[1] // self.n_windows)  # type: ignore[arg-type]
             for block in blocks.children():
                 x = block(x, neighbors, offsets)
             views.append(x)
@@ -199,3 +200,18 @@ class FeatureHGGEPNet(ClosedFormNet):
             together = torch.stack([view.float() for view in views]).mean(dim=0)
             views.append(self.hypergraph(together, incidence, n_hyperedges or len(together)))
         return views
+
+
+def _projected(stage: Tensor, section: Moments | None, scale: SectionScale, project: nn.Sequential, n: int) -> Tensor:
+    """Scale the first ``n`` features of a stage within the section, drop some of them, and project the rest.
+
+    A dropped feature is dropped at all spots of the step. Scale and dropout are folded into the weights, since they take
+    several times as long as the product on the features.
+    """
+    dropout, linear, *rest = project.children()
+    # The shares make the squares of a spot add up to one; layers start best from values near one
+    kept = dropout(scale.share.new_full((n,), stage.shape[1] ** 0.5))
+    x = linear(scale(stage, section) * kept) if scale.clip else scale.linear(stage, section, linear, kept)  # type: ignore[arg-type]
+    for layer in rest:
+        x = layer(x)
+    return x

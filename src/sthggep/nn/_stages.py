@@ -69,15 +69,21 @@ class SectionScale(nn.Module):
         moments = [x if isinstance(x, Moments) else Moments(len(x), *mean_and_spread(x.float())) for x in sections]
         return torch.stack([m.mean for m in moments]).mean(dim=0), torch.stack([m.spread for m in moments]).mean(dim=0)
 
-    def forward(self, x: Tensor, section: Moments | None = None, n_columns: int | None = None) -> Tensor:
-        """Scale the features ``(n, width)`` of one section, or of a part of it where those of the whole are given.
-
-        With ``n_columns`` the result holds only the first of them.
-        """
+    def forward(self, x: Tensor, section: Moments | None = None) -> Tensor:
+        """Scale the features ``(n, width)`` of one section, or of a part of it where those of the whole are given."""
         x = x.float()
         mean, spread = self.center(section or Moments(len(x), *mean_and_spread(x)))
-        first = slice(n_columns)
-        return standardized(x[:, first], mean[first], spread[first], clip=self.clip) * self.share[first]
+        return standardized(x, mean, spread, clip=self.clip) * self.share
+
+    def linear(self, x: Tensor, section: Moments | None, layer: nn.Linear, factor: Tensor) -> Tensor:
+        """Apply a linear layer to the first scaled features, each times its factor, without scaling the features.
+
+        Only without clipping: the scale is a part of the weights then.
+        """
+        x, first = x.float(), slice(len(factor))
+        mean, spread = self.center(section or Moments(len(x), *mean_and_spread(x)))
+        weight = layer.weight * (factor * self.share[first] / spread[first])
+        return nn.functional.linear(x[:, first], weight, layer.bias - weight @ mean[first])
 
     def center(self, section: Moments) -> tuple[Tensor, Tensor]:
         """Return mean and spread by which features of a section are scaled: of a small one, also those of training."""
