@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sthggep.nn._attention import NeighborBlock
 from sthggep.nn._closed_form import ClosedFormNet
+from sthggep.nn._dropout import FastDropout
 from sthggep.nn._fusion import AttentionFusion
 from sthggep.nn._heads import CountHead, Output, count_head_for
 from sthggep.nn._hyperconv import HypergraphBlock
@@ -108,7 +109,9 @@ class FeatureHGGEPNet(ClosedFormNet):
         }
         self.n_neighbors = n_neighbors
         self.project = nn.ModuleList(
-            nn.Sequential(nn.Dropout(input_dropout), nn.Linear(width // n_windows, dim), nn.GELU(), nn.Dropout(dropout))
+            nn.Sequential(
+                FastDropout(input_dropout), nn.Linear(width // n_windows, dim), nn.GELU(), nn.Dropout(dropout)
+            )
             for width in feature_dims
         )
         self.refine = nn.ModuleList(
@@ -203,15 +206,15 @@ class FeatureHGGEPNet(ClosedFormNet):
 
 
 def _projected(stage: Tensor, section: Moments | None, scale: SectionScale, project: nn.Sequential, n: int) -> Tensor:
-    """Scale the first ``n`` features of a stage within the section, drop some of them, and project the rest.
-
-    A dropped feature is dropped at all spots of the step. Scale and dropout are folded into the weights, since they take
-    several times as long as the product on the features.
-    """
+    """Scale the first ``n`` features of a stage within the section, and project them."""
     dropout, linear, *rest = project.children()
     # The shares make the squares of a spot add up to one; layers start best from values near one
-    kept = dropout(scale.share.new_full((n,), stage.shape[1] ** 0.5))
-    x = linear(scale(stage, section) * kept) if scale.clip else scale.linear(stage, section, linear, kept)  # type: ignore[arg-type]
+    factor = stage.shape[1] ** 0.5
+    x: Tensor
+    if scale.clip:
+        x = linear(dropout(scale(stage, section) * factor))
+    else:
+        x = scale.linear(stage[:, :n], section, linear, dropout, factor)  # type: ignore[arg-type]
     for layer in rest:
         x = layer(x)
     return x

@@ -75,21 +75,25 @@ class SectionScale(nn.Module):
         mean, spread = self.center(section or Moments(len(x), *mean_and_spread(x)))
         return standardized(x, mean, spread, clip=self.clip) * self.share
 
-    def linear(self, x: Tensor, section: Moments | None, layer: nn.Linear, factor: Tensor) -> Tensor:
-        """Apply a linear layer to the first scaled features, each times its factor, without scaling the features.
+    def linear(self, x: Tensor, section: Moments | None, layer: nn.Linear, dropout: nn.Module, factor: float) -> Tensor:
+        """Apply a linear layer to the first features, scaled times ``factor``, with dropout before the layer.
 
-        Only without clipping: the scale is a part of the weights then.
+        Only without clipping: the scale is a part of the weights then, which saves passes over the features.
         """
-        x, first = x.float(), slice(len(factor))
-        mean, spread = self.center(section or Moments(len(x), *mean_and_spread(x)))
-        weight = layer.weight * (factor * self.share[first] / spread[first])
-        return nn.functional.linear(x[:, first], weight, layer.bias - weight @ mean[first])
+        first = slice(x.shape[1])
+        if section is None:
+            section = Moments(len(x), *mean_and_spread(x.float()))
+        mean, spread = self.center(Moments(section.n, section.mean[first], section.spread[first]))
+        weight = layer.weight * (factor * self.share[first] / spread)
+        if layer.training:
+            return nn.functional.linear(dropout(x.float() - mean), weight, layer.bias)
+        return nn.functional.linear(x.float(), weight, layer.bias - weight @ mean)
 
     def center(self, section: Moments) -> tuple[Tensor, Tensor]:
-        """Return mean and spread by which features of a section are scaled: of a small one, also those of training."""
-        weight = section.n / (section.n + PRIOR_SPOTS)
-        mean = weight * section.mean + (1 - weight) * self.mean
-        spread = weight * section.spread + (1 - weight) * self.spread
+        """Return mean and spread by which its first features are scaled: of a small section, also those of training."""
+        weight, first = section.n / (section.n + PRIOR_SPOTS), slice(len(section.mean))
+        mean = weight * section.mean + (1 - weight) * self.mean[first]
+        spread = weight * section.spread + (1 - weight) * self.spread[first]
         return mean, spread.clamp_min(LEAST_SPREAD)
 
 
