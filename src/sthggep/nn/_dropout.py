@@ -32,4 +32,4 @@ class FastDropout(nn.Module):
             return torch.zeros_like(x)
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(LEAST, None)
         kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
-        return x * kept * (STEPS / (STEPS - self.dropped))
+        return x * kept.to(x.dtype).mul_(STEPS / (STEPS - self.dropped))
