@@ -8,6 +8,7 @@ import pytest
 from anndata import AnnData
 
 from sthggep import pl
+from sthggep.pl._agreement import PALETTE
 
 Make = Callable[..., AnnData]
 
@@ -32,6 +33,8 @@ def test_clusters_of_the_same_spots_have_the_same_color(clustered: AnnData):
         "1": colors["domain"]["stroma"],
         "0": colors["domain"]["fat"],
     }
+    # The leading column has the colors of `pl.agreement`, in the order of its categories
+    assert colors["domain"] == dict(zip(("fat", "stroma", "tumor"), PALETTE, strict=False))
     assert colors["of counts"]["0"] == colors["domain"]["tumor"]
     assert colors["of counts"]["2"] == colors["domain"]["fat"]
     middle = {colors["of counts"]["1"], colors["of counts"]["3"]}
@@ -64,6 +67,18 @@ def test_missing_values_and_empty_categories_keep_their_place(clustered: AnnData
     clustered.obs.loc[clustered.obs_names[:3], "leiden"] = np.nan
     pl.cluster_colors(clustered, ["domain", "leiden"])
     assert len(clustered.uns["leiden_colors"]) == 4
+    assert clustered.uns["leiden_colors"][3] == "#D9D9D9"  # no spot, no color
+    assert "#D9D9D9" not in clustered.uns["leiden_colors"][:3]
+
+
+def test_a_cluster_without_a_common_spot_takes_a_new_color(clustered: AnnData):
+    """Labels are missing where one of two clusters lies; that both are left over does not make them one."""
+    x = clustered.obs["array_x"].to_numpy()
+    clustered.obs["domain"] = pd.Categorical(np.where(x < 3, "tumor", np.where(x == 3, "fat", None)))
+    clustered.obs["leiden"] = pd.Categorical(np.where(x <= 3, "inside", "outside"))
+    colors = pl.cluster_colors(clustered, ["domain", "leiden"])
+    assert colors["leiden"]["inside"] == colors["domain"]["tumor"]
+    assert colors["leiden"]["outside"] not in colors["domain"].values()
 
 
 def test_refusals(clustered: AnnData):

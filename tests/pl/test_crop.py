@@ -12,7 +12,10 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from sthggep import datasets, io, pl, pp
+from sthggep._image._level import Level
 from sthggep._keys import UNITS
+from sthggep._slides._slide import Slide
+from sthggep.pl._tissue import image_of_box, view_of
 
 Make = Callable[..., AnnData]
 BOX = (150.0, 450.0, 50.0, 250.0)  # left, right, top, bottom: spots at x 200 to 400, y 100 and 200
@@ -44,6 +47,10 @@ def test_crop_shows_box_and_spots(section: Make):
     expected = adata.obsm["spatial"][in_box(adata)]
     for ax in figure.axes[1:]:
         np.testing.assert_array_equal(xy(ax), expected)
+    # Each spot has its own value
+    shown = figure.axes[2].collections[0]
+    np.testing.assert_array_equal(shown.get_offsets(), expected)
+    np.testing.assert_array_equal(shown.get_array(), adata.obsm["hggep"][in_box(adata), 0])
     # The image stays in place: red is x, green is y
     picture = figure.axes[0].images[0]
     left, right, bottom, top = picture.get_extent()
@@ -95,7 +102,6 @@ def test_a_crop_is_as_sharp_as_the_image(section: Make):
 def test_coarse_levels_serve_large_boxes():
     """A box of a pyramid is read from the level that is just fine enough."""
     from sthggep._slides._resolve import resolve_one
-    from sthggep.pl._tissue import image_of_box
 
     slide = resolve_one(datasets.toy(size_um=(2000.0, 2000.0), as_spatialdata=True, n_genes=4))
     widths = sorted(level.shape[1] for level in slide.levels)
@@ -110,6 +116,47 @@ def test_coarse_levels_serve_large_boxes():
         assert (view.left, view.right) == pytest.approx((500, 1500), abs=10)
         assert max(view.image.shape) < 2 * max_px
     assert read == [min(level.scale[0] for level in slide.levels), 1.0]
+
+
+def exact_slide(*scales: float) -> Slide:
+    """A slide of 1000 × 800 full-resolution pixels, whose finest pixels hold their place, at some resolutions."""
+    y, x = np.mgrid[:800, :1000]
+    image = np.stack([x % 256, y % 256, x // 256 * 16 + y // 256], axis=-1).astype(np.uint8)
+    levels = [Level(image[:: round(1 / scale), :: round(1 / scale)], scale=(scale, scale)) for scale in scales]
+    spots = np.array([[200.3, 150.6], [400.0, 300.0]])
+    return Slide("S", AnnData(np.zeros((2, 1))), np.arange(2), spots, tuple(levels))
+
+
+def test_a_crop_is_cut_at_whole_pixels():
+    """The view names the borders of the pixels that are shown, so that spots and tissue stay together."""
+    slide = exact_slide(1.0)
+    image = slide.levels[0].array
+    low, high = np.array([100.4, 50.6]), np.array([301.2, 151.8])
+    view = image_of_box(slide, low, high, 500)
+    assert (view.left, view.right, view.top, view.bottom) == (100, 302, 50, 152)
+    np.testing.assert_array_equal(view.image, image[50:152, 100:302])
+    # A smaller picture consists of whole blocks of pixels: 4 × 4 here, without the last two rows and columns
+    view = image_of_box(slide, low, high, 50)
+    assert (view.left, view.right, view.top, view.bottom) == (100, 300, 50, 150)
+    blocks = image[50:150, 100:300].reshape(25, 4, 50, 4, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(view.image, blocks, atol=0.51)
+    # The part of the spots, too: 60 pixels around them
+    view = view_of(slide, 60.0)
+    assert (view.left, view.right, view.top, view.bottom) == (140, 460, 90, 360)
+    np.testing.assert_array_equal(view.image, image[90:360, 140:460])
+
+
+def test_a_crop_is_read_from_a_resolution_that_is_fine_enough():
+    slide = exact_slide(1.0, 0.5, 0.25)
+    low, high = np.array([100.0, 100.0]), np.array([500.0, 300.0])
+    widths = {most: image_of_box(slide, low, high, most).image.shape[1] for most in (400, 300, 201, 200, 101, 100)}
+    assert widths == {400: 400, 300: 400, 201: 400, 200: 200, 101: 200, 100: 100}
+
+
+def test_spots_at_the_border_of_a_box_are_seen(section: Make):
+    """Spots of 50 pixels whose centers lie 10 pixels outside of the box are shown, those 30 pixels outside are not."""
+    near = pl.gene_map(section(), "ACTB", crop_coord=(110, 190, 110, 170)).axes[1]
+    np.testing.assert_array_equal(xy(near), [(100, 100), (200, 100)])
 
 
 @pytest.mark.parametrize(
@@ -239,6 +286,21 @@ def test_one_axes_takes_one_large_map(section: Make):
         assert box.y1 < panel.y0
     assert figure.get_supxlabel() == ""
     plt.close(figure)
+
+
+def test_one_axes_is_as_sharp_as_print_and_breaks_long_titles(section: Make):
+    adata = section()
+    adata.uns["spatial"]["S1"]["images"] = {"hires": np.full((3000, 4000, 3), 200, dtype=np.uint8)}
+    adata.uns["spatial"]["S1"]["scalefactors"]["tissue_hires_scalef"] = 5.0
+    titles = {}
+    for side in (1.0, 6.0):
+        figure, ax = plt.subplots(figsize=(side, side))
+        pl.gene_map(adata, "ACTB", ax=ax)
+        assert 1600 <= ax.images[0].get_array().shape[1] < 3200  # of 3,250 pixels under the spots
+        titles[side] = ax.get_title()
+        plt.close(figure)
+    assert titles[6.0].startswith("ACTB predicted  PCC")
+    assert titles[1.0].startswith("ACTB\npredicted  PCC")
 
 
 def test_a_list_of_axes_takes_all_panels(section: Make):

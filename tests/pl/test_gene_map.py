@@ -59,6 +59,23 @@ def test_values_and_one_color_scale(section: Make):
     np.testing.assert_allclose(spots(observed).get_clim(), np.percentile(pooled, [2, 98]), rtol=1e-5)
 
 
+def test_each_map_of_several_genes_has_its_own_values(section: Make):
+    adata = section()
+    axes = by_label(pl.gene_map(adata, ["CD74", "ACTB", "FASN"]))
+    for gene, column in (("CD74", 3), ("ACTB", 0), ("FASN", 1)):
+        predicted, observed = (spots(axes[f"S1: {gene} {kind}"]) for kind in ("predicted", "observed"))
+        np.testing.assert_array_equal(predicted.get_array(), adata.obsm["hggep"][:, column])
+        np.testing.assert_allclose(observed.get_array(), by_hand(adata, column), rtol=1e-5)
+
+
+def test_gray_tissue_has_the_brightness_of_the_colors(section: Make):
+    tissue, _, gray = pl.gene_map(section(), "ACTB", bw=True, alpha_img=1.0).axes
+    colors, shown = (np.asarray(ax.images[0].get_array(), dtype=float)[..., :3] for ax in (tissue, gray))
+    red, green, blue = np.moveaxis(colors, -1, 0)
+    assert np.ptp(red - green) > 100
+    np.testing.assert_allclose(shown, np.repeat((0.299 * red + 0.587 * green + 0.114 * blue)[..., None], 3, -1), atol=1)
+
+
 def test_color_bars_and_units(section: Make):
     figure = pl.gene_map(section(), ["ACTB", "CD74"])
     axes = by_label(figure)
@@ -138,8 +155,9 @@ def test_scale_bar(section: Make):
     (label,) = ax.texts
     assert np.ptp(line.get_xdata()) * 2.0 == pytest.approx(200)
     assert label.get_text() == "200 µm"
-    (line,) = pl.gene_map(section(), "ACTB", mpp=10.0).axes[0].lines
-    assert np.ptp(line.get_xdata()) * 10.0 == pytest.approx(1000)
+    ax = pl.gene_map(section(), "ACTB", mpp=10.0).axes[0]
+    assert np.ptp(ax.lines[0].get_xdata()) * 10.0 == pytest.approx(1000)
+    assert ax.texts[0].get_text() == "1 mm"
 
 
 def test_several_genes_and_sections_share_a_scale_per_gene(section: Make):

@@ -17,8 +17,10 @@ from PIL import Image
 
 from sthggep import datasets, pl
 from sthggep._keys import UNITS
+from sthggep._slides._resolve import resolve_one
 from sthggep.model._record import TrainingRecord
 from sthggep.pl._report_data import choose_genes
+from sthggep.pl._tissue import spot_diameter
 
 
 @pytest.fixture
@@ -100,6 +102,8 @@ def test_content_of_the_page(slide, model, tmp_path):
     assert data["heldOut"] == [0.1, None, 0.3]
     (section,) = data["sections"]
     np.testing.assert_allclose(floats(section["x"]), slide.obsm["spatial"][:, 0], rtol=1e-6)
+    np.testing.assert_allclose(floats(section["y"]), slide.obsm["spatial"][:, 1], rtol=1e-6)
+    assert section["radius"] == spot_diameter(resolve_one(slide)) / 2
     assert words(section["spots"]) == list(slide.obs_names)
     values, step = decode(section, "predicted", 3), np.ptp(slide.obsm["hggep"], axis=0) / 254
     assert (np.abs(values - slide.obsm["hggep"]) <= 0.51 * step + 1e-4).all()

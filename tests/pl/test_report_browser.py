@@ -135,6 +135,64 @@ def test_the_wheel_shows_finer_pixels_in_all_maps(path, open_page):
     np.testing.assert_array_equal(tab.pixels(PICTURE), before[0])
 
 
+def test_the_wheel_zooms_around_the_pointer(path, open_page):
+    """The black square under the pointer stays there, the other one moves away, out of the picture."""
+    tab = open_page(path)
+    left, _ = squares(tab.pixels(PICTURE))
+    place = place_of(tab, PICTURE, MARKS[0], 600)
+    for _ in range(2):
+        tab.mouse("mouseWheel", *place, deltaX=0, deltaY=-300)
+    assert tab.see("VIEW.zoom") == pytest.approx(np.exp(1.2))
+    assert squares(tab.pixels(PICTURE)) == pytest.approx([left], abs=3)
+
+
+def test_a_double_click_zooms_in(path, open_page):
+    tab = open_page(path)
+    left, _ = squares(tab.pixels(PICTURE))
+    place = place_of(tab, PREDICTED, MARKS[0], 600)
+    for count in (1, 2):
+        for kind in ("mousePressed", "mouseReleased"):
+            tab.mouse(kind, *place, button="left", buttons=1, clickCount=count)
+    assert tab.see("VIEW.zoom") == pytest.approx(2)
+    assert squares(tab.pixels(PICTURE)) == pytest.approx([left], abs=3)
+
+
+def test_zoom_ends_at_the_whole_section_and_at_some_spots(path, open_page):
+    tab = open_page(path)
+    width, height, pixels = tab.see("(s => [s.width, s.height, s.tiles.width])(DATA.sections[0])")
+    for _ in range(15):
+        tab.wheel(PICTURE, -1000)
+    # Ten spots of 50 pixels side by side, or a pixel of the tissue as four of the screen
+    assert tab.see("VIEW.zoom") == pytest.approx(max(8, pixels / 100, max(width, height) / (20 * 25)))
+    # There, the wheel moves nothing, wherever the pointer is
+    there = tab.see("[VIEW.x, VIEW.y]")
+    x, y = tab.middle(PICTURE)
+    tab.mouse("mouseWheel", x + 60, y + 40, deltaX=0, deltaY=-300)
+    assert tab.see("[VIEW.x, VIEW.y]") == pytest.approx(there)
+    for _ in range(25):
+        tab.see("zoomAt(VIEW.panels[0], 0.5)")
+    assert tab.see("VIEW.zoom") == 1
+    middle = tab.see("[VIEW.x - DATA.sections[0].left, VIEW.y - DATA.sections[0].top]")
+    assert middle == pytest.approx([width / 2, height / 2])
+
+
+def test_tiles_are_as_fine_as_the_screen_can_show(path, open_page):
+    tab = open_page(path)
+    seen = set()
+    for _ in range(8):
+        tab.settle()
+        level = int(tab.see(f"document.querySelector('{PICTURE}').dataset.level"))
+        width, last = tab.see(
+            "[DATA.sections[0].width / DATA.sections[0].tiles.width, levels(DATA.sections[0].tiles) - 1]"
+        )
+        pixel = tab.see("scaleOf(VIEW.panels[0])") * width * 2**level  # of the screen, for one of the tile
+        assert pixel <= 2**0.25 + 1e-6 or level == 0
+        assert pixel > 2**-0.75 or level == last
+        seen.add(level)
+        tab.see("zoomAt(VIEW.panels[0], 1.5)")
+    assert len(seen) > 1
+
+
 def test_the_wheel_scrolls_the_page_where_the_section_is_whole(path, open_page):
     tab = open_page(path, (1400, 500))
     place = tab.middle(PICTURE)
@@ -152,6 +210,9 @@ def test_the_scale_bar_is_true_at_each_zoom(path, open_page):
     for _ in range(2):
         microns, pixels = scale_bar(tab)
         left, right = squares(tab.pixels(PICTURE))
+        # Tissue stands where the coordinates of the spots say
+        for column, x in zip((left, right), MARKS, strict=True):
+            assert tab.see(f"toSlide(VIEW.panels[0], {column + 0.5}, 0)[0]") == pytest.approx(x, abs=4)
         assert microns / pixels == pytest.approx(MPP * (MARKS[1] - MARKS[0]) / (right - left), rel=0.02)
         seen.append(microns)
         tab.click("#in")
@@ -321,6 +382,66 @@ def test_opacity_and_gray_tissue(path, open_page):
     pixels = tab.pixels(PREDICTED)[10:-60, 10:-10].astype(int)
     assert np.ptp(pixels, axis=2).max() <= 2
     assert np.ptp(tab.pixels(PICTURE)[10:-60, 10:-10].astype(int), axis=2).max() > 40
+
+
+def on_canvas(tab, x: float, y: float) -> np.ndarray:
+    """Column and row of a place of the slide in the pixels of a canvas."""
+    return np.array(
+        tab.see(
+            f"(() => {{ const k = scaleOf(VIEW.panels[0]), c = VIEW.panels[0].canvas; return [c.clientWidth / 2 + k * ({x} -"
+            f" VIEW.x), c.clientHeight / 2 + k * ({y} - VIEW.y)]; }})()"
+        )
+    )
+
+
+def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Columns and rows of the pixels that differ, without the lower border, where the scale bar is."""
+    return np.argwhere((before != after).any(axis=2)[:-40])[:, ::-1]
+
+
+def test_spots_have_the_colors_of_their_values(slide, path, open_page):
+    tab = open_page(path)
+    tab.see("VIEW.look = { opacity: 1, gray: false, marks: false }; redraw()")
+    tab.settle()
+    pixels, colors = tab.pixels(PREDICTED).astype(int), np.array(tab.see("DATA.colors"))
+    predicted = slide.obsm["hggep"][:, slide.var_names.get_loc(tab.text("#notes h3"))]
+    low, high = tab.see("DATA.ends[PAGE.genes[0]]")
+    shares = np.clip((predicted - low) / (high - low), 0, 1)
+    assert np.ptp(shares) > 0.5
+    for spot in (shares.argmin(), shares.argmax(), len(shares) // 2):
+        color = colors[round(float(shares[spot]) * (len(colors) - 1))]
+        column, row = on_canvas(tab, *slide.obsm["spatial"][spot]).astype(int)
+        assert pixels[row, column] == pytest.approx(color, abs=4)
+
+
+def test_color_bars_have_the_ends_of_their_genes(path, open_page):
+    tab = open_page(path)
+    for gene in (7, 2):
+        tab.see(f"chooseGene({gene})")
+        ends = tab.see("DATA.ends")
+        assert ends[gene] != pytest.approx(ends[0], abs=0.02)
+        for kind in ("observed", "predicted"):
+            words = tab.see(f"[...document.querySelectorAll('figure.{kind} .colorbar span')].map(e => e.textContent)")
+            assert values(" ".join(words)) == pytest.approx(ends[gene], abs=0.0051)
+
+
+def test_marks_and_ring_stand_on_their_spots(slide, path, open_page):
+    tab = open_page(path)
+    shown = tab.pixels(PREDICTED)
+    tab.see("VIEW.look = { ...VIEW.look, marks: false }; redraw()")
+    tab.settle()
+    plain = tab.pixels(PREDICTED)
+    (unlike,) = np.flatnonzero(slide.obs["hggep_novelty"] > 0.95)
+    place = on_canvas(tab, *slide.obsm["spatial"][unlike])
+    assert np.abs(changed(shown, plain) - place).max() < 8
+    assert changed(shown, plain).mean(axis=0) == pytest.approx(place, abs=1.5)
+    before = tab.pixels(PICTURE)
+    spot = slide.obs_names.get_loc("1100x300")
+    tab.see(f"choose({spot})")
+    tab.settle()
+    ring, place = changed(before, tab.pixels(PICTURE)), on_canvas(tab, 1100, 300)
+    assert ring.mean(axis=0) == pytest.approx(place, abs=1.5)
+    assert 5 < np.linalg.norm(ring - place, axis=1).mean() < 15
 
 
 def luminance(color) -> float:

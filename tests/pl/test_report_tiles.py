@@ -58,6 +58,17 @@ def test_tiles_of_each_resolution_are_the_image(image):
         assert np.abs(whole - np.asarray(wanted.reduce(2**number)).astype(int)).max() <= 12
 
 
+def test_pixels_of_a_tile_are_those_of_its_place():
+    """Noise shows a shift by a part of a pixel, which smooth colors hide."""
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    pyramid = Pyramid.of(slide_of([Level(noise)]), View(100, 1400, 30, 1130, None))
+    for column, row in ((0, 0), (1, 0), (2, 2)):
+        left, top = 100 + 512 * column, 30 + 512 * row
+        tile = np.asarray(pyramid._read(column, row))
+        np.testing.assert_array_equal(tile, noise[top : top + len(tile), left : left + tile.shape[1]])
+        assert tile.shape[:2] == (min(512, 1130 - top), min(512, 1400 - left))
+
+
 def test_a_page_takes_no_more_bytes_than_allowed():
     noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     slide, view = slide_of([Level(noise)]), View(0, WIDTH, 0, HEIGHT, None)

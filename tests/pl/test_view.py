@@ -14,7 +14,9 @@ from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
 
 from sthggep import datasets, pl
+from sthggep._image._level import Level
 from sthggep._keys import UNITS
+from sthggep._slides._elements import _image as image_element
 
 Make = Callable[..., AnnData]
 
@@ -69,6 +71,7 @@ def test_an_anndata_becomes_image_spots_and_table(section: Make):
     np.testing.assert_array_equal(
         sdata[f"{name}_image"].values[0], adata.uns["spatial"]["a section/1"]["images"]["hires"][..., 0]
     )
+    assert list(sdata[f"{name}_image"].coords["c"].values) == ["r", "g", "b"]
     table = sdata["hggep"]
     assert list(table.var_names) == list(adata.uns["hggep"]["genes"])
     np.testing.assert_array_equal(table.X, adata.obsm["hggep"])
@@ -76,6 +79,13 @@ def test_an_anndata_becomes_image_spots_and_table(section: Make):
     np.testing.assert_array_equal(spots.index, table.obs["sthggep_spot"])
     assert list(adata.obs) == list(before.obs)
     assert list(adata.uns) == list(before.uns)
+
+
+def test_an_image_may_be_stretched_in_one_direction():
+    image = image_element(Level(np.zeros((4, 6, 3), np.uint8), scale=(0.5, 0.25)), "system")
+    matrix = get_transformation(image, "system").to_affine_matrix(("x", "y"), ("x", "y"))
+    np.testing.assert_allclose(matrix, np.diag([2.0, 4.0, 1.0]))
+    assert image.sizes == {"c": 3, "y": 4, "x": 6}
 
 
 @pytest.mark.usefixtures("napari")

@@ -220,6 +220,18 @@ def test_small_labels_are_found_in_a_finer_raster(xenium_folder, monkeypatch: py
     np.testing.assert_allclose(resolve_one(sdata).xy, fine, atol=1e-6)
 
 
+def test_labels_without_coordinates_have_the_centers_of_their_pixels():
+    from xarray import DataArray
+
+    from sthggep._slides._labels import _centers
+
+    raster = np.array([[1, 1, 0], [0, 2, 2], [0, 2, 2]])
+    for coords, scale in ({}, 1.0), ({"x": [2.0, 6.0, 10.0], "y": [2.0, 6.0, 10.0]}, 4.0):
+        centers = _centers(DataArray(raster, dims=("y", "x"), coords=coords))
+        np.testing.assert_allclose(centers.loc[1, ["x", "y"]], np.array([1.0, 0.5]) * scale)
+        np.testing.assert_allclose(centers.loc[2, ["x", "y"]], np.array([2.0, 2.0]) * scale)
+
+
 # --- predictions on them ------------------------------------------------------------------------------------------
 
 
