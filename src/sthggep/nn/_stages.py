@@ -85,9 +85,7 @@ class SectionScale(nn.Module):
             section = Moments(len(x), *mean_and_spread(x.float()))
         mean, spread = self.center(Moments(section.n, section.mean[first], section.spread[first]))
         weight = layer.weight * (factor * self.share[first] / spread)
-        if layer.training:
-            return nn.functional.linear(dropout(x.float() - mean), weight, layer.bias)
-        return nn.functional.linear(x.float(), weight, layer.bias - weight @ mean)
+        return nn.functional.linear(dropout(x.float() - mean), weight, layer.bias)
 
     def center(self, section: Moments) -> tuple[Tensor, Tensor]:
         """Return mean and spread by which its first features are scaled: of a small section, also those of training."""
