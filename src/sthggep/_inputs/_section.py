@@ -42,6 +42,8 @@ class Section(NamedTuple):
     """Spots held out of training, ``(n,)``."""
     rest: Tensor | None = None
     """Counts of all other genes, ``(n,)``, if expression is scaled by all counts of a spot."""
+    xy: Tensor | None = None
+    """Positions of the spots, ``(n, 2)``, in pixels."""
 
 
 class SectionWindow(NamedTuple):
@@ -61,6 +63,7 @@ class SectionWindow(NamedTuple):
     train: Tensor
     validate: Tensor
     rest: Tensor | None = None
+    xy: Tensor | None = None
 
     @classmethod
     def of_whole(cls, name: str, inputs: NetworkInputs, *tensors: Tensor) -> SectionWindow:
@@ -106,6 +109,7 @@ def section_of_counts(
         has_counts,
         torch.zeros_like(has_counts),
         None if read.rest is None else torch.from_numpy(read.rest),
+        torch.from_numpy(slide.xy),
     )
 
 
@@ -161,7 +165,8 @@ def section_of_targets(slide: Slide, values: NDArray[np.float32], windows: Seque
     """Make a section with standardized targets that are not genes; all spots are in the training mask."""
     every = torch.ones(slide.n_spots, dtype=torch.bool)
     no_counts, ones = torch.empty((slide.n_spots, 0)), torch.ones(slide.n_spots)
-    return Section(slide.name, windows, torch.from_numpy(values), no_counts, ones, every, ~every)
+    xy = torch.from_numpy(slide.xy)
+    return Section(slide.name, windows, torch.from_numpy(values), no_counts, ones, every, ~every, xy=xy)
 
 
 def counts_only(slide: Slide, genes: Sequence[str], layer: str | None, scale: Scale = None) -> CountsOnly:
@@ -177,11 +182,13 @@ def windows_of(sections: Sequence[Section]) -> list[SectionWindow]:
         for window, inputs, _ in section.windows:
             rows, core = torch.from_numpy(window.rows), torch.zeros(len(window.rows), dtype=torch.bool)
             core[torch.from_numpy(window.core)] = True
-            # Indexing copies: a window that is the whole section shares the section's tensors
             tensors = [section.target, section.counts, section.size_factors, section.train, section.validate]
-            tensors += [] if section.rest is None else [section.rest]
-            parts = (part if len(rows) == len(part) else part[rows] for part in tensors)
-            listed.append(SectionWindow(number, rows, core, section.name, inputs, *parts))
+            # Indexing copies: a window that is the whole section shares the section's tensors
+            parts = [
+                part if part is None or len(rows) == len(part) else part[rows]
+                for part in (*tensors, section.rest, section.xy)
+            ]
+            listed.append(SectionWindow(number, rows, core, section.name, inputs, *parts))  # type: ignore[arg-type]
     return listed
 
 

@@ -9,8 +9,11 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from sthggep._training._steps import TrainingSteps
+
 if TYPE_CHECKING:
     from sthggep._inputs._section import SectionWindow
+    from sthggep.nn._stages import Hop
 
 
 class SectionDataModule(lightning.LightningDataModule):
@@ -22,14 +25,15 @@ class SectionDataModule(lightning.LightningDataModule):
         Windows with the masks of their training and validation spots.
     seed
         Seed of the order of the training windows.
-    min_steps
-        Fewest steps of an epoch; fewer windows are repeated within it.
+    min_steps, hops
+        As for :class:`TrainingSteps`.
     """
 
-    def __init__(self, windows: Sequence[SectionWindow], seed: int = 0, min_steps: int = 1) -> None:
+    def __init__(
+        self, windows: Sequence[SectionWindow], seed: int = 0, min_steps: int = 1, hops: Sequence[Hop] | None = None
+    ) -> None:
         super().__init__()
-        training = [window for window in windows if window.train.any()]
-        self.training = training * -(-min_steps // max(1, len(training)))
+        self.training = TrainingSteps([window for window in windows if window.train.any()], min_steps, hops)
         self.validation = [window for window in windows if window.validate.any()]
         self.generator = torch.Generator().manual_seed(seed)
 

@@ -185,7 +185,7 @@ def _train(
     folder: Path | None,
 ) -> list[dict[str, float]]:
     """Train by Lightning and return the curves; the network gets the weights of its best epoch."""
-    data = SectionDataModule(windows, seed, recipe.min_steps)
+    data = SectionDataModule(windows, seed, recipe.min_steps, getattr(net, "hops", None))
     module = Training(net, recipe, seed)
     with silenced_lightning(), isolate_rng(), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(seed)

@@ -48,7 +48,7 @@ class Recipe:
     precision: str = "32-true"
     """Precision of Lightning's trainer; ``"auto"`` is bfloat16 on devices where it is clearly faster."""
     min_steps: int = 1
-    """Fewest steps of an epoch; fewer windows are repeated within it."""
+    """Fewest steps of an epoch; fewer windows are split where they are large, and repeated."""
     penalties: tuple[float, ...] = PENALTIES
     """Candidate ridge penalties, compared on held-out tissue."""
     shares: tuple[float, ...] = (0.0, 0.25)
