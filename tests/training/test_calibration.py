@@ -11,7 +11,7 @@ import torch
 from sthggep import HGGEP, tl
 from sthggep._arguments import LEVELS
 from sthggep._training._calibration import LEAST_SPOTS, HeldOutSection, calibrate, predict_held_out
-from sthggep.model._calibration import PROBABILITIES
+from sthggep.model._calibration import PROBABILITIES, Calibration
 
 SPREADS = np.array([0.2, 1.0, 3.0])
 
@@ -52,6 +52,53 @@ def test_each_section_has_the_same_weight():
     # Half of the mass lies around 10, though one spot in a hundred does
     assert abs(calibration.quantile(0.75)[0] - 10) < 0.2
     assert abs(calibration.quantile(0.25)[0]) < 0.2
+
+
+def test_spots_unlike_the_training_tissue_have_the_errors_on_held_out_patients():
+    rng = np.random.default_rng(4)
+    known, patients = (
+        [section(8000, rng)],
+        [
+            {"a": section(4000, rng, shift=2.0), "b": section(4000, rng, shift=2.0)},
+            {"c": section(500, rng, shift=-2.0)},
+        ],
+    )
+    calibration = calibrate(known, None, None, of_patients=patients)
+    predicted, novelty = np.zeros((4, 3), np.float32), np.array([0.5, 0.99, 0.95, np.nan], np.float32)
+    lower, upper = calibration.interval(predicted, 0.9, "measurement", None, least=None, novelty=novelty)
+    of_known = calibrate(known, None, None).interval(predicted, 0.9, "measurement", None, least=None)
+    for rows in ([0], [2], [3]):  # like the training tissue, at the limit, and of unknown novelty
+        np.testing.assert_array_equal(lower[rows], of_known[0][rows])
+        np.testing.assert_array_equal(upper[rows], of_known[1][rows])
+    # Two patients of equal weight, 2 above and 2 below: the ends are their 10 % tails
+    np.testing.assert_allclose(upper[1], 2 + 1.282 * SPREADS, rtol=0.05)
+    np.testing.assert_allclose(lower[1], -2 - 1.282 * SPREADS, rtol=0.15)
+    # Without novelty, or with one patient, all spots are taken for known tissue
+    np.testing.assert_array_equal(calibration.interval(predicted, 0.9, "measurement", None, least=None)[1], of_known[1])
+    assert calibrate(known, None, None, of_patients=patients[:1]).patient_quantiles is None
+
+
+def test_quantiles_of_patients_are_on_the_scale_of_the_targets_and_in_the_file():
+    rng = np.random.default_rng(5)
+    patients = [{"a": section(300, rng)}, {"b": section(300, rng)}]
+    calibration = calibrate([section(300, rng)], None, [1.0, 10.0, 1.0], of_patients=patients)
+    assert 4 < calibration.patient_quantiles[-1, 1] / calibration.patient_quantiles[-1, 0] / 10 < 6
+    tensors = calibration.to_tensors()
+    again = Calibration.from_tensors(tensors)
+    np.testing.assert_array_equal(again.patient_quantiles, calibration.patient_quantiles)
+    expected = dict(Calibration.expected_tensors(tensors, 3, 0, 0))
+    assert {name: tuple(value.shape) for name, value in expected.items()} == {
+        name: tuple(value.shape) for name, value in tensors.items()
+    }
+
+
+def test_a_gene_that_the_patients_do_not_hold_has_the_quantiles_of_the_sections():
+    rng = np.random.default_rng(6)
+    lacking = section(300, rng)
+    lacking.measured[:, 2] = np.nan
+    calibration = calibrate([section(300, rng)], None, None, of_patients=[{"a": lacking}, {"b": lacking}])
+    np.testing.assert_array_equal(calibration.patient_quantiles[:, 2], calibration.quantiles[:, 2])
+    assert not np.allclose(calibration.patient_quantiles[:, 0], calibration.quantiles[:, 0])
 
 
 def test_noise_is_taken_out_of_the_interval():

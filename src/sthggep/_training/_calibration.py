@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -66,6 +66,7 @@ def calibrate(
     std: Sequence[float] | None,
     evidence: HeldOutEvidence = NOTHING,
     novelty: Novelty | None = None,
+    of_patients: Sequence[Mapping[str, HeldOutSection]] = (),
 ) -> Calibration | None:
     """Compute the quantiles of measurement minus prediction over the held-out spots; ``None`` where there are too few.
 
@@ -83,13 +84,31 @@ def calibrate(
         What one unit of the predictions is on the scale of the targets. Default: 1.
     evidence, novelty
         What else the model holds of its held-out tissue.
+    of_patients
+        Predictions of the sections of each patient, by a model that had seen none of them. Spots unlike the training
+        tissue have the quantiles of these errors, patients of equal weight. Default: there is one patient.
     """
     held_out = [section for section in held_out if len(section.measured)]
-    n_spots = sum(len(section.measured) for section in held_out)
-    if n_spots < LEAST_SPOTS:
+    if sum(len(section.measured) for section in held_out) < LEAST_SPOTS:
         return None
-    n_genes = held_out[0].measured.shape[1]
+    scale = 1.0 if std is None else np.asarray(std)
     ceilings = None if ceiling is None else np.asarray(ceiling, dtype=np.float64)
+    quantiles, noise_free = _quantiles(held_out, ceilings)
+    patients = None
+    if len(of_patients) > 1:
+        # Where the patients say nothing of a gene, the sections do
+        found, _ = _quantiles(_as_one_each(of_patients), None)
+        patients = (np.where(np.isnan(found), quantiles, found) * scale).astype(np.float32)
+    return Calibration(
+        (quantiles * scale).astype(np.float32), noise_free.astype(np.float32), evidence, novelty, patients
+    )
+
+
+def _quantiles(
+    held_out: Sequence[HeldOutSection], ceilings: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Quantiles of each gene by the parts that hold it, and by how much intervals shrink without counting noise."""
+    n_genes = held_out[0].measured.shape[1]
     quantiles, noise_free = np.full((len(PROBABILITIES), n_genes), np.nan), np.full(n_genes, np.nan)
     known = np.stack([~np.isnan(section.measured).any(axis=0) for section in held_out])
     # Genes that the same sections hold have their errors in the same spots
@@ -103,8 +122,12 @@ def calibrate(
         ]
         if sum(len(section.measured) for section in sections) >= LEAST_SPOTS:
             quantiles[:, genes], noise_free[genes] = _of_genes(sections, None if ceilings is None else ceilings[genes])
-    scale = 1.0 if std is None else np.asarray(std)
-    return Calibration((quantiles * scale).astype(np.float32), noise_free.astype(np.float32), evidence, novelty)
+    return quantiles, noise_free
+
+
+def _as_one_each(patients: Sequence[Mapping[str, HeldOutSection]]) -> list[HeldOutSection]:
+    """Join the sections of each patient: patients of many sections tell no more of patients than those of one."""
+    return [HeldOutSection(*map(np.concatenate, zip(*sections.values(), strict=True))) for sections in patients]
 
 
 def _of_genes(

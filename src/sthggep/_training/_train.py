@@ -73,7 +73,8 @@ def train(task: TrainingTask, prepared: PreparedInputs | None = None) -> HGGEP:
     record.held_out_pearson = ensemble.held_out_pearson
     std = None if record.targets is None else record.targets["std"]
     evidence = measure_held_out(task, sections, ensemble, 1.0 if std is None else np.asarray(std, dtype=np.float32))
-    calibration = calibrate(list(ensemble.held_out.values()), record.ceiling, std, evidence, novelty)
+    held_out = list(ensemble.held_out.values())
+    calibration = calibrate(held_out, record.ceiling, std, evidence, novelty, ensemble.of_patients)
     record.calibrated_on = [] if calibration is None else list(ensemble.held_out)
     record = record_genes(record, task, sections)
     record.gene_sets = {name: list(genes) for name, genes in task.gene_sets.items()}

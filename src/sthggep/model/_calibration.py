@@ -23,7 +23,8 @@ INTERVALS: tuple[IntervalOf, ...] = get_args(IntervalOf)
 _TAIL = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25)
 PROBABILITIES = np.array([*_TAIL, *(1 - each for each in reversed(_TAIL))])
 
-NOVELTY = "novelty."
+NOVELTY, OF_PATIENTS = "novelty.", "patient_quantiles"
+UNLIKE_SPOT = 0.95  # novelty above which a spot is taken for one of another patient
 
 Values = NDArray[np.float32]
 
@@ -65,6 +66,8 @@ class Calibration:
     """Of which genes, scales and regions the held-out predictions were right."""
     novelty: Novelty | None = None
     """What the image of the training tissue is like."""
+    patient_quantiles: Values | None = None
+    """As ``quantiles``, of each patient predicted without the patient; ``None`` if the training has one patient."""
 
     @property
     def evidence(self) -> Evidence | None:
@@ -72,7 +75,14 @@ class Calibration:
         return self.held_out.evidence
 
     def interval(
-        self, predicted: Values, level: float, of: IntervalOf, columns: NDArray[np.intp] | None, *, least: float | None
+        self,
+        predicted: Values,
+        level: float,
+        of: IntervalOf,
+        columns: NDArray[np.intp] | None,
+        *,
+        least: float | None,
+        novelty: Values | None = None,
     ) -> tuple[Values, Values]:
         """Compute the lower and the upper end of the interval around each prediction.
 
@@ -88,27 +98,38 @@ class Calibration:
             The genes of ``predicted`` among those of the calibration. Default: all.
         least
             The least value that there can be. Default: none.
+        novelty
+            Novelty of each spot (n,). Spots that are unlike the training tissue have the errors on patients that were held
+            out, where there are several patients. Default: no spot is unlike it.
         """
+        genes = slice(None) if columns is None else columns
+        unlike = np.zeros(len(predicted), dtype=bool)
+        if novelty is not None and self.patient_quantiles is not None:
+            unlike = novelty > UNLIKE_SPOT
+        factor = self.noise_free if of == "expression" else np.float32(1)
         ends = []
         for probability in ((1 - level) / 2, (1 + level) / 2):
-            offset = self.quantile(probability)
-            offset = offset * self.noise_free if of == "expression" else offset
-            end = predicted + (offset if columns is None else offset[columns])
+            end = predicted + (self.quantile(probability) * factor)[genes]
+            if unlike.any():
+                end[unlike] = predicted[unlike] + (self.quantile(probability, of_patients=True) * factor)[genes]
             ends.append((end if least is None else np.maximum(end, least)).astype(np.float32))
         return ends[0], ends[1]
 
-    def quantile(self, probability: float) -> Values:
-        """Interpolate the quantile of each gene."""
+    def quantile(self, probability: float, *, of_patients: bool = False) -> Values:
+        """Interpolate the quantile of each gene; ``of_patients``: of errors on held-out patients, where there are several."""
+        quantiles = self.quantiles if self.patient_quantiles is None or not of_patients else self.patient_quantiles
         at = float(np.interp(probability, PROBABILITIES, np.arange(len(PROBABILITIES))))
         low, share = int(at), at - int(at)
         high = min(low + 1, len(PROBABILITIES) - 1)
-        return np.asarray((1 - share) * self.quantiles[low] + share * self.quantiles[high], dtype=np.float32)
+        return np.asarray((1 - share) * quantiles[low] + share * quantiles[high], dtype=np.float32)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the arrays as tensors, for the file of a model."""
         import torch
 
         tensors = {"quantiles": torch.from_numpy(self.quantiles), "noise_free": torch.from_numpy(self.noise_free)}
+        if self.patient_quantiles is not None:
+            tensors[OF_PATIENTS] = torch.from_numpy(self.patient_quantiles)
         parts = {**{f"{name}.": part for name, part in self.held_out._asdict().items()}, NOVELTY: self.novelty}
         for prefix, part in parts.items():
             if part is not None:
@@ -127,6 +148,7 @@ class Calibration:
                 *(Evidence.from_tensors(select_prefix(f"{name}.", tensors)) for name in HeldOutEvidence._fields)
             ),
             Novelty.from_tensors(select_prefix(NOVELTY, tensors)),
+            tensors[OF_PATIENTS].float().numpy() if OF_PATIENTS in tensors else None,
         )
 
     @staticmethod
@@ -137,6 +159,8 @@ class Calibration:
         import torch
 
         shapes = {"quantiles": (len(PROBABILITIES), n_genes), "noise_free": (n_genes,)}
+        if OF_PATIENTS in found:
+            shapes[OF_PATIENTS] = shapes["quantiles"]
         expected = [(name, torch.empty(shape, device="meta")) for name, shape in shapes.items()]
         parts = {
             f"{name}.": Evidence.expected_tensors(select_prefix(f"{name}.", found), n)
@@ -159,7 +183,7 @@ def add_interval(
     Parameters
     ----------
     part
-        Predictions of some spots.
+        Predictions of some spots, with their novelty where the model measures it.
     calibration
         That of the model.
     interval
@@ -172,5 +196,7 @@ def add_interval(
     if interval is None or calibration is None:
         return part
     least = 0.0 if of_counts else None
-    lower, upper = calibration.interval(part.expression, interval.level, interval.of, columns, least=least)
+    lower, upper = calibration.interval(
+        part.expression, interval.level, interval.of, columns, least=least, novelty=part.novelty
+    )
     return part._replace(lower=lower, upper=upper)

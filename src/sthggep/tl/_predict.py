@@ -96,7 +96,8 @@ def predict(
         Write the ends of an interval around each prediction, in which this share of a gene's spots lies, from 0.5 to 0.99,
         for instance 0.9. ``tl.fit`` measured, gene by gene, how far measurements lie from predictions of tissue held out
         of the training. The share holds in the mean over sections that resemble the training sections; on a new patient
-        it can be lower (see :doc:`/concepts/uncertain_maps`). Ends are not below 0 for genes, so a prediction below 0 lies
+        it can be lower (see :doc:`/concepts/uncertain_maps`). If the training had several patients, spots unlike its tissue
+        (novelty above 0.95) have the errors on patients that were held out. Ends are not below 0 for genes, so a prediction below 0 lies
         outside. Default: no interval.
     interval_of
         ``"measurement"``: of the measurement of a spot, counting noise included. ``"expression"``: of the mean over

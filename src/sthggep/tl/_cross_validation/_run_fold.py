@@ -55,7 +55,7 @@ def run_fold(plan: Plan, inputs: FoldInputs, fold: Fold, panel: Sequence[str]) -
         by_method = {name: sections[position][:, held] for name, sections in predicted.items()}
         scores = score_section(by_method, measured, raw, genes, seed)
         for level in plan.options.intervals:
-            table = _long(_interval_scores(model, by_method[MODEL], measured, level, held), MODEL, genes)
+            table = _long(_interval_scores(model, by_model[position], measured, level, held), MODEL, genes)
             scores = pd.concat([scores, table.assign(level=level)], ignore_index=True)
         if plan.options.trust:
             table = _long(_trust_scores(model, by_model[position], measured, plan.slides[i], held), MODEL, genes)
@@ -141,11 +141,12 @@ def _scores(predicted: Floats, measured: Floats) -> pd.DataFrame:
 
 
 def _interval_scores(
-    model: HGGEP, predicted: Floats, measured: Floats, level: float, genes: NDArray[np.intp]
+    model: HGGEP, part: Predictions, measured: Floats, level: float, genes: NDArray[np.intp]
 ) -> pd.DataFrame:
     """Scores of the model's intervals of these genes; all are NaN for a model that gives none."""
     interval, of_counts = Interval(level, "measurement"), model.targets is None
-    part = add_interval(Predictions(predicted), model.calibration, interval, genes, of_counts=of_counts)
+    part = part._replace(expression=part.expression[:, genes])
+    part = add_interval(part, model.calibration, interval, genes, of_counts=of_counts)
     if part.lower is None or part.upper is None:
         return pd.DataFrame(np.nan, index=range(measured.shape[1]), columns=list(INTERVAL_METRICS))
     return score_intervals(part.lower, part.upper, measured, level)
