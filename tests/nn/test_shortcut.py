@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from sthggep import nn
+from sthggep.nn import _shortcut
 from sthggep.nn._programs import GenePrograms, spot_weights
 from sthggep.nn._section import FeatureInputs, TrainingSample
 from sthggep.nn._shortcut import LinearShortcut
@@ -84,6 +85,33 @@ def test_shortcut_is_ridge(n, width, generator):
     shortcut.start([x[:5], x[5:]], [y[:5], y[5:]], [weight[:5], weight[5:]])
     sklearn = Ridge(alpha=0.7, fit_intercept=False).fit(x.numpy(), y.numpy(), sample_weight=weight.numpy())
     np.testing.assert_allclose(shortcut.weight.T.numpy(), sklearn.coef_, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.03, 3.0])
+def test_many_spots_are_solved_by_conjugate_gradients_as_exactly(penalty, generator, monkeypatch):
+    x, y = torch.randn(60, 400, generator=generator), torch.randn(60, 3, generator=generator)
+    x = x * torch.logspace(0, -3, 400)  # few directions vary much, as in features of tissue
+    weight = torch.rand(60, generator=generator)
+
+    def solve():
+        shortcut = LinearShortcut(200, 3, penalty=penalty)
+        shortcut.start([x], [y], [weight])
+        return shortcut.weight
+
+    direct, calls = solve(), []
+    gradients = _shortcut._conjugate_gradients
+    monkeypatch.setattr(_shortcut, "MOST_DIRECT", 50)
+    monkeypatch.setattr(_shortcut, "_conjugate_gradients", lambda *args: calls.append(gradients(*args)) or calls[-1])
+    torch.testing.assert_close(solve(), direct, rtol=1e-5, atol=1e-6)
+    assert len(calls) == 1
+    assert calls[0] is not None
+    # Where they do not converge, or single precision is too little, the direct solution stands in
+    monkeypatch.setattr(_shortcut, "MOST_STEPS", 0)
+    torch.testing.assert_close(solve(), direct)
+    assert calls[1] is None
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda kernel, **_: (kernel, torch.tensor(3)))
+    torch.testing.assert_close(solve(), direct)
+    assert len(calls) == 2
 
 
 def test_shortcut_reads_the_mean_of_the_hyperedges(generator):

@@ -12,6 +12,8 @@ from sthggep.nn._hyperconv import propagate
 from sthggep.nn._stages import mean_and_spread
 
 NEIGHBOR_SHARE = 0.5
+MOST_DIRECT = 3000  # training spots up to which a direct solution takes seconds
+MOST_STEPS, TOLERANCE = 60, 1e-9  # of conjugate gradients: 3 to 10 suffice; residual relative to the scores
 
 
 class LinearShortcut(nn.Module):
@@ -114,7 +116,7 @@ def _solve(features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequen
     width = first.shape[1]
     if len(root) <= width:
         x = torch.cat([first, *parts]).double() * root
-        solved: Tensor = x.T @ torch.linalg.solve(_ridge(x @ x.T, penalty), y)
+        solved: Tensor = x.T @ _solve_kernel(x, y, penalty)
         return solved.float()
     gram, cross, at = y.new_zeros(width, width), y.new_zeros(width, y.shape[1]), 0
     for part in chain([first], parts):  # never all spots together: their features are many times larger than the sums
@@ -124,6 +126,48 @@ def _solve(features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequen
         cross.addmm_(x.T, y[here])
     solved = torch.linalg.solve(_ridge(gram, penalty), cross)
     return solved.float()
+
+
+def _solve_kernel(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+    """Solve ``(x x' + penalty) a = y``; of many rows by conjugate gradients, as exactly and in less than half of the time.
+
+    The factors of the matrix in single precision are the preconditioner: few steps in double precision remain.
+    """
+    if len(x) > MOST_DIRECT and x.device.type == "cpu":
+        from scipy.linalg.blas import ssyrk
+
+        kernel = torch.from_numpy(ssyrk(1.0, x.float().numpy().T, trans=1))  # the upper triangle
+        kernel.diagonal().add_(penalty)
+        factor, failed = torch.linalg.cholesky_ex(kernel, upper=True)
+        del kernel
+        solved = None if failed else _conjugate_gradients(x, y, penalty, factor)
+        if solved is not None:
+            return solved
+    direct: Tensor = torch.linalg.solve(_ridge(x @ x.T, penalty), y)
+    return direct
+
+
+def _conjugate_gradients(x: Tensor, y: Tensor, penalty: float, factor: Tensor) -> Tensor | None:
+    """Solve each column by preconditioned conjugate gradients; ``None`` if they do not converge."""
+
+    def precondition(residual: Tensor) -> Tensor:
+        out: Tensor = torch.cholesky_solve(residual.float(), factor, upper=True)
+        return out.double()
+
+    solved, residual, bound = torch.zeros_like(y), y.clone(), TOLERANCE * y.norm(dim=0)
+    step = precondition(residual)
+    product = (residual * step).sum(dim=0)
+    for _ in range(MOST_STEPS):
+        change = x @ (x.T @ step) + penalty * step
+        length = product / (step * change).sum(dim=0).clamp_min(1e-300)
+        solved += length * step
+        residual -= length * change
+        if bool((residual.norm(dim=0) <= bound).all()):
+            return solved
+        preconditioned = precondition(residual)
+        before, product = product, (residual * preconditioned).sum(dim=0)
+        step = preconditioned + product / before.clamp_min(1e-300) * step
+    return None
 
 
 def _ridge(gram: Tensor, penalty: float) -> Tensor:
