@@ -298,33 +298,35 @@ def test_weights_of_another_model(tmp_path):
 
 def test_history_is_plain_json_and_can_be_loaded(tmp_path):
     history = pd.DataFrame(
-        {"member": [0, 0], "epoch": [1, 2], "train_loss": [np.inf, 0.5], "val_pearson": [np.nan, 0.25]}
+        {"member": [1, 1], "epoch": [1, 2], "train_loss": [np.inf, 0.5], "val_pearson": [np.nan, 0.25]}
     )
     training = TrainingRecord(sections=["A"], mpp=[None], n_spots=[3], seed=0)
     untrained(history=history, training=training).save(tmp_path / "model")
     text = (tmp_path / "model" / "config.json").read_text()
     assert not {"NaN", "Infinity"} & set(text.replace(",", " ").split())
     back = HGGEP.load(tmp_path / "model")
-    assert back.history["member"].tolist() == [0, 0]
+    assert back.history["member"].tolist() == [1, 1]
     assert back.history["epoch"].tolist() == [1, 2]
     assert back.history["val_pearson"].isna().tolist() == [True, False]
     assert back.history["train_loss"].iloc[1] == 0.5
     assert back.training == training
 
 
-def test_epochs_of_former_models_count_from_one(tmp_path):
-    """Files count epochs from 0, as those that earlier versions wrote do; the id, which covers them, stays the same."""
-    history = pd.DataFrame({"member": [0, 0, 1], "epoch": [1, 2, 1], "train_loss": [2.0, 1.0, 3.0]})
+def test_networks_and_epochs_of_former_models_count_from_one(tmp_path):
+    """Files count both from 0, as those that earlier versions wrote do; the id, which covers them, stays the same."""
+    history = pd.DataFrame({"member": [1, 1, 2], "epoch": [1, 2, 1], "train_loss": [2.0, 1.0, 3.0]})
     model = untrained(history=history)
     model.save(tmp_path / "model")
     record = json.loads((tmp_path / "model" / "config.json").read_text())
     assert record["history"]["epoch"] == [0, 1, 0]
+    assert record["history"]["member"] == [0, 0, 1]
     assert history["epoch"].tolist() == [1, 2, 1]  # the model's own table is left alone
     for version in (3, 4):
         former = record | {"format": version, "id": record["id"] if version == 4 else None}
         (tmp_path / "model" / "config.json").write_text(json.dumps(former))
         back = HGGEP.load(tmp_path / "model")
         assert back.history["epoch"].tolist() == [1, 2, 1]
+        assert back.history["member"].tolist() == [1, 1, 2]
         assert back.id == model.id == record["id"]
         back.save(tmp_path / f"again{version}")
         assert HGGEP.load(tmp_path / f"again{version}").history["epoch"].tolist() == [1, 2, 1]

@@ -51,7 +51,7 @@ def make_model() -> HGGEP:
         held_out_pearson=[0.3, None, 0.1, 0.2],
         obsm_columns={"a": None, "b": ["x", "y"]},
     )
-    history = pd.DataFrame({"member": [0, 0, 1], "epoch": [1, 2, 1], "train_loss": [1.0, 0.5, 2.0]})
+    history = pd.DataFrame({"member": [1, 1, 2], "epoch": [1, 2, 1], "train_loss": [1.0, 0.5, 2.0]})
     inputs = Inputs("obsm", sizes_um=(), obsm=("a", "b"))
     return HGGEP(members, GENES, inputs, preset="default", training=record, history=history)
 

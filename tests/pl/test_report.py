@@ -45,7 +45,7 @@ def slide() -> AnnData:
 @pytest.fixture
 def model() -> SimpleNamespace:
     """The attributes of a model that the page reads."""
-    history = pd.DataFrame({"member": 0, "epoch": [1, 2], "train_loss": [2.0, 1.0]})
+    history = pd.DataFrame({"member": 1, "epoch": [1, 2], "train_loss": [2.0, 1.0]})
     training = TrainingRecord(sections=["a</script>b"], n_spots=[5], held_out_pearson=[0.5, None], ceiling=[0.9, 0.1])
     return SimpleNamespace(
         id="hggep-x",

@@ -123,7 +123,7 @@ def test_a_page_asks_nothing_of_a_network(tmp_path):
 def model_named(name: str) -> HGGEP:
     record = TrainingRecord(sections=[name], n_spots=[5], validation=[name], model=name, held_out_pearson=[0.5, 0.1])
     inputs = Inputs("obsm", sizes_um=(), obsm=(name,))
-    history = pd.DataFrame({"member": 0, "epoch": [1, 2], "train_loss": [2.0, 1.0]})
+    history = pd.DataFrame({"member": 1, "epoch": [1, 2], "train_loss": [2.0, 1.0]})
     return HGGEP(
         [FeatureHGGEPNet([3], 2, dim=8, heads=2, rank=2)], [name, "B"], inputs, training=record, history=history
     )

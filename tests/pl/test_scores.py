@@ -119,6 +119,13 @@ def test_ceiling_of_many_genes_is_a_dot_each_and_smooth():
     assert pl.scores(scores.assign(ceiling=np.nan)).axes[0].get_legend() is None
 
 
+def test_the_smooth_ceiling_is_not_negative():
+    scores = table(400).sort_values("pearson", ascending=False)
+    scores["ceiling"] = np.linspace(0.8, -0.4, 400).clip(min=0) ** 0.5 * (np.arange(400) < 200)
+    line = dots(pl.scores(scores).axes[0], "noise ceiling, smoothed").get_ydata()
+    assert line.min() == 0.0
+
+
 def test_the_legend_explains_missing_bars():
     scores = table(10)
     assert pl.scores(scores).axes[0].get_legend().get_texts()[0].get_text() == "noise ceiling"

@@ -197,7 +197,7 @@ def test_one_section_holds_out_blocks(genes):
     assert model.training.validation == ["0", "1", "2"]
     assert model.history["val_pearson"].notna().all()
     assert list(model.history)[:5] == ["member", "epoch", "train_loss", "val_loss", "val_pearson"]
-    assert model.history["member"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert model.history["member"].tolist() == [1, 1, 2, 2, 3, 3]
 
 
 def test_nothing_held_out(pair, genes):

@@ -196,7 +196,7 @@ def _train_members(
                 trainer_kwargs=task.options.trainer_kwargs,
                 folder=None if folder is None else folder / f"network-{member}",
             )
-            history.insert(0, "member", member)
+            history.insert(0, "member", member + 1)
             if bar.lines and task.n_members > 1:
                 log.info("Network %d of %d: %s.", member + 1, task.n_members, _outcome(history))
             bar.finish()  # after early stopping, or where a checkpoint holds the network

@@ -1,4 +1,4 @@
-"""Training curves as columns for JSON: a model in memory counts epochs from 1, its file, of every format, from 0."""
+"""Training curves as columns for JSON: a model in memory counts networks and epochs from 1, its file, of every format, from 0."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ def history_from_json(columns: Mapping[str, list[object]]) -> pd.DataFrame:
 
 
 def _shifted(history: pd.DataFrame, by: int) -> pd.DataFrame:
-    return history.assign(epoch=history["epoch"] + by) if "epoch" in history else history
+    return history.assign(**{name: history[name] + by for name in ("member", "epoch") if name in history})

@@ -110,7 +110,7 @@ def _table(history: object) -> pd.DataFrame:
         msg = f"The history lacks {listing(absent)}; its columns are {listing(table.columns)}."
         raise KeyError(msg)
     table = table.reset_index(drop=True)
-    return table if "member" in table else table.assign(member=0)
+    return table if "member" in table else table.assign(member=1)
 
 
 def _best_rows(table: pd.DataFrame) -> list[Hashable]:

@@ -255,7 +255,7 @@ def _draw_ceiling(ax: Axes, rank: NDArray[np.int_], ceiling: pd.Series, size: fl
     (dots,) = ax.plot(rank, ceiling, "o", color="0.72", mew=0, ms=size, label="noise ceiling", zorder=1)
     finite = ceiling.notna().to_numpy()
     smooth = lowess(ceiling[finite], rank[finite], frac=TREND, it=0, return_sorted=False)
-    (line,) = ax.plot(rank[finite], smooth, color="0.35", lw=1.2, label="noise ceiling, smoothed", zorder=2)
+    (line,) = ax.plot(rank[finite], smooth.clip(min=0), color="0.35", lw=1.2, label="noise ceiling, smoothed", zorder=2)
     return {"noise ceiling; line: smoothed": (dots, line)}
 
 
