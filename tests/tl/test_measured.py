@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -206,6 +208,39 @@ def test_bad_arguments_are_refused_before_anything_is_written(parent, half, opti
         with pytest.raises(error, match=words):
             call()
     assert "hggep" not in half.slide.obsm
+
+
+def test_no_measured_spot_at_all_and_no_model(half):
+    none = np.zeros(half.slide.n_obs, dtype=bool)
+    with pytest.raises(ValueError, match="at least two spots with counts, but `measured` names no spot"):
+        tl.fit(half.slide, measured=none, n_members=0, obsm="X_mine", **QUIET)  # without `genes`: the panel is chosen
+    half.slide.var_names = [f"Mouse{i}" for i in range(half.slide.n_vars)]
+    with pytest.raises(ValueError, match=r"Train a model: `sthggep.tl.fit\(slide, measured=...\)`"):
+        tl.predict(half.slide, measured="measured", **QUIET)
+
+
+def test_a_slide_without_measured_spots_does_not_choose_the_panel(half):
+    none = np.zeros(half.slide.n_obs, dtype=bool)
+    masks = {"measured": [half.mask, none], "n_members": 0, "obsm": "X_mine"}
+    assert (
+        tl.fit([half.slide, toy(5)], **masks, **QUIET).genes
+        == tl.fit(half.slide, measured=half.mask, n_members=0, obsm="X_mine", **QUIET).genes
+    )
+
+
+def test_the_report_scores_and_bounds_the_spots_that_were_not_used(parent, half, tmp_path):
+    tl.predict(half.slide, parent, measured="measured", **QUIET)
+    scores, everything = tl.evaluate(half.slide), tl.evaluate(half.slide, include_measured=True)
+    text = pl.report(half.slide, tmp_path / "page.html").read_text()
+    (section,) = json.loads(re.search(r"^const DATA = (.*);$", text, re.MULTILINE).group(1))["sections"]
+    np.testing.assert_allclose(section["pearson"], scores["pearson"], atol=1e-4)
+    np.testing.assert_allclose(section["ceiling"], scores["ceiling"], atol=1e-3)
+    assert np.abs(scores["ceiling"] - everything["ceiling"]).max() > 0.01
+
+
+def test_the_log_counts_the_measured_spots(half, caplog):
+    tl.fit(half.slide, measured="measured", n_members=0, obsm="X_mine", **QUIET)
+    assert f"({half.mask.sum()} spots)" in caplog.text
 
 
 def test_targets_have_no_measured_spots(half):

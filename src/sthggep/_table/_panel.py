@@ -45,6 +45,7 @@ def choose_panel(
         raise ValueError(msg)
 
     included = _check_included(include, genes)
+    sections = [section for section in sections if section.n_spots]
     detected, n_spots, votes = dict.fromkeys(genes, 0.0), dict.fromkeys(genes, 0), Counter[str]()
     for section in sections:
         rows = section.rows[:: -(-section.n_spots // MANY_SPOTS)]

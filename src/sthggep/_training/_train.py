@@ -177,7 +177,7 @@ def _log_start(task: TrainingTask) -> None:
         what = f"Training {networks}"
     else:
         what = "Solving the closed form" + (f", and training up to {networks} beside it" if trains else "")
-    sections = f"{counted(task.slides, 'section')} ({sum(slide.n_spots for slide in task.slides)} spots)"
+    sections = f"{counted(task.slides, 'section')} ({sum(slide.n_spots for slide in task.slides_of_counts())} spots)"
     outputs = counted(task.genes, "gene" if task.targets is None else "target")
     epochs = counted(task.preset.recipe.max_epochs, "epoch")
     most = f", {epochs} at most" if trains else ""

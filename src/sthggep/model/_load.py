@@ -28,12 +28,16 @@ def load_model(model: object) -> HGGEP:
     raise TypeError(msg)
 
 
-def refuse_foreign_genes(model: HGGEP, table: AnnData) -> None:
-    """Refuse to predict a table with none of the model's genes by a model that nobody has chosen."""
+def refuse_foreign_genes(model: HGGEP, table: AnnData, *, measured: bool = False) -> None:
+    """Refuse to predict a table with none of the model's genes by a model that nobody has chosen.
+
+    ``measured``: some spots of the table are measured, so a model can be trained on these.
+    """
+    call = "sthggep.tl.fit(slide, measured=...)" if measured else "sthggep.tl.fit(slides)"
     if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
         msg = (
             f"You passed no model. The bundled model, of breast tumors, predicts {len(model.genes)} genes (such as "
             f"{listing(model.genes, 3)}), and this table holds none of them ({listing(table.var_names, 3)}). Train a model: "
-            "`sthggep.tl.fit(slides)`, and pass it as `model=`. To use the bundled model all the same, pass `model='her2st'`."
+            f"`{call}`, and pass it as `model=`. To use the bundled model all the same, pass `model='her2st'`."
         )
         raise ValueError(msg)

@@ -149,7 +149,9 @@ class _PanelCounts(NamedTuple):
         rows, all_counts = maps.slide.rows, prediction.all_counts
         raw = read_scaled_counts(adata, panel, layer=wanted.layer, rows=rows, all_counts=all_counts)
         # Where all counts are the scale, the last column holds those of the other genes
-        known = dict(zip(panel, noise_ceiling(raw, np.random.default_rng(0)).tolist(), strict=False))
+        # Over the spots that the correlations are over: those that the model was not trained on
+        scored = raw if maps.used is None or maps.used.all() else raw[~maps.used]
+        known = dict(zip(panel, noise_ceiling(scored, np.random.default_rng(0)).tolist(), strict=False))
         names = [prediction.genes[column] for column in prediction.columns(wanted.genes)]
         whole = all(name in known for name in names)
         return cls(

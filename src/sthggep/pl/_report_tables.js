@@ -91,12 +91,13 @@ function explain() {
     box.append(list);
     const terms = [];
     if (s.observed) {
-        terms.push(["PCC here", "Pearson correlation of the predicted and the measured map over the spots of this section."
+        terms.push(["PCC here", "Pearson correlation of the predicted and the measured map over the spots of this section"
+            + (s.used ? " that the model was not trained on." : ".")
             + (s.trainedOn ? " The model was trained on this section: the number does not show how well it predicts new tissue." : "")]);
     }
     if (s.observed && hasCeiling()) {
         terms.push(["Noise ceiling here", "the correlation that a perfect prediction would reach, since counts are noisy; "
-            + "estimated from the counts of this section."]);
+            + "estimated from the counts of these spots."]);
         terms.push(["Fraction of ceiling", "PCC divided by the ceiling. * Above 1: the ceiling is an estimate, so a gene can "
             + `exceed it by chance${s.trainedOn ? ", and more so on tissue that the model was trained on, whose noise it has seen" : ""}.`]);
     }

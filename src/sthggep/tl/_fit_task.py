@@ -183,6 +183,9 @@ def _read_masks(
     for slide, value, sections in zip(objects, values, by_object, strict=True):
         mask = read_mask(table_of(slide, table_key), value)
         masks += [mask[section.rows] for section in sections]
+    if not any(mask is None or mask.any() for mask in masks):
+        msg = "Training needs at least two spots with counts, but `measured` names no spot. Pass a column or mask that is True at the measured spots."
+        raise ValueError(msg)
     return masks
 
 

@@ -229,7 +229,7 @@ def predict(
     compute = Compute(resolve_device(device), batch_size, show_progress_bar)
     loaded = load_model(model)
     if model is None:
-        refuse_foreign_genes(loaded, table_of(data, table_key))
+        refuse_foreign_genes(loaded, table_of(data, table_key), measured=measured is not None and measured is not False)
     if copy:
         data = copy_data(data)
     spots = None if measured is None or measured is False else MeasuredSpots(measured, min_counts, layer)
