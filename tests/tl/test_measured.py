@@ -220,12 +220,10 @@ def test_no_measured_spot_at_all_and_no_model(half):
 
 
 def test_a_slide_without_measured_spots_does_not_choose_the_panel(half):
-    none = np.zeros(half.slide.n_obs, dtype=bool)
-    masks = {"measured": [half.mask, none], "n_members": 0, "obsm": "X_mine"}
-    assert (
-        tl.fit([half.slide, toy(5)], **masks, **QUIET).genes
-        == tl.fit(half.slide, measured=half.mask, n_members=0, obsm="X_mine", **QUIET).genes
-    )
+    other, options = toy(5), {"n_members": 0, "obsm": "X_mine", **QUIET}
+    none = np.zeros(other.n_obs, dtype=bool)
+    both = tl.fit([half.slide, other], measured=[half.mask, none], **options)
+    assert both.genes == tl.fit(half.slide, measured=half.mask, **options).genes
 
 
 def test_the_report_scores_and_bounds_the_spots_that_were_not_used(parent, half, tmp_path):
