@@ -9,6 +9,7 @@ import pytest
 
 import sthggep
 from sthggep import HGGEP, datasets, pp, tl
+from sthggep.model._calibration import UNLIKE_SPOT
 
 FOLDER = files("sthggep") / "_bundled"
 QUIET = {"show_progress_bar": False}
@@ -67,3 +68,17 @@ def test_encoder_is_usable_alone_without_download(tissue, monkeypatch):
     model = HGGEP.from_pretrained("her2st")
     assert model.training.encoder_weights == slide.uns["X_shufflenet_he_160"]["weights"]
     assert "shufflenet_he" in sthggep.pp.encoders().query("available").index
+
+
+def test_intervals_of_spots_unlike_the_training_tissue_are_those_of_held_out_patients():
+    slide = datasets.toy(seed=4, size_um=(1200.0, 1200.0), mpp=2.0, n_genes=4)[:, :0].copy()
+    model = HGGEP.from_pretrained("her2st")
+    tl.predict(slide, model, genes=model.genes[:5], interval=0.9, **QUIET)
+    unlike = slide.obs["hggep_novelty"].to_numpy() > UNLIKE_SPOT
+    assert 0 < unlike.sum() < len(unlike)
+    for of_patients, rows in ((True, unlike), (False, ~unlike)):
+        offset = model.calibration.quantile(0.95, of_patients=of_patients)[:5]
+        expected = np.maximum(slide.obsm["hggep"][rows] + offset, 0)
+        np.testing.assert_allclose(slide.obsm["hggep_upper"][rows], expected, rtol=1e-5, atol=1e-6)
+    wider = model.calibration.quantile(0.95, of_patients=True) - model.calibration.quantile(0.95)
+    assert np.median(wider) > 0

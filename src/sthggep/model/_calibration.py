@@ -99,13 +99,13 @@ class Calibration:
         least
             The least value that there can be. Default: none.
         novelty
-            Novelty of each spot (n,). Spots that are unlike the training tissue have the errors on patients that were held
+            Novelty of each spot, (n,) or (n, 1). Spots that are unlike the training tissue have the errors on patients that were held
             out, where there are several patients. Default: no spot is unlike it.
         """
         genes = slice(None) if columns is None else columns
         unlike = np.zeros(len(predicted), dtype=bool)
         if novelty is not None and self.patient_quantiles is not None:
-            unlike = novelty > UNLIKE_SPOT
+            unlike = np.ravel(novelty) > UNLIKE_SPOT
         factor = self.noise_free if of == "expression" else np.float32(1)
         ends = []
         for probability in ((1 - level) / 2, (1 + level) / 2):
