@@ -129,7 +129,7 @@ def _solve(features: Iterable[Tensor], scores: Sequence[Tensor], weights: Sequen
 
 
 def _solve_kernel(x: Tensor, y: Tensor, penalty: float) -> Tensor:
-    """Solve ``(x x' + penalty) a = y``; of many rows by conjugate gradients, as exactly and in less than half of the time.
+    """Solve ``(x x' + penalty) a = y``; of many rows by conjugate gradients, as exactly and in less time.
 
     The factors of the matrix in single precision are the preconditioner: few steps in double precision remain.
     """
@@ -148,7 +148,10 @@ def _solve_kernel(x: Tensor, y: Tensor, penalty: float) -> Tensor:
 
 
 def _conjugate_gradients(x: Tensor, y: Tensor, penalty: float, factor: Tensor) -> Tensor | None:
-    """Solve each column by preconditioned conjugate gradients; ``None`` if they do not converge."""
+    """Solve all columns by preconditioned conjugate gradients; ``None`` if they do not converge.
+
+    SciPy's solver takes a column at a time, and would read ``x`` anew for each.
+    """
 
     def precondition(residual: Tensor) -> Tensor:
         out: Tensor = torch.cholesky_solve(residual.float(), factor, upper=True)

@@ -148,9 +148,9 @@ class _PanelCounts(NamedTuple):
         panel = find_measured_genes(adata, prediction.panel, wanted.layer)
         rows, all_counts = maps.slide.rows, prediction.all_counts
         raw = read_scaled_counts(adata, panel, layer=wanted.layer, rows=rows, all_counts=all_counts)
-        # Where all counts are the scale, the last column holds those of the other genes
-        # Over the spots that the correlations are over: those that the model was not trained on
+        # The spots of the correlations: those that the model was not trained on
         scored = raw if maps.used is None or maps.used.all() else raw[~maps.used]
+        # Where all counts are the scale, the last column holds those of the other genes
         known = dict(zip(panel, noise_ceiling(scored, np.random.default_rng(0)).tolist(), strict=False))
         names = [prediction.genes[column] for column in prediction.columns(wanted.genes)]
         whole = all(name in known for name in names)
