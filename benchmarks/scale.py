@@ -4,6 +4,7 @@ python benchmarks/scale.py --folder scale --spots 25000 100000        time, peak
 python benchmarks/scale.py --folder scale --throughput 512             the encoder with and without reading patches
 python benchmarks/scale.py --folder scale --halo 4000                  windowed against whole, by the halo
 python benchmarks/scale.py --folder scale --fit 5000                   training on two Visium slides, 800 genes
+python benchmarks/scale.py --folder scale --update 5000                a model of one slide learns from spots of the other
 
 The slide is made in the folder by the first command: a pyramidal, tiled JPEG TIFF of 32,768 × 32,768 px at 0.5 µm/px,
 toy tissue tiled with flips and tints. Each number of spots runs in a process of its own, whose peak memory is reported.
@@ -151,14 +152,10 @@ def slide_to_train_on(folder: Path, seed: int, n: int):
 
 def fit(folder: Path, n: int) -> None:
     """Train on two slides of ``n`` spots: seconds and processor time of the features, and of all that follows."""
-    from sthggep import pp, tl
-    from sthggep._training._presets import PRESETS
+    from sthggep import tl
 
     slides, start = [slide_to_train_on(folder, seed, n) for seed in TRAINED_SEEDS], _clock()
-    inputs = PRESETS["default"].inputs
-    for slide in slides:
-        options = {"size_um": inputs.sizes_um, "flips": inputs.flips, "encoding": inputs.encoding}
-        pp.features(slide, inputs.encoder, **options, show_progress_bar=False)
+    _encode(slides)
     encoded = _clock()
     print("features: {:.0f} s, {:.0f} s of processor time".format(*(encoded - start)), flush=True)
     model = tl.fit(slides, genes=list(slides[0].var_names), show_progress_bar=False)
@@ -166,6 +163,36 @@ def fit(folder: Path, n: int) -> None:
     print("in all: {:.0f} s, {:.0f} s of processor time".format(*(_clock() - start)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{len(slides)} slides of {n} spots, {TRAINED_GENES} genes, {model}; peak {peak:.1f} GB", flush=True)
+
+
+def update(folder: Path, n: int) -> None:
+    """Train on one slide, and let the model learn from all spots of another: seconds beside the features."""
+    from sthggep import tl
+
+    first, second = (slide_to_train_on(folder, seed, n) for seed in TRAINED_SEEDS)
+    _encode([first, second])
+    for members in (0, 5):
+        model = tl.fit(first, genes=list(first.var_names), n_members=members, show_progress_bar=False)
+        for spots in (n // 4, n):
+            start = _clock()
+            tl.fit(second, model=model, measured=np.arange(n) < spots, show_progress_bar=False)
+            print(
+                f"{model}: {spots} spots learned in {{:.0f}} s, {{:.0f}} s of processor time".format(
+                    *(_clock() - start)
+                ),
+                flush=True,
+            )
+
+
+def _encode(slides: list) -> None:
+    """Compute the features that the default preset reads."""
+    from sthggep import pp
+    from sthggep._training._presets import PRESETS
+
+    inputs = PRESETS["default"].inputs
+    for slide in slides:
+        options = {"size_um": inputs.sizes_um, "flips": inputs.flips, "encoding": inputs.encoding}
+        pp.features(slide, inputs.encoder, **options, show_progress_bar=False)
 
 
 def _clock() -> np.ndarray:
@@ -242,6 +269,9 @@ def main() -> None:
     parser.add_argument("--throughput", type=int, default=0)
     parser.add_argument("--halo", type=int, default=0, help="number of spots, 200 µm apart; 6,500 at most")
     parser.add_argument("--fit", type=int, default=0, help="number of spots of each of two slides to train on")
+    parser.add_argument(
+        "--update", type=int, default=0, help="number of spots from which a model of another slide learns"
+    )
     parser.add_argument("--windows", type=int, nargs="+", default=[2000, 500])
     parser.add_argument("--flips", action="store_true", help="as the model was trained; four times slower")
     parser.add_argument("--members", type=int, default=0, help="networks of the model; all of them for 0")
@@ -269,6 +299,8 @@ def main() -> None:
         halo_table(path, options.halo, options)
     if options.fit:
         fit(options.folder, options.fit)
+    if options.update:
+        update(options.folder, options.update)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
+from sthggep._checks import no_slide
 from sthggep._names import check_key
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ WORDS = {
     "Sequence[float]": "a list of numbers",
     "tuple[float, float]": "two numbers",
 }
+RESULTS = {
+    "Attribution": "what `sthggep.tl.attribution` returned",
+    "Comparison": "what `sthggep.tl.compare` returned",
+}
 PLAIN = (str, bytes, bool, np.bool_, Real, os.PathLike, Mapping, list, tuple, set, type(None))
 
 
@@ -97,7 +102,11 @@ def checked(function: F) -> F:
         for name, value in arguments.items():
             parameter = signature.parameters[name]
             if value is not parameter.default:
-                _check_type(name, value, str(parameter.annotation))
+                try:
+                    _check_type(name, value, str(parameter.annotation))
+                except TypeError as error:
+                    msg = f"{error}{_order(function.__name__, signature, len(args))}"
+                    raise TypeError(msg) from None
                 _check_range(name, value)
         return function(*args, **kwargs)
 
@@ -127,9 +136,23 @@ def checked_methods(cls: C) -> C:
     return cls
 
 
+def _order(name: str, signature: inspect.Signature, n_passed: int) -> str:
+    """The order of arguments in words, if several were passed by their position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ordered = [each for each, parameter in signature.parameters.items() if parameter.kind in kinds and each != "self"]
+    return f" The order is `{name}({', '.join(ordered)})`." if n_passed > 1 and len(ordered) > 1 else ""
+
+
 def _check_type(name: str, value: object, annotation: str) -> None:
     kinds = [kind.strip().strip("'\"") for kind in re.split(r"\|(?![^\[]*\])", annotation)]
-    if "AnnData" in annotation or any(_is_kind(value, kind) for kind in kinds):
+    if "AnnData" in annotation:
+        is_model = type(value).__name__ == "HGGEP" and "HGGEP" not in annotation
+        takes_text = re.search(r"\b(str|Path)\b", annotation.replace("Mapping[str", ""))
+        is_text = isinstance(value, str | os.PathLike) and not takes_text
+        if is_model or is_text:
+            raise no_slide(value, name)
+        return
+    if any(_is_kind(value, kind) for kind in kinds):
         return
     words = list(dict.fromkeys(_describe(kind, name) for kind in kinds if kind != "None" or len(kinds) == 1))
     hint = f" Pass `{name}=[{value!r}]`." if isinstance(value, str) and "Sequence[str]" in kinds else ""
@@ -137,8 +160,10 @@ def _check_type(name: str, value: object, annotation: str) -> None:
         hint = f" Pass `{name}={decimal:g}`, without quotes."
     text = repr(value)
     shown = text if len(text) <= 60 else f"{text[:60]}…"
-    kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
-    msg = f"`{name}` must be {' or '.join(words)}, found {shown}{kind}.{hint}"
+    found = shown if isinstance(value, str) else f"{shown} ({type(value).__name__})"
+    # The repr of a slide or a model has lines of its own
+    found = found if isinstance(value, PLAIN) or "\n" not in text else type(value).__name__
+    msg = f"`{name}` must be {' or '.join(words)}, found {found}.{hint}"
     raise TypeError(msg)
 
 
@@ -156,7 +181,7 @@ def _describe(kind: str, name: str) -> str:
         return "a list of genes" if name in ("genes", "include") else "a list of names"
     if kind.startswith(("Mapping", "dict")):
         return "a dict"
-    return WORDS.get(kind, "a list" if "[" in kind else kind.split(".")[-1])
+    return (WORDS | RESULTS).get(kind, "a list" if "[" in kind else kind.split(".")[-1])
 
 
 def _is_kind(value: object, kind: str) -> bool:
@@ -178,6 +203,8 @@ def _is_kind(value: object, kind: str) -> bool:
         return isinstance(value, Mapping)
     if kind.startswith(("Sequence", "tuple")):
         return _is_list(value, kind[kind.index("[") + 1 : -1].split(",")[0])
+    if kind in RESULTS:
+        return type(value).__name__ == kind
     return not isinstance(value, PLAIN)
 
 

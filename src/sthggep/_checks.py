@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from sthggep._keys import TOOL, prediction_keys
 from sthggep._names import check_key, same_on_some_disk
 
 NUMBERS: tuple[type, ...] = (float, int, np.floating, np.integer)
+MOSTLY = 0.8  # of gene names that are spelled as those of a species are
 LARGEST = 1e300  # a Python integer may be larger than any float
 PACKAGE = str(Path(__file__).parent)
 LOST_RECORD = (
@@ -40,7 +43,7 @@ def counted(things: int | Sized, one: str, many: str | None = None) -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
-def no_slide(data: object) -> TypeError:
+def no_slide(data: object, name: str = "data") -> TypeError:
     """Make the error for data that are not a slide, such as a list of slides, or a path."""
     advice = "Pass one slide."
     if isinstance(data, list | tuple):
@@ -49,8 +52,26 @@ def no_slide(data: object) -> TypeError:
             "`colors` and `report` alone take several at once."
         )
     elif isinstance(data, str | Path):
-        advice = "Read the file first: `anndata.read_h5ad`, `spatialdata.read_zarr`, or of a bare image `sthggep.io.read_slide`."
-    return TypeError(f"`data` must be an AnnData or a SpatialData, found {type(data).__name__}. {advice}")
+        advice = f"Read the file first: {_reader_of(Path(data))}."
+    elif type(data).__name__ == "HGGEP":
+        advice = "That is a model: pass the slide first."
+    return TypeError(f"`{name}` must be an AnnData or a SpatialData, found {type(data).__name__}. {advice}")
+
+
+def _reader_of(path: Path) -> str:
+    """The call that reads a file or a folder, or all calls where its name does not tell."""
+    ending = path.suffix.lower()
+    calls = {
+        ".h5ad": "`anndata.read_h5ad`",
+        ".zarr": "`spatialdata.read_zarr`, or `anndata.read_zarr` of an AnnData",
+        ".svs": "`sthggep.io.read_slide`",
+        ".tif": "`sthggep.io.read_slide`",
+        ".tiff": "`sthggep.io.read_slide`",
+    }
+    if (path / "spatial").is_dir():
+        return "`squidpy.read.visium` reads a folder of Space Ranger"
+    several = "`anndata.read_h5ad`, `spatialdata.read_zarr`, of a folder of Space Ranger `squidpy.read.visium`, or of a bare image "
+    return calls.get(ending, f"{several}`sthggep.io.read_slide`")
 
 
 def warn_user(message: str) -> None:
@@ -132,6 +153,7 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
     if absent:
         near = [f"{gene!r}: {names}" for gene in absent[:5] if (names := ", ".join(near_names(gene, index)))]
         hint = f"Near names: {'; '.join(near)}. " if near else ""
+        hint = f"{species} " if (species := other_species(absent, index)) else hint
         msg = (
             f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. "
             f"It holds {len(index)} genes, such as {listing(index, 4)}. {hint}"
@@ -146,6 +168,31 @@ def near_names(gene: str, names: Iterable[str]) -> list[str]:
     """Return names similar to a misspelled one, regardless of case."""
     by_capitals = {name.upper(): name for name in names}
     return [by_capitals[name] for name in get_close_matches(gene.upper(), by_capitals, n=3)]
+
+
+def other_species(genes: Iterable[str], names: Iterable[str]) -> str:
+    """A sentence if genes are written as those of another species than the names of a table; else empty."""
+    (kind, shown), (found, like) = _species_of(genes), _species_of(names)
+    if not kind or not found or kind == found:
+        return ""
+    return (
+        f"The genes are written as those of {kind} ({shown}), the names of the table as those of {found} ({like}). sthggep does not "
+        "translate between species: take a model and a panel of the same one, or rename the genes to their orthologs."
+    )
+
+
+def _species_of(names: Iterable[str]) -> tuple[str, str]:
+    """The species by the spelling of most gene names, and one of them; nothing where they do not tell."""
+    known = [str(name) for name in islice(names, 1000)]
+    spellings = {
+        "human": re.compile(r"ENSG\d{11}.*|[A-Z]{2}[A-Z0-9-]+|C\d+orf\d+"),
+        "mouse or rat": re.compile(r"ENS(MUS|RNO)G\d{11}.*|[A-Z][a-z][a-z0-9-]+|mt-\w+|\d+Rik"),
+    }
+    for species, spelling in spellings.items():
+        like = [name for name in known if spelling.fullmatch(name)]
+        if len(like) >= max(MOSTLY * len(known), 1):
+            return species, like[0]
+    return "", ""
 
 
 def predicted_genes(genes: Iterable[str], model_genes: Iterable[str], where: str) -> NDArray[np.intp]:

@@ -69,7 +69,10 @@ class Progress:
         if self.lines and time.monotonic() - Progress.last_line >= EVERY:
             Progress.last_line = time.monotonic()
             beside = "".join(f", {name} {value}" for name, value in figures.items())
-            log.info("%s, %s %g of %g%s", self.desc, self.unit, self.n, self.total, beside)
+            # An area is a quantity, and the others are counts of steps: "epoch 12 of 40"
+            done = f"{self.n:g} of {self.total:g}"
+            amount = f"{done} mm² of image" if self.unit == "mm²" else f"{self.unit} {done}"
+            log.info("%s, %s%s", self.desc, amount, beside)
 
 
 def _whole_or_tenths(steps: float) -> float:

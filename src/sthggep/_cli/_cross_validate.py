@@ -74,6 +74,7 @@ sthggep cross-validate --config held-out/run.yaml         (resumes with the miss
 @options.layer
 @options.spots
 @options.images
+@options.fullres
 @options.compute
 @options.window
 @options.run
@@ -88,6 +89,7 @@ def cross_validate(
     interval: tuple[float, ...],
     trust: bool,
     validation: str,
+    fullres_image: tuple[Path, ...],
     **training: Unpack[TrainingOptions],
 ) -> None:
     """Hold out each patient (or section) in turn, and score the model and simple baselines on it.
@@ -99,7 +101,7 @@ def cross_validate(
     check_contents(out, FOLDS, "cross-validation")
     options.check_device(training["device"])
     places = Places.among(training)
-    data = read_slides(slides, places)
+    data = read_slides(slides, places, fullres_image)
     expression = read_slides(training["expression"], replace(places, mpp=None))
 
     from sthggep import pl, tl

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sthggep._checks import counted
 from sthggep._disk._run_folder import check_folder
 from sthggep._disk._whole import whole_file, whole_folder
 from sthggep._log import log
 from sthggep._slides._container_files import kind_of, read_container
+from sthggep._slides._space_ranger import is_space_ranger
 from sthggep._table._gene_list import read_gene_file, split_names
 from sthggep.tl._slide_files import SPACING_UM, open_with_spots
 
@@ -36,14 +38,34 @@ def name_slide(path: Path) -> Iterator[None]:
         raise
 
 
-def read_slides(paths: Sequence[Path], places: Places) -> list[AnnData | SpatialData]:
-    """Read all slides, after a check that all exist, and log the contents of each."""
+def match_images(paths: Sequence[Path], images: Sequence[Path]) -> dict[Path, Path]:
+    """The image at full resolution of each folder of Space Ranger; all or none must have one."""
+    folders = [path for path in paths if is_space_ranger(path)]
+    if images and len(images) != len(folders):
+        msg = (
+            f"--fullres-image must name an image for each folder of Space Ranger among the slides, in their order: found "
+            f"{counted(images, 'image')} for {counted(folders, 'folder')}. An .h5ad and a .zarr name their own image."
+        )
+        raise ValueError(msg)
+    for image in images:
+        if not image.is_file():
+            msg = f"--fullres-image: there is no file {image}."
+            raise FileNotFoundError(msg)
+    return dict(zip(folders, images, strict=False))
+
+
+def read_slides(paths: Sequence[Path], places: Places, images: Sequence[Path] = ()) -> list[AnnData | SpatialData]:
+    """Read all slides, after a check that all exist, and log the contents of each.
+
+    ``images`` are the full resolution of the folders of Space Ranger among the slides.
+    """
     for path in paths:
         kind_of(path)
+    image_of = match_images(paths, images)
     slides = []
     for path in paths:
         with name_slide(path):
-            data = read_container(path)
+            data = read_container(path, image_of.get(path))
             describe(data, path, places)
         slides.append(data)
     return slides

@@ -12,8 +12,9 @@ import click
 
 from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
-from sthggep._cli._files import read_panel, read_slides
+from sthggep._cli._files import read_gene_list, read_panel, read_slides
 from sthggep._cli._records import TrainingOptions, training_keywords
+from sthggep._cli._types import WHOLE
 from sthggep._disk._run_folder import check_folder
 from sthggep._log import log
 from sthggep._slides._places import Places
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 sthggep fit a.h5ad b.h5ad c.zarr --out my-model
 sthggep fit sections/*.h5ad --out my-model --genes panel.txt --layer counts --n-members 3
+sthggep fit visium/outs --fullres-image slide.tif --out my-model --include FAT1,GNAS   (a folder of Space Ranger)
 sthggep fit mine.h5ad --out tuned --model her2st          (fine-tune the model of breast tumors)
 sthggep fit sections/*.h5ad --out my-model --write-config run.yaml
 sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the file)
@@ -49,6 +51,13 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the 
     "[default: auto]",
 )
 @options.panel
+@options.option(
+    "--include",
+    multiple=True,
+    metavar="GENES",
+    help="Genes that must be in the panel that the command chooses: a file, or names separated by commas. May be repeated.",
+)
+@options.option("--max-genes", type=WHOLE, help="Largest number of genes of the panel that the command chooses.")
 @options.targets
 @options.measured
 @options.option(
@@ -70,6 +79,7 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the 
 @options.layer
 @options.spots
 @options.images
+@options.fullres
 @options.window
 @options.compute
 @options.run
@@ -83,25 +93,46 @@ def fit(
     model: str | None,
     validation: tuple[str, ...],
     gene_sets: Path | None,
+    include: tuple[str, ...],
+    max_genes: int | None,
     measured: str | None,
     min_counts: int,
     checkpoint_dir: Path | None,
+    fullres_image: tuple[Path, ...],
     **training: Unpack[TrainingOptions],
 ) -> None:
     """Train on slides with H&E and raw counts, and save the model to a folder.
 
-    SLIDES are AnnData (.h5ad, .zarr) or SpatialData (.zarr). The command also writes its options into the folder, as
+    SLIDES are AnnData (.h5ad, .zarr), SpatialData (.zarr) or folders of Space Ranger (Visium). The command also writes its options into the folder, as
     run.yaml: pass that file to --config to repeat the run.
     """
-    panel = read_panel(training["genes"])
+    panel, included = read_panel(training["genes"]), read_gene_list(include)
+    chooses = included is not None or max_genes is not None
+    if chooses and (panel is not None or training["targets"] or model is not None or measured is not None):
+        msg = (
+            "--include and --max-genes are of a panel that the command chooses by all counts of the slides. Leave out --genes, "
+            "--targets, --model and --measured, or name the whole panel by --genes."
+        )
+        raise ValueError(msg)
     check_model_folder(out, overwrite=overwrite)
     options.check_device(training["device"])
     places = Places.among(training)
-    data = read_slides(slides, places)
+    data = read_slides(slides, places, fullres_image)
     expression = read_slides(training["expression"], replace(places, mpp=None))
 
-    from sthggep import tl
+    from sthggep import pp, tl
 
+    if chooses:
+        panel = pp.gene_panel(
+            data,
+            include=included or (),
+            max_genes=max_genes,
+            layer=training["layer"],
+            library_key=training["library_key"],
+            table_key=training["table_key"],
+            shapes_key=training["shapes_key"],
+            spatial_key=training["spatial_key"],
+        )
     fitted = tl.fit(
         data,
         model=model,

@@ -50,6 +50,15 @@ shapes_key = option("--shapes-key", heading=PLACES, help="Spots of a SpatialData
 spatial_key = option(
     "--spatial-key", heading=PLACES, default="spatial", help="Key in obsm of the (x, y) of the spots, of an AnnData."
 )
+fullres = option(
+    "--fullres-image",
+    multiple=True,
+    type=FILE,
+    heading=PLACES,
+    metavar="IMAGE",
+    help="Image at full resolution of a folder of Space Ranger among SLIDES, which holds none; repeated for each such folder, "
+    "in their order.",
+)
 images = combine(
     option("--image-key", heading=PLACES, help="Name of the image; needed if there are several."),
     option("--coordinate-system", heading=PLACES, help="Coordinate system of a SpatialData."),

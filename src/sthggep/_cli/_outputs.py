@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sthggep._log import log
 from sthggep._slides._container_files import file_names, kind_of
+from sthggep._slides._space_ranger import is_space_ranger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,10 @@ def output_files(slides: tuple[Path, ...], out: str, *, as_table: bool = False) 
             msg = f"{path} cannot hold this slide ({noun}). Pass an --out that ends in {', '.join(endings[:-1])} or {endings[-1]}."
             raise ValueError(msg)
         return {slides[0]: path}
-    own_endings = [".h5ad" if as_table or kind == "image" else slide.suffix.lower() for slide, kind in kinds.items()]
+    own_endings = [
+        ".h5ad" if as_table or kind == "image" or is_space_ranger(slide) else slide.suffix.lower()
+        for slide, kind in kinds.items()
+    ]
     return file_names(slides, path, own_endings)
 
 

@@ -13,6 +13,7 @@ from sthggep._cli._command import Run, command
 from sthggep._cli._files import (
     SPACING_UM,
     describe,
+    match_images,
     name_slide,
     open_with_spots,
     read_gene_list,
@@ -106,6 +107,7 @@ sthggep predict biopsy.svs --spacing-um 55 --out biopsy.h5ad       (an image wit
 @options.layer
 @options.spots
 @options.images
+@options.fullres
 @options.window
 @options.option(
     "--workers",
@@ -133,8 +135,8 @@ def predict(
 ) -> None:
     """Predict the expression at every spot of slides, and write the slides with the prediction in them.
 
-    The slides need no counts. SLIDES may be AnnData (.h5ad, .zarr), SpatialData (.zarr), or bare images (TIFF, SVS, JPEG,
-    PNG).
+    The slides need no counts. SLIDES may be AnnData (.h5ad, .zarr), SpatialData (.zarr), folders of Space Ranger (Visium),
+    or bare images (TIFF, SVS, JPEG, PNG).
     """
     genes = read_gene_list(settings["genes"])
     check_key(settings["key_added"], "`key_added`")
@@ -142,6 +144,12 @@ def predict(
     if settings["measured"] is not None and (cohort or settings["spacing_um"] is not None):
         msg = "--measured names spots of one slide that has counts. Leave out --workers, --scheduler and --spacing-um."
         raise ValueError(msg)
+    if cohort and settings["fullres_image"]:
+        msg = (
+            "--fullres-image is of slides that are predicted one after the other. Leave out --workers and --scheduler."
+        )
+        raise ValueError(msg)
+    images = match_images(slides, settings["fullres_image"])
     as_table = cohort or settings["predictions_only"] or settings["spacing_um"] is not None
     files = output_files(slides, out, as_table=as_table)
     check_tables(files, settings)
@@ -170,7 +178,7 @@ def predict(
         keywords = prediction_keywords(settings, genes, Places.among(settings))
         predict_many(list(unwritten), loaded, out, keywords, settings, show=run.show)
         return
-    predict_each(unwritten, loaded, genes, settings, was_chosen=not is_default, show=run.show)
+    predict_each(unwritten, images, loaded, genes, settings, was_chosen=not is_default, show=run.show)
 
 
 def predict_many(
@@ -196,6 +204,7 @@ def predict_many(
 
 def predict_each(
     files: dict[Path, Path],
+    images: dict[Path, Path],
     model: HGGEP,
     genes: list[str] | None,
     options: PredictionOptions,
@@ -216,7 +225,7 @@ def predict_each(
     for number, (slide, target) in enumerate(files.items(), start=1):
         target.parent.mkdir(parents=True, exist_ok=True)
         with name_slide(slide), locked(target, "a prediction"), write_whole(target) as part:
-            data, places = open_slide(slide, Places.among(options), options["spacing_um"])
+            data, places = open_slide(slide, Places.among(options), options["spacing_um"], images.get(slide))
             if not was_chosen:
                 refuse_foreign_genes(model, table_of(data, places.table_key))
             keywords = prediction_keywords(options, genes, places)
@@ -262,11 +271,13 @@ def predict_into(
     return f"{len(table.uns[key]['genes'])} genes at {table.n_obs} spots, {place}"
 
 
-def open_slide(path: Path, places: Places, spacing_um: float | None) -> tuple[AnnData | SpatialData, Places]:
+def open_slide(
+    path: Path, places: Places, spacing_um: float | None, image: Path | None = None
+) -> tuple[AnnData | SpatialData, Places]:
     """Read a slide, place spots over its tissue if needed, and log the result; return it with its places."""
     from sthggep._slides._anndata import table_of
 
-    data, places = open_with_spots(path, places, spacing_um)
+    data, places = open_with_spots(path, places, spacing_um, image)
     if kind_of(path) != "image" and spacing_um is None:
         describe(data, path, places)
     else:

@@ -102,6 +102,7 @@ class PredictionOptions(SharedPrediction):
 
     overwrite: bool
     skip_existing: bool
+    fullres_image: tuple[Path, ...]
     genes: tuple[str, ...]
     counts: bool
     size_factors: str | None

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from sthggep._checks import listing
 from sthggep._names import base_name, file_name, same_on_some_disk
+from sthggep._slides._space_ranger import is_space_ranger, name_of_sample, read_space_ranger
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
 # Endings of scanners and of common image formats; a file with another ending is opened to see what it is
-IMAGES: tuple[str, ...] = (
+SCANS: tuple[str, ...] = (
     ".tif",
     ".tiff",
     ".btf",
@@ -30,25 +31,34 @@ IMAGES: tuple[str, ...] = (
     ".vms",
     ".vmu",
 )
-IMAGES += (".czi", ".dcm", ".jpg", ".jpeg", ".jp2", ".png", ".bmp")
+SCANS += (".czi", ".dcm")
+IMAGES = (*SCANS, ".jpg", ".jpeg", ".jp2", ".png", ".bmp")
 TABLES = (".h5ad", ".zarr")
 
 
-EXPECTED = "an AnnData (.h5ad, .zarr) or a SpatialData (.zarr) was expected"
-OR_IMAGE = "an AnnData (.h5ad, .zarr), a SpatialData (.zarr) or an image (TIFF, SVS, JPEG, PNG, …) was expected"
+EXPECTED = "an AnnData (.h5ad, .zarr), a SpatialData (.zarr) or a folder of Space Ranger was expected"
+OR_IMAGE = "an AnnData (.h5ad, .zarr), a SpatialData (.zarr), a folder of Space Ranger or an image (TIFF, SVS, JPEG, PNG, …) was expected"
 
 
 def kind_of(path: Path) -> str:
     """Return ``"anndata"``, ``"spatialdata"`` or ``"image"``, by the ending and the attributes of a .zarr.
 
-    A file with an unknown ending is an image if :func:`sthggep.io.read_slide` can open it.
+    A folder of Space Ranger is read as an AnnData. A file with an unknown ending is an image if
+    :func:`sthggep.io.read_slide` can open it.
     """
     if not path.exists():
-        endings = (*TABLES, *IMAGES)
-        near = [p.name for p in path.parent.glob("*") if p.suffix in endings] if path.parent.is_dir() else []
-        beside = f" Slides beside it: {', '.join(sorted(near)[:8])}." if near else ""
+        near = sorted(_slides_beside(path), key=lambda each: (each.suffix not in TABLES, each.name))
+        beside = f" Slides beside it: {', '.join(each.name for each in near[:8])}." if near else ""
         msg = f"{path} does not exist; {OR_IMAGE}.{beside}"
         raise FileNotFoundError(msg)
+    if is_space_ranger(path):
+        return "anndata"
+    if path.is_dir() and path.suffix.lower() != ".zarr":
+        inside = (
+            f" It holds {listing((each.name for each in sorted(path.iterdir())), 6)}." if any(path.iterdir()) else ""
+        )
+        msg = f"{path} is a folder without `spatial/`; {OR_IMAGE}.{inside}"
+        raise ValueError(msg)
     ending = path.name[len(slide_name(path)) :].lower()
     if ending == ".h5ad":
         return "anndata"
@@ -63,6 +73,15 @@ def kind_of(path: Path) -> str:
     return "anndata" if of_anndata else "spatialdata"
 
 
+def _slides_beside(path: Path) -> list[Path]:
+    """What in the folder of a path may be a slide; pictures only if there is nothing else."""
+    if not path.parent.is_dir():
+        return []
+    beside = list(path.parent.glob("*"))
+    slides = [each for each in beside if each.suffix.lower() in (*TABLES, *SCANS) or (each / "spatial").is_dir()]
+    return slides or [each for each in beside if each.suffix.lower() in IMAGES]
+
+
 def _refuse_other_files(path: Path) -> None:
     """Refuse a file that is no image by its contents."""
     from sthggep._image._level import open_levels
@@ -75,7 +94,9 @@ def _refuse_other_files(path: Path) -> None:
 
 
 def slide_name(path: Path) -> str:
-    """Name of a slide's file without its ending."""
+    """Name of a slide's file without its ending, or of the sample of a folder of Space Ranger."""
+    if is_space_ranger(path):
+        return name_of_sample(path)
     return base_name(path, (*TABLES, *IMAGES))
 
 
@@ -111,12 +132,15 @@ def readable(path: Path) -> Iterator[None]:
         raise ValueError(msg) from reason
 
 
-def read_container(path: Path) -> AnnData | SpatialData:
-    """Read an AnnData or a SpatialData from disk."""
+def read_container(path: Path, image: Path | None = None) -> AnnData | SpatialData:
+    """Read an AnnData or a SpatialData from disk; ``image`` is the full resolution of a folder of Space Ranger."""
     kind = kind_of(path)
     if kind == "image":
         msg = f"{path} is a bare image: it holds no counts; {EXPECTED}. `sthggep predict` takes images."
         raise ValueError(msg)
+    if is_space_ranger(path):
+        with readable(path):
+            return read_space_ranger(path, image)
     with readable(path):
         if kind == "spatialdata":
             from spatialdata import read_zarr

@@ -64,12 +64,19 @@ def choose_panel(
             f"spots. Lower `min_fraction`; the most detected genes are {listing(most_detected, 3)}."
         )
         raise ValueError(msg)
-    if max_genes is not None and len(panel) > max_genes:
+    passed = len(panel)
+    if max_genes is not None and passed > max_genes:
         ranked = sorted(panel, key=lambda gene: (gene not in included, -votes[gene], -fractions[gene], gene))
         first = set(ranked[:max_genes])
         panel = [gene for gene in panel if gene in first]
     which = "genes of any section" if union else "shared genes"
-    log.info("Panel: %d of %d %s, from %s.", len(panel), len(genes), which, counted(sections, "section"))
+    fewer = (
+        f" Fewer than the {max_genes} asked for, since no more are both among the {n_top} most variable of a section and detected "
+        f"in {min_fraction:.0%} of the spots: raise `n_top`, or lower `min_fraction`."
+        if max_genes is not None and passed < max_genes
+        else ""
+    )
+    log.info("Panel: %d of %d %s, from %s.%s", len(panel), len(genes), which, counted(sections, "section"), fewer)
     return panel
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sthggep.nn import ClosedFormNet
     from sthggep.nn._section import CountsOnly
 
-MOST_SPOTS_HELD_OUT = 1500  # by which each part of the tissue is predicted by the others in an update
 _SHARE_LOG = "Share of the networks in the prediction, chosen on held-out tissue: %g; the closed form has the rest."
 
 
@@ -140,11 +139,9 @@ def _update_model(
 
     plan = plan_choices(task.slides, task.options.validation, task.n_members)
     parts = _holding_out(_split(windows, sections, task.slides, list(dict.fromkeys(plan))))
-    # One network of several stands for all: their changes are the same
-    solved = [update_model(parent, task.genes, part, most_spots=MOST_SPOTS_HELD_OUT)[0] for part in parts]
-    correlations, held_out = held_out_pearson(solved, parts), predict_held_out(solved, parts)
     (everything,) = _split(windows, sections, task.slides, [None])
-    updated = update_model(parent, task.genes, everything)
+    updated, solved = update_model(parent, task.genes, everything, parts)
+    correlations, held_out = held_out_pearson(solved, parts), predict_held_out(solved, parts)
     return TrainedEnsemble(list[Any](updated), pd.DataFrame(), correlations, held_out, [])
 
 

@@ -96,17 +96,44 @@ def fine_tuning_genes(parent: HGGEP, genes: Sequence[str] | None) -> list[str]:
 
 
 def update_model(
-    parent: HGGEP, genes: Sequence[str], windows: Sequence[SectionWindow], **options: int
-) -> list[ClosedFormNet]:
-    """Update all networks of a model with a closed form by the training spots of new sections."""
-    from sthggep._training._update import update_members
+    parent: HGGEP,
+    genes: Sequence[str],
+    windows: Sequence[SectionWindow],
+    parts: Sequence[Sequence[SectionWindow]],
+) -> tuple[list[ClosedFormNet], list[ClosedFormNet]]:
+    """Update all networks of a model with a closed form by the training spots of new sections.
+
+    Parameters
+    ----------
+    parent
+        The model, which does not change.
+    genes
+        Genes to keep.
+    windows
+        Windows of the new sections.
+    parts
+        The same windows, with some of the training spots each.
+
+    Returns
+    -------
+    The updated networks; and for each part its first network, updated by the training spots of this part. It stands for
+    all: their changes are the same.
+    """
+    import torch
+
+    from sthggep._training._update import MOST_SPOTS, MOST_SPOTS_OF_PART, read_measured, update_members
 
     columns = [parent.genes.index(gene) for gene in genes]
     whole_panel = sorted(columns) == list(range(len(parent.genes)))
     members: list[Any] = list(parent.members)
     if list(genes) != parent.genes:
         members = [with_genes(member, columns).eval() for member in members]
-    return update_members(members, windows, whole_panel=whole_panel, **options)
+    tissue, solved = read_measured(members, windows), []
+    for part in parts:
+        rows = torch.cat([some.train[all_.train] for all_, some in zip(windows, part, strict=True)])
+        measured = tissue.take(MOST_SPOTS_OF_PART, rows)
+        solved.append(update_members(members, measured, whole_panel=whole_panel, keep_prior=False)[0])
+    return update_members(members, tissue.take(MOST_SPOTS), whole_panel=whole_panel), solved
 
 
 def adapt_network(parent: HGGEP, member: int, genes: Sequence[str], windows: Sequence[SectionWindow]) -> nn.Module:

@@ -16,16 +16,16 @@ from sthggep.nn._update import MeasuredScores, measure_prior, solve_change
 
 if TYPE_CHECKING:
     from sthggep._inputs._section import SectionWindow
-    from sthggep.nn._section import TrainingSample
 
 MOST_SPOTS = 6000
+MOST_SPOTS_OF_PART = 1500  # by which each part of the tissue is predicted by the others
 WORTH = 100.0  # spots of new sections that say as much about means and spreads as the training
 FEWEST_PROGRAMS = 6  # of the change
 PROGRAM_SHARE = 2 / 3  # of the programs of the training: a change is known less well
 PROGRAM_WORTH = 150.0  # spots that the programs of the training count for beside those of the new sections
 
 
-class _Tissue(NamedTuple):
+class MeasuredTissue(NamedTuple):
     """The measured spots of the new sections, all together."""
 
     features: Tensor
@@ -39,6 +39,13 @@ class _Tissue(NamedTuple):
     section: Tensor
     """``(n,)`` number of the section."""
 
+    def take(self, most_spots: int, rows: Tensor | None = None) -> MeasuredTissue:
+        """Take some rows, or all; of more than ``most_spots``, every k-th."""
+        part = self if rows is None else MeasuredTissue(*(each[rows] for each in self))
+        step = -(-len(part.weights) // most_spots)
+        part = part if step <= 1 else MeasuredTissue(*(each[::step] for each in part))
+        return part._replace(section=torch.unique(part.section, return_inverse=True)[1])
+
     def by_section(self, values: Tensor) -> list[Tensor]:
         """Split rows by section."""
         return [values[self.section == number] for number in range(int(self.section.max()) + 1)]
@@ -47,10 +54,10 @@ class _Tissue(NamedTuple):
 @torch.no_grad()
 def update_members(
     members: Sequence[ClosedFormNet],
-    windows: Sequence[SectionWindow],
+    tissue: MeasuredTissue,
     *,
     whole_panel: bool = True,
-    most_spots: int = MOST_SPOTS,
+    keep_prior: bool = True,
 ) -> list[ClosedFormNet]:
     """Update the networks of a model by the training spots of new sections.
 
@@ -61,15 +68,14 @@ def update_members(
     ----------
     members
         The networks, which do not change.
-    windows
-        Windows of the new sections with their training spots.
+    tissue
+        Measured spots of the new sections; the time grows with the square of their number.
     whole_panel
         Whether the genes are all that the networks began with. Of fewer, expression is on another scale, so that their
         means and spreads are those of the new sections.
-    most_spots
-        Most spots to learn from, spread over all; the time grows with their square.
+    keep_prior
+        Whether the updated networks are to be updated again.
     """
-    tissue = _measured_tissue(members, [w.sample(w.train) for w in windows if w.train.any()], most_spots)
     share = float(tissue.weights.sum() / (tissue.weights.sum() + WORTH)) if whole_panel else 1.0
     moments = [
         section_moments(*pair) for pair in zip(*map(tissue.by_section, (tissue.target, tissue.weights)), strict=True)
@@ -92,29 +98,27 @@ def update_members(
     for member in updated:
         member.programs.mean.lerp_((means + offsets).mean(dim=0), share)
         member.programs.spread.copy_(spread)
-    _keep_prior(updated[0], first, tissue, rows)
+    if keep_prior:
+        _keep_prior(updated[0], first, tissue, rows)
     return updated
 
 
-def _measured_tissue(members: Sequence[ClosedFormNet], samples: Sequence[TrainingSample], most_spots: int) -> _Tissue:
-    """Read features, predictions and measurements of at most so many spots, spread over all."""
-    step = -(-sum(int(sample.mask.sum()) for sample in samples) // most_spots)
+@torch.no_grad()
+def read_measured(members: Sequence[ClosedFormNet], windows: Sequence[SectionWindow]) -> MeasuredTissue:
+    """Read features, predictions and measurements of the training spots of windows."""
+    samples = [window.sample(window.train) for window in windows if window.train.any()]
     earlier = []
     for sample in samples:
         parts = [(m(*sample.inputs).expression[sample.mask] - m.programs.mean) / m.programs.spread for m in members]
         earlier.append(torch.stack(parts).mean(dim=0))
     numbers = join_windows([torch.full((int(sample.mask.sum()),), 0) for sample in samples], samples)
-    section = torch.cat([torch.full_like(part, number) for number, part in enumerate(numbers)])
-    columns = (
+    return MeasuredTissue(
         torch.cat(list(members[0].shortcut_features(samples))),
         torch.cat(earlier),
         torch.cat([sample.target[sample.mask] for sample in samples]),
         spot_weights(torch.cat([sample.library_sizes[sample.mask] for sample in samples])),
-        section,
+        torch.cat([torch.full_like(part, number) for number, part in enumerate(numbers)]),
     )
-    tissue = _Tissue(*(part[::step] for part in columns))
-    numbers_left = torch.unique(tissue.section, return_inverse=True)[1]
-    return tissue._replace(section=numbers_left)
 
 
 def _find_change_programs(first: ClosedFormNet, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +159,7 @@ def _with_change(net: ClosedFormNet, factor: float, change: Tensor, loadings: Te
     return copy.eval()
 
 
-def _keep_prior(updated: ClosedFormNet, first: ClosedFormNet, tissue: _Tissue, rows: Tensor) -> None:
+def _keep_prior(updated: ClosedFormNet, first: ClosedFormNet, tissue: MeasuredTissue, rows: Tensor) -> None:
     """Join the prior of the model with what the new sections determine, for a further update."""
     prior = first.prior
     if prior is None:

@@ -1,7 +1,5 @@
 """Data sets: toy tissue whose truth is known, and public sections read from a folder or fetched."""
 
-from __future__ import annotations
-
 from sthggep.datasets._cscc import cscc
 from sthggep.datasets._her2st import her2st
 from sthggep.datasets._mob import mob

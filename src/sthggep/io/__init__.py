@@ -3,8 +3,6 @@
 Visium, Visium HD and Xenium are read by `spatialdata-io`; what it returns can be passed on as it is.
 """
 
-from __future__ import annotations
-
 from sthggep.io._slide_file import read_slide
 from sthggep.io._st import read_st
 

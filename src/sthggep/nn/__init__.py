@@ -1,7 +1,5 @@
 """The networks, piece by piece. Knows torch and arrays; nothing of AnnData, images or training."""
 
-from __future__ import annotations
-
 from sthggep.nn._backbone import FeatureMaps, ShuffleNetV2, load_backbone
 from sthggep.nn._closed_form import ClosedFormNet
 from sthggep.nn._distillation import augment_section, bake_targets, self_distillation

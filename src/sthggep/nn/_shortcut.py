@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 import torch
@@ -137,20 +137,34 @@ def _solve_kernel(x: Tensor, y: Tensor, penalty: float) -> Tensor:
         from scipy.linalg.blas import ssyrk
 
         kernel = torch.from_numpy(ssyrk(1.0, x.float().numpy().T, trans=1))  # the upper triangle
-        kernel.diagonal().add_(penalty)
-        factor, failed = torch.linalg.cholesky_ex(kernel, upper=True)
-        del kernel
-        solved = None if failed else _conjugate_gradients(x, y, penalty, factor)
+        solved = _refined(lambda step: x @ (x.T @ step), y, penalty, kernel)
         if solved is not None:
             return solved
     direct: Tensor = torch.linalg.solve(_ridge(x @ x.T, penalty), y)
     return direct
 
 
-def _conjugate_gradients(x: Tensor, y: Tensor, penalty: float, factor: Tensor) -> Tensor | None:
+def solve_shifted(kernel: Tensor, y: Tensor, penalty: float) -> Tensor:
+    """Solve ``(kernel + penalty) a = y`` with a symmetric kernel in double precision, in the same two ways."""
+    if len(kernel) > MOST_DIRECT and kernel.device.type == "cpu":
+        solved = _refined(lambda step: kernel @ step, y, penalty, kernel.float())
+        if solved is not None:
+            return solved
+    direct: Tensor = torch.linalg.solve(_ridge(kernel, penalty), y)
+    return direct
+
+
+def _refined(apply: Callable[[Tensor], Tensor], y: Tensor, penalty: float, kernel: Tensor) -> Tensor | None:
+    """Factor the upper triangle of a kernel in single precision, in place, and refine the solution in double precision."""
+    kernel.diagonal().add_(penalty)
+    factor, failed = torch.linalg.cholesky_ex(kernel, upper=True)
+    return None if failed else _conjugate_gradients(apply, y, penalty, factor)
+
+
+def _conjugate_gradients(apply: Callable[[Tensor], Tensor], y: Tensor, penalty: float, factor: Tensor) -> Tensor | None:
     """Solve all columns by preconditioned conjugate gradients; ``None`` if they do not converge.
 
-    SciPy's solver takes a column at a time, and would read ``x`` anew for each.
+    ``apply`` multiplies by the kernel. SciPy's solver takes a column at a time, and would read the kernel anew for each.
     """
 
     def precondition(residual: Tensor) -> Tensor:
@@ -161,7 +175,7 @@ def _conjugate_gradients(x: Tensor, y: Tensor, penalty: float, factor: Tensor) -
     step = precondition(residual)
     product = (residual * step).sum(dim=0)
     for _ in range(MOST_STEPS):
-        change = x @ (x.T @ step) + penalty * step
+        change = apply(step) + penalty * step
         length = product / (step * change).sum(dim=0).clamp_min(1e-300)
         solved += length * step
         residual -= length * change

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sthggep.nn._shortcut import solve_shifted
+
 # Candidates: penalties of the change of the weights (infinite: no change), and factors of the earlier prediction
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, float("inf"))
 FACTORS = (0.5, 1.0, 2.0)
@@ -85,12 +87,13 @@ def solve_change(measured: MeasuredScores, prior: WeightPrior | None) -> tuple[f
     x, root = measured.features.float(), measured.weights.float().sqrt().unsqueeze(1)
     spread = x if prior is None else prior.shrink(x)
     kernel = _contrasts(_contrasts(((x @ spread.T) * root * root.T).double(), measured).T, measured)
+    kernel = (kernel + kernel.T) / 2  # rounding aside it is symmetric
     dual = torch.zeros(len(x), measured.scores.shape[1], dtype=torch.float64)
     for penalty in dict.fromkeys(penalty for penalty, _ in probabilities if penalty < float("inf")):
         shares = {each: share for (other, each), share in probabilities.items() if other == penalty}
         left = sum(share * (measured.scores - each * measured.earlier).double() for each, share in shares.items())
         left = _contrasts(left * root.double(), measured)
-        dual += torch.linalg.solve(kernel + penalty * torch.eye(len(kernel), dtype=kernel.dtype), left)
+        dual += solve_shifted(kernel, left, penalty)
     change = spread.T @ (dual.float() * root)
     return float(factor), change
 

@@ -1,7 +1,5 @@
 """Plots: maps of genes, clusters, patches, hyperedges and colors; scores, held-out sections, training curves, a report, a viewer."""
 
-from __future__ import annotations
-
 from sthggep.pl._agreement import agreement
 from sthggep.pl._attribution import attribution
 from sthggep.pl._calibration import calibration

@@ -66,7 +66,8 @@ def draw_color_bar(panels: Sequence[Axes], look: MapStyle, label: str, *, scale_
     # All three ticks have as many decimals as the range needs
     decimals = int(np.clip(1 - np.floor(np.log10(high - low)), 0, 6)) if high > low else 2
     ticks = [low, (low + high) / 2, high]
-    bar.set_ticks(ticks, labels=[f"{value:.{decimals}f}" for value in ticks])
+    # Adding 0 turns the rounded -0.0 into 0.0
+    bar.set_ticks(ticks, labels=[f"{round(value, decimals) + 0:.{decimals}f}" for value in ticks])
     bar.set_label(label, fontsize=7, labelpad=1)
     bar.outline.set(visible=False)
     inset.tick_params(length=2, pad=1.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,14 +208,15 @@ def _draw_means(
         label="limit of the warning",
     )
     ax.add_patch(box)
-    for group, marker, size, label in ((training, "o", 22, "training sections"), (new, "D", 34, "new slides")):
+    # A new slide is larger and lies below, so that no training section is hidden
+    groups = ((training, "o", 20, "training sections", 3.0), (new, "D", 60, "new slides", 2.9))
+    for group, marker, size, label, order in groups:
         means = np.array([section.mean for section in group])
-        ax.scatter(
-            means[:, x], means[:, y], s=size, marker=marker, c=_rgb(means), ec="black", lw=0.7, label=label, zorder=3
-        )
+        look: dict[str, Any] = {"s": size, "marker": marker, "c": _rgb(means), "ec": "black", "lw": 0.7, "label": label}
+        ax.scatter(means[:, x], means[:, y], zorder=order, **look)
     for section in new:
         place = (section.mean[x], section.mean[y])
-        ax.annotate(section.name, place, xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7)
+        ax.annotate(section.name, place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
     ax.margins(0.12)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel=AXES[x], ylabel=AXES[y])

@@ -17,7 +17,7 @@ from sthggep._slides._places import Places
 from sthggep.pl._crop import crops_of
 from sthggep.pl._figure import figure_of, new_figure, save_figure, style
 from sthggep.pl._map_layout import LINE_INCHES, TITLE_INCHES, lay_out
-from sthggep.pl._map_panels import MapStyle, SectionAxes, draw_map, grid_axes, name_section, set_title
+from sthggep.pl._map_panels import MapStyle, SectionAxes, draw_map, grid_axes, is_used_in_part, name_section, set_title
 from sthggep.pl._maps import GeneMaps, color_scale, read_maps
 from sthggep.pl._tissue import sections_of
 from sthggep.pl._user_axes import are_in_a_row, check_axes, user_axes
@@ -127,12 +127,14 @@ def gene_map(
     size
         Factor on the diameter of the spots.
     alpha
-        Opacity of the spots, and of the color bar.
+        Opacity of the spots, and of the color bar. Below 1 the H&E shines through, so that colors match the bar less
+        exactly; with ``alpha_img=0`` or ``bw=True`` they match better.
     alpha_img
         Strength of the H&E under the maps, from 0 (none) to 1.
     marks
         Mark what cannot be trusted. Titles of genes that :func:`sthggep.tl.trust` does not call *spot* are gray, with the
-        verdict. Hatched spots have a novelty above 0.95: their image is unlike the training tissue.
+        verdict. Hatched spots have a novelty above 0.95: their image is unlike the training tissue. A dashed line surrounds
+        the spots whose counts the model was trained on.
     title
         Text above the figure, for example why you chose these genes.
     figsize
@@ -201,7 +203,7 @@ def gene_map(
         maps = [replace(item, verdicts=(), novel=None) for item in maps]
     alone = hasattr(ax, "transAxes")
     kinds = ["observed"] * (not alone and any(m.observed is not None for m in maps)) + ["predicted"]
-    lines = _lines_below(why, maps)
+    lines = _lines_below(why, maps, marks=marks)
     layout = lay_out(maps, names, kinds, image and not alone, genes_per_row, own_axes)
     with style():
         if own_axes is not None:
@@ -214,7 +216,7 @@ def gene_map(
             section_axes = grid_axes(figure, maps, names, layout)
         for i in range(len(names)):
             scale = color_scale(maps if len(kinds) > 1 else [replace(m, observed=None) for m in maps], i, vmin, vmax)
-            _draw_gene(i, names[i], maps, section_axes, layout, MapStyle(cmap, scale, alpha, alpha_img, bw))
+            _draw_gene(i, names[i], maps, section_axes, layout, MapStyle(cmap, scale, alpha, alpha_img, bw, marks))
         for item, axes in zip(maps, section_axes, strict=True):
             name_section(axes, item, layout)
         if own_axes is None:
@@ -253,13 +255,15 @@ def _draw_gene(
         draw_color_bar(panels, look, layout.units, scale_bar=has_scale_bar)
 
 
-def _lines_below(why: str, maps: list[GeneMaps]) -> list[str]:
+def _lines_below(why: str, maps: list[GeneMaps], *, marks: bool) -> list[str]:
     """What stands under the panels: why these genes, and what the marks mean."""
     lines = [why] if why else []
     if any(item.shown is not None and item.observed is not None for item in maps):
         lines.append("PCC: over all spots of the section, not only those shown")
     if any(item.novel is not None and item.drawn(item.novel).any() for item in maps):
         lines.append("hatched: the image is unlike the training tissue")
+    if marks and any(is_used_in_part(item) for item in maps):
+        lines.append("dashed: around the spots whose counts the model was trained on")
     return lines
 
 

@@ -167,7 +167,8 @@ def _draw_patches(axes: Sequence[Axes], patches: Patches, selection: NDArray[np.
     for number, (ax, i, patch) in enumerate(zip(axes, selection, patches[selection], strict=False), start=1):
         ax.imshow(patch, interpolation="antialiased")
         ax.text(0, 1, str(number), color="white", fontsize=7, ha="left", va="top", bbox=TAG, transform=ax.transAxes)
-        ax.set_xlabel(names[i] if len(names[i]) < 17 else f"{names[i][:15]}…", fontsize=7)
+        # Barcodes differ at both ends
+        ax.set_xlabel(names[i] if len(names[i]) < 17 else f"{names[i][:8]}…{names[i][-6:]}", fontsize=7)
 
 
 def _meaning_of_names(patches: Patches) -> str:

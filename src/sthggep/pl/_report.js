@@ -11,7 +11,7 @@ function make(tag, text, parent, className) {
 const show = v => v === null || v === undefined || Number.isNaN(v) ? "–" : v.toFixed(2).replace("-", "−");
 const VERDICTS = {
     "spot": "the map can be read spot by spot", "region": "only means over regions can be read",
-    "not predicted": "held-out tissue gives no reason to believe the map", "cannot be judged": "no verdict is possible",
+    "not predicted": "held-out tissue gives too little reason to believe the map", "cannot be judged": "no verdict is possible",
 };
 const LEAST_CEILING = 0.316; // a lower one is too uncertain to divide by
 const PAGE = { section: 0, genes: [0], order: { column: 1, down: true }, query: "", verdict: "" };
@@ -112,6 +112,13 @@ function chooseGene(gene) { PAGE.genes[0] = gene; showGenes(); }
 
 // ------------------------------------------------------------------ start
 
+// The page opens with a gene whose map can be read, if there is one
+function firstGene() {
+    const list = listed(), verdict = section().verdict;
+    const judged = word => list.find(i => verdict?.[i] === word);
+    return judged("spot") ?? judged("region") ?? list[0] ?? 0;
+}
+
 async function showSection(number) {
     PAGE.section = number;
     VIEW.section = await open(section());
@@ -173,7 +180,7 @@ async function startMaps() {
     // Scores on tissue that the model was trained on rank nothing
     const byHeldOut = section().trainedOn && DATA.heldOut.some(v => v !== null);
     PAGE.order.column = byHeldOut ? columns().length - 1 : 1;
-    PAGE.genes = [listed()[0] ?? 0];
+    PAGE.genes = [firstGene()];
     listenToControls();
     await showSection(0);
 }

@@ -33,7 +33,7 @@ def describe_model(model: HGGEP) -> ModelData:
         ("predicts by", model.architecture),
         ("trained on", ", ".join(training.sections) or "not recorded"),
         ("spots", str(sum(training.n_spots)) if training.n_spots else "not recorded"),
-        ("held out for choices", "; ".join(training.validation) or "nothing"),
+        ("held out for choices", _held_out(training.validation, training.sections)),
         ("seed", "not recorded" if training.seed is None else str(training.seed)),
     ]
     missing: list[float | None] = [None] * len(model.genes)
@@ -45,6 +45,13 @@ def describe_model(model: HGGEP) -> ModelData:
         "heldOut": training.held_out_pearson or missing,
         "ceiling": training.ceiling or missing,
     }
+
+
+def _held_out(validation: Sequence[str], sections: Sequence[str]) -> str:
+    """Held-out tissue in words; a number stands for one part of the blocks of tissue."""
+    if validation and all(each.isdecimal() and each not in sections for each in validation):
+        return f"blocks of tissue, in {len(set(validation))} parts by turns"
+    return "; ".join(dict.fromkeys(validation)) or "nothing"
 
 
 def _curves(model: HGGEP) -> str | None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Pixels of a printed panel: 2.7 inches at 300 dots per inch
 PANEL_PX = 800
 THUMBNAIL_PX = 6000
+OUTLINE_CELLS = 800  # of the longer side of a grid on which outlines are found
 # A vector drawing of more spots is slow to open
 VECTOR_SPOTS = 10_000
 
@@ -186,6 +187,24 @@ def draw_spots(ax: Axes, xy: NDArray[np.float64], diameter: float, **style: obje
     )
     ax.add_collection(circles, autolim=False)
     return circles
+
+
+def outline_spots(ax: Axes, xy: NDArray[np.float64], reach: float) -> None:
+    """Draw a dashed line around spots; those that are closer to each other than twice ``reach`` have one together."""
+    from matplotlib.collections import LineCollection
+    from scipy.spatial import cKDTree
+    from skimage.measure import find_contours
+
+    low, high = xy.min(axis=0) - 2 * reach, xy.max(axis=0) + 2 * reach
+    cell = max(reach / 5, (high - low).max() / OUTLINE_CELLS)
+    x, y = (np.arange(start, stop + cell, cell) for start, stop in zip(low, high, strict=True))
+    places = np.stack(np.meshgrid(x, y), axis=-1)
+    distance, _ = cKDTree(xy).query(places, distance_upper_bound=2 * reach)
+    rings = [low + cell * ring[:, ::-1] for ring in find_contours(np.minimum(distance, 2 * reach), reach)]
+    # A white line under the dashed one is visible on dark and on light spots
+    for color, width, dashes in (("white", 1.6, "-"), ("black", 0.8, "--")):
+        line = LineCollection(rings, colors=color, linewidths=width, linestyles=dashes, label="measured spots")
+        ax.add_collection(line, autolim=False)
 
 
 def draw_scale_bar(ax: Axes, view: View, mpp: float | None) -> None:

@@ -1,7 +1,5 @@
 """Preparation: patches, features and their encoders, hypergraph, gene panel, pseudo-spots over tissue."""
 
-from __future__ import annotations
-
 from sthggep._encoders._registry import encoders, register_encoder
 from sthggep._slides._patches import Patches
 from sthggep.pp._faults import image_faults

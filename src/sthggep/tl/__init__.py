@@ -1,7 +1,5 @@
 """Tools: train models, predict expression, score predictions, cross-validate."""
 
-from __future__ import annotations
-
 from sthggep.tl._agreement import agreement
 from sthggep.tl._attach import attach
 from sthggep.tl._attribution import Attribution, attribution

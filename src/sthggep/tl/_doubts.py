@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import listing, warn_user
+from sthggep._checks import listing, other_species, warn_user
 from sthggep._log import log
 from sthggep._slides._colors import FAR, MOST_PIXELS, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._faults import FAULTS, find_faults
@@ -40,10 +40,11 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
         for message in (*_other_colors(model, slides), *_other_sharpness(model, slides)):
             warn_user(message)
     if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
+        species = other_species(model.genes, table.var_names)
+        question = "Are tissue and species those of the training, and gene names of the same kind?"
         msg = (
             f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
-            f"this table ({listing(table.var_names, 3)}). Are tissue and species those of the training, and gene names of the same kind? "
-            "Counts of this table cannot score the prediction."
+            f"this table ({listing(table.var_names, 3)}). {species or question} Counts of this table cannot score the prediction."
         )
         warn_user(msg)
     elif (

@@ -39,6 +39,12 @@ def check_out(out: str | Path) -> Path:
     path = Path(out).expanduser().absolute()
     if path.suffix not in ENDINGS:
         msg = f"`out` must end in {' or '.join(ENDINGS)} (`predict` writes an AnnData to it), found {path.name!r}."
+        if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+            call = "to_parquet" if path.suffix.lower() == ".parquet" else "to_csv"
+            msg += (
+                " For a table of spots and genes, predict without `out`, and call "
+                f"`sthggep.tl.to_adata(data).to_df().{call}({path.name!r})`."
+            )
         raise ValueError(msg)
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         msg = f"`out`: names of files have {LONGEST_NAME} bytes at most, found {len(os.fsencode(path.name))}."

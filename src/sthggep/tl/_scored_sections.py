@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sthggep._checks import genes_present, listing, warn_user
-from sthggep._log import log
+from sthggep._log import ONCE, log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._resolve import resolve
 from sthggep._table._all_counts import read_scaled_counts
@@ -116,6 +116,7 @@ def _without_measured(slide: Slide, prediction: Prediction) -> Slide:
         slide.name,
         used.sum(),
         len(used),
+        extra=ONCE,
     )
     return replace(slide, rows=slide.rows[~used], xy=slide.xy[~used])
 

@@ -105,7 +105,7 @@ def trust(
         Side of the smallest squares, from 55 to 2,000 µm, over whose means predictions and measurements agree; NaN for none.
     ``verdict``
         ``"spot"``: the map can be read spot by spot. ``"region"``: only means over regions of about ``reliable_at_um``.
-        ``"not predicted"``: held-out tissue gives no reason to believe the map. ``"cannot be judged"``: too few counts,
+        ``"not predicted"``: held-out tissue gives too little reason to believe the map. ``"cannot be judged"``: too few counts,
         or tissue unlike that of the training.
     ``reason``
         Of the verdict.
