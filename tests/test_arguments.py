@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,6 +54,8 @@ def valid_value(annotation: str) -> object:
     kinds = annotation.split(" | ")
     if annotation.startswith("Mapping["):
         return {"a": object()}
+    if annotation == "Attribution":
+        return SimpleNamespace(table=None)
     return "x" if "str" in kinds else 3 if "float" in kinds else ["x"] if "Sequence[str" in annotation else object()
 
 
@@ -180,3 +183,25 @@ def test_numbers_as_text(name: str, parameter: str, text: str, number: str):
 @pytest.mark.parametrize("text", ["1,000.5", "1,000,5", "half", ""])
 def test_text_that_is_no_number_gets_no_number(text: str):
     assert "without quotes" not in refusal("tl.predict", "mpp", text)
+
+
+def test_swapped_arguments_are_told_their_order(toy):
+    model = sthggep.HGGEP.from_pretrained("her2st")
+    gene = str(toy.var_names[0])
+    swapped = {
+        "gene_map(data, genes)": lambda: sthggep.pl.gene_map(gene, toy),
+        "colors(data, model)": lambda: sthggep.pl.colors(model, toy),
+        "predict(data, model)": lambda: sthggep.tl.predict(model, toy),
+        "attribution(data, model, gene)": lambda: sthggep.tl.attribution(toy, gene, model),
+        "evaluate(data, key)": lambda: sthggep.tl.evaluate("hggep", toy),
+        "report(results, path)": lambda: sthggep.pl.report("page.html", toy),
+    }
+    for order, call in swapped.items():
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value).endswith(f" The order is `{order}`."), order
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match=r"`data` must be .*, found HGGEP\. That is a model: pass the slide first\.$"):
+        sthggep.tl.trust(model)
+    with pytest.raises(TypeError, match=r"must be what `sthggep\.tl\.attribution` returned, found AnnData\.$"):
+        sthggep.pl.attribution(toy)

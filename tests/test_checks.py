@@ -8,7 +8,19 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from sthggep._checks import counted, genes_present, has_key, listing, may_write, one_of, positive, unique, unique_names
+from sthggep._checks import (
+    counted,
+    genes_present,
+    has_key,
+    listing,
+    may_write,
+    no_slide,
+    one_of,
+    other_species,
+    positive,
+    unique,
+    unique_names,
+)
 from sthggep._keys import feature_key, prediction_keys
 
 
@@ -109,3 +121,40 @@ def test_names_that_are_written():
     assert feature_key("shufflenet", 160.0) == "X_shufflenet_160"
     assert feature_key("shufflenet", 82.5) == "X_shufflenet_82.5"
     assert feature_key("shufflenet", 112, "px") == "X_shufflenet_112px"
+
+
+def test_readers_of_files_and_folders(tmp_path):
+    (tmp_path / "sample" / "spatial").mkdir(parents=True)
+    readers = {
+        "a.h5ad": "Read the file first: `anndata.read_h5ad`.",
+        "a.zarr": "`spatialdata.read_zarr`, or `anndata.read_zarr`",
+        "a.svs": "`sthggep.io.read_slide`",
+        "sample": "`squidpy.read.visium` reads a folder of Space Ranger",
+        "a": "of a folder of Space Ranger `squidpy.read.visium`, or of a bare image `sthggep.io.read_slide`",
+    }
+    for name, call in readers.items():
+        assert call in str(no_slide(tmp_path / name))
+
+
+HUMAN, MOUSE = ["FASN", "ERBB2", "C1orf112", "MT-CO1", "HLA-A"], ["Fasn", "Erbb2", "0610007P14Rik", "mt-Co1", "H2-K1"]
+
+
+def test_species_by_the_spelling_of_genes():
+    told = other_species(HUMAN, [*MOUSE, "Actb", "Cd74"])
+    assert told.startswith(
+        "The genes are written as those of human (FASN), the names of the table as those of mouse or rat (Fasn)."
+    )
+    assert "human (FASN)" in other_species(MOUSE[:4], HUMAN)
+    ids = ["ENSMUSG00000051951", "ENSMUSG00000089699.1"]
+    assert "mouse or rat (ENSMUSG00000051951)" in other_species(ids, ["ENSG00000141736"])
+    # One species, no gene names, and mixed spellings tell nothing
+    assert not other_species(HUMAN, ["TP53", "KRT8"])
+    assert not other_species(HUMAN, ["a", "b1", "x"])
+    assert not other_species(HUMAN, ["Fasn", "Actb", "TP53", "KRT8"])
+    assert not other_species([], MOUSE)
+
+
+def test_near_names_of_another_species_are_not_shown():
+    with pytest.raises(KeyError, match=r"take a model and a panel of the same one, or rename the genes") as caught:
+        genes_present(["FASN"], ["Fasn", "Actb", "Cd74"])
+    assert "Near names" not in str(caught.value)

@@ -28,9 +28,12 @@ def expected() -> dict[str, np.ndarray]:
 
 
 def assert_unchanged(actual: np.ndarray, expected: np.ndarray) -> None:
-    """Check that values are equal to 1e-4 of each gene's spread over the spots, or of the value."""
+    """Check that values are equal to 3e-4 of each gene's spread over the spots, or of the value.
+
+    Other versions of the libraries that solve and resample differ by 1e-4.
+    """
     assert actual.shape == expected.shape
-    tolerance = 1e-4 * np.maximum(np.abs(expected), expected.std(axis=0))
+    tolerance = 3e-4 * np.maximum(np.abs(expected), expected.std(axis=0))
     assert (np.abs(actual - expected) <= tolerance).all()
 
 

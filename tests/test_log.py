@@ -95,6 +95,14 @@ def test_progress_is_logged_now_and_then_without_a_bar(capture_log, clock):
     assert bar.n == 10
 
 
+def test_an_area_is_logged_as_a_quantity(capture_log, clock):
+    stream = capture_log(io.StringIO())
+    with progress(101.8, "Features of S at 80 µm", "mm²", show=True) as bar:
+        bar.update(12.34)
+        bar.update(3)
+    assert stream.getvalue().splitlines()[0] == "Features of S at 80 µm, 15.3 of 101.8 mm² of image"
+
+
 def test_the_number_of_steps_may_grow(capture_log, clock):
     stream = capture_log(io.StringIO())
     with progress(3, "Cohort", "task", show=True) as work:

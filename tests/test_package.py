@@ -63,6 +63,14 @@ FIRST_PARAMETER = {
     "pl": {"attribution", "data", "history", "model", "results", "scores", "slides"},
 }
 
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_a_namespace_shows_its_functions_alone(namespace: str):
+    module = getattr(sthggep, namespace)
+    shown = {name for name in dir(module) if not name.startswith("_")}
+    assert shown == set(module.__all__)
+
+
 # Imports follow the data: a room imports only from earlier rooms of this tuple.
 ROOMS = (
     "root",

@@ -70,10 +70,7 @@ WORDS = {
     "Sequence[float]": "a list of numbers",
     "tuple[float, float]": "two numbers",
 }
-RESULTS = {
-    "Attribution": "what `sthggep.tl.attribution` returned",
-    "Comparison": "what `sthggep.tl.compare` returned",
-}
+RESULTS = {"Attribution": "what `sthggep.tl.attribution` returned"}
 PLAIN = (str, bytes, bool, np.bool_, Real, os.PathLike, Mapping, list, tuple, set, type(None))
 
 
@@ -204,7 +201,7 @@ def _is_kind(value: object, kind: str) -> bool:
     if kind.startswith(("Sequence", "tuple")):
         return _is_list(value, kind[kind.index("[") + 1 : -1].split(",")[0])
     if kind in RESULTS:
-        return type(value).__name__ == kind
+        return hasattr(value, "table")
     return not isinstance(value, PLAIN)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +245,19 @@ def test_predict_learns_from_measured_spots(shell, files, model):
     result = shell(*words, "--out", "e/", "--workers", 2)
     assert result.exit_code == 1
     assert "--measured names spots of one slide" in result.stderr
+
+
+def test_predict_counts_the_verdicts_of_genes_sets_and_programs(shell, files, fit_options):
+    genes = list(files[0].var_names)
+    closed_form = {**fit_options, "n_members": 0, "validation": "sections"}
+    tl.fit(files[:2], genes=genes, gene_sets={"some": genes[:2], "others": genes[2:4]}, **closed_form).save("judged")
+    result = shell("predict", "c.h5ad", "--model", "judged", "--out", "d.h5ad")
+    assert result.exit_code == 0, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "by held-out tissue" in line]
+    verdicts = tl.trust(anndata.read_h5ad("d.h5ad"))["verdict"].value_counts()
+    counts = f"{verdicts['spot']} spot by spot, {verdicts['region']} over regions, {verdicts['not predicted']} not predicted"
+    assert f"16 genes: {counts}" in line
+    assert re.search(r"; 2 gene sets: \d spot by spot, .*; \d+ programs?: \d+ spot by spot, ", line)
 
 
 def test_predict_places_spots_on_a_bare_image(shell, files, model):

@@ -50,7 +50,7 @@ def test_mistakes_of_files(shell, files, tmp_path):
     (tmp_path / "empty.zarr").mkdir()
     (tmp_path / "slide.txt").write_text("x")
     for name, words in {
-        "broken.h5ad": "broken.h5ad cannot be read: an AnnData (.h5ad, .zarr) or a SpatialData (.zarr) was expected.",
+        "broken.h5ad": "broken.h5ad cannot be read: an AnnData (.h5ad, .zarr), a SpatialData (.zarr) or a folder of Space Ranger was expected.",
         "empty.zarr": "empty.zarr cannot be read",
         "slide.txt": "unknown ending",
         "absent.h5ad": "Slides beside it: a.h5ad, b.h5ad",

@@ -114,6 +114,19 @@ def test_many_spots_are_solved_by_conjugate_gradients_as_exactly(penalty, genera
     assert len(calls) == 2
 
 
+def test_kernels_of_many_spots_are_solved_as_exactly(generator, monkeypatch):
+    x = torch.randn(60, 40, generator=generator).double() * torch.logspace(0, -3, 40)
+    kernel, y = x @ x.T, torch.randn(60, 3, generator=generator).double()
+    direct = _shortcut.solve_shifted(kernel.clone(), y, 0.3)
+    np.testing.assert_allclose(kernel @ direct + 0.3 * direct, y, atol=1e-12)
+    monkeypatch.setattr(_shortcut, "MOST_DIRECT", 50)
+    before = kernel.clone()
+    np.testing.assert_allclose(_shortcut.solve_shifted(kernel, y, 0.3), direct, rtol=1e-6, atol=1e-8)
+    assert torch.equal(kernel, before)
+    monkeypatch.setattr(_shortcut, "MOST_STEPS", 0)
+    assert torch.equal(_shortcut.solve_shifted(kernel, y, 0.3), direct)
+
+
 def test_shortcut_reads_the_mean_of_the_hyperedges(generator):
     x = torch.randn(4, 3, generator=generator)
     # One hyperedge holds spots 0 and 1; spot 3 is in none

@@ -39,6 +39,9 @@ def test_new_slides_stand_beside_the_sections_of_the_model(tmp_path: Path):
     dots, diamonds = figure.axes[1].collections
     np.testing.assert_allclose(dots.get_offsets(), training_means[:, [1, 2]])
     np.testing.assert_allclose(diamonds.get_offsets(), [slide_colors.mean[1:]])
+    # A new slide hides no section of the training
+    assert diamonds.get_zorder() < dots.get_zorder()
+    assert diamonds.get_sizes() > dots.get_sizes()
     np.testing.assert_allclose(
         figure.axes[2].collections[1].get_offsets(), [[slide_colors.mean[1], slide_colors.mean[0]]]
     )

@@ -413,3 +413,33 @@ def test_marks_of_genes_and_spots_that_cannot_be_trusted(section: Make):
     assert not any("(not" in title for title in titles(unmarked))
     # Nothing is known of held-out tissue: nothing is marked
     assert titles(pl.gene_map(plain, genes[:3])) == titles(unmarked)
+
+
+def test_a_line_surrounds_the_spots_whose_counts_were_used(section: Make):
+    adata = section()
+    half = adata.obsm["spatial"][:, 0] < 350
+    adata.obs["hggep_source"] = np.where(half, "m (measured)", "m")
+    figure = pl.gene_map(adata, ["ACTB"])
+    for kind in ("observed", "predicted"):
+        lines = [c for c in by_label(figure)[f"S1: ACTB {kind}"].collections if c.get_label() == "measured spots"]
+        assert [line.get_linestyle()[0][1] is None for line in lines] == [True, False]  # white, then black and dashed
+        (ring,) = lines[1].get_segments()
+        low, high = adata.obsm["spatial"][half].min(axis=0), adata.obsm["spatial"][half].max(axis=0)
+        reach = 0.8 * 100
+        np.testing.assert_allclose(ring.min(axis=0), low - reach, atol=3)
+        np.testing.assert_allclose(ring.max(axis=0), high + reach, atol=3)
+        distance = np.linalg.norm(ring[:, None] - adata.obsm["spatial"][half], axis=2).min(axis=1)
+        np.testing.assert_allclose(distance, reach, atol=3)
+    assert "dashed: around the spots whose counts the model was trained on" in figure.get_supxlabel()
+    unmarked = pl.gene_map(adata, ["ACTB"], marks=False)
+    assert "measured spots" not in [c.get_label() for ax in unmarked.axes for c in ax.collections]
+    assert "dashed" not in unmarked.get_supxlabel()
+    # Scattered spots have a line each
+    adata.obs["hggep_source"] = np.where(np.arange(adata.n_obs) % 12 == 0, "m (measured)", "m")
+    axes = by_label(pl.gene_map(adata, ["ACTB"], observed=False))["S1: ACTB predicted"]
+    assert len([c for c in axes.collections if c.get_label() == "measured spots"][1].get_segments()) == 2
+
+
+def test_no_tick_is_minus_zero(section: Make):
+    (bar,) = by_label(pl.gene_map(section(), ["ACTB"], vmin=-0.01, vmax=3))["S1: ACTB predicted"].child_axes
+    assert next(text.get_text() for text in bar.get_xticklabels()) == "0.0"

@@ -91,6 +91,15 @@ def test_names_that_are_no_places(section: Make):
     assert pl.patches(adata, size_um=120, n=2).subfigs[1].get_suptitle().endswith("under each: its spot")
 
 
+def test_long_names_stay_distinct(section: Make):
+    adata = section()
+    adata.obs_names = [f"AAACAAGTATCTCCCA-{i}" for i in range(adata.n_obs)]
+    _, patches = tissue_and_patches(pl.patches(adata, size_um=120, n=4))
+    names = [ax.get_xlabel() for ax in patches]
+    assert len(set(names)) == 4
+    assert all(name.startswith("AAACAAGT…") and max(map(len, names)) < 17 for name in names)
+
+
 def test_size_without_microns(section: Make):
     adata = section()
     adata.uns["spatial"]["S1"]["metadata"] = {}

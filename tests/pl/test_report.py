@@ -20,6 +20,7 @@ from sthggep._keys import UNITS
 from sthggep._slides._resolve import resolve_one
 from sthggep.model._record import TrainingRecord
 from sthggep.pl._report_data import choose_genes
+from sthggep.pl._report_model import _held_out
 from sthggep.pl._tissue import spot_diameter
 
 
@@ -242,6 +243,9 @@ def test_a_model_alone(model, tmp_path):
     assert data["model"]["genes"] == ["A", "B"]
     assert ["predicts by", "1 network"] in data["model"]["rows"]
     assert data["model"]["curves"]
+    assert _held_out(["0", "1", "2", "0"], ["S1"]) == "blocks of tissue, in 3 parts by turns"
+    assert _held_out(["0", "1", "0"], ["0", "1"]) == "0; 1"
+    assert _held_out([], ["S1"]) == "nothing"
     # A network that was tried and predicts nothing has no curves on the page
     model.architecture, model.is_closed_form = "closed form of 3 gene programs, no network", True
     alone = data_of(pl.report(model, tmp_path / "alone.html"))["model"]

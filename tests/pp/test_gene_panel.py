@@ -58,7 +58,7 @@ def section_with_pattern(strong: list[str], seed: int, n_spots: int = 200) -> ad
     return slide({gene: rng.poisson(rate) for gene, rate in rates.items()})
 
 
-def test_union_of_the_most_variable_of_each_section():
+def test_union_of_the_most_variable_of_each_section(caplog: pytest.LogCaptureFixture):
     first, second = section_with_pattern(["G203", "G217"], 0), section_with_pattern(["G217", "G230"], 1)
     assert pp.gene_panel(first, n_top=2) == ["G203", "G217"]
     assert pp.gene_panel([first, second], n_top=2) == ["G203", "G217", "G230"]
@@ -68,6 +68,10 @@ def test_union_of_the_most_variable_of_each_section():
     # `max_genes` takes the genes first that vary in most sections
     assert pp.gene_panel([first, second], n_top=2, max_genes=1) == ["G217"]
     assert pp.gene_panel([first, second], n_top=2, max_genes=3) == ["G203", "G217", "G230"]
+    assert "asked for" not in caplog.text
+    assert pp.gene_panel([first, second], n_top=2, max_genes=5, min_fraction=0.2) == ["G203", "G217", "G230"]
+    assert "Panel: 3 of 400 shared genes, from 2 sections. Fewer than the 5 asked for" in caplog.text
+    assert "among the 2 most variable of a section and detected in 20% of the spots: raise `n_top`" in caplog.text
 
 
 def test_genes_that_must_be_in_the_panel():

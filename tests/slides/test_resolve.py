@@ -394,6 +394,14 @@ def test_microns_from_the_visium_pitch(caplog):
     assert slide.mpp_source == "spot pitch"
     assert "0.5 µm/px, from the spot pitch" in caplog.text
     assert slide.pitch() == pytest.approx(200, rel=1e-6)
+    assert "the image that is read" not in caplog.text
+    coarse = hexagons(0.5)
+    library = coarse.uns["spatial"]["S1"]
+    library["images"] = {"hires": library["images"]["fullres"][::4, ::4]}
+    library["scalefactors"] = {"tissue_hires_scalef": 0.25}
+    with caplog.at_level(logging.INFO, logger="sthggep"):
+        resolve_one(coarse)
+    assert "0.5 µm/px, from the spot pitch, of full resolution; the image that is read has 2." in caplog.text
 
 
 def test_jitter_does_not_change_the_pitch():

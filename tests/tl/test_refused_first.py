@@ -142,6 +142,8 @@ def test_sections_that_files_would_rename(slide: AnnData, model: HGGEP, name: st
     ("options", "error", "message"),
     [
         pytest.param({"out": "p.csv"}, ValueError, r"`out` must end in \.zarr or \.h5ad", id="out= with another ending"),
+        pytest.param({"out": "p.csv"}, ValueError, r"to_adata\(data\)\.to_df\(\)\.to_csv\('p\.csv'\)", id="out= of a table"),
+        pytest.param({"out": "p.parquet"}, ValueError, r"to_df\(\)\.to_parquet\('p\.parquet'\)", id="out= of a table in Parquet"),
         pytest.param({"out": ".h5ad"}, ValueError, "`out` must end in", id="out= without a name"),
         pytest.param({"out": "absent/p.h5ad"}, FileNotFoundError, "Make it first", id="out= in a folder that is not there"),
         pytest.param({"out": "there.h5ad"}, FileExistsError, "exists already and is left alone", id="out= that exists"),

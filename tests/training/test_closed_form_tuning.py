@@ -10,8 +10,9 @@ import torch
 
 from sthggep import HGGEP, datasets, tl
 from sthggep._table._counts import log10_cp10k, read_panel_counts
-from sthggep._training import _lightning
+from sthggep._training import _fine_tuning, _lightning
 from sthggep._training._fine_tuning import with_genes
+from sthggep._training._update import MeasuredTissue
 from sthggep.nn import ClosedFormNet
 from sthggep.nn._programs import spot_weights
 
@@ -183,3 +184,29 @@ def test_model_without_a_prior_is_updated_too(tissue, parent):
     child = tl.fit(tissue["new"], model=former, **QUIET)
     assert child.members[0].prior is None
     assert scores(child, tissue["test"])[0] > scores(parent, tissue["test"])[0] + 0.1
+
+
+def test_parts_of_the_tissue_are_learned_from_as_if_the_rest_were_not_there(tissue, parent, monkeypatch):
+    calls, original = [], _fine_tuning.update_model
+    monkeypatch.setattr(_fine_tuning, "update_model", lambda *args: calls.append(args) or original(*args))
+    tl.fit(tissue["new"], model=parent, **QUIET)
+    ((model, genes, windows, parts),) = calls
+    assert len(parts) == 5
+    _, solved = original(model, genes, windows, parts)
+    for part, net in zip(parts, solved, strict=True):
+        assert 0 < sum(int(w.train.sum()) for w in part) < tissue["new"].n_obs
+        ((alone,), _) = original(model, genes, part, [])
+        inputs = windows[0].inputs
+        torch.testing.assert_close(net(*inputs).expression, alone(*inputs).expression, rtol=1e-4, atol=1e-4)
+        assert net.prior is None  # it is not updated again
+        assert alone.prior is not None
+
+
+def test_many_measured_spots_are_thinned_by_section():
+    values = torch.arange(10.0)
+    tissue = MeasuredTissue(values[:, None], values[:, None], values[:, None], values, torch.tensor([0] * 4 + [1] * 6))
+    some = tissue.take(3, torch.arange(10) >= 4)
+    assert some.weights.tolist() == [4.0, 6.0, 8.0]
+    assert some.section.tolist() == [0, 0, 0]  # sections are numbered anew
+    assert tissue.take(5).section.tolist() == [0, 0, 1, 1, 1]
+    assert torch.equal(tissue.take(10).features, tissue.take(99).features)

@@ -255,7 +255,7 @@ def predict_into(
     from sthggep import tl
     from sthggep._slides._anndata import table_of
     from sthggep._slides._resolve import resolve
-    from sthggep._table._verdicts import describe_verdicts, verdicts_of
+    from sthggep._table._verdicts import describe_verdicts, set_verdicts_of, verdicts_of
 
     tl.predict(data, model, out=out, show_progress_bar=show, **spots, **keywords)
     table, key = table_of(data, keywords["table_key"]), keywords["key_added"]
@@ -267,7 +267,9 @@ def predict_into(
         for slide in resolve(data, places, need_image=False):
             verdicts = verdicts_of(slide, key, list(map(str, table.uns[key]["genes"])))
             if verdicts is not None:
-                log.info("Section %s, by held-out tissue: %s.", slide.name, describe_verdicts(verdicts))
+                lines = [describe_verdicts(verdicts)]
+                lines += [describe_verdicts(each, kind) for kind, each in set_verdicts_of(slide, key).items()]
+                log.info("Section %s, by held-out tissue: %s.", slide.name, "; ".join(lines))
     return f"{len(table.uns[key]['genes'])} genes at {table.n_obs} spots, {place}"
 
 

@@ -143,7 +143,12 @@ def _find_mpp(slide: Slide, mpp_argument: float | None, section: SectionData) ->
         return section.stated_mpp, "image file"
     if measured is None:
         return None, ""
-    log.info("Section %s: %.4g µm/px, from the spot pitch.", slide.name, measured, extra=ONCE | NOTEBOOK)
+    coarse = bool(slide.levels) and slide.levels[0].scale[0] < 1
+    read = (
+        f", of full resolution; the image that is read has {measured / slide.levels[0].scale[0]:.3g}" if coarse else ""
+    )
+    text = "Section %s: %.4g µm/px, from the spot pitch%s."
+    log.info(text, slide.name, measured, read, extra=ONCE | NOTEBOOK)
     return measured, "spot pitch"
 
 

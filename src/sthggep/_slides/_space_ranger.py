@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,6 @@ def read_space_ranger(path: Path, image: Path | None = None) -> AnnData:
         The sample is Visium HD.
     """
     import h5py
-    import squidpy
 
     folder = path if (path / "spatial").is_dir() else path / "outs"
     if image is not None and not image.is_file():
@@ -48,8 +48,15 @@ def read_space_ranger(path: Path, image: Path | None = None) -> AnnData:
     matrix = _matrix_of(folder)
     with h5py.File(matrix) as file:
         library = None if "library_ids" in file.attrs else name_of_sample(path)
-    adata = squidpy.read.visium(folder, counts_file=matrix.name, library_id=library, source_image_path=image)
-    adata.var_names_make_unique()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that occur twice, and of packages on their import
+        import squidpy
+
+        adata = squidpy.read.visium(folder, counts_file=matrix.name, library_id=library, source_image_path=image)
+    twice = int(adata.var_names.duplicated().sum())
+    if twice:
+        adata.var_names_make_unique()
+        log.info("%s: %d gene names occurred before, and have a number now (var_names_make_unique).", path, twice)
     if image is None:
         log.info(
             "%s: read without an image at full resolution, as Space Ranger writes none; pass it to see nuclei (--fullres-image).",

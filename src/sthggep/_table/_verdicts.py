@@ -249,3 +249,14 @@ def verdicts_of(slide: Slide, key: str, genes: Sequence[str]) -> pd.DataFrame | 
         return None
     evidence = read_evidence(slide.adata, key, len(genes))
     return judge(evidence, list(genes), Thresholds(), unlike=mean_novelty(slide.adata, slide, key) > UNLIKE)
+
+
+def set_verdicts_of(slide: Slide, key: str) -> dict[str, pd.DataFrame]:
+    """Judge the gene sets and the gene programs that the model of a prediction knows, by ``"gene set"`` and ``"program"``."""
+    record, known = slide.adata.uns[prediction_keys(key).uns], {}
+    if "set_evidence" in record:
+        known["gene set"] = read_set_evidence(slide.adata, key, None)
+    if "program_evidence" in record:
+        known["program"] = read_program_evidence(slide.adata, key)
+    unlike = mean_novelty(slide.adata, slide, key) > UNLIKE
+    return {kind: judge(evidence, names, Thresholds(), unlike=unlike) for kind, (names, evidence) in known.items()}

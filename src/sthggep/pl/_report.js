@@ -219,4 +219,7 @@ function startHeader() {
 }
 startHeader();
 startModel();
-startMaps().then(() => requestAnimationFrame(() => { document.body.dataset.ready = "yes"; }));
+startMaps().then(() => {
+    $("loading")?.remove();
+    requestAnimationFrame(() => { document.body.dataset.ready = "yes"; });
+});

@@ -13,17 +13,9 @@ from numpy.typing import NDArray
 from sthggep._keys import prediction_keys
 from sthggep._table._all_counts import read_scaled_counts
 from sthggep._table._counts import find_measured_genes
-from sthggep._table._evidence import UNLIKE
 from sthggep._table._prediction import open_stored_arrays, read_prediction
 from sthggep._table._scores import noise_ceiling
-from sthggep._table._verdicts import (
-    Thresholds,
-    judge,
-    mean_novelty,
-    read_program_evidence,
-    read_set_evidence,
-    verdicts_of,
-)
+from sthggep._table._verdicts import set_verdicts_of, verdicts_of
 from sthggep.pl._report_tiles import Tiles, tiles_in_folder, tiles_in_page
 from sthggep.pl._report_values import Packed, Values, pack, pack_end, pack_observed, pack_predicted, pack_words
 
@@ -192,13 +184,6 @@ def _name_interval(adata: AnnData, key: str) -> str:
 
 def _sets(slide: Slide, key: str) -> list[SetData]:
     """Verdicts of the gene sets and programs that the model knows."""
-    adata, record = slide.adata, slide.adata.uns[prediction_keys(key).uns]
-    known = {}
-    if "set_evidence" in record:
-        known["gene set"] = read_set_evidence(adata, key, None)
-    if "program_evidence" in record:
-        known["program"] = read_program_evidence(adata, key)
-    unlike = mean_novelty(adata, slide, key) > UNLIKE
     return [
         {
             "name": str(name),
@@ -208,8 +193,8 @@ def _sets(slide: Slide, key: str) -> list[SetData]:
             "reliableAt": _number(row["reliable_at_um"]),
             "reason": str(row["reason"]),
         }
-        for kind, (names, evidence) in known.items()
-        for name, row in judge(evidence, names, Thresholds(), unlike=unlike).iterrows()
+        for kind, verdicts in set_verdicts_of(slide, key).items()
+        for name, row in verdicts.iterrows()
     ]
 
 
