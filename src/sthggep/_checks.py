@@ -186,7 +186,7 @@ def _species_of(names: Iterable[str]) -> tuple[str, str]:
     known = [str(name) for name in islice(names, 1000)]
     spellings = {
         "human": re.compile(r"ENSG\d{11}.*|[A-Z]{2}[A-Z0-9-]+|C\d+orf\d+"),
-        "mouse or rat": re.compile(r"ENS(MUS|RNO)G\d{11}.*|[A-Z][a-z][a-z0-9-]+|mt-\w+|\d+Rik"),
+        "mouse or rat": re.compile(r"ENS(MUS|RNO)G\d{11}.*|[A-Z][a-z][a-z0-9-]+|mt-\w+|H2-\w+|\d+[A-Z]\d+Rik"),
     }
     for species, spelling in spellings.items():
         like = [name for name in known if spelling.fullmatch(name)]

@@ -255,7 +255,9 @@ def test_predict_counts_the_verdicts_of_genes_sets_and_programs(shell, files, fi
     assert result.exit_code == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "by held-out tissue" in line]
     verdicts = tl.trust(anndata.read_h5ad("d.h5ad"))["verdict"].value_counts()
-    counts = f"{verdicts['spot']} spot by spot, {verdicts['region']} over regions, {verdicts['not predicted']} not predicted"
+    counts = (
+        f"{verdicts['spot']} spot by spot, {verdicts['region']} over regions, {verdicts['not predicted']} not predicted"
+    )
     assert f"16 genes: {counts}" in line
     assert re.search(r"; 2 gene sets: \d spot by spot, .*; \d+ programs?: \d+ spot by spot, ", line)
 

@@ -231,5 +231,5 @@ def test_errors(known):
         pl.attribution(known(), parts=["160 µm"])
     with pytest.raises(ValueError, match="`vmax` must be a positive number"):
         pl.attribution(known(), vmax=0)
-    with pytest.raises(TypeError, match="`attribution` must be Attribution"):
+    with pytest.raises(TypeError, match=r"`attribution` must be what `sthggep\.tl\.attribution` returned"):
         pl.attribution("FASN")

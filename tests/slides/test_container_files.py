@@ -56,7 +56,9 @@ def test_common_images(tmp_path: Path, ending: str):
 def test_other_files(tmp_path: Path, content: bytes):
     path = tmp_path / "slide.xyz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"unknown ending.*\(\.zarr\), a folder of Space Ranger or an image \(TIFF, SVS"):
+    with pytest.raises(
+        ValueError, match=r"unknown ending.*\(\.zarr\), a folder of Space Ranger or an image \(TIFF, SVS"
+    ):
         kind_of(path)
 
 

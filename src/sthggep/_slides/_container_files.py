@@ -78,7 +78,9 @@ def _slides_beside(path: Path) -> list[Path]:
     if not path.parent.is_dir():
         return []
     beside = list(path.parent.glob("*"))
-    slides = [each for each in beside if each.suffix.lower() in (*TABLES, *SCANS) or (each / "spatial").is_dir()]
+    slides = [
+        each for each in beside if each.suffix.lower() in (*TABLES, *SCANS) or (each.is_dir() and is_space_ranger(each))
+    ]
     return slides or [each for each in beside if each.suffix.lower() in IMAGES]
 
 
