@@ -12,6 +12,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from sthggep import pl
+from sthggep._table._prediction_rows import MEASURED
 
 Make = Callable[..., AnnData]
 
