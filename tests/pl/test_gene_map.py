@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from sthggep import pl
 from sthggep._table._prediction_rows import MEASURED
 
+SOURCE = "0" * 16  # of the rows of a prediction
+
 Make = Callable[..., AnnData]
 
 
@@ -419,7 +421,7 @@ def test_marks_of_genes_and_spots_that_cannot_be_trusted(section: Make):
 def test_a_line_surrounds_the_spots_whose_counts_were_used(section: Make):
     adata = section()
     half = adata.obsm["spatial"][:, 0] < 350
-    adata.obs["hggep_source"] = np.where(half, f"m{MEASURED}", "m")
+    adata.obs["hggep_source"] = np.where(half, f"{SOURCE}{MEASURED}", SOURCE)
     figure = pl.gene_map(adata, ["ACTB"])
     for kind in ("observed", "predicted"):
         lines = [c for c in by_label(figure)[f"S1: ACTB {kind}"].collections if c.get_label() == "measured spots"]
@@ -436,7 +438,7 @@ def test_a_line_surrounds_the_spots_whose_counts_were_used(section: Make):
     assert "measured spots" not in [c.get_label() for ax in unmarked.axes for c in ax.collections]
     assert "dashed" not in unmarked.get_supxlabel()
     # Scattered spots have a line each
-    adata.obs["hggep_source"] = np.where(np.arange(adata.n_obs) % 12 == 0, f"m{MEASURED}", "m")
+    adata.obs["hggep_source"] = np.where(np.arange(adata.n_obs) % 12 == 0, f"{SOURCE}{MEASURED}", SOURCE)
     axes = by_label(pl.gene_map(adata, ["ACTB"], observed=False))["S1: ACTB predicted"]
     assert len([c for c in axes.collections if c.get_label() == "measured spots"][1].get_segments()) == 2
 
