@@ -432,7 +432,7 @@ def test_a_line_surrounds_the_spots_whose_counts_were_used(section: Make):
         np.testing.assert_allclose(ring.min(axis=0), low - reach, atol=3)
         np.testing.assert_allclose(ring.max(axis=0), high + reach, atol=3)
         distance = np.linalg.norm(ring[:, None] - adata.obsm["spatial"][half], axis=2).min(axis=1)
-        np.testing.assert_allclose(distance, reach, atol=3)
+        np.testing.assert_allclose(distance, reach, atol=6)  # kinks between circles
     assert "dashed: around the spots whose counts the model was trained on" in figure.get_supxlabel()
     unmarked = pl.gene_map(adata, ["ACTB"], marks=False)
     assert "measured spots" not in [c.get_label() for ax in unmarked.axes for c in ax.collections]
