@@ -26,6 +26,7 @@ TRUSTED = VERDICTS[:2]
 FEWEST_PATIENTS = 3
 """Held-out patients without which nothing is known of an unlike section."""
 PRIOR_SECTIONS = 4.0  # that say as much of how a gene varies between sections as the other genes
+NOT_MEASURED = "not measured with images: known by the gene programs of sections without images alone"
 SETS_ADVICE = "Fit the model with it: `sthggep.tl.fit(slides, gene_sets=...)`."
 ONE_SIDED = 1.6449  # 95 % quantile of the standard normal
 
@@ -248,7 +249,15 @@ def verdicts_of(slide: Slide, key: str, genes: Sequence[str]) -> pd.DataFrame | 
     if not isinstance(record, Mapping) or "evidence" not in record:
         return None
     evidence = read_evidence(slide.adata, key, len(genes))
-    return judge(evidence, list(genes), Thresholds(), unlike=mean_novelty(slide.adata, slide, key) > UNLIKE)
+    verdicts = judge(evidence, list(genes), Thresholds(), unlike=mean_novelty(slide.adata, slide, key) > UNLIKE)
+    return name_unmeasured(verdicts, record)
+
+
+def name_unmeasured(verdicts: pd.DataFrame, record: Mapping[str, object]) -> pd.DataFrame:
+    """Give genes that no slide with an image measured their reason."""
+    if "n_sections" in record:
+        verdicts.loc[np.asarray(record["n_sections"]) == 0, "reason"] = NOT_MEASURED
+    return verdicts
 
 
 def set_verdicts_of(slide: Slide, key: str) -> dict[str, pd.DataFrame]:

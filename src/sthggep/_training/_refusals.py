@@ -13,6 +13,7 @@ from sthggep._checks import counted, listing, one_of, unique, warn_user
 from sthggep._disk._run_folder import check_folder
 from sthggep._encoders._record import has_uncolored_features
 from sthggep._keys import feature_key
+from sthggep._log import log
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._counts import read_panel_counts
 from sthggep._table._gene_names import find_gene_columns, find_genes, has_all_genes
@@ -167,11 +168,17 @@ def warn_of_small_panel(genes: Sequence[str], slides: Sequence[Slide]) -> None:
 
 
 def check_counts(
-    slides: Sequence[Slide], genes: Sequence[str], layer: str | None, *, min_counts: int = 1, mixed: bool = False
+    slides: Sequence[Slide],
+    genes: Sequence[str],
+    layer: str | None,
+    *,
+    min_counts: int = 1,
+    mixed: bool = False,
+    extra_sections: Sequence[Slide] = (),
 ) -> None:
     """Refuse a panel of one gene, a repeated gene, and slides with fewer than two spots with counts.
 
-    If panels are ``mixed``, slides may lack genes, but not all slides the same one.
+    If panels are ``mixed``, slides may lack genes, but not all slides and ``extra_sections`` the same one.
     """
     unique(genes, "The genes of the panel", "List each once.")
     if len(genes) == 1:
@@ -184,7 +191,9 @@ def check_counts(
         raise ValueError(msg)
     if mixed:
         held = [read_held_counts(s.adata, genes, layer=layer, rows=s.rows) for s in slides]
-        refuse_unheld(genes, [section.held for section in held], slides)
+        more = [read_held_counts(s.adata, genes, layer=layer, rows=s.rows).held for s in extra_sections]
+        refuse_unheld(genes, [*(section.held for section in held), *more], [*slides, *extra_sections])
+        log_unmeasured(genes, [section.held for section in held])
         totals = [section.counts.sum(axis=1) for section in held]
     else:
         totals = [read_panel_counts(s.adata, genes, layer=layer, rows=s.rows).sum(axis=1) for s in slides]
@@ -195,8 +204,20 @@ def check_counts(
         raise ValueError(msg)
 
 
+def log_unmeasured(genes: Sequence[str], held: Sequence[NDArray[np.bool_]]) -> None:
+    """Name the genes that no slide holds, which the programs of sections without images alone predict."""
+    absent = [str(gene) for gene, known in zip(genes, np.logical_or.reduce(list(held)), strict=True) if not known]
+    if absent:
+        log.info(
+            "Not measured with images: %s (%s). The model predicts them by the gene programs of `expression` alone, and nothing "
+            "judges them.",
+            counted(absent, "gene"),
+            listing(absent, 5),
+        )
+
+
 def refuse_unheld(genes: Sequence[str], held: Sequence[NDArray[np.bool_]], slides: Sequence[Slide]) -> None:
-    """Refuse genes that no slide holds, and slides that share no gene with the others."""
+    """Refuse genes that nothing measured, and slides that share no gene with the others."""
     columns = np.stack(held)
     if not columns.any(axis=0).all():
         absent = np.array(list(map(str, genes)))[~columns.any(axis=0)]

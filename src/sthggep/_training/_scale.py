@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sthggep._inputs._section import read_counts
 from sthggep._table._all_counts import AllCounts
 from sthggep._table._mixed_panels import PanelScale
@@ -23,7 +25,11 @@ def fit_scale(task: TrainingTask) -> Scale:
     if not task.mixed:
         return None
     layer = task.options.layer
-    return PanelScale.of([read_counts(slide, task.genes, layer, may_lack=True) for slide in task.slides_of_counts()])
+    measured = [read_counts(slide, task.genes, layer, may_lack=True) for slide in task.slides_of_counts()]
+    if not np.stack([each.held for each in measured]).any(axis=0).all():
+        # Sections without images say how abundant the genes are that no slide holds
+        measured += [read_counts(slide, task.genes, layer, may_lack=True) for slide in task.extra_sections]
+    return PanelScale.of(measured)
 
 
 def record_genes(record: TrainingRecord, task: TrainingTask, sections: Sequence[Section]) -> TrainingRecord:

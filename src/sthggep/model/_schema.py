@@ -163,7 +163,7 @@ class TrainingDetails(Part):
     pitch_um: list[Positive | None] = []
     image_mpp: list[Positive | None] = []
     scaled_by: Literal["all"] | None = None
-    gene_n_sections: list[Annotated[int, Field(ge=1)]] = []
+    gene_n_sections: list[Annotated[int, Field(ge=0)]] = []
     gene_n_spots: list[Annotated[int, Field(ge=0)]] = []
 
 

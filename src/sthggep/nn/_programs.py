@@ -84,8 +84,13 @@ class GenePrograms(nn.Module):
         self.loadings[: len(damp)] = loadings
         self.damp.zero_()
         self.damp[: len(damp)] = damp
-        self.mean.copy_(mean_of_known(means, torch.zeros_like(self.mean)))
-        self.spread.copy_(mean_of_known(spreads, torch.ones_like(self.spread)))
+        # A gene that no training section holds has the mean and spread of the extra sections
+        extra = [section_moments(section.target, _extra_weights(section)) for section in extra_sections]
+        mean, spread = torch.zeros_like(self.mean), torch.ones_like(self.spread)
+        if extra:
+            mean, spread = (mean_of_known(*each) for each in zip(zip(*extra, strict=True), (mean, spread), strict=True))
+        self.mean.copy_(mean_of_known(means, mean))
+        self.spread.copy_(mean_of_known(spreads, spread))
         return [self._scores(z, self.loadings.T) for z in scaled]
 
     def adapt(self, targets: Sequence[Tensor], weights: Sequence[Tensor], share: float) -> list[Tensor]:
@@ -166,7 +171,12 @@ def section_moments(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _extra_rows(section: CountsOnly) -> Tensor:
-    """Weighted rows of a section of which only the counts are known; an empty spot has no weight."""
-    weight = spot_weights(section.library_sizes) * (section.library_sizes > 0)
+    """Weighted rows of a section of which only the counts are known."""
+    weight = _extra_weights(section)
     mean, spread = section_moments(section.target, weight)
     return (section.target - mean) / spread * (EXTRA_SHARE * weight).sqrt().unsqueeze(1)
+
+
+def _extra_weights(section: CountsOnly) -> Tensor:
+    """Weights of the spots of such a section; an empty spot has none."""
+    return spot_weights(section.library_sizes) * (section.library_sizes > 0)

@@ -205,7 +205,8 @@ def check_task(task: TrainingTask) -> None:
             warn_of_small_panel(task.genes, slides)
         if task.parent is None and not task.mixed:
             refuse_incomplete(task.genes, slides)
-        check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed)
+        extra = task.extra_sections if task.mixed else ()
+        check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed, extra_sections=extra)
     for slide in task.extra_sections:
         read = read_held_counts if task.mixed else read_panel_counts
         read(slide.adata, task.genes, layer=layer, rows=slide.rows)

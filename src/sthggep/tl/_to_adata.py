@@ -82,7 +82,7 @@ def to_adata(
         var=pd.DataFrame(index=pd.Index(prediction.genes)),
         obsm={name: values[rows] for name, values in coordinates(table, table.uns[key], spatial_key).items()},
     )
-    for name in ("held_out_pearson", "training_ceiling"):
+    for name in ("held_out_pearson", "training_ceiling", "n_sections", "n_spots"):
         if name in table.uns[key]:
             out.var[name] = table.uns[key][name]
     names = prediction_keys(key)

@@ -23,6 +23,7 @@ from sthggep._table._verdicts import (
     describe_verdicts,
     judge,
     mean_novelty,
+    name_unmeasured,
     read_evidence,
     read_program_evidence,
     read_set_evidence,
@@ -187,7 +188,7 @@ def _judge_kinds(
 ) -> pd.DataFrame:
     """Judge a section's genes, gene sets and programs, and log how many have which verdict."""
     parts = {kind: judge(evidence, names, thresholds, unlike=unlike) for kind, (names, evidence) in known.items()}
-    parts["gene"] = parts["gene"].assign(**numbers)
+    parts["gene"] = name_unmeasured(parts["gene"].assign(**numbers), numbers)
     for kind, part in parts.items():
         log.info("Section %s: %s.", section, describe_verdicts(part, kind), extra=NOTEBOOK)
     if len(parts) == 1:
