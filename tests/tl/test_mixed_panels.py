@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sthggep import HGGEP, datasets, tl
+from sthggep._table._verdicts import NOT_MEASURED
 
 QUIET = {"device": "cpu", "show_progress_bar": False}
 OPTIONS = {"n_members": 0, "obsm": "X_mine", **QUIET}
@@ -173,6 +174,41 @@ def test_extra_counts_may_lack_genes(full, mixed):
     with_extra, plain = (tl.fit(mixed, genes="union", expression=each, **OPTIONS) for each in (extra, None))
     assert with_extra.id != plain.id
     assert np.isfinite(scores(toy(9), with_extra)).all()
+
+
+def test_genes_that_no_slide_holds_are_predicted_by_the_programs_of_extra_counts(full, tmp_path, caplog):
+    genes, test = list(full[0].var_names), toy(9)
+    slides, counts = [without(slide, FIRST) for slide in full], toy(7)
+    del counts.uns["spatial"]
+    with caplog.at_level("INFO", logger="sthggep"):
+        model = tl.fit(slides, genes=genes, absent="mask", expression=counts, **OPTIONS)
+    assert "Not measured with images: 6 genes ('NUCL1', 'PLEO1', " in caplog.text
+    # Nearly as well as by slides that measured them, and on their scale
+    of_all = tl.fit(full, genes=genes, expression=counts, **OPTIONS)
+    informative = [gene for gene in genes[FIRST] if not gene.startswith(("NOISE", "RARE"))]
+    found, known = (scores(test, each)[informative] for each in (model, of_all))
+    assert known.mean() > 0.7
+    assert found.mean() > known.mean() - 0.1
+    tl.predict(test, model, interval=0.9, **QUIET)
+    predicted = test.obsm["hggep"][:, FIRST]
+    measured = tl.evaluate(test)["mean_observed"][genes[FIRST]]
+    np.testing.assert_allclose(predicted.mean(axis=0), measured, atol=0.25)
+    # Nothing judges them, and they say why
+    assert model.training.gene_n_sections == [0] * 6 + [4] * 18
+    trust = tl.trust(test)
+    assert set(trust["verdict"][FIRST]) == {"cannot be judged"}
+    assert set(trust["reason"][FIRST]) == {NOT_MEASURED}
+    assert NOT_MEASURED not in set(trust["reason"][6:])
+    assert np.isnan(test.obsm["hggep_lower"][:, FIRST]).all()
+    assert np.isfinite(test.obsm["hggep_lower"][:, 6:]).all()
+    assert tl.to_adata(test).var["n_sections"].tolist() == [0] * 6 + [4] * 18
+    model.save(tmp_path / "model")
+    again = test.copy()
+    tl.predict(again, HGGEP.load(tmp_path / "model"), **QUIET)
+    np.testing.assert_array_equal(again.obsm["hggep"], test.obsm["hggep"])
+    # Without the counts they are still refused; slides without such genes do not depend on the new scale
+    with pytest.raises(KeyError, match="6 genes of the panel of 24 are in no slide"):
+        tl.fit(slides, genes=genes, absent="mask", **OPTIONS)
 
 
 def test_refusals(full, mixed):

@@ -91,7 +91,7 @@ def fit(
         have. Default: the panel that :func:`sthggep.pp.gene_panel` chooses from these slides, or all genes of ``model``.
     absent
         What to do with slides that lack genes of a list in ``genes``: ``"refuse"`` them, or ``"mask"`` the genes that they lack,
-        as with ``"union"``.
+        as with ``"union"``. Genes that no slide holds must be in a section of ``expression``.
     preset
         ``"default"``: HGGEP's stages and hypergraph on frozen image features of several fields of view; trains within
         minutes on a laptop. ``"paper"``: the published network, sizes and losses, trained end to end; needs a GPU.
@@ -216,7 +216,9 @@ def fit(
     a gene are those of the slides that hold it. Gene programs are a low-rank fit to the entries that there are, and a slide's
     scores of the programs follow from the genes that it holds, by least squares. Losses, held-out correlations, intervals and
     verdicts of a gene are over the slides that hold it. A gene of one slide has no held-out evidence where whole sections are
-    held out; its verdict is *cannot be judged*, and its intervals are NaN. ``model.training.gene_n_sections`` and
+    held out; its verdict is *cannot be judged*, and its intervals are NaN. A gene that no slide holds, but a section of
+    ``expression``, is predicted by the gene programs alone; its mean, its spread and its part of the counts are those of these
+    sections, and nothing judges it: *not measured with images*. ``model.training.gene_n_sections`` and
     ``gene_n_spots`` say on how many slides and spots each gene was measured.
 
     Examples

@@ -54,6 +54,9 @@ def to_adata(
         Latent embedding, expected counts and ends of intervals, if they were predicted.
     ``var["held_out_pearson"]``, ``var["training_ceiling"]``
         Held-out correlation and noise ceiling of each gene in the training, if the model records them.
+    ``var["n_sections"]``, ``var["n_spots"]``
+        On how many training slides and spots each gene was measured, if slides lacked genes; 0 for *not measured with
+        images*.
     ``uns["spatialdata_attrs"]``
         The link to the shapes of a SpatialData, so that ``sdata["predicted"] = sthggep.tl.to_adata(sdata)`` adds a
         table by which ``spatialdata-plot`` colors the shapes.
