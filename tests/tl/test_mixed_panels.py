@@ -160,6 +160,14 @@ def test_a_slide_of_one_panel_is_predicted_and_scored_on_its_genes(mixed, model)
         table = tl.evaluate(slide)
     assert list(table.index) == model.genes[6:]
     assert table["pearson"].notna().all()
+    # A small panel beside a large one
+    few = slide[:, model.genes[6:14]].copy()
+    with pytest.warns(UserWarning, match=r"16 of the 24 genes of the panel"):
+        small = tl.evaluate(few)
+    assert list(small.index) == model.genes[6:14]
+    informative = [gene for gene in small.index if not gene.startswith(("NOISE", "RARE"))]
+    np.testing.assert_allclose(small["pearson"][informative], table["pearson"][informative], atol=0.25)
+    assert small["pearson"][informative].mean() > 0.5
 
 
 def test_networks_learn_from_the_genes_that_a_slide_holds(mixed):

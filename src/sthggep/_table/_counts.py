@@ -94,17 +94,22 @@ def find_measured_genes(adata: AnnData, genes: Sequence[str], layer: str | None 
     return max((find_genes(var, genes) for _, _, var in _count_sources(adata, layer)), key=len, default=[])
 
 
-def covers_panel(present: Collection[str], genes: Sequence[str]) -> bool:
-    """Whether enough panel genes are present for counts per 10,000 to keep about the same scale."""
-    return len(present) >= max(min(2, len(genes)), LEAST_PANEL_FRACTION * len(genes))
+def covers_panel(present: Collection[str], genes: Sequence[str], *, mixed: bool = False) -> bool:
+    """Whether enough panel genes are present for counts per 10,000 to keep about the same scale.
+
+    Of ``mixed`` panels a slide holds a part, which may be small: correlations do not depend much on the scale.
+    """
+    return len(present) >= max(min(2, len(genes)), 0 if mixed else LEAST_PANEL_FRACTION * len(genes))
 
 
-def explain_missing_counts(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> str:
+def explain_missing_counts(
+    adata: AnnData, genes: Sequence[str], layer: str | None = None, *, mixed: bool = False
+) -> str:
     """Say in a few words why too few of these genes have values; empty where enough have, whatever the values are."""
     if not any(True for _ in _count_sources(adata, layer)):
         return "X is empty"
     present = set(find_measured_genes(adata, genes, layer))
-    if covers_panel(present, genes):
+    if covers_panel(present, genes, mixed=mixed):
         return ""
     absent = [gene for gene in map(str, genes) if gene not in present]
     return f"{len(absent)} of the panel's {len(genes)} genes are not in var_names ({listing(absent, 3)})"

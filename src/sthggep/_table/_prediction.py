@@ -65,6 +65,8 @@ class Prediction:
     """Whether the record names a model."""
     sources: pd.Series | None = None
     """The prediction of each row of the table, and whether the model was trained on it."""
+    is_mixed: bool = False
+    """Whether slides of the training lacked genes of the panel, as the slide that is scored may."""
 
     @property
     def all_counts(self) -> bool:
@@ -131,7 +133,8 @@ def read_prediction(adata: AnnData, key: str = "hggep") -> Prediction:
     targets = Targets.from_dict(record["targets"], panel) if "targets" in record else None
     learned_from = tuple(map(str, record.get("params", {}).get("learned_from", ())))
     by_model, units = "model" in record, str(record["units"])
-    return Prediction(key, values, genes, panel, units, targets, path, learned_from, by_model, sources)
+    is_mixed = "n_sections" in record
+    return Prediction(key, values, genes, panel, units, targets, path, learned_from, by_model, sources, is_mixed)
 
 
 def _refuse_lost_record(adata: AnnData, keys: PredictionKeys) -> None:
@@ -241,7 +244,7 @@ def find_measured_panel(adata: AnnData, prediction: Prediction, layer: str | Non
     if prediction.targets is not None:
         return prediction.panel
     present = find_measured_genes(adata, prediction.panel, layer)
-    if not covers_panel(present, prediction.panel):
+    if not covers_panel(present, prediction.panel, mixed=prediction.is_mixed):
         return prediction.panel
     if len(present) < len(prediction.panel):
         absent = sorted(set(prediction.panel) - set(present))
@@ -279,4 +282,4 @@ def explain_missing_values(slide: Slide, prediction: Prediction, *, layer: str |
         return prediction.targets.explain_absence(slide)
     if is_prediction(slide.adata, prediction.key):
         return "this is a prediction by itself, without counts"
-    return explain_missing_counts(slide.adata, prediction.panel, layer)
+    return explain_missing_counts(slide.adata, prediction.panel, layer, mixed=prediction.is_mixed)

@@ -50,7 +50,9 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
     elif (
         model.targets is None
         and table.n_vars
-        and not covers_panel(held := find_genes(table.var, model.genes), model.genes)
+        and not covers_panel(
+            held := find_genes(table.var, model.genes), model.genes, mixed=bool(model.training.gene_n_sections)
+        )
     ):
         log.info(
             "The table holds %d of the model's %d genes. `sthggep.tl.evaluate` cannot score the prediction by its counts: that takes "
