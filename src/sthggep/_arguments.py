@@ -94,8 +94,10 @@ def checked(function: F) -> F:
     def call(*args: object, **kwargs: object) -> object:
         try:
             arguments = signature.bind(*args, **kwargs).arguments
-        except TypeError:
+        except TypeError as error:
             arguments = {}  # Python's own message follows, which names the function
+            if "too many positional" in str(error):
+                raise TypeError(_by_name(function.__name__, signature)) from None
         for name, value in arguments.items():
             parameter = signature.parameters[name]
             if value is not parameter.default:
@@ -131,6 +133,16 @@ def checked_methods(cls: C) -> C:
         elif isinstance(member, classmethod):
             setattr(cls, name, classmethod(checked(member.__func__)))
     return cls
+
+
+def _by_name(function: str, signature: inspect.Signature) -> str:
+    """Say which arguments are passed by position, and that the others need their names."""
+    names = [each for each in signature.parameters if each != "self"]
+    ordered = [each for each in names if signature.parameters[each].kind is not inspect.Parameter.KEYWORD_ONLY]
+    others = [f"`{each}=`" for each in names if each not in ordered]
+    by_name = f"{', '.join(others[:4])}{', …' if len(others) > 4 else ''}"
+    rest = f" Pass the others by their names: {by_name}." if others else ""
+    return f"`{function}` takes {len(ordered)} by position: `{function}({', '.join(ordered)})`.{rest}"
 
 
 def _order(name: str, signature: inspect.Signature, n_passed: int) -> str:

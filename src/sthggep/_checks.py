@@ -151,14 +151,16 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
         raise ValueError(msg)
     absent = [gene for gene in wanted if gene not in index]
     if absent:
-        near = [f"{gene!r}: {names}" for gene in absent[:5] if (names := ", ".join(near_names(gene, index)))]
-        hint = f"Near names: {'; '.join(near)}. " if near else ""
-        hint = f"{species} " if (species := other_species(absent, index)) else hint
+        near = {gene: near_names(gene, index) for gene in absent[:5]}
+        species = other_species(absent, index)
+        if species:  # other near names are those of other genes
+            near = {gene: [name for name in names if name.upper() == gene.upper()] for gene, names in near.items()}
+        hints = [f"{gene!r}: {', '.join(names)}" for gene, names in near.items() if names]
+        hint = f"Near names: {'; '.join(hints)}. " if hints else ""
+        naming = "Check the naming (symbols against Ensembl ids; names in a text column of `var` are found, too), or leave them out."
         msg = (
-            f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. "
-            f"It holds {len(index)} genes, such as {listing(index, 4)}. {hint}"
-            "Check the naming (symbols against Ensembl ids; names in a text column of `var` are found, too), or pass `genes=` "
-            "that are all there."
+            f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. {species and f'{species} '}{hint}"
+            f"There are {len(index)} genes, such as {listing(list(index)[:4])}.{'' if species else f' {naming}'}"
         )
         raise KeyError(msg)
     return np.array([index[gene] for gene in wanted], dtype=np.intp)
@@ -170,13 +172,16 @@ def near_names(gene: str, names: Iterable[str]) -> list[str]:
     return [by_capitals[name] for name in get_close_matches(gene.upper(), by_capitals, n=3)]
 
 
+FEW_SHARED = 0.05  # of the genes: names that only look like those of another species share more
+
+
 def other_species(genes: Iterable[str], names: Iterable[str]) -> str:
     """A sentence if genes are written as those of another species than the names of a table; else empty."""
     (kind, shown), (found, like) = _species_of(genes), _species_of(names)
     if not kind or not found or kind == found:
         return ""
     return (
-        f"The genes are written as those of {kind} ({shown}), the names of the table as those of {found} ({like}). sthggep does not "
+        f"They are written as genes of {kind} ({shown}), but the names here as those of {found} ({like}). sthggep does not "
         "translate between species: take a model and a panel of the same one, or rename the genes to their orthologs."
     )
 

@@ -42,7 +42,7 @@ class InOrder(click.Group):
 def main() -> None:
     """Predict gene expression from H&E: train on your slides, predict new slides, score the predictions.
 
-    Slides are files: AnnData (.h5ad or .zarr) or SpatialData (.zarr).
+    Slides are AnnData (.h5ad or .zarr), SpatialData (.zarr) or folders of Space Ranger (Visium); predict also takes images.
     """
 
 

@@ -99,7 +99,7 @@ def predicted_file(slide: Path, folder: Path) -> Path:
 def check_csv(file: Path | None) -> None:
     """Refuse, before work starts, a file that is not a table, such as a slide, which must not be overwritten."""
     if file is not None and file.suffix.lower() not in (".csv", ".tsv"):
-        msg = f"A file for a table ends in .csv or .tsv, found {file}. Pass another file."
+        msg = f"A file for a table ends in .csv or .tsv, found {file}. Pass another --out or --summary."
         raise ValueError(msg)
     if file is not None:
         check_folder(file.parent, "--out or --summary")

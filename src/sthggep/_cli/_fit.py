@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -14,7 +14,7 @@ from sthggep._cli import _options as options
 from sthggep._cli._command import RECORD, Run, command
 from sthggep._cli._files import read_gene_list, read_panel, read_slides
 from sthggep._cli._records import TrainingOptions, training_keywords
-from sthggep._cli._types import WHOLE
+from sthggep._cli._types import POSITIVE, WHOLE
 from sthggep._disk._run_folder import check_folder
 from sthggep._log import log
 from sthggep._slides._places import Places
@@ -58,6 +58,10 @@ sthggep fit --config run.yaml --seed 1 --out my-model-1   (options override the 
     help="Genes that must be in the panel that the command chooses: a file, or names separated by commas. May be repeated.",
 )
 @options.option("--max-genes", type=WHOLE, help="Largest number of genes of the panel that the command chooses.")
+@options.option("--n-top", type=WHOLE, help="Number of most variable genes of each section.  [default: 1000]")
+@options.option(
+    "--min-fraction", type=POSITIVE, help="Least share of the spots in which a gene has a count.  [default: 0.1]"
+)
 @options.targets
 @options.measured
 @options.option(
@@ -95,6 +99,8 @@ def fit(
     gene_sets: Path | None,
     include: tuple[str, ...],
     max_genes: int | None,
+    n_top: int | None,
+    min_fraction: float | None,
     measured: str | None,
     min_counts: int,
     checkpoint_dir: Path | None,
@@ -107,11 +113,12 @@ def fit(
     run.yaml: pass that file to --config to repeat the run.
     """
     panel, included = read_panel(training["genes"]), read_gene_list(include)
-    chooses = included is not None or max_genes is not None
-    if chooses and (panel is not None or training["targets"] or model is not None or measured is not None):
+    limits: dict[str, Any] = {"max_genes": max_genes, "n_top": n_top, "min_fraction": min_fraction}
+    chooses = included is not None or any(value is not None for value in limits.values())
+    if chooses and (panel is not None or training["targets"] or model is not None):
         msg = (
-            "--include and --max-genes are of a panel that the command chooses by all counts of the slides. Leave out --genes, "
-            "--targets, --model and --measured, or name the whole panel by --genes."
+            "--include, --max-genes, --n-top and --min-fraction are of a panel that the command chooses. Leave out --genes, --targets "
+            "and --model, or name the whole panel by --genes."
         )
         raise ValueError(msg)
     check_model_folder(out, overwrite=overwrite)
@@ -126,7 +133,8 @@ def fit(
         panel = pp.gene_panel(
             data,
             include=included or (),
-            max_genes=max_genes,
+            measured=measured,
+            **{name: value for name, value in limits.items() if value is not None},
             layer=training["layer"],
             library_key=training["library_key"],
             table_key=training["table_key"],
@@ -148,7 +156,8 @@ def fit(
     run.write_options(out)
     log.info("%s", fitted)
     log.info("Model saved to %s (options of this run: %s)", out, out / RECORD)
-    log.info("Next: sthggep predict SLIDE.h5ad --model %s --out predicted.h5ad", out)
+    slide = "OTHER/outs --fullres-image IMAGE" if fullres_image else "SLIDE.h5ad"
+    log.info("Next: sthggep predict %s --model %s --out predicted.h5ad", slide, out)
 
 
 def check_model_folder(out: Path, *, overwrite: bool) -> None:

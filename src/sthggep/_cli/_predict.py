@@ -163,14 +163,14 @@ def predict(
         log.info("Nothing to do: all %d output files exist.", len(files))
         return
 
-    from sthggep._checks import genes_present
+    from sthggep._checks import predicted_genes
     from sthggep._table._gene_names import as_named
     from sthggep.model._load import load_model
 
     loaded = load_model(model)
     log.info("%s", loaded)
     if genes is not None:
-        genes_present(as_named(genes, loaded.genes), loaded.genes, "the model")
+        predicted_genes(as_named(genes, loaded.genes), loaded.genes, "the model")
     is_default = click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT
     if is_default:
         log.info("This is the bundled model, for breast tumors only. To use another model: --model FOLDER")

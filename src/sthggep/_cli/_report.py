@@ -60,6 +60,9 @@ def report(
     if not slides and model is None:
         msg = "Nothing to report: slides or a model were expected. Pass slides that hold a prediction, or --model."
         raise click.UsageError(msg)
+    if out.suffix.lower() not in (".html", ".htm"):
+        msg = f"The page must end in .html, found {out}. Pass another --out."
+        raise ValueError(msg)
     for slide in slides:
         kind_of(slide)
 
@@ -73,7 +76,10 @@ def report(
             by_name[slide.stem if slide.stem not in by_name else str(slide)] = read_container(slide)
     panel = read_gene_list(genes)
     if by_name or loaded is None:
-        page = pl.report(by_name, out, model=loaded, genes=panel, **settings)
+        # One slide has the names of its sections; of several, files tell them apart
+        page = pl.report(
+            next(iter(by_name.values())) if len(by_name) == 1 else by_name, out, model=loaded, genes=panel, **settings
+        )
     else:
         page = pl.report(loaded, out, genes=panel, **settings)
     log.info("%s written (%.1f MB): open it in a browser", page, page.stat().st_size / 1e6)

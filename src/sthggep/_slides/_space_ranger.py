@@ -53,14 +53,18 @@ def read_space_ranger(path: Path, image: Path | None = None) -> AnnData:
         import squidpy
 
         adata = squidpy.read.visium(folder, counts_file=matrix.name, library_id=library, source_image_path=image)
-    twice = int(adata.var_names.duplicated().sum())
-    if twice:
+    doubled = adata.var_names[adata.var_names.duplicated()]
+    if len(doubled):
         adata.var_names_make_unique()
-        log.info("%s: %d gene names occurred before, and have a number now (var_names_make_unique).", path, twice)
+        text = "%s: several genes have one name, such as %s; the further ones have a number now (such as %s-1)."
+        log.info(text, path, listing(doubled, 3), doubled[0])
     if image is None:
+        factor = next(iter(adata.uns["spatial"].values()))["scalefactors"].get("tissue_hires_scalef", float("nan"))
         log.info(
-            "%s: read without an image at full resolution, as Space Ranger writes none; pass it to see nuclei (--fullres-image).",
+            "%s: Space Ranger writes no image at full resolution, so the hires image is read, which is %.3g times coarser. Pass the image "
+            "by --fullres-image to see nuclei.",
             path,
+            1 / factor,
         )
     return adata
 

@@ -76,6 +76,9 @@ def choose_panel(
         if max_genes is not None and passed < max_genes
         else ""
     )
+    shown = ", ".join(f"{gene} (counts in {fractions[gene]:.1%} of the spots)" for gene in panel if gene in included)
+    if shown:
+        fewer += f" Included: {shown}."
     log.info("Panel: %d of %d %s, from %s.%s", len(panel), len(genes), which, counted(sections, "section"), fewer)
     return panel
 

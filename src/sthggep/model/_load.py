@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sthggep._checks import listing, other_species
-from sthggep._table._gene_names import has_any_gene
+from sthggep._checks import FEW_SHARED, listing, other_species
+from sthggep._table._gene_names import find_genes
 from sthggep.model._folders import BUNDLED_MODELS
 from sthggep.model._hggep import HGGEP
 
@@ -34,12 +34,15 @@ def refuse_foreign_genes(model: HGGEP, table: AnnData, *, measured: bool = False
     ``measured``: some spots of the table are measured, so a model can be trained on these.
     """
     call = "sthggep.tl.fit(slide, measured=...)" if measured else "sthggep.tl.fit(slides)"
-    if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
-        species = other_species(model.genes, table.var_names)
+    if model.targets is not None or not table.n_vars:
+        return
+    found = len(find_genes(table.var, model.genes))
+    species = other_species(model.genes, table.var_names) if found < FEW_SHARED * len(model.genes) else ""
+    if species or not found:
         species = f"{species} " if species else ""
         msg = (
             f"You passed no model. The bundled model, of breast tumors, predicts {len(model.genes)} genes (such as "
-            f"{listing(model.genes, 3)}), and this table holds none of them ({listing(table.var_names, 3)}). {species}Train a model: "
+            f"{listing(model.genes, 3)}), and this table holds {found or 'none'} of them ({listing(table.var_names, 3)}). {species}Train a model: "
             f"`{call}`, and pass it as `model=`. To use the bundled model all the same, pass `model='her2st'`."
         )
         raise ValueError(msg)

@@ -89,14 +89,14 @@ function scoreWords(gene) {
     const s = section(), r = s.pearson[gene], ceiling = s.ceiling[gene], held = DATA.heldOut[gene];
     const part = fraction(gene), words = [];
     if (r !== null) {
-        const share = part === null ? "too uncertain to divide by" : `of which this is ${show(part)}`;
-        words.push(`PCC on this section: ${show(r)}` + (ceiling === null ? "." : `; noise ceiling ${show(ceiling)}, ${share}.`));
+        const share = part === null ? "it is too uncertain to divide by" : `this is ${Math.round(100 * part)} % of it`;
+        words.push(`PCC on this section: ${show(r)}` + (ceiling === null ? "." : `; noise allows ${show(ceiling)}, and ${share}.`));
         if (part > 1) words.push("More than the ceiling is no mistake: the ceiling is an estimate from noisy counts"
             + (s.trainedOn ? ", and the model has seen the noise of these counts." : ", and chance can lift a score above it."));
     }
     if (held !== null) words.push(`PCC on training tissue that was held out: ${show(held)}.`);
     if (r !== null && held !== null) words.push(s.trainedOn
-        ? "The model was trained on this section, so only the second PCC speaks for new tissue. It is of other tissue: it can be higher."
+        ? "The model was trained on this section, so only the second PCC speaks for new tissue. It is of tissue that was held out: it can be higher."
         : "The first PCC holds for this section. The second is of other tissue: it can be higher or lower.");
     return words.join(" ");
 }

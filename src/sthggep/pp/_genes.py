@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from sthggep._arguments import checked
 from sthggep._docs import document_places
+from sthggep._slides._anndata import table_of
+from sthggep._slides._measured import read_mask
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep._table._panel import choose_panel
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -25,6 +29,7 @@ def gene_panel(
     min_fraction: float = 0.1,
     max_genes: int | None = None,
     include: Sequence[str] = (),
+    measured: str | Sequence[bool] | Sequence[Sequence[bool]] | pd.Series | None = None,
     layer: str | None = None,
     library_key: str | None = None,
     table_key: str = "table",
@@ -52,6 +57,10 @@ def gene_panel(
         limit.
     include
         Genes that must be in the panel, such as markers that you want to see, whatever their rank and detection.
+    measured
+        Spots whose counts may be read, of a partly measured slide: a column of ``obs``, or a mask; for several slides, a list
+        of masks. Default: all spots. Pass here what you pass to :func:`sthggep.tl.fit`, or the panel sees the spots that you
+        score.
     layer
         Layer of the raw counts; the function reads no other. Default: the first of ``X``, ``layers["counts"]``,
         ``layers["raw_counts"]`` and ``raw`` that holds whole non-negative numbers.
@@ -66,16 +75,30 @@ def gene_panel(
     KeyError
         A gene of ``include`` is not in all slides.
     ValueError
-        The slides share no genes, no gene passes, or the counts are not raw.
+        The slides share no genes, no gene passes, the counts are not raw, or ``measured`` is no mask.
 
     Examples
     --------
     >>> panel = sthggep.pp.gene_panel(slides, include=["ERBB2", "ESR1"])
     >>> model = sthggep.tl.fit(slides, genes=panel)
+
+    Of a slide of which some spots are to be predicted:
+
+    >>> panel = sthggep.pp.gene_panel(slide, measured="in_capture_area")
     """
     places = Places(table_key=table_key, shapes_key=shapes_key, spatial_key=spatial_key, library_key=library_key)
     objects = list(slides) if isinstance(slides, Sequence) else [slides]
-    sections = [slide for data in objects for slide in resolve(data, places, need_image=False)]
+    by_object = [resolve(data, places, need_image=False) for data in objects]
+    sections = [slide for each in by_object for slide in each]
+    if measured is not None:
+        several = isinstance(slides, Sequence) and not isinstance(measured, str)
+        values: list[Any] = list(measured) if several else [measured] * len(objects)
+        if len(values) != len(objects):
+            msg = f"`measured` must hold a mask for each of the {len(objects)} slides, or be a column of obs; found {len(values)} values."
+            raise ValueError(msg)
+        masks = [read_mask(table_of(data, table_key), value) for data, value in zip(objects, values, strict=True)]
+        pairs = [(slide, mask[slide.rows]) for each, mask in zip(by_object, masks, strict=True) for slide in each]
+        sections = [replace(slide, rows=slide.rows[mask], xy=slide.xy[mask]) for slide, mask in pairs]
     return choose_panel(
         sections, n_top=n_top, min_fraction=min_fraction, max_genes=max_genes, include=include, layer=layer
     )

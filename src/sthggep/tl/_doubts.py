@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sthggep._checks import listing, other_species, warn_user
+from sthggep._checks import FEW_SHARED, listing, other_species, warn_user
 from sthggep._log import log
 from sthggep._slides._colors import FAR, MOST_PIXELS, ColorRange, image_mpp, read_colors, tissue_colors
 from sthggep._slides._faults import FAULTS, find_faults
@@ -17,7 +17,7 @@ from sthggep._slides._measured import has_code
 from sthggep._slides._placement import warn_of_misplaced
 from sthggep._table._counts import covers_panel
 from sthggep._table._evidence import UNLIKE
-from sthggep._table._gene_names import find_genes, has_any_gene
+from sthggep._table._gene_names import find_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,20 +39,20 @@ def warn_of_doubts(model: HGGEP, slides: Sequence[Slide], table: AnnData) -> lis
             warn_of_misplaced(slide)
         for message in (*_other_colors(model, slides), *_other_sharpness(model, slides)):
             warn_user(message)
-    if model.targets is None and table.n_vars and not has_any_gene(table.var, model.genes):
-        species = other_species(model.genes, table.var_names)
+    held = [] if model.targets is not None or not table.n_vars else find_genes(table.var, model.genes)
+    few = model.targets is None and table.n_vars and len(held) < FEW_SHARED * len(model.genes)
+    species = other_species(model.genes, table.var_names) if few else ""
+    if few and (species or not held):
         question = "Are tissue and species those of the training, and gene names of the same kind?"
         msg = (
-            f"None of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) is among the {table.n_vars} of "
+            f"{len(held) or 'None'} of the model's {len(model.genes)} genes (such as {listing(model.genes, 3)}) are among the {table.n_vars} of "
             f"this table ({listing(table.var_names, 3)}). {species or question} Counts of this table cannot score the prediction."
         )
         warn_user(msg)
     elif (
         model.targets is None
         and table.n_vars
-        and not covers_panel(
-            held := find_genes(table.var, model.genes), model.genes, mixed=bool(model.training.gene_n_sections)
-        )
+        and not covers_panel(held, model.genes, mixed=bool(model.training.gene_n_sections))
     ):
         log.info(
             "The table holds %d of the model's %d genes. `sthggep.tl.evaluate` cannot score the prediction by its counts: that takes "
@@ -201,5 +201,6 @@ def _trained_on_message(names: Sequence[str], what: str) -> str:
     """The message that the model was trained on these sections."""
     return (
         f"{what} tissue that the model was trained on ({listing(names)}): scores on it do not hold for new tissue. "
-        "Call `sthggep.tl.cross_validate` for held-out scores."
+        "Call `sthggep.tl.cross_validate` for held-out scores, or, with one section, train on a part of its spots (`measured=` of "
+        "`sthggep.tl.fit`): the others are scored."
     )

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sthggep.model import HGGEP
 
 
-_ALL_COUNTS = "The panel of %d genes holds a small part of the counts: expression is scaled by all counts of a spot, not by the panel's."
+_ALL_COUNTS = "The panel of %d genes holds a small part of the counts: expression is scaled by all counts of a spot, not by the panel's, so that genes do not follow from each other. Values are not those of a larger panel."
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,14 @@ def check_task(task: TrainingTask) -> None:
     layer = task.options.layer
     if task.targets is None:
         slides = task.slides_of_counts()
+        if task.parent is None and not task.mixed:
+            refuse_incomplete(task.genes, slides)
         if task.parent is not None:
             refuse_missing_genes(task.genes, slides)
         elif task.all_counts:
             log.info(_ALL_COUNTS, len(task.genes))
         else:
             warn_of_small_panel(task.genes, slides)
-        if task.parent is None and not task.mixed:
-            refuse_incomplete(task.genes, slides)
         extra = task.extra_sections if task.mixed else ()
         check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed, extra_sections=extra)
     for slide in task.extra_sections:

@@ -75,6 +75,7 @@ def prediction_record(
     if model.targets is not None:
         record["targets"] = model.targets.to_dict()
     training = model.training
+    record["n_training_sections"] = len(training.all_sections)
     for name, values in (("training_ceiling", training.ceiling), ("held_out_pearson", training.held_out_pearson)):
         if values is not None:
             by_gene = dict(zip(model.genes, values, strict=True))

@@ -11,7 +11,7 @@ from sthggep._arguments import checked
 from sthggep._checks import may_write_table
 from sthggep._docs import document_places
 from sthggep._keys import prediction_keys
-from sthggep._log import NOTEBOOK, log
+from sthggep._log import NOTEBOOK, ONCE, log
 from sthggep._slides._anndata import table_of
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
@@ -158,6 +158,12 @@ def trust(
         known["gene set"] = read_set_evidence(table, key, None if isinstance(gene_sets, bool) else gene_sets)
     if programs:
         known["program"] = read_program_evidence(table, key)
+    if table.uns[prediction_keys(key).uns].get("n_training_sections") == 1:
+        log.info(
+            "The model was trained on one section, whose parts were held out of each other. They resemble each other more than "
+            "another section does: verdicts may not hold there.",
+            extra=ONCE,
+        )
     numbers = _measured_on(table.uns[prediction_keys(key).uns])
     parts = {
         slide.name: _judge_kinds(
