@@ -205,3 +205,11 @@ def test_swapped_arguments_are_told_their_order(toy):
         sthggep.tl.trust(model)
     with pytest.raises(TypeError, match=r"must be what `sthggep\.tl\.attribution` returned, found AnnData\.$"):
         sthggep.pl.attribution(toy)
+
+
+def test_arguments_that_need_their_names(toy):
+    with pytest.raises(
+        TypeError,
+        match=r"`fit` takes 1 by position: `fit\(slides\)`\. Pass the others by their names: `genes=`, `absent=`",
+    ):
+        sthggep.tl.fit(toy, ["FAT1", "STRO1"])

@@ -94,7 +94,7 @@ def test_unique_names(names: str, words: str):
 def test_genes_present():
     np.testing.assert_array_equal(genes_present(["c", "a"], ["a", "b", "c"]), [2, 0])
     with pytest.raises(
-        KeyError, match=r"2 of 3 genes are not in var_names: 'X', 'Y'\. It holds 2 genes, such as 'a', 'b'"
+        KeyError, match=r"2 of 3 genes are not in var_names: 'X', 'Y'\. There are 2 genes, such as 'a', 'b'"
     ):
         genes_present(["a", "X", "Y"], ["a", "b"])
     with pytest.raises(ValueError, match="gene list is empty"):
@@ -142,7 +142,7 @@ HUMAN, MOUSE = ["FASN", "ERBB2", "C1orf112", "MT-CO1", "HLA-A"], ["Fasn", "Erbb2
 def test_species_by_the_spelling_of_genes():
     told = other_species(HUMAN, [*MOUSE, "Actb", "Cd74"])
     assert told.startswith(
-        "The genes are written as those of human (FASN), the names of the table as those of mouse or rat (Fasn)."
+        "They are written as genes of human (FASN), but the names here as those of mouse or rat (Fasn)."
     )
     assert "human (FASN)" in other_species(MOUSE[:4], HUMAN)
     ids = ["ENSMUSG00000051951", "ENSMUSG00000089699.1"]
@@ -154,7 +154,9 @@ def test_species_by_the_spelling_of_genes():
     assert not other_species([], MOUSE)
 
 
-def test_near_names_of_another_species_are_not_shown():
-    with pytest.raises(KeyError, match=r"take a model and a panel of the same one, or rename the genes") as caught:
-        genes_present(["FASN"], ["Fasn", "Actb", "Cd74"])
-    assert "Near names" not in str(caught.value)
+def test_near_names_of_another_species_are_those_of_the_same_letters():
+    with pytest.raises(KeyError, match=r"Near names: 'FASN': Fasn\. There are 3 genes") as caught:
+        genes_present(["FASN", "FAT1"], ["Fasn", "Actb", "Fat2"])
+    assert "'FAT1':" not in str(caught.value)
+    assert "or rename the genes to their orthologs" in str(caught.value)
+    assert "Check the naming" not in str(caught.value)

@@ -228,7 +228,7 @@ def test_the_bundled_model_is_the_default(shell, files, model, monkeypatch):
     assert "This is the bundled model, for breast tumors only." in result.stderr
     assert "16 genes at 72 spots" in result.stderr
     # the warning of the library, with the name of the command
-    assert "Call `sthggep cross-validate` for held-out scores." in result.stderr
+    assert "Call `sthggep cross-validate` for held-out scores, or, with one section, train on a part" in result.stderr
 
 
 def test_predict_learns_from_measured_spots(shell, files, model):

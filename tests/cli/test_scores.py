@@ -161,7 +161,7 @@ def test_a_page_of_a_slide_and_of_a_model(shell, files, model):
         re.search(r"^const DATA = (.*);$", (shell.folder / "page.html").read_text(), re.MULTILINE).group(1)
     )
     assert data["genes"] == ["STRO1", "FAT1"]
-    assert data["sections"][0]["name"] == "p"
+    assert data["sections"][0]["name"] == "toy1"
     assert shell("report", "p.h5ad", "--out", "page.html").exit_code == 1  # the page exists
     assert shell("report", "p.h5ad", "--tiles", "folder", "--out", "fine.html").exit_code == 0
     assert list((shell.folder / "fine_tiles" / "0" / "0").glob("*.jpg"))

@@ -588,7 +588,7 @@ def test_scores_that_look_like_a_mistake_are_explained(slide, open_page, tmp_pat
     notes = tab.text("#notes")
     assert "More than the ceiling is no mistake" in notes
     assert "the model has seen the noise of these counts" in notes
-    assert "only the second PCC speaks for new tissue. It is of other tissue: it can be higher." in notes
+    assert "only the second PCC speaks for new tissue. It is of tissue that was held out: it can be higher." in notes
     assert "(trained on)" in tab.text("#maps .predicted figcaption")
     assert "PCC here (trained on)" in tab.text("#scores thead")
     assert "*" in tab.text("#scores tr[data-gene=GENE2]")

@@ -120,15 +120,17 @@ def test_from_a_folder_to_a_model_and_predictions(sample, shell):
     assert np.isfinite(predicted.obsm["hggep"]).all()
     result = shell("predict", outs, "--model", "m", "--out", "q/", "--workers", 2, "--fullres-image", "slide.png")
     assert "Leave out --workers" in result.stderr
-    result = shell("fit", outs, "--out", "n", "--fullres-image", "no.png")
+    assert "Included: FAT1 (counts in " in shell(*words[:-1], "n", "--include", "FAT1").stderr
+    result = shell("fit", outs, "--out", "o", "--fullres-image", "no.png")
     assert "--fullres-image: there is no file no.png" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "more", [("--genes", "FAT1,STRO1"), ("--targets", "obs:x"), ("--model", "m"), ("--measured", "x")]
-)
+@pytest.mark.parametrize("more", [("--genes", "FAT1,STRO1"), ("--targets", "obs:x"), ("--model", "m")])
 def test_genes_to_include_are_of_a_panel_that_the_command_chooses(shell, files, more):
-    for option in (("--include", "FAT1"), ("--max-genes", 5)):
+    for option in (("--include", "FAT1"), ("--max-genes", 5), ("--n-top", 9), ("--min-fraction", 0.2)):
         result = shell("fit", "a.h5ad", "--out", "m", *option, *more)
         assert result.exit_code == 1
-        assert "--include and --max-genes are of a panel that the command chooses" in result.stderr
+        assert (
+            "--include, --max-genes, --n-top and --min-fraction are of a panel that the command chooses"
+            in result.stderr
+        )

@@ -156,3 +156,19 @@ def test_panel_resembles_the_published_one(data_root: Path, reference_root: Path
     # a receptor that 7 % of the spots detect needs `include`
     assert "ESR1" not in panel
     assert set(pp.gene_panel(sections, include=["ESR1"])) == panel | {"ESR1"}
+
+
+def test_spots_that_are_not_measured_are_not_read():
+    """The panel of measured spots is that of the slide without the others."""
+    adata = section_with_pattern(["G203", "G217"], 0)
+    adata.obs["left"] = np.arange(adata.n_obs) < adata.n_obs // 2
+    half = adata[adata.obs["left"].to_numpy()].copy()
+    adata.X[~adata.obs["left"].to_numpy()] = 0
+    expected = pp.gene_panel(half, n_top=5)
+    assert pp.gene_panel(adata, n_top=5, measured="left") == expected
+    assert pp.gene_panel(adata, n_top=5, measured=adata.obs["left"].tolist()) == expected
+    assert pp.gene_panel([adata, adata], n_top=5, measured=[adata.obs["left"], adata.obs["left"]]) == expected
+    with pytest.raises(KeyError, match="'right' is not in obs"):
+        pp.gene_panel(adata, measured="right")
+    with pytest.raises(ValueError, match="must hold a mask for each of the 2 slides"):
+        pp.gene_panel([adata, adata], measured=[adata.obs["left"]])

@@ -74,6 +74,15 @@ def test_each_verdict_has_its_reason():
     pd.testing.assert_frame_equal(adata.uns["hggep_trust"], found)
 
 
+def test_verdicts_of_one_section_come_with_a_caution(caplog):
+    adata = table(evidence_of())
+    for n_sections, said in ((2, False), (1, True)):
+        adata.uns["hggep"]["n_training_sections"] = n_sections
+        with caplog.at_level("INFO", logger="sthggep"):
+            tl.trust(adata)
+        assert ("verdicts may not hold there" in caplog.text) == said
+
+
 def test_thresholds_move_the_verdicts():
     adata = table(evidence_of())
     assert tl.trust(adata, confidence=0.5)["verdict"]["weak"] == "region"
