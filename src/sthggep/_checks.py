@@ -142,8 +142,10 @@ def gene_list(genes: object, what: str = "genes") -> list[str]:
     return [str(gene) for gene in genes]
 
 
-def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "var_names") -> NDArray[np.intp]:
-    """Return the columns of ``genes``; the error names the absent ones."""
+def genes_present(
+    genes: Iterable[str], available: Iterable[str], where: str = "var_names", argument: str = "genes"
+) -> NDArray[np.intp]:
+    """Return the columns of ``genes``; the error names the absent ones, and the argument that asked for them."""
     index = {str(name): i for i, name in enumerate(available)}
     wanted = [str(gene) for gene in genes]
     if not wanted:
@@ -157,7 +159,7 @@ def genes_present(genes: Iterable[str], available: Iterable[str], where: str = "
             near = {gene: [name for name in names if name.upper() == gene.upper()] for gene, names in near.items()}
         hints = [f"{gene!r}: {', '.join(names)}" for gene, names in near.items() if names]
         hint = f"Near names: {'; '.join(hints)}. " if hints else ""
-        naming = "Check the naming (symbols against Ensembl ids; names in a text column of `var` are found, too), or leave them out."
+        naming = f"Check the naming (symbols against Ensembl ids; names in a text column of `var` are found, too), or leave them out of `{argument}`."
         msg = (
             f"{len(absent)} of {len(wanted)} genes are not in {where}: {listing(absent, 8)}. {species and f'{species} '}{hint}"
             f"There are {len(index)} genes, such as {listing(list(index)[:4])}.{'' if species else f' {naming}'}"

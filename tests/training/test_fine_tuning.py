@@ -204,7 +204,7 @@ def test_unsuitable_slides_are_refused(tissue, parent):
     incomplete = tissue["new"][:, :-1].copy()
     with pytest.raises(
         KeyError,
-        match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning trains on the genes of `model`\).*pass `genes=`",
+        match=r"1 of 16 genes are not in var_names of section .* \(fine-tuning trains on the genes of `model`\).*leave them out of `genes`",
     ):
         tl.fit(incomplete, model=parent, **OPTIONS)
     genes = list(incomplete.var_names)

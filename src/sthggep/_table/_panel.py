@@ -87,7 +87,7 @@ def _check_included(include: Sequence[str], shared: Sequence[str]) -> set[str]:
     """Return the genes that must be in the panel, after a check that all slides hold them."""
     include = as_named(gene_list(include, "include"), shared)
     if len(include):
-        genes_present(include, shared, "the genes that all slides share")
+        genes_present(include, shared, "the genes that all slides share", "include")
     return set(include)
 
 
