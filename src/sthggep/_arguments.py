@@ -137,19 +137,23 @@ def checked_methods(cls: C) -> C:
 
 def _by_name(function: str, signature: inspect.Signature) -> str:
     """Say which arguments are passed by position, and that the others need their names."""
-    names = [each for each in signature.parameters if each != "self"]
-    ordered = [each for each in names if signature.parameters[each].kind is not inspect.Parameter.KEYWORD_ONLY]
-    others = [f"`{each}=`" for each in names if each not in ordered]
+    ordered = _positional(signature)
+    others = [f"`{each}=`" for each in signature.parameters if each not in (*ordered, "self")]
     by_name = f"{', '.join(others[:4])}{', …' if len(others) > 4 else ''}"
     rest = f" Pass the others by their names: {by_name}." if others else ""
     return f"`{function}` takes {len(ordered)} by position: `{function}({', '.join(ordered)})`.{rest}"
 
 
-def _order(name: str, signature: inspect.Signature, n_passed: int) -> str:
+def _order(function: str, signature: inspect.Signature, n_passed: int) -> str:
     """The order of arguments in words, if several were passed by their position."""
+    ordered = _positional(signature)
+    return f" The order is `{function}({', '.join(ordered)})`." if n_passed > 1 and len(ordered) > 1 else ""
+
+
+def _positional(signature: inspect.Signature) -> list[str]:
+    """Names of the arguments that may be passed by their position."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    ordered = [each for each, parameter in signature.parameters.items() if parameter.kind in kinds and each != "self"]
-    return f" The order is `{name}({', '.join(ordered)})`." if n_passed > 1 and len(ordered) > 1 else ""
+    return [name for name, each in signature.parameters.items() if each.kind in kinds and name != "self"]
 
 
 def _check_type(name: str, value: object, annotation: str) -> None:

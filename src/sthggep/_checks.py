@@ -21,6 +21,7 @@ from sthggep._names import check_key, same_on_some_disk
 
 NUMBERS: tuple[type, ...] = (float, int, np.floating, np.integer)
 MOSTLY = 0.8  # of gene names that are spelled as those of a species are
+FEW_SHARED = 0.05  # of the genes: names that only look like those of another species share more
 LARGEST = 1e300  # a Python integer may be larger than any float
 PACKAGE = str(Path(__file__).parent)
 LOST_RECORD = (
@@ -172,9 +173,6 @@ def near_names(gene: str, names: Iterable[str]) -> list[str]:
     """Return names similar to a misspelled one, regardless of case."""
     by_capitals = {name.upper(): name for name in names}
     return [by_capitals[name] for name in get_close_matches(gene.upper(), by_capitals, n=3)]
-
-
-FEW_SHARED = 0.05  # of the genes: names that only look like those of another species share more
 
 
 def other_species(genes: Iterable[str], names: Iterable[str]) -> str:

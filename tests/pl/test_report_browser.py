@@ -558,15 +558,12 @@ def test_the_table_is_filtered_by_verdict(slide, path, open_page):
 
 
 def test_the_page_opens_with_a_gene_whose_map_can_be_read(slide, open_page, tmp_path):
-    other = slide.copy()
-    best = int(np.argmax([np.corrcoef(other.X[:, i], other.obsm["hggep"][:, i])[0, 1] for i in range(other.n_vars)]))
-    tab = open_page(pl.report(other, tmp_path / "page.html", mpp=MPP))
+    tab = open_page(pl.report(slide, tmp_path / "page.html", mpp=MPP))
     assert "Verdict: spot." in tab.text("#notes")
     # The best score alone does not choose it
     order = "[...document.querySelectorAll('#scores tbody tr')].map(row => row.dataset.gene)"
     judged = [gene for gene in tab.see(order) if slide.var_names.get_loc(gene) % 2 == 0]
     assert tab.text("#notes h3") == judged[0]
-    assert best >= 0
 
 
 # ---------------------------------------------------------------- words

@@ -109,18 +109,16 @@ def fit(
 ) -> None:
     """Train on slides with H&E and raw counts, and save the model to a folder.
 
-    SLIDES are AnnData (.h5ad, .zarr), SpatialData (.zarr) or folders of Space Ranger (Visium). The command also writes its options into the folder, as
-    run.yaml: pass that file to --config to repeat the run.
+    SLIDES are AnnData (.h5ad, .zarr), SpatialData (.zarr) or folders of Space Ranger (Visium). The command also writes its
+    options into the folder, as run.yaml: pass that file to --config to repeat the run.
     """
     panel, included = read_panel(training["genes"]), read_gene_list(include)
-    limits: dict[str, Any] = {"max_genes": max_genes, "n_top": n_top, "min_fraction": min_fraction}
-    chooses = included is not None or any(value is not None for value in limits.values())
-    if chooses and (panel is not None or training["targets"] or model is not None):
-        msg = (
-            "--include, --max-genes, --n-top and --min-fraction are of a panel that the command chooses. Leave out --genes, --targets "
-            "and --model, or name the whole panel by --genes."
-        )
-        raise ValueError(msg)
+    limits = {"max_genes": max_genes, "n_top": n_top, "min_fraction": min_fraction}
+    choice: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+    if included is not None:
+        choice["include"] = included
+    if choice:
+        check_choice(panel, training["targets"], model)
     check_model_folder(out, overwrite=overwrite)
     options.check_device(training["device"])
     places = Places.among(training)
@@ -129,18 +127,10 @@ def fit(
 
     from sthggep import pp, tl
 
-    if chooses:
-        panel = pp.gene_panel(
-            data,
-            include=included or (),
-            measured=measured,
-            **{name: value for name, value in limits.items() if value is not None},
-            layer=training["layer"],
-            library_key=training["library_key"],
-            table_key=training["table_key"],
-            shapes_key=training["shapes_key"],
-            spatial_key=training["spatial_key"],
-        )
+    if choice:
+        names = ("layer", "library_key", "table_key", "shapes_key", "spatial_key")
+        places_of_counts: dict[str, Any] = {name: value for name, value in training.items() if name in names}
+        panel = pp.gene_panel(data, measured=measured, **choice, **places_of_counts)
     fitted = tl.fit(
         data,
         model=model,
@@ -158,6 +148,16 @@ def fit(
     log.info("Model saved to %s (options of this run: %s)", out, out / RECORD)
     slide = "OTHER/outs --fullres-image IMAGE" if fullres_image else "SLIDE.h5ad"
     log.info("Next: sthggep predict %s --model %s --out predicted.h5ad", slide, out)
+
+
+def check_choice(panel: object, targets: str | None, model: str | None) -> None:
+    """Refuse options of a panel that the command chooses, where it is given already."""
+    if panel is not None or targets or model is not None:
+        msg = (
+            "--include, --max-genes, --n-top and --min-fraction are of a panel that the command chooses. Leave out --genes, --targets "
+            "and --model, or name the whole panel by --genes."
+        )
+        raise ValueError(msg)
 
 
 def check_model_folder(out: Path, *, overwrite: bool) -> None:

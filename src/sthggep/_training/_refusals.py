@@ -174,11 +174,12 @@ def check_counts(
     *,
     min_counts: int = 1,
     mixed: bool = False,
-    extra_sections: Sequence[Slide] = (),
+    extra: Sequence[tuple[Slide, NDArray[np.bool_]]] = (),
 ) -> None:
     """Refuse a panel of one gene, a repeated gene, and slides with fewer than two spots with counts.
 
-    If panels are ``mixed``, slides may lack genes, but not all slides and ``extra_sections`` the same one.
+    If panels are ``mixed``, slides may lack genes, but not all slides the same one, unless a section
+    among ``extra``, each with the genes that it holds, has counts of it.
     """
     unique(genes, "The genes of the panel", "List each once.")
     if len(genes) == 1:
@@ -191,8 +192,8 @@ def check_counts(
         raise ValueError(msg)
     if mixed:
         held = [read_held_counts(s.adata, genes, layer=layer, rows=s.rows) for s in slides]
-        more = [read_held_counts(s.adata, genes, layer=layer, rows=s.rows).held for s in extra_sections]
-        refuse_unheld(genes, [*(section.held for section in held), *more], [*slides, *extra_sections])
+        further, columns = [slide for slide, _ in extra], [known for _, known in extra]
+        refuse_unheld(genes, [*(section.held for section in held), *columns], [*slides, *further])
         log_unmeasured(genes, [section.held for section in held])
         totals = [section.counts.sum(axis=1) for section in held]
     else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from sthggep._slides._measured import measured_alone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +73,7 @@ class TrainingTask:
 
     def slides_of_counts(self) -> list[Slide]:
         """Return the slides with the spots alone whose counts may be used."""
-        return slides_of_counts(self.slides, self.measured)
+        return measured_alone(self.slides, self.measured)
 
     @property
     def n_members(self) -> int:
@@ -84,16 +86,6 @@ class TrainingTask:
         if self.preset.network != "HGGEPNet" and (self.parent is not None or max(self.preset.recipe.shares) == 0):
             return 0
         return self.n_members
-
-
-def slides_of_counts(slides: Sequence[Slide], measured: Sequence[NDArray[np.bool_] | None]) -> list[Slide]:
-    """Return the slides with their measured spots alone; without masks, as they are."""
-    if not measured:
-        return list(slides)
-    return [
-        slide if mask is None else replace(slide, rows=slide.rows[mask], xy=slide.xy[mask])
-        for slide, mask in zip(slides, measured, strict=True)
-    ]
 
 
 class NetworkFactory(Protocol):

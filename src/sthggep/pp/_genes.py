@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sthggep._arguments import checked
 from sthggep._docs import document_places
-from sthggep._slides._anndata import table_of
-from sthggep._slides._measured import read_mask
+from sthggep._slides._measured import measured_alone, read_masks
 from sthggep._slides._places import Places
 from sthggep._slides._resolve import resolve
 from sthggep._table._panel import choose_panel
@@ -91,14 +89,8 @@ def gene_panel(
     by_object = [resolve(data, places, need_image=False) for data in objects]
     sections = [slide for each in by_object for slide in each]
     if measured is not None:
-        several = isinstance(slides, Sequence) and not isinstance(measured, str)
-        values: list[Any] = list(measured) if several else [measured] * len(objects)
-        if len(values) != len(objects):
-            msg = f"`measured` must hold a mask for each of the {len(objects)} slides, or be a column of obs; found {len(values)} values."
-            raise ValueError(msg)
-        masks = [read_mask(table_of(data, table_key), value) for data, value in zip(objects, values, strict=True)]
-        pairs = [(slide, mask[slide.rows]) for each, mask in zip(by_object, masks, strict=True) for slide in each]
-        sections = [replace(slide, rows=slide.rows[mask], xy=slide.xy[mask]) for slide, mask in pairs]
+        several = isinstance(slides, Sequence)
+        sections = measured_alone(sections, read_masks(objects, by_object, measured, table_key, several=several))
     return choose_panel(
         sections, n_top=n_top, min_fraction=min_fraction, max_genes=max_genes, include=include, layer=layer
     )

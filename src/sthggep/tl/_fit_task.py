@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sthggep._checks import gene_list
 from sthggep._encoders._freshness import refuse_stale
 from sthggep._log import log
-from sthggep._slides._anndata import table_of
-from sthggep._slides._measured import read_mask
+from sthggep._slides._measured import measured_alone, read_masks
 from sthggep._slides._resolve import distinct_names, extra_sections_of, resolve
 from sthggep._table._all_counts import needs_all_counts
 from sthggep._table._counts import read_panel_counts
@@ -76,7 +75,7 @@ def make_task(
     places: Places,
 ) -> TrainingTask:
     """Read the sections of the slides, and find preset, targets and panel."""
-    from sthggep._training._task import TrainingTask, slides_of_counts
+    from sthggep._training._task import TrainingTask
 
     (genes, mixed), parent = read_genes(data.genes, data.absent), None
     refuse_sets_without_validation(data.gene_sets, options.validation)
@@ -110,7 +109,7 @@ def make_task(
     if targets is not None:
         genes = targets.names
     if genes is None:
-        genes = choose_panel(slides_of_counts(sections, measured), layer=options.layer, union=mixed)
+        genes = choose_panel(measured_alone(sections, measured), layer=options.layer, union=mixed)
     genes = gene_list(genes)
     of_panel = _known_sets(parent, genes) if gene_sets is None else sets_of_panel(gene_sets, genes)
     return TrainingTask(
@@ -126,7 +125,7 @@ def make_task(
         measured=measured,
         min_counts=data.min_counts,
         mixed=mixed and targets is None,
-        all_counts=_scales_by_all(data, genes, parent, slides_of_counts(sections, measured), options.layer),
+        all_counts=_scales_by_all(data, genes, parent, measured_alone(sections, measured), options.layer),
     )
 
 
@@ -173,16 +172,8 @@ def _read_masks(
     if data.targets is not None:
         msg = "`measured` names spots whose counts may be used, but `targets` reads no counts. Leave `measured` out, or subset the slides."
         raise ValueError(msg)
-    values: list[Any] = [data.measured] * len(objects)
-    if isinstance(data.slides, Sequence) and not isinstance(data.measured, str):
-        values = list(data.measured)
-        if len(values) != len(objects):
-            msg = f"`measured` must be a column of obs or a list with a mask for each of the {len(objects)} slides; found {len(values)} values."
-            raise ValueError(msg)
-    masks: list[NDArray[np.bool_] | None] = []
-    for slide, value, sections in zip(objects, values, by_object, strict=True):
-        mask = read_mask(table_of(slide, table_key), value)
-        masks += [mask[section.rows] for section in sections]
+    several = isinstance(data.slides, Sequence)
+    masks: list[NDArray[np.bool_] | None] = [*read_masks(objects, by_object, data.measured, table_key, several=several)]
     if not any(mask is None or mask.any() for mask in masks):
         msg = "Training needs at least two spots with counts, but `measured` names no spot. Pass a column or mask that is True at the measured spots."
         raise ValueError(msg)
@@ -205,11 +196,13 @@ def check_task(task: TrainingTask) -> None:
             log.info(_ALL_COUNTS, len(task.genes))
         else:
             warn_of_small_panel(task.genes, slides)
-        extra = task.extra_sections if task.mixed else ()
-        check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed, extra_sections=extra)
-    for slide in task.extra_sections:
-        read = read_held_counts if task.mixed else read_panel_counts
-        read(slide.adata, task.genes, layer=layer, rows=slide.rows)
+        mixed = task.extra_sections if task.mixed else ()
+        extra = [
+            (slide, read_held_counts(slide.adata, task.genes, layer=layer, rows=slide.rows).held) for slide in mixed
+        ]
+        check_counts(slides, task.genes, layer, min_counts=task.min_counts, mixed=task.mixed, extra=extra)
+    for slide in () if task.mixed else task.extra_sections:
+        read_panel_counts(slide.adata, task.genes, layer=layer, rows=slide.rows)
     refuse_copies(task.slides, task.options.validation, layer, task.extra_sections)
     if task.parent is not None and task.options.validation is not None:
         warn_of_earlier_training(task.parent, task.slides)
