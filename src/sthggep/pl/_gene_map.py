@@ -17,7 +17,7 @@ from sthggep._slides._places import Places
 from sthggep.pl._crop import crops_of
 from sthggep.pl._figure import figure_of, new_figure, save_figure, style
 from sthggep.pl._map_layout import LINE_INCHES, TITLE_INCHES, lay_out
-from sthggep.pl._map_panels import MapStyle, SectionAxes, draw_map, grid_axes, is_used_in_part, name_section, set_title
+from sthggep.pl._map_panels import MapStyle, SectionAxes, draw_map, grid_axes, name_section, set_title
 from sthggep.pl._maps import GeneMaps, color_scale, read_maps
 from sthggep.pl._tissue import sections_of
 from sthggep.pl._user_axes import are_in_a_row, check_axes, user_axes
@@ -262,7 +262,7 @@ def _lines_below(why: str, maps: list[GeneMaps], *, marks: bool) -> list[str]:
         lines.append("PCC: over all spots of the section, not only those shown")
     if any(item.novel is not None and item.drawn(item.novel).any() for item in maps):
         lines.append("hatched: the image is unlike the training tissue")
-    if marks and any(is_used_in_part(item) for item in maps):
+    if marks and any(item.outline for item in maps):
         lines.append("dashed: around the spots whose counts the model was trained on")
     return lines
 

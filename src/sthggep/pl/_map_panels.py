@@ -10,7 +10,7 @@ import numpy as np
 
 from sthggep._table._verdicts import TRUSTED
 from sthggep.pl._map_layout import LETTER_INCHES, MapLayout, is_doubtful, row_height
-from sthggep.pl._tissue import draw_scale_bar, draw_spots, draw_tissue, outline_spots, section_label
+from sthggep.pl._tissue import draw_outline, draw_scale_bar, draw_spots, draw_tissue, section_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from sthggep.pl._maps import ColorScale, GeneMaps
 
-REACH = 0.8  # of an outline, in pitches: no holes between the spots of a square array
 HATCH = "/" * 9  # dense enough for small spots
 
 
@@ -46,11 +45,6 @@ class SectionAxes:
         if self.tissue is not None:
             return [self.tissue]
         return [next(iter(by_kind.values())) for by_kind in self.genes[::beside]]
-
-
-def is_used_in_part(item: GeneMaps) -> bool:
-    """Whether the model was trained on some spots of a section, and not on all."""
-    return item.used is not None and bool(item.used.any()) and not bool(item.used.all())
 
 
 def grid_axes(figure: Figure, maps: list[GeneMaps], names: list[str], layout: MapLayout) -> list[SectionAxes]:
@@ -105,8 +99,8 @@ def draw_map(ax: Axes, item: GeneMaps, i: int, kind: str, look: MapStyle) -> Non
         novel = draw_spots(ax, unlike, item.diameter, facecolors="none", edgecolors="white", hatch=HATCH)
         if hasattr(novel, "set_hatch_linewidth"):  # matplotlib 3.11
             novel.set_hatch_linewidth(0.6)
-    if look.marks and item.used is not None and is_used_in_part(item):
-        outline_spots(ax, item.slide.xy[item.used], REACH * item.slide.pitch())
+    if look.marks and item.outline:
+        draw_outline(ax, item.outline)
 
 
 def set_title(ax: Axes, gene: str, item: GeneMaps, i: int, kind: str, layout: MapLayout) -> None:

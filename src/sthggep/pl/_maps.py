@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from sthggep._log import log
 from sthggep._table._prediction import Prediction, explain_missing_values, read_measured, read_prediction
 from sthggep._table._verdicts import verdicts_of
 from sthggep.pl._crop import WHOLE, Crop
-from sthggep.pl._tissue import View, spot_diameter
+from sthggep.pl._tissue import View, outline_of, spot_diameter
 
 if TYPE_CHECKING:
     from sthggep._slides._slide import Slide
 
 NOVEL = 0.95
 """Novelty of a spot above which it is marked."""
+REACH = 0.8  # of an outline, in pitches: no holes between the spots of a square array
 Limit = float | str | None
 
 
@@ -47,6 +49,13 @@ class GeneMaps:
     def drawn(self, values: NDArray[Any]) -> NDArray[Any]:
         """Rows of the spots that are drawn."""
         return values if self.shown is None else values[self.shown]
+
+    @cached_property
+    def outline(self) -> list[NDArray[np.float64]]:
+        """Lines around the spots whose counts the model was trained on; none if these are all."""
+        if self.used is None or not self.used.any() or self.used.all():
+            return []
+        return outline_of(self.slide.xy[self.used], REACH * self.slide.pitch())
 
     def pearson(self, i: int) -> float:
         """Correlation of predicted and observed values of a gene over the spots that the model was not trained on."""

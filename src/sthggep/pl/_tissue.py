@@ -189,9 +189,8 @@ def draw_spots(ax: Axes, xy: NDArray[np.float64], diameter: float, **style: obje
     return circles
 
 
-def outline_spots(ax: Axes, xy: NDArray[np.float64], reach: float) -> None:
-    """Draw a dashed line around spots; those that are closer to each other than twice ``reach`` have one together."""
-    from matplotlib.collections import LineCollection
+def outline_of(xy: NDArray[np.float64], reach: float) -> list[NDArray[np.float64]]:
+    """Lines around spots; those that are closer to each other than twice ``reach`` have one together."""
     from scipy.spatial import cKDTree
     from skimage.measure import find_contours
 
@@ -200,7 +199,13 @@ def outline_spots(ax: Axes, xy: NDArray[np.float64], reach: float) -> None:
     x, y = (np.arange(start, stop + cell, cell) for start, stop in zip(low, high, strict=True))
     places = np.stack(np.meshgrid(x, y), axis=-1)
     distance, _ = cKDTree(xy).query(places, distance_upper_bound=2 * reach)
-    rings = [low + cell * ring[:, ::-1] for ring in find_contours(np.minimum(distance, 2 * reach), reach)]
+    return [low + cell * ring[:, ::-1] for ring in find_contours(np.minimum(distance, 2 * reach), reach)]
+
+
+def draw_outline(ax: Axes, rings: Sequence[NDArray[np.float64]]) -> None:
+    """Draw dashed lines."""
+    from matplotlib.collections import LineCollection
+
     # A white line under the dashed one is visible on dark and on light spots
     for color, width, dashes in (("white", 1.6, "-"), ("black", 0.8, "--")):
         line = LineCollection(rings, colors=color, linewidths=width, linestyles=dashes, label="measured spots")
